@@ -1,0 +1,99 @@
+//! `smsbridge check`: every problem of the configuration, with its place.
+
+use super::{Exit, Global, paint};
+use crate::config::{Outside, Problem, Problems, Purpose, Severity};
+use crate::plan::{self, Loaded};
+
+pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
+    let outside = Outside::of_process();
+    let path = outside.config_path(global.config());
+    let result = plan::load(&path, Purpose::Check, &outside, None);
+    let (problems, exit) = match &result {
+        Ok(loaded) => (&loaded.warnings, Exit::Done),
+        Err(problems) => (problems, Exit::Wrong),
+    };
+    if global.json {
+        println!("{}", serde_json::to_string_pretty(problems)?);
+        return Ok(exit);
+    }
+    print(problems);
+    match &result {
+        Ok(loaded) => println!("{}", summary(&path, loaded)),
+        Err(problems) => eprintln!("{}", verdict(problems)),
+    }
+    Ok(exit)
+}
+
+/// Reads the configuration for a command, or says what is wrong with it.
+pub(super) fn load(global: &Global, purpose: Purpose) -> Result<Loaded, Exit> {
+    let outside = Outside::of_process();
+    let path = outside.config_path(global.config());
+    plan::load(&path, purpose, &outside, None).map_err(|problems| {
+        print(&problems);
+        eprintln!("{}", verdict(&problems));
+        Exit::Wrong
+    })
+}
+
+/// Each problem on a line of its own, on standard error.
+pub(super) fn print(problems: &Problems) {
+    for problem in problems.all() {
+        eprintln!("smsbridge: {}", line(problems, problem));
+    }
+}
+
+fn line(problems: &Problems, problem: &Problem) -> String {
+    let (word, style) = match problem.severity {
+        Severity::Error => ("error", paint::BAD),
+        Severity::Warning => ("warning", paint::ODD),
+    };
+    let place = match problem.line {
+        0 => problems.file().display().to_string(),
+        line => format!("{}:{line}:{}", problems.file().display(), problem.column),
+    };
+    let key = if problem.key.is_empty() {
+        String::new()
+    } else {
+        format!("{}: ", problem.key)
+    };
+    format!(
+        "{}: {place}: {key}{}",
+        paint::on_stderr(style, word),
+        problem.message
+    )
+}
+
+fn verdict(problems: &Problems) -> String {
+    let errors = problems
+        .all()
+        .iter()
+        .filter(|problem| problem.severity == Severity::Error)
+        .count();
+    let plural = if errors == 1 { "error" } else { "errors" };
+    format!("smsbridge: {errors} {plural}; nothing was started or changed")
+}
+
+fn summary(path: &std::path::Path, loaded: &Loaded) -> String {
+    let plan = &loaded.plan;
+    let warnings = match loaded.warnings.all().len() {
+        0 => String::new(),
+        1 => ", 1 warning".to_owned(),
+        many => format!(", {many} warnings"),
+    };
+    format!(
+        "{} {}: {}, {}, {}{warnings}",
+        paint::on_stdout(paint::GOOD, "ok"),
+        path.display(),
+        count(plan.sources.len(), "source"),
+        count(plan.destinations.len(), "destination"),
+        count(plan.routes.all().len(), "route"),
+    )
+}
+
+fn count(number: usize, what: &str) -> String {
+    if number == 1 {
+        format!("1 {what}")
+    } else {
+        format!("{number} {what}s")
+    }
+}

@@ -1,0 +1,119 @@
+//! The command line: what is typed, and what an operator reads back.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+mod check;
+mod paint;
+mod route;
+mod serve;
+mod simulate;
+
+/// Self-hosted bridge from SMS webhooks to e-mail, Slack, Matrix and any HTTP API.
+#[derive(Debug, Parser)]
+#[command(
+    name = "smsbridge",
+    version,
+    max_term_width = 110,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Configuration file [default: ./config.toml if it exists, else /etc/smsbridge/config.toml]
+    #[arg(short, long, global = true, env = "SMSBRIDGE_CONFIG", value_name = "PATH")]
+    config: Option<PathBuf>,
+    /// Print data as JSON
+    #[arg(long, global = true)]
+    json: bool,
+    /// Log more; twice for even more
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+    /// Log less; twice for even less
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    quiet: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon in the foreground
+    Serve,
+    /// Read the configuration and report every problem in it
+    Check,
+    /// Show where a text would go, and why; needs no daemon
+    Route(route::Arguments),
+    /// Post a webhook to the running daemon as the carrier would
+    Simulate(simulate::Arguments),
+}
+
+/// How a command ended, as a script sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// 0
+    Done,
+    /// 1: failed at run time.
+    Failed,
+    /// 2: wrong usage or wrong configuration.
+    Wrong,
+    /// 3: refused by the daemon, or it is not running.
+    Refused,
+    /// 74 (`EX_IOERR`): the store failed and the daemon stopped itself.
+    StoreFailed,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Wrong => 2,
+            Exit::Refused => 3,
+            Exit::StoreFailed => 74,
+        })
+    }
+}
+
+impl Global {
+    fn config(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
+    fn louder(&self) -> i8 {
+        i8::try_from(self.verbose)
+            .unwrap_or(i8::MAX)
+            .saturating_sub(i8::try_from(self.quiet).unwrap_or(i8::MAX))
+    }
+}
+
+/// Reads the command line, does what it says, and returns the exit status.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let ended = match &cli.command {
+        Command::Serve => serve::run(&cli.global),
+        Command::Check => check::run(&cli.global),
+        Command::Route(arguments) => route::run(&cli.global, arguments),
+        Command::Simulate(arguments) => simulate::run(&cli.global, arguments),
+    };
+    match ended {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            Exit::Failed.into()
+        }
+    }
+}
+
+/// An error, where errors go.
+fn complain(error: &str) {
+    eprintln!("smsbridge: {}: {error}", paint::on_stderr(paint::BAD, "error"));
+}

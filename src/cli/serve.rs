@@ -1,0 +1,192 @@
+//! `smsbridge serve`: the daemon in the foreground, and its signals.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{Exit, Global, check};
+use crate::clock::Clock;
+use crate::config::{Outside, Purpose};
+use crate::control::Loader;
+use crate::daemon::{Daemon, Start, log, notify};
+use crate::plan::{self, Loaded, Plan};
+use crate::store::Store;
+use crate::store::sled::{self, Sled};
+
+/// How often the store is asked how it is.
+const PULSE: Duration = Duration::from_millis(500);
+
+/// A commit that has been running this long is no sign of life.
+const COMMIT_DEAD: Duration = Duration::from_secs(20);
+
+pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
+    let Loaded { plan, warnings } = match check::load(global, Purpose::Serve) {
+        Ok(loaded) => loaded,
+        Err(exit) => return Ok(exit),
+    };
+    check::print(&warnings);
+    log::start(&plan.log, global.louder())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("no async runtime")?;
+    runtime.block_on(serve(global, plan))
+}
+
+async fn serve(global: &Global, plan: Plan) -> anyhow::Result<Exit> {
+    let signals = Signals::listen()?;
+    let listener = passed_socket()?;
+    let store = open(&plan).await?;
+    let daemon = Daemon::start(Start {
+        plan,
+        loader: loader(global),
+        clock: Clock::system(),
+        store,
+        listener,
+    })
+    .await?;
+    let status = format!("takes texts on {}", daemon.public_address());
+    announce(&daemon, &status);
+    let exit = attend(&daemon, signals, &status).await;
+    notify::stopping();
+    tracing::info!("stopping");
+    match daemon.stop().await {
+        Ok(()) => {}
+        Err(error) if exit == Exit::StoreFailed => tracing::debug!("{error:#}"),
+        Err(error) => return Err(error),
+    }
+    tracing::info!("stopped");
+    Ok(exit)
+}
+
+fn announce(daemon: &Daemon, status: &str) {
+    let plan = daemon.control().plan();
+    for (name, source) in &plan.sources {
+        tracing::info!(source = %name, "{name} takes webhooks on http://{}{}", daemon.public_address(), source.path);
+    }
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        destinations = plan.destinations.len(),
+        routes = plan.routes.all().len(),
+        "ready: {status}"
+    );
+    notify::ready(status);
+}
+
+/// Until told to stop: reloads at SIGHUP, feeds the watchdog, and ends when the store has failed.
+async fn attend(daemon: &Daemon, mut signals: Signals, status: &str) -> Exit {
+    let mut pulse = tokio::time::interval(PULSE);
+    let mut watchdog = notify::watchdog_interval().map(tokio::time::interval);
+    loop {
+        tokio::select! {
+            _ = signals.terminate.recv() => return Exit::Done,
+            _ = signals.interrupt.recv() => return Exit::Done,
+            _ = signals.hang_up.recv() => reload(daemon, status).await,
+            _ = pulse.tick() => {
+                if let Some(failed) = daemon.store_health().failed {
+                    tracing::error!("the store failed and nothing more can be kept, so the daemon ends; check the disk, then start it again: {failed}");
+                    return Exit::StoreFailed;
+                }
+            }
+            () = tick(&mut watchdog) => {
+                if daemon.store_health().commit_running.is_none_or(|running| running < COMMIT_DEAD) {
+                    notify::alive();
+                }
+            }
+        }
+    }
+}
+
+async fn tick(interval: &mut Option<tokio::time::Interval>) {
+    match interval {
+        Some(interval) => {
+            interval.tick().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn reload(daemon: &Daemon, status: &str) {
+    notify::reloading();
+    match daemon.control().reload().await {
+        Ok(changes) if changes.is_empty() => tracing::info!("reloaded: nothing changed"),
+        Ok(changes) => changes
+            .iter()
+            .for_each(|change| tracing::info!("reloaded: {change}")),
+        Err(problems) => {
+            for problem in problems.all() {
+                tracing::error!("{}", problems.line(problem));
+            }
+            tracing::error!("not reloaded: the configuration has errors, the one before goes on");
+        }
+    }
+    notify::ready(status);
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let of = |kind| signal(kind).context("signals cannot be received");
+        Ok(Self {
+            terminate: of(SignalKind::terminate())?,
+            interrupt: of(SignalKind::interrupt())?,
+            hang_up: of(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// The first socket that systemd passed, if it passed one.
+fn passed_socket() -> anyhow::Result<Option<TcpListener>> {
+    let Some(listener) = listenfd::ListenFd::from_env()
+        .take_tcp_listener(0)
+        .context("the passed socket is no TCP listener")?
+    else {
+        return Ok(None);
+    };
+    listener
+        .set_nonblocking(true)
+        .context("the passed socket cannot be made non-blocking")?;
+    Ok(Some(
+        TcpListener::from_std(listener).context("the passed socket cannot be used")?,
+    ))
+}
+
+/// Opens the store, telling systemd to be patient: a large one is audited first.
+async fn open(plan: &Plan) -> anyhow::Result<Arc<dyn Store>> {
+    let options = sled::Options::new(&plan.store.path, plan.store.min_free);
+    let opening = tokio::task::spawn_blocking(move || Sled::open(&options));
+    tokio::pin!(opening);
+    let mut patience = tokio::time::interval(Duration::from_secs(5));
+    let store = loop {
+        tokio::select! {
+            opened = &mut opening => break opened.context("opening the store was interrupted")?,
+            _ = patience.tick() => notify::starting("opening the store", Duration::from_secs(20)),
+        }
+    };
+    let store =
+        store.with_context(|| format!("the store in {} cannot be opened", plan.store.path.display()))?;
+    for finding in store.health().findings {
+        tracing::warn!("store: {finding}");
+    }
+    Ok(Arc::new(store))
+}
+
+fn loader(global: &Global) -> Loader {
+    let outside = Outside::of_process();
+    let path = outside.config_path(global.config());
+    Box::new(move |old| {
+        let loaded = plan::load(&path, Purpose::Serve, &Outside::of_process(), old)?;
+        for problem in loaded.warnings.all() {
+            tracing::warn!("{}", loaded.warnings.line(problem));
+        }
+        Ok(loaded.plan)
+    })
+}

@@ -1,0 +1,218 @@
+//! `smsbridge simulate`: a webhook as the carrier would post it.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use clap::Args;
+
+use super::{Exit, Global, check, complain, paint};
+use crate::config::Purpose;
+use crate::message::Name;
+use crate::plan::{Plan, PlannedSource};
+use crate::source::Sample;
+
+/// What `simulate` takes.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Sender
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    from: String,
+    /// The company's number
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    to: String,
+    /// The text
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    message: String,
+    /// The configured source to play [default: the only one]
+    #[arg(long, value_name = "NAME")]
+    source: Option<Name>,
+    /// The carrier's id of the message [default: random]
+    #[arg(long, value_name = "HEX32")]
+    refid: Option<String>,
+    /// Where to post [default: `server.listen` and the source's path]
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// How many; each after the first gets an id of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    count: u32,
+}
+
+/// For one answer: longer than any carrier waits.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What one post brought.
+struct Answer {
+    status: u16,
+    body: String,
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> anyhow::Result<Exit> {
+    let plan = match check::load(global, Purpose::Serve) {
+        Ok(loaded) => loaded.plan,
+        Err(exit) => return Ok(exit),
+    };
+    let Some(source) = choose(&plan, arguments) else {
+        return Ok(Exit::Wrong);
+    };
+    let url = arguments
+        .url
+        .clone()
+        .unwrap_or_else(|| format!("http://{}{}", reachable(&plan), source.path));
+    let runtime = tokio::runtime::Runtime::new().context("no async runtime")?;
+    runtime.block_on(post_all(global, arguments, source, &url))
+}
+
+/// The source named, or the only one there is.
+fn choose<'a>(plan: &'a Plan, arguments: &Arguments) -> Option<&'a PlannedSource> {
+    let names = || {
+        plan.sources
+            .keys()
+            .map(Name::as_str)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    match (&arguments.source, plan.sources.len()) {
+        (Some(name), _) => {
+            let found = plan.sources.get(name);
+            if found.is_none() {
+                complain(&format!(
+                    "no source `{name}` in the configuration; there is: {}",
+                    names()
+                ));
+            }
+            found
+        }
+        (None, 1) => plan.sources.values().next(),
+        (None, _) => {
+            complain(&format!("say which source to play with --source: {}", names()));
+            None
+        }
+    }
+}
+
+/// A daemon that listens on all addresses is reached on this machine's own.
+fn reachable(plan: &Plan) -> std::net::SocketAddr {
+    let mut address = plan.server.listen;
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() {
+            [127, 0, 0, 1].into()
+        } else {
+            std::net::Ipv6Addr::LOCALHOST.into()
+        });
+    }
+    address
+}
+
+async fn post_all(
+    global: &Global,
+    arguments: &Arguments,
+    source: &PlannedSource,
+    url: &str,
+) -> anyhow::Result<Exit> {
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .timeout(TIMEOUT)
+        .build()
+        .context("no HTTP client")?;
+    let started = Instant::now();
+    let mut accepted = 0;
+    for number in 0..arguments.count {
+        let refid = match (&arguments.refid, number) {
+            (Some(refid), 0) => refid.clone(),
+            _ => uuid::Uuid::now_v7().simple().to_string().to_uppercase(),
+        };
+        let answer = match post(&client, source, url, &refid, arguments).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                complain(&unreached(url, &error));
+                return Ok(Exit::Refused);
+            }
+        };
+        accepted += u32::from(answer.status == 200);
+        if arguments.count == 1 || answer.status != 200 {
+            show(global, &answer)?;
+        }
+    }
+    if arguments.count > 1 {
+        sum_up(global, arguments.count, accepted, started.elapsed());
+    }
+    Ok(if accepted == arguments.count {
+        Exit::Done
+    } else {
+        Exit::Failed
+    })
+}
+
+async fn post(
+    client: &reqwest::Client,
+    source: &PlannedSource,
+    url: &str,
+    refid: &str,
+    arguments: &Arguments,
+) -> Result<Answer, reqwest::Error> {
+    let Arguments {
+        from, to, message, ..
+    } = arguments;
+    let composed = source.source.compose(&Sample {
+        provider_id: refid,
+        from,
+        to,
+        text: message,
+    });
+    let response = client
+        .post(url)
+        .headers(composed.headers)
+        .body(composed.body)
+        .send()
+        .await?;
+    Ok(Answer {
+        status: response.status().as_u16(),
+        body: response.text().await?,
+    })
+}
+
+fn unreached(url: &str, error: &reqwest::Error) -> String {
+    if error.is_connect() {
+        format!("nothing answers at {url}: is the daemon running (`smsbridge serve`)?")
+    } else {
+        format!("no answer from {url}: {error}")
+    }
+}
+
+fn show(global: &Global, answer: &Answer) -> anyhow::Result<()> {
+    if global.json {
+        let body: serde_json::Value =
+            serde_json::from_str(&answer.body).unwrap_or_else(|_| answer.body.clone().into());
+        println!(
+            "{}",
+            serde_json::to_string(&serde_json::json!({ "status": answer.status, "body": body }))?
+        );
+    } else {
+        let style = if answer.status == 200 {
+            paint::GOOD
+        } else {
+            paint::BAD
+        };
+        println!(
+            "{} {}",
+            paint::on_stdout(style, &answer.status.to_string()),
+            answer.body
+        );
+    }
+    Ok(())
+}
+
+fn sum_up(global: &Global, sent: u32, accepted: u32, took: Duration) {
+    if global.json {
+        println!(
+            "{}",
+            serde_json::json!({ "sent": sent, "accepted": accepted, "seconds": took.as_secs_f64() })
+        );
+    } else {
+        let rate = f64::from(sent) / took.as_secs_f64().max(0.001);
+        println!(
+            "{accepted} of {sent} answered 200 in {:.1} s ({rate:.0}/s, one after another)",
+            took.as_secs_f64()
+        );
+    }
+}

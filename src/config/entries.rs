@@ -1,0 +1,402 @@
+//! The sections there can be several of: sources, SMTP servers, destinations, routes.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use regex::Regex;
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::fingerprint::Fingerprint;
+use super::problem::Problems;
+use super::section::Section;
+use super::settings::Retry;
+use super::value;
+use crate::message::Name;
+use crate::number::Pattern;
+use crate::retry::Policy;
+use crate::{destination, source};
+
+/// `[source.NAME]`
+#[derive(Debug)]
+pub struct Source {
+    /// Its name.
+    pub name: Name,
+    /// Where it is written.
+    pub place: Range<usize>,
+    /// Its kind.
+    pub kind: &'static str,
+    /// Its path on `server.listen`.
+    pub path: Spanned<String>,
+    /// What its kind wants to know.
+    pub config: source::Config,
+    /// What it says.
+    pub fingerprint: Fingerprint,
+}
+
+/// `[smtp.NAME]`
+#[derive(Debug)]
+pub struct Smtp {
+    /// Its name.
+    pub name: Name,
+    /// What it says.
+    pub config: destination::email::SmtpConfig,
+    /// The same, to compare.
+    pub fingerprint: Fingerprint,
+}
+
+/// `[destination.NAME]`
+#[derive(Debug)]
+pub struct Destination {
+    /// Its name.
+    pub name: Name,
+    /// Where it is written.
+    pub place: Range<usize>,
+    /// Its kind.
+    pub kind: &'static str,
+    /// Its patience.
+    pub policy: Policy,
+    /// For one delivery.
+    pub timeout: Duration,
+    /// Deliveries at once.
+    pub concurrency: usize,
+    /// Texts per second.
+    pub rate: Option<f64>,
+    /// Who gets what dies here.
+    pub fallback: Option<Spanned<String>>,
+    /// Its own template.
+    pub template: Option<Spanned<String>>,
+    /// The SMTP server it names.
+    pub smtp: Option<Spanned<String>>,
+    /// What its kind wants to know.
+    pub config: destination::Config,
+    /// What it says.
+    pub fingerprint: Fingerprint,
+}
+
+/// `[[route]]`
+#[derive(Debug)]
+pub struct Route {
+    /// Its name, given or `route-N`.
+    pub name: Name,
+    /// Where it is written.
+    pub place: Range<usize>,
+    /// When it matches.
+    pub when: Conditions,
+    /// When it does not match nevertheless.
+    pub unless: Option<Conditions>,
+    /// Whom it tells.
+    pub deliver: Vec<Spanned<String>>,
+    /// Whether later routes are tried after it matched.
+    pub proceed: bool,
+    /// Its own template.
+    pub template: Option<Spanned<String>>,
+    /// What it says.
+    pub fingerprint: Fingerprint,
+}
+
+/// The conditions of a route, or of its `unless`.
+#[derive(Clone, Debug, Default)]
+pub struct Conditions {
+    /// Senders.
+    pub from: Option<Vec<Pattern>>,
+    /// Receivers.
+    pub to: Option<Vec<Pattern>>,
+    /// Sources.
+    pub source: Option<Vec<Spanned<String>>>,
+    /// The text.
+    pub message: Option<Regex>,
+}
+
+/// The keys of every source.
+const SOURCE_KEYS: &[&str] = &["kind", "path"];
+
+/// The keys of every destination.
+const DESTINATION_KEYS: &[&str] = &[
+    "kind",
+    "retry",
+    "timeout",
+    "concurrency",
+    "rate",
+    "fallback",
+    "template",
+];
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SourceTyped {
+    /// Looked at before, so that the kind's own keys are read even when these are wrong.
+    #[serde(rename = "kind")]
+    _kind: String,
+    path: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DestinationTyped {
+    /// As with sources.
+    #[serde(rename = "kind")]
+    _kind: String,
+    retry: Option<Spanned<Retry>>,
+    #[serde(default, deserialize_with = "value::timeout_option")]
+    timeout: Option<Duration>,
+    #[serde(default, deserialize_with = "value::concurrency")]
+    concurrency: Option<usize>,
+    #[serde(default, deserialize_with = "value::rate")]
+    rate: Option<f64>,
+    fallback: Option<Spanned<String>>,
+    template: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RouteTyped {
+    /// Looked at before, so that every problem can be reported under it.
+    #[serde(rename = "name")]
+    _name: Option<String>,
+    to: Option<Spanned<Vec<value::Numbers>>>,
+    from: Option<Spanned<Vec<value::Numbers>>>,
+    source: Option<Spanned<Vec<Spanned<String>>>>,
+    message: Option<value::Expression>,
+    unless: Option<Spanned<UnlessTyped>>,
+    deliver: Vec<Spanned<String>>,
+    #[serde(default)]
+    r#continue: bool,
+    template: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UnlessTyped {
+    to: Option<Spanned<Vec<value::Numbers>>>,
+    from: Option<Spanned<Vec<value::Numbers>>>,
+    source: Option<Spanned<Vec<Spanned<String>>>>,
+    message: Option<value::Expression>,
+}
+
+impl Source {
+    pub(super) fn read(name: Name, section: Section<'_>, problems: &mut Problems) -> Option<Self> {
+        let fingerprint = Fingerprint::of(section.value.get_ref());
+        let kind = section.text("kind");
+        let (common, own) = section.split(SOURCE_KEYS);
+        let typed = common.read(&[], problems, SourceTyped::deserialize);
+        let kind = known_kind(&own.key, kind.as_ref()?, source::KINDS, problems)?;
+        let config = own.read(SOURCE_KEYS, problems, |section| {
+            source::Config::read(kind, section)
+                .unwrap_or_else(|| Err(serde::de::Error::custom("unknown kind")))
+        });
+        let typed = typed?;
+        let default_path = || Spanned::new(own.place(), format!("/inbound/{name}"));
+        let path = typed.path.unwrap_or_else(default_path);
+        check_path(&own.key, &path, problems)?;
+        Some(Self {
+            place: own.place(),
+            kind,
+            path,
+            config: config?,
+            fingerprint,
+            name,
+        })
+    }
+}
+
+impl Smtp {
+    pub(super) fn read(name: Name, section: &Section<'_>, problems: &mut Problems) -> Option<Self> {
+        let fingerprint = Fingerprint::of(section.value.get_ref());
+        let config = section.read(&[], problems, destination::email::SmtpConfig::deserialize)?;
+        Some(Self {
+            name,
+            config,
+            fingerprint,
+        })
+    }
+}
+
+impl Destination {
+    pub(super) fn read(
+        name: Name,
+        section: Section<'_>,
+        retry: Policy,
+        problems: &mut Problems,
+    ) -> Option<Self> {
+        let fingerprint = Fingerprint::of(section.value.get_ref()).with(format!("{retry:?}").as_bytes());
+        let (kind, smtp) = (section.text("kind"), section.text("smtp"));
+        let (common, own) = section.split(DESTINATION_KEYS);
+        let typed = common.read(&[], problems, DestinationTyped::deserialize);
+        let kind = known_kind(&own.key, kind.as_ref()?, destination::KINDS, problems)?;
+        let config = own.read(DESTINATION_KEYS, problems, |section| {
+            destination::Config::read(kind, section)
+                .unwrap_or_else(|| Err(serde::de::Error::custom("unknown kind")))
+        });
+        let (typed, config) = (typed?, config?);
+        let policy = policy(&own.key, typed.retry.as_ref(), retry, problems)?;
+        Some(Self {
+            name,
+            place: own.place(),
+            kind,
+            policy,
+            timeout: typed.timeout.unwrap_or(Duration::from_secs(10)),
+            concurrency: typed.concurrency.unwrap_or(1),
+            rate: typed.rate.or_else(|| config.rate_default()),
+            fallback: typed.fallback,
+            template: typed.template,
+            smtp: smtp.filter(|_| kind == "email"),
+            config,
+            fingerprint,
+        })
+    }
+}
+
+impl Route {
+    /// Reads the `number`th route, counted from 1.
+    pub(super) fn read(number: usize, section: &mut Section<'_>, problems: &mut Problems) -> Option<Self> {
+        let name = route_name(number, section, problems);
+        section.key = name
+            .as_ref()
+            .map_or_else(|| format!("route.route-{number}"), |name| format!("route.{name}"));
+        let fingerprint = Fingerprint::of(section.value.get_ref());
+        let typed = section.read(&[], problems, RouteTyped::deserialize);
+        let (name, typed) = (name?, typed?);
+        let key = section.key.as_str();
+        let when = conditions(key, typed.from, typed.to, typed.source, typed.message, problems);
+        let unless = typed.unless.map(|unless| exceptions(key, unless, problems));
+        Some(Self {
+            name,
+            place: section.place(),
+            when,
+            unless,
+            deliver: typed.deliver,
+            proceed: typed.r#continue,
+            template: typed.template,
+            fingerprint,
+        })
+    }
+}
+
+fn policy(
+    key: &str,
+    retry: Option<&Spanned<Retry>>,
+    wider: Policy,
+    problems: &mut Problems,
+) -> Option<Policy> {
+    let Some(retry) = retry else { return Some(wider) };
+    retry
+        .get_ref()
+        .over(wider)
+        .map_err(|error| problems.error(&retry.span(), format!("{key}.retry"), error))
+        .ok()
+}
+
+fn known_kind(
+    key: &str,
+    kind: &Spanned<String>,
+    known: &'static [&'static str],
+    problems: &mut Problems,
+) -> Option<&'static str> {
+    let found = known.iter().copied().find(|known| known == kind.get_ref());
+    if found.is_none() {
+        let suggestion = super::nearest::suggestion(kind.get_ref(), known.iter().copied());
+        problems.error(
+            &kind.span(),
+            format!("{key}.kind"),
+            format!("unknown kind `{}`{suggestion}", kind.get_ref()),
+        );
+    }
+    found
+}
+
+fn check_path(key: &str, path: &Spanned<String>, problems: &mut Problems) -> Option<()> {
+    let text = path.get_ref();
+    let usual = text
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte));
+    let segments = text
+        .strip_prefix('/')
+        .is_some_and(|rest| !rest.split('/').any(|part| matches!(part, "" | "." | "..")));
+    let taken = matches!(text.as_str(), "/healthz" | "/readyz");
+    if usual && segments && !taken && text.len() <= 200 {
+        return Some(());
+    }
+    let message = if taken {
+        format!("`{text}` is the daemon's own")
+    } else {
+        format!(
+            "`{text}` is not a usable path: it must look like \"/inbound/name\", made of letters, digits and -._~"
+        )
+    };
+    problems.error(&path.span(), format!("{key}.path"), message);
+    None
+}
+
+fn route_name(number: usize, section: &Section<'_>, problems: &mut Problems) -> Option<Name> {
+    let default = format!("route-{number}");
+    let given = section
+        .text("name")
+        .unwrap_or_else(|| Spanned::new(section.place(), default));
+    let wrong = |error: crate::message::NameError| {
+        problems.error(
+            &given.span(),
+            format!("route.route-{number}.name"),
+            error.to_string(),
+        );
+    };
+    given.get_ref().parse().map_err(wrong).ok()
+}
+
+fn exceptions(key: &str, unless: Spanned<UnlessTyped>, problems: &mut Problems) -> Conditions {
+    let (key, span) = (format!("{key}.unless"), unless.span());
+    let unless = unless.into_inner();
+    let conditions = conditions(
+        &key,
+        unless.from,
+        unless.to,
+        unless.source,
+        unless.message,
+        problems,
+    );
+    let Conditions {
+        from: None,
+        to: None,
+        source: None,
+        message: None,
+    } = &conditions
+    else {
+        return conditions;
+    };
+    problems.error(&span, key, "without any condition this excludes every text");
+    conditions
+}
+
+fn conditions(
+    key: &str,
+    from: Option<Spanned<Vec<value::Numbers>>>,
+    to: Option<Spanned<Vec<value::Numbers>>>,
+    source: Option<Spanned<Vec<Spanned<String>>>>,
+    message: Option<value::Expression>,
+    problems: &mut Problems,
+) -> Conditions {
+    let mut numbers = |name: &str, list: Option<Spanned<Vec<value::Numbers>>>| {
+        let list = not_empty(key, name, list, problems)?;
+        Some(list.into_iter().map(|numbers| numbers.0).collect())
+    };
+    Conditions {
+        from: numbers("from", from),
+        to: numbers("to", to),
+        source: not_empty(key, "source", source, problems),
+        message: message.map(|expression| expression.0),
+    }
+}
+
+fn not_empty<T>(
+    key: &str,
+    name: &str,
+    list: Option<Spanned<Vec<T>>>,
+    problems: &mut Problems,
+) -> Option<Vec<T>> {
+    let list = list?;
+    if list.get_ref().is_empty() {
+        let message = "an empty list matches nothing: leave the key out to match everything";
+        problems.error(&list.span(), format!("{key}.{name}"), message);
+    }
+    Some(list.into_inner())
+}

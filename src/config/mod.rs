@@ -1,0 +1,116 @@
+//! The configuration as it was typed: one TOML file, read whole, with every problem reported at once.
+//!
+//! ```text
+//! text ─▶ TOML with places ─▶ secrets fetched ─▶ each section read ─▶ Config ─▶ plan
+//! ```
+//!
+//! Sections that are broken are left out, and what refers to them is not complained about again.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+
+use toml::Spanned;
+
+use crate::message::Name;
+use crate::retry::Policy;
+
+mod entries;
+mod fingerprint;
+pub(crate) mod nearest;
+mod outside;
+mod problem;
+mod reader;
+mod secrets;
+mod section;
+mod settings;
+mod value;
+mod words;
+
+pub use entries::{Conditions, Destination, Route, Smtp, Source};
+pub use fingerprint::Fingerprint;
+pub use outside::{Outside, Purpose};
+pub use problem::{Problem, Problems, Severity};
+pub use settings::{Admin, Log, LogFormat, Server, Store};
+
+/// The largest configuration file, in bytes.
+const FILE_MAX: u64 = 16 * 1024 * 1024;
+
+/// What the file says.
+#[derive(Debug)]
+pub struct Config {
+    /// `[server]`
+    pub server: Server,
+    /// `[admin]`
+    pub admin: Admin,
+    /// `[store]`
+    pub store: Store,
+    /// `[log]`
+    pub log: Log,
+    /// `[retry]`
+    pub retry: Policy,
+    /// `[source.NAME]`
+    pub sources: Vec<Source>,
+    /// `[smtp.NAME]`
+    pub smtp: Vec<Smtp>,
+    /// `[destination.NAME]`
+    pub destinations: Vec<Destination>,
+    /// `[contacts]`: names by numbers in normal form.
+    pub contacts: BTreeMap<String, String>,
+    /// `[[route]]`
+    pub routes: Vec<Route>,
+    /// `[routing] unmatched`
+    pub unmatched: Vec<Spanned<String>>,
+    /// Every name after `[source.`, `[smtp.` and `[destination.`, of broken tables, too.
+    pub declared: Declared,
+}
+
+/// Names that may be referred to.
+#[derive(Debug, Default)]
+pub struct Declared {
+    /// Sources.
+    pub sources: BTreeMap<Name, Range<usize>>,
+    /// SMTP servers.
+    pub smtp: BTreeMap<Name, Range<usize>>,
+    /// Destinations.
+    pub destinations: BTreeMap<Name, Range<usize>>,
+}
+
+impl Config {
+    /// Reads the file at `path`. The problems are those found so far; compiling the plan finds more.
+    ///
+    /// # Errors
+    /// When there is no file, or it is not TOML at all.
+    pub fn load(path: &Path, purpose: Purpose, outside: &Outside) -> Result<(Self, Problems), Problems> {
+        let text = text_of(path).map_err(|message| Problems::unreadable(path, message))?;
+        Self::read(&text, path, purpose, outside)
+    }
+
+    /// Reads the text of a file that is, or would be, at `path`.
+    ///
+    /// # Errors
+    /// When it is not TOML: whatever else is wrong cannot be told before that is mended.
+    pub fn read(
+        text: &str,
+        path: &Path,
+        purpose: Purpose,
+        outside: &Outside,
+    ) -> Result<(Self, Problems), Problems> {
+        reader::read(text, path, purpose, outside)
+    }
+}
+
+fn text_of(path: &Path) -> Result<String, String> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(FILE_MAX + 1).read_to_string(&mut text));
+    match read {
+        Ok(_) if text.len() as u64 > FILE_MAX => Err("larger than 16MiB; this cannot be a configuration".to_owned()),
+        Ok(_) => Ok(text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(
+            "no such file; name another with --config PATH or $SMSBRIDGE_CONFIG, or begin with config.example.toml"
+                .to_owned(),
+        ),
+        Err(error) => Err(format!("cannot be read: {error}")),
+    }
+}

@@ -1,0 +1,56 @@
+//! Guesses what a misspelt word was meant to be.
+
+/// What follows "unknown …": the nearest known word if one is near, and all of them.
+pub(crate) fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let known: Vec<&str> = known.into_iter().collect();
+    let list = list(&known);
+    match nearest(word, &known) {
+        Some(near) => format!("; did you mean `{near}`? (known here: {list})"),
+        None if known.is_empty() => "; none is known here".to_owned(),
+        None => format!(" (known here: {list})"),
+    }
+}
+
+/// Longer lists help nobody.
+const LISTED_MAX: usize = 24;
+
+fn list(known: &[&str]) -> String {
+    let shown = known
+        .iter()
+        .take(LISTED_MAX)
+        .copied()
+        .collect::<Vec<_>>()
+        .join(", ");
+    match known.len().checked_sub(LISTED_MAX) {
+        Some(more) if more > 0 => format!("{shown} and {more} more"),
+        _ => shown,
+    }
+}
+
+/// The known word with the fewest slips of the finger in between, if they are few for its length.
+fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    let lower = word.to_lowercase();
+    let (distance, near) = known
+        .iter()
+        .map(|known| (strsim::damerau_levenshtein(&lower, &known.to_lowercase()), *known))
+        .min_by_key(|(distance, _)| *distance)?;
+    let prefixed = lower.len() >= 3 && (near.starts_with(&lower) || lower.starts_with(near));
+    (distance <= (near.chars().count() / 3).max(1) || prefixed).then_some(near)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_near_word_is_suggested_and_a_far_one_is_not() {
+        let known = ["listen", "public_url", "max_body"];
+        assert_eq!(nearest("lisen", &known), Some("listen"));
+        assert_eq!(nearest("publicurl", &known), Some("public_url"));
+        assert_eq!(nearest("Listen", &known), Some("listen"));
+        assert_eq!(nearest("public", &known), Some("public_url"));
+        assert_eq!(nearest("colour", &known), None);
+        assert_eq!(suggestion("x", ["a1", "b1"]), " (known here: a1, b1)");
+        assert_eq!(suggestion("x", []), "; none is known here");
+    }
+}

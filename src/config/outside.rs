@@ -1,0 +1,77 @@
+//! What the configuration takes from outside its file: environment variables, and the files it names.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// What the configuration is read for, and so how much of the outside must be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To run: every secret must be there.
+    Serve,
+    /// To be checked: credentials that only the service manager can hand over may be absent.
+    Check,
+    /// To try routes out: no secret is looked at.
+    Route,
+}
+
+/// The environment the configuration is read in. A value, so that tests need no real one.
+#[derive(Clone, Debug, Default)]
+pub struct Outside {
+    variables: BTreeMap<String, String>,
+}
+
+impl Outside {
+    /// The process's own environment.
+    #[must_use]
+    pub fn of_process() -> Self {
+        let text = |text: std::ffi::OsString| text.into_string().ok();
+        let variables = std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?)));
+        Self {
+            variables: variables.collect(),
+        }
+    }
+
+    /// An environment with just these variables.
+    #[must_use]
+    pub fn of<const N: usize>(variables: [(&str, &str); N]) -> Self {
+        Self {
+            variables: variables
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+        }
+    }
+
+    /// A variable that is set and not empty.
+    #[must_use]
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.variables
+            .get(name)
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
+    }
+
+    /// A folder the service manager gave. Where it gave several, the first counts.
+    #[must_use]
+    pub fn folder(&self, name: &str) -> Option<PathBuf> {
+        self.variable(name)
+            .and_then(|folders| folders.split(':').next())
+            .map(PathBuf::from)
+    }
+
+    /// Where the configuration is: the path given, else `$SMSBRIDGE_CONFIG`, else `./config.toml` if it exists,
+    /// else `/etc/smsbridge/config.toml`.
+    #[must_use]
+    pub fn config_path(&self, given: Option<&Path>) -> PathBuf {
+        let named = given
+            .map(Path::to_owned)
+            .or_else(|| self.variable("SMSBRIDGE_CONFIG").map(PathBuf::from));
+        named.unwrap_or_else(|| {
+            let here = PathBuf::from("config.toml");
+            if here.exists() {
+                here
+            } else {
+                PathBuf::from("/etc/smsbridge/config.toml")
+            }
+        })
+    }
+}

@@ -1,0 +1,346 @@
+//! Walks through the file's top-level tables and reads each.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+
+use serde::Deserialize;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::entries::{Destination, Route, Smtp, Source};
+use super::nearest::suggestion;
+use super::outside::{Outside, Purpose};
+use super::problem::Problems;
+use super::secrets::Fetcher;
+use super::section::Section;
+use super::settings::{Admin, AdminTyped, Log, LogTyped, Retry, Server, Store};
+use super::{Config, Declared, value};
+use crate::message::Name;
+use crate::retry::Policy;
+
+/// Every top-level table.
+const TABLES: &[&str] = &[
+    "server",
+    "admin",
+    "store",
+    "log",
+    "retry",
+    "source",
+    "smtp",
+    "destination",
+    "contacts",
+    "route",
+    "routing",
+];
+
+/// The keys of kinds that hold paths.
+const PATHS: &[&str] = &["ca_file", "token_file"];
+
+/// Reads a whole file.
+pub(super) fn read(
+    text: &str,
+    path: &Path,
+    purpose: Purpose,
+    outside: &Outside,
+) -> Result<(Config, Problems), Problems> {
+    let mut problems = Problems::none(path, text);
+    let (root, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        problems.error(
+            &error.span().unwrap_or(0..0),
+            "",
+            format!("not TOML: {}", error.message()),
+        );
+    }
+    if !errors.is_empty() {
+        return Err(problems);
+    }
+    let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+    let fetcher = Fetcher {
+        outside,
+        folder: &folder,
+        purpose,
+    };
+    let config = Reader {
+        root: root.into_inner(),
+        fetcher,
+        problems: &mut problems,
+    }
+    .config();
+    Ok((config, problems))
+}
+
+struct Reader<'t, 'r> {
+    root: DeTable<'t>,
+    fetcher: Fetcher<'r>,
+    problems: &'r mut Problems,
+}
+
+impl<'t> Reader<'t, '_> {
+    fn config(mut self) -> Config {
+        self.report_unknown_tables();
+        let server: Server = self.settings("server", Server::deserialize).unwrap_or_default();
+        let store = self.store();
+        let admin = self.admin(&server, &store);
+        let log: Log = self
+            .settings("log", LogTyped::deserialize)
+            .unwrap_or_default()
+            .into();
+        let retry = self.retry();
+        let mut declared = Declared::default();
+        let sources = self.named("source", &mut declared.sources, Source::read);
+        let smtp = self.named("smtp", &mut declared.smtp, |name, section, problems| {
+            Smtp::read(name, &section, problems)
+        });
+        let destinations = self.named(
+            "destination",
+            &mut declared.destinations,
+            |name, section, problems| Destination::read(name, section, retry, problems),
+        );
+        let (contacts, routes, unmatched) = (self.contacts(), self.routes(), self.unmatched());
+        Config {
+            server,
+            admin,
+            store,
+            log,
+            retry,
+            sources,
+            smtp,
+            destinations,
+            contacts,
+            routes,
+            unmatched,
+            declared,
+        }
+    }
+
+    fn report_unknown_tables(&mut self) {
+        for key in self
+            .root
+            .keys()
+            .filter(|key| !TABLES.contains(&key.get_ref().as_ref()))
+        {
+            let suggestion = suggestion(key.get_ref(), TABLES.iter().copied());
+            self.problems.error(
+                &key.span(),
+                key.get_ref().as_ref(),
+                format!("unknown table{suggestion}"),
+            );
+        }
+    }
+
+    /// A top-level value, taken out of the file.
+    fn take(&mut self, key: &str) -> Option<Section<'t>> {
+        self.root.remove(key).map(|value| Section::new(key, value))
+    }
+
+    /// A section with its secrets fetched and its paths whole; nothing, and a problem, when it is no table.
+    fn ready(&mut self, mut section: Section<'t>) -> Option<Section<'t>> {
+        if section.table().is_none() {
+            let message = format!(
+                "expected a table, but this is of type {}",
+                section.value.get_ref().type_str()
+            );
+            self.problems.error(&section.place(), section.key, message);
+            return None;
+        }
+        section.root_paths(PATHS, self.fetcher.folder);
+        section.secrets = self
+            .fetcher
+            .fetch(&section.key, &mut section.value, self.problems);
+        Some(section)
+    }
+
+    fn settings<T>(
+        &mut self,
+        key: &str,
+        parse: impl Fn(toml::de::ValueDeserializer<'t>) -> Result<T, toml::de::Error>,
+    ) -> Option<T> {
+        let section = self.take(key)?;
+        self.ready(section)?.read(&[], self.problems, parse)
+    }
+
+    fn admin(&mut self, server: &Server, store: &Store) -> Admin {
+        let typed: AdminTyped = self
+            .settings("admin", AdminTyped::deserialize)
+            .unwrap_or_default();
+        if let Some(listen) = &typed.listen {
+            if typed.token.is_none() {
+                let message = "needs `token`: whoever reaches this address could read every text";
+                self.problems.error(&listen.span(), "admin.listen", message);
+            }
+            if listen.get_ref().0 == server.listen {
+                self.problems.error(
+                    &listen.span(),
+                    "admin.listen",
+                    "the same address as server.listen",
+                );
+            }
+        }
+        typed.resolve(self.fetcher.folder, &store.path, self.fetcher.outside)
+    }
+
+    fn place(&self, key: &str) -> Range<usize> {
+        self.root.get(key).map_or(0..0, Spanned::span)
+    }
+
+    fn store(&mut self) -> Store {
+        let place = self.place("store");
+        let store: Store = self.settings("store", Store::deserialize).unwrap_or_default();
+        if store
+            .redact_after
+            .zip(store.retain)
+            .is_some_and(|(redact, retain)| redact >= retain)
+        {
+            let message = "has no effect: `retain` forgets the whole message before";
+            self.problems.warning(&place, "store.redact_after", message);
+        }
+        store.resolve(self.fetcher.folder, self.fetcher.outside)
+    }
+
+    fn retry(&mut self) -> Policy {
+        let place = self.place("retry");
+        let retry = self.settings("retry", Retry::deserialize).unwrap_or_default();
+        retry.policy().unwrap_or_else(|error| {
+            self.problems.error(&place, "retry", error);
+            super::settings::POLICY
+        })
+    }
+
+    /// `[source.NAME]`, `[smtp.NAME]` or `[destination.NAME]`, in the order of the file.
+    fn named<T>(
+        &mut self,
+        key: &str,
+        declared: &mut BTreeMap<Name, Range<usize>>,
+        read: impl Fn(Name, Section<'t>, &mut Problems) -> Option<T>,
+    ) -> Vec<T> {
+        let Some(Section { value, .. }) = self.take(key) else {
+            return Vec::new();
+        };
+        let place = value.span();
+        let DeValue::Table(tables) = value.into_inner() else {
+            self.problems.error(
+                &place,
+                key,
+                format!("write [{key}.NAME] with a name of your choice"),
+            );
+            return Vec::new();
+        };
+        let mut tables: Vec<_> = tables.into_iter().collect();
+        tables.sort_by_key(|(name, _)| name.span().start);
+        let mut all = Vec::new();
+        for (name, value) in tables {
+            let section = Section::new(format!("{key}.{}", name.get_ref()), value);
+            if section.table().is_none() {
+                let message = format!(
+                    "`{}` belongs into a table: write [{key}.NAME] above it",
+                    name.get_ref()
+                );
+                self.problems.error(&name.span(), section.key, message);
+                continue;
+            }
+            match name.get_ref().parse::<Name>() {
+                Err(error) => self.problems.error(&name.span(), section.key, error.to_string()),
+                Ok(parsed) => {
+                    declared.insert(parsed.clone(), name.span());
+                    all.extend(
+                        self.ready(section)
+                            .and_then(|section| read(parsed, section, self.problems)),
+                    );
+                }
+            }
+        }
+        all
+    }
+
+    fn contacts(&mut self) -> BTreeMap<String, String> {
+        let mut contacts = BTreeMap::new();
+        let Some(section) = self.take("contacts") else {
+            return contacts;
+        };
+        let Some(table) = section.table() else {
+            self.problems.error(
+                &section.place(),
+                "contacts",
+                "expected a table of names by numbers",
+            );
+            return contacts;
+        };
+        for (number, name) in table {
+            let key = format!("contacts.\"{}\"", number.get_ref());
+            match (
+                value::contact_number(number.get_ref()),
+                contact_name(name.get_ref()),
+            ) {
+                (Err(error), _) => self.problems.error(&number.span(), key, error),
+                (_, Err(error)) => self.problems.error(&name.span(), key, error),
+                (Ok(normal), Ok(name)) => {
+                    if contacts.insert(normal, name).is_some() {
+                        self.problems.error(
+                            &number.span(),
+                            key,
+                            "the same number as another contact, written differently",
+                        );
+                    }
+                }
+            }
+        }
+        contacts
+    }
+
+    fn routes(&mut self) -> Vec<Route> {
+        let Some(Section { value, .. }) = self.take("route") else {
+            return Vec::new();
+        };
+        let place = value.span();
+        let DeValue::Array(items) = value.into_inner() else {
+            self.problems.error(
+                &place,
+                "route",
+                "a route begins with [[route]], in double brackets",
+            );
+            return Vec::new();
+        };
+        let routes = items.into_iter().enumerate().filter_map(|(index, value)| {
+            let mut section = Section::new(format!("route.route-{}", index + 1), value);
+            Route::read(index + 1, &mut section, self.problems)
+        });
+        routes.collect()
+    }
+
+    fn unmatched(&mut self) -> Vec<Spanned<String>> {
+        if !self.root.contains_key("routing") {
+            let message =
+                "missing table [routing]: it says in `unmatched` where a text goes that no route matched";
+            self.problems.error(&(0..0), "routing", message);
+            return Vec::new();
+        }
+        let Some(routing): Option<Routing> = self.settings("routing", Routing::deserialize) else {
+            return Vec::new();
+        };
+        if routing.unmatched.get_ref().is_empty() {
+            let message = "is empty: nobody will be told of texts that no route matched";
+            self.problems
+                .warning(&routing.unmatched.span(), "routing.unmatched", message);
+        }
+        routing.unmatched.into_inner()
+    }
+}
+
+/// `[routing]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Routing {
+    unmatched: Spanned<Vec<Spanned<String>>>,
+}
+
+fn contact_name(value: &DeValue<'_>) -> Result<String, String> {
+    let name = value
+        .as_str()
+        .ok_or_else(|| "expected a name as a string".to_owned())?;
+    let usable = !name.trim().is_empty() && name.len() <= 200 && !name.chars().any(char::is_control);
+    usable
+        .then(|| name.to_owned())
+        .ok_or_else(|| "expected a name of 1 to 200 bytes on one line".to_owned())
+}

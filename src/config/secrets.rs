@@ -1,0 +1,212 @@
+//! Fetches secrets: `{ env = "NAME" }`, `{ file = "PATH" }` and `{ credential = "NAME" }` become the strings
+//! they name before anything is read, so that every kind's configuration sees plain strings.
+
+use std::io::Read as _;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::outside::{Outside, Purpose};
+use super::problem::Problems;
+
+/// The largest secret file, in bytes.
+const FILE_MAX: u64 = 64 * 1024;
+
+/// Stands for a secret that is not looked at. It begins and continues like a signing key, so that kinds which
+/// decode their secret accept it, too.
+const PLACEHOLDER: &str = "whsec_cGxhY2Vob2xkZXItZm9yLWEtc2VjcmV0LW5vdC1yZWFk";
+
+/// The same where a URL is expected.
+const PLACEHOLDER_URL: &str = "https://secret.invalid/";
+
+/// Whoever fetches secrets knows where from.
+pub(super) struct Fetcher<'a> {
+    /// The environment.
+    pub outside: &'a Outside,
+    /// The folder that relative paths are relative to.
+    pub folder: &'a Path,
+    /// How strict to be.
+    pub purpose: Purpose,
+}
+
+/// Where a secret comes from.
+enum Origin {
+    Env(String),
+    File(String),
+    Credential(String),
+}
+
+/// Why there is no secret.
+enum Absent {
+    /// It should be there.
+    Missing(String),
+    /// It cannot be there in this environment.
+    Unavailable(String),
+}
+
+impl Fetcher<'_> {
+    /// Replaces every secret in a section. Returns them, so that no message repeats one.
+    pub(super) fn fetch(
+        &self,
+        key: &str,
+        value: &mut Spanned<DeValue<'_>>,
+        problems: &mut Problems,
+    ) -> Vec<String> {
+        let mut fetched = Vec::new();
+        self.fetch_below(key, value.get_mut(), problems, &mut fetched);
+        fetched
+    }
+
+    fn fetch_below(
+        &self,
+        key: &str,
+        value: &mut DeValue<'_>,
+        problems: &mut Problems,
+        fetched: &mut Vec<String>,
+    ) {
+        match value {
+            DeValue::Table(table) => {
+                for (name, child) in table.iter_mut() {
+                    let key = format!("{key}.{}", name.get_ref());
+                    self.fetch_one(&key, child, problems, fetched);
+                }
+            }
+            DeValue::Array(items) => {
+                for (index, child) in items.iter_mut().enumerate() {
+                    self.fetch_one(&format!("{key}[{index}]"), child, problems, fetched);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn fetch_one(
+        &self,
+        key: &str,
+        value: &mut Spanned<DeValue<'_>>,
+        problems: &mut Problems,
+        fetched: &mut Vec<String>,
+    ) {
+        match origin(value.get_ref()).filter(|_| !is_real_table(key)) {
+            None => self.fetch_below(key, value.get_mut(), problems, fetched),
+            Some(origin) => {
+                let secret = self.secret(key, &value.span(), &origin, problems);
+                let placeholder = if key.contains("url") {
+                    PLACEHOLDER_URL
+                } else {
+                    PLACEHOLDER
+                };
+                fetched.extend(secret.clone());
+                *value.get_mut() = DeValue::String(secret.unwrap_or_else(|| placeholder.to_owned()).into());
+            }
+        }
+    }
+
+    fn secret(
+        &self,
+        key: &str,
+        place: &Range<usize>,
+        origin: &Origin,
+        problems: &mut Problems,
+    ) -> Option<String> {
+        if self.purpose == Purpose::Route {
+            return None;
+        }
+        let secret = match origin {
+            Origin::Env(name) => self.variable(name),
+            Origin::File(path) => {
+                let path = self.folder.join(path);
+                warn_if_open(&path, key, place, problems);
+                file_content(&path)
+            }
+            Origin::Credential(name) => self.credential(name),
+        };
+        match secret {
+            Ok(secret) => return Some(secret),
+            Err(Absent::Unavailable(why)) if self.purpose == Purpose::Check => {
+                problems.warning(place, key, why)
+            }
+            Err(Absent::Missing(why) | Absent::Unavailable(why)) => problems.error(place, key, why),
+        }
+        None
+    }
+
+    fn variable(&self, name: &str) -> Result<String, Absent> {
+        let value = self.outside.variable(name).map(str::to_owned);
+        value
+            .ok_or_else(|| Absent::Missing(format!("the environment variable `{name}` is not set, or empty")))
+    }
+
+    fn credential(&self, name: &str) -> Result<String, Absent> {
+        if name.is_empty() || name.contains('/') || name.starts_with('.') {
+            return Err(Absent::Missing(format!(
+                "`{name}` is not the name of a credential: it is a file name, no path"
+            )));
+        }
+        let folder = self.outside.folder("CREDENTIALS_DIRECTORY").ok_or_else(|| {
+            Absent::Unavailable(format!(
+                "the credential `{name}` cannot be read: $CREDENTIALS_DIRECTORY is not set. systemd sets it for a \
+                 unit with LoadCredential={name}:…"
+            ))
+        })?;
+        file_content(&folder.join(name))
+    }
+}
+
+/// A table whose one key happens to be called like an origin, but that is meant as a table.
+fn is_real_table(key: &str) -> bool {
+    key.ends_with(".headers")
+}
+
+fn origin(value: &DeValue<'_>) -> Option<Origin> {
+    let table = value.as_table().filter(|table| table.len() == 1)?;
+    [
+        ("env", Origin::Env as fn(String) -> Origin),
+        ("file", Origin::File),
+        ("credential", Origin::Credential),
+    ]
+    .into_iter()
+    .find_map(|(key, origin)| string(table, key).map(origin))
+}
+
+fn string(table: &DeTable<'_>, key: &str) -> Option<String> {
+    table.get(key)?.get_ref().as_str().map(str::to_owned)
+}
+
+fn file_content(path: &Path) -> Result<String, Absent> {
+    let shown = path.display();
+    let mut text = String::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(FILE_MAX + 1).read_to_string(&mut text));
+    read.map_err(|error| Absent::Missing(format!("cannot read the secret file {shown}: {error}")))?;
+    if text.len() as u64 > FILE_MAX {
+        return Err(Absent::Missing(format!(
+            "the secret file {shown} is larger than 64KiB"
+        )));
+    }
+    let secret = text
+        .strip_suffix('\n')
+        .map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
+    if secret.is_empty() {
+        return Err(Absent::Missing(format!("the secret file {shown} is empty")));
+    }
+    Ok(secret.to_owned())
+}
+
+/// A secret that others can read is none. Credentials are the service manager's business.
+fn warn_if_open(path: &PathBuf, key: &str, place: &Range<usize>, problems: &mut Problems) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let Ok(metadata) = std::fs::metadata(path) else {
+        return;
+    };
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        let shown = path.display();
+        problems.warning(
+            place,
+            key,
+            format!("the secret file {shown} can be used by others (mode {mode:o}): chmod 600 {shown}"),
+        );
+    }
+}

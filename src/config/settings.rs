@@ -1,0 +1,237 @@
+//! The sections that are one table each: `[server]`, `[admin]`, `[store]`, `[log]`, `[retry]`.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::outside::Outside;
+use super::value;
+use crate::retry::Policy;
+use crate::secret::Secrets;
+
+/// `[server]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    /// Where webhooks arrive, unless a socket is passed in.
+    #[serde(deserialize_with = "value::address")]
+    pub listen: SocketAddr,
+    /// What the carrier calls.
+    #[serde(deserialize_with = "value::public_url")]
+    pub public_url: Option<url::Url>,
+    /// Bytes of one body.
+    #[serde(deserialize_with = "value::body_size")]
+    pub max_body: usize,
+    /// Connections at once.
+    #[serde(deserialize_with = "value::connections")]
+    pub max_connections: usize,
+    /// For the head of a request.
+    #[serde(deserialize_with = "value::timeout")]
+    pub header_timeout: Duration,
+    /// For a whole request.
+    #[serde(deserialize_with = "value::timeout")]
+    pub request_timeout: Duration,
+    /// Whose `X-Forwarded-For` is believed.
+    #[serde(deserialize_with = "value::networks")]
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            public_url: None,
+            max_body: 64 * 1024,
+            max_connections: 256,
+            header_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(10),
+            trusted_proxies: Vec::new(),
+        }
+    }
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Admin {
+    /// The unix socket.
+    pub socket: PathBuf,
+    /// The group that may use it.
+    pub socket_group: Option<String>,
+    /// Over TCP, too.
+    pub listen: Option<SocketAddr>,
+    /// Guards `listen`.
+    pub token: Option<Secrets>,
+}
+
+/// `[admin]` as it is written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AdminTyped {
+    pub socket: Option<PathBuf>,
+    pub socket_group: Option<String>,
+    pub listen: Option<Spanned<value::Address>>,
+    pub token: Option<Secrets>,
+}
+
+impl AdminTyped {
+    /// With the defaults that depend on the service manager and on where the store is.
+    pub(super) fn resolve(self, folder: &Path, store: &Path, outside: &Outside) -> Admin {
+        let given = self.socket.map(|path| folder.join(path));
+        let runtime = || {
+            outside
+                .folder("RUNTIME_DIRECTORY")
+                .map(|runtime| runtime.join("admin.sock"))
+        };
+        Admin {
+            socket: given.or_else(runtime).unwrap_or_else(|| store.join("admin.sock")),
+            socket_group: self.socket_group,
+            listen: self.listen.map(|listen| listen.into_inner().0),
+            token: self.token,
+        }
+    }
+}
+
+/// `[store]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Store {
+    /// Its folder.
+    pub path: PathBuf,
+    /// How long ended messages are remembered; nothing: for ever.
+    #[serde(deserialize_with = "value::duration_or_forever")]
+    pub retain: Option<Duration>,
+    /// When texts and numbers are forgotten.
+    #[serde(deserialize_with = "value::duration_option")]
+    pub redact_after: Option<Duration>,
+    /// Bytes kept free on the file system.
+    #[serde(deserialize_with = "value::size")]
+    pub min_free: u64,
+    /// How long a provider id is remembered.
+    #[serde(deserialize_with = "value::duration")]
+    pub dedup_window: Duration,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::new(),
+            retain: Some(Duration::from_secs(90 * 86400)),
+            redact_after: None,
+            min_free: 256 * 1024 * 1024,
+            dedup_window: Duration::from_secs(7 * 86400),
+        }
+    }
+}
+
+impl Store {
+    /// With its path made whole: relative to the file, or the service manager's state folder if none is given.
+    pub(super) fn resolve(self, folder: &Path, outside: &Outside) -> Self {
+        let path = match outside.folder("STATE_DIRECTORY") {
+            Some(state) if self.path.as_os_str().is_empty() => state,
+            _ if self.path.as_os_str().is_empty() => folder.join("smsbridge-data"),
+            _ => folder.join(&self.path),
+        };
+        Self { path, ..self }
+    }
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or tracing's filter syntax.
+    pub level: String,
+    /// How lines look.
+    pub format: LogFormat,
+    /// Whether numbers are written in full.
+    pub numbers_full: bool,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, journald under systemd, JSON otherwise.
+    #[default]
+    Auto,
+    /// For people.
+    Text,
+    /// A JSON object a line.
+    Json,
+    /// The journal's own protocol.
+    Journald,
+}
+
+/// `[log]` as it is written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct LogTyped {
+    #[serde(deserialize_with = "value::log_level")]
+    level: Option<String>,
+    format: LogFormat,
+    numbers: LogNumbers,
+}
+
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum LogNumbers {
+    #[default]
+    Masked,
+    Full,
+}
+
+impl From<LogTyped> for Log {
+    fn from(typed: LogTyped) -> Self {
+        Self {
+            level: typed.level.unwrap_or_else(|| "info".to_owned()),
+            format: typed.format,
+            numbers_full: typed.numbers == LogNumbers::Full,
+        }
+    }
+}
+
+/// `[retry]`, and a destination's `retry`: what is not given comes from the next wider one.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Retry {
+    #[serde(deserialize_with = "value::duration_option")]
+    initial: Option<Duration>,
+    #[serde(deserialize_with = "value::duration_option")]
+    max: Option<Duration>,
+    #[serde(deserialize_with = "value::duration_option")]
+    give_up_after: Option<Duration>,
+}
+
+/// The patience of a destination when nothing is configured.
+pub(super) const POLICY: Policy = Policy {
+    initial: Duration::from_secs(5),
+    max: Duration::from_secs(3600),
+    give_up_after: Duration::from_secs(3 * 86400),
+};
+
+impl Retry {
+    /// `[retry]` as a whole policy.
+    pub(super) fn policy(self) -> Result<Policy, String> {
+        self.over(POLICY)
+    }
+
+    /// What is given here, and `wider` for the rest.
+    pub(super) fn over(self, wider: Policy) -> Result<Policy, String> {
+        let policy = Policy {
+            initial: self.initial.unwrap_or(wider.initial),
+            max: self.max.unwrap_or(wider.max),
+            give_up_after: self.give_up_after.unwrap_or(wider.give_up_after),
+        };
+        let (initial, max) = (
+            humantime::format_duration(policy.initial),
+            humantime::format_duration(policy.max),
+        );
+        let ordered = policy.initial <= policy.max;
+        ordered
+            .then_some(policy)
+            .ok_or_else(|| format!("`initial` ({initial}) must not be longer than `max` ({max})"))
+    }
+}

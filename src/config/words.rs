@@ -1,0 +1,64 @@
+//! Serde's errors as the operator reads them.
+
+use super::nearest::suggestion;
+
+/// Serde's words, made into a sentence for the operator.
+///
+/// What a value says is left out of type errors: it may be a secret in the wrong place.
+pub(super) fn in_words(message: &str, also: &[&str]) -> String {
+    if let Some(field) = quoted_after(message, "unknown field ") {
+        let known = also.iter().copied().chain(quoted(message).skip(1));
+        return format!("unknown key{}", suggestion(field, known));
+    }
+    if let Some(variant) = quoted_after(message, "unknown variant ") {
+        return format!(
+            "unknown value `{variant}`{}",
+            suggestion(variant, quoted(message).skip(1))
+        );
+    }
+    let mistyped = message
+        .strip_prefix("invalid type: ")
+        .or_else(|| message.strip_prefix("invalid value: "));
+    match mistyped.and_then(|rest| rest.rsplit_once(", expected ")) {
+        Some((found, expected)) => {
+            format!("expected {}, but this is {}", wanted(expected), found_type(found))
+        }
+        None => message.to_owned(),
+    }
+}
+
+fn wanted(expected: &str) -> &str {
+    match expected {
+        "a sequence" => "a list in [ ]",
+        "a map" => "a table",
+        "path string" => "a path",
+        "u8" => "a whole number from 0 to 255",
+        "u16" => "a whole number from 0 to 65535",
+        "u32" | "u64" | "usize" | "i32" | "i64" => "a whole number",
+        "f64" => "a number",
+        "a boolean" => "true or false",
+        _ if expected.starts_with("struct ") => "a table",
+        _ => expected,
+    }
+}
+
+fn found_type(found: &str) -> &'static str {
+    match found.split([' ', ',']).next().unwrap_or_default() {
+        "string" => "a string",
+        "integer" => "an integer",
+        "boolean" => "a boolean",
+        "floating" => "a number with a fraction",
+        "sequence" => "a list",
+        "map" => "a table",
+        _ => "something else",
+    }
+}
+
+/// The word in backquotes that follows `start`.
+pub(super) fn quoted_after<'m>(message: &'m str, start: &str) -> Option<&'m str> {
+    message.strip_prefix(start).and_then(|rest| quoted(rest).next())
+}
+
+fn quoted(message: &str) -> impl Iterator<Item = &str> {
+    message.split('`').skip(1).step_by(2)
+}

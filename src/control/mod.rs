@@ -1,0 +1,465 @@
+//! What operators can ask and do: one place for the admin API, the commands and the page.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::clock::{Clock, Stopwatch};
+use crate::config::Problems;
+use crate::delivery::{Delivery, DeliveryId};
+use crate::destination::{Failure, Parcel};
+use crate::dispatch::Lanes;
+use crate::message::{Message, MessageId, Name, Timestamp};
+use crate::metrics::Metrics;
+use crate::number::Number;
+use crate::plan::{Change, DryRun, Explanation, Plan, PlannedDestination};
+use crate::store::{self, DeliveryQuery, Found, Query, Selector, Store};
+
+mod status;
+pub mod view;
+
+use view::{DeliveryView, DestinationView, MessageView, Page, Tested, Touched};
+
+/// Reads the configuration again, reusing what did not change of the plan that runs.
+pub type Loader = Box<dyn Fn(Option<&Plan>) -> Result<Plan, Problems> + Send + Sync>;
+
+/// Why something was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such message, delivery or destination.
+    #[error("{0}")]
+    NotFound(String),
+    /// What was asked makes no sense.
+    #[error("{0}")]
+    Wrong(String),
+    /// The store did not do it.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// The operator's hands.
+pub struct Control {
+    plan: watch::Sender<Arc<Plan>>,
+    loader: Loader,
+    store: Arc<dyn Store>,
+    lanes: Arc<Lanes>,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    started_at: Timestamp,
+}
+
+impl Control {
+    /// Takes what it works with; `plan` is what runs, and what [`Control::reload`] replaces.
+    #[must_use]
+    pub fn new(
+        plan: watch::Sender<Arc<Plan>>,
+        loader: Loader,
+        store: Arc<dyn Store>,
+        lanes: Arc<Lanes>,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let started_at = clock.wall();
+        Self {
+            plan,
+            loader,
+            store,
+            lanes,
+            clock,
+            metrics,
+            started_at,
+        }
+    }
+
+    /// What runs at the moment.
+    #[must_use]
+    pub fn plan(&self) -> Arc<Plan> {
+        self.plan.borrow().clone()
+    }
+
+    /// Reads the configuration again, builds all that could fail, and swaps once. Says what changed; after an
+    /// error nothing did.
+    ///
+    /// # Errors
+    /// All problems of the new configuration.
+    pub async fn reload(&self) -> Result<Vec<Change>, Problems> {
+        let old = self.plan();
+        let plan = Arc::new((self.loader)(Some(&old))?);
+        let changes = plan.changes_from(&old);
+        let paused = self.store.paused().await.unwrap_or_default();
+        self.plan.send_replace(plan);
+        self.lanes.follow(&self.plan.subscribe(), &paused);
+        Ok(changes)
+    }
+
+    /// Messages, newest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn messages(&self, query: &Query) -> Result<Page<MessageView>, Error> {
+        let plan = self.plan();
+        let page = self.store.messages(query).await?;
+        let items = page.items.iter().map(|found| self.show(&plan, found)).collect();
+        Ok(Page {
+            items,
+            next: page.next.map(|cursor| cursor.to_string()),
+        })
+    }
+
+    /// One message with its deliveries.
+    ///
+    /// # Errors
+    /// When there is none with this id.
+    pub async fn message(&self, id: MessageId) -> Result<MessageView, Error> {
+        let found = self
+            .store
+            .find(id)
+            .await?
+            .ok_or_else(|| Error::NotFound(format!("no message {id}")))?;
+        Ok(self.show(&self.plan(), &found))
+    }
+
+    fn show(&self, plan: &Plan, found: &Found) -> MessageView {
+        MessageView::of(found, |number| plan.contact(number).map(str::to_owned))
+    }
+
+    /// Owes a message once more: to `destinations`, or to those it was owed to before.
+    ///
+    /// # Errors
+    /// When there is no such message, it was redacted, or nobody to send it to.
+    pub async fn resend(&self, id: MessageId, destinations: &[Name]) -> Result<Touched, Error> {
+        let found = self
+            .store
+            .find(id)
+            .await?
+            .ok_or_else(|| Error::NotFound(format!("no message {id}")))?;
+        if found.message.redacted_at.is_some() {
+            return Err(Error::Wrong(format!(
+                "the text of message {id} was forgotten (store.redact_after)"
+            )));
+        }
+        let plan = self.plan();
+        let targets = self.targets(&plan, &found, destinations)?;
+        let (now, none_yet) = (
+            self.clock.now(),
+            DeliveryId {
+                message: id,
+                ordinal: 0,
+            },
+        );
+        let deliveries = targets
+            .iter()
+            .map(|(to, route)| Delivery::new(none_yet, to.clone(), route.clone(), now));
+        let ids = self.store.owe(id, deliveries.collect()).await?;
+        targets.iter().for_each(|(to, _)| self.lanes.wake(to));
+        Ok(Touched {
+            deliveries: ids.len() as u64,
+            ids,
+        })
+    }
+
+    fn targets(
+        &self,
+        plan: &Plan,
+        found: &Found,
+        named: &[Name],
+    ) -> Result<Vec<(Name, Option<Name>)>, Error> {
+        let mut targets: Vec<(Name, Option<Name>)> = Vec::new();
+        if named.is_empty() {
+            for delivery in &found.deliveries {
+                if !targets.iter().any(|(name, _)| *name == delivery.destination) {
+                    targets.push((delivery.destination.clone(), delivery.route.clone()));
+                }
+            }
+            targets.retain(|(name, _)| plan.destinations.contains_key(name));
+        } else {
+            for name in named {
+                self.planned(plan, name)?;
+                targets.push((name.clone(), found.message.routes.first().cloned()));
+            }
+        }
+        if targets.is_empty() {
+            return Err(Error::Wrong(
+                "it was owed to nobody who is still configured: name a destination".to_owned(),
+            ));
+        }
+        Ok(targets)
+    }
+
+    /// Deliveries, newest message first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<DeliveryView>, Error> {
+        let page = self.store.deliveries(query).await?;
+        let items = page.items.iter().map(DeliveryView::of).collect();
+        Ok(Page {
+            items,
+            next: page.next.map(|cursor| cursor.to_string()),
+        })
+    }
+
+    /// One delivery.
+    ///
+    /// # Errors
+    /// When there is none with this id.
+    pub async fn delivery(&self, id: DeliveryId) -> Result<DeliveryView, Error> {
+        let found = self.store.find(id.message).await?;
+        let delivery = found
+            .as_ref()
+            .and_then(|found| found.deliveries.iter().find(|delivery| delivery.id == id));
+        delivery
+            .map(DeliveryView::of)
+            .ok_or_else(|| Error::NotFound(format!("no delivery {id}")))
+    }
+
+    /// Tries deliveries again now. What was tried in vain because its destination was parked or down goes
+    /// at once, too.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn retry(&self, selector: &Selector) -> Result<Touched, Error> {
+        let deliveries = self.store.requeue(selector, self.clock.now()).await?;
+        for name in self.concerned(selector).await? {
+            self.lanes.reset(&name);
+        }
+        Ok(Touched {
+            deliveries,
+            ids: Vec::new(),
+        })
+    }
+
+    /// Gives waiting deliveries up.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn discard(&self, selector: &Selector) -> Result<Touched, Error> {
+        let deliveries = self
+            .store
+            .discard(selector, self.clock.now(), "discarded by the operator")
+            .await?;
+        for name in self.concerned(selector).await? {
+            self.lanes.wake(&name);
+        }
+        Ok(Touched {
+            deliveries,
+            ids: Vec::new(),
+        })
+    }
+
+    async fn concerned(&self, selector: &Selector) -> Result<Vec<Name>, Error> {
+        let ids = match selector {
+            Selector::Dead(name) | Selector::Pending(name) => return Ok(vec![name.clone()]),
+            Selector::Ids(ids) => ids,
+        };
+        let mut names = std::collections::BTreeSet::new();
+        for id in ids {
+            let found = self.store.find(id.message).await?;
+            let deliveries = found.iter().flat_map(|found| &found.deliveries);
+            names.extend(
+                deliveries
+                    .filter(|delivery| delivery.id == *id)
+                    .map(|delivery| delivery.destination.clone()),
+            );
+        }
+        Ok(names.into_iter().collect())
+    }
+
+    /// Stops a destination's lane, or lets it go; remembered over restarts.
+    ///
+    /// # Errors
+    /// When there is no such destination.
+    pub async fn set_paused(&self, name: &Name, paused: bool) -> Result<DestinationView, Error> {
+        let plan = self.plan();
+        self.planned(&plan, name)?;
+        self.store.set_paused(name, paused).await?;
+        self.lanes.set_paused(name, paused);
+        if !paused {
+            self.lanes.reset(name);
+        }
+        self.destination(&plan, name).await
+    }
+
+    /// Sends a marked test text straight through a destination: nothing is stored, no lane is involved.
+    ///
+    /// # Errors
+    /// When there is no such destination.
+    pub async fn test(&self, name: &Name) -> Result<Tested, Error> {
+        let plan = self.plan();
+        let planned = self.planned(&plan, name)?;
+        let stopwatch = Stopwatch::start();
+        let outcome = send_test(planned, &self.test_message()?).await;
+        let took_ms = u64::try_from(stopwatch.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if outcome.is_ok() {
+            self.lanes.reset(name);
+        }
+        Ok(match outcome {
+            Ok(detail) => Tested {
+                delivered: true,
+                failure: None,
+                detail,
+                took_ms,
+            },
+            Err(failure) => Tested {
+                delivered: false,
+                failure: Some(kind(&failure).to_owned()),
+                detail: failure.reason().to_owned(),
+                took_ms,
+            },
+        })
+    }
+
+    fn test_message(&self) -> Result<Message, Error> {
+        let number = |text: &str| Number::parse(text).map_err(|error| Error::Wrong(error.to_string()));
+        let source = "smsbridge"
+            .parse()
+            .map_err(|_| Error::Wrong("no name".to_owned()))?;
+        Ok(Message {
+            id: MessageId(uuid::Uuid::now_v7()),
+            source,
+            provider_id: "test".to_owned(),
+            from: number("+15550100")?,
+            to: number("+15550199")?,
+            text: TEST_TEXT.to_owned(),
+            media: Vec::new(),
+            extra: std::collections::BTreeMap::new(),
+            received_at: self.clock.wall(),
+            routes: Vec::new(),
+            redacted_at: None,
+        })
+    }
+
+    fn planned<'a>(&self, plan: &'a Plan, name: &Name) -> Result<&'a PlannedDestination, Error> {
+        plan.destinations
+            .get(name)
+            .map(|planned| &**planned)
+            .ok_or_else(|| Error::NotFound(format!("no destination `{name}` is configured")))
+    }
+}
+
+/// What a test says, so that nobody takes it for a customer's.
+const TEST_TEXT: &str = "This is a test from smsbridge. If you can read it, this destination works.";
+
+async fn send_test(planned: &PlannedDestination, message: &Message) -> Result<String, Failure> {
+    let parcel = Parcel {
+        id: DeliveryId {
+            message: message.id,
+            ordinal: 1,
+        },
+        message,
+        from_name: Some("smsbridge test"),
+        to_name: None,
+        route: None,
+        template: None,
+        groups: std::collections::BTreeMap::new(),
+        progress: &[],
+        thread: None,
+    };
+    match tokio::time::timeout(planned.timeout, planned.destination.deliver(&parcel)).await {
+        Ok(outcome) => outcome.map(|delivered| delivered.detail),
+        Err(_elapsed) => Err(Failure::unreachable(format!(
+            "no answer within {}",
+            seconds(planned.timeout)
+        ))),
+    }
+}
+
+fn seconds(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}
+
+fn kind(failure: &Failure) -> &'static str {
+    match failure {
+        Failure::Transient { .. } => "transient",
+        Failure::Permanent { .. } => "permanent",
+        Failure::Parked { .. } => "parked",
+    }
+}
+
+/// A text that is only asked about.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// Sender.
+    pub from: String,
+    /// Receiver.
+    pub to: String,
+    /// The text.
+    pub text: String,
+    /// The source it comes from; the first otherwise.
+    pub source: Option<Name>,
+    /// When; now otherwise.
+    pub at: Option<Timestamp>,
+    /// Whether to render payloads.
+    pub render: bool,
+}
+
+impl Control {
+    /// Where a text would go, and why.
+    ///
+    /// # Errors
+    /// When a number is none, or there is no such source.
+    pub fn explain(&self, question: &Question) -> Result<Explanation, Error> {
+        let plan = self.plan();
+        let number = |what: &str, text: &str| {
+            Number::parse(text).map_err(|error| Error::Wrong(format!("`{what}` is {error}")))
+        };
+        let source = match &question.source {
+            Some(name) if plan.sources.contains_key(name) => Some(name),
+            Some(name) => return Err(Error::Wrong(format!("no source `{name}` is configured"))),
+            None => plan.sources.keys().next(),
+        };
+        Ok(plan.explain(&DryRun {
+            source: source.ok_or_else(|| Error::Wrong("no source is configured".to_owned()))?,
+            from: &number("from", &question.from)?,
+            to: &number("to", &question.to)?,
+            text: &question.text,
+            at: question.at.unwrap_or_else(|| self.clock.wall()),
+            render: question.render,
+        }))
+    }
+
+    /// The routes in the order they are tried.
+    #[must_use]
+    pub fn routes(&self) -> Vec<view::RouteView> {
+        let plan = self.plan();
+        plan.routes
+            .all()
+            .iter()
+            .map(|route| view::RouteView {
+                name: route.name.clone(),
+                deliver: route.deliver.clone(),
+                proceed: route.proceed,
+            })
+            .collect()
+    }
+
+    /// Whether texts can be accepted at the moment.
+    ///
+    /// # Errors
+    /// Why not, for the operator.
+    pub fn ready(&self) -> Result<(), String> {
+        self.store.ready()
+    }
+
+    /// Everything that is counted, with the gauges of this moment, in OpenMetrics' text form.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn metrics(&self) -> Result<String, Error> {
+        let plan = self.plan();
+        for view in self.destinations(&plan).await? {
+            let oldest = view
+                .oldest
+                .map(|oldest| self.clock.now().since(oldest))
+                .unwrap_or_default();
+            self.metrics
+                .show_destination(view.name.as_str(), &view.state, view.pending, view.dead, oldest);
+        }
+        let health = self.store.health();
+        self.metrics.show_store(health.bytes, health.free);
+        self.metrics
+            .encode()
+            .map_err(|error| Error::Wrong(error.to_string()))
+    }
+}

@@ -1,0 +1,146 @@
+//! How everything is, and what is wrong with it in words.
+
+use super::view::{CountsView, DestinationView, StatusView, StoreView};
+use super::{Control, Error};
+use crate::message::{Name, Timestamp};
+use crate::plan::Plan;
+use crate::store::Health;
+
+/// A text that has waited longer than this is worth a word, whatever the reason.
+const LATE: std::time::Duration = std::time::Duration::from_secs(15 * 60);
+
+impl Control {
+    /// The daemon at a glance.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn status(&self) -> Result<StatusView, Error> {
+        let plan = self.plan();
+        let health = self.store.health();
+        let counts = self.store.counts().await?;
+        let destinations = self.destinations(&plan).await?;
+        let mut problems = store_problems(&health);
+        problems.extend(
+            destinations
+                .iter()
+                .filter_map(|view| trouble(view, self.clock.now())),
+        );
+        Ok(StatusView {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: self.started_at,
+            now: self.clock.wall(),
+            ready: health.failed.is_none() && !health.full,
+            problems,
+            store: StoreView {
+                bytes: health.bytes,
+                free_bytes: health.free,
+                commit_ms: health.commit_last.map(|took| took.as_secs_f64() * 1000.0),
+                commits: health.commits,
+                findings: health.findings,
+            },
+            messages: CountsView {
+                accepted: counts.accepted,
+                purged: counts.messages_purged,
+                pending: counts.pending,
+                delivered: counts.delivered,
+                dead: counts.dead,
+            },
+            destinations,
+        })
+    }
+
+    /// Every destination that is configured, and those that are not but are still owed something.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn destinations(&self, plan: &Plan) -> Result<Vec<DestinationView>, Error> {
+        let mut names: Vec<Name> = plan.destinations.keys().cloned().collect();
+        for name in self.store.destinations().await? {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let mut views = Vec::with_capacity(names.len());
+        for name in names {
+            let view = self.destination(plan, &name).await?;
+            if view.kind.is_some() || view.pending > 0 {
+                views.push(view);
+            }
+        }
+        Ok(views)
+    }
+
+    /// One destination.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn destination(&self, plan: &Plan, name: &Name) -> Result<DestinationView, Error> {
+        let backlog = self.store.backlog(name).await?;
+        let planned = plan.destinations.get(name);
+        let status = self.lanes.status(name);
+        let of = |field: fn(&crate::dispatch::Status) -> Option<Timestamp>| status.as_ref().and_then(field);
+        Ok(DestinationView {
+            name: name.clone(),
+            kind: planned.map(|planned| planned.kind.to_owned()),
+            state: status
+                .as_ref()
+                .map_or("removed", |status| status.state)
+                .to_owned(),
+            since: of(|status| status.since),
+            until: of(|status| status.until),
+            reason: status.as_ref().and_then(|status| status.reason.clone()),
+            pending: backlog.pending,
+            dead: backlog.dead,
+            oldest: backlog.oldest,
+            delivered_at: of(|status| status.delivered_at),
+            fallback: planned.and_then(|planned| planned.fallback.clone()),
+        })
+    }
+}
+
+fn store_problems(health: &Health) -> Vec<String> {
+    let mut problems = Vec::new();
+    if let Some(failed) = &health.failed {
+        problems.push(format!("the store failed and takes nothing more: {failed}"));
+    }
+    if health.full {
+        problems.push(
+            "the disk is full: carriers are asked to send their texts again; free some space".to_owned(),
+        );
+    }
+    problems.extend(health.findings.iter().map(|finding| format!("store: {finding}")));
+    problems
+}
+
+/// What an operator should do something about, or know.
+fn trouble(view: &DestinationView, now: Timestamp) -> Option<String> {
+    let name = &view.name;
+    let waiting = match view.pending {
+        0 => String::new(),
+        1 => ", 1 text waits".to_owned(),
+        many => format!(", {many} texts wait"),
+    };
+    let reason = view.reason.as_deref().unwrap_or("no reason given");
+    match view.state.as_str() {
+        "parked" => Some(format!("{name} is parked until it is mended{waiting}: {reason}")),
+        "down" => Some(format!("{name} cannot be reached{waiting}: {reason}")),
+        "paused" if view.pending > 0 => Some(format!("{name} is paused by the operator{waiting}")),
+        "removed" => Some(format!(
+            "{name} is no longer configured{waiting}: configure it again, or discard them"
+        )),
+        _ if view.oldest.is_some_and(|oldest| now.since(oldest) > LATE) => Some(format!(
+            "{name} is late{waiting}, the oldest for {}",
+            minutes(now, view.oldest)
+        )),
+        _ if view.dead > 0 => Some(format!(
+            "{name} has {} dead: see `smsbridge delivery list --destination {name} --state dead`",
+            view.dead
+        )),
+        _ => None,
+    }
+}
+
+fn minutes(now: Timestamp, oldest: Option<Timestamp>) -> String {
+    let age = oldest.map(|oldest| now.since(oldest)).unwrap_or_default();
+    humantime::format_duration(std::time::Duration::from_secs(age.as_secs() / 60 * 60)).to_string()
+}

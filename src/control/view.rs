@@ -1,0 +1,243 @@
+//! What operators are shown: the JSON of the admin API, and what the commands read back from it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::delivery::{Attempt, Delivery, DeliveryId, State};
+use crate::message::{Media, MessageId, Name, Timestamp};
+use crate::store::{Found, MessageState};
+
+/// A page of a long list.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// What was found, newest first.
+    pub items: Vec<T>,
+    /// To be given as `cursor` for the next page; absent on the last one.
+    pub next: Option<String>,
+}
+
+/// A message.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MessageView {
+    /// The bridge's id.
+    pub id: MessageId,
+    /// The carrier's id.
+    pub provider_id: String,
+    /// Source.
+    pub source: Name,
+    /// Sender, normalised.
+    pub from: String,
+    /// The contact's name.
+    pub from_name: Option<String>,
+    /// Receiver, normalised.
+    pub to: String,
+    /// The contact's name.
+    pub to_name: Option<String>,
+    /// The text.
+    pub text: String,
+    /// Attachments.
+    pub media: Vec<Media>,
+    /// When it was received.
+    pub received_at: Timestamp,
+    /// Routes that matched.
+    pub routes: Vec<Name>,
+    /// `pending`, `delivered`, `dead`, or `unrouted` when nothing is owed and no route matched.
+    pub state: MessageState,
+    /// When text and numbers were forgotten.
+    pub redacted_at: Option<Timestamp>,
+    /// What is or was owed.
+    pub deliveries: Vec<DeliveryView>,
+}
+
+/// A delivery.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeliveryView {
+    /// Its id.
+    pub id: DeliveryId,
+    /// Whom it is owed to.
+    pub destination: Name,
+    /// The route that asked for it.
+    pub route: Option<Name>,
+    /// `pending`, `delivered` or `dead`.
+    pub state: MessageState,
+    /// When it came to be owed.
+    pub created_at: Timestamp,
+    /// When it is tried next, while pending.
+    pub due: Option<Timestamp>,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// Why it is dead, or what the last attempt said.
+    pub reason: Option<String>,
+    /// How often it was tried.
+    pub attempts_made: u32,
+    /// The first and the latest attempts.
+    pub attempts: Vec<Attempt>,
+}
+
+/// A destination.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DestinationView {
+    /// Its name.
+    pub name: Name,
+    /// Its kind; absent when it is no longer configured.
+    pub kind: Option<String>,
+    /// `up`, `limited`, `down`, `parked`, `paused` or `removed`.
+    pub state: String,
+    /// Since when it is not up.
+    pub since: Option<Timestamp>,
+    /// When it is tried again.
+    pub until: Option<Timestamp>,
+    /// What its other side said.
+    pub reason: Option<String>,
+    /// Deliveries waiting.
+    pub pending: u64,
+    /// Dead deliveries that are remembered.
+    pub dead: u64,
+    /// When the oldest waiting one came to be owed.
+    pub oldest: Option<Timestamp>,
+    /// When it last took a text, since the daemon's start.
+    pub delivered_at: Option<Timestamp>,
+    /// Who gets what dies here.
+    pub fallback: Option<Name>,
+}
+
+/// The daemon at a glance.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StatusView {
+    /// The binary's version.
+    pub version: String,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// Its time.
+    pub now: Timestamp,
+    /// Whether texts are taken.
+    pub ready: bool,
+    /// What is wrong now, in words; empty when nothing is.
+    pub problems: Vec<String>,
+    /// The store.
+    pub store: StoreView,
+    /// Messages by what became of them.
+    pub messages: CountsView,
+    /// Every destination.
+    pub destinations: Vec<DestinationView>,
+}
+
+/// The store at a glance.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StoreView {
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Bytes free on its file system.
+    pub free_bytes: u64,
+    /// How long the last commit took, in milliseconds.
+    pub commit_ms: Option<f64>,
+    /// Commits since the start.
+    pub commits: u64,
+    /// What the audit at start found.
+    pub findings: Vec<String>,
+}
+
+/// The books.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct CountsView {
+    /// Messages ever accepted.
+    pub accepted: u64,
+    /// Messages forgotten after `retain`.
+    pub purged: u64,
+    /// Deliveries waiting.
+    pub pending: u64,
+    /// Deliveries done and remembered.
+    pub delivered: u64,
+    /// Deliveries dead and remembered.
+    pub dead: u64,
+}
+
+/// A route.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RouteView {
+    /// Its name.
+    pub name: Name,
+    /// Whom it tells.
+    pub deliver: Vec<Name>,
+    /// Whether later routes are tried after it matched.
+    #[serde(rename = "continue")]
+    pub proceed: bool,
+}
+
+/// What an action touched.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Touched {
+    /// How many deliveries.
+    pub deliveries: u64,
+    /// Their ids, when they are new.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ids: Vec<DeliveryId>,
+}
+
+/// How a test text fared.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Tested {
+    /// Whether the other side took it.
+    pub delivered: bool,
+    /// `transient`, `permanent` or `parked` when it did not.
+    pub failure: Option<String>,
+    /// What it said.
+    pub detail: String,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+}
+
+/// What a reload did.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Each change, in words; empty when there was none.
+    pub changes: Vec<String>,
+}
+
+impl DeliveryView {
+    /// Shows a delivery.
+    #[must_use]
+    pub fn of(delivery: &Delivery) -> Self {
+        let last = || delivery.attempts.last().map(|attempt| attempt.detail.clone());
+        let (state, due, ended_at, reason) = match &delivery.state {
+            State::Waiting { due } => (MessageState::Pending, Some(*due), None, last()),
+            State::Delivered { at } => (MessageState::Delivered, None, Some(*at), None),
+            State::Dead { at, reason } => (MessageState::Dead, None, Some(*at), Some(reason.clone())),
+        };
+        Self {
+            id: delivery.id,
+            destination: delivery.destination.clone(),
+            route: delivery.route.clone(),
+            state,
+            created_at: delivery.created_at,
+            due,
+            ended_at,
+            reason,
+            attempts_made: delivery.attempts_made,
+            attempts: delivery.attempts.clone(),
+        }
+    }
+}
+
+impl MessageView {
+    /// Shows a message; `name` looks a contact up.
+    #[must_use]
+    pub fn of(found: &Found, name: impl Fn(&str) -> Option<String>) -> Self {
+        let message = &found.message;
+        Self {
+            id: message.id,
+            provider_id: message.provider_id.clone(),
+            source: message.source.clone(),
+            from: message.from.normal().to_owned(),
+            from_name: name(message.from.normal()),
+            to: message.to.normal().to_owned(),
+            to_name: name(message.to.normal()),
+            text: message.text.clone(),
+            media: message.media.clone(),
+            received_at: message.received_at,
+            routes: message.routes.clone(),
+            state: found.state(),
+            redacted_at: message.redacted_at,
+            deliveries: found.deliveries.iter().map(DeliveryView::of).collect(),
+        }
+    }
+}

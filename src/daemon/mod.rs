@@ -1,0 +1,190 @@
+//! The daemon: wires everything together, reloads it, and stops it in reverse order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::control::{Control, Loader};
+use crate::dispatch::{Around, Lanes};
+use crate::intake::Intake;
+use crate::metrics::Metrics;
+use crate::plan::Plan;
+use crate::store::{Health, Store};
+use crate::web::admin::{self, Admin, Guard};
+use crate::web::inbound::{self, Inbound};
+use crate::web::serve::{Limits, serve};
+
+mod doors;
+pub mod log;
+pub mod notify;
+mod upkeep;
+
+/// How long requests and deliveries under way may take to end. What does not is on disk and due again.
+const GRACE: Duration = Duration::from_secs(15);
+
+/// What a daemon is started with.
+pub struct Start {
+    /// What runs first.
+    pub plan: Plan,
+    /// Reads the configuration again at a reload.
+    pub loader: Loader,
+    /// What time it is.
+    pub clock: Clock,
+    /// Where texts are kept.
+    pub store: Arc<dyn Store>,
+    /// A socket passed in by systemd, instead of `server.listen`.
+    pub listener: Option<TcpListener>,
+}
+
+/// A running daemon.
+pub struct Daemon {
+    control: Arc<Control>,
+    store: Arc<dyn Store>,
+    lanes: Arc<Lanes>,
+    public: SocketAddr,
+    stop_intake: CancellationToken,
+    stop: CancellationToken,
+    intake_tasks: TaskTracker,
+    tasks: TaskTracker,
+}
+
+impl Daemon {
+    /// Binds, then starts: when this returns, texts are taken.
+    ///
+    /// # Errors
+    /// What could not be bound or read, with what to do about it.
+    pub async fn start(start: Start) -> anyhow::Result<Self> {
+        let Start {
+            plan,
+            loader,
+            clock,
+            store,
+            listener,
+        } = start;
+        let listener = match listener {
+            Some(listener) => listener,
+            None => bind("server.listen", plan.server.listen).await?,
+        };
+        let doors = doors::bind(&plan.admin).await?;
+        let public = listener
+            .local_addr()
+            .context("the listening socket has no address")?;
+        let limits = limits(&plan);
+        let (plan_sender, plan) = watch::channel(Arc::new(plan));
+
+        let metrics = Arc::new(Metrics::default());
+        let around = Around {
+            store: store.clone(),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+        };
+        let lanes = Lanes::new(around);
+        let paused = store.paused().await.context("the store could not be read")?;
+        lanes.follow(&plan, &paused);
+
+        let control = Arc::new(Control::new(
+            plan_sender,
+            loader,
+            store.clone(),
+            lanes.clone(),
+            clock.clone(),
+            metrics.clone(),
+        ));
+        let intake = Intake::new(store.clone(), lanes.clone(), clock.clone(), metrics.clone());
+        let inbound = Inbound {
+            plan: plan.clone(),
+            intake,
+            store: store.clone(),
+            metrics,
+            complaints: inbound::Complaints::default(),
+        };
+        let (stop_intake, stop) = (CancellationToken::new(), CancellationToken::new());
+        let (tasks, intake_tasks) = (TaskTracker::new(), TaskTracker::new());
+        intake_tasks.spawn(serve(
+            listener,
+            inbound::filter(Arc::new(inbound)),
+            limits,
+            stop_intake.clone(),
+        ));
+        tasks.spawn(upkeep::forget(store.clone(), plan, clock, stop.clone()));
+        for door in doors {
+            let admin = Admin {
+                control: control.clone(),
+                guard: Guard::new(door.token.clone()),
+            };
+            door.open(admin::filter(Arc::new(admin)), &tasks, &stop);
+        }
+        Ok(Self {
+            control,
+            store,
+            lanes,
+            public,
+            stop_intake,
+            stop,
+            intake_tasks,
+            tasks,
+        })
+    }
+
+    /// Where carriers' webhooks are taken.
+    #[must_use]
+    pub fn public_address(&self) -> SocketAddr {
+        self.public
+    }
+
+    /// What operators can ask and do.
+    #[must_use]
+    pub fn control(&self) -> &Arc<Control> {
+        &self.control
+    }
+
+    /// How the store is.
+    #[must_use]
+    pub fn store_health(&self) -> Health {
+        self.store.health()
+    }
+
+    /// Stops in reverse order: no new texts, then what is under way, then the store.
+    ///
+    /// # Errors
+    /// When the last commit failed.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.stop_intake.cancel();
+        self.intake_tasks.close();
+        let drained = async {
+            self.intake_tasks.wait().await;
+            self.lanes.stop().await;
+        };
+        if tokio::time::timeout(GRACE, drained).await.is_err() {
+            let seconds = GRACE.as_secs();
+            tracing::warn!(
+                "some deliveries did not end within {seconds} s; they are on disk and go on after the next start"
+            );
+        }
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.store.close().await.context("the store's last commit failed")
+    }
+}
+
+async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address} ({key}): is another smsbridge running, or is the port taken?")
+    })
+}
+
+fn limits(plan: &Plan) -> Limits {
+    Limits {
+        connections: plan.server.max_connections,
+        header_timeout: plan.server.header_timeout,
+        request_timeout: Some(plan.server.request_timeout),
+    }
+}

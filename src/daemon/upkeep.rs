@@ -1,0 +1,50 @@
+//! What the daemon does on its own, in small steps: forgetting what may be forgotten.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::plan::Plan;
+use crate::store::{Horizon, Store};
+
+/// Between two rounds when there is nothing more to forget.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Between two steps of a round, so that texts go first.
+const BREATH: Duration = Duration::from_millis(20);
+
+/// Forgets old messages, texts and provider ids until stopped.
+pub(super) async fn forget(
+    store: Arc<dyn Store>,
+    plan: watch::Receiver<Arc<Plan>>,
+    clock: Clock,
+    stop: CancellationToken,
+) {
+    loop {
+        let horizon = horizon(&plan.borrow().clone(), &clock);
+        let wait = match store.prune(&horizon, clock.wall()).await {
+            Ok(true) => BREATH,
+            Ok(false) => IDLE,
+            Err(error) => {
+                tracing::warn!("old messages could not be forgotten just now: {error}");
+                IDLE
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+fn horizon(plan: &Plan, clock: &Clock) -> Horizon {
+    let now = clock.wall();
+    Horizon {
+        purge_before: plan.store.retain.map(|retain| now.before(retain)),
+        redact_before: plan.store.redact_after.map(|after| now.before(after)),
+        dedup_before: now.before(plan.store.dedup_window),
+    }
+}

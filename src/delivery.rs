@@ -1,0 +1,322 @@
+//! One delivery: a message owed to one destination, and the ways its state may change.
+//!
+//! ```text
+//! Waiting{due} ──claim──▶ (leased in memory) ──▶ Delivered
+//!      ▲                        │  └───────────▶ Dead{reason}
+//!      └────── Waiting{later} ◀─┘                   │
+//!      └───────────────── requeue ◀─────────────────┘
+//! ```
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::message::{MessageId, Name, Timestamp};
+
+/// How many attempts a delivery remembers one by one: the first and the latest.
+pub const ATTEMPTS_KEPT: usize = 12;
+
+/// How much of an attempt's answer is kept, in bytes.
+pub const DETAIL_MAX: usize = 200;
+
+/// The id of a delivery, written `MESSAGEID-ORDINAL`. It is the idempotency key towards the destination and
+/// never changes, however often the delivery is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeliveryId {
+    /// The message that is owed.
+    pub message: MessageId,
+    /// Counts the deliveries of one message, from 1.
+    pub ordinal: u16,
+}
+
+impl fmt::Display for DeliveryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.message, self.ordinal)
+    }
+}
+
+/// A text that is not `MESSAGEID-ORDINAL`.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("not a delivery id (32 hexadecimal digits, `-`, a number)")]
+pub struct DeliveryIdError;
+
+impl FromStr for DeliveryId {
+    type Err = DeliveryIdError;
+
+    fn from_str(text: &str) -> Result<Self, DeliveryIdError> {
+        let (message, ordinal) = text.rsplit_once('-').ok_or(DeliveryIdError)?;
+        Ok(Self {
+            message: message.parse().map_err(|_| DeliveryIdError)?,
+            ordinal: ordinal.parse().map_err(|_| DeliveryIdError)?,
+        })
+    }
+}
+
+impl Serialize for DeliveryId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            (self.message, self.ordinal).serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for DeliveryId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            String::deserialize(deserializer)?
+                .parse()
+                .map_err(serde::de::Error::custom)
+        } else {
+            let (message, ordinal) = <(MessageId, u16)>::deserialize(deserializer)?;
+            Ok(Self { message, ordinal })
+        }
+    }
+}
+
+/// Where a delivery stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum State {
+    /// To be tried at `due`, or later if an earlier text of its conversation is still waiting.
+    Waiting {
+        /// Not before this moment.
+        due: Timestamp,
+    },
+    /// The other side has taken it.
+    Delivered {
+        /// When it said so.
+        at: Timestamp,
+    },
+    /// Nobody will try it again by itself.
+    Dead {
+        /// When it was given up.
+        at: Timestamp,
+        /// Why, for the operator.
+        reason: String,
+    },
+}
+
+/// How one attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Taken.
+    Delivered,
+    /// To be tried again.
+    Transient,
+    /// The message itself was refused.
+    Permanent,
+    /// The destination is misconfigured; the message is kept.
+    Parked,
+}
+
+/// One attempt, for the operator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// When it began.
+    pub at: Timestamp,
+    /// How long it took, in milliseconds.
+    pub took_ms: u32,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// The other side's answer, or what went wrong; at most [`DETAIL_MAX`] bytes.
+    pub detail: String,
+}
+
+impl Attempt {
+    /// Describes one attempt, cutting an overlong answer at a character's boundary.
+    #[must_use]
+    pub fn new(at: Timestamp, took: std::time::Duration, verdict: Verdict, detail: &str) -> Self {
+        let took_ms = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
+        Self {
+            at,
+            took_ms,
+            verdict,
+            detail: cut(detail),
+        }
+    }
+}
+
+fn cut(detail: &str) -> String {
+    if detail.len() <= DETAIL_MAX {
+        return detail.to_owned();
+    }
+    let end = (0..=DETAIL_MAX - 3)
+        .rev()
+        .find(|&at| detail.is_char_boundary(at))
+        .unwrap_or(0);
+    format!("{}…", &detail[..end])
+}
+
+/// A message owed to one destination.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// Its id and idempotency key.
+    pub id: DeliveryId,
+    /// Whom it is owed to.
+    pub destination: Name,
+    /// The route that asked for it; none when no route matched.
+    pub route: Option<Name>,
+    /// When it came to be owed.
+    pub created_at: Timestamp,
+    /// Where it stands.
+    pub state: State,
+    /// How often it was tried.
+    pub attempts_made: u32,
+    /// The first and the latest attempts, oldest first, at most [`ATTEMPTS_KEPT`].
+    pub attempts: Vec<Attempt>,
+    /// What the destination has already done of it (recipients that accepted), so that no attempt repeats it.
+    pub progress: Vec<String>,
+}
+
+impl Delivery {
+    /// A new delivery, due at once.
+    #[must_use]
+    pub fn new(id: DeliveryId, destination: Name, route: Option<Name>, now: Timestamp) -> Self {
+        let state = State::Waiting { due: now };
+        Self {
+            id,
+            destination,
+            route,
+            created_at: now,
+            state,
+            attempts_made: 0,
+            attempts: Vec::new(),
+            progress: Vec::new(),
+        }
+    }
+
+    /// Whether somebody still has to do something.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Waiting { .. })
+    }
+
+    /// The other side took it with this attempt.
+    #[must_use]
+    pub fn delivered(self, attempt: Attempt) -> Self {
+        let at = attempt
+            .at
+            .after(std::time::Duration::from_millis(attempt.took_ms.into()));
+        Self {
+            state: State::Delivered { at },
+            ..self.tried(attempt)
+        }
+    }
+
+    /// This attempt failed; the next is due later. `progress` replaces what was done of it, if given.
+    #[must_use]
+    pub fn retry(self, attempt: Attempt, due: Timestamp, progress: Option<Vec<String>>) -> Self {
+        let progress = progress.unwrap_or_else(|| self.progress.clone());
+        Self {
+            state: State::Waiting { due },
+            progress,
+            ..self.tried(attempt)
+        }
+    }
+
+    /// Given up, with the attempt that decided it if there was one.
+    #[must_use]
+    pub fn dead(self, attempt: Option<Attempt>, at: Timestamp, reason: &str) -> Self {
+        let state = State::Dead {
+            at,
+            reason: cut(reason),
+        };
+        let delivery = match attempt {
+            Some(attempt) => self.tried(attempt),
+            None => self,
+        };
+        Self { state, ..delivery }
+    }
+
+    /// Due again now, with a fresh patience of `give_up_after`: the operator asked for it.
+    #[must_use]
+    pub fn requeued(self, now: Timestamp) -> Self {
+        Self {
+            state: State::Waiting { due: now },
+            created_at: now,
+            ..self
+        }
+    }
+
+    fn tried(mut self, attempt: Attempt) -> Self {
+        // A parked destination's probes would otherwise push the attempts that meant something out of the list.
+        let repeated = attempt.verdict == Verdict::Parked
+            && self
+                .attempts
+                .last()
+                .is_some_and(|last| last.verdict == Verdict::Parked);
+        if repeated {
+            self.attempts.pop();
+        }
+        if self.attempts.len() >= ATTEMPTS_KEPT {
+            self.attempts.remove(1);
+        }
+        self.attempts.push(attempt);
+        self.attempts_made = self.attempts_made.saturating_add(1);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn delivery() -> Delivery {
+        let id = DeliveryId {
+            message: MessageId(uuid::Uuid::from_u128(7)),
+            ordinal: 1,
+        };
+        Delivery::new(id, "desk".parse().unwrap(), None, Timestamp(1000))
+    }
+
+    fn attempt(at: i64, verdict: Verdict) -> Attempt {
+        Attempt::new(Timestamp(at), Duration::from_millis(5), verdict, "why")
+    }
+
+    #[test]
+    fn an_id_is_read_as_it_is_written() {
+        let id = delivery().id;
+        assert_eq!(id.to_string(), "00000000000000000000000000000007-1");
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!("x-1".parse::<DeliveryId>(), Err(DeliveryIdError));
+    }
+
+    #[test]
+    fn the_first_and_the_latest_attempts_are_kept() {
+        let last = (0..30).fold(delivery(), |delivery, n| {
+            delivery.retry(attempt(n, Verdict::Transient), Timestamp(n + 1), None)
+        });
+        assert_eq!(last.attempts_made, 30);
+        assert_eq!(last.attempts.len(), ATTEMPTS_KEPT);
+        assert_eq!(last.attempts[0].at, Timestamp(0));
+        assert_eq!(last.attempts[ATTEMPTS_KEPT - 1].at, Timestamp(29));
+    }
+
+    #[test]
+    fn probes_of_a_parked_destination_do_not_fill_the_list() {
+        let last = (0..5).fold(delivery(), |delivery, n| {
+            delivery.retry(attempt(n, Verdict::Parked), Timestamp(n), None)
+        });
+        assert_eq!(last.attempts.len(), 1);
+        assert_eq!(last.attempts_made, 5);
+    }
+
+    #[test]
+    fn an_overlong_answer_is_cut_between_characters() {
+        let attempt = Attempt::new(Timestamp(0), Duration::ZERO, Verdict::Permanent, &"é".repeat(300));
+        assert!(attempt.detail.len() <= DETAIL_MAX && attempt.detail.ends_with('…'));
+    }
+
+    #[test]
+    fn a_requeued_delivery_keeps_its_history() {
+        let dead = delivery().dead(Some(attempt(1, Verdict::Permanent)), Timestamp(2), "no");
+        let again = dead.requeued(Timestamp(9));
+        assert_eq!(again.state, State::Waiting { due: Timestamp(9) });
+        assert_eq!((again.attempts_made, again.created_at), (1, Timestamp(9)));
+    }
+}

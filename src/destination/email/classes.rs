@@ -1,0 +1,395 @@
+//! What a mail server's answer means for the delivery: try later, never, or let the operator act.
+//!
+//! | answer | at | class |
+//! |---|---|---|
+//! | 421, a lost connection, a timeout, DNS, a certificate that is not trusted | anywhere | later, the whole destination |
+//! | 5.4.5, 5.1.90 (daily quota) | anywhere | in an hour, the whole destination |
+//! | 530, 534, 535, 538, 5.7.8, 5.7.9, 5.7.30, 5.7.57, 5.7.60 (login) | anywhere | parked |
+//! | STARTTLS, a login mechanism or SMTPUTF8 is not offered | greeting | parked |
+//! | 4yz | up to `MAIL FROM` | later, the whole destination |
+//! | 4yz | from `RCPT TO` on | later, this message |
+//! | 5yz | greeting, `EHLO`, `STARTTLS` | later, the whole destination: no message is at fault |
+//! | 5yz | `AUTH`, `MAIL FROM` | parked |
+//! | 5yz | from `RCPT TO` on | never, this message |
+//!
+//! An untrusted certificate is "later" and not "parked" because it usually heals without the bridge's
+//! operator: the server renews it, or the clock gets right.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::destination::{Failure, Scope};
+use crate::template;
+
+/// How long a used-up daily quota is left alone.
+const QUOTA_PAUSE: Duration = Duration::from_secs(3600);
+
+/// How much of a server's answer is shown, in characters.
+const ANSWER_MAX: usize = 160;
+
+/// The steps of a mail session, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Step {
+    /// DNS, TCP, TLS from the start, greeting and `EHLO`.
+    Connect,
+    /// `STARTTLS` and the handshake after it.
+    StartTls,
+    /// `AUTH`.
+    Login,
+    /// `MAIL FROM`.
+    Sender,
+    /// `RCPT TO`.
+    Recipient,
+    /// `DATA`.
+    Data,
+    /// The message itself, and the final answer.
+    Content,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connect => "connecting",
+            Self::StartTls => "STARTTLS",
+            Self::Login => "login",
+            Self::Sender => "MAIL FROM",
+            Self::Recipient => "RCPT TO",
+            Self::Data => "DATA",
+            Self::Content => "sending the message",
+        })
+    }
+}
+
+/// A server's refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Reply {
+    pub(super) code: u16,
+    /// What followed the code; starts with the enhanced status code where the server gives one.
+    pub(super) text: String,
+}
+
+impl Reply {
+    pub(super) fn new(code: u16, text: &str) -> Self {
+        Self {
+            code,
+            text: shorten(text),
+        }
+    }
+
+    fn enhanced(&self) -> &str {
+        self.text.split_whitespace().next().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.code, self.text)
+    }
+}
+
+/// Why a session, or one message in it, came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Trouble {
+    pub(super) step: Step,
+    pub(super) cause: Cause,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The server said no.
+    Reply(Reply),
+    /// The connection could not be made or ended, or the server spoke something else than SMTP.
+    Lost(String),
+    /// No answer by the delivery's deadline.
+    Late,
+    /// The certificate is not one to trust.
+    Untrusted(String),
+    /// The server does not offer what the configuration requires.
+    Withheld(&'static str),
+    /// No token for the login could be had.
+    NoToken(String),
+}
+
+impl Trouble {
+    /// Whether an idle connection had simply gone stale: nothing of the message was sent, a new connection
+    /// may do.
+    pub(super) fn is_stale_connection(&self) -> bool {
+        let gone = match &self.cause {
+            Cause::Reply(reply) => reply.code == 421,
+            Cause::Lost(_) => true,
+            Cause::Late | Cause::Untrusted(_) | Cause::Withheld(_) | Cause::NoToken(_) => false,
+        };
+        gone && self.step < Step::Content
+    }
+
+    /// Whether the server did not like the credentials.
+    pub(super) fn is_refused_login(&self) -> bool {
+        self.step == Step::Login && matches!(&self.cause, Cause::Reply(reply) if reply.code >= 500)
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.step)?;
+        match &self.cause {
+            Cause::Reply(reply) => write!(f, "{reply}{}", advice(self.step, reply)),
+            Cause::Lost(what) if self.step == Step::Content => {
+                write!(f, "{what}; whether the server took it is not known")
+            }
+            Cause::Lost(what) => f.write_str(what),
+            Cause::Late => f.write_str("no answer within `timeout`"),
+            Cause::Untrusted(why) => write!(
+                f,
+                "the server's certificate is not trusted ({why}): check `host`, or name the issuer in `ca_file`"
+            ),
+            Cause::Withheld(what) => f.write_str(what),
+            Cause::NoToken(why) => f.write_str(why),
+        }
+    }
+}
+
+impl From<Trouble> for Failure {
+    fn from(trouble: Trouble) -> Self {
+        let reason = trouble.to_string();
+        match &trouble.cause {
+            Cause::Reply(reply) => class(trouble.step, reply).failure(reason, None),
+            Cause::Lost(_) | Cause::Late | Cause::Untrusted(_) | Cause::NoToken(_) => {
+                Self::unreachable(reason)
+            }
+            Cause::Withheld(_) => Self::parked(reason),
+        }
+    }
+}
+
+/// What a refusal asks for. The order is that of precedence among the recipients of one message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Class {
+    /// This message is not wanted.
+    Never,
+    /// This message may be wanted later.
+    LaterMessage,
+    /// Nothing is wanted now.
+    LaterDestination,
+    /// The account has sent enough for today.
+    Quota,
+    /// The configuration is wrong.
+    Misconfigured,
+}
+
+impl Class {
+    /// The class when others have accepted the same message: then the configuration cannot be wrong as a
+    /// whole, and whoever was refused for it is refused for good.
+    pub(super) fn for_some_recipients(self) -> Self {
+        if self == Self::Misconfigured {
+            Self::Never
+        } else {
+            self
+        }
+    }
+
+    pub(super) fn failure(self, reason: String, progress: Option<Vec<String>>) -> Failure {
+        let (retry_after, scope) = match self {
+            Self::Never => return Failure::Permanent { reason, progress },
+            Self::Misconfigured => return Failure::Parked { reason },
+            Self::LaterMessage => (None, Scope::Message),
+            Self::LaterDestination => (None, Scope::Destination),
+            Self::Quota => (Some(QUOTA_PAUSE), Scope::Destination),
+        };
+        Failure::Transient {
+            reason,
+            retry_after,
+            scope,
+            progress,
+        }
+    }
+}
+
+/// The table at the top of this file.
+pub(super) fn class(step: Step, reply: &Reply) -> Class {
+    let temporary = (400..500).contains(&reply.code);
+    match (reply.code, reply.enhanced()) {
+        (421, _) => Class::LaterDestination,
+        (500.., "5.4.5" | "5.1.90") => Class::Quota,
+        (530 | 534 | 535 | 538, _) => Class::Misconfigured,
+        (500.., "5.7.8" | "5.7.9" | "5.7.30" | "5.7.57" | "5.7.60") => Class::Misconfigured,
+        _ => match step {
+            Step::Connect | Step::StartTls => Class::LaterDestination,
+            Step::Login | Step::Sender if temporary => Class::LaterDestination,
+            Step::Login | Step::Sender => Class::Misconfigured,
+            Step::Recipient | Step::Data | Step::Content if temporary => Class::LaterMessage,
+            Step::Recipient | Step::Data | Step::Content => Class::Never,
+        },
+    }
+}
+
+/// What the operator should look at, where the answer tells.
+fn advice(step: Step, reply: &Reply) -> &'static str {
+    if class(step, reply) != Class::Misconfigured {
+        return "";
+    }
+    match (reply.code, step) {
+        (530, _) => "; the server wants a login or TLS first: check `security`, `username` and `password`",
+        (_, Step::Sender) => "; the server does not let this login send as `from`",
+        _ => "; check `username` and `password`; servers without password logins need `auth = \"xoauth2\"`",
+    }
+}
+
+fn shorten(text: &str) -> String {
+    let line = template::one_line(text.trim());
+    match line.char_indices().nth(ANSWER_MAX) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_answer_has_its_class() {
+        use Class::{LaterDestination, LaterMessage, Misconfigured, Never, Quota};
+        use Step::{Connect, Content, Data, Login, Recipient, Sender, StartTls};
+        for (step, code, text, expected) in [
+            (Connect, 421, "4.3.2 too busy", LaterDestination),
+            (Connect, 450, "4.7.1 not now", LaterDestination),
+            (Connect, 554, "5.7.1 blocked", LaterDestination),
+            (StartTls, 454, "4.7.0 TLS not available", LaterDestination),
+            (StartTls, 502, "5.5.1 no", LaterDestination),
+            (
+                Login,
+                454,
+                "4.7.0 Temporary authentication failure",
+                LaterDestination,
+            ),
+            (Login, 535, "5.7.8 Error: authentication failed", Misconfigured),
+            (
+                Login,
+                534,
+                "5.7.9 Application-specific password required",
+                Misconfigured,
+            ),
+            (Login, 538, "5.7.11 Encryption required", Misconfigured),
+            (Login, 504, "5.5.4 no such mechanism", Misconfigured),
+            (
+                Login,
+                550,
+                "5.7.30 Basic authentication is not supported for Client Submission",
+                Misconfigured,
+            ),
+            (
+                Sender,
+                530,
+                "5.7.0 Must issue a STARTTLS command first",
+                Misconfigured,
+            ),
+            (
+                Sender,
+                530,
+                "5.7.57 Client not authenticated to send mail",
+                Misconfigured,
+            ),
+            (Sender, 553, "5.7.1 not owned by user", Misconfigured),
+            (Sender, 550, "5.4.5 Daily user sending limit exceeded", Quota),
+            (Sender, 452, "4.3.1 Insufficient system storage", LaterDestination),
+            (Sender, 421, "4.7.0 closing", LaterDestination),
+            (Recipient, 450, "4.2.0 Greylisted", LaterMessage),
+            (Recipient, 451, "try again", LaterMessage),
+            (Recipient, 452, "4.2.2 mailbox full", LaterMessage),
+            (Recipient, 421, "4.7.0 closing", LaterDestination),
+            (Recipient, 550, "5.1.1 User unknown", Never),
+            (Recipient, 550, "5.4.5 Daily limit", Quota),
+            (Recipient, 550, "5.1.90 daily limit for message recipients", Quota),
+            (Recipient, 550, "", Never),
+            (Recipient, 530, "Authentication required", Misconfigured),
+            (Data, 451, "4.3.0", LaterMessage),
+            (Data, 554, "5.5.1 no valid recipients", Never),
+            (Content, 432, "4.3.2 thread limit", LaterMessage),
+            (Content, 421, "4.3.0", LaterDestination),
+            (Content, 550, "5.7.1 spam", Never),
+            (Content, 552, "5.3.4 too big", Never),
+            (
+                Content,
+                550,
+                "5.7.60 Client does not have permissions to send as this sender",
+                Misconfigured,
+            ),
+        ] {
+            assert_eq!(
+                class(step, &Reply::new(code, text)),
+                expected,
+                "{step}: {code} {text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_used_up_quota_pauses_the_destination_for_an_hour() {
+        let trouble = Trouble {
+            step: Step::Content,
+            cause: Cause::Reply(Reply::new(550, "5.4.5 limit")),
+        };
+        let Failure::Transient {
+            retry_after, scope, ..
+        } = Failure::from(trouble)
+        else {
+            panic!("not transient")
+        };
+        assert_eq!(
+            (retry_after, scope),
+            (Some(Duration::from_secs(3600)), Scope::Destination)
+        );
+    }
+
+    #[test]
+    fn trouble_without_an_answer_is_the_destinations_and_a_missing_offer_parks() {
+        for cause in [
+            Cause::Lost("x".into()),
+            Cause::Late,
+            Cause::Untrusted("x".into()),
+            Cause::NoToken("x".into()),
+        ] {
+            let failure = Failure::from(Trouble {
+                step: Step::Connect,
+                cause,
+            });
+            assert!(
+                matches!(
+                    failure,
+                    Failure::Transient {
+                        scope: Scope::Destination,
+                        ..
+                    }
+                ),
+                "{failure:?}"
+            );
+        }
+        let withheld = Trouble {
+            step: Step::StartTls,
+            cause: Cause::Withheld("no"),
+        };
+        assert!(matches!(Failure::from(withheld), Failure::Parked { .. }));
+    }
+
+    #[test]
+    fn a_connection_is_stale_only_before_the_message_was_sent() {
+        let lost = |step| Trouble {
+            step,
+            cause: Cause::Lost("end of file".into()),
+        };
+        assert!(lost(Step::Sender).is_stale_connection() && lost(Step::Data).is_stale_connection());
+        assert!(!lost(Step::Content).is_stale_connection());
+        let said = |code| Trouble {
+            step: Step::Sender,
+            cause: Cause::Reply(Reply::new(code, "")),
+        };
+        assert!(said(421).is_stale_connection() && !said(450).is_stale_connection());
+    }
+
+    #[test]
+    fn answers_are_short_and_on_one_line() {
+        let reply = Reply::new(550, &format!("5.1.1 a\r\nb{}", "x".repeat(500)));
+        assert!(reply.text.chars().count() <= ANSWER_MAX + 1 && !reply.text.contains(['\r', '\n']));
+    }
+}

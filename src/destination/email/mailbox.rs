@@ -1,0 +1,124 @@
+//! A mailbox as the operator writes it: `name@example.com` or `Name <name@example.com>`.
+
+use std::ops::Deref;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer};
+
+/// A mailbox that is safe to put into a header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mailbox(lettre::message::Mailbox);
+
+/// Why a text is not a [`Mailbox`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a mailbox: write \"name@example.com\" or \"Name <name@example.com>\"")]
+pub struct MailboxError(String);
+
+impl Mailbox {
+    /// Whether the address needs SMTPUTF8.
+    #[must_use]
+    pub fn is_international(&self) -> bool {
+        !AsRef::<str>::as_ref(&self.0.email).is_ascii()
+    }
+
+    /// As lettre's headers take it.
+    #[must_use]
+    pub fn to_lettre(&self) -> lettre::message::Mailbox {
+        self.0.clone()
+    }
+}
+
+impl Deref for Mailbox {
+    type Target = lettre::message::Mailbox;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl FromStr for Mailbox {
+    type Err = MailboxError;
+
+    fn from_str(text: &str) -> Result<Self, MailboxError> {
+        let wrong = || MailboxError(text.to_owned());
+        if text.chars().any(char::is_control) {
+            return Err(wrong());
+        }
+        let mailbox: lettre::message::Mailbox = text.trim().parse().map_err(|_| wrong())?;
+        // lettre's parser stops where it no longer understands; the rest must not be lost in silence.
+        let whole = text
+            .trim()
+            .trim_end_matches('>')
+            .ends_with(AsRef::<str>::as_ref(&mailbox.email));
+        if whole { Ok(Self(mailbox)) } else { Err(wrong()) }
+    }
+}
+
+impl<'de> Deserialize<'de> for Mailbox {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mailboxes_are_read_with_and_without_a_name() {
+        for (text, name, address) in [
+            ("desk@example.com", None, "desk@example.com"),
+            (" desk@example.com ", None, "desk@example.com"),
+            (
+                "SMS bridge <sms@example.com>",
+                Some("SMS bridge"),
+                "sms@example.com",
+            ),
+            (
+                "\"Desk, night\" <desk@example.com>",
+                Some("Desk, night"),
+                "desk@example.com",
+            ),
+            ("<desk@example.com>", None, "desk@example.com"),
+            (
+                "Jürgen Groß <j@example.com>",
+                Some("Jürgen Groß"),
+                "j@example.com",
+            ),
+            ("jürgen@example.com", None, "jürgen@example.com"),
+        ] {
+            let mailbox: Mailbox = text.parse().unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(
+                (mailbox.name.as_deref(), mailbox.email.to_string().as_str()),
+                (name, address),
+                "{text}"
+            );
+        }
+        assert!(
+            "jürgen@example.com"
+                .parse::<Mailbox>()
+                .unwrap()
+                .is_international()
+        );
+    }
+
+    #[test]
+    fn what_is_no_mailbox_is_refused() {
+        for text in [
+            "",
+            "desk",
+            "desk@",
+            "@example.com",
+            "a@example.com, b@example.com",
+            "a@example.com b@example.com",
+            "Desk <desk@example.com> x",
+            "desk@example.com\r\nBcc: x@example.com",
+            "Desk\n <desk@example.com>",
+            "desk@exa mple.com",
+        ] {
+            assert!(text.parse::<Mailbox>().is_err(), "{text:?}");
+        }
+    }
+}

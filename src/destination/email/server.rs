@@ -1,0 +1,199 @@
+//! The connections to one mail server: a few at most, kept for a while, replaced when they have died.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use lettre::transport::smtp::authentication::Mechanism;
+use lettre::transport::smtp::extension::ClientId;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::classes::{Cause, Step, Trouble};
+use super::session::{Envelope, Login, Protection, Receipt, Session};
+use super::token::{Token, Tokens};
+use crate::secret::Secrets;
+
+/// How long an unused connection is kept. Servers close theirs after some minutes, and home routers forget
+/// them sooner.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// Who logs in at each new connection.
+pub(super) enum Account {
+    Nobody,
+    Password {
+        username: String,
+        password: Secrets,
+        mechanisms: &'static [Mechanism],
+    },
+    Token {
+        username: String,
+        tokens: Tokens,
+    },
+}
+
+/// A mail server: the idle connections to it, and the right to open more.
+pub struct Server {
+    host: String,
+    port: u16,
+    hello: ClientId,
+    protection: Protection,
+    account: Account,
+    permits: Semaphore,
+    idle: Mutex<VecDeque<(Session, Instant)>>,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    pub(super) fn new(
+        (host, port): (String, u16),
+        hello: ClientId,
+        protection: Protection,
+        account: Account,
+        max_connections: usize,
+    ) -> Self {
+        let permits = Semaphore::new(max_connections);
+        Self {
+            host,
+            port,
+            hello,
+            protection,
+            account,
+            permits,
+            idle: Mutex::new(VecDeque::new()),
+        }
+    }
+
+    /// Sends one message, over an idle connection if there is one. An idle connection that turns out to be
+    /// dead is replaced by a new one, once: the server may have closed it at any time since its last use.
+    pub(super) async fn send(&self, envelope: &Envelope<'_>, deadline: Instant) -> Result<Receipt, Trouble> {
+        let late = Trouble {
+            step: Step::Connect,
+            cause: Cause::Late,
+        };
+        let _permit = match tokio::time::timeout_at(deadline, self.permits.acquire()).await {
+            Ok(Ok(permit)) => permit,
+            Ok(Err(_)) | Err(_) => return Err(late),
+        };
+        if let Some(mut session) = self.take_idle() {
+            match session.send(envelope, deadline).await {
+                Err(trouble) if trouble.is_stale_connection() => self.forget_idle(),
+                result => return self.keep(session, result),
+            }
+        }
+        let mut session = self.connect(deadline).await?;
+        let result = session.send(envelope, deadline).await;
+        self.keep(session, result)
+    }
+
+    /// Opens a connection. A token that was kept from earlier may have expired since: when it is refused, a
+    /// new one is tried before the operator is called.
+    async fn connect(&self, deadline: Instant) -> Result<Session, Trouble> {
+        match &self.account {
+            Account::Nobody => self.open(&Login::Nobody, deadline).await,
+            Account::Password {
+                username,
+                password,
+                mechanisms,
+            } => {
+                let Some(password) = password.all().first() else {
+                    return self.open(&Login::Nobody, deadline).await;
+                };
+                self.open(
+                    &Login::Password {
+                        username,
+                        password,
+                        mechanisms,
+                    },
+                    deadline,
+                )
+                .await
+            }
+            Account::Token { username, tokens } => {
+                let token = fetch(tokens, deadline).await?;
+                let result = self
+                    .open(
+                        &Login::Token {
+                            username,
+                            token: &token.secret,
+                        },
+                        deadline,
+                    )
+                    .await;
+                if !result.as_ref().is_err_and(Trouble::is_refused_login) {
+                    return result;
+                }
+                tokens.forget(&token.secret).await;
+                if !token.kept {
+                    return result;
+                }
+                let token = fetch(tokens, deadline).await?;
+                self.open(
+                    &Login::Token {
+                        username,
+                        token: &token.secret,
+                    },
+                    deadline,
+                )
+                .await
+            }
+        }
+    }
+
+    async fn open(&self, login: &Login<'_>, deadline: Instant) -> Result<Session, Trouble> {
+        Session::open(
+            (&self.host, self.port),
+            &self.protection,
+            &self.hello,
+            login,
+            deadline,
+        )
+        .await
+    }
+
+    /// Keeps the session for the next message, unless this one broke it.
+    fn keep(&self, session: Session, result: Result<Receipt, Trouble>) -> Result<Receipt, Trouble> {
+        if result.is_ok() {
+            self.idle
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push_back((session, Instant::now()));
+        }
+        result
+    }
+
+    /// The most recently used connection; those unused for long are closed.
+    fn take_idle(&self) -> Option<Session> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        while idle.front().is_some_and(|(_, since)| since.elapsed() > IDLE_MAX) {
+            idle.pop_front();
+        }
+        idle.pop_back().map(|(session, _)| session)
+    }
+
+    fn forget_idle(&self) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+async fn fetch(tokens: &Tokens, deadline: Instant) -> Result<Token, Trouble> {
+    let trouble = |cause| Trouble {
+        step: Step::Login,
+        cause,
+    };
+    match tokio::time::timeout_at(deadline, tokens.get()).await {
+        Ok(result) => result.map_err(|why| trouble(Cause::NoToken(why))),
+        Err(_) => Err(trouble(Cause::NoToken(
+            "the token was not there within `timeout`".to_owned(),
+        ))),
+    }
+}

@@ -1,0 +1,346 @@
+//! `[smtp.NAME]`: a mail server as the operator describes it.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use lettre::transport::smtp::authentication::Mechanism;
+use lettre::transport::smtp::client::{Certificate, TlsParameters};
+use lettre::transport::smtp::extension::ClientId;
+use serde::{Deserialize, Deserializer};
+
+use super::server::{Account, Server};
+use super::session::Protection;
+use super::token::{Source, Tokens};
+use crate::secret::Secrets;
+
+/// An `[smtp.NAME]` table.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SmtpConfig {
+    /// Name or address of the server; the certificate must be for it.
+    pub host: String,
+    /// 587, 465 or 25 by default, as `security` is.
+    pub port: Option<u16>,
+    /// Whether and how the connection is encrypted.
+    #[serde(default)]
+    pub security: Security,
+    /// Who logs in; nobody by default.
+    pub username: Option<String>,
+    /// The password of `username`; of several, the first is used.
+    pub password: Option<Secrets>,
+    /// How `username` logs in.
+    #[serde(default)]
+    pub auth: Auth,
+    /// A file with the token for XOAUTH2, read again for each new connection.
+    pub token_file: Option<PathBuf>,
+    /// A command that prints the token for XOAUTH2.
+    pub token_command: Option<Vec<String>>,
+    /// How long the command's token is used unless it is refused earlier; `"45m"` by default.
+    #[serde(default = "token_lifetime", deserialize_with = "duration")]
+    pub token_lifetime: Duration,
+    /// What `EHLO` says; `[127.0.0.1]` by default.
+    pub helo_name: Option<String>,
+    /// PEM file with a certificate authority to trust beside the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Whether addresses may be other than ASCII; the server must offer SMTPUTF8.
+    #[serde(default)]
+    pub smtputf8: bool,
+    /// Connections at once, of all destinations that use this server.
+    #[serde(default = "max_connections")]
+    pub max_connections: usize,
+    /// Made once, and shared by all destinations that are built from this table.
+    #[serde(skip)]
+    server: OnceLock<Arc<Server>>,
+}
+
+/// `security = …`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Security {
+    /// Plain at first, then TLS; never plain for want of TLS.
+    #[default]
+    StartTls,
+    /// TLS from the first byte.
+    Tls,
+    /// Plain.
+    None,
+}
+
+/// `auth = …`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auth {
+    /// XOAUTH2 with a token; with a password PLAIN or LOGIN, whichever the server offers.
+    #[default]
+    Auto,
+    /// PLAIN only.
+    Plain,
+    /// LOGIN only.
+    Login,
+    /// XOAUTH2 only.
+    Xoauth2,
+}
+
+fn token_lifetime() -> Duration {
+    Duration::from_secs(45 * 60)
+}
+
+fn max_connections() -> usize {
+    2
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    humantime::parse_duration(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+}
+
+impl SmtpConfig {
+    /// Makes its paths relative to `folder`, where the configuration file is.
+    pub fn resolve_paths(&mut self, folder: &Path) {
+        for path in [&mut self.token_file, &mut self.ca_file].into_iter().flatten() {
+            *path = folder.join(&*path);
+        }
+    }
+
+    /// The server this table describes, the same at every call. Reads `ca_file`, opens no connection.
+    ///
+    /// # Errors
+    /// What is wrong with the table, without its name.
+    pub fn server(&self) -> Result<Arc<Server>, String> {
+        if let Some(server) = self.server.get() {
+            return Ok(server.clone());
+        }
+        self.check()?;
+        let server = Arc::new(Server::new(
+            (self.host.clone(), self.port()),
+            self.helo_name
+                .clone()
+                .map_or_else(ClientId::default, ClientId::Domain),
+            self.protection()?,
+            self.account()?,
+            self.max_connections,
+        ));
+        Ok(self.server.get_or_init(|| server).clone())
+    }
+
+    fn port(&self) -> u16 {
+        self.port.unwrap_or(match self.security {
+            Security::StartTls => 587,
+            Security::Tls => 465,
+            Security::None => 25,
+        })
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.host.is_empty() || self.host.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Err(format!("host: {:?} is not a host name", self.host));
+        }
+        if let Some(name) = &self.helo_name
+            && (name.is_empty()
+                || !name
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte)))
+        {
+            return Err(format!("helo_name: {name:?} is not a host name"));
+        }
+        if !(1..=64).contains(&self.max_connections) {
+            return Err("max_connections: must be 1 to 64".to_owned());
+        }
+        if self.security == Security::None && self.username.is_some() && !is_loopback(&self.host) {
+            return Err(
+                "security = \"none\" would send the login of `username` unencrypted over the network: \
+                        use \"starttls\" or \"tls\""
+                    .to_owned(),
+            );
+        }
+        Ok(())
+    }
+
+    fn account(&self) -> Result<Account, String> {
+        let token = self.token_source()?;
+        let Some(username) = self.username.clone() else {
+            return match (&self.password, token) {
+                (None, None) => Ok(Account::Nobody),
+                _ => Err("username: is needed with a password or token".to_owned()),
+            };
+        };
+        if username.contains(char::is_control) {
+            return Err("username: must not have control characters".to_owned());
+        }
+        let mechanisms: &[Mechanism] = match self.auth {
+            Auth::Auto => &[Mechanism::Plain, Mechanism::Login],
+            Auth::Plain => &[Mechanism::Plain],
+            Auth::Login => &[Mechanism::Login],
+            Auth::Xoauth2 => &[],
+        };
+        match (&self.password, token) {
+            (Some(password), None) if self.auth != Auth::Xoauth2 => Ok(Account::Password {
+                username,
+                password: password.clone(),
+                mechanisms,
+            }),
+            (None, Some(source)) if matches!(self.auth, Auth::Auto | Auth::Xoauth2) => Ok(Account::Token {
+                username,
+                tokens: Tokens::new(source),
+            }),
+            (Some(_), Some(_)) => Err("give either `password` or a token, not both".to_owned()),
+            (None, None) if self.auth != Auth::Xoauth2 => {
+                Err("password: is needed with `username`".to_owned())
+            }
+            (_, None) => Err("auth = \"xoauth2\" needs `token_file` or `token_command`".to_owned()),
+            (None, Some(_)) => Err("auth: a token needs \"xoauth2\" or \"auto\"".to_owned()),
+        }
+    }
+
+    fn token_source(&self) -> Result<Option<Source>, String> {
+        match (&self.token_file, &self.token_command) {
+            (None, None) => Ok(None),
+            (Some(path), None) => Ok(Some(Source::File(path.clone()))),
+            (None, Some(line)) if line.is_empty() => Err("token_command: is empty".to_owned()),
+            (None, Some(line)) => Ok(Some(Source::Command {
+                line: line.clone(),
+                lifetime: self.token_lifetime,
+            })),
+            (Some(_), Some(_)) => Err("give either `token_file` or `token_command`, not both".to_owned()),
+        }
+    }
+
+    fn protection(&self) -> Result<Protection, String> {
+        let wrap = match self.security {
+            Security::None => return Ok(Protection::None),
+            Security::StartTls => Protection::StartTls,
+            Security::Tls => Protection::Tls,
+        };
+        let mut parameters = TlsParameters::builder(self.host.clone());
+        if let Some(path) = &self.ca_file {
+            let wrong = |why: &dyn fmt::Display| format!("ca_file {}: {why}", path.display());
+            let pem = std::fs::read(path).map_err(|error| wrong(&error))?;
+            if !pem.windows(10).any(|bytes| bytes == b"-----BEGIN") {
+                return Err(wrong(&"has no PEM certificate"));
+            }
+            parameters = parameters.add_root_certificate(
+                Certificate::from_pem(&pem).map_err(|_| wrong(&"has no valid PEM certificate"))?,
+            );
+        }
+        parameters
+            .build()
+            .map(wrap)
+            .map_err(|error| format!("TLS: {error}"))
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(toml: &str) -> Result<SmtpConfig, String> {
+        toml::from_str(toml).map_err(|error| error.message().to_owned())
+    }
+
+    #[test]
+    fn the_port_follows_security_and_starttls_is_the_default() {
+        for (toml, port) in [
+            ("host = \"localhost\"", 587),
+            ("host = \"localhost\"\nsecurity = \"starttls\"", 587),
+            ("host = \"localhost\"\nsecurity = \"tls\"", 465),
+            ("host = \"localhost\"\nsecurity = \"none\"", 25),
+            ("host = \"localhost\"\nport = 2525", 2525),
+        ] {
+            let config = read(toml).unwrap();
+            assert_eq!(config.port(), port, "{toml}");
+            assert_eq!(
+                matches!(config.protection().unwrap(), Protection::None),
+                port == 25
+            );
+        }
+    }
+
+    #[test]
+    fn a_wrong_table_is_refused_with_a_sentence() {
+        for (toml, expected) in [
+            ("host = \"\"", "host:"),
+            ("host = \"a b\"", "host:"),
+            ("host = \"h\"\nhelo_name = \"a\\r\\nb\"", "helo_name:"),
+            ("host = \"h\"\nmax_connections = 0", "max_connections:"),
+            (
+                "host = \"h\"\nsecurity = \"none\"\nusername = \"u\"\npassword = \"p\"",
+                "unencrypted",
+            ),
+            ("host = \"h\"\nusername = \"u\"", "password:"),
+            ("host = \"h\"\npassword = \"p\"", "username:"),
+            ("host = \"h\"\ntoken_file = \"t\"", "username:"),
+            (
+                "host = \"h\"\nusername = \"u\"\npassword = \"p\"\ntoken_file = \"t\"",
+                "not both",
+            ),
+            (
+                "host = \"h\"\nusername = \"u\"\ntoken_command = [\"c\"]\ntoken_file = \"t\"",
+                "not both",
+            ),
+            (
+                "host = \"h\"\nusername = \"u\"\ntoken_command = []",
+                "token_command:",
+            ),
+            (
+                "host = \"h\"\nusername = \"u\"\npassword = \"p\"\nauth = \"xoauth2\"",
+                "token_file",
+            ),
+            (
+                "host = \"h\"\nusername = \"u\"\ntoken_file = \"t\"\nauth = \"plain\"",
+                "auth:",
+            ),
+            (
+                "host = \"h\"\nca_file = \"/nonexistent/ca.pem\"",
+                "ca_file /nonexistent/ca.pem:",
+            ),
+        ] {
+            let error = read(toml).unwrap().server().unwrap_err();
+            assert!(error.contains(expected), "{toml}: {error}");
+        }
+        assert!(
+            read("host = \"h\"\nsecurty = \"tls\"")
+                .unwrap_err()
+                .contains("securty")
+        );
+        assert!(read("host = \"h\"\nsecurity = \"opportunistic\"").is_err());
+    }
+
+    #[test]
+    fn a_login_without_tls_is_allowed_on_this_machine_only() {
+        for (host, allowed) in [
+            ("localhost", true),
+            ("127.0.0.1", true),
+            ("::1", true),
+            ("10.0.0.1", false),
+            ("localhost.evil", false),
+        ] {
+            let toml = format!("host = \"{host}\"\nsecurity = \"none\"\nusername = \"u\"\npassword = \"p\"");
+            assert_eq!(read(&toml).unwrap().server().is_ok(), allowed, "{host}");
+        }
+    }
+
+    #[test]
+    fn destinations_share_the_server_of_one_table_and_debug_shows_no_password() {
+        let config = read("host = \"localhost\"\nusername = \"u\"\npassword = \"hunter2\"").unwrap();
+        assert!(Arc::ptr_eq(&config.server().unwrap(), &config.server().unwrap()));
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_configuration_file() {
+        let mut config = read("host = \"h\"\ntoken_file = \"token\"\nca_file = \"/etc/ca.pem\"").unwrap();
+        config.resolve_paths(Path::new("/etc/smsbridge"));
+        assert_eq!(
+            config.token_file.as_deref(),
+            Some(Path::new("/etc/smsbridge/token"))
+        );
+        assert_eq!(config.ca_file.as_deref(), Some(Path::new("/etc/ca.pem")));
+    }
+}

@@ -1,0 +1,194 @@
+//! Where the token of an XOAUTH2 login comes from: a file or a command that something else keeps fresh.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::secret::Secret;
+
+/// The longest token that is accepted, in bytes.
+const TOKEN_MAX: usize = 16 * 1024;
+
+/// How the token is got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// Read again for each new connection.
+    File(PathBuf),
+    /// Run when there is no token, or the one there is was refused or is older than `lifetime`.
+    Command { line: Vec<String>, lifetime: Duration },
+}
+
+/// The token as the server wants it now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Token {
+    pub(super) secret: Secret,
+    /// Whether it was kept from an earlier login, and so may have expired since.
+    pub(super) kept: bool,
+}
+
+/// A source, and the token it gave last.
+#[derive(Debug)]
+pub(super) struct Tokens {
+    source: Source,
+    // Held while the command runs, so that it runs once however many connections wait for it.
+    kept: Mutex<Option<(Secret, Instant)>>,
+}
+
+impl Tokens {
+    pub(super) fn new(source: Source) -> Self {
+        Self {
+            source,
+            kept: Mutex::new(None),
+        }
+    }
+
+    /// A token for a new connection; the error says what failed, never what was read.
+    pub(super) async fn get(&self) -> Result<Token, String> {
+        match &self.source {
+            Source::File(path) => {
+                let path = path.clone();
+                let read = tokio::task::spawn_blocking(move || {
+                    std::fs::read(&path).map_err(|error| format!("token_file {}: {error}", path.display()))
+                });
+                let bytes = read.await.map_err(|error| format!("token_file: {error}"))??;
+                Ok(Token {
+                    secret: token(&bytes).map_err(|wrong| format!("token_file {wrong}"))?,
+                    kept: false,
+                })
+            }
+            Source::Command { line, lifetime } => {
+                let mut kept = self.kept.lock().await;
+                if let Some((secret, since)) = &*kept
+                    && since.elapsed() < *lifetime
+                {
+                    return Ok(Token {
+                        secret: secret.clone(),
+                        kept: true,
+                    });
+                }
+                let secret = run(line).await?;
+                *kept = Some((secret.clone(), Instant::now()));
+                Ok(Token { secret, kept: false })
+            }
+        }
+    }
+
+    /// Forgets a token the server refused, unless a newer one took its place already.
+    pub(super) async fn forget(&self, refused: &Secret) {
+        let mut kept = self.kept.lock().await;
+        if kept.as_ref().is_some_and(|(secret, _)| secret == refused) {
+            *kept = None;
+        }
+    }
+}
+
+/// Runs the command; it dies with the future when the delivery's time is over.
+async fn run(line: &[String]) -> Result<Secret, String> {
+    let (program, arguments) = line.split_first().ok_or("token_command is empty")?;
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .map_err(|error| format!("token_command {program}: {error}"))?;
+    if !output.status.success() {
+        return Err(format!(
+            "token_command {program}: {}; run it by hand to see why",
+            output.status
+        ));
+    }
+    token(&output.stdout).map_err(|wrong| format!("token_command {program} {wrong}"))
+}
+
+/// The token in what was read: one line of printable ASCII.
+fn token(bytes: &[u8]) -> Result<Secret, &'static str> {
+    let bytes = bytes.trim_ascii();
+    match std::str::from_utf8(bytes) {
+        Ok("") => Err("gave no token"),
+        Ok(text) if text.len() <= TOKEN_MAX && text.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            Ok(Secret::new(text))
+        }
+        _ => Err("gave something that is no token (one line of printable ASCII)"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(script: &str, lifetime: Duration) -> Tokens {
+        Tokens::new(Source::Command {
+            line: vec!["sh".into(), "-c".into(), script.into()],
+            lifetime,
+        })
+    }
+
+    #[tokio::test]
+    async fn a_commands_token_is_kept_until_it_is_refused_or_old() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = format!("echo x >> {0}/runs; wc -l < {0}/runs", folder.path().display());
+        let tokens = command(&script, Duration::from_secs(60));
+        assert_eq!(
+            tokens.get().await.unwrap(),
+            Token {
+                secret: Secret::new("1"),
+                kept: false
+            }
+        );
+        assert_eq!(
+            tokens.get().await.unwrap(),
+            Token {
+                secret: Secret::new("1"),
+                kept: true
+            }
+        );
+        tokens.forget(&Secret::new("0")).await;
+        assert!(tokens.get().await.unwrap().kept);
+        tokens.forget(&Secret::new("1")).await;
+        assert_eq!(
+            tokens.get().await.unwrap(),
+            Token {
+                secret: Secret::new("2"),
+                kept: false
+            }
+        );
+        let short_lived = command(&script, Duration::ZERO);
+        assert_eq!(short_lived.get().await.unwrap().secret, Secret::new("3"));
+        assert_eq!(short_lived.get().await.unwrap().secret, Secret::new("4"));
+    }
+
+    #[tokio::test]
+    async fn a_file_is_read_again_each_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let tokens = Tokens::new(Source::File(path.clone()));
+        assert!(tokens.get().await.unwrap_err().contains("token_file"));
+        for text in ["one", "two"] {
+            std::fs::write(&path, format!("{text}\n")).unwrap();
+            assert_eq!(tokens.get().await.unwrap().secret, Secret::new(text));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failing_command_is_named_and_its_output_is_not() {
+        for (script, expected) in [
+            (
+                "echo hush; exit 3",
+                "token_command sh: exit status: 3; run it by hand to see why",
+            ),
+            ("true", "token_command sh gave no token"),
+            (
+                "printf 'hush\\nhush'",
+                "token_command sh gave something that is no token (one line of printable ASCII)",
+            ),
+        ] {
+            assert_eq!(command(script, Duration::ZERO).get().await.unwrap_err(), expected);
+        }
+    }
+}

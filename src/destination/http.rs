@@ -1,0 +1,304 @@
+//! The HTTP client that destinations share: bounded in time and size, and silent about secrets.
+
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, StatusCode};
+use tokio::time::Instant;
+
+use super::{Failure, Scope};
+use crate::message::Message;
+use crate::template;
+
+/// For the TCP and TLS handshake, within the destination's own timeout.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How much of an answer is read, in bytes.
+const ANSWER_MAX: usize = 8 * 1024;
+
+/// How much of an answer an operator is shown, in characters.
+const EXCERPT_MAX: usize = 120;
+
+/// The longest wait another side can ask for.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A client with our limits. It follows no redirect (a redirected POST may lose its body, and a token would go
+/// to a host nobody configured) and ignores `http_proxy` and its kin: what is used stands in the configuration.
+#[derive(Clone, Debug)]
+pub struct Client(reqwest::Client);
+
+impl Client {
+    /// Builds it once; clones share its connections.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn new() -> Result<Self, String> {
+        // There may be only one default for the process; if somebody set it before, theirs is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        reqwest::Client::builder()
+            .user_agent(concat!("smsbridge/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_idle_timeout(Duration::from_secs(60))
+            .build()
+            .map(Self)
+            .map_err(|error| format!("the HTTP client cannot be set up: {}", explain(error)))
+    }
+
+    /// Begins a request.
+    pub fn request(&self, method: http::Method, url: url::Url) -> reqwest::RequestBuilder {
+        self.0.request(method, url)
+    }
+
+    /// Sends a request and reads the start of the answer, all before `deadline`.
+    ///
+    /// # Errors
+    /// A transient failure of the whole destination when no answer came; any status is an answer.
+    pub async fn send(&self, request: reqwest::RequestBuilder, deadline: Instant) -> Result<Answer, Failure> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let sent = request.timeout(left).send().await;
+        let mut response = sent.map_err(|error| Failure::unreachable(unreached(error)))?;
+        let body = read_start(&mut response).await;
+        Ok(Answer {
+            status: response.status(),
+            retry_after: retry_after(response.headers()),
+            body,
+        })
+    }
+}
+
+/// What another side answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its `Retry-After`, at most a day.
+    pub retry_after: Option<Duration>,
+    /// The first 8 KiB of its body; less when the connection broke.
+    pub body: String,
+}
+
+impl Answer {
+    /// The body as JSON; null when it is not.
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_default()
+    }
+
+    /// `HTTP 503 Service Unavailable`
+    #[must_use]
+    pub fn status_line(&self) -> String {
+        format!("HTTP {}", self.status)
+    }
+
+    /// The status and, on one short line, what the other side said. An answer that repeats a word of the text, a
+    /// number or a secret is left out: reasons are logged, and those never are.
+    #[must_use]
+    pub fn excerpt(&self, message: &Message, secrets: &[&str]) -> String {
+        let said = template::one_line(self.body.trim());
+        if said.is_empty() {
+            return self.status_line();
+        }
+        if repeats(&self.body, message, secrets) {
+            return format!(
+                "{} (its words repeat the text or a secret and are left out)",
+                self.status_line()
+            );
+        }
+        format!("{}: {}", self.status_line(), shorten(&said, EXCERPT_MAX))
+    }
+
+    /// A failure that time may heal, for the whole destination, at the moment the other side asked for.
+    #[must_use]
+    pub fn busy(&self, reason: String) -> Failure {
+        let retry_after = self.retry_after;
+        Failure::Transient {
+            reason,
+            retry_after,
+            scope: Scope::Destination,
+            progress: None,
+        }
+    }
+
+    /// A failure of unknown kind: only this message waits.
+    #[must_use]
+    pub fn odd(&self, reason: String) -> Failure {
+        let retry_after = self.retry_after;
+        Failure::Transient {
+            reason,
+            retry_after,
+            scope: Scope::Message,
+            progress: None,
+        }
+    }
+}
+
+/// Reads a URL that destinations call.
+///
+/// # Errors
+/// A sentence that does not repeat the URL, since many contain a token.
+pub fn parse_url(key: &str, text: &str) -> Result<url::Url, String> {
+    let url = url::Url::parse(text).map_err(|error| format!("`{key}` is not a URL: {error}"))?;
+    if matches!(url.scheme(), "http" | "https") && url.has_host() {
+        Ok(url)
+    } else {
+        Err(format!("`{key}` must begin with `https://` or `http://`"))
+    }
+}
+
+/// The first `characters` of a text, with an ellipsis when there are more.
+#[must_use]
+pub fn shorten(text: &str, characters: usize) -> String {
+    match text.char_indices().nth(characters) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// What is left of an answer when its connection breaks is still an answer: the status has been given.
+async fn read_start(response: &mut reqwest::Response) -> String {
+    let mut body = Vec::new();
+    while body.len() < ANSWER_MAX {
+        match response.chunk().await {
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) | Err(_) => break,
+        }
+    }
+    body.truncate(ANSWER_MAX);
+    String::from_utf8_lossy(&body).into_owned()
+}
+
+fn unreached(error: reqwest::Error) -> String {
+    let host = error
+        .url()
+        .and_then(url::Url::host_str)
+        .unwrap_or("the other side")
+        .to_owned();
+    if error.is_timeout() && !error.is_connect() {
+        format!("{host} did not answer in time")
+    } else {
+        format!("cannot reach {host}: {}", explain(error))
+    }
+}
+
+/// The error and its causes, without the URL: it may be a secret.
+fn explain(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut words = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(next) = cause {
+        words = format!("{words}: {next}");
+        cause = next.source();
+    }
+    words
+}
+
+fn repeats(body: &str, message: &Message, secrets: &[&str]) -> bool {
+    let numbers = [message.from.normal(), message.to.normal()];
+    let words = message
+        .text
+        .split(|c: char| !c.is_alphanumeric())
+        .filter(|word| word.chars().count() >= 4);
+    let digits = numbers.into_iter().map(|number| number.trim_start_matches('+'));
+    words
+        .chain(digits)
+        .chain(secrets.iter().copied())
+        .any(|word| body.contains(word))
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?;
+    parse_retry_after(value, SystemTime::now())
+}
+
+/// Seconds, or an HTTP date; a date in the past is now.
+fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    let value = value.trim();
+    let wait = match value.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let date = jiff::fmt::rfc2822::DateTimeParser::new()
+                .parse_timestamp(value)
+                .ok()?;
+            SystemTime::from(date).duration_since(now).unwrap_or_default()
+        }
+    };
+    Some(wait.min(RETRY_AFTER_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_and_bounded() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        for (value, seconds) in [
+            ("30", Some(30)),
+            (" 0 ", Some(0)),
+            ("999999999", Some(86_400)),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
+            ("Sun, 06 Nov 1994 08:00:00 GMT", Some(0)),
+            ("soon", None),
+            ("-5", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                parse_retry_after(value, now),
+                seconds.map(Duration::from_secs),
+                "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_unusable_url_is_not_repeated() {
+        for url in [
+            "hooks.example/secret-token",
+            "ftp://secret-token.example/",
+            "https://",
+        ] {
+            let error = parse_url("webhook_url", url).unwrap_err();
+            assert!(
+                error.contains("webhook_url") && !error.contains("secret-token"),
+                "{error}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unreachable_host_is_named_but_not_its_path() {
+        let closed = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let client = Client::new().unwrap();
+        let url = parse_url("url", &format!("http://{closed}/secret-token")).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let failure = client
+            .send(client.request(http::Method::POST, url), deadline)
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(
+                failure,
+                Failure::Transient {
+                    scope: Scope::Destination,
+                    ..
+                }
+            ),
+            "{failure:?}"
+        );
+        assert!(
+            failure.reason().starts_with("cannot reach 127.0.0.1: "),
+            "{failure:?}"
+        );
+        assert!(!failure.reason().contains("secret-token"), "{failure:?}");
+    }
+
+    #[test]
+    fn a_cut_falls_between_characters() {
+        assert_eq!(shorten("äöü", 2), "äö…");
+        assert_eq!(shorten("äöü", 3), "äöü");
+    }
+}

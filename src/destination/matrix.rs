@@ -1,0 +1,193 @@
+//! Matrix: a room over the client-server API, or a matrix-hookshot generic webhook.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use super::http::{Client, parse_url};
+use super::{Delivered, Destination, Failure, Parcel, Surroundings};
+use crate::secret::{Secret, Secrets};
+
+mod answer;
+mod content;
+mod hookshot;
+mod room;
+
+use content::Words;
+use hookshot::Hookshot;
+use room::Room;
+
+/// `kind = "matrix"`: either `homeserver`, `room` and `access_token`, or `webhook_url`.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where the client-server API is (`https://matrix.example.com`).
+    pub homeserver: Option<String>,
+    /// `!id:example.com` or `#alias:example.com`.
+    pub room: Option<String>,
+    /// Of the user the bridge writes as.
+    pub access_token: Option<Secrets>,
+    /// A matrix-hookshot generic webhook, in place of the three above.
+    pub webhook_url: Option<Secrets>,
+    /// The name matrix-hookshot shows; only with `webhook_url`.
+    pub username: Option<String>,
+    /// How clients treat the message; only with `room`.
+    pub msgtype: Option<MessageType>,
+    /// Whether each conversation has a thread of its own; the default with `room`.
+    pub threads: Option<bool>,
+    /// Whether to accept an invitation, or enter an open room, when not in it; the default with `room`.
+    pub join: Option<bool>,
+}
+
+/// How clients treat a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+pub enum MessageType {
+    /// As if a person had written it.
+    #[default]
+    #[serde(rename = "m.text")]
+    Text,
+    /// As a bot's: many clients show it more quietly and notify nobody.
+    #[serde(rename = "m.notice")]
+    Notice,
+}
+
+/// Writes into one room.
+pub struct Matrix {
+    timeout: Duration,
+    words: Words,
+    way: Way,
+}
+
+enum Way {
+    Room(Room),
+    Hookshot(Hookshot),
+}
+
+impl Matrix {
+    /// Makes it ready; calls nothing.
+    ///
+    /// # Errors
+    /// A sentence that says which key is missing or wrong.
+    pub fn build(config: &Config, around: Surroundings<'_>) -> Result<Self, String> {
+        let way = way(config, around.http)?;
+        Ok(Self {
+            timeout: around.timeout,
+            words: Words::new(around.template)?,
+            way,
+        })
+    }
+}
+
+#[async_trait]
+impl Destination for Matrix {
+    async fn deliver(&self, parcel: &Parcel<'_>) -> Result<Delivered, Failure> {
+        let deadline = Instant::now() + self.timeout;
+        match &self.way {
+            Way::Room(room) => room.deliver(parcel, &self.words, deadline).await,
+            Way::Hookshot(hookshot) => hookshot.deliver(parcel, &self.words, deadline).await,
+        }
+    }
+
+    fn render(&self, parcel: &Parcel<'_>) -> Result<String, Failure> {
+        let payload = match &self.way {
+            Way::Room(room) => room.event(parcel, &self.words, room.root(parcel))?,
+            Way::Hookshot(hookshot) => hookshot.payload(parcel, &self.words)?,
+        };
+        Ok(format!("{payload:#}"))
+    }
+}
+
+fn way(config: &Config, http: &Client) -> Result<Way, String> {
+    let Some(url) = &config.webhook_url else {
+        return room(config, http).map(Way::Room);
+    };
+    if config.homeserver.is_some() || config.room.is_some() || config.access_token.is_some() {
+        return Err(
+            "`webhook_url` has its room: leave `homeserver`, `room` and `access_token` out".to_owned(),
+        );
+    }
+    if config.msgtype.is_some() || config.threads.is_some() || config.join.is_some() {
+        return Err(
+            "`msgtype`, `threads` and `join` need `homeserver`, `room` and `access_token`".to_owned(),
+        );
+    }
+    let url = parse_url("webhook_url", first(url)?.reveal())?;
+    Ok(Way::Hookshot(Hookshot {
+        http: http.clone(),
+        url,
+        username: config.username.clone(),
+    }))
+}
+
+fn room(config: &Config, http: &Client) -> Result<Room, String> {
+    let (Some(homeserver), Some(room), Some(token)) =
+        (&config.homeserver, &config.room, &config.access_token)
+    else {
+        return Err("either `homeserver`, `room` and `access_token`, or `webhook_url`, is needed".to_owned());
+    };
+    if config.username.is_some() {
+        return Err("`username` is for `webhook_url`: set the name of the Matrix user instead".to_owned());
+    }
+    if !room.starts_with(['!', '#']) || room.len() > 255 {
+        return Err(format!(
+            "`room` is `{room}`, but a room is `!id:example.com` or `#alias:example.com`"
+        ));
+    }
+    Ok(Room {
+        http: http.clone(),
+        homeserver: parse_url("homeserver", homeserver)?,
+        address: room.clone(),
+        token: first(token)?.clone(),
+        msgtype: config.msgtype.unwrap_or_default(),
+        threads: config.threads.unwrap_or(true),
+        join: config.join.unwrap_or(true),
+        known: Default::default(),
+    })
+}
+
+/// Outbound, the first of several secrets is used.
+fn first(secrets: &Secrets) -> Result<&Secret, String> {
+    secrets
+        .all()
+        .first()
+        .ok_or_else(|| "a secret is needed".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exactly_one_way_is_configured() {
+        let http = Client::new().unwrap();
+        let built = |toml: &str| way(&toml::from_str(toml).unwrap(), &http);
+        let room = "homeserver = 'https://m.example'\nroom = '!a:m.example'\naccess_token = 't'\n";
+        assert!(matches!(built(room), Ok(Way::Room(_))));
+        assert!(matches!(
+            built("webhook_url = 'https://h.example/x'"),
+            Ok(Way::Hookshot(_))
+        ));
+        for (toml, named) in [
+            ("", "is needed"),
+            (
+                "homeserver = 'https://m.example'\nroom = '!a:m.example'",
+                "is needed",
+            ),
+            (
+                "homeserver = 'https://m.example'\nroom = 'general'\naccess_token = 't'",
+                "`room`",
+            ),
+            (
+                "homeserver = 'm.example'\nroom = '!a:m.example'\naccess_token = 't'",
+                "`homeserver`",
+            ),
+            (&format!("{room}username = 'x'"), "`username`"),
+            (&format!("{room}webhook_url = 'https://h.example/x'"), "leave"),
+            ("webhook_url = 'https://h.example/x'\nthreads = true", "`threads`"),
+        ] {
+            let error = built(toml).err().unwrap_or_default();
+            assert!(error.contains(named), "{toml}: {error}");
+        }
+    }
+}

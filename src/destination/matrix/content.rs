@@ -1,0 +1,130 @@
+//! What is written into a Matrix room: the text twice, plain and as HTML, and nobody mentioned.
+
+use serde_json::{Value, json};
+
+use super::super::{Failure, Parcel};
+use crate::message::Message;
+use crate::template::{Medium, Template, Values};
+
+/// An event may have 65 536 bytes with what the server adds to it; this is left for the content.
+const CONTENT_MAX: usize = 60 * 1024;
+
+const PLAIN: &str = "{{ from_name or from }}{% if from_name %} ({{ from }}){% endif %} → \
+    {{ to_name or to }}{% if to_name %} ({{ to }}){% endif %}\n\
+    {{ text or '(empty text)' }}\
+    {% for m in media[:10] %}\n{{ m.filename or m.content_type or 'attachment' }}: {{ m.link or '(its link is not usable)' }}{% endfor %}";
+
+const HTML: &str = "<strong>{{ from_name or from }}</strong>{% if from_name %} ({{ from }}){% endif %} → \
+    {{ to_name or to }}{% if to_name %} ({{ to }}){% endif %}\n\
+    {{ text or '(empty text)' }}\
+    {% for m in media[:10] %}\n{{ m.filename or m.content_type or 'attachment' }}: \
+    {% if m.link %}<a href=\"{{ m.link }}\">{{ m.link }}</a>{% else %}(its link is not usable){% endif %}{% endfor %}";
+
+/// The templates of one destination.
+pub struct Words {
+    own: Option<Template>,
+    plain: Template,
+    html: Template,
+}
+
+/// A text, ready to be put into an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Plain text, for notifications and simple clients.
+    pub body: String,
+    /// HTML in which every value is escaped.
+    pub formatted: String,
+}
+
+impl Words {
+    /// The destination's own template, with the built-in ones for when there is none.
+    pub fn new(own: Option<Template>) -> Result<Self, String> {
+        let compile = |source| Template::compile(source).map_err(|error| error.to_string());
+        Ok(Self {
+            own,
+            plain: compile(PLAIN)?,
+            html: compile(HTML)?,
+        })
+    }
+
+    /// Writes the parcel's text so that `payload` of it is no larger than an event may be: a longer text is cut,
+    /// and says so.
+    pub fn fit(&self, parcel: &Parcel<'_>, payload: impl Fn(&Written) -> Value) -> Result<Value, Failure> {
+        let mut keep = parcel.message.text.len();
+        loop {
+            let written = payload(&self.write(parcel, keep)?);
+            let size = written.to_string().len();
+            if size <= CONTENT_MAX {
+                return Ok(written);
+            }
+            if keep == 0 {
+                return Err(Failure::permanent(format!(
+                    "{size} bytes even without the text: too large for Matrix"
+                )));
+            }
+            // What escaping adds varies along the text, so this may take some rounds; each takes at least a tenth.
+            keep = (keep * CONTENT_MAX / size).min(keep * 9 / 10);
+        }
+    }
+
+    fn write(&self, parcel: &Parcel<'_>, keep: usize) -> Result<Written, Failure> {
+        let shortened = cut(parcel.message, keep);
+        let values = Values {
+            message: shortened.as_ref().unwrap_or(parcel.message),
+            ..parcel.values()
+        };
+        let own = parcel.template.or(self.own.as_ref());
+        let render = |template: &Template, medium| {
+            template
+                .render(medium, &values)
+                .map_err(|error| Failure::permanent(error.to_string()))
+        };
+        Ok(Written {
+            body: render(own.unwrap_or(&self.plain), Medium::Text)?,
+            formatted: render(own.unwrap_or(&self.html), Medium::Html)?.replace('\n', "<br>"),
+        })
+    }
+}
+
+impl Written {
+    /// The event's content. The empty `m.mentions` says that nobody is meant, whatever the text contains:
+    /// without it servers look for names and `@room` themselves.
+    pub fn event(&self, msgtype: &str, root: Option<&str>) -> Value {
+        let mut event = json!({
+            "msgtype": msgtype,
+            "body": self.body,
+            "format": "org.matrix.custom.html",
+            "formatted_body": self.formatted,
+            "m.mentions": {},
+        });
+        if let Some(root) = root {
+            event["m.relates_to"] = json!({
+                "rel_type": "m.thread",
+                "event_id": root,
+                "is_falling_back": true,
+                "m.in_reply_to": { "event_id": root },
+            });
+        }
+        event
+    }
+}
+
+/// The message with only the first `keep` bytes of its text; nothing when that is all of it.
+fn cut(message: &Message, keep: usize) -> Option<Message> {
+    if keep >= message.text.len() {
+        return None;
+    }
+    let end = (0..=keep)
+        .rev()
+        .find(|&at| message.text.is_char_boundary(at))
+        .unwrap_or(0);
+    let start = &message.text[..end];
+    let text = format!(
+        "{start}…\n[cut here; the whole text: smsbridge message show {}]",
+        message.id
+    );
+    Some(Message {
+        text,
+        ..message.clone()
+    })
+}

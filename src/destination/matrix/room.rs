@@ -1,0 +1,254 @@
+//! A room over the [client-server API][1].
+//!
+//! The transaction id is the delivery id: a homeserver that sees it again answers with the event it already has.
+//! Synapse remembers about half an hour; a repeat after that is a second event.
+//!
+//! [1]: https://spec.matrix.org/latest/client-server-api/
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use serde_json::Value;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use url::Url;
+
+use super::super::http::{Answer, Client};
+use super::super::{Delivered, Failure, Parcel};
+use super::MessageType;
+use super::answer;
+use super::content::{Words, Written};
+use crate::secret::Secret;
+
+/// The text is in the room by then; to learn whether the room is encrypted is not worth more.
+const ENCRYPTION_PATIENCE: Duration = Duration::from_secs(2);
+
+/// One room, and the user who writes into it.
+pub struct Room {
+    /// The client.
+    pub http: Client,
+    /// The base of the API.
+    pub homeserver: Url,
+    /// The room's id or alias.
+    pub address: String,
+    /// The user's token.
+    pub token: Secret,
+    /// How clients treat what is written.
+    pub msgtype: MessageType,
+    /// A thread for each conversation.
+    pub threads: bool,
+    /// Join when not in the room.
+    pub join: bool,
+    /// What has been found out.
+    pub known: Known,
+}
+
+/// What a room's server has told, kept until it turns out to be wrong.
+#[derive(Default)]
+pub struct Known {
+    id: Mutex<Option<String>>,
+    encryption: Mutex<Option<bool>>,
+    warned: AtomicBool,
+}
+
+impl Room {
+    /// Writes one parcel into the room.
+    pub async fn deliver(
+        &self,
+        parcel: &Parcel<'_>,
+        words: &Words,
+        deadline: Instant,
+    ) -> Result<Delivered, Failure> {
+        let root = self.root(parcel);
+        let answer = self.send(parcel, words, root, deadline).await?;
+        let (answer, began) = if root.is_some() && thread_refused(&answer) {
+            (self.send(parcel, words, None, deadline).await?, true)
+        } else {
+            (answer, root.is_none())
+        };
+        let Some(event) = event_id(&answer) else {
+            self.forget(&answer).await;
+            return Err(answer::failure(&answer, "sending"));
+        };
+        let detail = if self.encrypted(deadline).await {
+            format!("{event}, unencrypted in an encrypted room")
+        } else {
+            event.clone()
+        };
+        Ok(Delivered {
+            detail,
+            thread: (began && self.threads).then_some(event),
+        })
+    }
+
+    /// The event's content.
+    pub fn event(&self, parcel: &Parcel<'_>, words: &Words, root: Option<&str>) -> Result<Value, Failure> {
+        let msgtype = match self.msgtype {
+            MessageType::Text => "m.text",
+            MessageType::Notice => "m.notice",
+        };
+        words.fit(parcel, |written: &Written| written.event(msgtype, root))
+    }
+
+    /// The event that this conversation's thread hangs on, if threads are wanted.
+    pub fn root<'a>(&self, parcel: &Parcel<'a>) -> Option<&'a str> {
+        parcel.thread.filter(|_| self.threads)
+    }
+
+    /// Sends the event; if the user is not in the room, joins and sends again.
+    async fn send(
+        &self,
+        parcel: &Parcel<'_>,
+        words: &Words,
+        root: Option<&str>,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
+        let event = self.event(parcel, words, root)?;
+        // Another content needs another transaction: the thread's may have been stored though its answer was lost.
+        let transaction = if root.is_some() || self.root(parcel).is_none() {
+            parcel.id.to_string()
+        } else {
+            format!("{}-unthreaded", parcel.id)
+        };
+        let id = self.id(deadline).await?;
+        let path = ["rooms", &id, "send", "m.room.message", &transaction];
+        let answer = self.call(Method::PUT, &path, Some(&event), deadline).await?;
+        if !self.join || answer::code(&answer).as_deref() != Some("M_FORBIDDEN") {
+            return Ok(answer);
+        }
+        let joined = self.enter(deadline).await?;
+        if joined.status.is_success() {
+            return self.call(Method::PUT, &path, Some(&event), deadline).await;
+        }
+        // The join says no more than the refusal did, unless the server is only busy.
+        if joined.status == StatusCode::TOO_MANY_REQUESTS {
+            Ok(joined)
+        } else {
+            Ok(answer)
+        }
+    }
+
+    /// By its alias if it has one: the alias names a server that knows the room.
+    async fn enter(&self, deadline: Instant) -> Result<Answer, Failure> {
+        let nothing = Value::Object(serde_json::Map::new());
+        self.call(Method::POST, &["join", &self.address], Some(&nothing), deadline)
+            .await
+    }
+
+    /// The room's id: as configured, or what its alias stands for.
+    async fn id(&self, deadline: Instant) -> Result<String, Failure> {
+        if self.address.starts_with('!') {
+            return Ok(self.address.clone());
+        }
+        let mut known = self.known.id.lock().await;
+        if let Some(id) = &*known {
+            return Ok(id.clone());
+        }
+        let answer = self
+            .call(Method::GET, &["directory", "room", &self.address], None, deadline)
+            .await?;
+        match answer.json()["room_id"].as_str() {
+            Some(id) if answer.status.is_success() => Ok(known.insert(id.to_owned()).clone()),
+            _ => Err(answer::failure(&answer, "looking up the room's alias")),
+        }
+    }
+
+    /// An alias may have been moved to another room since it was looked up.
+    async fn forget(&self, answer: &Answer) {
+        if matches!(answer.status, StatusCode::FORBIDDEN | StatusCode::NOT_FOUND) {
+            *self.known.id.lock().await = None;
+            *self.known.encryption.lock().await = None;
+        }
+    }
+
+    /// Whether the room is encrypted, asked once. The bridge writes unencrypted events: they can be read, and
+    /// clients mark them; the operator should know.
+    async fn encrypted(&self, deadline: Instant) -> bool {
+        let mut known = self.known.encryption.lock().await;
+        if let Some(encrypted) = *known {
+            return encrypted;
+        }
+        let Ok(id) = self.id(deadline).await else {
+            return false;
+        };
+        let path = ["rooms", &id, "state", "m.room.encryption"];
+        let deadline = deadline.min(Instant::now() + ENCRYPTION_PATIENCE);
+        let asked = self.call(Method::GET, &path, None, deadline).await;
+        let Ok(answer) = asked else { return false };
+        let encrypted = answer.status.is_success();
+        if encrypted || answer.status == StatusCode::NOT_FOUND {
+            *known = Some(encrypted);
+        }
+        if encrypted && !self.known.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(room = %self.address, "the Matrix room {} is encrypted, and texts go into it unencrypted", self.address);
+        }
+        encrypted
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        path: &[&str],
+        body: Option<&Value>,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
+        let mut request = self
+            .http
+            .request(method, self.url(path))
+            .bearer_auth(self.token.reveal());
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        self.http.send(request, deadline).await
+    }
+
+    /// Each part is escaped as a part, so that no alias or id can lead elsewhere.
+    fn url(&self, path: &[&str]) -> Url {
+        let mut url = self.homeserver.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments
+                .pop_if_empty()
+                .extend(["_matrix", "client", "v3"])
+                .extend(path);
+        }
+        url
+    }
+}
+
+fn event_id(answer: &Answer) -> Option<String> {
+    let json = answer.json();
+    json["event_id"]
+        .as_str()
+        .filter(|_| answer.status.is_success())
+        .map(str::to_owned)
+}
+
+/// A thread's root may be gone, or itself be a reply, which servers refuse as a bad request.
+fn thread_refused(answer: &Answer) -> bool {
+    answer.status == StatusCode::BAD_REQUEST
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alias_cannot_lead_to_another_path() {
+        let room = Room {
+            http: Client::new().unwrap(),
+            homeserver: Url::parse("https://m.example/base/").unwrap(),
+            address: "#a/../b?c:m.example".to_owned(),
+            token: Secret::new("t"),
+            msgtype: MessageType::Text,
+            threads: true,
+            join: true,
+            known: Known::default(),
+        };
+        let url = room.url(&["directory", "room", &room.address]);
+        assert_eq!(
+            url.as_str(),
+            "https://m.example/base/_matrix/client/v3/directory/room/%23a%2F..%2Fb%3Fc:m.example"
+        );
+    }
+}

@@ -1,0 +1,250 @@
+//! Destinations: where texts go.
+//!
+//! A destination renders and sends one text; retrying, counting and logging go around it, in `dispatch`. A
+//! new kind is one new file with a `Config`, and three lines here.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::delivery::DeliveryId;
+use crate::message::{Conversation, Message, Name};
+use crate::template::{Template, Values};
+
+pub mod console;
+pub mod email;
+pub mod http;
+pub mod matrix;
+pub mod slack;
+pub mod webhook;
+
+/// All that one delivery is made of.
+#[derive(Clone)]
+pub struct Parcel<'a> {
+    /// The idempotency key: the same at every attempt.
+    pub id: DeliveryId,
+    /// The text.
+    pub message: &'a Message,
+    /// The contact's name for the sender, if there is one.
+    pub from_name: Option<&'a str>,
+    /// The contact's name for the company's number, if there is one.
+    pub to_name: Option<&'a str>,
+    /// The route that asked for it.
+    pub route: Option<&'a Name>,
+    /// The route's own template; the destination's, or its kind's, otherwise.
+    pub template: Option<&'a Template>,
+    /// Named groups of the route's regular expression.
+    pub groups: BTreeMap<String, String>,
+    /// What earlier attempts have already done (an accepted recipient, say).
+    pub progress: &'a [String],
+    /// The root of this conversation's thread at this destination, if one was kept.
+    pub thread: Option<&'a str>,
+}
+
+/// Without the groups: they are parts of the text.
+impl fmt::Debug for Parcel<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parcel")
+            .field("id", &self.id)
+            .field("route", &self.route)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Parcel<'_> {
+    /// The conversation, for threads.
+    #[must_use]
+    pub fn conversation(&self) -> Conversation {
+        self.message.conversation()
+    }
+
+    /// What a template can name.
+    #[must_use]
+    pub fn values(&self) -> Values<'_> {
+        Values {
+            message: self.message,
+            from_name: self.from_name,
+            to_name: self.to_name,
+            route: self.route.map(Name::as_str),
+            groups: &self.groups,
+        }
+    }
+}
+
+/// What a successful delivery brought back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Delivered {
+    /// The other side's answer in a few words, for the operator (`250 2.0.0 Ok: queued as 4F1…`).
+    pub detail: String,
+    /// The root of the conversation's thread, to be kept when this parcel began one.
+    pub thread: Option<String>,
+}
+
+/// What a failure concerns: the whole destination, or just this message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Others may fare better (a greylisted recipient): only this message waits.
+    Message,
+    /// Nothing will go through (connection refused, 429, 5xx of a gateway): the destination waits as a whole.
+    Destination,
+}
+
+/// Why a delivery did not succeed. `reason` is for the operator: the other side's answer, never a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Try again later. Whatever is not known to be something else is this.
+    Transient {
+        /// What happened.
+        reason: String,
+        /// When the other side asked to be tried again.
+        retry_after: Option<Duration>,
+        /// Whom it concerns.
+        scope: Scope,
+        /// What is done by now (all of it, not just what is new), if anything is.
+        progress: Option<Vec<String>>,
+    },
+    /// This message will never be taken; trying again is pointless.
+    Permanent {
+        /// What the other side said.
+        reason: String,
+        /// What was done nevertheless (recipients that did accept).
+        progress: Option<Vec<String>>,
+    },
+    /// The destination is misconfigured (bad token, archived channel): every message would fail, none is at
+    /// fault. The operator must act.
+    Parked {
+        /// What is wrong and what to do.
+        reason: String,
+    },
+}
+
+impl Failure {
+    /// A transient failure of the whole destination, with nothing more known.
+    pub fn unreachable(reason: impl Into<String>) -> Self {
+        Self::Transient {
+            reason: reason.into(),
+            retry_after: None,
+            scope: Scope::Destination,
+            progress: None,
+        }
+    }
+
+    /// The message's own fault.
+    pub fn permanent(reason: impl Into<String>) -> Self {
+        Self::Permanent {
+            reason: reason.into(),
+            progress: None,
+        }
+    }
+
+    /// The destination's misconfiguration.
+    pub fn parked(reason: impl Into<String>) -> Self {
+        Self::Parked {
+            reason: reason.into(),
+        }
+    }
+
+    /// The words for the operator.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Transient { reason, .. } | Self::Permanent { reason, .. } | Self::Parked { reason } => {
+                reason
+            }
+        }
+    }
+}
+
+/// A place texts go to.
+///
+/// `deliver` may be called again with the same parcel after a crash or a lost answer, and must then use the
+/// same idempotency key wherever the other side has a place for one. It keeps no queue and does not retry.
+#[async_trait]
+pub trait Destination: Send + Sync {
+    /// Sends one parcel, and returns when the other side has answered.
+    ///
+    /// # Errors
+    /// How it failed, in the terms that decide what happens next.
+    async fn deliver(&self, parcel: &Parcel<'_>) -> Result<Delivered, Failure>;
+
+    /// What `deliver` would send, as text for the operator, with secrets left out.
+    ///
+    /// # Errors
+    /// The template's error.
+    fn render(&self, parcel: &Parcel<'_>) -> Result<String, Failure>;
+}
+
+/// What a kind needs from the rest of the configuration when it is built.
+pub struct Surroundings<'a> {
+    /// The destination's own name.
+    pub name: &'a Name,
+    /// The destination's own `template`, compiled.
+    pub template: Option<Template>,
+    /// How long one delivery may take.
+    pub timeout: Duration,
+    /// The `[smtp.NAME]` tables.
+    pub smtp: &'a BTreeMap<Name, email::SmtpConfig>,
+    /// The client for everything that speaks HTTP.
+    pub http: &'a http::Client,
+}
+
+/// A destination's own part of the configuration, by `kind`.
+#[derive(Clone, Debug)]
+pub enum Config {
+    /// `kind = "console"`
+    Console(console::Config),
+    /// `kind = "email"`
+    Email(email::Config),
+    /// `kind = "matrix"`
+    Matrix(matrix::Config),
+    /// `kind = "slack"`
+    Slack(slack::Config),
+    /// `kind = "webhook"`
+    Webhook(webhook::Config),
+}
+
+/// The kinds that exist, for the configuration's errors.
+pub const KINDS: &[&str] = &["console", "email", "matrix", "slack", "webhook"];
+
+impl Config {
+    /// Reads the part of the configuration that belongs to `kind`; nothing when there is no such kind.
+    ///
+    /// # Errors
+    /// What serde found wrong, with its place if the deserialiser knows it.
+    pub fn read<'de, D: serde::Deserializer<'de>>(kind: &str, section: D) -> Option<Result<Self, D::Error>> {
+        use serde::Deserialize as _;
+        Some(match kind {
+            "console" => console::Config::deserialize(section).map(Self::Console),
+            "email" => email::Config::deserialize(section).map(Self::Email),
+            "matrix" => matrix::Config::deserialize(section).map(Self::Matrix),
+            "slack" => slack::Config::deserialize(section).map(Self::Slack),
+            "webhook" => webhook::Config::deserialize(section).map(Self::Webhook),
+            _ => return None,
+        })
+    }
+
+    /// Makes the destination ready to run; opens no connection.
+    ///
+    /// # Errors
+    /// A sentence for the operator, without the destination's name.
+    pub fn build(&self, around: Surroundings<'_>) -> Result<Box<dyn Destination>, String> {
+        Ok(match self {
+            Self::Console(config) => Box::new(console::Console::build(config, around)?),
+            Self::Email(config) => Box::new(email::Email::build(config, around)?),
+            Self::Matrix(config) => Box::new(matrix::Matrix::build(config, around)?),
+            Self::Slack(config) => Box::new(slack::Slack::build(config, around)?),
+            Self::Webhook(config) => Box::new(webhook::Webhook::build(config, around)?),
+        })
+    }
+
+    /// The `rate` that applies when the operator gives none, in texts per second.
+    #[must_use]
+    pub fn rate_default(&self) -> Option<f64> {
+        match self {
+            Self::Slack(_) => Some(1.0),
+            Self::Console(_) | Self::Email(_) | Self::Matrix(_) | Self::Webhook(_) => None,
+        }
+    }
+}

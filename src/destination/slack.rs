@@ -1,0 +1,256 @@
+//! Slack: an incoming webhook, or `chat.postMessage` with a bot token, which can also keep threads.
+//!
+//! An incoming webhook has no place for an idempotency key. `chat.postMessage` has `client_msg_id`, made from the
+//! delivery id here; Slack names it only in its list of errors, so it lowers the odds of a repeat and promises
+//! nothing.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::Method;
+use serde_json::{Value, json};
+use sha2::Digest as _;
+use tokio::time::Instant;
+use url::Url;
+
+use super::http::{Answer, Client, parse_url};
+use super::{Delivered, Destination, Failure, Parcel, Surroundings};
+use crate::delivery::DeliveryId;
+use crate::secret::{Secret, Secrets};
+use crate::template::Template;
+
+mod answer;
+mod payload;
+
+use answer::Remedy;
+use payload::Content;
+
+const API: &str = "https://slack.com/api";
+
+/// `kind = "slack"`: either `webhook_url`, or `token` and `channel`.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// An incoming webhook's address.
+    pub webhook_url: Option<Secrets>,
+    /// A bot token (`xoxb-…`) with the scope `chat:write`.
+    pub token: Option<Secrets>,
+    /// The channel's id (`C0123ABCD`).
+    pub channel: Option<String>,
+    /// Where the Web API is; for gateways and tests.
+    pub api_url: Option<String>,
+    /// Whether each conversation has a thread of its own; only with `token`, and then the default.
+    pub threads: Option<bool>,
+}
+
+/// Posts to one channel.
+pub struct Slack {
+    http: Client,
+    timeout: Duration,
+    template: Option<Template>,
+    way: Way,
+}
+
+enum Way {
+    Webhook {
+        url: Url,
+    },
+    Token {
+        url: Url,
+        token: Secret,
+        channel: String,
+        threads: bool,
+    },
+}
+
+/// What a request leaves out after Slack refused it.
+#[derive(Clone, Copy, Default)]
+struct Without {
+    blocks: bool,
+    thread: bool,
+    client_id: bool,
+}
+
+impl Slack {
+    /// Makes it ready; calls nothing.
+    ///
+    /// # Errors
+    /// A sentence that says which key is missing or wrong.
+    pub fn build(config: &Config, around: Surroundings<'_>) -> Result<Self, String> {
+        Ok(Self {
+            http: around.http.clone(),
+            timeout: around.timeout,
+            template: around.template,
+            way: way(config)?,
+        })
+    }
+
+    fn content(&self, parcel: &Parcel<'_>) -> Result<Content, Failure> {
+        let template = parcel.template.or(self.template.as_ref());
+        Content::new(parcel, template).map_err(|error| Failure::permanent(error.to_string()))
+    }
+
+    fn payload(&self, content: &Content, parcel: &Parcel<'_>, without: Without) -> Value {
+        let mut payload = if without.blocks {
+            content.plain()
+        } else {
+            content.blocks()
+        };
+        if let Way::Token { channel, threads, .. } = &self.way {
+            payload["channel"] = json!(channel);
+            if !without.client_id {
+                payload["client_msg_id"] = json!(client_id(parcel.id));
+            }
+            if let Some(root) = parcel.thread.filter(|_| *threads && !without.thread) {
+                payload["thread_ts"] = json!(root);
+            }
+        }
+        payload
+    }
+
+    async fn post(&self, payload: &Value, deadline: Instant) -> Result<Answer, Failure> {
+        let request = match &self.way {
+            Way::Webhook { url } => self.http.request(Method::POST, url.clone()),
+            Way::Token { url, token, .. } => self
+                .http
+                .request(Method::POST, url.clone())
+                .bearer_auth(token.reveal()),
+        };
+        let request = request.header(http::header::CONTENT_TYPE, "application/json; charset=utf-8");
+        self.http.send(request.body(payload.to_string()), deadline).await
+    }
+
+    /// The thread this answer began, if it is one to be kept.
+    fn thread_begun(&self, answer: &Answer, parcel: &Parcel<'_>, without: Without) -> Option<String> {
+        let begun = parcel.thread.is_none() || without.thread;
+        match self.way {
+            Way::Token { threads: true, .. } if begun => answer.json()["ts"].as_str().map(str::to_owned),
+            _ => None,
+        }
+    }
+}
+
+#[async_trait]
+impl Destination for Slack {
+    async fn deliver(&self, parcel: &Parcel<'_>) -> Result<Delivered, Failure> {
+        let deadline = Instant::now() + self.timeout;
+        let content = self.content(parcel)?;
+        let mut without = Without::default();
+        // Each refusal that has a remedy takes one thing away, so this ends.
+        loop {
+            let answer = self
+                .post(&self.payload(&content, parcel, without), deadline)
+                .await?;
+            if answer::accepted(&answer) {
+                let thread = self.thread_begun(&answer, parcel, without);
+                return Ok(Delivered {
+                    detail: answer.status_line(),
+                    thread,
+                });
+            }
+            match answer::remedy(&answer) {
+                Some(Remedy::Plain) if !without.blocks => without.blocks = true,
+                Some(Remedy::Unthreaded) if !without.thread => without.thread = true,
+                Some(Remedy::WithoutClientId) if !without.client_id => without.client_id = true,
+                _ => return Err(answer::failure(&answer)),
+            }
+        }
+    }
+
+    fn render(&self, parcel: &Parcel<'_>) -> Result<String, Failure> {
+        let payload = self.payload(&self.content(parcel)?, parcel, Without::default());
+        Ok(format!("{payload:#}"))
+    }
+}
+
+fn way(config: &Config) -> Result<Way, String> {
+    match (&config.webhook_url, &config.token, &config.channel) {
+        (Some(url), None, None) => {
+            if config.threads == Some(true) {
+                return Err(
+                    "`threads` needs `token` and `channel`: a webhook does not say what it posted".to_owned(),
+                );
+            }
+            if config.api_url.is_some() {
+                return Err(
+                    "`api_url` is for `token`; a webhook has its whole address in `webhook_url`".to_owned(),
+                );
+            }
+            Ok(Way::Webhook {
+                url: parse_url("webhook_url", first(url)?.reveal())?,
+            })
+        }
+        (None, Some(token), Some(channel)) => {
+            let api = config.api_url.as_deref().unwrap_or(API).trim_end_matches('/');
+            Ok(Way::Token {
+                url: parse_url("api_url", &format!("{api}/chat.postMessage"))?,
+                token: first(token)?.clone(),
+                channel: channel.clone(),
+                threads: config.threads.unwrap_or(true),
+            })
+        }
+        (None, Some(_), None) => Err("`token` needs `channel`, the channel's id (`C0123ABCD`)".to_owned()),
+        (None, None, _) => Err("either `webhook_url`, or `token` and `channel`, is needed".to_owned()),
+        (Some(_), _, _) => Err("`webhook_url` has its channel: leave `token` and `channel` out".to_owned()),
+    }
+}
+
+/// Outbound, the first of several secrets is used.
+fn first(secrets: &Secrets) -> Result<&Secret, String> {
+    secrets
+        .all()
+        .first()
+        .ok_or_else(|| "a secret is needed".to_owned())
+}
+
+/// A UUID that is the same at every attempt of one delivery.
+fn client_id(id: DeliveryId) -> uuid::Uuid {
+    let digest = sha2::Sha256::digest(id.to_string());
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    uuid::Builder::from_random_bytes(bytes).into_uuid()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn built(toml: &str) -> Result<Way, String> {
+        way(&toml::from_str(toml).unwrap())
+    }
+
+    #[test]
+    fn exactly_one_way_is_configured() {
+        assert!(matches!(
+            built("webhook_url = 'https://hooks.example/x'"),
+            Ok(Way::Webhook { .. })
+        ));
+        assert!(matches!(
+            built("token = 't'\nchannel = 'C1'"),
+            Ok(Way::Token { threads: true, .. })
+        ));
+        for (toml, named) in [
+            ("", "is needed"),
+            ("channel = 'C1'", "is needed"),
+            ("token = 't'", "`channel`"),
+            ("webhook_url = 'https://hooks.example/x'\nchannel = 'C1'", "leave"),
+            (
+                "webhook_url = 'https://hooks.example/x'\nthreads = true",
+                "`threads` needs",
+            ),
+            ("webhook_url = 'hooks.example'", "`webhook_url`"),
+            ("token = 't'\nchannel = 'C1'\napi_url = 'x'", "`api_url`"),
+        ] {
+            let error = built(toml).err().unwrap_or_default();
+            assert!(error.contains(named), "{toml}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_client_id_is_the_same_at_every_attempt() {
+        let id: DeliveryId = "00000000000000000000000000000007-1".parse().unwrap();
+        let other: DeliveryId = "00000000000000000000000000000007-2".parse().unwrap();
+        assert_eq!(client_id(id), client_id(id));
+        assert_ne!(client_id(id), client_id(other));
+    }
+}

@@ -1,0 +1,253 @@
+//! What is posted to Slack: blocks in which a stranger's text is plain, and a short fallback for notifications.
+
+use serde_json::{Value, json};
+
+use super::super::Parcel;
+use super::super::http::shorten;
+use crate::message::{Media, MessageId};
+use crate::template::{Medium, Template, TemplateError, one_line, safe_link, slack};
+
+/// [Slack's limit][1] for the text of one section, counted here in UTF-16 units, the strictest way to count.
+///
+/// [1]: https://docs.slack.dev/reference/block-kit/blocks/section-block
+const SECTION_MAX: usize = 3000;
+
+/// Sections for the text; with the header and the attachments that stays below the 50 blocks of a message.
+const SECTIONS_MAX: usize = 45;
+
+/// Attachments that are shown; more are counted.
+const MEDIA_MAX: usize = 3;
+
+/// Of the fallback beside blocks. Above 4 000 Slack may split it and post twice.
+const FALLBACK_MAX: usize = 1000;
+
+/// Of a message without blocks: Slack cuts at 40 000.
+const PLAIN_MAX: usize = 39_000;
+
+/// Of a contact's or a file's name in a line of its own.
+const NAME_MAX: usize = 150;
+
+/// One message, every part of it escaped for Slack.
+pub struct Content {
+    header: Option<String>,
+    text: String,
+    kind: &'static str,
+    media: Vec<Value>,
+    marker: String,
+}
+
+impl Content {
+    /// Renders a parcel. A template's words are mrkdwn and replace everything; without one, the text stands in
+    /// `plain_text` objects, where no formatting applies.
+    pub fn new(parcel: &Parcel<'_>, template: Option<&Template>) -> Result<Self, TemplateError> {
+        let marker = marker(parcel.message.id);
+        if let Some(template) = template {
+            let text = template.render(Medium::Slack, &parcel.values())?;
+            return Ok(Self {
+                header: None,
+                text,
+                kind: "mrkdwn",
+                media: Vec::new(),
+                marker,
+            });
+        }
+        Ok(Self {
+            header: Some(header(parcel)),
+            text: slack(&parcel.message.text),
+            kind: "plain_text",
+            media: attachments(&parcel.message.media),
+            marker,
+        })
+    }
+
+    /// The message with its blocks.
+    pub fn blocks(&self) -> Value {
+        let mut blocks: Vec<Value> = self
+            .header
+            .iter()
+            .map(|header| context(vec![plain_text(header)]))
+            .collect();
+        blocks.extend(
+            self.sections()
+                .iter()
+                .map(|text| json!({ "type": "section", "text": self.object(text) })),
+        );
+        blocks.extend(self.media.iter().cloned());
+        let mut payload = self.bare(FALLBACK_MAX);
+        payload["blocks"] = blocks.into();
+        payload
+    }
+
+    /// The message as text alone, for when Slack refuses the blocks.
+    pub fn plain(&self) -> Value {
+        self.bare(PLAIN_MAX)
+    }
+
+    fn bare(&self, max: usize) -> Value {
+        let mrkdwn = self.kind == "mrkdwn";
+        json!({ "text": self.flat(max), "mrkdwn": mrkdwn, "unfurl_links": false, "unfurl_media": false })
+    }
+
+    fn sections(&self) -> Vec<String> {
+        if self.text.trim().is_empty() {
+            // Slack refuses an empty section, and an empty text is a text.
+            return vec!["(empty text)".to_owned()];
+        }
+        let mut pieces = pieces(&self.text, SECTION_MAX);
+        if pieces.len() > SECTIONS_MAX {
+            pieces.truncate(SECTIONS_MAX - 1);
+            pieces.push(self.marker.clone());
+        }
+        pieces
+    }
+
+    /// `verbatim` keeps Slack from linking what only looks like a channel or a user.
+    fn object(&self, text: &str) -> Value {
+        match self.kind {
+            "mrkdwn" => json!({ "type": "mrkdwn", "text": text, "verbatim": true }),
+            _ => plain_text(text),
+        }
+    }
+
+    fn flat(&self, max: usize) -> String {
+        let text = if self.text.trim().is_empty() {
+            "(empty text)"
+        } else {
+            &self.text
+        };
+        let whole = match &self.header {
+            Some(header) => format!("{header}\n{text}"),
+            None => text.to_owned(),
+        };
+        let mut pieces = pieces(&whole, max).into_iter();
+        let first = pieces.next().unwrap_or_default();
+        if pieces.next().is_some() {
+            format!("{first}\n{}", self.marker)
+        } else {
+            first
+        }
+    }
+}
+
+/// `Front door (+13035550100) → +13038675309`
+fn header(parcel: &Parcel<'_>) -> String {
+    let party = |name: Option<&str>, number: &str| match name {
+        Some(name) => slack(&format!("{} ({number})", shorten(&one_line(name), NAME_MAX))),
+        None => slack(number),
+    };
+    let from = party(parcel.from_name, parcel.message.from.normal());
+    let to = party(parcel.to_name, parcel.message.to.normal());
+    format!("{from} → {to}")
+}
+
+/// Two elements a line: what it is, and the link, if it may be clicked.
+fn attachments(media: &[Media]) -> Vec<Value> {
+    let mut blocks: Vec<Value> = media.iter().take(MEDIA_MAX).map(attachment).collect();
+    if media.len() > MEDIA_MAX {
+        let more = format!("… and {} more attachments", media.len() - MEDIA_MAX);
+        blocks.push(context(vec![plain_text(&more)]));
+    }
+    blocks
+}
+
+fn attachment(media: &Media) -> Value {
+    let name = media
+        .filename
+        .as_deref()
+        .or(media.content_type.as_deref())
+        .unwrap_or("attachment");
+    let mut elements = vec![plain_text(&slack(&shorten(&one_line(name), NAME_MAX)))];
+    elements.push(match safe_link(&media.link) {
+        Some(link) => json!({ "type": "mrkdwn", "text": format!("<{}>", slack(link)), "verbatim": true }),
+        None => plain_text("(its link is not usable)"),
+    });
+    context(elements)
+}
+
+fn context(elements: Vec<Value>) -> Value {
+    json!({ "type": "context", "elements": elements })
+}
+
+fn plain_text(text: &str) -> Value {
+    // An empty object would be refused, and with it the message.
+    let text = if text.trim().is_empty() { "-" } else { text };
+    json!({ "type": "plain_text", "text": text, "emoji": false })
+}
+
+fn marker(id: MessageId) -> String {
+    format!("[cut here; the whole text: smsbridge message show {id}]")
+}
+
+/// Cuts escaped text into pieces of at most `max` UTF-16 units, never inside an entity (`&amp;`).
+fn pieces(text: &str, max: usize) -> Vec<String> {
+    let mut pieces = vec![String::new()];
+    let mut units = 0;
+    let mut rest = text;
+    while let Some(atom) = next_atom(rest) {
+        let width: usize = atom.chars().map(char::len_utf16).sum();
+        if units + width > max {
+            pieces.push(String::new());
+            units = 0;
+        }
+        if let Some(piece) = pieces.last_mut() {
+            piece.push_str(atom);
+        }
+        units += width;
+        rest = &rest[atom.len()..];
+    }
+    pieces
+}
+
+/// The next character, or the next entity as a whole.
+fn next_atom(text: &str) -> Option<&str> {
+    let entity = ["&amp;", "&lt;", "&gt;"]
+        .into_iter()
+        .find(|entity| text.starts_with(entity));
+    match entity {
+        Some(entity) => text.get(..entity.len()),
+        None => text
+            .chars()
+            .next()
+            .and_then(|character| text.get(..character.len_utf8())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_keep_everything_and_cut_no_entity() {
+        assert_eq!(pieces("a&amp;b", 3), ["a", "&amp;", "b"]);
+        assert_eq!(pieces("abc", 3), ["abc"]);
+        assert_eq!(pieces("👩👩", 3), ["👩", "👩"]);
+        assert_eq!(pieces("", 3), [""]);
+        let long = slack(&"<&>x".repeat(5000));
+        let cut = pieces(&long, SECTION_MAX);
+        assert_eq!(cut.concat(), long);
+        assert!(
+            cut.iter()
+                .all(|piece| piece.encode_utf16().count() <= SECTION_MAX)
+        );
+        assert!(
+            cut.iter()
+                .all(|piece| piece.matches('&').count() == piece.matches(';').count())
+        );
+    }
+
+    #[test]
+    fn an_attachments_link_is_clickable_only_when_safe() {
+        let media = |link: &str| Media {
+            link: link.to_owned(),
+            content_type: None,
+            filename: Some("<a>".to_owned()),
+        };
+        let shown = attachment(&media("https://example.com/a?b&c")).to_string();
+        assert!(
+            shown.contains("<https://example.com/a?b&amp;c>") && shown.contains("&lt;a&gt;"),
+            "{shown}"
+        );
+        let hidden = attachment(&media("https://evil.example/|bank")).to_string();
+        assert!(!hidden.contains("evil"), "{hidden}");
+    }
+}

@@ -1,0 +1,347 @@
+//! Webhook: any HTTP API, as JSON or as the operator's own body, signed as [Standard Webhooks][1] if wanted.
+//!
+//! Every attempt carries the delivery id as `webhook-id`, so that the receiver can recognise a repeat.
+//!
+//! [1]: https://www.standardwebhooks.com/
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use sha2::Sha256;
+use tokio::time::Instant;
+
+use super::http::{Answer, Client, parse_url};
+use super::{Delivered, Destination, Failure, Parcel, Surroundings};
+use crate::delivery::DeliveryId;
+use crate::message::{Media, Message, MessageId, NameError, Timestamp};
+use crate::number::Number;
+use crate::secret::Secrets;
+use crate::template::{Medium, Template};
+
+const CONTENT_TYPE: &str = "application/json";
+
+/// Headers that belong to the connection or that the bridge sets itself.
+const RESERVED: [&str; 12] = [
+    "connection",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "webhook-id",
+    "webhook-timestamp",
+];
+
+/// `kind = "webhook"`
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// What is called. May hold a token and so is a secret.
+    pub url: Secrets,
+    /// `POST` (the default), `PUT` or `PATCH`.
+    pub method: Option<String>,
+    /// More headers; the values are secrets.
+    #[serde(default)]
+    pub headers: BTreeMap<String, Secrets>,
+    /// A template for the whole body, in place of the default JSON object.
+    pub body: Option<String>,
+    /// Of `body`; `application/json` if not given.
+    pub content_type: Option<String>,
+    /// Signs each request: `whsec_` and base64, or any words. With several, each makes its signature.
+    pub secret: Option<Secrets>,
+}
+
+/// Calls a URL.
+pub struct Webhook {
+    http: Client,
+    timeout: Duration,
+    method: Method,
+    url: url::Url,
+    headers: HeaderMap,
+    body: Option<Template>,
+    template: Option<Template>,
+    keys: Vec<Vec<u8>>,
+    /// What no reason may repeat.
+    secrets: Vec<String>,
+}
+
+impl Webhook {
+    /// Makes it ready; calls nothing.
+    ///
+    /// # Errors
+    /// A sentence that says which key is wrong.
+    pub fn build(config: &Config, around: Surroundings<'_>) -> Result<Self, String> {
+        let content_type = config.content_type.as_deref().unwrap_or(CONTENT_TYPE);
+        let body = config
+            .body
+            .as_deref()
+            .map(|body| compile_body(body, content_type))
+            .transpose()?;
+        if body.is_some() && around.template.is_some() {
+            return Err("`template` has no use beside `body`: the body says what is sent".to_owned());
+        }
+        let url = first(&config.url);
+        Ok(Self {
+            http: around.http.clone(),
+            timeout: around.timeout,
+            method: method(config.method.as_deref().unwrap_or("POST"))?,
+            url: parse_url("url", url)?,
+            headers: headers(&config.headers, content_type)?,
+            body,
+            template: around.template,
+            keys: config
+                .secret
+                .iter()
+                .flat_map(Secrets::all)
+                .map(|key| signing_key(key.reveal()))
+                .collect::<Result<_, _>>()?,
+            secrets: config
+                .headers
+                .values()
+                .map(first)
+                .chain([url])
+                .map(str::to_owned)
+                .collect(),
+        })
+    }
+
+    fn body(&self, parcel: &Parcel<'_>) -> Result<String, Failure> {
+        let rendered = |template: &Template, medium| {
+            template
+                .render(medium, &parcel.values())
+                .map_err(|error| Failure::permanent(error.to_string()))
+        };
+        if let Some(body) = &self.body {
+            return rendered(body, Medium::Json);
+        }
+        let mut body = default_body(parcel);
+        if let Some(template) = parcel.template.or(self.template.as_ref()) {
+            body["rendered"] = rendered(template, Medium::Text)?.into();
+        }
+        Ok(body.to_string())
+    }
+}
+
+#[async_trait]
+impl Destination for Webhook {
+    async fn deliver(&self, parcel: &Parcel<'_>) -> Result<Delivered, Failure> {
+        let body = self.body(parcel)?;
+        let mut request = self
+            .http
+            .request(self.method.clone(), self.url.clone())
+            .headers(self.headers.clone())
+            .header("webhook-id", parcel.id.to_string());
+        if !self.keys.is_empty() {
+            let now = SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_secs();
+            request = request
+                .header("webhook-timestamp", now)
+                .header("webhook-signature", signatures(&self.keys, parcel.id, now, &body));
+        }
+        let answer = self
+            .http
+            .send(request.body(body), Instant::now() + self.timeout)
+            .await?;
+        let secrets: Vec<&str> = self.secrets.iter().map(String::as_str).collect();
+        judge(&answer, answer.excerpt(parcel.message, &secrets))
+    }
+
+    fn render(&self, parcel: &Parcel<'_>) -> Result<String, Failure> {
+        self.body(parcel)
+    }
+}
+
+/// The body when the operator gives none: everything, exactly as received.
+fn default_body(parcel: &Parcel<'_>) -> Value {
+    let message = parcel.message;
+    json!({
+        "id": message.id,
+        "provider_id": message.provider_id,
+        "source": message.source,
+        "from": message.from.normal(),
+        "from_name": parcel.from_name,
+        "to": message.to.normal(),
+        "to_name": parcel.to_name,
+        "text": message.text,
+        "media": message.media,
+        "received_at": message.received_at.to_string(),
+        "route": parcel.route,
+    })
+}
+
+fn judge(answer: &Answer, said: String) -> Result<Delivered, Failure> {
+    let status = answer.status;
+    Err(match status {
+        _ if status.is_success() => {
+            return Ok(Delivered {
+                detail: answer.status_line(),
+                thread: None,
+            });
+        }
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => answer.odd(said),
+        StatusCode::TOO_MANY_REQUESTS => answer.busy(said),
+        _ if status.is_server_error() => answer.busy(said),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            Failure::parked(format!("{said}; check the credentials in `headers` and `url`"))
+        }
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::GONE => {
+            Failure::parked(format!("{said}; check `url` and `method`"))
+        }
+        _ if status.is_redirection() => Failure::parked(format!(
+            "{said}; redirects are not followed: put the final address into `url`"
+        )),
+        StatusCode::BAD_REQUEST
+        | StatusCode::NOT_ACCEPTABLE
+        | StatusCode::PAYLOAD_TOO_LARGE
+        | StatusCode::UNSUPPORTED_MEDIA_TYPE
+        | StatusCode::UNPROCESSABLE_ENTITY => Failure::permanent(said),
+        _ => answer.odd(said),
+    })
+}
+
+fn method(name: &str) -> Result<Method, String> {
+    match name {
+        "POST" => Ok(Method::POST),
+        "PUT" => Ok(Method::PUT),
+        "PATCH" => Ok(Method::PATCH),
+        _ => Err(format!(
+            "`method` is `{name}`, but only `POST`, `PUT` and `PATCH` carry a text"
+        )),
+    }
+}
+
+fn headers(configured: &BTreeMap<String, Secrets>, content_type: &str) -> Result<HeaderMap, String> {
+    let mut headers = HeaderMap::new();
+    let content_type = HeaderValue::from_str(content_type)
+        .map_err(|_| "`content_type` holds a character that no header may have".to_owned())?;
+    headers.insert(http::header::CONTENT_TYPE, content_type);
+    for (name, value) in configured {
+        let lower = name.to_ascii_lowercase();
+        if RESERVED.contains(&lower.as_str()) || lower == "webhook-signature" || lower.starts_with("proxy-") {
+            return Err(format!(
+                "`headers`: `{name}` is set by the bridge itself{}",
+                instead(&lower)
+            ));
+        }
+        let header = HeaderName::from_bytes(lower.as_bytes())
+            .map_err(|_| format!("`headers`: `{name}` is not a header's name"))?;
+        let mut value = HeaderValue::from_str(first(value)).map_err(|_| {
+            format!("`headers`: the value of `{name}` holds a character that no header may have")
+        })?;
+        value.set_sensitive(true);
+        headers.insert(header, value);
+    }
+    Ok(headers)
+}
+
+fn instead(header: &str) -> &'static str {
+    if header == "content-type" {
+        "; use `content_type`"
+    } else {
+        ""
+    }
+}
+
+/// Compiles the body, and for JSON tries it on a text full of quotes: a value outside of a JSON string would let
+/// a text write keys of its own.
+fn compile_body(source: &str, content_type: &str) -> Result<Template, String> {
+    let body = Template::compile(source).map_err(|error| match error.line {
+        Some(line) => format!("`body`, line {line}: {error}"),
+        None => format!("`body`: {error}"),
+    })?;
+    if content_type.contains("json") {
+        check_json(&body)?;
+    }
+    Ok(body)
+}
+
+fn check_json(body: &Template) -> Result<(), String> {
+    let groups = body
+        .groups()
+        .iter()
+        .map(|group| (group.clone(), HOSTILE.to_owned()))
+        .collect();
+    for media in [0, 2] {
+        let message = sample(media)?;
+        let values = crate::template::Values {
+            message: &message,
+            from_name: Some(HOSTILE),
+            to_name: Some(HOSTILE),
+            route: Some("sample"),
+            groups: &groups,
+        };
+        // An expression that fails for the made-up text may work for a real one.
+        let Ok(rendered) = body.render(Medium::Json, &values) else {
+            continue;
+        };
+        serde_json::from_str::<serde::de::IgnoredAny>(&rendered).map_err(|error| {
+            format!(
+                "`body` does not make JSON ({error}): strings need quotes (`\"{{{{ text }}}}\"`), lists none \
+                 (`{{{{ media }}}}`); or say what it is with `content_type`"
+            )
+        })?;
+    }
+    Ok(())
+}
+
+const HOSTILE: &str = "quotes \" ' \\ and\nlines";
+
+fn sample(media: usize) -> Result<Message, String> {
+    let attachment = Media {
+        link: HOSTILE.to_owned(),
+        content_type: None,
+        filename: Some(HOSTILE.to_owned()),
+    };
+    let number = Number::parse("+13035550100").map_err(|error| error.to_string())?;
+    Ok(Message {
+        id: MessageId(uuid::Uuid::nil()),
+        source: "sample".parse().map_err(|error: NameError| error.to_string())?,
+        provider_id: HOSTILE.to_owned(),
+        from: number.clone(),
+        to: number,
+        text: HOSTILE.to_owned(),
+        media: vec![attachment; media],
+        extra: BTreeMap::new(),
+        received_at: Timestamp(0),
+        routes: Vec::new(),
+        redacted_at: None,
+    })
+}
+
+fn signing_key(secret: &str) -> Result<Vec<u8>, String> {
+    match secret.strip_prefix("whsec_") {
+        Some(encoded) => BASE64
+            .decode(encoded)
+            .map_err(|_| "`secret`: after `whsec_` must come base64".to_owned()),
+        None => Ok(secret.as_bytes().to_vec()),
+    }
+}
+
+/// `v1,BASE64` for each key, over `ID.TIMESTAMP.BODY`.
+fn signatures(keys: &[Vec<u8>], id: DeliveryId, timestamp: u64, body: &str) -> String {
+    let signed = |key: &Vec<u8>| {
+        // HMAC takes keys of any length.
+        let mut mac = Hmac::<Sha256>::new_from_slice(key).ok()?;
+        mac.update(format!("{id}.{timestamp}.{body}").as_bytes());
+        Some(format!("v1,{}", BASE64.encode(mac.finalize().into_bytes())))
+    };
+    keys.iter().filter_map(signed).collect::<Vec<_>>().join(" ")
+}
+
+/// Outbound, the first of several secrets is used.
+fn first(secrets: &Secrets) -> &str {
+    secrets.all().first().map_or("", |secret| secret.reveal())
+}

@@ -1,0 +1,317 @@
+//! One attempt at one delivery: make the parcel, send it, decide, and write down how it ended.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+
+use super::gate::{Change, Gate};
+use super::lane::Shared;
+use crate::clock::Stopwatch;
+use crate::delivery::{Attempt, Delivery, State, Verdict};
+use crate::destination::{Delivered, Failure, Parcel, Scope};
+use crate::message::Timestamp;
+use crate::metrics::{ByDestination, Outcome};
+use crate::plan::{Plan, PlannedDestination};
+use crate::retry::Next;
+use crate::store::{Claim, Error, Settlement};
+
+/// Carries out one claimed delivery, to the written end.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    plan: Arc<Plan>,
+    destination: Arc<PlannedDestination>,
+    claim: Claim,
+) {
+    let epoch = shared.gate().epoch();
+    let started = shared.clock.now();
+    let stopwatch = Stopwatch::start();
+    let outcome = send(&plan, &destination, &claim).await;
+    let took = stopwatch.elapsed();
+    let by = ByDestination {
+        destination: destination.name.to_string(),
+    };
+    shared
+        .metrics
+        .delivery_duration
+        .get_or_create(&by)
+        .observe(took.as_secs_f64());
+    let settlement = match outcome {
+        Ok(delivered) => succeeded(&shared, claim, delivered, started, took),
+        Err(failure) => failed(&shared, &destination, epoch, claim, &failure, started, took),
+    };
+    settle(&shared, settlement).await;
+}
+
+/// Destinations keep their timeout themselves and can then say how far they came; this is for those that do not.
+const TIMEOUT_SLACK: Duration = Duration::from_secs(2);
+
+/// Sends it, bounded in time; a panic in a destination is one message's trouble and nobody else's.
+async fn send(plan: &Plan, destination: &PlannedDestination, claim: &Claim) -> Result<Delivered, Failure> {
+    let parcel = parcel(plan, claim);
+    let sending = AssertUnwindSafe(destination.destination.deliver(&parcel)).catch_unwind();
+    match tokio::time::timeout(destination.timeout + TIMEOUT_SLACK, sending).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_panic)) => Err(Failure::Transient {
+            reason: "the destination's code panicked on this message; please report it".to_owned(),
+            retry_after: None,
+            scope: Scope::Message,
+            progress: None,
+        }),
+        Err(_elapsed) => Err(Failure::unreachable(format!(
+            "no answer within {}",
+            humantime::format_duration(destination.timeout)
+        ))),
+    }
+}
+
+/// Contacts, template and groups are looked up in the plan of the moment, so that a mended template also
+/// serves what was accepted before.
+fn parcel<'a>(plan: &'a Plan, claim: &'a Claim) -> Parcel<'a> {
+    let message = &*claim.message;
+    let route = claim
+        .delivery
+        .route
+        .as_ref()
+        .and_then(|name| plan.routes.get(name));
+    Parcel {
+        id: claim.delivery.id,
+        message,
+        from_name: plan.contact(message.from.normal()),
+        to_name: plan.contact(message.to.normal()),
+        route: claim.delivery.route.as_ref(),
+        template: route.and_then(|route| route.template.as_ref()),
+        groups: route.map(|route| route.groups(&message.text)).unwrap_or_default(),
+        progress: &claim.delivery.progress,
+        thread: claim.thread.as_deref(),
+    }
+}
+
+fn succeeded(
+    shared: &Shared,
+    claim: Claim,
+    delivered: Delivered,
+    started: Timestamp,
+    took: Duration,
+) -> Settlement {
+    let change = shared.gate().works();
+    tell(shared, change, "");
+    let name = &shared.name;
+    let age = shared.clock.now().since(claim.delivery.created_at);
+    shared
+        .metrics
+        .end_to_end
+        .get_or_create(&ByDestination {
+            destination: name.to_string(),
+        })
+        .observe(age.as_secs_f64());
+    let attempt = Attempt::new(started, took, Verdict::Delivered, &delivered.detail);
+    let delivery = claim.delivery.delivered(attempt);
+    tracing::info!(delivery.id = %delivery.id, destination = %name, attempts = delivery.attempts_made, "delivered to {name}");
+    shared.delivered_now();
+    Settlement {
+        token: claim.token,
+        delivery,
+        follow_up: None,
+        thread: delivered.thread,
+    }
+}
+
+fn failed(
+    shared: &Shared,
+    destination: &PlannedDestination,
+    epoch: u64,
+    claim: Claim,
+    failure: &Failure,
+    started: Timestamp,
+    took: Duration,
+) -> Settlement {
+    let now = shared.clock.now();
+    let jitter = rand::random();
+    let (change, gate) = {
+        let mut gate = shared.gate();
+        let change = gate.failed(failure, epoch, &destination.policy, now, jitter);
+        (change, gate.clone())
+    };
+    tell(shared, change, failure.reason());
+    let attempt = |verdict| Attempt::new(started, took, verdict, failure.reason());
+    let delivery = claim.delivery;
+    let token = claim.token;
+    match failure {
+        Failure::Permanent { reason, progress } => {
+            let delivery = Delivery {
+                progress: progress.clone().unwrap_or(delivery.progress.clone()),
+                ..delivery
+            };
+            let dead = delivery.dead(Some(attempt(Verdict::Permanent)), now, reason);
+            bury(shared, destination, token, dead)
+        }
+        Failure::Parked { .. } => {
+            let due = gate.closed().map_or(now, |closed| closed.until);
+            keep(shared, token, delivery.retry(attempt(Verdict::Parked), due, None))
+        }
+        Failure::Transient {
+            reason,
+            retry_after,
+            progress,
+            ..
+        } => {
+            let failures = delivery.attempts_made.saturating_add(1);
+            match destination
+                .policy
+                .next(failures, delivery.created_at, now, *retry_after, jitter)
+            {
+                Next::GiveUp => {
+                    let reason = format!("given up after {}: {reason}", age(now.since(delivery.created_at)));
+                    bury(
+                        shared,
+                        destination,
+                        token,
+                        delivery.dead(Some(attempt(Verdict::Transient)), now, &reason),
+                    )
+                }
+                Next::At(due) => {
+                    let due = due_in_outage(&gate, due);
+                    keep(
+                        shared,
+                        token,
+                        delivery.retry(attempt(Verdict::Transient), due, progress.clone()),
+                    )
+                }
+            }
+        }
+    }
+}
+
+/// Once a second failure in a row has shown that the destination is out as a whole, the gate alone decides
+/// when to try again: what was tried during an outage must not wait an hour after its end.
+fn due_in_outage(gate: &Gate, due: Timestamp) -> Timestamp {
+    match gate.closed() {
+        Some(closed) if closed.failures >= 2 => due.min(closed.until),
+        _ => due,
+    }
+}
+
+fn keep(shared: &Shared, token: u64, delivery: Delivery) -> Settlement {
+    count(shared, "retried");
+    let attempt = delivery
+        .attempts
+        .last()
+        .map_or("", |attempt| attempt.detail.as_str());
+    let due = match delivery.state {
+        State::Waiting { due } => due.since(shared.clock.now()),
+        State::Delivered { .. } | State::Dead { .. } => Duration::ZERO,
+    };
+    tracing::debug!(delivery.id = %delivery.id, destination = %shared.name, attempts = delivery.attempts_made, "will try again in {}: {attempt}", age(due));
+    Settlement {
+        token,
+        delivery,
+        follow_up: None,
+        thread: None,
+    }
+}
+
+/// The end of a delivery that will not succeed; its fallback, if there is one, takes over.
+pub(super) fn bury(
+    shared: &Shared,
+    destination: &PlannedDestination,
+    token: u64,
+    delivery: Delivery,
+) -> Settlement {
+    count(shared, "dead");
+    let name = &shared.name;
+    if let State::Dead { reason, .. } = &delivery.state {
+        tracing::error!(delivery.id = %delivery.id, destination = %name, attempts = delivery.attempts_made, fallback = destination.fallback.as_ref().map(tracing::field::display), "a text could not be delivered to {name}: {reason}");
+    }
+    let follow_up = destination.fallback.as_ref().map(|fallback| {
+        Delivery::new(
+            delivery.id,
+            fallback.clone(),
+            delivery.route.clone(),
+            shared.clock.now(),
+        )
+    });
+    Settlement {
+        token,
+        delivery,
+        follow_up,
+        thread: None,
+    }
+}
+
+fn count(shared: &Shared, outcome: &'static str) {
+    shared
+        .metrics
+        .deliveries
+        .get_or_create(&Outcome {
+            destination: shared.name.to_string(),
+            outcome,
+        })
+        .inc();
+}
+
+/// Writes the end down. A busy store is asked again: the lease holds until the process ends, and a delivery
+/// that was sent but not written would be sent once more after a restart.
+pub(super) async fn settle(shared: &Shared, settlement: Settlement) {
+    let delivered = matches!(settlement.delivery.state, State::Delivered { .. });
+    let fallback = settlement
+        .follow_up
+        .as_ref()
+        .map(|delivery| delivery.destination.clone());
+    let (id, name) = (settlement.delivery.id, &shared.name);
+    for _ in 0..SETTLE_TRIES {
+        match shared.store.settle(settlement.clone()).await {
+            Ok(()) | Err(Error::LostClaim) => {
+                if delivered {
+                    count(shared, "delivered");
+                }
+                if let Some(fallback) = fallback {
+                    shared.wake_other(&fallback);
+                }
+                return;
+            }
+            Err(Error::Busy | Error::Slow) => tokio::time::sleep(SETTLE_PAUSE).await,
+            Err(error @ (Error::Failed(_) | Error::Full { .. } | Error::NotFound)) => {
+                tracing::error!(delivery.id = %id, destination = %name, "the outcome of a delivery could not be written: {error}");
+                return;
+            }
+        }
+    }
+    tracing::error!(delivery.id = %id, destination = %name, "the outcome of a delivery could not be written in time; it is tried again after the next start");
+}
+
+const SETTLE_TRIES: u32 = 600;
+const SETTLE_PAUSE: Duration = Duration::from_millis(100);
+
+/// One line per change of a gate, and none per attempt: what wakes an operator must be news.
+fn tell(shared: &Shared, change: Option<Change>, reason: &str) {
+    use super::gate::Cause;
+    let name = &shared.name;
+    match change {
+        None => {}
+        Some(Change::Opened(since)) => {
+            let out = age(shared.clock.now().since(since));
+            tracing::info!(destination = %name, "{name} takes texts again, after {out}");
+        }
+        Some(Change::Closed(Cause::Limited)) => {
+            tracing::info!(destination = %name, "{name} asked for a pause: {reason}");
+        }
+        Some(Change::Closed(Cause::Down)) => {
+            tracing::warn!(destination = %name, "{name} cannot be reached, its texts wait: {reason}");
+        }
+        Some(Change::Closed(Cause::Parked)) => {
+            tracing::error!(destination = %name, "{name} is parked, its texts wait until it is mended: {reason}");
+        }
+    }
+}
+
+/// A duration for people: whole seconds, or milliseconds below one.
+fn age(duration: Duration) -> String {
+    let rounded = if duration.as_secs() > 0 {
+        Duration::from_secs(duration.as_secs())
+    } else {
+        Duration::from_millis(u64::from(duration.subsec_millis()))
+    };
+    humantime::format_duration(rounded).to_string()
+}

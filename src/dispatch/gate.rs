@@ -1,0 +1,223 @@
+//! A lane's gate: whether a destination is to be left alone for a while, and why. Pure; time comes in.
+//!
+//! A failure that concerns the whole destination closes the gate. When its time is up, one delivery at a
+//! time goes through as a probe; the first success opens it again.
+
+use std::time::Duration;
+
+use crate::destination::{Failure, Scope};
+use crate::message::Timestamp;
+use crate::retry::Policy;
+
+/// The longest a parked destination waits for its next probe, so that a mended one is noticed soon.
+const PROBE_MAX: Duration = Duration::from_secs(300);
+
+/// Why a gate is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cause {
+    /// The other side asked to be left alone (429, `Retry-After`).
+    Limited,
+    /// It does not answer, or answers that it cannot.
+    Down,
+    /// It is misconfigured, and the operator must act.
+    Parked,
+}
+
+/// A closed gate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// Why.
+    pub cause: Cause,
+    /// What the other side said.
+    pub reason: String,
+    /// Since when deliveries have failed.
+    pub since: Timestamp,
+    /// When the next probe may go.
+    pub until: Timestamp,
+    /// Failures in a row.
+    pub failures: u32,
+}
+
+/// What an attempt's end meant for the gate: worth a log line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It closed, or for another cause than before.
+    Closed(Cause),
+    /// It opened after having been closed since then.
+    Opened(Timestamp),
+}
+
+/// The gate of one lane.
+#[derive(Clone, Debug, Default)]
+pub struct Gate {
+    closed: Option<Closed>,
+    /// Grows with every change, so that attempts begun before one do not count as news after it.
+    epoch: u64,
+}
+
+impl Gate {
+    /// Why it is closed, if it is.
+    #[must_use]
+    pub fn closed(&self) -> Option<&Closed> {
+        self.closed.as_ref()
+    }
+
+    /// To be taken before an attempt and given back to [`Gate::failed`].
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// How many more deliveries may start while `running` are under way: all of `concurrency`, or a single
+    /// probe, or none before the time.
+    #[must_use]
+    pub fn allows(&self, running: usize, concurrency: usize, now: Timestamp) -> usize {
+        match &self.closed {
+            None => concurrency.saturating_sub(running),
+            Some(closed) if now < closed.until => 0,
+            Some(_) => 1usize.saturating_sub(running),
+        }
+    }
+
+    /// An attempt showed that the destination works: it took the message, or refused just that one.
+    pub fn works(&mut self) -> Option<Change> {
+        let closed = self.closed.take()?;
+        self.epoch += 1;
+        Some(Change::Opened(closed.since))
+    }
+
+    /// An attempt begun in `epoch` failed. Says what changed, and whether this failure counted.
+    pub fn failed(
+        &mut self,
+        failure: &Failure,
+        epoch: u64,
+        policy: &Policy,
+        now: Timestamp,
+        jitter: f64,
+    ) -> Option<Change> {
+        let (cause, asked) = match failure {
+            Failure::Transient {
+                scope: Scope::Message,
+                retry_after: None,
+                ..
+            }
+            | Failure::Permanent { .. } => {
+                return self.works();
+            }
+            Failure::Transient {
+                retry_after: Some(asked),
+                ..
+            } => (Cause::Limited, Some(*asked)),
+            Failure::Transient { .. } => (Cause::Down, None),
+            Failure::Parked { .. } => (Cause::Parked, None),
+        };
+        if epoch != self.epoch {
+            return None;
+        }
+        let (before, since, failures) = match &self.closed {
+            Some(closed) => (Some(closed.cause), closed.since, closed.failures + 1),
+            None => (None, now, 1),
+        };
+        let wait = match cause {
+            Cause::Limited => asked
+                .unwrap_or_default()
+                .max(policy.wait(1, jitter).min(Duration::from_secs(1))),
+            Cause::Down => policy.wait(failures, jitter),
+            Cause::Parked => policy.wait(failures, jitter).min(PROBE_MAX),
+        };
+        let reason = failure.reason().to_owned();
+        self.closed = Some(Closed {
+            cause,
+            reason,
+            since,
+            until: now.after(wait),
+            failures,
+        });
+        self.epoch += 1;
+        (before != Some(cause)).then_some(Change::Closed(cause))
+    }
+
+    /// Forgets what was: the destination's configuration changed, or the operator says it is mended.
+    pub fn reset(&mut self) {
+        self.closed = None;
+        self.epoch += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: Policy = Policy {
+        initial: Duration::from_secs(5),
+        max: Duration::from_secs(3600),
+        give_up_after: Duration::from_secs(86400),
+    };
+
+    fn limited(seconds: u64) -> Failure {
+        Failure::Transient {
+            reason: "429".into(),
+            retry_after: Some(Duration::from_secs(seconds)),
+            scope: Scope::Destination,
+            progress: None,
+        }
+    }
+
+    #[test]
+    fn a_rate_limit_closes_the_whole_lane_for_as_long_as_asked() {
+        let mut gate = Gate::default();
+        let change = gate.failed(&limited(30), 0, &POLICY, Timestamp(0), 1.0);
+        assert_eq!(change, Some(Change::Closed(Cause::Limited)));
+        assert_eq!(gate.allows(0, 8, Timestamp(29_999)), 0);
+        assert_eq!(gate.allows(0, 8, Timestamp(30_000)), 1, "a single probe");
+        assert_eq!(gate.allows(1, 8, Timestamp(30_000)), 0);
+        assert_eq!(gate.works(), Some(Change::Opened(Timestamp(0))));
+        assert_eq!(gate.allows(1, 8, Timestamp(30_000)), 7);
+    }
+
+    #[test]
+    fn failures_in_a_row_back_off_and_are_news_once() {
+        let mut gate = Gate::default();
+        let down = Failure::unreachable("refused");
+        assert!(gate.failed(&down, 0, &POLICY, Timestamp(0), 1.0).is_some());
+        for n in 1..4 {
+            let epoch = gate.epoch();
+            assert_eq!(
+                gate.failed(&down, epoch, &POLICY, Timestamp(0), 1.0),
+                None,
+                "failure {n}"
+            );
+        }
+        assert_eq!(gate.closed().map(|closed| closed.until), Some(Timestamp(40_000)));
+    }
+
+    #[test]
+    fn attempts_begun_before_the_gate_closed_do_not_lengthen_the_wait() {
+        let mut gate = Gate::default();
+        let down = Failure::unreachable("refused");
+        for _ in 0..8 {
+            gate.failed(&down, 0, &POLICY, Timestamp(0), 1.0);
+        }
+        assert_eq!(gate.closed().map(|closed| closed.failures), Some(1));
+    }
+
+    #[test]
+    fn a_refused_message_shows_that_the_destination_works() {
+        let mut gate = Gate::default();
+        gate.failed(&Failure::unreachable("refused"), 0, &POLICY, Timestamp(0), 1.0);
+        let epoch = gate.epoch();
+        let change = gate.failed(&Failure::permanent("550"), epoch, &POLICY, Timestamp(9), 1.0);
+        assert_eq!(change, Some(Change::Opened(Timestamp(0))));
+    }
+
+    #[test]
+    fn a_parked_destination_is_probed_at_least_every_five_minutes() {
+        let mut gate = Gate::default();
+        for _ in 0..20 {
+            let epoch = gate.epoch();
+            gate.failed(&Failure::parked("bad token"), epoch, &POLICY, Timestamp(0), 1.0);
+        }
+        assert_eq!(gate.closed().map(|closed| closed.until), Some(Timestamp(300_000)));
+    }
+}

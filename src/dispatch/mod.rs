@@ -1,0 +1,123 @@
+//! Dispatch: one lane per destination takes what is due from the store, sends it, and writes how it ended.
+//!
+//! Lanes share nothing but the store, so a dead or slow destination delays no other. What a lane holds in
+//! memory is what it is sending at the moment; the backlog stays in the store, however long it is.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::message::Name;
+use crate::metrics::Metrics;
+use crate::plan::Plan;
+use crate::store::Store;
+
+mod attempt;
+pub mod gate;
+mod lane;
+
+pub use lane::Status;
+use lane::{Lane, Shared};
+
+/// What lanes work with.
+#[derive(Clone)]
+pub struct Around {
+    /// Where texts are kept.
+    pub store: Arc<dyn Store>,
+    /// What time it is.
+    pub clock: Clock,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// All lanes.
+pub struct Lanes {
+    around: Around,
+    itself: Weak<Lanes>,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+    lanes: Mutex<BTreeMap<Name, Arc<Shared>>>,
+}
+
+impl Lanes {
+    /// No lanes yet; [`Lanes::follow`] makes them.
+    #[must_use]
+    pub fn new(around: Around) -> Arc<Self> {
+        Arc::new_cyclic(|itself| Self {
+            around,
+            itself: itself.clone(),
+            tracker: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            lanes: Mutex::default(),
+        })
+    }
+
+    /// Makes a lane for each destination of the plan that has none, and forgets those that are gone. Lanes
+    /// that stay take the new plan up by themselves.
+    ///
+    /// `paused` names the destinations the operator paused.
+    pub fn follow(&self, plan: &watch::Receiver<Arc<Plan>>, paused: &[Name]) {
+        let current = plan.borrow().clone();
+        let mut lanes = self.lanes();
+        lanes.retain(|name, _| current.destinations.contains_key(name));
+        for (name, destination) in &current.destinations {
+            if lanes.contains_key(name) {
+                continue;
+            }
+            let shared = Shared::new(
+                name.clone(),
+                &self.around,
+                self.itself.clone(),
+                paused.contains(name),
+            );
+            let shared = Arc::new(shared);
+            lanes.insert(name.clone(), shared.clone());
+            let mut plan = plan.clone();
+            plan.mark_unchanged();
+            let lane = Lane::new(shared, plan, destination.clone(), self.stop.clone());
+            self.tracker.spawn(lane.run());
+        }
+    }
+
+    /// Tells a lane that there is something to do. Does nothing for a destination that is not configured.
+    pub fn wake(&self, name: &Name) {
+        if let Some(lane) = self.lanes().get(name) {
+            lane.wake();
+        }
+    }
+
+    /// How a destination's lane fares; nothing when it has none.
+    #[must_use]
+    pub fn status(&self, name: &Name) -> Option<Status> {
+        self.lanes().get(name).map(|lane| lane.status())
+    }
+
+    /// Stops or lets go a lane, at the operator's word. To be written to the store first.
+    pub fn set_paused(&self, name: &Name, paused: bool) {
+        if let Some(lane) = self.lanes().get(name) {
+            lane.set_paused(paused);
+        }
+    }
+
+    /// Opens a lane's gate and wakes it: the operator says the destination is mended.
+    pub fn reset(&self, name: &Name) {
+        if let Some(lane) = self.lanes().get(name) {
+            lane.reset();
+        }
+    }
+
+    /// Starts nothing more, and waits until what is under way has ended.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, BTreeMap<Name, Arc<Shared>>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,137 @@
+//! Intake: a verified text gets its id, its routes and its deliveries, and is on disk when this returns.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::delivery::{Delivery, DeliveryId};
+use crate::dispatch::Lanes;
+use crate::message::{Message, MessageId, Name};
+use crate::metrics::{BySource, Metrics};
+use crate::number::Number;
+use crate::plan::Plan;
+use crate::route::{Decision, Subject};
+use crate::source::{Incoming, Receipt};
+use crate::store::{Acceptance, Arrival, Error, Store};
+
+/// Accepts texts.
+pub struct Intake {
+    store: Arc<dyn Store>,
+    lanes: Arc<Lanes>,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+}
+
+impl Intake {
+    /// Takes what it works with.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, lanes: Arc<Lanes>, clock: Clock, metrics: Arc<Metrics>) -> Self {
+        Self {
+            store,
+            lanes,
+            clock,
+            metrics,
+        }
+    }
+
+    /// Stores one text with everything owed for it, and wakes whom it concerns.
+    ///
+    /// # Errors
+    /// The store's: nothing may be acknowledged then.
+    pub async fn receive(&self, plan: &Plan, source: &Name, incoming: Incoming) -> Result<Receipt, Error> {
+        let subject = Subject {
+            source,
+            from: &incoming.from,
+            to: &incoming.to,
+            text: &incoming.text,
+        };
+        let decision = plan.routes.decide(&subject);
+        let shown = |number: &Number| {
+            if plan.log.numbers_full {
+                number.normal().to_owned()
+            } else {
+                number.masked()
+            }
+        };
+        let (from, to) = (shown(&incoming.from), shown(&incoming.to));
+        let arrival = self.arrival(plan, source, incoming, &decision);
+        let id = arrival.message.id;
+        match self.store.accept(arrival).await? {
+            Acceptance::New => {
+                self.count(source, &decision);
+                decision
+                    .deliveries
+                    .iter()
+                    .for_each(|(destination, _)| self.lanes.wake(destination));
+                tracing::info!(message.id = %id, source = %source, from, to, destinations = decision.deliveries.len(), "accepted a text from {source}");
+                Ok(Receipt { id, duplicate: false })
+            }
+            Acceptance::Duplicate(id) => {
+                self.metrics
+                    .duplicate
+                    .get_or_create(&BySource {
+                        source: source.to_string(),
+                    })
+                    .inc();
+                tracing::info!(message.id = %id, source = %source, "{source} sent a known text again");
+                Ok(Receipt { id, duplicate: true })
+            }
+        }
+    }
+
+    fn arrival(&self, plan: &Plan, source: &Name, incoming: Incoming, decision: &Decision) -> Arrival {
+        let (id, now, received_at) = (MessageId(Uuid::now_v7()), self.clock.now(), self.clock.wall());
+        let deliveries = decision
+            .deliveries
+            .iter()
+            .zip(1..)
+            .map(|((destination, route), ordinal)| {
+                Delivery::new(
+                    DeliveryId { message: id, ordinal },
+                    destination.clone(),
+                    route.clone(),
+                    now,
+                )
+            })
+            .collect();
+        let Incoming {
+            provider_id,
+            from,
+            to,
+            text,
+            media,
+            extra,
+        } = incoming;
+        let message = Message {
+            id,
+            source: source.clone(),
+            provider_id,
+            from,
+            to,
+            text,
+            media,
+            extra,
+            received_at,
+            routes: decision.routes.clone(),
+            redacted_at: None,
+        };
+        Arrival {
+            message,
+            deliveries,
+            dedup_since: received_at.before(plan.store.dedup_window),
+        }
+    }
+
+    fn count(&self, source: &Name, decision: &Decision) {
+        self.metrics
+            .accepted
+            .get_or_create(&BySource {
+                source: source.to_string(),
+            })
+            .inc();
+        if decision.routes.is_empty() {
+            self.metrics.unrouted.inc();
+        }
+    }
+}

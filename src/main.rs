@@ -1,0 +1,7 @@
+//! The `smsbridge` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    smsbridge::cli::main()
+}

@@ -1,0 +1,257 @@
+//! What the bridge counts, in Prometheus' terms. One value is made at start and passed to whoever counts.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+/// `{source="…"}`
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct BySource {
+    /// The source's name.
+    pub source: String,
+}
+
+/// `{source="…",reason="…"}`
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Rejected {
+    /// The source's name; empty when the path belongs to none.
+    pub source: String,
+    /// One word.
+    pub reason: &'static str,
+}
+
+/// `{destination="…"}`
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByDestination {
+    /// The destination's name.
+    pub destination: String,
+}
+
+/// `{destination="…",outcome="…"}`
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Outcome {
+    /// The destination's name.
+    pub destination: String,
+    /// `delivered`, `retried` or `dead`.
+    pub outcome: &'static str,
+}
+
+/// `{destination="…",state="…"}`
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByState {
+    /// The destination's name.
+    pub destination: String,
+    /// One of [`STATES`].
+    pub state: &'static str,
+}
+
+/// The states of a destination.
+pub const STATES: [&str; 6] = ["up", "limited", "down", "parked", "paused", "removed"];
+
+/// All that is counted. Gauges are set when they are read.
+pub struct Metrics {
+    /// Messages stored.
+    pub accepted: Family<BySource, Counter>,
+    /// Webhooks of messages that were stored before.
+    pub duplicate: Family<BySource, Counter>,
+    /// Webhooks answered with an error.
+    pub rejected: Family<Rejected, Counter>,
+    /// Messages that no route matched.
+    pub unrouted: Counter,
+    /// Attempts, by how they ended.
+    pub deliveries: Family<Outcome, Counter>,
+    /// How long attempts take.
+    pub delivery_duration: Family<ByDestination, Histogram>,
+    /// From accepted to delivered.
+    pub end_to_end: Family<ByDestination, Histogram>,
+    queue_pending: Family<ByDestination, Gauge>,
+    queue_dead: Family<ByDestination, Gauge>,
+    queue_oldest: Family<ByDestination, Gauge<f64, AtomicU64>>,
+    destination_state: Family<ByState, Gauge>,
+    store_bytes: Gauge,
+    store_free_bytes: Gauge,
+    registry: Registry,
+}
+
+/// From a millisecond to a quarter of an hour.
+const DURATION_BUCKETS: [f64; 12] = [
+    0.001, 0.005, 0.025, 0.1, 0.25, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 900.0,
+];
+
+/// From five milliseconds to the three days after which deliveries are given up.
+const END_TO_END_BUCKETS: [f64; 14] = [
+    0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 28800.0, 86400.0, 259_200.0,
+];
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            accepted: Family::default(),
+            duplicate: Family::default(),
+            rejected: Family::default(),
+            unrouted: Counter::default(),
+            deliveries: Family::default(),
+            delivery_duration: Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS)),
+            end_to_end: Family::new_with_constructor(|| Histogram::new(END_TO_END_BUCKETS)),
+            queue_pending: Family::default(),
+            queue_dead: Family::default(),
+            queue_oldest: Family::default(),
+            destination_state: Family::default(),
+            store_bytes: Gauge::default(),
+            store_free_bytes: Gauge::default(),
+            registry: Registry::with_prefix("smsbridge"),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("messages_accepted", "Messages stored", self.accepted.clone());
+        registry.register(
+            "messages_duplicate",
+            "Webhooks of messages stored before",
+            self.duplicate.clone(),
+        );
+        registry.register(
+            "requests_rejected",
+            "Webhooks answered with an error",
+            self.rejected.clone(),
+        );
+        registry.register(
+            "messages_unrouted",
+            "Messages that no route matched",
+            self.unrouted.clone(),
+        );
+        registry.register(
+            "deliveries",
+            "Delivery attempts by how they ended",
+            self.deliveries.clone(),
+        );
+        registry.register_with_unit(
+            "delivery_duration",
+            "How long delivery attempts take",
+            Unit::Seconds,
+            self.delivery_duration.clone(),
+        );
+        registry.register_with_unit(
+            "end_to_end",
+            "From a message's acceptance to its delivery",
+            Unit::Seconds,
+            self.end_to_end.clone(),
+        );
+        registry.register("queue_pending", "Deliveries waiting", self.queue_pending.clone());
+        registry.register(
+            "queue_dead",
+            "Dead deliveries that are remembered",
+            self.queue_dead.clone(),
+        );
+        registry.register_with_unit(
+            "queue_oldest",
+            "Age of the oldest waiting delivery",
+            Unit::Seconds,
+            self.queue_oldest.clone(),
+        );
+        registry.register(
+            "destination_state",
+            "1 for the state a destination is in",
+            self.destination_state.clone(),
+        );
+        registry.register_with_unit(
+            "store",
+            "Size of the store on disk",
+            Unit::Bytes,
+            self.store_bytes.clone(),
+        );
+        registry.register_with_unit(
+            "store_free",
+            "Free space on the store's file system",
+            Unit::Bytes,
+            self.store_free_bytes.clone(),
+        );
+        registry.register(
+            "build",
+            "The running version",
+            Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
+        );
+    }
+
+    /// Sets the gauges of one destination.
+    pub fn show_destination(&self, name: &str, state: &str, pending: u64, dead: u64, oldest: Duration) {
+        let by = ByDestination {
+            destination: name.to_owned(),
+        };
+        self.queue_pending.get_or_create(&by).set(signed(pending));
+        self.queue_dead.get_or_create(&by).set(signed(dead));
+        self.queue_oldest.get_or_create(&by).set(oldest.as_secs_f64());
+        for known in STATES {
+            let by = ByState {
+                destination: name.to_owned(),
+                state: known,
+            };
+            self.destination_state
+                .get_or_create(&by)
+                .set(i64::from(known == state));
+        }
+    }
+
+    /// Sets the gauges of the store.
+    pub fn show_store(&self, bytes: u64, free: u64) {
+        self.store_bytes.set(signed(bytes));
+        self.store_free_bytes.set(signed(free));
+    }
+
+    /// The counters and histograms in OpenMetrics' text form.
+    ///
+    /// # Errors
+    /// Never in practice: writing into a string does not fail.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_the_documented_ones() {
+        let metrics = Metrics::default();
+        metrics
+            .accepted
+            .get_or_create(&BySource {
+                source: "intelepeer".into(),
+            })
+            .inc();
+        metrics
+            .end_to_end
+            .get_or_create(&ByDestination {
+                destination: "desk".into(),
+            })
+            .observe(0.01);
+        let text = metrics.encode().unwrap();
+        assert!(
+            text.contains("smsbridge_messages_accepted_total{source=\"intelepeer\"} 1"),
+            "{text}"
+        );
+        assert!(
+            text.contains("smsbridge_end_to_end_seconds_count{destination=\"desk\"} 1"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,139 @@
+//! What a reload changes, in words.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use super::Plan;
+use crate::config::Fingerprint;
+use crate::message::Name;
+
+/// One difference between two plans.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// What it is about: `destination.desk`, `server.listen`.
+    pub key: String,
+    /// `added`, `removed`, `changed`.
+    pub what: &'static str,
+    /// Whether it has no effect before the daemon is started anew.
+    pub needs_restart: bool,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let restart = if self.needs_restart {
+            ", which needs a restart"
+        } else {
+            ""
+        };
+        write!(f, "{} {}{restart}", self.key, self.what)
+    }
+}
+
+impl Plan {
+    /// What is different from the plan that ran before. Empty when nothing is.
+    #[must_use]
+    pub fn changes_from(&self, old: &Self) -> Vec<Change> {
+        let mut changes = settings(old, self);
+        let (before, after) = (&old.fingerprints, &self.fingerprints);
+        changes.extend(entries("source", &before.sources, &after.sources));
+        changes.extend(entries("destination", &before.destinations, &after.destinations));
+        changes.extend(entries("route", &before.routes, &after.routes));
+        if order(old, self) != order(self, old) {
+            changes.push(live("route", "reordered"));
+        }
+        if old.routes.unmatched() != self.routes.unmatched() {
+            changes.push(live("routing.unmatched", "changed"));
+        }
+        if old.contacts != self.contacts {
+            changes.push(live("contacts", "changed"));
+        }
+        changes
+    }
+}
+
+/// The settings one by one.
+fn settings(old: &Plan, new: &Plan) -> Vec<Change> {
+    let (server, server_old) = (&new.server, &old.server);
+    let (admin, admin_old) = (&new.admin, &old.admin);
+    let (store, store_old) = (&new.store, &old.store);
+    let (log, log_old) = (&new.log, &old.log);
+    let used_once_at_the_start = [
+        ("server.listen", server.listen != server_old.listen),
+        (
+            "server.max_connections",
+            server.max_connections != server_old.max_connections,
+        ),
+        (
+            "server.header_timeout",
+            server.header_timeout != server_old.header_timeout,
+        ),
+        (
+            "server.request_timeout",
+            server.request_timeout != server_old.request_timeout,
+        ),
+        ("admin.socket", admin.socket != admin_old.socket),
+        ("admin.socket_group", admin.socket_group != admin_old.socket_group),
+        ("admin.listen", admin.listen != admin_old.listen),
+        ("admin.token", admin.token != admin_old.token),
+        ("store.path", store.path != store_old.path),
+        ("store.min_free", store.min_free != store_old.min_free),
+        ("log.level", log.level != log_old.level),
+        ("log.format", log.format != log_old.format),
+    ];
+    let used_anew_each_time = [
+        ("server.public_url", server.public_url != server_old.public_url),
+        ("server.max_body", server.max_body != server_old.max_body),
+        (
+            "server.trusted_proxies",
+            server.trusted_proxies != server_old.trusted_proxies,
+        ),
+        ("store.retain", store.retain != store_old.retain),
+        ("store.redact_after", store.redact_after != store_old.redact_after),
+        ("store.dedup_window", store.dedup_window != store_old.dedup_window),
+        ("log.numbers", log.numbers_full != log_old.numbers_full),
+    ];
+    let restart = used_once_at_the_start
+        .into_iter()
+        .filter(|(_, differs)| *differs)
+        .map(|(key, _)| Change {
+            key: key.to_owned(),
+            what: "changed",
+            needs_restart: true,
+        });
+    let live = used_anew_each_time
+        .into_iter()
+        .filter(|(_, differs)| *differs)
+        .map(|(key, _)| live(key, "changed"));
+    restart.chain(live).collect()
+}
+
+fn entries(table: &str, old: &BTreeMap<Name, Fingerprint>, new: &BTreeMap<Name, Fingerprint>) -> Vec<Change> {
+    let gone = old
+        .keys()
+        .filter(|name| !new.contains_key(*name))
+        .map(|name| (name, "removed"));
+    let here = new.iter().filter_map(|(name, print)| match old.get(name) {
+        None => Some((name, "added")),
+        Some(before) if before != print => Some((name, "changed")),
+        Some(_) => None,
+    });
+    here.chain(gone)
+        .map(|(name, what)| live(&format!("{table}.{name}"), what))
+        .collect()
+}
+
+fn live(key: &str, what: &'static str) -> Change {
+    Change {
+        key: key.to_owned(),
+        what,
+        needs_restart: false,
+    }
+}
+
+/// The routes of a plan that the other one has, too, in their order.
+fn order<'p>(plan: &'p Plan, other: &Plan) -> Vec<&'p Name> {
+    let names = plan.routes.all().iter().map(|route| &route.name);
+    names.filter(|name| other.routes.get(name).is_some()).collect()
+}

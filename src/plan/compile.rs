@@ -1,0 +1,347 @@
+//! Makes a plan of a configuration: names become what they stand for, and everything that can fail, fails here.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
+use std::sync::Arc;
+
+use toml::Spanned;
+
+use super::{Fingerprints, Plan, PlannedDestination, PlannedSource, doubts};
+use crate::config::nearest::suggestion;
+use crate::config::{self, Config, Fingerprint, Problems};
+use crate::destination::email::SmtpConfig;
+use crate::destination::{Surroundings, http};
+use crate::message::Name;
+use crate::route::{Conditions, Route, Routes};
+use crate::template::Template;
+
+impl Plan {
+    /// Compiles a configuration. Notes every problem; returns a plan when none is an error.
+    ///
+    /// Destinations that say the same in `previous` are taken over from it, with their open connections.
+    #[must_use]
+    pub fn compile(config: Config, previous: Option<&Self>, problems: &mut Problems) -> Option<Self> {
+        let client = http::Client::new()
+            .map_err(|error| problems.error(&(0..0), "", error))
+            .ok()?;
+        let mut compiler = Compiler {
+            config: &config,
+            previous,
+            client,
+            problems,
+        };
+        let sources = compiler.sources();
+        let destinations = compiler.destinations();
+        let routes = compiler.routes();
+        let unmatched = compiler.destination_names(&config.unmatched, "routing.unmatched");
+        let fingerprints = compiler.fingerprints();
+        compiler.check_fallbacks();
+        doubts::note(&config, &routes, problems);
+        if problems.any_error() {
+            return None;
+        }
+        let routes = Routes::new(routes, unmatched);
+        let Config {
+            server,
+            admin,
+            store,
+            log,
+            contacts,
+            ..
+        } = config;
+        Some(Self {
+            server,
+            admin,
+            store,
+            log,
+            sources,
+            destinations,
+            routes,
+            contacts,
+            fingerprints,
+        })
+    }
+}
+
+struct Compiler<'c> {
+    config: &'c Config,
+    previous: Option<&'c Plan>,
+    client: http::Client,
+    problems: &'c mut Problems,
+}
+
+impl Compiler<'_> {
+    fn sources(&mut self) -> BTreeMap<Name, PlannedSource> {
+        let mut paths: HashMap<&str, &Name> = HashMap::new();
+        let mut planned = BTreeMap::new();
+        for source in &self.config.sources {
+            let key = format!("source.{}", source.name);
+            let path = source.path.get_ref();
+            if let Some(other) = paths.insert(path, &source.name) {
+                let message = format!("source `{other}` has the same path `{path}`");
+                self.problems
+                    .error(&source.path.span(), format!("{key}.path"), message);
+            }
+            match source.config.build(&source.name) {
+                Err(error) => self.problems.error(&source.place, key, error),
+                Ok(built) => {
+                    let source_planned = PlannedSource {
+                        kind: source.kind,
+                        path: path.clone(),
+                        source: built,
+                    };
+                    planned.insert(source.name.clone(), source_planned);
+                }
+            }
+        }
+        planned
+    }
+
+    fn destinations(&mut self) -> BTreeMap<Name, Arc<PlannedDestination>> {
+        let servers = self
+            .config
+            .smtp
+            .iter()
+            .map(|smtp| (smtp.name.clone(), smtp.config.clone()))
+            .collect();
+        let config = self.config;
+        let planned = config.destinations.iter().filter_map(|destination| {
+            let planned = self
+                .unchanged(destination)
+                .or_else(|| self.destination(destination, &servers))?;
+            Some((destination.name.clone(), planned))
+        });
+        planned.collect()
+    }
+
+    /// The running one, if it says the same.
+    fn unchanged(&self, destination: &config::Destination) -> Option<Arc<PlannedDestination>> {
+        let previous = self.previous?;
+        let before = previous.fingerprints.destinations.get(&destination.name)?;
+        (*before == self.fingerprint(destination))
+            .then(|| previous.destinations.get(&destination.name).cloned())?
+    }
+
+    fn destination(
+        &mut self,
+        destination: &config::Destination,
+        smtp: &BTreeMap<Name, SmtpConfig>,
+    ) -> Option<Arc<PlannedDestination>> {
+        let key = format!("destination.{}", destination.name);
+        let template = self.template(destination.template.as_ref(), &key);
+        self.smtp_ready(destination, &key)?;
+        let around = Surroundings {
+            name: &destination.name,
+            template: template?,
+            timeout: destination.timeout,
+            smtp,
+            http: &self.client,
+        };
+        let built = destination.config.build(around);
+        let built = built
+            .map_err(|error| self.problems.error(&destination.place, key, error))
+            .ok()?;
+        Some(Arc::new(PlannedDestination {
+            name: destination.name.clone(),
+            kind: destination.kind,
+            destination: built,
+            policy: destination.policy,
+            timeout: destination.timeout,
+            concurrency: destination.concurrency,
+            rate: destination.rate,
+            fallback: destination
+                .fallback
+                .as_ref()
+                .and_then(|name| name.get_ref().parse().ok()),
+        }))
+    }
+
+    /// Whether the SMTP server a destination names is there. A broken one has been complained about already.
+    fn smtp_ready(&mut self, destination: &config::Destination, key: &str) -> Option<()> {
+        let Some(named) = &destination.smtp else {
+            return Some(());
+        };
+        let declared = &self.config.declared.smtp;
+        if !declared.contains_key(named.get_ref().as_str()) {
+            let suggestion = suggestion(named.get_ref(), declared.keys().map(Name::as_str));
+            let message = format!("unknown SMTP server `{}`{suggestion}", named.get_ref());
+            self.problems.error(&named.span(), format!("{key}.smtp"), message);
+        }
+        self.config
+            .smtp
+            .iter()
+            .any(|smtp| smtp.name.as_str() == named.get_ref())
+            .then_some(())
+    }
+
+    fn routes(&mut self) -> Vec<Route> {
+        let mut names = BTreeSet::new();
+        let config = self.config;
+        let mut routes = Vec::with_capacity(config.routes.len());
+        for route in &config.routes {
+            let key = format!("route.{}", route.name);
+            if !names.insert(&route.name) {
+                self.problems
+                    .error(&route.place, &key, "another route has the same name");
+            }
+            routes.extend(self.route(route, &key));
+        }
+        routes
+    }
+
+    fn route(&mut self, route: &config::Route, key: &str) -> Option<Route> {
+        let template = self.template(route.template.as_ref(), key);
+        let deliver = self.destination_names(&route.deliver, &format!("{key}.deliver"));
+        let when = self.conditions(&route.when, key);
+        let unless = route
+            .unless
+            .as_ref()
+            .map(|unless| self.conditions(unless, &format!("{key}.unless")));
+        Some(Route {
+            name: route.name.clone(),
+            when,
+            unless,
+            deliver,
+            proceed: route.proceed,
+            template: template?,
+        })
+    }
+
+    fn conditions(&mut self, conditions: &config::Conditions, key: &str) -> Conditions {
+        let sources = conditions.source.as_ref().map(|names| {
+            let declared = &self.config.declared.sources;
+            names
+                .iter()
+                .filter_map(|name| resolve(name, declared, &format!("{key}.source"), "source", self.problems))
+                .collect()
+        });
+        Conditions {
+            from: conditions.from.clone(),
+            to: conditions.to.clone(),
+            source: sources,
+            message: conditions.message.clone(),
+        }
+    }
+
+    /// The compiled template, if there is one; nothing at all when it is wrong.
+    fn template(&mut self, template: Option<&Spanned<String>>, key: &str) -> Option<Option<Template>> {
+        let Some(text) = template else { return Some(None) };
+        let compiled = Template::compile(text.get_ref());
+        let report = |error: crate::template::TemplateError| {
+            let line = error
+                .line
+                .map(|line| format!(" (line {line} of it)"))
+                .unwrap_or_default();
+            self.problems
+                .error(&text.span(), format!("{key}.template"), format!("{error}{line}"));
+        };
+        compiled.map(Some).map_err(report).ok()
+    }
+
+    fn destination_names(&mut self, names: &[Spanned<String>], key: &str) -> Vec<Name> {
+        names
+            .iter()
+            .filter_map(|name| self.destination_name(name, key))
+            .collect()
+    }
+
+    fn destination_name(&mut self, name: &Spanned<String>, key: &str) -> Option<Name> {
+        resolve(
+            name,
+            &self.config.declared.destinations,
+            key,
+            "destination",
+            self.problems,
+        )
+    }
+
+    /// Each must exist, also that of a destination taken over; and a circle would send a dead text round and
+    /// round.
+    fn check_fallbacks(&mut self) {
+        let next: HashMap<&str, &str> = self
+            .config
+            .destinations
+            .iter()
+            .filter_map(|from| Some((from.name.as_str(), from.fallback.as_ref()?.get_ref().as_str())))
+            .collect();
+        for destination in &self.config.destinations {
+            let Some(fallback) = &destination.fallback else {
+                continue;
+            };
+            let key = format!("destination.{}.fallback", destination.name);
+            self.destination_name(fallback, &key);
+            if let Some(circle) = circle(destination.name.as_str(), &next) {
+                let message = format!("the fallbacks go round in a circle: {}", circle.join(" → "));
+                self.problems.error(&fallback.span(), key, message);
+            }
+        }
+    }
+
+    fn fingerprints(&self) -> Fingerprints {
+        let destinations = self.config.destinations.iter();
+        Fingerprints {
+            sources: self
+                .config
+                .sources
+                .iter()
+                .map(|source| (source.name.clone(), source.fingerprint))
+                .collect(),
+            destinations: destinations
+                .map(|one| (one.name.clone(), self.fingerprint(one)))
+                .collect(),
+            routes: self
+                .config
+                .routes
+                .iter()
+                .map(|route| (route.name.clone(), route.fingerprint))
+                .collect(),
+        }
+    }
+
+    /// What a destination says, and what the SMTP server it names says.
+    fn fingerprint(&self, destination: &config::Destination) -> Fingerprint {
+        let named = destination.smtp.as_ref().map(Spanned::get_ref);
+        let smtp = self
+            .config
+            .smtp
+            .iter()
+            .find(|smtp| Some(smtp.name.as_str()) == named.map(String::as_str));
+        smtp.map_or(destination.fingerprint, |smtp| {
+            destination.fingerprint.and(smtp.fingerprint)
+        })
+    }
+}
+
+fn resolve(
+    name: &Spanned<String>,
+    declared: &BTreeMap<Name, Range<usize>>,
+    key: &str,
+    what: &str,
+    problems: &mut Problems,
+) -> Option<Name> {
+    let found = declared
+        .get_key_value(name.get_ref().as_str())
+        .map(|(name, _)| name.clone());
+    if found.is_none() {
+        let suggestion = suggestion(name.get_ref(), declared.keys().map(Name::as_str));
+        problems.error(
+            &name.span(),
+            key,
+            format!("unknown {what} `{}`{suggestion}", name.get_ref()),
+        );
+    }
+    found
+}
+
+/// The way from a destination along the fallbacks back to itself, if there is one.
+fn circle<'n>(start: &'n str, next: &HashMap<&'n str, &'n str>) -> Option<Vec<&'n str>> {
+    let mut way = vec![start];
+    for _ in 0..next.len() {
+        let here = *next.get(way.last()?)?;
+        way.push(here);
+        if here == start {
+            return Some(way);
+        }
+    }
+    None
+}

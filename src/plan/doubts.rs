@@ -1,0 +1,153 @@
+//! What is allowed and yet hardly meant: rules that can never match, tables nobody uses, doors left open.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use regex::Regex;
+
+use crate::config::{self, Config, Problems};
+use crate::message::Name;
+use crate::route::{Route, shadowed};
+
+/// Notes all doubts as warnings. `routes` are those that could be compiled.
+pub(super) fn note(config: &Config, routes: &[Route], problems: &mut Problems) {
+    odd_sources(config, problems);
+    if routes.len() == config.routes.len() {
+        dead_routes(config, routes, problems);
+    }
+    unknown_groups(config, problems);
+    // While something is wrong, what refers to a table may be what is wrong.
+    if !problems.any_error() {
+        unused(config, problems);
+    }
+}
+
+fn odd_sources(config: &Config, problems: &mut Problems) {
+    if config.declared.sources.is_empty() && !problems.any_error() {
+        problems.warning(
+            &(0..0),
+            "source",
+            "there is no [source.NAME]: no text will ever arrive",
+        );
+    }
+    for source in &config.sources {
+        for message in source.config.warnings() {
+            problems.warning(&source.place, format!("source.{}", source.name), message);
+        }
+    }
+}
+
+fn dead_routes(config: &Config, routes: &[Route], problems: &mut Problems) {
+    let key = |route: &config::Route| format!("route.{}", route.name);
+    for (route, typed) in routes
+        .iter()
+        .zip(&config.routes)
+        .filter(|(route, _)| route.excludes_itself())
+    {
+        let message = format!(
+            "can never match: the `unless` of `{}` excludes all that it asks for",
+            route.name
+        );
+        problems.warning(&typed.place, key(typed), message);
+    }
+    for (later, earlier) in shadowed(routes) {
+        let (Some(later), Some(earlier)) = (config.routes.get(later), routes.get(earlier)) else {
+            continue;
+        };
+        let message = format!(
+            "can never match: route `{}` above takes all its texts",
+            earlier.name
+        );
+        problems.warning(&later.place, key(later), message);
+    }
+}
+
+fn unused(config: &Config, problems: &mut Problems) {
+    let routes = config.routes.iter().flat_map(|route| &route.deliver);
+    let fallbacks = config
+        .destinations
+        .iter()
+        .filter_map(|destination| destination.fallback.as_ref());
+    let used: BTreeSet<&str> = routes
+        .chain(&config.unmatched)
+        .chain(fallbacks)
+        .map(|name| name.get_ref().as_str())
+        .collect();
+    report_unused("destination", &config.declared.destinations, &used, problems);
+    let servers = config
+        .destinations
+        .iter()
+        .filter_map(|destination| destination.smtp.as_ref());
+    let used = servers.map(|name| name.get_ref().as_str()).collect();
+    report_unused("smtp", &config.declared.smtp, &used, problems);
+}
+
+fn report_unused(
+    table: &str,
+    declared: &BTreeMap<Name, Range<usize>>,
+    used: &BTreeSet<&str>,
+    problems: &mut Problems,
+) {
+    let by = if table == "smtp" {
+        "no destination names it"
+    } else {
+        "no route, fallback or `unmatched` names it"
+    };
+    for (name, place) in declared.iter().filter(|(name, _)| !used.contains(name.as_str())) {
+        problems.warning(place, format!("{table}.{name}"), format!("nobody uses it: {by}"));
+    }
+}
+
+/// `match.NAME` in a route's template, where the route's expression has no group of that name.
+fn unknown_groups(config: &Config, problems: &mut Problems) {
+    for route in &config.routes {
+        let Some(template) = &route.template else { continue };
+        let groups = groups(route);
+        for name in named_matches(template.get_ref()).filter(|name| !groups.contains(name)) {
+            let message = format!("`match.{name}` will be empty: `message` has no group (?<{name}>…)");
+            problems.warning(
+                &template.span(),
+                format!("route.{}.template", route.name),
+                message,
+            );
+        }
+    }
+}
+
+fn groups(route: &config::Route) -> Vec<&str> {
+    route
+        .when
+        .message
+        .iter()
+        .flat_map(Regex::capture_names)
+        .flatten()
+        .collect()
+}
+
+/// Every NAME of `match.NAME` inside the braces of a template.
+fn named_matches(template: &str) -> impl Iterator<Item = &str> {
+    template.match_indices("match.").filter_map(|(start, found)| {
+        let (before, after) = (&template[..start], &template[start + found.len()..]);
+        let part_of_a_word = before.ends_with(|c: char| c.is_alphanumeric() || "_.".contains(c));
+        let inside = before
+            .rfind(['{', '}'])
+            .is_some_and(|at| before[at..].starts_with('{'))
+            || before.rfind("{%") > before.rfind("%}");
+        let end = after
+            .find(|c: char| !c.is_alphanumeric() && c != '_')
+            .unwrap_or(after.len());
+        (!part_of_a_word && inside && end > 0).then(|| &after[..end])
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_matches_inside_braces_count() {
+        let template =
+            "match.out {{ match.a }} {% if match.b_1 %}{{ re.match.no }}{{ x|default(match.c) }}{% endif %}";
+        assert_eq!(named_matches(template).collect::<Vec<_>>(), ["a", "b_1", "c"]);
+    }
+}

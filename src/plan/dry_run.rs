@@ -1,0 +1,207 @@
+//! Where a text would go, and why, without sending anything.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::Plan;
+use crate::delivery::DeliveryId;
+use crate::destination::Parcel;
+use crate::message::{Message, MessageId, Name, Timestamp};
+use crate::number::Number;
+use crate::route::{Outcome, Subject, Tried};
+
+/// The text to be tried out.
+#[derive(Clone, Debug)]
+pub struct DryRun<'a> {
+    /// The source it would come from.
+    pub source: &'a Name,
+    /// Sender.
+    pub from: &'a Number,
+    /// Receiver.
+    pub to: &'a Number,
+    /// The text.
+    pub text: &'a str,
+    /// When it would be received.
+    pub at: Timestamp,
+    /// Whether to say what each destination would send.
+    pub render: bool,
+}
+
+/// Where a text would go, and why.
+#[derive(Clone, Debug, Serialize)]
+pub struct Explanation {
+    /// The source.
+    pub source: Name,
+    /// Sender, in normal form.
+    pub from: String,
+    /// The contact's name for the sender.
+    pub from_name: Option<String>,
+    /// Receiver, in normal form.
+    pub to: String,
+    /// The contact's name for the receiver.
+    pub to_name: Option<String>,
+    /// Every route in order.
+    pub routes: Vec<Tried>,
+    /// Whether any route matched; otherwise the destinations are those of `unmatched`.
+    pub matched: bool,
+    /// Who would get it.
+    pub destinations: Vec<Planned>,
+}
+
+/// A destination that would get the text.
+#[derive(Clone, Debug, Serialize)]
+pub struct Planned {
+    /// Its name.
+    pub destination: Name,
+    /// Its kind.
+    pub kind: &'static str,
+    /// The route that asks for it; none for `unmatched`.
+    pub route: Option<Name>,
+    /// What would be sent, if asked.
+    pub payload: Option<String>,
+    /// Why that cannot be told.
+    pub error: Option<String>,
+}
+
+impl Plan {
+    /// Says where a text would go, and why.
+    #[must_use]
+    pub fn explain(&self, run: &DryRun<'_>) -> Explanation {
+        let subject = Subject {
+            source: run.source,
+            from: run.from,
+            to: run.to,
+            text: run.text,
+        };
+        let decision = self.routes.decide(&subject);
+        let message = message(run, &decision.routes);
+        let deliveries = decision.deliveries.into_iter();
+        let destinations = deliveries
+            .filter_map(|(destination, route)| self.planned(destination, route, &message, run.render))
+            .collect();
+        Explanation {
+            source: run.source.clone(),
+            from: run.from.normal().to_owned(),
+            from_name: self.contact(run.from.normal()).map(str::to_owned),
+            to: run.to.normal().to_owned(),
+            to_name: self.contact(run.to.normal()).map(str::to_owned),
+            routes: self.routes.explain(&subject),
+            matched: !decision.routes.is_empty(),
+            destinations,
+        }
+    }
+
+    fn planned(
+        &self,
+        destination: Name,
+        route: Option<Name>,
+        message: &Message,
+        render: bool,
+    ) -> Option<Planned> {
+        let planned = self.destinations.get(&destination)?;
+        let rendered = render.then(|| planned.destination.render(&self.parcel(message, route.as_ref())));
+        let (payload, error) = match rendered {
+            Some(Ok(payload)) => (Some(payload), None),
+            Some(Err(failure)) => (None, Some(failure.reason().to_owned())),
+            None => (None, None),
+        };
+        Some(Planned {
+            destination,
+            kind: planned.kind,
+            route,
+            payload,
+            error,
+        })
+    }
+
+    fn parcel<'a>(&'a self, message: &'a Message, route: Option<&'a Name>) -> Parcel<'a> {
+        let compiled = route.and_then(|name| self.routes.get(name));
+        Parcel {
+            id: DeliveryId {
+                message: message.id,
+                ordinal: 1,
+            },
+            message,
+            from_name: self.contact(message.from.normal()),
+            to_name: self.contact(message.to.normal()),
+            route,
+            template: compiled.and_then(|route| route.template.as_ref()),
+            groups: compiled
+                .map(|route| route.groups(&message.text))
+                .unwrap_or_default(),
+            progress: &[],
+            thread: None,
+        }
+    }
+}
+
+fn message(run: &DryRun<'_>, routes: &[Name]) -> Message {
+    Message {
+        id: MessageId(Uuid::nil()),
+        source: run.source.clone(),
+        provider_id: "DRY-RUN".to_owned(),
+        from: run.from.clone(),
+        to: run.to.clone(),
+        text: run.text.to_owned(),
+        media: Vec::new(),
+        extra: std::collections::BTreeMap::new(),
+        received_at: run.at,
+        routes: routes.to_vec(),
+        redacted_at: None,
+    }
+}
+
+impl Explanation {
+    /// For a terminal: one line a route, one line a destination, payloads below.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        let width = self
+            .routes
+            .iter()
+            .map(|tried| tried.route.as_str().len())
+            .max()
+            .unwrap_or_default();
+        for tried in &self.routes {
+            let _ = writeln!(text, "route {:<width$}  {}", tried.route, outcome(&tried.outcome));
+        }
+        if !self.matched {
+            let _ = writeln!(text, "no route matched: it goes to `unmatched`");
+        }
+        if self.destinations.is_empty() {
+            let _ = writeln!(text, "→ kept, and nobody is told");
+        }
+        let width = self
+            .destinations
+            .iter()
+            .map(|planned| planned.destination.as_str().len())
+            .max()
+            .unwrap_or_default();
+        for planned in &self.destinations {
+            let route = planned
+                .route
+                .as_ref()
+                .map_or_else(|| "unmatched".to_owned(), |route| format!("route {route}"));
+            let _ = writeln!(
+                text,
+                "→ {:<width$}  {}, by {route}",
+                planned.destination, planned.kind
+            );
+            let details = planned.payload.iter().chain(&planned.error);
+            details.flat_map(|detail| detail.lines()).for_each(|line| {
+                let _ = writeln!(text, "    {line}");
+            });
+        }
+        text
+    }
+}
+
+fn outcome(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Matched => "matched".to_owned(),
+        Outcome::Failed(reason) => format!("no: {reason}"),
+        Outcome::NotReached => "not reached".to_owned(),
+    }
+}

@@ -1,0 +1,101 @@
+//! The plan: a configuration that was compiled whole, and is what runs. Immutable; a reload makes a new one.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::Fingerprint;
+use crate::destination::Destination;
+use crate::message::Name;
+use crate::retry::Policy;
+use crate::route::Routes;
+use crate::source::Source;
+
+mod changes;
+mod compile;
+mod doubts;
+mod dry_run;
+mod load;
+
+pub use crate::config::{Admin, Log, LogFormat, Problem, Problems, Server, Severity, Store};
+pub use changes::Change;
+pub use dry_run::{DryRun, Explanation, Planned};
+pub use load::{Loaded, load};
+
+/// What runs.
+pub struct Plan {
+    /// `[server]`
+    pub server: Server,
+    /// `[admin]`
+    pub admin: Admin,
+    /// `[store]`
+    pub store: Store,
+    /// `[log]`
+    pub log: Log,
+    /// `[source.NAME]`
+    pub sources: BTreeMap<Name, PlannedSource>,
+    /// `[destination.NAME]`
+    pub destinations: BTreeMap<Name, Arc<PlannedDestination>>,
+    /// `[[route]]` and `[routing]`
+    pub routes: Routes,
+    /// `[contacts]`, by normal form.
+    pub contacts: BTreeMap<String, String>,
+    /// What each part says, to tell at a reload what changed.
+    pub fingerprints: Fingerprints,
+}
+
+/// What the parts of a configuration say, without saying it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fingerprints {
+    /// By source.
+    pub sources: BTreeMap<Name, Fingerprint>,
+    /// By destination, with all it depends on.
+    pub destinations: BTreeMap<Name, Fingerprint>,
+    /// By route.
+    pub routes: BTreeMap<Name, Fingerprint>,
+}
+
+/// A source and where it listens.
+pub struct PlannedSource {
+    /// Its kind.
+    pub kind: &'static str,
+    /// Its path on `server.listen`.
+    pub path: String,
+    /// The source.
+    pub source: Box<dyn Source>,
+}
+
+/// A destination and how its lane treats it.
+pub struct PlannedDestination {
+    /// Its name.
+    pub name: Name,
+    /// Its kind.
+    pub kind: &'static str,
+    /// The destination.
+    pub destination: Box<dyn Destination>,
+    /// Its patience.
+    pub policy: Policy,
+    /// For one delivery.
+    pub timeout: Duration,
+    /// Deliveries at once.
+    pub concurrency: usize,
+    /// Texts per second.
+    pub rate: Option<f64>,
+    /// Who gets what dies here.
+    pub fallback: Option<Name>,
+}
+
+impl Plan {
+    /// The contact's name for a number in normal form.
+    #[must_use]
+    pub fn contact(&self, normal: &str) -> Option<&str> {
+        self.contacts.get(normal).map(String::as_str)
+    }
+
+    /// Whether `X-Forwarded-For` from this peer is believed.
+    #[must_use]
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.server.trusted_proxies.iter().any(|net| net.contains(&peer))
+    }
+}

@@ -1,0 +1,125 @@
+//! When to try again, and when to stop: the one retry decision, made of numbers that come in.
+
+use std::time::Duration;
+
+use crate::message::Timestamp;
+
+/// A destination's patience.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// The longest wait before the second attempt.
+    pub initial: Duration,
+    /// The longest wait before any attempt.
+    pub max: Duration,
+    /// How long after it came to be owed a delivery is tried at all.
+    pub give_up_after: Duration,
+}
+
+/// What is to be done after a transient failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Try again then.
+    At(Timestamp),
+    /// It took too long.
+    GiveUp,
+}
+
+impl Policy {
+    /// The wait after the `failures`th failure in a row: exponential with full jitter, so that what failed
+    /// together does not come back together. `jitter` is from 0 to 1.
+    ///
+    /// A tenth of the ceiling is always waited: a jitter near zero would be no backing off at all.
+    #[must_use]
+    pub fn wait(&self, failures: u32, jitter: f64) -> Duration {
+        let doublings = failures.saturating_sub(1).min(32);
+        let ceiling = self
+            .initial
+            .saturating_mul(1u32.checked_shl(doublings).unwrap_or(u32::MAX))
+            .min(self.max);
+        ceiling.mul_f64(0.1 + 0.9 * jitter.clamp(0.0, 1.0))
+    }
+
+    /// What to do after the `failures`th failure of a delivery owed since `owed_since`.
+    ///
+    /// What the other side asked for is honoured even beyond `max`, but not beyond the point of giving up:
+    /// the last attempt is made just before it.
+    #[must_use]
+    pub fn next(
+        &self,
+        failures: u32,
+        owed_since: Timestamp,
+        now: Timestamp,
+        asked: Option<Duration>,
+        jitter: f64,
+    ) -> Next {
+        let end = owed_since.after(self.give_up_after);
+        if now >= end {
+            return Next::GiveUp;
+        }
+        let wait = self.wait(failures, jitter).max(asked.unwrap_or_default());
+        Next::At(now.after(wait).min(end))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: Policy = Policy {
+        initial: Duration::from_secs(5),
+        max: Duration::from_secs(3600),
+        give_up_after: Duration::from_secs(3 * 86400),
+    };
+
+    #[test]
+    fn waits_double_up_to_the_maximum() {
+        for (failures, seconds) in [
+            (1, 5),
+            (2, 10),
+            (3, 20),
+            (10, 2560),
+            (11, 3600),
+            (40, 3600),
+            (u32::MAX, 3600),
+        ] {
+            assert_eq!(
+                POLICY.wait(failures, 1.0),
+                Duration::from_secs(seconds),
+                "{failures}"
+            );
+        }
+    }
+
+    #[test]
+    fn jitter_spreads_a_wait_from_a_tenth_to_all_of_it() {
+        assert_eq!(POLICY.wait(3, 0.0), Duration::from_secs(2));
+        assert_eq!(POLICY.wait(3, 0.5), Duration::from_secs(11));
+        assert_eq!(POLICY.wait(3, 7.0), Duration::from_secs(20));
+    }
+
+    #[test]
+    fn what_the_other_side_asked_for_is_honoured() {
+        let asked = Some(Duration::from_secs(7200));
+        let next = POLICY.next(1, Timestamp(0), Timestamp(1000), asked, 1.0);
+        assert_eq!(next, Next::At(Timestamp(7_201_000)));
+        let shorter = POLICY.next(1, Timestamp(0), Timestamp(0), Some(Duration::from_secs(1)), 1.0);
+        assert_eq!(
+            shorter,
+            Next::At(Timestamp(5000)),
+            "asking for less than the backoff does not shorten it"
+        );
+    }
+
+    #[test]
+    fn a_last_attempt_is_made_at_the_end_and_none_after_it() {
+        let end = 3 * 86_400_000;
+        assert_eq!(
+            POLICY.next(20, Timestamp(0), Timestamp(end - 1000), None, 1.0),
+            Next::At(Timestamp(end))
+        );
+        assert_eq!(
+            POLICY.next(21, Timestamp(0), Timestamp(end), None, 1.0),
+            Next::GiveUp
+        );
+    }
+}

@@ -1,0 +1,126 @@
+//! Why a text goes where it goes: every route in order, with the condition it failed on.
+
+use serde::Serialize;
+
+use super::{Conditions, Route, Routes, Subject, any};
+use crate::message::Name;
+
+/// One route, and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Tried {
+    /// The route.
+    pub route: Name,
+    /// How it ended.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// How trying a route ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "outcome", content = "reason", rename_all = "snake_case")]
+pub enum Outcome {
+    /// The text belongs here.
+    Matched,
+    /// The first condition that does not hold, in words.
+    Failed(String),
+    /// An earlier route ended it.
+    NotReached,
+}
+
+impl Routes {
+    /// Tries every route in order, as [`Routes::decide`] would, and says what became of each.
+    #[must_use]
+    pub fn explain(&self, subject: &Subject<'_>) -> Vec<Tried> {
+        let mut ended = false;
+        let tried = self.routes.iter().map(|route| {
+            let outcome = if ended {
+                Outcome::NotReached
+            } else {
+                route.outcome(subject)
+            };
+            ended |= outcome == Outcome::Matched && !route.proceed;
+            Tried {
+                route: route.name.clone(),
+                outcome,
+            }
+        });
+        tried.collect()
+    }
+}
+
+impl Route {
+    fn outcome(&self, subject: &Subject<'_>) -> Outcome {
+        match (self.when.failure(subject), &self.unless) {
+            (Some(reason), _) => Outcome::Failed(reason),
+            (None, Some(unless)) if unless.hold(subject) => {
+                Outcome::Failed(format!("excluded by `unless`: {}", unless.held()))
+            }
+            (None, _) => Outcome::Matched,
+        }
+    }
+}
+
+impl Conditions {
+    /// The first condition that does not hold.
+    fn failure(&self, subject: &Subject<'_>) -> Option<String> {
+        if !any(self.source.as_deref(), |source| source == subject.source) {
+            return Some(format!(
+                "source: {} is not {}",
+                subject.source,
+                one_of(self.source.as_deref())
+            ));
+        }
+        if !any(self.to.as_deref(), |pattern| pattern.matches(subject.to)) {
+            return Some(format!(
+                "to: {} is not {}",
+                subject.to,
+                one_of(self.to.as_deref())
+            ));
+        }
+        if !any(self.from.as_deref(), |pattern| pattern.matches(subject.from)) {
+            return Some(format!(
+                "from: {} is not {}",
+                subject.from,
+                one_of(self.from.as_deref())
+            ));
+        }
+        let expression = self
+            .message
+            .as_ref()
+            .filter(|expression| !expression.is_match(subject.text))?;
+        Some(format!("message: the text does not match `{expression}`"))
+    }
+
+    /// The conditions there are, all of which hold.
+    fn held(&self) -> String {
+        let given = [
+            ("source", self.source.is_some()),
+            ("to", self.to.is_some()),
+            ("from", self.from.is_some()),
+            ("message", self.message.is_some()),
+        ];
+        let names: Vec<&str> = given
+            .iter()
+            .filter(|(_, given)| *given)
+            .map(|(name, _)| *name)
+            .collect();
+        format!("{} match", names.join(" and "))
+    }
+}
+
+/// Longer lists are cut: the reader has the configuration at hand.
+const LISTED_MAX: usize = 5;
+
+fn one_of<T: std::fmt::Display>(list: Option<&[T]>) -> String {
+    let list = list.unwrap_or_default();
+    let shown: Vec<String> = list
+        .iter()
+        .take(LISTED_MAX)
+        .map(|item| format!("`{item}`"))
+        .collect();
+    match list.len() {
+        0 | 1 => shown.join(""),
+        count if count > LISTED_MAX => format!("any of {} and {} more", shown.join(", "), count - LISTED_MAX),
+        _ => format!("any of {}", shown.join(", ")),
+    }
+}

@@ -1,0 +1,155 @@
+//! Secrets that never show themselves: `{:?}`, `{}` and serialisation all print `***`.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use subtle::ConstantTimeEq as _;
+
+/// A password, token, shared code or secret URL.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    #[must_use]
+    pub fn new(secret: impl Into<String>) -> Self {
+        Self(secret.into())
+    }
+
+    /// The secret itself: for the place that sends or compares it, and nowhere else.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// Compares without telling by its time how much was right.
+    #[must_use]
+    pub fn matches(&self, candidate: &[u8]) -> bool {
+        self.0.as_bytes().ct_eq(candidate).into()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("***")
+    }
+}
+
+/// The configuration replaces `{ env | file | credential = … }` by what it names before this is read, so
+/// that a secret is always a plain string here.
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl serde::de::Visitor<'_> for Text {
+            type Value = Secret;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(EXPECTED)
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Secret, E> {
+                if text.is_empty() {
+                    Err(E::custom("a secret must not be empty"))
+                } else {
+                    Ok(Secret::new(text))
+                }
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+const EXPECTED: &str =
+    "a secret: a string, { env = \"NAME\" }, { file = \"PATH\" } or { credential = \"NAME\" }";
+
+/// One secret or a list of them, for rotation. Inbound, any may match; outbound, the first is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Secrets(Vec<Secret>);
+
+impl Secrets {
+    /// All of them; never empty.
+    #[must_use]
+    pub fn all(&self) -> &[Secret] {
+        &self.0
+    }
+
+    /// Whether any of them equals the candidate. All are compared, so that time tells nothing.
+    #[must_use]
+    pub fn any_matches(&self, candidate: &[u8]) -> bool {
+        self.0
+            .iter()
+            .fold(false, |found, secret| secret.matches(candidate) | found)
+    }
+}
+
+impl From<Secret> for Secrets {
+    fn from(secret: Secret) -> Self {
+        Self(vec![secret])
+    }
+}
+
+impl<'de> Deserialize<'de> for Secrets {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrMany;
+        impl<'de> serde::de::Visitor<'de> for OneOrMany {
+            type Value = Secrets;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{EXPECTED}, or a list of them")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Secrets, E> {
+                Secret::deserialize(serde::de::value::StrDeserializer::new(text)).map(Secrets::from)
+            }
+
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut items: A) -> Result<Secrets, A::Error> {
+                let mut secrets = Vec::new();
+                while let Some(secret) = items.next_element()? {
+                    secrets.push(secret);
+                }
+                if secrets.is_empty() {
+                    return Err(serde::de::Error::custom("at least one secret is needed"));
+                }
+                Ok(Secrets(secrets))
+            }
+        }
+        deserializer.deserialize_any(OneOrMany)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_prints_as_stars_everywhere() {
+        let secret = Secret::new("hunter2");
+        let many = Secrets(vec![secret.clone()]);
+        let shown = format!(
+            "{secret} {secret:?} {many:?} {}",
+            serde_json::to_string(&secret).unwrap()
+        );
+        assert_eq!(shown, "*** *** Secrets([***]) \"***\"");
+    }
+
+    #[test]
+    fn any_of_several_secrets_matches() {
+        let secrets: Secrets = serde_json::from_str(r#"["old", "new"]"#).unwrap();
+        assert!(secrets.any_matches(b"old") && secrets.any_matches(b"new"));
+        assert!(!secrets.any_matches(b"ol") && !secrets.any_matches(b""));
+        assert!(serde_json::from_str::<Secrets>("[]").is_err());
+        assert!(serde_json::from_str::<Secrets>(r#""""#).is_err());
+    }
+}

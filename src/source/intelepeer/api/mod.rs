@@ -1,0 +1,343 @@
+//! The provider's management API: to which URL each number's texts go.
+//!
+//! Follows [Receiving SMS Messages] and [API Authentication]. Every number gets its own [`Outcome`], also
+//! when a request as a whole failed, so that one bad number never hides how the others fared.
+//!
+//! [Receiving SMS Messages]: https://docs.intelepeer.com/Atmosphere/Content/Atmosphere-SMS-Messaging/SMS-APIs/Receiving-SMS-Messages.htm
+//! [API Authentication]: https://docs.intelepeer.com/Atmosphere/Content/Atmosphere-SMS-Messaging/SMS-APIs/SMS-Message-Management.htm
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use reqwest::{RequestBuilder, StatusCode};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::time::Instant;
+use url::Url;
+
+use crate::number::Number;
+use crate::secret::Secret;
+
+pub use answer::{Outcome, State, Webhook};
+pub use call::Error;
+pub use compare::{Row, compare, mask_url};
+
+use call::{Answer, Call};
+
+mod answer;
+mod call;
+mod compare;
+
+/// How many numbers one request names. The provider documents no limit; this keeps a URL well below 2 KiB.
+const BULK_MAX: usize = 50;
+
+/// Tokens are valid for 24 hours; one is not used in its last minutes, lest it expire on the way.
+const TOKEN_LIFE: Duration = Duration::from_secs((24 * 60 - 5) * 60);
+
+const AUTHENTICATE: &str = "/_rest/v4/authenticate";
+const WEBHOOK: &str = "/_rest/v4/my/did/sms/webhook";
+
+/// `[source.NAME.api]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The portal's user.
+    pub username: Option<String>,
+    /// The portal's password.
+    pub password: Option<Secret>,
+    /// A token made elsewhere, instead of user and password; it cannot be renewed.
+    pub token: Option<Secret>,
+    /// Where the account lives.
+    pub region: Region,
+    /// Instead of the region's own host: a private gateway, or a test.
+    pub api_url: Option<String>,
+    /// Instead of the host that gives out tokens.
+    pub auth_url: Option<String>,
+    /// How the token is sent.
+    pub authorization: Authorization,
+    /// The numbers whose texts should come here.
+    pub numbers: Vec<String>,
+}
+
+/// Where the account lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Region {
+    /// `api.intelepeer.com`
+    #[default]
+    Us,
+    /// `eu.api.intelepeer.com`
+    Eu,
+}
+
+/// How the token is sent; the provider's pages show both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Authorization {
+    /// `Authorization: Bearer TOKEN`
+    #[default]
+    Bearer,
+    /// `Authorization: TOKEN`
+    Bare,
+}
+
+impl Config {
+    /// Checks what the types do not.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub fn validate(&self) -> Result<(), String> {
+        Login::of(self)?;
+        self.api()?;
+        self.auth()?;
+        self.endpoints().map(drop)
+    }
+
+    /// The configured numbers as the API wants them.
+    ///
+    /// # Errors
+    /// Names the first that is none.
+    pub fn endpoints(&self) -> Result<Vec<String>, String> {
+        let read = |text: &String| endpoint(text).map_err(|error| format!("`numbers`: `{text}` is {error}"));
+        self.numbers.iter().map(read).collect()
+    }
+
+    fn api(&self) -> Result<Url, String> {
+        let own = match self.region {
+            Region::Us => "https://api.intelepeer.com",
+            Region::Eu => "https://eu.api.intelepeer.com",
+        };
+        base("api_url", self.api_url.as_deref().unwrap_or(own))
+    }
+
+    fn auth(&self) -> Result<Url, String> {
+        base(
+            "auth_url",
+            self.auth_url
+                .as_deref()
+                .unwrap_or("https://customer.intelepeer.com"),
+        )
+    }
+}
+
+/// A number as the API wants it: E.164 with its plus, anything else as it was written.
+///
+/// # Errors
+/// When it is in no known format.
+pub fn endpoint(text: &str) -> Result<String, crate::number::NumberError> {
+    let number = Number::parse(text)?;
+    let international = number.normal().starts_with('+');
+    Ok(if international {
+        number.normal().to_owned()
+    } else {
+        number.raw().trim().to_owned()
+    })
+}
+
+/// Speaks to the API. Keeps its token in memory only.
+#[derive(Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    api: Url,
+    auth: Url,
+    login: Login,
+    authorization: Authorization,
+    backoff: Duration,
+    held: Mutex<Option<Held>>,
+}
+
+#[derive(Clone, Debug)]
+enum Login {
+    Password { username: String, password: Secret },
+    Token(Secret),
+}
+
+#[derive(Clone, Debug)]
+struct Held {
+    token: Secret,
+    until: Instant,
+}
+
+impl Client {
+    /// Makes a client; opens no connection. `http` should follow no redirects: a redirected POST loses its
+    /// body.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub fn new(config: &Config, http: reqwest::Client) -> Result<Self, String> {
+        Ok(Self {
+            http,
+            api: config.api()?,
+            auth: config.auth()?,
+            login: Login::of(config)?,
+            authorization: config.authorization,
+            backoff: Duration::from_millis(500),
+            held: Mutex::new(None),
+        })
+    }
+
+    /// Waits this long before the first repetition of a failed request, and twice as long before each next.
+    #[must_use]
+    pub fn with_backoff(self, backoff: Duration) -> Self {
+        Self { backoff, ..self }
+    }
+
+    /// A token that is valid by all that is known: the configured one, the one in memory, or a new one.
+    ///
+    /// # Errors
+    /// When none could be had.
+    pub async fn token(&self) -> Result<Secret, Error> {
+        match &self.login {
+            Login::Token(token) => Ok(token.clone()),
+            Login::Password { username, password } => match self.held() {
+                Some(token) => Ok(token),
+                None => self.log_in(username, password).await,
+            },
+        }
+    }
+
+    /// Where each number's texts go now, in the order asked.
+    pub async fn get(&self, endpoints: &[String]) -> Vec<(String, Outcome)> {
+        self.all(endpoints, |endpoints, token| {
+            let mut url = join(&self.api, WEBHOOK);
+            // Several numbers as a repeated parameter: the documented example shows one only.
+            url.query_pairs_mut()
+                .extend_pairs(endpoints.iter().map(|endpoint| ("endpoint", endpoint)));
+            self.authorized(self.http.get(url), token)
+        })
+        .await
+    }
+
+    /// Points each number at `webhook`, and says for each how that went, in the order given.
+    ///
+    /// From then on the provider delivers texts to these numbers there *instead of* to its own platform.
+    pub async fn set(&self, endpoints: &[String], webhook: &Secret) -> Vec<(String, Outcome)> {
+        self.all(endpoints, |endpoints, token| {
+            let body = json!({ "endpoints": endpoints, "webhook": webhook.reveal() });
+            self.authorized(self.http.post(join(&self.api, WEBHOOK)).json(&body), token)
+        })
+        .await
+    }
+
+    async fn all(
+        &self,
+        endpoints: &[String],
+        request: impl Fn(&[String], &Secret) -> RequestBuilder,
+    ) -> Vec<(String, Outcome)> {
+        let mut outcomes = Vec::with_capacity(endpoints.len());
+        for some in endpoints.chunks(BULK_MAX) {
+            if let Err(error) = self.bulk(some, &request, &mut outcomes).await {
+                // After all its attempts, the other numbers would fare no better.
+                outcomes.resize(endpoints.len(), Outcome::from(&error));
+                break;
+            }
+        }
+        endpoints.iter().cloned().zip(outcomes).collect()
+    }
+
+    /// One request for several numbers; one for each when its answer does not tell them apart.
+    async fn bulk(
+        &self,
+        endpoints: &[String],
+        request: &impl Fn(&[String], &Secret) -> RequestBuilder,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(), Error> {
+        let answer = self.ask(|token| request(endpoints, token)).await?;
+        if answer.tells_apart() || endpoints.len() == 1 || answer.status == StatusCode::UNAUTHORIZED {
+            outcomes.extend(answer::outcomes(&answer, endpoints));
+            return Ok(());
+        }
+        for endpoint in endpoints.chunks(1) {
+            let answer = self.ask(|token| request(endpoint, token)).await?;
+            outcomes.extend(answer::outcomes(&answer, endpoint));
+        }
+        Ok(())
+    }
+
+    /// Asks, and once more with a new token if the one in memory turned out to be worth nothing.
+    async fn ask(&self, request: impl Fn(&Secret) -> RequestBuilder) -> Result<Answer, Error> {
+        let token = self.token().await?;
+        let answer = self.call(|| request(&token)).await?;
+        if answer.status != StatusCode::UNAUTHORIZED || matches!(self.login, Login::Token(_)) {
+            return Ok(answer);
+        }
+        self.hold(None);
+        let token = self.token().await?;
+        self.call(|| request(&token)).await
+    }
+
+    async fn log_in(&self, username: &str, password: &Secret) -> Result<Secret, Error> {
+        let body = json!({ "username": username, "password": password.reveal() });
+        let asked = Instant::now();
+        let answer = self
+            .call(|| self.http.post(join(&self.auth, AUTHENTICATE)).json(&body))
+            .await?;
+        let token = answer::token(&answer)?;
+        self.hold(Some(Held {
+            token: token.clone(),
+            until: asked + TOKEN_LIFE,
+        }));
+        Ok(token)
+    }
+
+    async fn call(&self, request: impl Fn() -> RequestBuilder) -> Result<Answer, Error> {
+        Call {
+            request,
+            backoff: self.backoff,
+        }
+        .answer()
+        .await
+    }
+
+    fn authorized(&self, request: RequestBuilder, token: &Secret) -> RequestBuilder {
+        match self.authorization {
+            Authorization::Bearer => request.bearer_auth(token.reveal()),
+            Authorization::Bare => request.header(http::header::AUTHORIZATION, token.reveal()),
+        }
+    }
+
+    fn held(&self) -> Option<Secret> {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.as_ref()
+            .filter(|held| Instant::now() < held.until)
+            .map(|held| held.token.clone())
+    }
+
+    fn hold(&self, held: Option<Held>) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
+    }
+}
+
+impl Login {
+    fn of(config: &Config) -> Result<Self, String> {
+        match (&config.username, &config.password, &config.token) {
+            (None, None, Some(token)) => Ok(Self::Token(token.clone())),
+            (Some(username), Some(password), None) => Ok(Self::Password {
+                username: username.clone(),
+                password: password.clone(),
+            }),
+            (None, None, None) => Err("needs `username` and `password`, or `token`".to_owned()),
+            (_, _, Some(_)) => {
+                Err("`token` stands instead of `username` and `password`, not beside them".to_owned())
+            }
+            (Some(_), None, None) => Err("`password` is missing".to_owned()),
+            (None, Some(_), None) => Err("`username` is missing".to_owned()),
+        }
+    }
+}
+
+fn base(key: &str, text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| format!("`{key}`: {error}"))?;
+    let plain = url.query().is_none() && url.fragment().is_none() && url.password().is_none();
+    if matches!(url.scheme(), "http" | "https") && plain {
+        Ok(url)
+    } else {
+        Err(format!("`{key}` must look like `https://api.example.com`"))
+    }
+}
+
+fn join(base: &Url, path: &str) -> Url {
+    let mut url = base.clone();
+    url.set_path(&format!("{}{path}", base.path().trim_end_matches('/')));
+    url
+}

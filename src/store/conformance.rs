@@ -1,0 +1,205 @@
+//! What every store must do: one suite, run against each of them.
+
+use std::time::Duration;
+
+use super::*;
+use crate::delivery::{Attempt, Verdict};
+use crate::message::Message;
+use crate::number::Number;
+
+mod cases;
+
+/// Later than anything is due.
+pub(super) const FAR: Timestamp = Timestamp(i64::MAX);
+
+pub(super) fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+/// The `n`th text, from one of many numbers, owed to these destinations, received and due at `n`.
+pub(super) fn arrival(n: u64, from: u64, destinations: &[&str]) -> Arrival {
+    let id = MessageId(uuid::Uuid::from_u128(n.into()));
+    let now = Timestamp(n.cast_signed());
+    let message = Message {
+        id,
+        source: name("carrier"),
+        provider_id: format!("ref-{n}"),
+        from: Number::parse(&format!("+1303867{from:04}")).unwrap(),
+        to: Number::parse("+13038670000").unwrap(),
+        text: format!("text {n}"),
+        media: Vec::new(),
+        extra: [("carrier_field".to_owned(), "1".to_owned())].into(),
+        received_at: now,
+        routes: vec![name("all")],
+        redacted_at: None,
+    };
+    let delivery = |(index, destination): (usize, &&str)| {
+        let id = DeliveryId {
+            message: id,
+            ordinal: u16::try_from(index + 1).unwrap(),
+        };
+        Delivery::new(id, name(destination), Some(name("all")), now)
+    };
+    let deliveries = destinations.iter().enumerate().map(delivery).collect();
+    Arrival {
+        message,
+        deliveries,
+        dedup_since: Timestamp(i64::MIN),
+    }
+}
+
+pub(super) async fn accept(store: &dyn Store, n: u64, from: u64, destinations: &[&str]) -> MessageId {
+    let arrival = arrival(n, from, destinations);
+    let id = arrival.message.id;
+    assert_eq!(store.accept(arrival).await, Ok(Acceptance::New));
+    id
+}
+
+pub(super) async fn claim(store: &dyn Store, destination: &str, now: Timestamp) -> Vec<Claim> {
+    store.claim(&name(destination), now, 100).await.unwrap()
+}
+
+pub(super) async fn claim_one(store: &dyn Store, destination: &str, now: Timestamp) -> Claim {
+    let mut claims = store.claim(&name(destination), now, 1).await.unwrap();
+    assert_eq!(claims.len(), 1, "one is due at {destination}");
+    claims.remove(0)
+}
+
+/// The numbers of the claimed texts.
+pub(super) fn numbers(claims: &[Claim]) -> Vec<u128> {
+    claims.iter().map(|claim| claim.message.id.0.as_u128()).collect()
+}
+
+pub(super) fn attempt(verdict: Verdict) -> Attempt {
+    Attempt::new(Timestamp(1_000), Duration::from_millis(3), verdict, "answer")
+}
+
+pub(super) fn delivered(claim: &Claim) -> Settlement {
+    let delivery = claim.delivery.clone().delivered(attempt(Verdict::Delivered));
+    Settlement {
+        token: claim.token,
+        delivery,
+        follow_up: None,
+        thread: None,
+    }
+}
+
+pub(super) fn again(claim: &Claim, due: Timestamp) -> Settlement {
+    let delivery = claim
+        .delivery
+        .clone()
+        .retry(attempt(Verdict::Transient), due, None);
+    Settlement {
+        token: claim.token,
+        delivery,
+        follow_up: None,
+        thread: None,
+    }
+}
+
+pub(super) fn died(claim: &Claim) -> Settlement {
+    let delivery = claim.delivery.clone().dead(
+        Some(attempt(Verdict::Permanent)),
+        Timestamp(1_000),
+        "no such room",
+    );
+    Settlement {
+        token: claim.token,
+        delivery,
+        follow_up: None,
+        thread: None,
+    }
+}
+
+async fn forget(store: &dyn Store, horizon: Horizon) {
+    for _ in 0..1_000 {
+        if !store.prune(&horizon, Timestamp(9_999)).await.unwrap() {
+            return;
+        }
+    }
+    panic!("pruning does not end");
+}
+
+fn horizon() -> Horizon {
+    Horizon {
+        purge_before: None,
+        redact_before: None,
+        dedup_before: Timestamp(i64::MIN),
+    }
+}
+
+pub(super) async fn assert_adds_up(store: &dyn Store) -> Counts {
+    let counts = store.counts().await.unwrap();
+    let Counts {
+        owed,
+        delivered,
+        dead,
+        pending,
+        purged,
+        ..
+    } = counts;
+    assert_eq!(owed, delivered + dead + pending + purged, "{counts:?}");
+    counts
+}
+
+/// Runs the suite against what `$open` makes: a store, and whatever must live as long.
+macro_rules! suite {
+    ($module:ident, $open:expr) => {
+        suite!(
+            $module, $open,
+            an_accepted_text_is_found_and_claimed_as_it_was_received,
+            a_repeated_provider_id_is_stored_once,
+            fifty_copies_at_once_are_stored_once,
+            a_provider_id_counts_only_within_the_window,
+            texts_without_a_provider_id_are_all_new,
+            a_text_owed_to_nobody_is_kept,
+            a_text_of_64_kib_is_kept_whole_and_goes_whole,
+            texts_of_a_conversation_go_in_order_one_at_a_time,
+            a_later_text_never_overtakes_one_that_is_retried,
+            one_destination_does_not_hold_up_another,
+            claims_come_by_due_time_and_no_more_than_asked_for,
+            a_claimed_delivery_is_not_given_again_until_released,
+            next_due_tells_when_to_come_back,
+            a_fallback_is_owed_with_the_next_ordinal,
+            the_dead_come_back_when_requeued_and_in_their_old_place,
+            waiting_ones_are_requeued_sooner_but_not_claimed_or_ended_ones,
+            discarding_spares_what_is_claimed,
+            commands_reach_a_long_backlog,
+            a_stored_text_is_owed_again,
+            an_older_text_owed_later_goes_before_newer_ones,
+            backlogs_and_destinations_tell_what_is_owed,
+            a_pause_is_remembered_until_it_ends,
+            a_thread_belongs_to_a_conversation_at_a_destination,
+            pruning_keeps_what_is_owed,
+            redaction_forgets_the_words_and_keeps_the_facts,
+            messages_are_searched_newest_first_and_page_by_page,
+            deliveries_are_listed_newest_first_and_page_by_page,
+            many_writers_at_once_leave_nothing_out,
+        );
+    };
+    ($module:ident, $open:expr, $($case:ident,)+) => {
+        mod $module {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    let (store, _keep) = $open;
+                    crate::store::conformance::cases::$case(store).await;
+                }
+            )+
+        }
+    };
+}
+
+suite!(
+    memory,
+    (std::sync::Arc::new(crate::store::memory::Memory::new()), ())
+);
+
+suite!(sled, {
+    let folder = tempfile::tempdir().unwrap();
+    let options = crate::store::sled::Options::new(folder.path().join("store"), 0);
+    (
+        std::sync::Arc::new(crate::store::sled::Sled::open(&options).unwrap()),
+        folder,
+    )
+});

@@ -1,0 +1,748 @@
+//! The cases of the suite, by their claims.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::message::Media;
+
+pub(super) async fn an_accepted_text_is_found_and_claimed_as_it_was_received(store: Arc<dyn Store>) {
+    let mut arrival = arrival(1, 1, &["desk"]);
+    arrival.message.media = vec![Media {
+        link: "https://example.com/1".into(),
+        content_type: None,
+        filename: None,
+    }];
+    let (message, deliveries) = (arrival.message.clone(), arrival.deliveries.clone());
+    store.accept(arrival).await.unwrap();
+    let found = store.find(message.id).await.unwrap().unwrap();
+    assert_eq!((&found.message, &found.deliveries), (&message, &deliveries));
+    let claim = claim_one(&*store, "desk", Timestamp(1)).await;
+    assert_eq!(
+        (&*claim.message, &claim.delivery, claim.thread),
+        (&message, &deliveries[0], None)
+    );
+    assert!(
+        store
+            .find(MessageId(uuid::Uuid::from_u128(2)))
+            .await
+            .unwrap()
+            .is_none()
+    );
+}
+
+pub(super) async fn a_repeated_provider_id_is_stored_once(store: Arc<dyn Store>) {
+    let first = accept(&*store, 1, 1, &["desk"]).await;
+    let mut repeated = arrival(2, 1, &["desk"]);
+    repeated.message.provider_id = "ref-1".into();
+    assert_eq!(
+        store.accept(repeated.clone()).await,
+        Ok(Acceptance::Duplicate(first))
+    );
+    repeated.message.source = name("other");
+    assert_eq!(
+        store.accept(repeated).await,
+        Ok(Acceptance::New),
+        "another source has ids of its own"
+    );
+    assert_eq!(assert_adds_up(&*store).await.accepted, 2);
+}
+
+pub(super) async fn fifty_copies_at_once_are_stored_once(store: Arc<dyn Store>) {
+    let tasks: Vec<_> = (1..=50)
+        .map(|n| {
+            let store = Arc::clone(&store);
+            let mut copy = arrival(n, 1, &["desk"]);
+            copy.message.provider_id = "the same".into();
+            tokio::spawn(async move { (n, store.accept(copy).await.unwrap()) })
+        })
+        .collect();
+    let (mut new, mut duplicates) = (Vec::new(), Vec::new());
+    for task in tasks {
+        match task.await.unwrap() {
+            (n, Acceptance::New) => new.push(MessageId(uuid::Uuid::from_u128(n.into()))),
+            (_, Acceptance::Duplicate(id)) => duplicates.push(id),
+        }
+    }
+    assert_eq!((new.len(), duplicates.len()), (1, 49));
+    assert!(
+        duplicates.iter().all(|id| *id == new[0]),
+        "all name the stored one"
+    );
+    assert_eq!(claim(&*store, "desk", FAR).await.len(), 1);
+}
+
+pub(super) async fn a_provider_id_counts_only_within_the_window(store: Arc<dyn Store>) {
+    accept(&*store, 1, 1, &[]).await;
+    for (n, since, expected) in [(2, 1, false), (3, 2, true)] {
+        let mut repeated = arrival(n, 1, &[]);
+        repeated.message.provider_id = "ref-1".into();
+        repeated.dedup_since = Timestamp(since);
+        assert_eq!(
+            store.accept(repeated).await == Ok(Acceptance::New),
+            expected,
+            "since {since}"
+        );
+    }
+    forget(
+        &*store,
+        Horizon {
+            dedup_before: Timestamp(10),
+            ..horizon()
+        },
+    )
+    .await;
+    let mut repeated = arrival(4, 1, &[]);
+    repeated.message.provider_id = "ref-1".into();
+    assert_eq!(
+        store.accept(repeated).await,
+        Ok(Acceptance::New),
+        "forgotten ids are new"
+    );
+}
+
+pub(super) async fn texts_without_a_provider_id_are_all_new(store: Arc<dyn Store>) {
+    for n in 1..=2 {
+        let mut nameless = arrival(n, 1, &[]);
+        nameless.message.provider_id = String::new();
+        assert_eq!(store.accept(nameless).await, Ok(Acceptance::New));
+    }
+}
+
+pub(super) async fn a_text_owed_to_nobody_is_kept(store: Arc<dyn Store>) {
+    let mut nobody = arrival(1, 1, &[]);
+    nobody.message.text = String::new();
+    nobody.message.routes = Vec::new();
+    let id = nobody.message.id;
+    store.accept(nobody).await.unwrap();
+    let found = store.find(id).await.unwrap().unwrap();
+    assert_eq!((found.message.text.as_str(), found.deliveries.len()), ("", 0));
+    assert_eq!(found.state(), MessageState::Unrouted);
+}
+
+pub(super) async fn a_text_of_64_kib_is_kept_whole_and_goes_whole(store: Arc<dyn Store>) {
+    let mut long = arrival(1, 1, &["desk"]);
+    long.message.text = "0123456789abcdé".repeat(4_096);
+    let message = long.message.clone();
+    assert!(message.text.len() >= 65_536);
+    store.accept(long).await.unwrap();
+    let claim = claim_one(&*store, "desk", FAR).await;
+    assert_eq!(*claim.message, message);
+    store.settle(delivered(&claim)).await.unwrap();
+    forget(
+        &*store,
+        Horizon {
+            redact_before: Some(Timestamp(2)),
+            ..horizon()
+        },
+    )
+    .await;
+    assert_eq!(store.find(message.id).await.unwrap().unwrap().message.text, "");
+    forget(
+        &*store,
+        Horizon {
+            purge_before: Some(Timestamp(2)),
+            ..horizon()
+        },
+    )
+    .await;
+    assert!(store.find(message.id).await.unwrap().is_none());
+}
+
+pub(super) async fn texts_of_a_conversation_go_in_order_one_at_a_time(store: Arc<dyn Store>) {
+    for n in 1..=3 {
+        accept(&*store, n, 1, &["desk"]).await;
+    }
+    accept(&*store, 4, 2, &["desk"]).await;
+    let first = claim(&*store, "desk", FAR).await;
+    assert_eq!(numbers(&first), [1, 4], "the first of each conversation");
+    assert!(claim(&*store, "desk", FAR).await.is_empty(), "the others wait");
+    store.settle(delivered(&first[0])).await.unwrap();
+    let second = claim(&*store, "desk", FAR).await;
+    assert_eq!(numbers(&second), [2]);
+    store.settle(died(&second[0])).await.unwrap();
+    assert_eq!(
+        numbers(&claim(&*store, "desk", FAR).await),
+        [3],
+        "a dead text is out of the way"
+    );
+}
+
+pub(super) async fn a_later_text_never_overtakes_one_that_is_retried(store: Arc<dyn Store>) {
+    accept(&*store, 1, 1, &["desk"]).await;
+    accept(&*store, 2, 1, &["desk"]).await;
+    let first = claim_one(&*store, "desk", Timestamp(5)).await;
+    store.settle(again(&first, Timestamp(1_000))).await.unwrap();
+    assert!(
+        claim(&*store, "desk", Timestamp(999)).await.is_empty(),
+        "the second is due, but not first"
+    );
+    assert_eq!(store.next_due(&name("desk")).await, Ok(Some(Timestamp(1_000))));
+    let first = claim_one(&*store, "desk", Timestamp(1_000)).await;
+    assert_eq!(numbers(std::slice::from_ref(&first)), [1]);
+    assert_eq!(first.delivery.attempts_made, 1);
+    store.settle(delivered(&first)).await.unwrap();
+    assert_eq!(numbers(&claim(&*store, "desk", Timestamp(1_000)).await), [2]);
+}
+
+pub(super) async fn one_destination_does_not_hold_up_another(store: Arc<dyn Store>) {
+    accept(&*store, 1, 1, &["desk", "room"]).await;
+    accept(&*store, 2, 1, &["desk", "room"]).await;
+    let at_desk = claim_one(&*store, "desk", FAR).await;
+    let at_room = claim_one(&*store, "room", FAR).await;
+    assert_eq!((at_desk.delivery.id.ordinal, at_room.delivery.id.ordinal), (1, 2));
+    store.settle(delivered(&at_room)).await.unwrap();
+    assert_eq!(numbers(&claim(&*store, "room", FAR).await), [2]);
+    assert!(claim(&*store, "desk", FAR).await.is_empty());
+}
+
+pub(super) async fn claims_come_by_due_time_and_no_more_than_asked_for(store: Arc<dyn Store>) {
+    for n in 1..=5 {
+        accept(&*store, 10 - n, n, &["desk"]).await;
+    }
+    let due = store.claim(&name("desk"), Timestamp(7), 2).await.unwrap();
+    assert_eq!(numbers(&due), [5, 6]);
+    assert_eq!(numbers(&claim(&*store, "desk", Timestamp(7)).await), [7]);
+    assert!(store.claim(&name("desk"), FAR, 0).await.unwrap().is_empty());
+}
+
+pub(super) async fn a_claimed_delivery_is_not_given_again_until_released(store: Arc<dyn Store>) {
+    accept(&*store, 1, 1, &["desk"]).await;
+    let first = claim_one(&*store, "desk", FAR).await;
+    assert!(claim(&*store, "desk", FAR).await.is_empty());
+    assert_eq!(
+        store.next_due(&name("desk")).await,
+        Ok(None),
+        "nothing is unclaimed"
+    );
+    store.release(first.clone()).await;
+    let second = claim_one(&*store, "desk", FAR).await;
+    assert_eq!(
+        store.settle(delivered(&first)).await,
+        Err(Error::LostClaim),
+        "the first claim is over"
+    );
+    store.release(first).await;
+    assert!(
+        claim(&*store, "desk", FAR).await.is_empty(),
+        "an old claim releases nothing"
+    );
+    assert_eq!(store.settle(delivered(&second)).await, Ok(()));
+    assert_eq!(
+        store.settle(delivered(&second)).await,
+        Err(Error::LostClaim),
+        "it is settled already"
+    );
+    assert_eq!(assert_adds_up(&*store).await.delivered, 1);
+}
+
+pub(super) async fn next_due_tells_when_to_come_back(store: Arc<dyn Store>) {
+    assert_eq!(store.next_due(&name("desk")).await, Ok(None));
+    accept(&*store, 7, 1, &["desk"]).await;
+    accept(&*store, 9, 2, &["desk"]).await;
+    assert_eq!(store.next_due(&name("desk")).await, Ok(Some(Timestamp(7))));
+    let first = claim_one(&*store, "desk", Timestamp(8)).await;
+    assert_eq!(store.next_due(&name("desk")).await, Ok(Some(Timestamp(9))));
+    store.settle(delivered(&first)).await.unwrap();
+    assert_eq!(store.next_due(&name("desk")).await, Ok(Some(Timestamp(9))));
+    assert_eq!(store.next_due(&name("room")).await, Ok(None));
+}
+
+pub(super) async fn a_fallback_is_owed_with_the_next_ordinal(store: Arc<dyn Store>) {
+    let id = accept(&*store, 1, 1, &["desk", "room"]).await;
+    accept(&*store, 2, 1, &["mail"]).await;
+    let claim = claim_one(&*store, "desk", FAR).await;
+    let fallback = Delivery::new(claim.delivery.id, name("mail"), None, Timestamp(50));
+    let settlement = Settlement {
+        follow_up: Some(fallback),
+        ..died(&claim)
+    };
+    store.settle(settlement).await.unwrap();
+    let found = store.find(id).await.unwrap().unwrap();
+    assert_eq!(
+        found
+            .deliveries
+            .iter()
+            .map(|delivery| delivery.id.ordinal)
+            .collect::<Vec<_>>(),
+        [1, 2, 3]
+    );
+    assert_eq!(found.deliveries[2].destination, name("mail"));
+    let next = claim_one(&*store, "mail", FAR).await;
+    assert_eq!(
+        next.delivery.id,
+        DeliveryId {
+            message: id,
+            ordinal: 3
+        },
+        "the older text goes first there too"
+    );
+    store.settle(delivered(&next)).await.unwrap();
+    assert_eq!(numbers(&super::claim(&*store, "mail", FAR).await), [2]);
+    assert_eq!(assert_adds_up(&*store).await.owed, 4);
+}
+
+pub(super) async fn the_dead_come_back_when_requeued_and_in_their_old_place(store: Arc<dyn Store>) {
+    let first = accept(&*store, 1, 1, &["desk"]).await;
+    accept(&*store, 2, 1, &["desk"]).await;
+    let claim = claim_one(&*store, "desk", FAR).await;
+    store.settle(died(&claim)).await.unwrap();
+    assert_eq!(store.backlog(&name("desk")).await.unwrap().dead, 1);
+    let touched = store
+        .requeue(&Selector::Dead(name("desk")), Timestamp(2_000))
+        .await;
+    assert_eq!(touched, Ok(1));
+    let backlog = store.backlog(&name("desk")).await.unwrap();
+    assert_eq!(
+        backlog,
+        Backlog {
+            pending: 2,
+            dead: 0,
+            oldest: Some(Timestamp(2))
+        }
+    );
+    assert!(
+        super::claim(&*store, "desk", Timestamp(1_999)).await.is_empty(),
+        "the first is not due yet"
+    );
+    let again = claim_one(&*store, "desk", Timestamp(2_000)).await;
+    assert_eq!((again.message.id, again.delivery.attempts_made), (first, 1));
+    assert_adds_up(&*store).await;
+}
+
+pub(super) async fn waiting_ones_are_requeued_sooner_but_not_claimed_or_ended_ones(store: Arc<dyn Store>) {
+    let mut ids = Vec::new();
+    for n in 1..=3 {
+        let message = accept(&*store, n, n, &["desk"]).await;
+        ids.push(DeliveryId { message, ordinal: 1 });
+    }
+    let claims = claim(&*store, "desk", FAR).await;
+    store.settle(again(&claims[0], Timestamp(5_000))).await.unwrap();
+    store.settle(delivered(&claims[1])).await.unwrap();
+    ids.push(DeliveryId {
+        message: MessageId(uuid::Uuid::from_u128(99)),
+        ordinal: 1,
+    });
+    assert_eq!(
+        store.requeue(&Selector::Ids(ids.clone()), Timestamp(100)).await,
+        Ok(1)
+    );
+    assert_eq!(
+        store
+            .requeue(&Selector::Pending(name("desk")), Timestamp(100))
+            .await,
+        Ok(0),
+        "due already"
+    );
+    assert_eq!(numbers(&claim(&*store, "desk", Timestamp(100)).await), [1]);
+    assert_eq!(
+        store.settle(delivered(&claims[2])).await,
+        Ok(()),
+        "the claimed one was left alone"
+    );
+}
+
+pub(super) async fn discarding_spares_what_is_claimed(store: Arc<dyn Store>) {
+    for n in 1..=3 {
+        accept(&*store, n, 1, &["desk"]).await;
+    }
+    accept(&*store, 4, 2, &["desk"]).await;
+    let claim = store.claim(&name("desk"), FAR, 1).await.unwrap().remove(0);
+    let discarded = store
+        .discard(&Selector::Pending(name("desk")), Timestamp(9), "operator")
+        .await;
+    assert_eq!(discarded, Ok(3));
+    assert!(super::claim(&*store, "desk", FAR).await.is_empty());
+    assert_eq!(store.settle(delivered(&claim)).await, Ok(()));
+    let counts = assert_adds_up(&*store).await;
+    assert_eq!((counts.delivered, counts.dead, counts.pending), (1, 3, 0));
+    let query = DeliveryQuery {
+        state: Some(MessageState::Dead),
+        limit: 9,
+        ..DeliveryQuery::default()
+    };
+    let dead = store.deliveries(&query).await.unwrap().items;
+    assert!(dead.iter().all(|delivery| {
+        delivery.state
+            == State::Dead {
+                at: Timestamp(9),
+                reason: "operator".into(),
+            }
+    }));
+    assert_eq!(
+        store.discard(&Selector::Dead(name("desk")), FAR, "").await,
+        Ok(0),
+        "the dead are dead"
+    );
+}
+
+pub(super) async fn commands_reach_a_long_backlog(store: Arc<dyn Store>) {
+    for n in 1..=600 {
+        accept(&*store, n, n % 7, &["desk"]).await;
+    }
+    let desk = Selector::Pending(name("desk"));
+    assert_eq!(store.discard(&desk, Timestamp(5_000), "no").await, Ok(600));
+    assert_eq!(
+        store
+            .requeue(&Selector::Dead(name("desk")), Timestamp(6_000))
+            .await,
+        Ok(600)
+    );
+    assert_eq!(store.requeue(&desk, Timestamp(5_500)).await, Ok(600));
+    let first = claim(&*store, "desk", Timestamp(5_500)).await;
+    assert_eq!(numbers(&first), [1, 2, 3, 4, 5, 6, 7]);
+    assert_adds_up(&*store).await;
+}
+
+pub(super) async fn a_stored_text_is_owed_again(store: Arc<dyn Store>) {
+    let id = accept(&*store, 1, 1, &["desk"]).await;
+    let claim = claim_one(&*store, "desk", FAR).await;
+    store.settle(delivered(&claim)).await.unwrap();
+    let more = ["desk", "room"].map(|to| Delivery::new(claim.delivery.id, name(to), None, Timestamp(5)));
+    let ids = store.owe(id, more.to_vec()).await.unwrap();
+    assert_eq!(ids, [2, 3].map(|ordinal| DeliveryId { message: id, ordinal }));
+    assert_eq!(claim_one(&*store, "desk", FAR).await.delivery.id, ids[0]);
+    assert_eq!(claim_one(&*store, "room", FAR).await.delivery.id, ids[1]);
+    let unknown = MessageId(uuid::Uuid::from_u128(9));
+    assert_eq!(store.owe(unknown, Vec::new()).await, Err(Error::NotFound));
+    assert_eq!(assert_adds_up(&*store).await.owed, 3);
+}
+
+pub(super) async fn an_older_text_owed_later_goes_before_newer_ones(store: Arc<dyn Store>) {
+    let first = accept(&*store, 1, 1, &["room"]).await;
+    accept(&*store, 2, 1, &["desk"]).await;
+    accept(&*store, 3, 1, &["desk"]).await;
+    let second = claim_one(&*store, "desk", FAR).await;
+    let id = DeliveryId {
+        message: first,
+        ordinal: 0,
+    };
+    store
+        .owe(first, vec![Delivery::new(id, name("desk"), None, Timestamp(9))])
+        .await
+        .unwrap();
+    assert!(
+        claim(&*store, "desk", FAR).await.is_empty(),
+        "one text of a conversation at a time"
+    );
+    store.settle(again(&second, Timestamp(10))).await.unwrap();
+    for expected in [1, 2, 3] {
+        let claim = claim_one(&*store, "desk", FAR).await;
+        assert_eq!(claim.message.id.0.as_u128(), expected);
+        store.settle(delivered(&claim)).await.unwrap();
+    }
+    assert_eq!(assert_adds_up(&*store).await.pending, 1, "the one at the room");
+}
+
+pub(super) async fn backlogs_and_destinations_tell_what_is_owed(store: Arc<dyn Store>) {
+    assert_eq!(store.backlog(&name("desk")).await, Ok(Backlog::default()));
+    accept(&*store, 5, 1, &["desk", "room"]).await;
+    accept(&*store, 6, 1, &["desk"]).await;
+    assert_eq!(store.destinations().await.unwrap(), [name("desk"), name("room")]);
+    let desk = Backlog {
+        pending: 2,
+        dead: 0,
+        oldest: Some(Timestamp(5)),
+    };
+    assert_eq!(store.backlog(&name("desk")).await, Ok(desk));
+    let claim = claim_one(&*store, "desk", FAR).await;
+    store.settle(died(&claim)).await.unwrap();
+    let desk = Backlog {
+        pending: 1,
+        dead: 1,
+        oldest: Some(Timestamp(6)),
+    };
+    assert_eq!(store.backlog(&name("desk")).await, Ok(desk));
+}
+
+pub(super) async fn a_pause_is_remembered_until_it_ends(store: Arc<dyn Store>) {
+    for _ in 0..2 {
+        store.set_paused(&name("desk"), true).await.unwrap();
+    }
+    store.set_paused(&name("room"), true).await.unwrap();
+    store.set_paused(&name("room"), false).await.unwrap();
+    assert_eq!(store.paused().await.unwrap(), [name("desk")]);
+    assert_eq!(store.destinations().await.unwrap(), [name("desk")]);
+}
+
+pub(super) async fn a_thread_belongs_to_a_conversation_at_a_destination(store: Arc<dyn Store>) {
+    for n in 1..=2 {
+        accept(&*store, n, 1, &["desk", "room"]).await;
+    }
+    accept(&*store, 3, 2, &["desk"]).await;
+    let first = store.claim(&name("desk"), FAR, 1).await.unwrap().remove(0);
+    let begun = Settlement {
+        thread: Some("1700.42".into()),
+        ..delivered(&first)
+    };
+    store.settle(begun).await.unwrap();
+    for (destination, expected) in [("desk", [None, Some("1700.42")].as_slice()), ("room", &[None])] {
+        let mut threads: Vec<_> = claim(&*store, destination, FAR)
+            .await
+            .into_iter()
+            .map(|claim| claim.thread)
+            .collect();
+        threads.sort();
+        assert_eq!(
+            threads.iter().map(Option::as_deref).collect::<Vec<_>>(),
+            expected,
+            "{destination}"
+        );
+    }
+}
+
+pub(super) async fn pruning_keeps_what_is_owed(store: Arc<dyn Store>) {
+    for n in 1..=4 {
+        accept(&*store, n, n, &["desk"]).await;
+    }
+    let claims = claim(&*store, "desk", FAR).await;
+    store.settle(delivered(&claims[0])).await.unwrap();
+    store.settle(died(&claims[1])).await.unwrap();
+    store.settle(delivered(&claims[3])).await.unwrap();
+    forget(
+        &*store,
+        Horizon {
+            purge_before: Some(Timestamp(4)),
+            ..horizon()
+        },
+    )
+    .await;
+    let page = store
+        .messages(&Query {
+            limit: 9,
+            ..Query::default()
+        })
+        .await
+        .unwrap();
+    let left: Vec<_> = page
+        .items
+        .iter()
+        .map(|found| found.message.id.0.as_u128())
+        .collect();
+    assert_eq!(left, [4, 3], "3 is still owed, 4 is not old enough");
+    let counts = assert_adds_up(&*store).await;
+    assert_eq!(
+        (counts.accepted, counts.messages_purged, counts.purged),
+        (4, 2, 2)
+    );
+    let query = DeliveryQuery {
+        destination: Some(name("desk")),
+        state: Some(MessageState::Dead),
+        limit: 9,
+        ..DeliveryQuery::default()
+    };
+    assert!(store.deliveries(&query).await.unwrap().items.is_empty());
+    assert_eq!(store.settle(delivered(&claims[2])).await, Ok(()));
+    let mut repeated = arrival(9, 1, &[]);
+    repeated.message.provider_id = "ref-1".into();
+    let known = store.accept(repeated).await;
+    assert_eq!(
+        known,
+        Ok(Acceptance::Duplicate(claims[0].message.id)),
+        "its provider id is still known"
+    );
+}
+
+pub(super) async fn redaction_forgets_the_words_and_keeps_the_facts(store: Arc<dyn Store>) {
+    let id = accept(&*store, 1, 1, &["desk"]).await;
+    let owed = accept(&*store, 2, 2, &["desk"]).await;
+    let claim = claim_one(&*store, "desk", FAR).await;
+    store.settle(delivered(&claim)).await.unwrap();
+    forget(
+        &*store,
+        Horizon {
+            redact_before: Some(Timestamp(5)),
+            ..horizon()
+        },
+    )
+    .await;
+    let found = store.find(id).await.unwrap().unwrap();
+    assert_eq!(
+        (
+            found.message.text.as_str(),
+            found.message.from.to_string().as_str()
+        ),
+        ("", "+1***01")
+    );
+    assert_eq!(found.message.redacted_at, Some(Timestamp(9_999)));
+    assert!(found.message.extra.is_empty());
+    assert!(matches!(found.deliveries[0].state, State::Delivered { .. }));
+    assert_eq!(
+        store.find(owed).await.unwrap().unwrap().message.text,
+        "text 2",
+        "still owed"
+    );
+}
+
+pub(super) async fn messages_are_searched_newest_first_and_page_by_page(store: Arc<dyn Store>) {
+    for n in 1..=6 {
+        accept(&*store, n, n % 2, &["desk"]).await;
+    }
+    let all = Query {
+        limit: 4,
+        ..Query::default()
+    };
+    let first = store.messages(&all).await.unwrap();
+    let ids = |page: &Page<Found>| {
+        page.items
+            .iter()
+            .map(|found| found.message.id.0.as_u128())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&first), [6, 5, 4, 3]);
+    let second = store
+        .messages(&Query {
+            cursor: first.next,
+            ..all
+        })
+        .await
+        .unwrap();
+    assert_eq!((ids(&second), second.next), (vec![2, 1], None));
+
+    let settled = store.claim(&name("desk"), FAR, 1).await.unwrap().remove(0);
+    store.settle(delivered(&settled)).await.unwrap();
+    let base = Query {
+        limit: 9,
+        ..Query::default()
+    };
+    let pattern = |text| Some(Pattern::parse(text).unwrap());
+    let unrouted = Some(MessageState::Unrouted);
+    for (query, expected) in [
+        (
+            Query {
+                from: pattern("*0001"),
+                ..base.clone()
+            },
+            vec![5, 3, 1],
+        ),
+        (
+            Query {
+                to: pattern("+13038670000"),
+                text: Some("TEXT 3".into()),
+                ..base.clone()
+            },
+            vec![3],
+        ),
+        (
+            Query {
+                to: pattern("+1999*"),
+                ..base.clone()
+            },
+            vec![],
+        ),
+        (
+            Query {
+                source: Some(name("other")),
+                ..base.clone()
+            },
+            vec![],
+        ),
+        (
+            Query {
+                since: Some(Timestamp(3)),
+                until: Some(Timestamp(5)),
+                ..base.clone()
+            },
+            vec![4, 3],
+        ),
+        (
+            Query {
+                state: Some(MessageState::Delivered),
+                ..base.clone()
+            },
+            vec![1],
+        ),
+        (
+            Query {
+                state: Some(MessageState::Pending),
+                since: Some(Timestamp(5)),
+                ..base.clone()
+            },
+            vec![6, 5],
+        ),
+        (
+            Query {
+                state: unrouted,
+                ..base.clone()
+            },
+            vec![],
+        ),
+    ] {
+        assert_eq!(ids(&store.messages(&query).await.unwrap()), expected, "{query:?}");
+    }
+}
+
+pub(super) async fn deliveries_are_listed_newest_first_and_page_by_page(store: Arc<dyn Store>) {
+    for n in 1..=3 {
+        accept(&*store, n, n, &["desk", "room"]).await;
+    }
+    let claims = claim(&*store, "room", FAR).await;
+    store.settle(died(&claims[0])).await.unwrap();
+    store.settle(died(&claims[1])).await.unwrap();
+    for (destination, state, expected) in [
+        (None, None, vec![(3, 2), (3, 1), (2, 2), (2, 1), (1, 2), (1, 1)]),
+        (Some("room"), None, vec![(3, 2), (2, 2), (1, 2)]),
+        (Some("room"), Some(MessageState::Dead), vec![(2, 2), (1, 2)]),
+        (
+            None,
+            Some(MessageState::Pending),
+            vec![(3, 2), (3, 1), (2, 1), (1, 1)],
+        ),
+        (Some("desk"), Some(MessageState::Delivered), vec![]),
+    ] {
+        let mut query = DeliveryQuery {
+            destination: destination.map(name),
+            state,
+            limit: 1,
+            cursor: None,
+        };
+        let mut listed = Vec::new();
+        for _ in 0..=expected.len() {
+            let page = store.deliveries(&query).await.unwrap();
+            listed.extend(
+                page.items
+                    .iter()
+                    .map(|item| (item.id.message.0.as_u128(), item.id.ordinal)),
+            );
+            query.cursor = page.next;
+            if page.next.is_none() {
+                break;
+            }
+        }
+        assert_eq!(listed, expected, "{destination:?} {state:?}");
+    }
+}
+
+pub(super) async fn many_writers_at_once_leave_nothing_out(store: Arc<dyn Store>) {
+    let writers: Vec<_> = (0..8)
+        .map(|writer| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                for n in 1..=50 {
+                    accept(&*store, writer * 1_000 + n, writer, &["desk"]).await;
+                }
+            })
+        })
+        .collect();
+    let mut order: Vec<u128> = Vec::new();
+    for _ in 0..20_000 {
+        for claim in claim(&*store, "desk", FAR).await {
+            order.push(claim.message.id.0.as_u128());
+            store.settle(delivered(&claim)).await.unwrap();
+        }
+        if order.len() == 400 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    assert_eq!(order.len(), 400);
+    for writer in 0..8 {
+        assert!(
+            order.iter().filter(|n| **n / 1_000 == writer).is_sorted(),
+            "one conversation stays in order"
+        );
+    }
+    assert_eq!(assert_adds_up(&*store).await.delivered, 400);
+}

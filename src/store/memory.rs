@@ -1,0 +1,424 @@
+//! A store in memory: the contract in its plainest form, against which the others are held. It forgets
+//! everything with the process, and looks at everything for every question.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+
+use super::{
+    Acceptance, Arrival, Backlog, Claim, Counts, DeliveryQuery, Error, Found, Health, Horizon, Page, Query,
+    Selector, Settlement, Store, changed_at, redacted,
+};
+use crate::delivery::{Delivery, DeliveryId, State};
+use crate::message::{Conversation, MessageId, Name, Timestamp};
+
+/// The store.
+#[derive(Default)]
+pub struct Memory(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    messages: BTreeMap<u64, Found>,
+    seen: HashMap<(Name, String), (MessageId, Timestamp)>,
+    threads: HashMap<(Name, Conversation), (String, Timestamp)>,
+    paused: BTreeSet<Name>,
+    leases: HashMap<u64, Place>,
+    last_token: u64,
+    accepted: u64,
+    messages_purged: u64,
+    owed: u64,
+    purged: u64,
+}
+
+/// A delivery's place in the order of acceptance.
+type Place = (u64, u16);
+
+impl Memory {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn deliveries(&self) -> impl DoubleEndedIterator<Item = (Place, &Found, &Delivery)> {
+        self.messages.iter().flat_map(|(&seq, found)| {
+            found
+                .deliveries
+                .iter()
+                .map(move |delivery| ((seq, delivery.id.ordinal), found, delivery))
+        })
+    }
+
+    fn seq(&self, id: MessageId) -> Option<u64> {
+        self.messages
+            .iter()
+            .find(|(_, found)| found.message.id == id)
+            .map(|(&seq, _)| seq)
+    }
+
+    fn delivery(&mut self, (seq, ordinal): Place) -> Option<&mut Delivery> {
+        self.messages
+            .get_mut(&seq)?
+            .deliveries
+            .iter_mut()
+            .find(|delivery| delivery.id.ordinal == ordinal)
+    }
+
+    /// The first waiting delivery of every conversation that nobody is at work on, by due time.
+    fn heads(&self, destination: &Name) -> Vec<(Timestamp, Place)> {
+        let leased: BTreeSet<Place> = self.leases.values().copied().collect();
+        let mut heads = BTreeMap::new();
+        let mut busy = BTreeSet::new();
+        for (place, found, delivery) in self
+            .deliveries()
+            .filter(|(.., delivery)| delivery.destination == *destination)
+        {
+            let conversation = found.message.conversation();
+            if leased.contains(&place) {
+                busy.insert(conversation);
+            }
+            if let State::Waiting { due } = delivery.state {
+                heads.entry(conversation).or_insert((due, place));
+            }
+        }
+        let mut heads: Vec<_> = heads
+            .into_iter()
+            .filter(|(conversation, _)| !busy.contains(conversation))
+            .map(|(_, head)| head)
+            .collect();
+        heads.sort();
+        heads
+    }
+
+    fn grant(&mut self, place: Place) -> Option<Claim> {
+        let found = self.messages.get(&place.0)?;
+        let delivery = found
+            .deliveries
+            .iter()
+            .find(|delivery| delivery.id.ordinal == place.1)?
+            .clone();
+        let message = Arc::new(found.message.clone());
+        let thread = self
+            .threads
+            .get(&(delivery.destination.clone(), message.conversation()));
+        let thread = thread.map(|(thread, _)| thread.clone());
+        self.last_token += 1;
+        self.leases.insert(self.last_token, place);
+        Some(Claim {
+            delivery,
+            message,
+            thread,
+            token: self.last_token,
+        })
+    }
+
+    /// One more delivery of a stored message.
+    fn add(&mut self, seq: u64, mut delivery: Delivery) -> Option<DeliveryId> {
+        let found = self.messages.get_mut(&seq)?;
+        let last = found.deliveries.last().map_or(0, |delivery| delivery.id.ordinal);
+        delivery.id = DeliveryId {
+            message: found.message.id,
+            ordinal: last + 1,
+        };
+        let id = delivery.id;
+        found.deliveries.push(delivery);
+        self.owed += 1;
+        Some(id)
+    }
+
+    fn selected(&self, selector: &Selector) -> Vec<Place> {
+        let wanted = |delivery: &Delivery| match selector {
+            Selector::Ids(ids) => ids.contains(&delivery.id),
+            Selector::Dead(destination) => delivery.destination == *destination && is_dead(delivery),
+            Selector::Pending(destination) => delivery.destination == *destination && delivery.is_waiting(),
+        };
+        self.deliveries()
+            .filter(|(.., delivery)| wanted(delivery))
+            .map(|(place, ..)| place)
+            .collect()
+    }
+
+    fn is_leased(&self, place: Place) -> bool {
+        self.leases.values().any(|leased| *leased == place)
+    }
+
+    fn count(&self, wanted: impl Fn(&Delivery) -> bool) -> u64 {
+        self.deliveries()
+            .filter(|(.., delivery)| wanted(delivery))
+            .count() as u64
+    }
+
+    fn purge(&mut self, seq: u64) {
+        if let Some(found) = self.messages.remove(&seq) {
+            self.messages_purged += 1;
+            self.purged += found.deliveries.len() as u64;
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Memory {
+    async fn accept(&self, arrival: Arrival) -> Result<Acceptance, Error> {
+        let Arrival {
+            message,
+            deliveries,
+            dedup_since,
+        } = arrival;
+        let mut inner = self.inner();
+        let key = (message.source.clone(), message.provider_id.clone());
+        if !message.provider_id.is_empty() {
+            if let Some((id, _)) = inner
+                .seen
+                .get(&key)
+                .filter(|(_, received_at)| *received_at >= dedup_since)
+            {
+                return Ok(Acceptance::Duplicate(*id));
+            }
+            inner.seen.insert(key, (message.id, message.received_at));
+        }
+        inner.accepted += 1;
+        inner.owed += deliveries.len() as u64;
+        let seq = inner.accepted;
+        inner.messages.insert(seq, Found { message, deliveries });
+        Ok(Acceptance::New)
+    }
+
+    async fn claim(&self, destination: &Name, now: Timestamp, limit: usize) -> Result<Vec<Claim>, Error> {
+        let mut inner = self.inner();
+        let due = inner
+            .heads(destination)
+            .into_iter()
+            .filter(|(due, _)| *due <= now)
+            .take(limit);
+        let due: Vec<_> = due.collect();
+        Ok(due
+            .into_iter()
+            .filter_map(|(_, place)| inner.grant(place))
+            .collect())
+    }
+
+    async fn settle(&self, settlement: Settlement) -> Result<(), Error> {
+        let Settlement {
+            token,
+            delivery,
+            follow_up,
+            thread,
+        } = settlement;
+        let mut inner = self.inner();
+        let place = *inner.leases.get(&token).ok_or(Error::LostClaim)?;
+        let conversation = inner
+            .messages
+            .get(&place.0)
+            .ok_or(Error::LostClaim)?
+            .message
+            .conversation();
+        let old = inner
+            .delivery(place)
+            .filter(|old| old.id == delivery.id)
+            .ok_or(Error::LostClaim)?;
+        *old = delivery.clone();
+        inner.leases.remove(&token);
+        if let Some(thread) = thread {
+            inner.threads.insert(
+                (delivery.destination.clone(), conversation),
+                (thread, changed_at(&delivery)),
+            );
+        }
+        if let Some(follow_up) = follow_up {
+            inner.add(place.0, follow_up);
+        }
+        Ok(())
+    }
+
+    async fn release(&self, claim: Claim) {
+        self.inner().leases.remove(&claim.token);
+    }
+
+    async fn next_due(&self, destination: &Name) -> Result<Option<Timestamp>, Error> {
+        Ok(self.inner().heads(destination).first().map(|(due, _)| *due))
+    }
+
+    async fn find(&self, id: MessageId) -> Result<Option<Found>, Error> {
+        let inner = self.inner();
+        Ok(inner.seq(id).and_then(|seq| inner.messages.get(&seq).cloned()))
+    }
+
+    async fn messages(&self, query: &Query) -> Result<Page<Found>, Error> {
+        let inner = self.inner();
+        let below = inner.messages.range(..query.cursor.unwrap_or(u64::MAX)).rev();
+        let mut matching = below.filter(|(_, found)| {
+            query.matches(&found.message) && query.state.is_none_or(|state| found.is(state))
+        });
+        let items = matching
+            .by_ref()
+            .take(query.limit)
+            .map(|(_, found)| found.clone())
+            .collect();
+        Ok(Page {
+            items,
+            next: matching.next().map(|(seq, _)| seq + 1),
+        })
+    }
+
+    async fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<Delivery>, Error> {
+        let inner = self.inner();
+        let position = |(seq, ordinal): Place| seq << 16 | u64::from(ordinal);
+        let below = inner
+            .deliveries()
+            .rev()
+            .filter(|(place, ..)| query.cursor.is_none_or(|at| position(*place) < at));
+        let mut matching = below.filter(|(.., delivery)| query.matches(delivery));
+        let items = matching
+            .by_ref()
+            .take(query.limit)
+            .map(|(.., delivery)| delivery.clone())
+            .collect();
+        Ok(Page {
+            items,
+            next: matching.next().map(|(place, ..)| position(place) + 1),
+        })
+    }
+
+    async fn requeue(&self, selector: &Selector, now: Timestamp) -> Result<u64, Error> {
+        let mut inner = self.inner();
+        let mut touched = 0;
+        for place in inner.selected(selector) {
+            let leased = inner.is_leased(place);
+            let Some(delivery) = inner.delivery(place) else {
+                continue;
+            };
+            match delivery.state {
+                State::Dead { .. } => *delivery = delivery.clone().requeued(now),
+                State::Waiting { due } if due > now && !leased => {
+                    delivery.state = State::Waiting { due: now }
+                }
+                _ => continue,
+            }
+            touched += 1;
+        }
+        Ok(touched)
+    }
+
+    async fn discard(&self, selector: &Selector, now: Timestamp, reason: &str) -> Result<u64, Error> {
+        let mut inner = self.inner();
+        let mut touched = 0;
+        for place in inner.selected(selector) {
+            let leased = inner.is_leased(place);
+            if let Some(delivery) = inner
+                .delivery(place)
+                .filter(|delivery| delivery.is_waiting() && !leased)
+            {
+                *delivery = delivery.clone().dead(None, now, reason);
+                touched += 1;
+            }
+        }
+        Ok(touched)
+    }
+
+    async fn owe(&self, id: MessageId, deliveries: Vec<Delivery>) -> Result<Vec<DeliveryId>, Error> {
+        let mut inner = self.inner();
+        let seq = inner.seq(id).ok_or(Error::NotFound)?;
+        Ok(deliveries
+            .into_iter()
+            .filter_map(|delivery| inner.add(seq, delivery))
+            .collect())
+    }
+
+    async fn backlog(&self, destination: &Name) -> Result<Backlog, Error> {
+        let inner = self.inner();
+        let own = |delivery: &&Delivery| delivery.destination == *destination;
+        let waiting = |delivery: &&Delivery| delivery.is_waiting();
+        let all = inner.deliveries().map(|(.., delivery)| delivery);
+        Ok(Backlog {
+            pending: inner.count(|delivery| own(&delivery) && delivery.is_waiting()),
+            dead: inner.count(|delivery| own(&delivery) && is_dead(delivery)),
+            oldest: all
+                .filter(own)
+                .filter(waiting)
+                .map(|delivery| delivery.created_at)
+                .min(),
+        })
+    }
+
+    async fn destinations(&self) -> Result<Vec<Name>, Error> {
+        let inner = self.inner();
+        let owed = inner
+            .deliveries()
+            .map(|(.., delivery)| delivery.destination.clone());
+        let all: BTreeSet<Name> = owed.chain(inner.paused.iter().cloned()).collect();
+        Ok(all.into_iter().collect())
+    }
+
+    async fn set_paused(&self, destination: &Name, paused: bool) -> Result<(), Error> {
+        let mut inner = self.inner();
+        if paused {
+            inner.paused.insert(destination.clone());
+        } else {
+            inner.paused.remove(destination);
+        }
+        Ok(())
+    }
+
+    async fn paused(&self) -> Result<Vec<Name>, Error> {
+        Ok(self.inner().paused.iter().cloned().collect())
+    }
+
+    async fn prune(&self, horizon: &Horizon, now: Timestamp) -> Result<bool, Error> {
+        let mut inner = self.inner();
+        let ended: Vec<(u64, Timestamp)> = inner
+            .messages
+            .iter()
+            .filter(|(_, found)| !found.deliveries.iter().any(Delivery::is_waiting))
+            .map(|(&seq, found)| (seq, found.message.received_at))
+            .collect();
+        for (seq, received_at) in ended {
+            if horizon.purge_before.is_some_and(|before| received_at < before) {
+                inner.purge(seq);
+            } else if horizon.redact_before.is_some_and(|before| received_at < before)
+                && let Some(found) = inner.messages.get_mut(&seq)
+                && found.message.redacted_at.is_none()
+            {
+                found.message = redacted(found.message.clone(), now);
+            }
+        }
+        inner
+            .seen
+            .retain(|_, (_, received_at)| *received_at >= horizon.dedup_before);
+        inner
+            .threads
+            .retain(|_, (_, at)| horizon.purge_before.is_none_or(|before| *at >= before));
+        Ok(false)
+    }
+
+    async fn counts(&self) -> Result<Counts, Error> {
+        let inner = self.inner();
+        Ok(Counts {
+            accepted: inner.accepted,
+            messages_purged: inner.messages_purged,
+            owed: inner.owed,
+            delivered: inner.count(|delivery| matches!(delivery.state, State::Delivered { .. })),
+            dead: inner.count(is_dead),
+            pending: inner.count(Delivery::is_waiting),
+            purged: inner.purged,
+        })
+    }
+
+    fn health(&self) -> Health {
+        Health::default()
+    }
+
+    async fn close(&self) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+fn is_dead(delivery: &Delivery) -> bool {
+    matches!(delivery.state, State::Dead { .. })
+}

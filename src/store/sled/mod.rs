@@ -1,0 +1,487 @@
+//! The store on the local disk, in one sled tree.
+//!
+//! sled is fast and small, and careless in places that matter here: each of its known weaknesses is met by a
+//! part of this module, and nothing outside of it knows that sled is there.
+//!
+//! * `writer`: one thread, group commit, and when a commit is durable.
+//! * `keys`, `record`: what is kept under which key, and how damage is noticed.
+//! * `view`, `queue`, `stored`: the tree as the group being built will leave it, and what is in it.
+//! * `change`, `prune`: the changes. `read`, `leases`: claims and searches.
+//! * `start`, `audit`, `mark`, `salvage`: opening, and making sure that what is there is whole. `space`: a disk
+//!   that fills up.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{mpsc, oneshot};
+
+use self::books::Books;
+use self::change::{Group, Incoming, STEP};
+use self::leases::Leases;
+use self::prune::Sweep;
+use self::record::Kept;
+use self::space::Space;
+use self::status::Status;
+use self::writer::{Answer, Request, Writer};
+use super::{
+    Acceptance, Arrival, Backlog, Claim, Counts, DeliveryQuery, Error, Found, Health, Horizon, Page, Query,
+    Selector, Settlement, Store,
+};
+use crate::delivery::{Delivery, DeliveryId};
+use crate::message::{MessageId, Name, Timestamp};
+
+mod audit;
+mod books;
+mod change;
+mod keys;
+mod leases;
+mod mark;
+mod prune;
+mod queue;
+mod read;
+mod record;
+mod salvage;
+mod space;
+mod start;
+mod status;
+mod stored;
+#[cfg(test)]
+mod tests;
+mod view;
+mod writer;
+
+/// How many requests may wait for the writer before new texts are refused.
+const WAITING_MAX: usize = 1024;
+
+/// How a store is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The store's folder; it is made if it is not there.
+    pub path: PathBuf,
+    /// New texts are refused when less than this is free on the file system.
+    pub min_free: u64,
+    /// How long a caller waits for a commit before it gets [`Error::Slow`].
+    pub commit_deadline: Duration,
+    /// How long a commit may take before the process ends itself, to be started anew.
+    pub abort_after: Duration,
+    /// Leaves out the sync that makes a commit durable: only to show that a test of durability would notice.
+    #[doc(hidden)]
+    pub skip_sync: bool,
+}
+
+impl Options {
+    /// The usual deadlines: ten seconds for a caller, thirty for the process.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>, min_free: u64) -> Self {
+        Self {
+            path: path.into(),
+            min_free,
+            commit_deadline: Duration::from_secs(10),
+            abort_after: Duration::from_secs(30),
+            skip_sync: false,
+        }
+    }
+}
+
+/// Why a store was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Two processes with one store would destroy it.
+    #[error("the store {} is in use by another process", path.display())]
+    InUse {
+        /// The store's folder.
+        path: PathBuf,
+    },
+    /// A newer version of the program has written there.
+    #[error("the store {} has format {found}, this version reads up to {known}: use the newer version", path.display())]
+    Newer {
+        /// The store's folder.
+        path: PathBuf,
+        /// What the store says it is.
+        found: u32,
+        /// What this build knows.
+        known: u32,
+    },
+    /// The file system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+    /// Not even an empty store could be opened there.
+    #[error("the store {} cannot be read: {reason}", path.display())]
+    Unreadable {
+        /// sled's folder.
+        path: PathBuf,
+        /// What it said.
+        reason: String,
+    },
+}
+
+/// The store. Dropping it waits for the commit at hand and closes it.
+pub struct Sled {
+    shared: Arc<Shared>,
+    commit_deadline: Duration,
+    requests: Mutex<Option<mpsc::Sender<Request>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    watchdog: Mutex<Option<std::sync::mpsc::Sender<()>>>,
+}
+
+/// What the writer and the readers have in common.
+struct Shared {
+    db: ::sled::Db,
+    books: Mutex<Books>,
+    leases: Leases,
+    paused: Mutex<BTreeSet<Name>>,
+    status: Arc<Status>,
+    /// Held as long as anybody holds the database; it comes last, to be let go last.
+    _lock: File,
+}
+
+impl Sled {
+    /// Opens the store, mends what a crash has left, and starts its threads. This takes as long as reading the
+    /// whole store: call it where blocking is fine.
+    ///
+    /// # Errors
+    /// When it is in use, was written by a newer version, or cannot even be begun anew. Damage is no error: it
+    /// is set aside, and told in [`Health::findings`].
+    pub fn open(options: &Options) -> Result<Self, OpenError> {
+        let folder = &options.path;
+        let io = |source| OpenError::Io {
+            path: folder.clone(),
+            source,
+        };
+        start::create_folder(folder)?;
+        let lock = start::take_lock(folder)?;
+        start::check_format(folder)?;
+        let space = Space::new(folder, &start::database(folder), options.min_free).map_err(io)?;
+        let opened = start::open(options)?;
+
+        let status = Arc::new(Status::default());
+        status.measured(&space);
+        opened
+            .findings
+            .into_iter()
+            .for_each(|finding| status.find(finding));
+        let paused = paused(&opened.db).map_err(|error| io(io::Error::other(error)))?;
+        let shared = Arc::new(Shared {
+            db: opened.db,
+            books: Mutex::new(opened.books),
+            leases: Leases::default(),
+            paused: Mutex::new(paused),
+            status: Arc::clone(&status),
+            _lock: lock,
+        });
+        let (requests, waiting) = mpsc::channel(WAITING_MAX);
+        let (watchdog, stop) = std::sync::mpsc::channel();
+        let writer = Writer {
+            shared: Arc::clone(&shared),
+            requests: waiting,
+            disk: opened.disk,
+            space,
+            sweep: Sweep::default(),
+        };
+        let abort_after = options.abort_after;
+        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new().name(name.into()).spawn(run)
+        };
+        let threads = vec![
+            spawn("store", Box::new(move || writer.run())).map_err(io)?,
+            spawn(
+                "store-watch",
+                Box::new(move || writer::watch(&status, &stop, abort_after)),
+            )
+            .map_err(io)?,
+        ];
+        Ok(Self {
+            shared,
+            commit_deadline: options.commit_deadline,
+            requests: Mutex::new(Some(requests)),
+            threads: Mutex::new(threads),
+            watchdog: Mutex::new(Some(watchdog)),
+        })
+    }
+
+    /// Has a change made and committed, waiting for room in the writer's queue if need be.
+    async fn write<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Group<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let requests = self.requests()?;
+        let room = tokio::time::timeout(self.commit_deadline, requests.reserve()).await;
+        // Nothing was asked yet, so it is certain that nothing was done.
+        let permit = room.map_err(|_| Error::Busy)?.map_err(|_| self.stopped())?;
+        self.committed(permit, change).await
+    }
+
+    async fn committed<T: Send + 'static>(
+        &self,
+        permit: mpsc::Permit<'_, Request>,
+        change: impl FnOnce(&mut Group<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        permit.send(Box::new(move |group| {
+            let result = change(group);
+            let fatal = match &result {
+                Err(Error::Failed(reason)) => Some(reason.clone()),
+                _ => None,
+            };
+            // A caller that waits no longer is told nothing.
+            let answer: Answer = Box::new(move |commit| drop(reply.send(commit.and(result))));
+            (fatal, answer)
+        }));
+        match tokio::time::timeout(self.commit_deadline, answer).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(self.stopped()),
+            Err(_) => Err(Error::Slow),
+        }
+    }
+
+    fn requests(&self) -> Result<mpsc::Sender<Request>, Error> {
+        self.shared.status.check()?;
+        lock(&self.requests).clone().ok_or_else(closed)
+    }
+
+    /// Why the writer does not answer.
+    fn stopped(&self) -> Error {
+        self.shared.status.check().err().unwrap_or_else(closed)
+    }
+
+    /// Runs a reading that may take long where blocking is fine.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Shared) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.shared.status.check()?;
+        let shared = Arc::clone(&self.shared);
+        let read = tokio::task::spawn_blocking(move || read(&shared)).await;
+        read.unwrap_or_else(|_| Err(Error::Failed("a read panicked".to_owned())))
+    }
+
+    /// Applies a change to all deliveries that are selected, a bounded step at a time.
+    async fn on_selected(
+        &self,
+        selector: &Selector,
+        change: impl Fn(Vec<keys::Place>) -> Change,
+    ) -> Result<u64, Error> {
+        let prefixes = match selector {
+            Selector::Ids(ids) => return self.on_ids(ids, change).await,
+            Selector::Dead(destination) => vec![keys::of(keys::DEAD, destination)],
+            // Followers first: a head that goes makes a follower the head, behind a cursor that passed there.
+            Selector::Pending(destination) => {
+                vec![
+                    keys::of(keys::FOLLOWER, destination),
+                    keys::of(keys::HEAD, destination),
+                ]
+            }
+        };
+        let (mut touched, mut after) = (0, None);
+        loop {
+            let prefixes = prefixes.clone();
+            let (places, next) = self
+                .write(move |group| group.select(&prefixes, after.as_deref()))
+                .await?;
+            touched += self.write(change(places)).await?;
+            match next {
+                Some(next) => after = Some(next),
+                None => return Ok(touched),
+            }
+        }
+    }
+
+    async fn on_ids(
+        &self,
+        ids: &[DeliveryId],
+        change: impl Fn(Vec<keys::Place>) -> Change,
+    ) -> Result<u64, Error> {
+        let mut touched = 0;
+        for ids in ids.chunks(STEP) {
+            let ids = ids.to_vec();
+            let places = self.write(move |group| group.places(&ids)).await?;
+            touched += self.write(change(places)).await?;
+        }
+        Ok(touched)
+    }
+
+    /// Lets the threads end, and waits for them.
+    fn stop(&self) {
+        lock(&self.requests).take();
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        let mut threads = threads.into_iter();
+        // The watchdog goes last: it is what ends the wait for a writer that hangs.
+        if let Some(writer) = threads.next() {
+            drop(writer.join());
+        }
+        lock(&self.watchdog).take();
+        threads.for_each(|watch| drop(watch.join()));
+    }
+}
+
+/// A change to some deliveries that says how many it touched.
+type Change = Box<dyn FnOnce(&mut Group<'_>) -> Result<u64, Error> + Send>;
+
+impl Drop for Sled {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+#[async_trait]
+impl Store for Sled {
+    async fn accept(&self, arrival: Arrival) -> Result<Acceptance, Error> {
+        let requests = self.requests()?;
+        let permit = requests.try_reserve().map_err(|error| match error {
+            mpsc::error::TrySendError::Full(()) => Error::Busy,
+            mpsc::error::TrySendError::Closed(()) => self.stopped(),
+        })?;
+        let incoming = incoming(arrival);
+        self.committed(permit, move |group| group.accept(incoming)).await
+    }
+
+    async fn claim(&self, destination: &Name, now: Timestamp, limit: usize) -> Result<Vec<Claim>, Error> {
+        self.shared.status.check()?;
+        self.shared.claim(destination, now, limit)
+    }
+
+    async fn settle(&self, settlement: Settlement) -> Result<(), Error> {
+        self.write(move |group| group.settle(settlement)).await
+    }
+
+    async fn release(&self, claim: Claim) {
+        if let Some(lease) = self.shared.leases.end(claim.token, claim.delivery.id) {
+            self.shared.leases.free(&lease.queue);
+        }
+    }
+
+    async fn next_due(&self, destination: &Name) -> Result<Option<Timestamp>, Error> {
+        self.shared.status.check()?;
+        self.shared.next_due(destination)
+    }
+
+    async fn find(&self, id: MessageId) -> Result<Option<Found>, Error> {
+        self.shared.status.check()?;
+        self.shared.find(id)
+    }
+
+    async fn messages(&self, query: &Query) -> Result<Page<Found>, Error> {
+        let query = query.clone();
+        self.read(move |shared| shared.messages(&query)).await
+    }
+
+    async fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<Delivery>, Error> {
+        let query = query.clone();
+        self.read(move |shared| shared.deliveries(&query)).await
+    }
+
+    async fn requeue(&self, selector: &Selector, now: Timestamp) -> Result<u64, Error> {
+        self.on_selected(selector, |places| {
+            Box::new(move |group| group.requeue(&places, now))
+        })
+        .await
+    }
+
+    async fn discard(&self, selector: &Selector, now: Timestamp, reason: &str) -> Result<u64, Error> {
+        self.on_selected(selector, |places| {
+            let reason = reason.to_owned();
+            Box::new(move |group| group.discard(&places, now, &reason))
+        })
+        .await
+    }
+
+    async fn owe(&self, id: MessageId, deliveries: Vec<Delivery>) -> Result<Vec<DeliveryId>, Error> {
+        self.write(move |group| group.owe(id, deliveries)).await
+    }
+
+    async fn backlog(&self, destination: &Name) -> Result<Backlog, Error> {
+        Ok(lock(&self.shared.books).backlog(destination))
+    }
+
+    async fn destinations(&self) -> Result<Vec<Name>, Error> {
+        let mut names: BTreeSet<Name> = lock(&self.shared.books).destinations().cloned().collect();
+        names.extend(lock(&self.shared.paused).iter().cloned());
+        Ok(names.into_iter().collect())
+    }
+
+    async fn set_paused(&self, destination: &Name, paused: bool) -> Result<(), Error> {
+        let destination = destination.clone();
+        self.write(move |group| group.set_paused(destination, paused))
+            .await
+    }
+
+    async fn paused(&self) -> Result<Vec<Name>, Error> {
+        Ok(lock(&self.shared.paused).iter().cloned().collect())
+    }
+
+    async fn prune(&self, horizon: &Horizon, now: Timestamp) -> Result<bool, Error> {
+        let horizon = *horizon;
+        self.write(move |group| group.prune(&horizon, now)).await
+    }
+
+    async fn counts(&self) -> Result<Counts, Error> {
+        Ok(lock(&self.shared.books).ledger.counts)
+    }
+
+    fn health(&self) -> Health {
+        if self.shared.status.is_stale()
+            && let Ok(requests) = self.requests()
+        {
+            // An empty group measures the space; whether there is room for it now does not matter.
+            drop(requests.try_send(Box::new(|_| (None, Box::new(drop)))));
+        }
+        self.shared.status.health()
+    }
+
+    async fn close(&self) -> Result<(), Error> {
+        let flushed = self.write(|_| Ok(())).await;
+        lock(&self.requests).take();
+        flushed
+    }
+}
+
+fn incoming(arrival: Arrival) -> Incoming {
+    let Arrival {
+        message,
+        deliveries,
+        dedup_since,
+    } = arrival;
+    let told = !message.provider_id.is_empty();
+    let kept = Kept { message, deliveries };
+    Incoming {
+        id: kept.message.id,
+        received_at: kept.message.received_at,
+        conversation: kept.message.conversation(),
+        seen: told.then(|| keys::seen(&kept.message.source, &kept.message.provider_id)),
+        dedup_since,
+        payload: record::encode(&kept),
+        deliveries: kept.deliveries,
+    }
+}
+
+fn paused(db: &::sled::Db) -> Result<BTreeSet<Name>, ::sled::Error> {
+    let mut names = BTreeSet::new();
+    for key in db.scan_prefix([keys::PAUSED]).keys() {
+        names.extend(
+            std::str::from_utf8(&key?[1..])
+                .ok()
+                .and_then(|name| name.parse::<Name>().ok()),
+        );
+    }
+    Ok(names)
+}
+
+fn closed() -> Error {
+    Error::Failed("the store is closed".to_owned())
+}
+
+/// No change under one of these locks is left half done by a panic, so that poison means nothing.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,93 @@
+//! Saving what can be read out of a database with damaged pages.
+//!
+//! sled refuses a page whose checksum is wrong, and with it every entry in it and every change near it. So
+//! the texts are asked for one by one by their numbers, and what answers goes into a new database; its
+//! indexes are left to the audit, which also counts what is missing.
+
+use ::sled::Db;
+
+use super::audit::Stop;
+use super::keys::{self, Place};
+use super::record::{self, Kept, Ledger, Seen};
+use super::stored::queue;
+use super::view::View;
+use super::writer::Disk;
+use crate::delivery::Delivery;
+
+/// How many texts are written down together.
+const COMMIT: u64 = 200;
+
+/// Why a delivery is dead whose record cannot be read. Trying it again could repeat a text of months ago.
+pub(super) const DAMAGED: &str =
+    "its record was damaged and set aside: it may or may not have been delivered";
+
+/// Copies what can be read, and says how many texts those are.
+pub(super) fn salvage(old: &Db, new: &Db, disk: &Disk) -> Result<u64, Stop> {
+    let ledger: Ledger = record::load(&**old, keys::LEDGER)
+        .ok()
+        .flatten()
+        .unwrap_or_default();
+    let last = old
+        .scan_prefix([keys::MESSAGE])
+        .keys()
+        .next_back()
+        .and_then(Result::ok);
+    let last = last.and_then(|key| keys::seq_of(&key)).unwrap_or(0);
+    let last = last.max(ledger.counts.accepted).max(disk.mark.read().accepted);
+
+    let mut view = View::new(new);
+    view.create(keys::LEDGER, &record::encode(&ledger));
+    for key in old.scan_prefix([keys::PAUSED]).keys().map_while(Result::ok) {
+        view.put(key.to_vec(), &[]);
+    }
+    let mut saved = 0;
+    for seq in 1..=last {
+        saved += u64::from(save(old, &mut view, seq));
+        if seq % COMMIT == 0 {
+            disk.commit(new, std::mem::replace(&mut view, View::new(new)))
+                .map_err(Stop::Disk)?;
+        }
+    }
+    disk.commit(new, view).map_err(Stop::Disk)?;
+    Ok(saved)
+}
+
+/// One text with all that belongs to it; says whether it could be read.
+fn save(old: &Db, view: &mut View<'_>, seq: u64) -> bool {
+    let key = keys::message(seq);
+    let Ok(Some(kept)) = record::load::<Kept>(&**old, &key) else {
+        return false;
+    };
+    let Kept { message, deliveries } = &kept;
+    view.create(&key, &record::encode(&kept));
+    view.create(&keys::id(message.id), &record::encode(&seq));
+    let seen = Seen {
+        seq,
+        id: message.id,
+        received_at: message.received_at,
+    };
+    if !message.provider_id.is_empty() {
+        view.create(
+            &keys::seen(&message.source, &message.provider_id),
+            &record::encode(&seen),
+        );
+    }
+    let first = |ordinal| deliveries.iter().find(|delivery| delivery.id.ordinal == ordinal);
+    for ordinal in 1..u16::MAX {
+        let key = keys::delivery(Place { seq, ordinal });
+        let delivery = match (record::load::<Delivery>(&**old, &key), first(ordinal)) {
+            (Ok(Some(delivery)), _) => delivery,
+            (Err(_), Some(first)) => first.clone().dead(None, first.created_at, DAMAGED),
+            (Ok(None), Some(_)) => continue,
+            (_, None) => break,
+        };
+        view.create(&key, &record::encode(&delivery));
+    }
+    for delivery in deliveries {
+        let key = keys::thread(&queue(message, &delivery.destination));
+        if let Ok(Some(root)) = old.get(&key) {
+            view.put(key, root);
+        }
+    }
+    true
+}

@@ -1,0 +1,159 @@
+//! Free space: new texts are refused while enough is left to write down what becomes of the old ones.
+//!
+//! sled does not survive a full disk: the write that fails poisons it, and opening it again needs space too.
+//! So accepting stops at `min_free`; a ballast file keeps a little more in reserve and is given up when even
+//! that runs low, and at start; and when nothing is left every write is refused before it is tried.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use crate::store::Error;
+
+/// The largest ballast.
+const BALLAST_BYTES: u64 = 4 << 20;
+
+/// Below this nothing at all is written: sled takes space in steps of half a MiB.
+const RESERVE_BYTES: u64 = 1 << 20;
+
+/// How long a measurement is good for.
+const FRESH: Duration = Duration::from_millis(100);
+
+/// What is left on the file system, and who may still write.
+pub(super) struct Space {
+    folder: PathBuf,
+    database: PathBuf,
+    min_free: u64,
+    has_ballast: bool,
+    measured: Option<Instant>,
+    pub(super) free: u64,
+    pub(super) bytes: u64,
+}
+
+impl Space {
+    /// Measures, and gives up the ballast if opening the store would otherwise lack space.
+    pub(super) fn new(folder: &Path, database: &Path, min_free: u64) -> io::Result<Self> {
+        let has_ballast = folder.join("ballast").exists();
+        let mut space = Self {
+            folder: folder.to_owned(),
+            database: database.to_owned(),
+            min_free,
+            has_ballast,
+            measured: None,
+            free: 0,
+            bytes: 0,
+        };
+        space.measure()?;
+        Ok(space)
+    }
+
+    /// Measures again if the last time was a while ago. What cannot be measured counts as it last was.
+    pub(super) fn refresh(&mut self) {
+        if self.measured.is_none_or(|at| at.elapsed() > FRESH)
+            && let Err(error) = self.measure()
+        {
+            warn!(path = %self.folder.display(), "cannot tell how much space is left: {error}");
+        }
+    }
+
+    /// Whether new texts are refused.
+    pub(super) fn is_full(&self) -> bool {
+        self.free < self.min_free
+    }
+
+    /// Refuses a new text when too little is left.
+    pub(super) fn for_arrivals(&self) -> Result<(), Error> {
+        if self.is_full() {
+            Err(self.full())
+        } else {
+            self.for_anything()
+        }
+    }
+
+    /// Refuses everything when hardly anything is left.
+    pub(super) fn for_anything(&self) -> Result<(), Error> {
+        if self.free < RESERVE_BYTES {
+            Err(self.full())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn full(&self) -> Error {
+        Error::Full {
+            free: self.free,
+            needed: self.min_free,
+        }
+    }
+
+    fn measure(&mut self) -> io::Result<()> {
+        self.measured = Some(Instant::now());
+        self.free = free(&self.folder)?;
+        self.bytes = std::fs::metadata(&self.database).map_or(0, |file| file.len());
+        let ballast = BALLAST_BYTES.min(self.min_free / 4);
+        if self.has_ballast && self.free < RESERVE_BYTES + ballast {
+            self.drop_ballast()?;
+        } else if !self.has_ballast && ballast > 0 && self.free > self.min_free.saturating_add(2 * ballast) {
+            self.take_ballast(ballast);
+        }
+        Ok(())
+    }
+
+    fn drop_ballast(&mut self) -> io::Result<()> {
+        self.has_ballast = false;
+        std::fs::remove_file(self.folder.join("ballast"))?;
+        self.free = free(&self.folder)?;
+        warn!(
+            free = self.free,
+            "hardly any space is left: the ballast was given up so that deliveries go on"
+        );
+        Ok(())
+    }
+
+    /// A file system that cannot promise space leaves us without ballast; the gate works all the same.
+    fn take_ballast(&mut self, bytes: u64) {
+        self.has_ballast = true;
+        let path = self.folder.join("ballast");
+        let taken = File::create(&path).and_then(|file| {
+            Ok(rustix::fs::fallocate(
+                &file,
+                rustix::fs::FallocateFlags::empty(),
+                0,
+                bytes,
+            )?)
+        });
+        if let Err(error) = taken {
+            info!(path = %path.display(), "no space could be put aside: {error}");
+        }
+    }
+}
+
+fn free(folder: &Path) -> io::Result<u64> {
+    let file_system = rustix::fs::statvfs(folder)?;
+    Ok(file_system.f_bavail.saturating_mul(file_system.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ballast_is_taken_while_there_is_room_and_given_up_when_there_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut space = Space::new(folder.path(), &folder.path().join("db"), 1 << 20).unwrap();
+        let ballast = folder.path().join("ballast");
+        assert_eq!(std::fs::metadata(&ballast).unwrap().len(), 1 << 18);
+        assert!(!space.is_full() && space.for_arrivals().is_ok());
+
+        space.drop_ballast().unwrap();
+        assert!(!ballast.exists());
+        space.free = RESERVE_BYTES - 1;
+        assert!(space.is_full() && space.for_anything().is_err());
+        space.free = RESERVE_BYTES;
+        space.min_free = RESERVE_BYTES + 1;
+        assert!(space.for_arrivals().is_err() && space.for_anything().is_ok());
+    }
+}

@@ -1,0 +1,89 @@
+//! How the store is, where it can be read without waiting for anything that may hang.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use tracing::error;
+
+use super::lock;
+use super::space::Space;
+use crate::store::{Error, Health};
+
+/// How many findings are kept; the log has them all.
+const FINDINGS_MAX: usize = 100;
+
+/// What is known of the store's state.
+#[derive(Default)]
+pub(super) struct Status {
+    health: Mutex<Health>,
+    commit: Mutex<Option<Instant>>,
+    measured: Mutex<Option<Instant>>,
+}
+
+impl Status {
+    pub(super) fn health(&self) -> Health {
+        Health {
+            commit_running: self.running(),
+            ..lock(&self.health).clone()
+        }
+    }
+
+    /// How long the commit has been running that runs now.
+    pub(super) fn running(&self) -> Option<Duration> {
+        lock(&self.commit).map(|since| since.elapsed())
+    }
+
+    /// Whether the space was last measured a while ago.
+    pub(super) fn is_stale(&self) -> bool {
+        lock(&self.measured).is_none_or(|at| at.elapsed() > Duration::from_secs(1))
+    }
+
+    /// The writer begins to work on a group.
+    pub(super) fn begin(&self) {
+        *lock(&self.commit) = Some(Instant::now());
+    }
+
+    /// The writer is done with a group; `committed` if there was anything to write.
+    pub(super) fn end(&self, committed: bool) {
+        let began = lock(&self.commit).take();
+        if committed {
+            let mut health = lock(&self.health);
+            health.commits += 1;
+            health.commit_last = began.map(|began| began.elapsed());
+        }
+    }
+
+    pub(super) fn measured(&self, space: &Space) {
+        *lock(&self.measured) = Some(Instant::now());
+        let mut health = lock(&self.health);
+        health.free = space.free;
+        health.bytes = space.bytes;
+        health.full = space.is_full();
+    }
+
+    /// Nothing is written from now on. The first reason is the one that counts.
+    pub(super) fn fail(&self, reason: &str) -> Error {
+        let mut health = lock(&self.health);
+        if health.failed.is_none() {
+            error!("the store failed and writes nothing any more; restart to recover: {reason}");
+        }
+        Error::Failed(health.failed.get_or_insert_with(|| reason.to_owned()).clone())
+    }
+
+    /// Refuses when the store has failed.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        lock(&self.health)
+            .failed
+            .clone()
+            .map_or(Ok(()), |reason| Err(Error::Failed(reason)))
+    }
+
+    /// Something was mended or set aside, or has to be.
+    pub(super) fn find(&self, finding: String) {
+        error!("{finding}");
+        let mut health = lock(&self.health);
+        if health.findings.len() < FINDINGS_MAX && !health.findings.contains(&finding) {
+            health.findings.push(finding);
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! A message and its deliveries, put together from their records.
+
+use std::collections::BTreeMap;
+
+use super::keys::{self, Place, Queue};
+use super::record::{self, Kept, Trouble};
+use super::view::View;
+use crate::delivery::Delivery;
+use crate::message::{Message, MessageId, Name};
+use crate::store::Found;
+
+impl View<'_> {
+    /// The sequence number of a message.
+    pub(super) fn seq(&self, id: MessageId) -> Result<Option<u64>, Trouble> {
+        self.load(&keys::id(id))
+    }
+
+    /// A message as it was accepted.
+    pub(super) fn kept(&self, seq: u64) -> Result<Option<Kept>, Trouble> {
+        self.load(&keys::message(seq))
+    }
+
+    /// One delivery as it stands.
+    pub(super) fn delivery(&self, place: Place) -> Result<Option<Delivery>, Trouble> {
+        if let Some(delivery) = self.load(&keys::delivery(place))? {
+            return Ok(Some(delivery));
+        }
+        let kept = self.kept(place.seq)?;
+        Ok(kept.and_then(|kept| {
+            kept.deliveries
+                .into_iter()
+                .find(|delivery| delivery.id.ordinal == place.ordinal)
+        }))
+    }
+
+    /// One delivery as it stands, with its message.
+    pub(super) fn with_message(&self, place: Place) -> Result<Option<(Delivery, Message)>, Trouble> {
+        let Some(kept) = self.kept(place.seq)? else {
+            return Ok(None);
+        };
+        let delivery = match self.load(&keys::delivery(place))? {
+            Some(delivery) => Some(delivery),
+            None => kept
+                .deliveries
+                .into_iter()
+                .find(|delivery| delivery.id.ordinal == place.ordinal),
+        };
+        Ok(delivery.map(|delivery| (delivery, kept.message)))
+    }
+
+    /// A message with all its deliveries as they stand.
+    pub(super) fn found(&self, seq: u64) -> Result<Option<Found>, Trouble> {
+        match self.kept(seq)? {
+            Some(kept) => self.complete(seq, kept).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Brings a message's deliveries up to date.
+    pub(super) fn complete(&self, seq: u64, kept: Kept) -> Result<Found, Trouble> {
+        let mut deliveries: BTreeMap<u16, Delivery> = kept
+            .deliveries
+            .into_iter()
+            .map(|delivery| (delivery.id.ordinal, delivery))
+            .collect();
+        for (key, value) in self.page(&keys::deliveries(seq), None, usize::from(u16::MAX))? {
+            let delivery: Delivery = record::decode(self, &key, &value)?;
+            deliveries.insert(delivery.id.ordinal, delivery);
+        }
+        Ok(Found {
+            message: kept.message,
+            deliveries: deliveries.into_values().collect(),
+        })
+    }
+
+    /// The ordinal that a message's next delivery gets.
+    pub(super) fn next_ordinal(&self, seq: u64, kept: &Kept) -> Result<u16, Trouble> {
+        let prefix = keys::deliveries(seq);
+        let last = self.last(&prefix, &keys::end(&prefix))?;
+        let last = last
+            .and_then(|(key, _)| keys::place_of(&key))
+            .map_or(0, |place| place.ordinal);
+        let first = kept
+            .deliveries
+            .iter()
+            .map(|delivery| delivery.id.ordinal)
+            .max()
+            .unwrap_or(0);
+        last.max(first).checked_add(1).ok_or(Trouble::Damaged)
+    }
+}
+
+/// The queue of a message's deliveries to one destination.
+pub(super) fn queue(message: &Message, destination: &Name) -> Queue {
+    Queue {
+        destination: destination.clone(),
+        conversation: message.conversation(),
+    }
+}

@@ -1,0 +1,714 @@
+//! What only this store has: a disk, and what may go wrong on it.
+
+use std::path::Path;
+
+use super::*;
+use crate::delivery::State;
+use crate::store::conformance::{
+    FAR, accept, again, arrival, assert_adds_up, claim, claim_one, delivered, died, name, numbers,
+};
+use crate::store::{MessageState, Store};
+
+mod model;
+
+pub(super) struct Folder(tempfile::TempDir);
+
+impl Folder {
+    pub(super) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub(super) fn options(&self) -> Options {
+        Options::new(self.0.path().join("store"), 0)
+    }
+
+    pub(super) fn open(&self) -> Sled {
+        Sled::open(&self.options()).unwrap()
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("store")
+    }
+
+    /// Works on the entries themselves, as a bad disk would.
+    fn tamper(&self, change: impl FnOnce(&::sled::Db)) {
+        let db = ::sled::Config::new()
+            .path(self.path().join("sled"))
+            .flush_every_ms(None)
+            .open()
+            .unwrap();
+        change(&db);
+        db.flush().unwrap();
+    }
+
+    fn named(&self, start: &str) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        entries
+            .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(start))
+            .collect()
+    }
+}
+
+fn flip(db: &::sled::Db, key: &[u8]) {
+    let mut value = db.get(key).unwrap().unwrap().to_vec();
+    let last = value.len() - 1;
+    value[last] ^= 1;
+    db.insert(key, value).unwrap();
+}
+
+fn place(seq: u64, ordinal: u16) -> keys::Place {
+    keys::Place { seq, ordinal }
+}
+
+fn findings(store: &Sled) -> String {
+    store.health().findings.join("; ")
+}
+
+/// Three texts of one conversation: the first delivered, the second dead, the third waiting.
+async fn three(store: &Sled) {
+    for n in 1..=3 {
+        accept(store, n, 1, &["desk"]).await;
+    }
+    let first = claim_one(store, "desk", FAR).await;
+    store
+        .settle(Settlement {
+            thread: Some("root".into()),
+            ..delivered(&first)
+        })
+        .await
+        .unwrap();
+    store
+        .settle(died(&claim_one(store, "desk", FAR).await))
+        .await
+        .unwrap();
+    store.set_paused(&name("room"), true).await.unwrap();
+}
+
+async fn assert_three(store: &Sled) {
+    let backlog = Backlog {
+        pending: 1,
+        dead: 1,
+        oldest: Some(Timestamp(3)),
+    };
+    assert_eq!(store.backlog(&name("desk")).await, Ok(backlog));
+    assert_eq!(store.paused().await.unwrap(), [name("room")]);
+    let third = claim_one(store, "desk", FAR).await;
+    assert_eq!(
+        (third.message.text.as_str(), third.thread.as_deref()),
+        ("text 3", Some("root"))
+    );
+    store.release(third).await;
+    let counts = assert_adds_up(store).await;
+    assert_eq!(
+        (counts.accepted, counts.delivered, counts.dead, counts.pending),
+        (3, 1, 1, 1)
+    );
+    assert_eq!(findings(store), "");
+}
+
+#[tokio::test]
+async fn a_reopened_store_has_everything_and_no_leases() {
+    let folder = Folder::new();
+    let store = folder.open();
+    three(&store).await;
+    claim_one(&store, "desk", FAR).await;
+    store.close().await.unwrap();
+    assert!(matches!(store.counts().await, Ok(counts) if counts.accepted == 3));
+    assert!(
+        matches!(store.accept(arrival(9, 9, &[])).await, Err(Error::Failed(_))),
+        "it is closed"
+    );
+    drop(store);
+    for _ in 0..2 {
+        assert_three(&folder.open()).await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_on_disk_without_any_closing() {
+    let folder = Folder::new();
+    let store = folder.open();
+    three(&store).await;
+    let copy = Folder::new();
+    copy_all(&folder.path(), &copy.path());
+    assert_three(&copy.open()).await;
+    assert_three(&store).await;
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_all(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_text_is_set_aside_and_never_delivered() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let mut long = arrival(1, 1, &["desk", "room"]);
+    long.message.text = "x".repeat(20_000);
+    let id = long.message.id;
+    store.accept(long).await.unwrap();
+    accept(&store, 2, 1, &["desk"]).await;
+    drop(store);
+    folder.tamper(|db| flip(db, &keys::part(&keys::message(1), 2)));
+
+    let store = folder.open();
+    assert!(
+        findings(&store).contains("text 1 is damaged"),
+        "{}",
+        findings(&store)
+    );
+    assert!(store.find(id).await.unwrap().is_none());
+    assert_eq!(
+        numbers(&claim(&store, "desk", FAR).await),
+        [2],
+        "the next one is free to go"
+    );
+    assert!(claim(&store, "room", FAR).await.is_empty());
+    let counts = assert_adds_up(&store).await;
+    assert_eq!(
+        (
+            counts.accepted,
+            counts.messages_purged,
+            counts.owed,
+            counts.purged
+        ),
+        (2, 1, 3, 2)
+    );
+    let again = store.accept(arrival(1, 1, &["desk"])).await;
+    assert_eq!(
+        again,
+        Ok(Acceptance::New),
+        "the carrier's repetition is a second chance"
+    );
+    drop(store);
+    let store = folder.open();
+    assert_eq!(findings(&store), "", "it is said once");
+    assert_eq!(assert_adds_up(&store).await.pending, 2);
+    drop(store);
+    folder.tamper(|db| assert!(db.contains_key(keys::aside(&keys::message(1))).unwrap()));
+}
+
+#[tokio::test]
+async fn a_damaged_text_met_while_running_holds_its_conversation_and_is_reported() {
+    let folder = Folder::new();
+    let store = folder.open();
+    accept(&store, 1, 1, &["desk"]).await;
+    accept(&store, 2, 1, &["desk"]).await;
+    accept(&store, 3, 2, &["desk"]).await;
+    flip(&store.shared.db, &keys::message(1));
+    assert_eq!(numbers(&claim(&store, "desk", FAR).await), [3]);
+    assert!(
+        findings(&store).contains("text 1 cannot be read"),
+        "{}",
+        findings(&store)
+    );
+    drop(store);
+    assert_eq!(numbers(&claim(&folder.open(), "desk", FAR).await), [2, 3]);
+}
+
+#[tokio::test]
+async fn a_damaged_delivery_ends_dead_for_the_operator_to_decide() {
+    let folder = Folder::new();
+    let store = folder.open();
+    three(&store).await;
+    drop(store);
+    folder.tamper(|db| flip(db, &keys::delivery(place(1, 1))));
+    let store = folder.open();
+    assert!(
+        findings(&store).contains("delivery 1 of text 1 is damaged"),
+        "{}",
+        findings(&store)
+    );
+    let query = DeliveryQuery {
+        destination: Some(name("desk")),
+        state: Some(MessageState::Dead),
+        limit: 9,
+        ..DeliveryQuery::default()
+    };
+    assert_eq!(store.deliveries(&query).await.unwrap().items.len(), 2);
+    assert_eq!(assert_adds_up(&store).await.dead, 2);
+}
+
+#[tokio::test]
+async fn indexes_that_do_not_agree_are_built_anew() {
+    type Damage = fn(&::sled::Db);
+    let desk = || keys::Queue {
+        destination: name("desk"),
+        conversation: arrival(1, 1, &[]).message.conversation(),
+    };
+    let cases: [(&str, Damage); 6] = [
+        ("no schedule", |db| {
+            drop(
+                db.scan_prefix("s")
+                    .keys()
+                    .map(|key| db.remove(key.unwrap()))
+                    .collect::<Vec<_>>(),
+            )
+        }),
+        ("no heads", |db| {
+            drop(
+                db.scan_prefix("h")
+                    .keys()
+                    .map(|key| db.remove(key.unwrap()))
+                    .collect::<Vec<_>>(),
+            )
+        }),
+        ("no followers", |db| {
+            drop(
+                db.scan_prefix("f")
+                    .keys()
+                    .map(|key| db.remove(key.unwrap()))
+                    .collect::<Vec<_>>(),
+            )
+        }),
+        ("no dead", |db| {
+            drop(
+                db.scan_prefix("x")
+                    .keys()
+                    .map(|key| db.remove(key.unwrap()))
+                    .collect::<Vec<_>>(),
+            )
+        }),
+        ("a damaged head", |db| {
+            flip(db, &db.scan_prefix("h").keys().next().unwrap().unwrap())
+        }),
+        ("a second schedule entry", |db| {
+            let queue = keys::Queue {
+                destination: name("desk"),
+                conversation: arrival(1, 1, &[]).message.conversation(),
+            };
+            drop(
+                db.insert(keys::schedule(&queue, Timestamp(0), place(4, 1)), vec![])
+                    .unwrap(),
+            );
+        }),
+    ];
+    for (what, damage) in cases {
+        let folder = Folder::new();
+        let store = folder.open();
+        three(&store).await;
+        accept(&store, 4, 1, &["desk"]).await;
+        drop(store);
+        folder.tamper(damage);
+        let store = folder.open();
+        assert!(
+            findings(&store).contains("built anew"),
+            "{what}: {}",
+            findings(&store)
+        );
+        for expected in [3, 4] {
+            let claim = claim_one(&store, "desk", FAR).await;
+            assert_eq!(claim.message.id.0.as_u128(), expected, "{what}");
+            store.settle(delivered(&claim)).await.unwrap();
+        }
+        assert_eq!(
+            store.requeue(&Selector::Dead(name("desk")), Timestamp(1)).await,
+            Ok(1),
+            "{what}"
+        );
+        assert_eq!(store.shared.db.scan_prefix(keys::followers(&desk())).count(), 0);
+        drop(store);
+        assert_eq!(findings(&folder.open()), "", "{what}");
+    }
+}
+
+#[tokio::test]
+async fn missing_texts_and_wrong_sums_are_noticed() {
+    for (key, expected) in [
+        (keys::message(3), "1 accepted texts are missing"),
+        (keys::LEDGER.to_vec(), "the sums were missing"),
+        (
+            keys::id(arrival(3, 1, &[]).message.id),
+            "text 3 was not found by its id",
+        ),
+    ] {
+        let folder = Folder::new();
+        let store = folder.open();
+        three(&store).await;
+        drop(store);
+        folder.tamper(|db| assert!(db.remove(&key).unwrap().is_some()));
+        let store = folder.open();
+        assert!(
+            findings(&store).contains(expected),
+            "{expected}: {}",
+            findings(&store)
+        );
+        assert_eq!(assert_adds_up(&store).await.accepted, 3);
+        drop(store);
+        assert_eq!(findings(&folder.open()), "", "{expected}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_in_use_is_not_opened_twice() {
+    let folder = Folder::new();
+    let _store = folder.open();
+    let error = Sled::open(&folder.options()).err().unwrap();
+    assert!(matches!(error, OpenError::InUse { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_newer_store_is_refused() {
+    let folder = Folder::new();
+    drop(folder.open());
+    let format = folder.path().join("format");
+    assert_eq!(std::fs::read_to_string(&format).unwrap(), "smsbridge store 1\n");
+    std::fs::write(&format, "smsbridge store 2\n").unwrap();
+    let error = Sled::open(&folder.options()).err().unwrap();
+    assert!(
+        error
+            .to_string()
+            .ends_with("has format 2, this version reads up to 1: use the newer version"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_full_disk_stops_new_texts_and_nothing_else() {
+    let folder = Folder::new();
+    let store = folder.open();
+    for n in 1..=3 {
+        accept(&store, n, n, &["desk"]).await;
+    }
+    drop(store);
+    let store = Sled::open(&Options {
+        min_free: u64::MAX,
+        ..folder.options()
+    })
+    .unwrap();
+    assert!(store.health().full);
+    let refused = store.accept(arrival(4, 1, &["desk"])).await;
+    assert!(
+        matches!(refused, Err(Error::Full { needed: u64::MAX, .. })),
+        "{refused:?}"
+    );
+    let known = store.accept(arrival(1, 1, &["desk"])).await;
+    assert!(
+        matches!(known, Ok(Acceptance::Duplicate(_))),
+        "what is stored may be said to be stored"
+    );
+    let claims = claim(&store, "desk", FAR).await;
+    store.settle(delivered(&claims[0])).await.unwrap();
+    store.settle(again(&claims[1], Timestamp(2_000))).await.unwrap();
+    store.settle(died(&claims[2])).await.unwrap();
+    assert_eq!(
+        store.requeue(&Selector::Dead(name("desk")), Timestamp(5)).await,
+        Ok(1)
+    );
+    assert_eq!(assert_adds_up(&store).await.accepted, 3);
+}
+
+#[tokio::test]
+async fn what_a_crash_leaves_of_a_snapshot_is_removed_and_a_damaged_one_set_aside() {
+    let folder = Folder::new();
+    three(&folder.open()).await;
+    drop(folder.open());
+    let sled = folder.path().join("sled");
+    std::fs::write(sled.join("snap.000000000000FFFF.generating"), "half").unwrap();
+    let store = folder.open();
+    assert_three(&store).await;
+    drop(store);
+    assert!(!sled.join("snap.000000000000FFFF.generating").exists());
+
+    let snapshots: Vec<_> = std::fs::read_dir(&sled)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    let snapshots: Vec<_> = snapshots
+        .into_iter()
+        .filter(|path| path.to_str().unwrap().contains("/snap."))
+        .collect();
+    assert!(!snapshots.is_empty());
+    for snapshot in snapshots {
+        let mut bytes = std::fs::read(&snapshot).unwrap();
+        bytes.iter_mut().for_each(|byte| *byte ^= 0x55);
+        std::fs::write(&snapshot, bytes).unwrap();
+    }
+    let store = folder.open();
+    assert!(
+        findings(&store).contains("the snapshots were damaged"),
+        "{}",
+        findings(&store)
+    );
+    assert_eq!(folder.named("damaged-snapshots").len(), 1);
+    drop(store);
+    assert_three(&folder.open()).await;
+}
+
+#[tokio::test]
+async fn a_store_beyond_reading_is_set_aside_and_an_empty_one_begun() {
+    let folder = Folder::new();
+    three(&folder.open()).await;
+    std::fs::write(
+        folder.path().join("sled/conf"),
+        "no such thing: at all\nthis is not even close\n",
+    )
+    .unwrap();
+    let store = folder.open();
+    assert!(
+        findings(&store).contains("damaged beyond reading"),
+        "{}",
+        findings(&store)
+    );
+    let aside = folder.named("damaged-store");
+    assert!(aside.len() == 1 && aside[0].join("db").exists());
+    accept(&store, 11, 1, &["desk"]).await;
+    let counts = assert_adds_up(&store).await;
+    assert_eq!(
+        (counts.accepted, counts.messages_purged),
+        (4, 3),
+        "the numbers go on where the old one stopped"
+    );
+}
+
+#[tokio::test]
+async fn after_a_failure_nothing_is_said_to_be_done() {
+    let folder = Folder::new();
+    let store = folder.open();
+    accept(&store, 1, 1, &["desk"]).await;
+    let held = claim_one(&store, "desk", FAR).await;
+    let failed = store
+        .write(|_| -> Result<(), Error> { Err(Error::Failed("the disk is gone".into())) })
+        .await;
+    let expected = Error::Failed("the disk is gone".into());
+    assert_eq!(failed, Err(expected.clone()));
+    assert_eq!(
+        store.accept(arrival(2, 2, &["desk"])).await,
+        Err(expected.clone())
+    );
+    assert_eq!(store.settle(delivered(&held)).await, Err(expected.clone()));
+    assert!(matches!(store.claim(&name("desk"), FAR, 1).await, Err(error) if error == expected));
+    assert_eq!(store.health().failed.as_deref(), Some("the disk is gone"));
+    drop(store);
+    assert_eq!(numbers(&claim(&folder.open(), "desk", FAR).await), [1]);
+}
+
+#[tokio::test]
+async fn a_change_that_fails_takes_its_whole_group_with_it() {
+    let folder = Folder::new();
+    let store = Arc::new(folder.open());
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    let blocker = Arc::clone(&store);
+    let blocker = tokio::spawn(async move {
+        blocker
+            .write(move |_| {
+                let _ = held.recv();
+                Ok(())
+            })
+            .await
+    });
+    while store.health().commit_running.is_none() {
+        tokio::task::yield_now().await;
+    }
+    let others: Vec<_> = (1..=3)
+        .map(|n| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { store.accept(arrival(n, n, &["desk"])).await })
+        })
+        .collect();
+    let failing = Arc::clone(&store);
+    let failing = tokio::spawn(async move {
+        failing
+            .write(|_| -> Result<(), Error> { Err(Error::Failed("no".into())) })
+            .await
+    });
+    while store.requests().unwrap().capacity() > WAITING_MAX - 4 {
+        tokio::task::yield_now().await;
+    }
+    drop(hold);
+    blocker.await.unwrap().unwrap();
+    assert!(failing.await.unwrap().is_err());
+    for other in others {
+        assert_eq!(other.await.unwrap(), Err(Error::Failed("no".into())));
+    }
+    drop(store);
+    assert_eq!(assert_adds_up(&folder.open()).await.accepted, 0);
+}
+
+#[tokio::test]
+async fn a_slow_commit_keeps_no_caller_and_a_full_queue_says_so() {
+    let folder = Folder::new();
+    let store = Sled::open(&Options {
+        commit_deadline: Duration::from_millis(50),
+        ..folder.options()
+    })
+    .unwrap();
+    let store = Arc::new(store);
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    assert_eq!(
+        store
+            .write(move |_| {
+                let _ = held.recv();
+                Ok(())
+            })
+            .await,
+        Err(Error::Slow)
+    );
+    assert!(store.health().commit_running.is_some());
+    let waiting: Vec<_> = (1..=WAITING_MAX as u64)
+        .map(|n| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { store.accept(arrival(n, n % 100, &[])).await })
+        })
+        .collect();
+    while store.requests().unwrap().capacity() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(store.accept(arrival(5_000, 1, &[])).await, Err(Error::Busy));
+    assert_eq!(
+        store.set_paused(&name("desk"), true).await,
+        Err(Error::Busy),
+        "it was never asked"
+    );
+    for accept in waiting {
+        assert_eq!(accept.await.unwrap(), Err(Error::Slow));
+    }
+    drop(hold);
+    drop(store);
+    assert_eq!(
+        assert_adds_up(&folder.open()).await.accepted,
+        WAITING_MAX as u64,
+        "what was asked for is done"
+    );
+}
+
+#[tokio::test]
+async fn no_entry_grows_so_large_that_sled_keeps_it_elsewhere() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let mut large = arrival(1, 1, &[]);
+    large.message.text = "x".repeat(65_536);
+    large.message.extra = [("field".to_owned(), "y".repeat(65_536))].into();
+    let id = large.message.id;
+    store.accept(large).await.unwrap();
+    let mut delivery = Delivery::new(
+        DeliveryId {
+            message: id,
+            ordinal: 1,
+        },
+        name("desk"),
+        None,
+        Timestamp(1),
+    );
+    delivery.progress = (0..500).map(|n| format!("recipient-{n}@example.com")).collect();
+    delivery.state = State::Waiting { due: Timestamp(1) };
+    store.owe(id, vec![delivery.clone()]).await.unwrap();
+    assert_eq!(store.find(id).await.unwrap().unwrap().deliveries, [delivery]);
+    for entry in store.shared.db.iter() {
+        let (key, value) = entry.unwrap();
+        assert!(key.len() + value.len() <= 4_096, "{key:?}");
+    }
+    assert_eq!(
+        std::fs::read_dir(folder.path().join("sled/blobs"))
+            .unwrap()
+            .count(),
+        0
+    );
+}
+
+/// Sixty texts in several of sled's segments, some delivered.
+async fn sixty(folder: &Folder) {
+    let store = folder.open();
+    for n in 1..=60 {
+        let mut large = arrival(n, n % 20, &["desk"]);
+        large.message.text = text(n);
+        store.accept(large).await.unwrap();
+    }
+    for claim in claim(&store, "desk", FAR).await {
+        store.settle(delivered(&claim)).await.unwrap();
+    }
+}
+
+fn text(n: u64) -> String {
+    format!("text {n} ").repeat(2_000)
+}
+
+/// What is left after damage is right, adds up, is reported if it is not all, and can be built on.
+async fn assert_honest(folder: &Folder, what: &str) -> usize {
+    let store = folder.open();
+    let found = store
+        .messages(&Query {
+            limit: 100,
+            ..Query::default()
+        })
+        .await
+        .unwrap()
+        .items;
+    for found in &found {
+        assert_eq!(
+            found.message.text,
+            text(found.message.received_at.0.cast_unsigned()),
+            "{what}"
+        );
+    }
+    let counts = assert_adds_up(&store).await;
+    let whole = (found.len(), counts.delivered, counts.pending) == (60, 20, 40);
+    assert!(
+        whole || !findings(&store).is_empty(),
+        "{what}: {counts:?} was not reported"
+    );
+    assert_eq!(
+        store.accept(arrival(1_000, 1, &["room"])).await,
+        Ok(Acceptance::New),
+        "{what}"
+    );
+    drop(store);
+    let store = folder.open();
+    assert_eq!(findings(&store), "", "{what}: it is said once");
+    assert_eq!(claim(&store, "room", FAR).await.len(), 1, "{what}");
+    found.len()
+}
+
+#[tokio::test]
+async fn a_flipped_bit_anywhere_in_the_log_is_noticed() {
+    for snapshot in [false, true] {
+        let folder = Folder::new();
+        sixty(&folder).await;
+        if snapshot {
+            drop(folder.open());
+        }
+        let log = std::fs::read(folder.path().join("sled/db")).unwrap();
+        let used = log.iter().rposition(|byte| *byte != 0).unwrap();
+        for step in 1..12 {
+            let copy = Folder::new();
+            copy_all(&folder.path(), &copy.path());
+            let mut damaged = log.clone();
+            damaged[used * step / 12] ^= 4;
+            std::fs::write(copy.path().join("sled/db"), damaged).unwrap();
+            assert_honest(&copy, &format!("snapshot {snapshot}, byte {}", used * step / 12)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_can_be_read_is_saved_from_a_store_with_damaged_pages() {
+    let folder = Folder::new();
+    sixty(&folder).await;
+    drop(folder.open());
+    let log = std::fs::read(folder.path().join("sled/db")).unwrap();
+    let mut saved = 0;
+    for at in (20_000..log.len() - (1 << 19)).step_by(60_000) {
+        let copy = Folder::new();
+        copy_all(&folder.path(), &copy.path());
+        let mut damaged = log.clone();
+        damaged[at] ^= 4;
+        std::fs::write(copy.path().join("sled/db"), damaged).unwrap();
+        let left = assert_honest(&copy, &format!("byte {at}")).await;
+        if !copy.named("damaged-store").is_empty() {
+            assert!(left >= 40, "byte {at}: only {left} texts were saved");
+            saved += 1;
+        }
+    }
+    assert!(saved > 0, "no page in use was hit: the test shows nothing");
+}

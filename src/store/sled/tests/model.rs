@@ -1,0 +1,364 @@
+//! Random operations on this store and on the one in memory must come to the same.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::delivery::Verdict;
+use crate::store::conformance::attempt;
+use crate::store::memory::Memory;
+
+const DESTINATIONS: [&str; 3] = ["desk", "room", "mail"];
+
+#[derive(Clone, Debug)]
+enum Operation {
+    Accept {
+        from: u64,
+        provider: u8,
+        destinations: Vec<usize>,
+        dedup_since: i64,
+        words: usize,
+    },
+    Claim {
+        destination: usize,
+        now: i64,
+        limit: usize,
+    },
+    Settle {
+        which: usize,
+        outcome: Outcome,
+        thread: bool,
+    },
+    Release {
+        which: usize,
+    },
+    Requeue {
+        selector: Choice,
+        now: i64,
+    },
+    Discard {
+        selector: Choice,
+    },
+    Owe {
+        message: u64,
+        destination: usize,
+        due: i64,
+    },
+    Pause {
+        destination: usize,
+        paused: bool,
+    },
+    Prune {
+        purge: Option<i64>,
+        redact: Option<i64>,
+        dedup: i64,
+    },
+    Reopen,
+}
+
+#[derive(Clone, Debug)]
+enum Outcome {
+    Delivered,
+    Again { due: i64 },
+    Dead { fallback: Option<usize> },
+}
+
+#[derive(Clone, Debug)]
+enum Choice {
+    Ids(Vec<(u64, u16)>),
+    Dead(usize),
+    Pending(usize),
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let destination = 0..DESTINATIONS.len();
+    let time = 0..60i64;
+    let choice = prop_oneof![
+        prop::collection::vec((1..30u64, 1..4u16), 0..4).prop_map(Choice::Ids),
+        destination.clone().prop_map(Choice::Dead),
+        destination.clone().prop_map(Choice::Pending),
+    ];
+    let outcome = prop_oneof![
+        3 => Just(Outcome::Delivered),
+        2 => time.clone().prop_map(|due| Outcome::Again { due }),
+        2 => prop::option::of(destination.clone()).prop_map(|fallback| Outcome::Dead { fallback }),
+    ];
+    let words = prop_oneof![9 => Just(1usize), 1 => Just(3_000usize)];
+    prop_oneof![
+        8 => (0..3u64, 0..12u8, prop::sample::subsequence(vec![0usize, 1, 2], 0..=3), time.clone(), words).prop_map(
+            |(from, provider, destinations, dedup_since, words)| {
+                Operation::Accept { from, provider, destinations, dedup_since, words }
+            }
+        ),
+        8 => (destination.clone(), time.clone(), 1..4usize)
+            .prop_map(|(destination, now, limit)| Operation::Claim { destination, now, limit }),
+        8 => (any::<usize>(), outcome, any::<bool>())
+            .prop_map(|(which, outcome, thread)| Operation::Settle { which, outcome, thread }),
+        2 => any::<usize>().prop_map(|which| Operation::Release { which }),
+        2 => (choice.clone(), time.clone()).prop_map(|(selector, now)| Operation::Requeue { selector, now }),
+        1 => choice.prop_map(|selector| Operation::Discard { selector }),
+        2 => (1..30u64, destination.clone(), time.clone())
+            .prop_map(|(message, destination, due)| Operation::Owe { message, destination, due }),
+        1 => (destination, any::<bool>()).prop_map(|(destination, paused)| Operation::Pause { destination, paused }),
+        1 => (prop::option::of(time.clone()), prop::option::of(time.clone()), time)
+            .prop_map(|(purge, redact, dedup)| Operation::Prune { purge, redact, dedup }),
+        1 => Just(Operation::Reopen),
+    ]
+}
+
+/// Both stores, and the claims that were given by both.
+struct Pair {
+    folder: Folder,
+    memory: Memory,
+    sled: Option<Sled>,
+    claims: Vec<(Claim, Claim)>,
+    step: u64,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let folder = Folder::new();
+        let sled = Some(Self::open(&folder));
+        Self {
+            folder,
+            memory: Memory::new(),
+            sled,
+            claims: Vec::new(),
+            step: 0,
+        }
+    }
+
+    /// Syncing is not what is tested here, and would be most of the time spent.
+    fn open(folder: &Folder) -> Sled {
+        Sled::open(&Options {
+            skip_sync: true,
+            ..folder.options()
+        })
+        .unwrap()
+    }
+
+    fn sled(&self) -> &Sled {
+        self.sled.as_ref().unwrap()
+    }
+
+    async fn apply(&mut self, operation: Operation) {
+        self.step += 1;
+        match operation {
+            Operation::Accept {
+                from,
+                provider,
+                destinations,
+                dedup_since,
+                words,
+            } => {
+                let destinations: Vec<&str> = destinations
+                    .into_iter()
+                    .map(|index| DESTINATIONS[index])
+                    .collect();
+                let mut arrival = arrival(self.step, from, &destinations);
+                arrival.message.provider_id = if provider == 0 {
+                    String::new()
+                } else {
+                    format!("ref-{provider}")
+                };
+                arrival.message.text = "word ".repeat(words);
+                arrival.dedup_since = Timestamp(dedup_since);
+                assert_eq!(
+                    self.memory.accept(arrival.clone()).await,
+                    self.sled().accept(arrival).await
+                );
+            }
+            Operation::Claim {
+                destination,
+                now,
+                limit,
+            } => self.claim(DESTINATIONS[destination], now, limit).await,
+            Operation::Settle {
+                which,
+                outcome,
+                thread,
+            } => self.settle(which, outcome, thread).await,
+            Operation::Release { which } => {
+                if !self.claims.is_empty() {
+                    let (ours, theirs) = self.claims.swap_remove(which % self.claims.len());
+                    self.memory.release(ours).await;
+                    self.sled().release(theirs).await;
+                }
+            }
+            Operation::Requeue { selector, now } => {
+                let (selector, now) = (selected(selector), Timestamp(now));
+                assert_eq!(
+                    self.memory.requeue(&selector, now).await,
+                    self.sled().requeue(&selector, now).await
+                );
+            }
+            Operation::Discard { selector } => {
+                let (selector, now) = (selected(selector), Timestamp(self.step.cast_signed()));
+                let ours = self.memory.discard(&selector, now, "operator").await;
+                assert_eq!(ours, self.sled().discard(&selector, now, "operator").await);
+            }
+            Operation::Owe {
+                message,
+                destination,
+                due,
+            } => {
+                let message = MessageId(uuid::Uuid::from_u128(message.into()));
+                let id = DeliveryId { message, ordinal: 0 };
+                let owed = vec![Delivery::new(
+                    id,
+                    name(DESTINATIONS[destination]),
+                    None,
+                    Timestamp(due),
+                )];
+                assert_eq!(
+                    self.memory.owe(message, owed.clone()).await,
+                    self.sled().owe(message, owed).await
+                );
+            }
+            Operation::Pause { destination, paused } => {
+                let destination = name(DESTINATIONS[destination]);
+                self.memory.set_paused(&destination, paused).await.unwrap();
+                self.sled().set_paused(&destination, paused).await.unwrap();
+            }
+            Operation::Prune { purge, redact, dedup } => {
+                let horizon = Horizon {
+                    purge_before: purge.map(Timestamp),
+                    redact_before: redact.map(Timestamp),
+                    dedup_before: Timestamp(dedup),
+                };
+                while self.memory.prune(&horizon, Timestamp(77)).await.unwrap() {}
+                while self.sled().prune(&horizon, Timestamp(77)).await.unwrap() {}
+            }
+            Operation::Reopen => self.reopen().await,
+        }
+    }
+
+    async fn claim(&mut self, destination: &str, now: i64, limit: usize) {
+        let (destination, now) = (name(destination), Timestamp(now));
+        assert_eq!(
+            self.memory.next_due(&destination).await,
+            self.sled().next_due(&destination).await
+        );
+        let ours = self.memory.claim(&destination, now, limit).await.unwrap();
+        let theirs = self.sled().claim(&destination, now, limit).await.unwrap();
+        assert_eq!(shown(&ours), shown(&theirs));
+        self.claims.extend(ours.into_iter().zip(theirs));
+    }
+
+    async fn settle(&mut self, which: usize, outcome: Outcome, thread: bool) {
+        if self.claims.is_empty() {
+            return;
+        }
+        let (ours, theirs) = self.claims.swap_remove(which % self.claims.len());
+        let delivery = ours.delivery.clone();
+        let at = Timestamp(self.step.cast_signed());
+        let fallback = |index: usize| Delivery::new(delivery.id, name(DESTINATIONS[index]), None, at);
+        let (delivery, follow_up) = match outcome {
+            Outcome::Delivered => (delivery.delivered(attempt(Verdict::Delivered)), None),
+            Outcome::Again { due } => (
+                delivery.retry(attempt(Verdict::Transient), Timestamp(due), None),
+                None,
+            ),
+            Outcome::Dead { fallback: to } => {
+                let follow_up = to.map(fallback);
+                (
+                    delivery.dead(Some(attempt(Verdict::Permanent)), at, "no"),
+                    follow_up,
+                )
+            }
+        };
+        let thread = thread.then(|| format!("thread {}", self.step));
+        let settlement = |token| Settlement {
+            token,
+            delivery: delivery.clone(),
+            follow_up: follow_up.clone(),
+            thread: thread.clone(),
+        };
+        assert_eq!(self.memory.settle(settlement(ours.token)).await, Ok(()));
+        assert_eq!(self.sled().settle(settlement(theirs.token)).await, Ok(()));
+    }
+
+    async fn reopen(&mut self) {
+        for (ours, _) in self.claims.drain(..) {
+            self.memory.release(ours).await;
+        }
+        self.sled = None;
+        self.sled = Some(Self::open(&self.folder));
+        assert_eq!(findings(self.sled()), "");
+    }
+
+    async fn compare(&self) {
+        let (memory, sled) = (&self.memory, self.sled());
+        assert_eq!(memory.counts().await, sled.counts().await);
+        assert_adds_up(sled).await;
+        assert_eq!(memory.destinations().await, sled.destinations().await);
+        assert_eq!(memory.paused().await, sled.paused().await);
+        for destination in DESTINATIONS.map(name) {
+            assert_eq!(
+                memory.backlog(&destination).await,
+                sled.backlog(&destination).await,
+                "{destination}"
+            );
+        }
+        let (all, each) = (
+            Query {
+                limit: 500,
+                ..Query::default()
+            },
+            DeliveryQuery {
+                limit: 500,
+                ..DeliveryQuery::default()
+            },
+        );
+        let found = |page: Page<Found>| {
+            page.items
+                .into_iter()
+                .map(|found| (found.message, found.deliveries))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            found(memory.messages(&all).await.unwrap()),
+            found(sled.messages(&all).await.unwrap())
+        );
+        assert_eq!(
+            memory.deliveries(&each).await.unwrap().items,
+            sled.deliveries(&each).await.unwrap().items
+        );
+    }
+}
+
+fn selected(choice: Choice) -> Selector {
+    let id = |(message, ordinal): (u64, u16)| DeliveryId {
+        message: MessageId(uuid::Uuid::from_u128(message.into())),
+        ordinal,
+    };
+    match choice {
+        Choice::Ids(ids) => Selector::Ids(ids.into_iter().map(id).collect()),
+        Choice::Dead(destination) => Selector::Dead(name(DESTINATIONS[destination])),
+        Choice::Pending(destination) => Selector::Pending(name(DESTINATIONS[destination])),
+    }
+}
+
+fn shown(claims: &[Claim]) -> Vec<(&Delivery, &crate::message::Message, Option<&str>)> {
+    claims
+        .iter()
+        .map(|claim| (&claim.delivery, &*claim.message, claim.thread.as_deref()))
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_operations_come_to_the_same_as_in_memory(operations in prop::collection::vec(operation(), 1..80)) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+        runtime.block_on(async {
+            let mut pair = Pair::new();
+            for operation in operations {
+                pair.apply(operation).await;
+                pair.compare().await;
+            }
+            pair.reopen().await;
+            pair.compare().await;
+        });
+    }
+}

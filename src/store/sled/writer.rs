@@ -1,0 +1,170 @@
+//! The one writer, and how a commit becomes durable.
+//!
+//! One thread makes all changes. It takes what waits in a bounded channel, lets each request add its changes
+//! to one group, puts the group into the tree as a single batch, waits until that is on disk, and only then
+//! answers everybody who was in the group. So sixty-four texts that arrive together cost one sync.
+//!
+//! On disk means `fdatasync` on a descriptor of our own: sled's `flush` hands its log to the kernel and asks
+//! for write-back with `sync_file_range`, which on Linux waits neither for the disk's own cache nor for the
+//! metadata of a file that has grown. A batch goes into one tree only, because sled recovers a batch as a
+//! whole within one tree, and not across two.
+//!
+//! The first error of a write or a sync is final. After a failed `fdatasync` the kernel may have dropped what
+//! it could not write and call the next sync a success; so nothing is tried again, nobody is told that all is
+//! well, and the next start reads what is really there.
+//!
+//! A second thread does nothing but look how long the group at hand has been worked on. A disk that hangs
+//! does not give the process back what it holds, so it ends the process: the service manager starts it anew.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tracing::{error, warn};
+
+use super::change::Group;
+use super::keys;
+use super::mark::Mark;
+use super::prune::Sweep;
+use super::record::{self, Ledger};
+use super::space::Space;
+use super::status::Status;
+use super::view::View;
+use super::{Shared, lock};
+use crate::store::Error;
+
+/// How many requests go into one commit.
+const GROUP_MAX: usize = 1024;
+
+/// Adds its changes to the group, and gives back how to tell its caller once they are committed or not.
+pub(super) type Request = Box<dyn FnOnce(&mut Group<'_>) -> Decided + Send>;
+
+/// What a request came to: how to tell its caller, and what went wrong if the whole group must not be written.
+pub(super) type Decided = (Option<String>, Answer);
+
+/// Tells the caller, given how the commit went.
+pub(super) type Answer = Box<dyn FnOnce(Result<(), Error>) + Send>;
+
+/// The file that commits are synced on.
+pub(super) struct Disk {
+    pub(super) database: File,
+    pub(super) mark: Mark,
+    /// Leaves out the sync: only to show that a test of durability would notice.
+    pub(super) skip_sync: bool,
+}
+
+impl Disk {
+    /// Puts all changes into the tree in one piece and waits until they are on disk.
+    pub(super) fn commit(&self, db: &::sled::Db, view: View<'_>) -> Result<(), String> {
+        db.apply_batch(view.into_batch())
+            .map_err(|error| format!("a write failed: {error}"))?;
+        db.flush().map_err(|error| format!("a flush failed: {error}"))?;
+        if self.skip_sync {
+            return Ok(());
+        }
+        self.database
+            .sync_data()
+            .map_err(|error| format!("a sync failed: {error}"))
+    }
+
+    fn mark(&self, ledger: &Ledger) -> Result<(), String> {
+        self.mark
+            .write(ledger)
+            .map_err(|error| format!("the mark was not written: {error}"))
+    }
+}
+
+/// The thread's belongings.
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) disk: Disk,
+    pub(super) space: Space,
+    pub(super) sweep: Sweep,
+}
+
+impl Writer {
+    /// Works until nobody can ask for anything any more.
+    pub(super) fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let _ending = Ending(&shared.status);
+        let mut requests = Vec::with_capacity(GROUP_MAX);
+        while self.requests.blocking_recv_many(&mut requests, GROUP_MAX) > 0 {
+            self.work(requests.drain(..));
+        }
+        if let Err(error) = self.disk.mark.sync() {
+            warn!("the mark was not synced: {error}");
+        }
+    }
+
+    /// One group. After a failure nothing is even tried; a request that is dropped tells its caller so.
+    fn work(&mut self, requests: impl Iterator<Item = Request>) {
+        let Self {
+            shared,
+            disk,
+            space,
+            sweep,
+            ..
+        } = self;
+        if shared.status.check().is_err() {
+            return;
+        }
+        shared.status.begin();
+        space.refresh();
+        shared.status.measured(space);
+
+        let mut group = Group::new(shared, space, sweep);
+        let (fatal, answers): (Vec<_>, Vec<_>) = requests.map(|request| request(&mut group)).unzip();
+        let Group {
+            mut view,
+            reserved,
+            settled,
+            ..
+        } = group;
+        let changed = view.len() > 0;
+        let ledger = {
+            let mut books = lock(&shared.books);
+            books.ledger.commits += u64::from(changed);
+            books.ledger
+        };
+        view.create(keys::LEDGER, &record::encode(&ledger));
+        let result = match fatal.into_iter().flatten().next() {
+            Some(reason) => Err(reason),
+            None if changed => disk.commit(&shared.db, view).and_then(|()| disk.mark(&ledger)),
+            None => Ok(()),
+        };
+        let result = result.map_err(|reason| shared.status.fail(&reason));
+        shared.leases.finish(&reserved, &settled);
+        shared.status.end(changed && result.is_ok());
+        for answer in answers {
+            answer(result.clone());
+        }
+    }
+}
+
+/// A writer that panics leaves word of it.
+struct Ending<'a>(&'a Status);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail("the writer panicked");
+            self.0.end(false);
+        }
+    }
+}
+
+/// Ends the process when a group takes longer than `abort_after`. Returns when the other end is dropped.
+pub(super) fn watch(status: &Status, stop: &Receiver<()>, abort_after: Duration) {
+    let pace = (abort_after / 10).min(Duration::from_secs(1));
+    while stop.recv_timeout(pace) == Err(RecvTimeoutError::Timeout) {
+        if let Some(running) = status.running().filter(|running| *running > abort_after) {
+            error!(
+                "a commit has not ended after {running:?}: the disk hangs; ending the process to be restarted"
+            );
+            std::process::abort();
+        }
+    }
+}

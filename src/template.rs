@@ -1,0 +1,452 @@
+//! Templates: Jinja over one message, with every value escaped for the medium it goes into.
+//!
+//! Escaping is not the template's business and cannot be switched off: whatever an expression prints passes
+//! through the medium's escape, and there is no `safe` filter. What the operator wrote outside of `{{ }}` stays
+//! as it is and may be markup. Something captured with `{% set x %}…{% endset %}` is a value like any other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use minijinja::value::{Value, ValueKind};
+use minijinja::{Environment, ErrorKind, Output, State, UndefinedBehavior};
+
+use crate::message::{Media, Message};
+
+mod check;
+mod escape;
+
+pub use escape::{html, one_line, safe_link, slack, visible};
+
+/// Steps one rendering may take: far more than any sensible template needs, and over in milliseconds.
+const FUEL: u64 = 1_000_000;
+
+/// Bytes one rendering may write. The longest text, each character escaped at its longest, fits many times.
+const OUTPUT_MAX: usize = 4 * 1024 * 1024;
+
+/// Where a rendered text goes, and so what is dangerous in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Medium {
+    /// Plain text read by people: control and direction-changing characters are made visible.
+    Text,
+    /// One line: a subject, a header, a line on a terminal. As `Text`, and line breaks become spaces.
+    Line,
+    /// HTML: e-mail's second part, Matrix's `formatted_body`.
+    Html,
+    /// Slack's mrkdwn. `&`, `<` and `>` are escaped; `*bold*` and the like in a value stay what they are to Slack.
+    Slack,
+    /// Inside a JSON string: the template's author writes the quotes. Lists and maps print as JSON.
+    Json,
+}
+
+impl Medium {
+    const ALL: [Self; 5] = [Self::Text, Self::Line, Self::Html, Self::Slack, Self::Json];
+
+    /// The name under which a template is compiled for this medium, and by which the formatter knows it again.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Line => "line",
+            Self::Html => "html",
+            Self::Slack => "slack",
+            Self::Json => "json",
+        }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|medium| medium.name() == name)
+    }
+
+    fn escape(self, value: &str) -> String {
+        match self {
+            Self::Text => visible(value),
+            Self::Line => one_line(value),
+            Self::Html => html(value),
+            Self::Slack => slack(value),
+            Self::Json => escape::json(value),
+        }
+    }
+}
+
+/// A compiled template; rendering is safe for any text and any medium. Clones share what was compiled.
+#[derive(Clone)]
+pub struct Template {
+    environment: Arc<Environment<'static>>,
+    groups: Arc<BTreeSet<String>>,
+}
+
+/// What is wrong with a template, with the line in it where known.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct TemplateError {
+    /// In words.
+    pub message: String,
+    /// Counted from 1.
+    pub line: Option<usize>,
+}
+
+/// What a template can name.
+#[derive(Clone)]
+pub struct Values<'a> {
+    /// `message.id`, `provider_id`, `source`, `from`, `to`, `text`, `received_at`, `media`.
+    pub message: &'a Message,
+    /// `from_name`; empty when there is none, so that `{{ from_name or from }}` shows one of them.
+    pub from_name: Option<&'a str>,
+    /// `to_name`; empty when there is none.
+    pub to_name: Option<&'a str>,
+    /// `route`; empty when no route matched.
+    pub route: Option<&'a str>,
+    /// `match.*`; a group that is not there, or did not take part in the match, prints nothing.
+    pub groups: &'a BTreeMap<String, String>,
+}
+
+impl Template {
+    /// Compiles a template.
+    ///
+    /// # Errors
+    /// When it is not valid Jinja or names something that does not exist.
+    pub fn compile(source: &str) -> Result<Self, TemplateError> {
+        let mut environment = environment();
+        for medium in Medium::ALL {
+            environment
+                .add_template_owned(medium.name(), source.to_owned())
+                .map_err(|error| explain(&error))?;
+        }
+        let groups = check::names(&environment)?;
+        check::operations(&environment, &groups)?;
+        Ok(Self {
+            environment: Arc::new(environment),
+            groups: Arc::new(groups),
+        })
+    }
+
+    /// The groups it names as `match.GROUP`, so that a route can refuse those its expression does not have.
+    #[must_use]
+    pub fn groups(&self) -> &BTreeSet<String> {
+        &self.groups
+    }
+
+    /// Renders it with each value escaped for `medium`.
+    ///
+    /// # Errors
+    /// When an expression fails for this message, or the result grows beyond all measure.
+    pub fn render(&self, medium: Medium, values: &Values<'_>) -> Result<String, TemplateError> {
+        let rendered =
+            run(&self.environment, medium, context(medium, values)).map_err(|error| TemplateError {
+                // The error's own words may quote the text; its kind and place never do.
+                message: format!("the template failed for this text: {}", error.kind()),
+                line: error.line(),
+            })?;
+        // A line stays one even if the template itself was written on several.
+        Ok(if medium == Medium::Line {
+            one_line(rendered.trim_end())
+        } else {
+            rendered
+        })
+    }
+}
+
+impl fmt::Debug for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Template")
+            .field("groups", &self.groups)
+            .finish_non_exhaustive()
+    }
+}
+
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    // What is missing in one text (a group, an attachment) prints nothing rather than losing the delivery;
+    // names that can never exist are found when the template is compiled.
+    environment.set_undefined_behavior(UndefinedBehavior::Chainable);
+    environment.set_fuel(Some(FUEL));
+    environment.set_formatter(write_escaped);
+    environment.remove_filter("safe");
+    environment.remove_global("debug");
+    // Everything is escaped already, once: by habit written `| e` must not do it twice.
+    environment.add_filter("e", |value: Value| value);
+    environment.add_filter("escape", |value: Value| value);
+    environment
+}
+
+fn write_escaped(out: &mut Output, state: &mut State, value: &Value) -> Result<(), minijinja::Error> {
+    let medium = Medium::named(state.name())
+        .ok_or_else(|| minijinja::Error::new(ErrorKind::InvalidOperation, "a template without a medium"))?;
+    let written = match value.kind() {
+        ValueKind::Undefined | ValueKind::None => return Ok(()),
+        ValueKind::String => medium.escape(&value.to_string()),
+        _ if medium == Medium::Json => serde_json::to_string(value)
+            .map_err(|_| minijinja::Error::new(ErrorKind::BadSerialization, "not a JSON value"))?,
+        _ => medium.escape(&value.to_string()),
+    };
+    out.write_str(&written).map_err(minijinja::Error::from)
+}
+
+fn run(environment: &Environment<'_>, medium: Medium, context: Value) -> Result<String, minijinja::Error> {
+    let mut output = Bounded(Vec::new());
+    environment
+        .get_template(medium.name())?
+        .render_captured_to(context, &mut output)?;
+    String::from_utf8(output.0).map_err(|_| ErrorKind::WriteFailure.into())
+}
+
+/// Takes what fits and refuses the rest.
+struct Bounded(Vec<u8>);
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > OUTPUT_MAX {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn context(medium: Medium, values: &Values<'_>) -> Value {
+    let message = values.message;
+    map([
+        ("message", map([("id", message.id.to_string())])),
+        ("provider_id", Value::from(message.provider_id.as_str())),
+        ("source", Value::from(message.source.as_str())),
+        ("from", Value::from(message.from.normal())),
+        ("from_name", Value::from(values.from_name.unwrap_or_default())),
+        ("to", Value::from(message.to.normal())),
+        ("to_name", Value::from(values.to_name.unwrap_or_default())),
+        ("text", Value::from(message.text.as_str())),
+        ("received_at", Value::from(message.received_at.to_string())),
+        ("route", Value::from(values.route.unwrap_or_default())),
+        (
+            "media",
+            message
+                .media
+                .iter()
+                .map(|media| attachment(medium, media))
+                .collect(),
+        ),
+        (
+            "match",
+            map(values
+                .groups
+                .iter()
+                .map(|(group, found)| (group.as_str(), found.as_str()))),
+        ),
+    ])
+}
+
+fn map<'a, V: Into<Value>>(entries: impl IntoIterator<Item = (&'a str, V)>) -> Value {
+    let map: BTreeMap<String, Value> = entries
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.into()))
+        .collect();
+    Value::from(map)
+}
+
+/// A program gets the link as it came; people get it only if it may be clicked.
+fn attachment(medium: Medium, media: &Media) -> Value {
+    let link = match medium {
+        Medium::Json => media.link.as_str(),
+        _ => safe_link(&media.link).unwrap_or_default(),
+    };
+    map([
+        ("link", link),
+        ("content_type", media.content_type.as_deref().unwrap_or_default()),
+        ("filename", media.filename.as_deref().unwrap_or_default()),
+    ])
+}
+
+/// What the compiler says; it has seen no text yet and may be quoted.
+fn explain(error: &minijinja::Error) -> TemplateError {
+    let message = match error.detail() {
+        Some(detail) if detail.contains("safe") && error.kind() == ErrorKind::UnknownFilter => {
+            "there is no filter `safe`: values are always escaped".to_owned()
+        }
+        Some(detail) => format!("{}: {detail}", error.kind()),
+        None => error.kind().to_string(),
+    };
+    TemplateError {
+        message,
+        line: error.line(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::message::{MessageId, Timestamp};
+    use crate::number::Number;
+
+    fn message(text: &str) -> Message {
+        Message {
+            id: MessageId(uuid::Uuid::from_u128(7)),
+            source: "carrier".parse().unwrap(),
+            provider_id: "P1".to_owned(),
+            from: Number::parse("+13035550100").unwrap(),
+            to: Number::parse("1-1234").unwrap(),
+            text: text.to_owned(),
+            media: Vec::new(),
+            extra: BTreeMap::new(),
+            received_at: Timestamp(0),
+            routes: Vec::new(),
+            redacted_at: None,
+        }
+    }
+
+    fn render(medium: Medium, template: &str, message: &Message) -> Result<String, TemplateError> {
+        let groups = BTreeMap::from([("code".to_owned(), "<42>".to_owned())]);
+        let values = Values {
+            message,
+            from_name: Some("Door & Co"),
+            to_name: None,
+            route: None,
+            groups: &groups,
+        };
+        Template::compile(template)?.render(medium, &values)
+    }
+
+    #[test]
+    fn every_name_has_its_value() {
+        let mut message = message("hi");
+        let link = "https://example.com/a.jpg".to_owned();
+        message.media.push(Media {
+            link,
+            content_type: Some("image/jpeg".to_owned()),
+            filename: None,
+        });
+        let template = "{{message.id}} {{provider_id}} {{source}} {{from}} {{from_name or from}} {{to_name or to}} \
+                        {{text}} {{received_at}} [{{route}}] {{match.code}}{{match.none.deep}} \
+                        {% for m in media %}{{loop.index}} {{m.link}} {{m.content_type}}{{m.filename}}{% endfor %}";
+        assert_eq!(
+            render(Medium::Text, template, &message).unwrap(),
+            "00000000000000000000000000000007 P1 carrier +13035550100 Door & Co 1-1234 hi \
+             1970-01-01T00:00:00.000Z [] <42> 1 https://example.com/a.jpg image/jpeg"
+        );
+    }
+
+    #[test]
+    fn values_are_escaped_for_the_medium_and_markup_of_the_template_is_not() {
+        let message = message("<!here> \"a\"\r\n\u{202e}{{7*7}}");
+        for (medium, expected) in [
+            (Medium::Text, "<b><!here> \"a\"\n[U+202E]{{7*7}}</b>"),
+            (Medium::Line, "<b><!here> \"a\" [U+202E]{{7*7}}</b>"),
+            (
+                Medium::Html,
+                "<b>&lt;!here&gt; &quot;a&quot;\n[U+202E]{{7*7}}</b>",
+            ),
+            (Medium::Slack, "<b>&lt;!here&gt; \"a\"\n[U+202E]{{7*7}}</b>"),
+            (Medium::Json, "<b><!here> \\\"a\\\"\\r\\n\u{202e}{{7*7}}</b>"),
+        ] {
+            assert_eq!(
+                render(medium, "<b>{{ text }}</b>", &message).unwrap(),
+                expected,
+                "{medium:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_switches_the_escaping_off() {
+        let message = message("<i>");
+        for template in [
+            "{{ text|e }}",
+            "{% autoescape false %}{{ text }}{% endautoescape %}",
+            "{{ text|escape|upper|lower }}",
+            "{{ [text]|join }}",
+            "{{ text|replace('x', 'y') }}",
+        ] {
+            assert_eq!(
+                render(Medium::Html, template, &message).unwrap(),
+                "&lt;i&gt;",
+                "{template}"
+            );
+        }
+        let captured = render(Medium::Html, "{% set x %}{{ text }}{% endset %}{{ x }}", &message).unwrap();
+        assert_eq!(captured, "&amp;lt;i&amp;gt;");
+        let error = Template::compile("{{ text|safe }}").unwrap_err();
+        assert!(error.message.contains("always escaped"), "{error}");
+    }
+
+    #[test]
+    fn what_can_never_work_is_refused_when_compiled() {
+        for (template, named) in [
+            (
+                "{{ txet }}",
+                "`txet` does not exist: a template can name from, from_name",
+            ),
+            ("{{ text }}\n{{ message.body }}", "`message.body` does not exist"),
+            ("{{ text.upper() }}", "`text.upper` does not exist"),
+            ("{{ text|shout }}", "unknown filter"),
+            ("{% if route %}{{ text|shout }}{% endif %}", "unknown filter"),
+            ("{% if not media %}{{ text|shout }}{% endif %}", "unknown filter"),
+            ("{% include 'x' %}", ""),
+            ("{{ text", ""),
+            ("{{ debug() }}", ""),
+        ] {
+            let error = Template::compile(template).expect_err(template);
+            assert!(error.message.contains(named), "{template}: {error}");
+        }
+        assert_eq!(Template::compile("a\nb\n{{ text").unwrap_err().line, Some(3));
+    }
+
+    #[test]
+    fn groups_are_listed() {
+        let template = Template::compile("{{ match.code }} {{ match.when|upper }} {{ text }}").unwrap();
+        assert_eq!(template.groups().iter().collect::<Vec<_>>(), ["code", "when"]);
+    }
+
+    #[test]
+    fn an_endless_template_ends_with_an_error() {
+        let message = message(&"x".repeat(65_536));
+        let slow = "{% for a in range(5000) %}{% for b in range(5000) %}{% endfor %}{% endfor %}";
+        assert!(render(Medium::Text, slow, &message).is_err());
+        let big = "{% for a in range(5000) %}{{ text }}{% endfor %}";
+        assert!(render(Medium::Text, big, &message).is_err());
+    }
+
+    #[test]
+    fn an_error_does_not_quote_the_text() {
+        let error = render(Medium::Text, "\n{{ text|int }}", &message("geheim")).unwrap_err();
+        assert!(!error.message.contains("geheim"), "{error}");
+        assert_eq!(error.line, Some(2));
+    }
+
+    #[test]
+    fn links_are_shown_to_people_only_when_they_may_be_clicked() {
+        let mut message = message("");
+        let link = "javascript:alert(1)".to_owned();
+        message.media.push(Media {
+            link,
+            content_type: None,
+            filename: Some("\"x".to_owned()),
+        });
+        let shown = render(
+            Medium::Html,
+            "{% for m in media %}[{{ m.link }}]{{ m.filename }}{% endfor %}",
+            &message,
+        );
+        assert_eq!(shown.unwrap(), "[]&quot;x");
+        let exact = render(Medium::Json, "{{ media }}", &message).unwrap();
+        assert_eq!(
+            exact,
+            r#"[{"content_type":"","filename":"\"x","link":"javascript:alert(1)"}]"#
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_renders_in_any_medium(text in any::<String>()) {
+            let message = message(&text);
+            prop_assert!(!render(Medium::Html, "{{ text }}", &message).unwrap().contains('<'));
+            prop_assert!(!render(Medium::Line, "{{ text }}", &message).unwrap().contains(['\n', '\r']));
+            let json = render(Medium::Json, "\"{{ text }}\"", &message).unwrap();
+            prop_assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+        }
+    }
+}

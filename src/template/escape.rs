@@ -1,0 +1,181 @@
+//! What makes a piece of a text harmless in each medium.
+//!
+//! A text comes from a stranger. Shown as it is, it could drive a terminal, turn the reading direction, ping a
+//! channel or disguise a link. These functions change as little as possible: ordinary letters, emoji and line
+//! breaks stay as they are.
+
+use std::fmt::Write as _;
+
+/// The longest link that is shown as one, in bytes.
+const LINK_MAX: usize = 2048;
+
+/// Shows what is invisible or changes what stands around it, as `[U+202E]`; line breaks become `\n`.
+#[must_use]
+pub fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '\r' => {
+                characters.next_if_eq(&'\n');
+                shown.push('\n');
+            }
+            hidden if acts_unseen(hidden) => {
+                // Writing into a string cannot fail.
+                let _ = write!(shown, "[U+{:04X}]", u32::from(hidden));
+            }
+            plain => shown.push(plain),
+        }
+    }
+    shown
+}
+
+/// As [`visible`], on one line: line breaks and tabs become spaces.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    visible(text).replace(['\n', '\t'], " ")
+}
+
+/// As [`visible`], and nothing in it is markup, neither between tags nor inside a quoted attribute.
+#[must_use]
+pub fn html(text: &str) -> String {
+    replace(&visible(text), |character| match character {
+        '&' => Some("&amp;"),
+        '<' => Some("&lt;"),
+        '>' => Some("&gt;"),
+        '"' => Some("&quot;"),
+        '\'' => Some("&#39;"),
+        _ => None,
+    })
+}
+
+/// As [`visible`], and without Slack's control characters: [exactly `&`, `<` and `>`][1], so that nothing in it
+/// is a mention or a link with another label. `*`, `_`, `~` and backquotes stay: Slack has no escape for them.
+///
+/// [1]: https://docs.slack.dev/messaging/formatting-message-text/#escaping
+#[must_use]
+pub fn slack(text: &str) -> String {
+    replace(&visible(text), |character| match character {
+        '&' => Some("&amp;"),
+        '<' => Some("&lt;"),
+        '>' => Some("&gt;"),
+        _ => None,
+    })
+}
+
+/// What stands between the quotes of a JSON string, exactly.
+#[must_use]
+pub fn json(text: &str) -> String {
+    let quoted = serde_json::Value::from(text).to_string();
+    quoted[1..quoted.len() - 1].to_owned()
+}
+
+/// The link, if it is one that may be clicked: `http` or `https`, a host, nobody's password, and nothing but
+/// the characters a URL is made of (so none that ends an attribute or a Slack link).
+#[must_use]
+pub fn safe_link(link: &str) -> Option<&str> {
+    let ordinary = link
+        .bytes()
+        .all(|byte| byte.is_ascii_graphic() && !b"<>\"\\^`{|}".contains(&byte));
+    if !ordinary || link.len() > LINK_MAX {
+        return None;
+    }
+    let url = url::Url::parse(link).ok()?;
+    let web = matches!(url.scheme(), "http" | "https") && url.has_host();
+    // `https://bank.example@evil.example/` goes to `evil.example`, whatever a reader sees first.
+    let plain = url.username().is_empty() && url.password().is_none();
+    (web && plain).then_some(link)
+}
+
+/// Controls, and characters that reorder or hide what stands around them. The left-to-right and right-to-left
+/// marks and the joiners stay: ordinary Arabic, Hebrew, Persian and emoji need them and they cannot disguise
+/// anything of note.
+fn acts_unseen(character: char) -> bool {
+    match character {
+        '\n' | '\t' => false,
+        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true, // direction embeddings, overrides, isolates
+        '\u{2028}' | '\u{2029}' => true,                           // line and paragraph separators
+        '\u{206a}'..='\u{206f}' => true,                           // deprecated format characters
+        '\u{fff9}'..='\u{fffb}' | '\u{feff}' => true,              // interlinear annotations, byte order mark
+        '\u{e0000}'..='\u{e007f}' => true,                         // tag characters
+        other => other.is_control(),
+    }
+}
+
+fn replace(text: &str, substitute: impl Fn(char) -> Option<&'static str>) -> String {
+    let mut replaced = String::with_capacity(text.len() + text.len() / 8);
+    for character in text.chars() {
+        match substitute(character) {
+            Some(substitute) => replaced.push_str(substitute),
+            None => replaced.push(character),
+        }
+    }
+    replaced
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_acts_unseen_is_shown() {
+        for (text, shown) in [
+            ("a\u{202e}b", "a[U+202E]b"),
+            ("\u{1b}[31m", "[U+001B][31m"),
+            ("\0\u{7}\u{9b}", "[U+0000][U+0007][U+009B]"),
+            ("a\r\nb\rc\nd\te", "a\nb\nc\nd\te"),
+            (
+                "\u{2028}\u{2066}\u{feff}\u{e0041}",
+                "[U+2028][U+2066][U+FEFF][U+E0041]",
+            ),
+            ("שלום\u{200f} 👩\u{200d}🚀 ü", "שלום\u{200f} 👩\u{200d}🚀 ü"),
+        ] {
+            assert_eq!(visible(text), shown, "{text:?}");
+        }
+        assert_eq!(one_line("a\r\n\r\nb\tc"), "a  b c");
+    }
+
+    #[test]
+    fn only_plain_web_links_are_links() {
+        for link in [
+            "https://example.com/a?b=c&d=%20#e",
+            "http://127.0.0.1:8080/x",
+            "HTTPS://EXAMPLE.COM",
+        ] {
+            assert_eq!(safe_link(link), Some(link));
+        }
+        for link in [
+            "javascript:alert(1)",
+            "data:text/html,x",
+            "ftp://example.com/",
+            "/relative",
+            "https://bank.example@evil.example/",
+            "https://a:b@example.com/",
+            "https://evil.example/|bank",
+            "https://evil.example/>x",
+            "https://evil.example/\"onclick=",
+            "https://evil.example/\nx",
+            "https://evil.example/ x",
+            "https://évil.example/",
+            "https:\\\\evil.example",
+            "https://",
+            "",
+        ] {
+            assert_eq!(safe_link(link), None, "{link:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_escapes_its_medium(text in any::<String>()) {
+            prop_assert!(!visible(&text).contains(acts_unseen));
+            prop_assert!(!one_line(&text).contains(['\n', '\r', '\t']));
+            prop_assert!(!html(&text).contains(['<', '>', '"', '\'']));
+            prop_assert!(!slack(&text).contains(['<', '>']));
+            let quoted = format!("\"{}\"", json(&text));
+            prop_assert_eq!(serde_json::from_str::<String>(&quoted).unwrap(), text);
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! `/api/v1`: what `docs/api.md` describes.
+
+use http::{Method, StatusCode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use warp::reply::Response;
+
+use super::{Call, query, refused};
+use crate::control::{Control, Error};
+use crate::delivery::DeliveryId;
+use crate::message::{MessageId, Name, Timestamp};
+use crate::store::{MessageState, Selector};
+use crate::web::{error, json, method_not_allowed};
+
+/// What is not an answer yet: a value to be shown, or why there is none.
+type Outcome = Result<serde_json::Value, Trouble>;
+
+enum Trouble {
+    Wrong(String),
+    Control(Error),
+    Config(serde_json::Value),
+    NoPath,
+    Method(&'static str),
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Self::Control(error)
+    }
+}
+
+/// Answers one call below `/api/v1`.
+pub(super) async fn answer(control: &Control, call: &Call, path: &[&str]) -> Response {
+    let outcome = match (call.method == Method::HEAD, &call.method) {
+        (true, _) | (_, &Method::GET) => read(control, call, path).await,
+        (_, &Method::POST) => change(control, call, path).await,
+        _ => Err(Trouble::Method("GET, POST")),
+    };
+    match outcome {
+        Ok(value) => json(StatusCode::OK, &value),
+        Err(Trouble::Wrong(what)) => error(StatusCode::BAD_REQUEST, &what),
+        Err(Trouble::Control(failure)) => refused(&failure),
+        Err(Trouble::Config(problems)) => json(StatusCode::UNPROCESSABLE_ENTITY, &problems),
+        Err(Trouble::NoPath) => error(StatusCode::NOT_FOUND, "no such path"),
+        Err(Trouble::Method(allow)) => method_not_allowed(allow),
+    }
+}
+
+async fn read(control: &Control, call: &Call, path: &[&str]) -> Outcome {
+    match path {
+        ["status"] => show(control.status().await?),
+        ["messages"] => show(
+            control
+                .messages(&query::messages(&call.query).map_err(Trouble::Wrong)?)
+                .await?,
+        ),
+        ["messages", id] => show(control.message(message_id(id)?).await?),
+        ["deliveries"] => show(
+            control
+                .deliveries(&query::deliveries(&call.query).map_err(Trouble::Wrong)?)
+                .await?,
+        ),
+        ["deliveries", id] if !ACTIONS.contains(id) => show(control.delivery(delivery_id(id)?).await?),
+        ["destinations"] => show(control.destinations(&control.plan()).await?),
+        ["routes"] => show(control.routes()),
+        ["route" | "reload"]
+        | ["messages", _, "resend"]
+        | ["deliveries", _]
+        | ["destinations", _, "test" | "pause" | "resume"] => Err(Trouble::Method("POST")),
+        _ => Err(Trouble::NoPath),
+    }
+}
+
+/// Below `/deliveries`, what is no id.
+const ACTIONS: [&str; 2] = ["retry", "discard"];
+
+async fn change(control: &Control, call: &Call, path: &[&str]) -> Outcome {
+    match path {
+        ["messages", id, "resend"] => {
+            let resend: Resend = body(call)?;
+            show(control.resend(message_id(id)?, &resend.destinations).await?)
+        }
+        ["deliveries", "retry"] => show(control.retry(&selector(body(call)?)?).await?),
+        ["deliveries", "discard"] => show(control.discard(&selector(body(call)?)?).await?),
+        ["destinations", name, "test"] => show(control.test(&destination(name)?).await?),
+        ["destinations", name, "pause"] => show(control.set_paused(&destination(name)?, true).await?),
+        ["destinations", name, "resume"] => show(control.set_paused(&destination(name)?, false).await?),
+        ["route"] => {
+            let question: Question = body(call)?;
+            show(control.explain(&question.into()).map_err(Trouble::Control)?)
+        }
+        ["reload"] => match control.reload().await {
+            Ok(changes) => show(serde_json::json!({ "changes": changes })),
+            Err(problems) => {
+                let mut value = show(&problems)?;
+                value["error"] = "the configuration has errors, nothing was changed".into();
+                Err(Trouble::Config(value))
+            }
+        },
+        ["status" | "messages" | "deliveries" | "destinations" | "routes" | "events" | "openapi.json"]
+        | ["messages" | "deliveries", _] => Err(Trouble::Method("GET, HEAD")),
+        _ => Err(Trouble::NoPath),
+    }
+}
+
+/// `POST /messages/ID/resend`
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Resend {
+    destinations: Vec<Name>,
+}
+
+/// `POST /deliveries/retry|discard`: ids, or all of a destination in a state.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Which {
+    ids: Vec<DeliveryId>,
+    destination: Option<Name>,
+    state: Option<MessageState>,
+}
+
+/// `POST /route`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Question {
+    from: String,
+    to: String,
+    #[serde(default)]
+    message: String,
+    source: Option<Name>,
+    at: Option<Timestamp>,
+    #[serde(default)]
+    render: bool,
+}
+
+impl From<Question> for crate::control::Question {
+    fn from(question: Question) -> Self {
+        let Question {
+            from,
+            to,
+            message,
+            source,
+            at,
+            render,
+        } = question;
+        Self {
+            from,
+            to,
+            text: message,
+            source,
+            at,
+            render,
+        }
+    }
+}
+
+fn selector(which: Which) -> Result<Selector, Trouble> {
+    match (which.ids.is_empty(), which.destination, which.state) {
+        (false, None, None) => Ok(Selector::Ids(which.ids)),
+        (true, Some(name), Some(MessageState::Dead)) => Ok(Selector::Dead(name)),
+        (true, Some(name), Some(MessageState::Pending)) => Ok(Selector::Pending(name)),
+        _ => Err(Trouble::Wrong(
+            "give either `ids`, or `destination` and `state` (`dead` or `pending`)".to_owned(),
+        )),
+    }
+}
+
+/// An empty body is an empty object: most actions need nothing more.
+fn body<T: DeserializeOwned>(call: &Call) -> Result<T, Trouble> {
+    let bytes: &[u8] = if call.body.is_empty() { b"{}" } else { &call.body };
+    serde_json::from_slice(bytes).map_err(|error| Trouble::Wrong(format!("the body: {error}")))
+}
+
+fn message_id(text: &str) -> Result<MessageId, Trouble> {
+    text.parse()
+        .map_err(|_| Trouble::Wrong("a message id has 32 hexadecimal digits".to_owned()))
+}
+
+fn delivery_id(text: &str) -> Result<DeliveryId, Trouble> {
+    text.parse().map_err(|error| Trouble::Wrong(format!("{error}")))
+}
+
+fn destination(text: &str) -> Result<Name, Trouble> {
+    text.parse().map_err(|error| Trouble::Wrong(format!("{error}")))
+}
+
+fn show(value: impl serde::Serialize) -> Outcome {
+    serde_json::to_value(value)
+        .map_err(|error| Trouble::Wrong(format!("the answer cannot be shown: {error}")))
+}

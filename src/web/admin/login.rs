@@ -1,0 +1,183 @@
+//! Who may use the admin API over TCP: whoever has the token, and browsers that showed it once.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use warp::reply::Response;
+
+use super::Call;
+use crate::secret::Secrets;
+use crate::web::serve::Peer;
+use crate::web::{error, json, method_not_allowed};
+
+/// How long a browser stays logged in.
+const SESSION: Duration = Duration::from_secs(12 * 3600);
+
+/// Sessions at once; beyond that the oldest ends.
+const SESSIONS_MAX: usize = 64;
+
+/// The name of the cookie.
+const COOKIE: &str = "smsbridge_session";
+
+/// Lets operators in.
+#[derive(Default)]
+pub struct Guard {
+    token: Option<Secrets>,
+    sessions: Mutex<BTreeMap<String, Instant>>,
+}
+
+impl Guard {
+    /// With the token of `admin.token`; without one, nobody comes in over TCP.
+    #[must_use]
+    pub fn new(token: Option<Secrets>) -> Self {
+        Self {
+            token,
+            ..Self::default()
+        }
+    }
+
+    /// Why this call is not answered, if it is not.
+    pub(super) fn refusal(&self, call: &Call) -> Option<Response> {
+        if matches!(call.peer, Peer::Unix { .. }) || is_open(&call.path) {
+            return None;
+        }
+        if let Some(token) = bearer(&call.headers) {
+            return (!self.is_token(token.as_bytes())).then(|| unauthorized("the token is wrong"));
+        }
+        if !self.has_session(&call.headers) {
+            return Some(unauthorized("log in, or send `Authorization: Bearer TOKEN`"));
+        }
+        if call.is_change() && !same_origin(&call.headers) {
+            return Some(error(
+                StatusCode::FORBIDDEN,
+                "this request comes from another site",
+            ));
+        }
+        None
+    }
+
+    /// `POST /login` with `{"token":"…"}`: exchanges the token for a cookie that scripts cannot read.
+    pub(super) fn login(&self, call: &Call) -> Response {
+        if call.method != Method::POST {
+            return method_not_allowed("POST");
+        }
+        if !same_origin(&call.headers) {
+            return error(StatusCode::FORBIDDEN, "this request comes from another site");
+        }
+        let body: serde_json::Value = serde_json::from_slice(&call.body).unwrap_or_default();
+        let token = body["token"].as_str().unwrap_or_default();
+        if !self.is_token(token.as_bytes()) {
+            return error(StatusCode::UNAUTHORIZED, "the token is wrong");
+        }
+        tracing::info!("login by {}", call.who());
+        let session = uuid::Uuid::new_v4().simple().to_string() + &uuid::Uuid::new_v4().simple().to_string();
+        let cookie = format!(
+            "{COOKIE}={session}; Path=/; HttpOnly; SameSite=Strict; Max-Age={}",
+            SESSION.as_secs()
+        );
+        self.open(session);
+        with_cookie(&cookie)
+    }
+
+    /// `POST /logout`
+    pub(super) fn logout(&self, call: &Call) -> Response {
+        if call.method != Method::POST {
+            return method_not_allowed("POST");
+        }
+        if let Some(session) = cookie(&call.headers) {
+            self.sessions().remove(session);
+        }
+        with_cookie(&format!(
+            "{COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"
+        ))
+    }
+
+    fn open(&self, session: String) {
+        let mut sessions = self.sessions();
+        sessions.retain(|_, opened| opened.elapsed() < SESSION);
+        if sessions.len() >= SESSIONS_MAX {
+            let oldest = sessions
+                .iter()
+                .min_by_key(|(_, opened)| **opened)
+                .map(|(session, _)| session.clone());
+            oldest.map(|oldest| sessions.remove(&oldest));
+        }
+        sessions.insert(session, Instant::now());
+    }
+
+    fn has_session(&self, headers: &HeaderMap) -> bool {
+        let sessions = self.sessions();
+        cookie(headers)
+            .and_then(|session| sessions.get(session))
+            .is_some_and(|opened| opened.elapsed() < SESSION)
+    }
+
+    fn is_token(&self, candidate: &[u8]) -> bool {
+        self.token
+            .as_ref()
+            .is_some_and(|token| token.any_matches(candidate))
+    }
+
+    fn sessions(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Instant>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What anybody may see: the page itself (it has no data), the login, and whether the daemon lives.
+fn is_open(path: &str) -> bool {
+    path == "/" || path.starts_with("/assets/") || ["/login", "/healthz", "/readyz"].contains(&path)
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+fn cookie(headers: &HeaderMap) -> Option<&str> {
+    let values = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let mut pairs = values
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(name, _)| *name == COOKIE).map(|(_, value)| value)
+}
+
+/// Browsers send `Origin` with every change; one that differs from `Host` is another site's doing. Clients
+/// that are no browsers send none, and carry no cookie by accident either.
+fn same_origin(headers: &HeaderMap) -> bool {
+    let text = |name| {
+        headers
+            .get(name)
+            .and_then(|value: &HeaderValue| value.to_str().ok())
+    };
+    let Some(origin) = text(header::ORIGIN) else {
+        return text(header::HeaderName::from_static("sec-fetch-site"))
+            .is_none_or(|site| site == "same-origin");
+    };
+    let host = text(header::HOST).unwrap_or_default();
+    origin
+        .split_once("://")
+        .is_some_and(|(_, authority)| !host.is_empty() && authority == host)
+}
+
+fn unauthorized(what: &str) -> Response {
+    let mut response = error(StatusCode::UNAUTHORIZED, what);
+    response.headers_mut().insert(
+        header::WWW_AUTHENTICATE,
+        HeaderValue::from_static("Bearer realm=\"smsbridge\""),
+    );
+    response
+}
+
+fn with_cookie(cookie: &str) -> Response {
+    let mut response = json(StatusCode::OK, &serde_json::json!({ "status": "ok" }));
+    if let Ok(value) = HeaderValue::from_str(cookie) {
+        response.headers_mut().insert(header::SET_COOKIE, value);
+    }
+    response
+}

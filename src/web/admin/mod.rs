@@ -1,0 +1,197 @@
+//! The operators' side: the admin API, metrics and the web page, on a unix socket whose permissions guard it
+//! and, if configured, over TCP behind a token.
+
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::{Stream, StreamExt as _};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use warp::Filter as _;
+use warp::path::FullPath;
+use warp::reply::Response;
+
+use super::serve::{Filter, Peer};
+use super::{error, method_not_allowed};
+use crate::control::{Control, Error};
+
+mod api;
+mod login;
+mod query;
+
+pub use login::Guard;
+
+/// The longest body of a request: a list of ids, or a text to try the routes with.
+const BODY_MAX: usize = 512 * 1024;
+
+/// What the operators' side works with.
+pub struct Admin {
+    /// Does what is asked.
+    pub control: Arc<Control>,
+    /// Lets operators in over TCP; on the unix socket its permissions have done that.
+    pub guard: Guard,
+}
+
+/// One request of an operator, read whole.
+struct Call {
+    method: Method,
+    path: String,
+    query: String,
+    headers: HeaderMap,
+    body: Bytes,
+    peer: Peer,
+}
+
+impl Call {
+    /// Who asks, for the log: the socket's user, or whoever has the token.
+    fn who(&self) -> String {
+        match self.peer {
+            Peer::Unix { uid: Some(uid) } => format!("uid {uid}"),
+            Peer::Unix { uid: None } => "the admin socket".to_owned(),
+            Peer::Tcp(address) => format!("the token's holder at {}", address.ip()),
+        }
+    }
+
+    fn is_change(&self) -> bool {
+        self.method != Method::GET && self.method != Method::HEAD
+    }
+}
+
+/// The filters of the admin listeners.
+#[must_use]
+pub fn filter(admin: Arc<Admin>) -> Filter {
+    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
+    warp::method()
+        .and(warp::path::full())
+        .and(query)
+        .and(warp::ext::optional::<Peer>())
+        .and(warp::header::headers_cloned())
+        .and(warp::body::stream())
+        .then(
+            move |method: Method,
+                  path: FullPath,
+                  query: String,
+                  peer: Option<Peer>,
+                  headers: HeaderMap,
+                  body| {
+                let admin = admin.clone();
+                async move {
+                    let Some(peer) = peer else {
+                        return error(StatusCode::INTERNAL_SERVER_ERROR, "the connection has no peer");
+                    };
+                    let body = match collect(body).await {
+                        Ok(body) => body,
+                        Err(response) => return response,
+                    };
+                    let path = path.as_str().to_owned();
+                    guarded(
+                        &admin,
+                        &Call {
+                            method,
+                            path,
+                            query,
+                            headers,
+                            body,
+                            peer,
+                        },
+                    )
+                    .await
+                }
+            },
+        )
+        .boxed()
+}
+
+/// Answers a call if it may be answered, with the headers that keep browsers safe.
+async fn guarded(admin: &Admin, call: &Call) -> Response {
+    let mut response = match admin.guard.refusal(call) {
+        None => answer(admin, call).await,
+        Some(refusal) => refusal,
+    };
+    let fields = response.headers_mut();
+    for (name, value) in [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CONTENT_SECURITY_POLICY, CONTENT_POLICY),
+    ] {
+        fields.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// Nothing inline, nothing from elsewhere, no framing.
+const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+     connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+async fn answer(admin: &Admin, call: &Call) -> Response {
+    let segments: Vec<&str> = call.path.split('/').skip(1).collect();
+    match segments.as_slice() {
+        ["healthz"] => super::inbound::probe(&call.method, Ok(())),
+        ["readyz"] => super::inbound::probe(&call.method, admin.control.ready()),
+        ["login"] => admin.guard.login(call),
+        ["logout"] => admin.guard.logout(call),
+        ["metrics"] => metrics(admin, call).await,
+        ["api", "v1", rest @ ..] => {
+            let response = api::answer(&admin.control, call, rest).await;
+            if call.is_change() {
+                tracing::info!(
+                    status = response.status().as_u16(),
+                    "{} {} by {}",
+                    call.method,
+                    call.path,
+                    call.who()
+                );
+            }
+            response
+        }
+        _ => error(StatusCode::NOT_FOUND, "no such path"),
+    }
+}
+
+async fn metrics(admin: &Admin, call: &Call) -> Response {
+    if call.is_change() {
+        return method_not_allowed("GET, HEAD");
+    }
+    match admin.control.metrics().await {
+        Ok(text) => {
+            let media_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            let mut response = warp::reply::Response::new(text.into());
+            response
+                .headers_mut()
+                .insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+            response
+        }
+        Err(failure) => refused(&failure),
+    }
+}
+
+/// The status that fits why something was not done.
+fn refused(failure: &Error) -> Response {
+    use crate::store::Error as Store;
+    let status = match failure {
+        Error::NotFound(_) | Error::Store(Store::NotFound) => StatusCode::NOT_FOUND,
+        Error::Wrong(_) => StatusCode::BAD_REQUEST,
+        Error::Store(Store::LostClaim) => StatusCode::CONFLICT,
+        Error::Store(Store::Busy | Store::Full { .. } | Store::Slow | Store::Failed(_)) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+    };
+    error(status, &failure.to_string())
+}
+
+async fn collect<B: Buf>(body: impl Stream<Item = Result<B, warp::Error>>) -> Result<Bytes, Response> {
+    let mut body = std::pin::pin!(body);
+    let mut collected = BytesMut::new();
+    while let Some(part) = body.next().await {
+        let mut part = part.map_err(|_| error(StatusCode::BAD_REQUEST, "the body could not be read"))?;
+        if collected.len() + part.remaining() > BODY_MAX {
+            return Err(error(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                &format!("the body is over {BODY_MAX} bytes"),
+            ));
+        }
+        collected.extend_from_slice(&part.copy_to_bytes(part.remaining()));
+    }
+    Ok(collected.freeze())
+}

@@ -1,0 +1,33 @@
+//! The edges that speak HTTP: carriers on one side, operators on the other. Only here is warp named.
+
+pub mod admin;
+pub mod inbound;
+pub mod serve;
+
+use http::StatusCode;
+use warp::reply::{Reply, Response};
+
+/// A JSON answer.
+#[must_use]
+pub fn json(status: StatusCode, body: &serde_json::Value) -> Response {
+    warp::reply::with_status(warp::reply::json(body), status).into_response()
+}
+
+/// A JSON answer that says what is wrong.
+#[must_use]
+pub fn error(status: StatusCode, what: &str) -> Response {
+    json(status, &serde_json::json!({ "error": what }))
+}
+
+/// The answer to a method that a path does not have.
+#[must_use]
+pub fn method_not_allowed(allow: &'static str) -> Response {
+    let mut response = error(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "this path does not take that method",
+    );
+    response
+        .headers_mut()
+        .insert(http::header::ALLOW, http::HeaderValue::from_static(allow));
+    response
+}

@@ -1,0 +1,202 @@
+//! Our own serving loop: hyper's HTTP/1 around warp's filters, with a limit on everything a stranger could
+//! make us wait for or hold: connections, heads, header fields, whole requests.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+
+/// The bytes of a request's head that are read at most; more is 431.
+const HEAD_MAX: usize = 16 * 1024;
+
+/// The header fields of a request at most; more is 431.
+const HEADERS_MAX: usize = 100;
+
+/// After `accept` failed (no file descriptors left, mostly).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Who is on the other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A TCP client.
+    Tcp(SocketAddr),
+    /// A process of this machine, with its user id if the kernel tells.
+    Unix {
+        /// The user id.
+        uid: Option<u32>,
+    },
+}
+
+/// What answers requests.
+pub type Filter = BoxedFilter<(Response,)>;
+
+/// Limits of one listener.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at once; more wait in the kernel's queue.
+    pub connections: usize,
+    /// For the head of a request, and for an idle connection.
+    pub header_timeout: Duration,
+    /// For a whole request with its answer; nothing for streams that last.
+    pub request_timeout: Option<Duration>,
+}
+
+/// What connections come from.
+pub trait Listener: Send + 'static {
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+
+    /// Waits for the next connection.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Peer)>> + Send;
+}
+
+impl Listener for TcpListener {
+    type Stream = tokio::net::TcpStream;
+
+    async fn accept(&self) -> io::Result<(Self::Stream, Peer)> {
+        let (stream, address) = Self::accept(self).await?;
+        stream.set_nodelay(true)?;
+        Ok((stream, Peer::Tcp(address)))
+    }
+}
+
+impl Listener for UnixListener {
+    type Stream = tokio::net::UnixStream;
+
+    async fn accept(&self) -> io::Result<(Self::Stream, Peer)> {
+        let (stream, _) = Self::accept(self).await?;
+        let uid = stream.peer_cred().ok().map(|cred| cred.uid());
+        Ok((stream, Peer::Unix { uid }))
+    }
+}
+
+/// Serves until `stop`, then lets requests under way end. The caller bounds that wait.
+pub async fn serve<L: Listener>(listener: L, filter: Filter, limits: Limits, stop: CancellationToken) {
+    let permits = Arc::new(Semaphore::new(limits.connections));
+    let tracker = TaskTracker::new();
+    loop {
+        let permit = tokio::select! {
+            () = stop.cancelled() => break,
+            permit = permits.clone().acquire_owned() => permit,
+        };
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let connection = connection(stream, peer, filter.clone(), limits, stop.clone());
+                tracker.spawn(async move {
+                    connection.await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!("a connection could not be accepted: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    tracker.close();
+    tracker.wait().await;
+}
+
+async fn connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    stream: S,
+    peer: Peer,
+    filter: Filter,
+    limits: Limits,
+    stop: CancellationToken,
+) {
+    let routes = TowerToHyperService::new(warp::service(filter));
+    let service = service_fn(move |request| answer(routes.clone(), peer, limits.request_timeout, request));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_headers(4 * HEADERS_MAX)
+        .max_buf_size(4 * HEAD_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!("a connection ended early: {error}");
+    }
+}
+
+async fn answer<S>(
+    routes: S,
+    peer: Peer,
+    timeout: Option<Duration>,
+    mut request: Request<Incoming>,
+) -> Result<Response, Infallible>
+where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible>,
+{
+    if let Some(refusal) = refusal(&request) {
+        return Ok(refusal);
+    }
+    request.extensions_mut().insert(peer);
+    let answer = routes.call(request);
+    match timeout {
+        None => answer.await,
+        Some(timeout) => tokio::time::timeout(timeout, answer)
+            .await
+            .unwrap_or_else(|_| Ok(too_slow())),
+    }
+}
+
+/// What warp must not see (it panics on `CONNECT host:port`), and heads that are too big.
+fn refusal(request: &Request<Incoming>) -> Option<Response> {
+    if request.method() == Method::CONNECT {
+        return Some(super::method_not_allowed("GET, POST"));
+    }
+    if !request.uri().path().starts_with('/') {
+        return Some(super::error(StatusCode::NOT_FOUND, "no such path"));
+    }
+    let fields = request.headers();
+    let bytes: usize = fields
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum();
+    let target = request
+        .uri()
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
+    (fields.len() > HEADERS_MAX || bytes + target > HEAD_MAX).then(|| {
+        super::error(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "the request's head is too big",
+        )
+    })
+}
+
+fn too_slow() -> Response {
+    let mut response = super::error(StatusCode::REQUEST_TIMEOUT, "the request took too long");
+    response
+        .headers_mut()
+        .insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+    response
+}

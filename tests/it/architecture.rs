@@ -1,0 +1,175 @@
+//! The rings of `ARCHITECTURE.md`, held over the `use crate::` lines of every file.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Module, ring, and the modules of its own ring that it may name. A file may name any lower ring. When this
+/// test is red, move the code; do not edit the table.
+const RINGS: &[(&str, u8, &[&str])] = &[
+    ("message", 0, &["number"]),
+    ("delivery", 0, &["message"]),
+    ("secret", 0, &[]),
+    ("number", 0, &[]),
+    ("template", 0, &["message", "number"]),
+    ("metrics", 0, &[]),
+    ("route", 1, &[]),
+    ("retry", 1, &[]),
+    ("source", 2, &[]),
+    ("destination", 2, &[]),
+    ("store", 2, &[]),
+    ("config", 3, &["plan"]),
+    ("plan", 3, &["config"]),
+    ("clock", 4, &[]),
+    ("dispatch", 4, &["clock"]),
+    ("intake", 4, &["clock", "dispatch"]),
+    ("control", 4, &["clock", "dispatch"]),
+    ("web", 5, &["daemon"]),
+    ("daemon", 5, &["web"]),
+    ("cli", 5, &["daemon", "web"]),
+    ("main", 6, &[]),
+    ("lib", 6, &[]),
+];
+
+/// Words of a crate and where they may stand: one crate has one owner.
+const OWNERS: &[(&str, &[&str])] = &[
+    ("warp::", &["web"]),
+    ("sled::", &["store/sled"]),
+    ("clap::", &["cli"]),
+    ("lettre::", &["destination/email"]),
+    ("reqwest::", &["destination", "source/intelepeer/api", "cli"]),
+];
+
+fn sources() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    assert!(found.len() > 20, "only {} source files were found", found.len());
+    found
+}
+
+/// The path below `src`, without `.rs`.
+fn place(file: &Path) -> String {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    file.strip_prefix(src)
+        .unwrap()
+        .with_extension("")
+        .to_str()
+        .unwrap()
+        .to_owned()
+}
+
+/// The code outside of tests and comments.
+fn code(file: &Path) -> String {
+    let text = std::fs::read_to_string(file).unwrap();
+    let text = text.split("#[cfg(test)]\nmod ").next().unwrap().to_owned();
+    text.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// The modules named as `crate::MODULE`, and those of `use crate::{a, b}`.
+fn named(code: &str) -> Vec<String> {
+    let mut modules = Vec::new();
+    for rest in code.split("crate::").skip(1) {
+        match rest.strip_prefix('{') {
+            Some(group) => {
+                let group = group.split('}').next().unwrap();
+                modules.extend(
+                    group
+                        .split(',')
+                        .map(|item| item.trim().split("::").next().unwrap().to_owned()),
+                );
+            }
+            None => modules.push(
+                rest.chars()
+                    .take_while(|c| c.is_alphanumeric() || *c == '_')
+                    .collect(),
+            ),
+        }
+    }
+    modules.retain(|module| !module.is_empty());
+    modules
+}
+
+#[test]
+fn a_file_names_only_lower_rings() {
+    let rings: BTreeMap<&str, (u8, &[&str])> = RINGS
+        .iter()
+        .map(|(name, ring, peers)| (*name, (*ring, *peers)))
+        .collect();
+    let (mut wrong, mut arrows) = (Vec::new(), 0);
+    for file in sources() {
+        let place = place(&file);
+        let module = place.split('/').next().unwrap().to_owned();
+        let (ring, peers) = *rings
+            .get(module.as_str())
+            .unwrap_or_else(|| panic!("`{module}` is in no ring"));
+        for other in named(&code(&file)) {
+            let Some((other_ring, _)) = rings.get(other.as_str()) else {
+                continue;
+            };
+            arrows += 1;
+            let allowed = *other_ring < ring || other == module || peers.contains(&other.as_str());
+            if !allowed {
+                wrong.push(format!("{place} (ring {ring}) names {other} (ring {other_ring})"));
+            }
+        }
+    }
+    assert!(arrows > 50, "only {arrows} uses were found: is the test blind?");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn adapters_do_not_know_each_other() {
+    let mut wrong = Vec::new();
+    for file in sources() {
+        let place = place(&file);
+        let Some(kind) = place.strip_prefix("destination/") else {
+            continue;
+        };
+        let kind = kind.split('/').next().unwrap();
+        for other in ["console", "email", "matrix", "slack", "webhook"] {
+            let names = code(&file).contains(&format!("super::{other}"));
+            if kind != "mod" && other != kind && names {
+                wrong.push(format!("{place} names {other}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn one_crate_has_one_owner() {
+    let (mut wrong, mut right) = (Vec::new(), 0);
+    for file in sources() {
+        let (place, code) = (place(&file), code(&file));
+        for (words, owners) in OWNERS {
+            let named = code.match_indices(words).any(|(at, _)| {
+                // `store::sled::` and the like are our own modules.
+                !code[..at].ends_with("::")
+                    && !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_')
+            });
+            if !named {
+                continue;
+            }
+            right += 1;
+            // A file that imports our own `store::sled` may say `sled::Options`.
+            let ours = *words == "sled::" && code.contains("use crate::store::sled");
+            if !ours && !owners.iter().any(|owner| place.starts_with(owner)) {
+                wrong.push(format!("{place} names {words}"));
+            }
+        }
+    }
+    assert!(right > 8, "only {right} uses were found: is the test blind?");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

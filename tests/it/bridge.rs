@@ -1,0 +1,296 @@
+//! The real daemon as a child process: its own folder, a free port, its console and its log at hand.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// For everything that a healthy daemon does in milliseconds.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The shared code of the configurations made here.
+pub const CODE: &str = "canary-shared-code";
+
+/// A folder with a configuration, and the daemon that runs on it, if it runs.
+pub struct Bridge {
+    folder: tempfile::TempDir,
+    running: Option<Running>,
+}
+
+struct Running {
+    child: Child,
+    address: String,
+    console: Lines,
+    log: Lines,
+}
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<String>>>);
+
+impl Lines {
+    fn read(stream: impl std::io::Read + Send + 'static) -> Self {
+        let lines = Self::default();
+        let kept = lines.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                kept.0.lock().unwrap().push(line);
+            }
+        });
+        lines
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+/// The head that every configuration here begins with: a free port, JSON logs, the source `intelepeer`.
+pub fn head() -> String {
+    format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\n[store]\npath = \"data\"\nmin_free = \"1MiB\"\n[log]\nformat = \"json\"\n\
+         [source.intelepeer]\nkind = \"intelepeer\"\nsecret = \"{CODE}\"\n"
+    )
+}
+
+/// Waits until `ready` gives something, and fails with `what` otherwise.
+pub fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = ready() {
+            return found;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "waited {PATIENCE:?} in vain for {what}"
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+impl Bridge {
+    /// A folder with this configuration after [`head`]; nothing runs yet.
+    pub fn configured(rest: &str) -> Self {
+        let bridge = Self {
+            folder: tempfile::tempdir().unwrap(),
+            running: None,
+        };
+        bridge.configure(rest);
+        bridge
+    }
+
+    /// The same, running.
+    pub fn start(rest: &str) -> Self {
+        let mut bridge = Self::configured(rest);
+        bridge.run();
+        bridge
+    }
+
+    /// Writes another configuration after [`head`].
+    pub fn configure(&self, rest: &str) {
+        std::fs::write(self.folder.path().join("config.toml"), head() + rest).unwrap();
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn config(&self) -> PathBuf {
+        self.folder.path().join("config.toml")
+    }
+
+    /// Starts the daemon and waits until it takes texts.
+    pub fn run(&mut self) {
+        self.run_with(&[], &[]);
+    }
+
+    /// Starts it with further arguments and environment variables.
+    pub fn run_with(&mut self, arguments: &[&str], variables: &[(&str, &str)]) {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_smsbridge"))
+            .arg("serve")
+            .args(arguments)
+            .arg("--config")
+            .arg(self.config())
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let console = Lines::read(child.stdout.take().unwrap());
+        let log = Lines::read(child.stderr.take().unwrap());
+        let address = wait_for("the daemon to be ready", || {
+            let lines = log.all();
+            if let Some(status) = child.try_wait().unwrap() {
+                panic!("the daemon ended with {status}: {lines:#?}");
+            }
+            let ready = lines
+                .iter()
+                .find(|line| line.contains("ready: takes texts on "))?;
+            let address = ready.split("takes texts on ").nth(1)?;
+            Some(
+                address
+                    .chars()
+                    .take_while(|c| c.is_ascii_digit() || ".:".contains(*c))
+                    .collect::<String>(),
+            )
+        });
+        self.running = Some(Running {
+            child,
+            address,
+            console,
+            log,
+        });
+    }
+
+    fn running(&self) -> &Running {
+        self.running.as_ref().expect("the daemon does not run")
+    }
+
+    /// `http://ADDRESS` and a path.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.running().address)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.running().child.id()
+    }
+
+    /// What the console destination has printed.
+    pub fn console(&self) -> Vec<String> {
+        self.running().console.all()
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> Vec<String> {
+        self.running().log.all()
+    }
+
+    /// Waits for a log line with these words.
+    pub fn logged(&self, words: &str) -> String {
+        wait_for(&format!("the log line `{words}`"), || {
+            self.log().into_iter().find(|line| line.contains(words))
+        })
+    }
+
+    /// The carrier's JSON body for a text.
+    pub fn body(refid: &str, from: &str, text: &str) -> serde_json::Value {
+        serde_json::json!({ "refid": refid, "from": from, "to": "+13038675309", "message": text, "signature": CODE })
+    }
+
+    /// Posts a text as the carrier would; the status and body of the answer.
+    pub fn text(&self, refid: &str, from: &str, text: &str) -> (u16, serde_json::Value) {
+        self.post(&Self::body(refid, from, text).to_string(), "application/json")
+    }
+
+    /// Posts any body to the source.
+    pub fn post(&self, body: &str, media_type: &str) -> (u16, serde_json::Value) {
+        let url = self.url("/inbound/intelepeer");
+        let (status, _, body) = http("POST", &url, &[("content-type", media_type)], body);
+        (
+            status,
+            serde_json::from_str(&body).unwrap_or(serde_json::Value::String(body)),
+        )
+    }
+
+    /// Sends a signal by name (`HUP`, `TERM`).
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.pid().to_string())
+            .status()
+            .unwrap();
+        assert!(status.success(), "kill -{name}");
+    }
+
+    /// `kill -9`, and waits for the end.
+    pub fn kill(&mut self) {
+        let mut running = self.running.take().expect("the daemon does not run");
+        running.child.kill().unwrap();
+        running.child.wait().unwrap();
+    }
+
+    /// Asks it to end, and says how it did; the log and the console as they were at the end.
+    pub fn stop(&mut self) -> (ExitStatus, Vec<String>, Vec<String>) {
+        self.signal("TERM");
+        let mut running = self.running.take().unwrap();
+        let status = wait_for("the daemon to end", || running.child.try_wait().unwrap());
+        std::thread::sleep(Duration::from_millis(50));
+        (status, running.log.all(), running.console.all())
+    }
+
+    /// Runs another command of the same binary on the same configuration: status, output, errors.
+    pub fn command(&self, arguments: &[&str]) -> (i32, String, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_smsbridge"))
+            .args(arguments)
+            .arg("--config")
+            .arg(self.config())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (
+            output.status.code().unwrap(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    }
+}
+
+/// A test that fails half-way must not leave a daemon behind, and should show what it logged.
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            let _ = running.child.kill();
+            let _ = running.child.wait();
+            if std::thread::panicking() {
+                eprintln!("the daemon's log:\n{}", running.log.all().join("\n"));
+            }
+        }
+    }
+}
+
+/// Status, head and body.
+pub type Answer = (u16, String, String);
+
+/// One HTTP request over a connection of its own: status, head, body. Small on purpose: it must be able to
+/// send what a well-behaved client would not.
+pub fn http(method: &str, url: &str, fields: &[(&str, &str)], body: &str) -> Answer {
+    try_http(method, url, fields, body).unwrap_or_else(|| panic!("no answer from {url}"))
+}
+
+/// The same; nothing when the connection is refused or broken.
+pub fn try_http(method: &str, url: &str, fields: &[(&str, &str)], body: &str) -> Option<Answer> {
+    let (address, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    let fields: String = fields
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect();
+    let length = body.len();
+    let head = format!("{method} /{path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
+    try_raw(
+        address,
+        &format!("{head}content-length: {length}\r\n{fields}\r\n{body}"),
+    )
+}
+
+/// Sends these bytes and reads the answer to the end.
+pub fn raw(address: &str, request: &str) -> Answer {
+    try_raw(address, request).unwrap_or_else(|| panic!("no answer from {address}"))
+}
+
+fn try_raw(address: &str, request: &str) -> Option<Answer> {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // The other side may answer and close before it has read everything.
+    let _ = stream.write_all(request.as_bytes());
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok())?;
+    Some((status, head.to_owned(), body.to_owned()))
+}

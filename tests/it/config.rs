@@ -1,0 +1,593 @@
+//! The configuration: every problem with its place, secrets, the example, reloads, and dry runs.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use smsbridge::config::{Config, Outside, Problems, Purpose};
+use smsbridge::message::Timestamp;
+use smsbridge::number::Number;
+use smsbridge::plan::{DryRun, Loaded, Plan, load};
+use smsbridge::route::Subject;
+
+/// A configuration that is right, to add to.
+const BASE: &str = r#"
+    [source.carrier]
+    kind = "intelepeer"
+    secret = "change-me"
+    [destination.screen]
+    kind = "console"
+    [destination.spare]
+    kind = "console"
+    [routing]
+    unmatched = ["screen", "spare"]
+"#;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A folder with this configuration in it.
+fn folder(text: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    fs::write(&path, text).unwrap();
+    (folder, path)
+}
+
+fn read(
+    text: &str,
+    purpose: Purpose,
+    outside: &Outside,
+    previous: Option<&Plan>,
+) -> Result<Loaded, Problems> {
+    let (_folder, path) = folder(text);
+    load(&path, purpose, outside, previous)
+}
+
+fn plan(text: &str) -> Plan {
+    let loaded = read(text, Purpose::Serve, &Outside::default(), None);
+    loaded.unwrap_or_else(|problems| panic!("{problems}")).plan
+}
+
+/// The messages with their places, without the file's name.
+fn lines(problems: &Problems) -> Vec<String> {
+    let file = format!("{}:", problems.file().display());
+    let folder = format!("{}/", problems.file().parent().unwrap_or(Path::new("")).display());
+    problems
+        .all()
+        .iter()
+        .map(|problem| problems.line(problem).replace(&file, "").replace(&folder, ""))
+        .collect()
+}
+
+fn problems(text: &str, outside: &Outside) -> Vec<String> {
+    match read(text, Purpose::Serve, outside, None) {
+        Ok(loaded) => lines(&loaded.warnings),
+        Err(problems) => lines(&problems),
+    }
+}
+
+/// Each `NAME.toml` has beside it in `NAME.problems` what `check` says of it.
+#[test]
+fn every_problem_is_reported_at_its_place() {
+    let folder = root().join("tests/fixtures/config");
+    let mut checked = 0;
+    for entry in fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let found = match load(&path, Purpose::Check, &Outside::default(), None) {
+            Ok(loaded) => lines(&loaded.warnings),
+            Err(problems) => lines(&problems),
+        };
+        let expected = fs::read_to_string(path.with_extension("problems")).unwrap_or_default();
+        assert_eq!(found.join("\n"), expected.trim_end(), "{}", path.display());
+        checked += 1;
+    }
+    assert!(checked >= 7, "only {checked} fixtures were found");
+}
+
+#[test]
+fn the_example_runs_as_it_is() {
+    let text = fs::read_to_string(root().join("config.example.toml")).unwrap();
+    let loaded =
+        read(&text, Purpose::Serve, &Outside::default(), None).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(lines(&loaded.warnings), [""; 0]);
+    assert_eq!(
+        loaded
+            .plan
+            .sources
+            .keys()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>(),
+        ["intelepeer"]
+    );
+    assert_eq!(
+        loaded
+            .plan
+            .destinations
+            .keys()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>(),
+        ["screen"]
+    );
+}
+
+/// The example with everything that begins with `#` and no space taken as meant.
+fn example_in_full() -> String {
+    let text = fs::read_to_string(root().join("config.example.toml")).unwrap();
+    let uncommented = |line: &str| match line.strip_prefix('#') {
+        Some(example) if !example.is_empty() && !example.starts_with([' ', '#']) => example.to_owned(),
+        _ => line.to_owned(),
+    };
+    text.lines().map(uncommented).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn every_example_is_right() {
+    let loaded = read(&example_in_full(), Purpose::Route, &Outside::default(), None);
+    let plan = loaded.unwrap_or_else(|problems| panic!("{problems}")).plan;
+    assert!(plan.destinations.len() >= 7 && plan.sources.len() >= 2 && plan.routes.all().len() >= 2);
+}
+
+/// Each table, to which one unknown key is added; the complaint lists those that are known.
+const TABLES: &[&str] = &[
+    "",
+    "[server]",
+    "[admin]",
+    "[store]",
+    "[log]",
+    "[retry]",
+    "[routing]\nunmatched = []",
+    "[[route]]\ndeliver = []",
+    "[[route]]\ndeliver = []\n[route.unless]",
+    "[source.x]\nkind = 'intelepeer'",
+    "[source.x]\nkind = 'intelepeer'\n[source.x.hmac]",
+    "[source.x]\nkind = 'intelepeer'\n[source.x.basic_auth]\nusername = 'x'\npassword = 'x'",
+    "[source.x]\nkind = 'intelepeer'\n[source.x.api]",
+    "[smtp.x]\nhost = 'x'",
+    "[destination.x]\nkind = 'console'",
+    "[destination.x]\nkind = 'console'\n[destination.x.retry]",
+    "[destination.x]\nkind = 'email'",
+    "[destination.x]\nkind = 'slack'",
+    "[destination.x]\nkind = 'matrix'",
+    "[destination.x]\nkind = 'webhook'",
+];
+
+/// Every key the configuration knows, told by itself.
+fn known_keys() -> BTreeSet<String> {
+    let mut known = BTreeSet::new();
+    for table in TABLES {
+        let problems = problems(&format!("{table}\nqqq = 1"), &Outside::default());
+        let complaint = problems
+            .iter()
+            .find(|line| line.contains("qqq") && line.contains("unknown "));
+        let complaint = complaint.unwrap_or_else(|| panic!("{table}: {problems:?}"));
+        if let Some((_, list)) = complaint.split_once("(known here: ") {
+            known.extend(list.trim_end_matches(')').split(", ").map(str::to_owned));
+        }
+    }
+    assert!(known.len() > 60, "{known:?}");
+    known
+}
+
+#[test]
+fn the_example_and_the_documentation_name_every_key() {
+    let example = fs::read_to_string(root().join("config.example.toml")).unwrap();
+    let documentation = fs::read_to_string(root().join("docs/configuration.md")).unwrap();
+    for key in known_keys() {
+        let mentions = [format!("{key} = "), format!("[{key}"), format!(".{key}]")];
+        assert!(
+            mentions.iter().any(|mention| example.contains(mention)),
+            "config.example.toml lacks `{key}`"
+        );
+        let mentions = [format!("`{key}`"), format!("`[{key}"), format!("`[[{key}")];
+        let documented = mentions.iter().any(|mention| documentation.contains(mention));
+        assert!(documented, "docs/configuration.md lacks `{key}`");
+    }
+}
+
+#[test]
+fn a_missing_file_says_how_to_name_another() {
+    let error = load(
+        Path::new("/nowhere/config.toml"),
+        Purpose::Serve,
+        &Outside::default(),
+        None,
+    )
+    .err()
+    .unwrap();
+    assert_eq!(
+        error.to_string(),
+        "/nowhere/config.toml: error: no such file; name another with --config PATH or $SMSBRIDGE_CONFIG, or begin \
+         with config.example.toml"
+    );
+}
+
+#[test]
+fn the_configuration_is_looked_for_in_this_order() {
+    let outside = Outside::of([("SMSBRIDGE_CONFIG", "/a.toml")]);
+    assert_eq!(
+        outside.config_path(Some(Path::new("/b.toml"))),
+        Path::new("/b.toml")
+    );
+    assert_eq!(outside.config_path(None), Path::new("/a.toml"));
+    let unset = Outside::default().config_path(None);
+    assert!([Path::new("config.toml"), Path::new("/etc/smsbridge/config.toml")].contains(&unset.as_path()));
+}
+
+#[test]
+fn defaults_follow_the_service_manager() {
+    let (_folder, path) = folder(BASE);
+    let alone = load(&path, Purpose::Serve, &Outside::default(), None)
+        .ok()
+        .unwrap()
+        .plan;
+    let data = path.with_file_name("smsbridge-data");
+    assert_eq!(
+        (alone.store.path, alone.admin.socket),
+        (data.clone(), data.join("admin.sock"))
+    );
+    let outside = Outside::of([
+        ("STATE_DIRECTORY", "/var/lib/x:/other"),
+        ("RUNTIME_DIRECTORY", "/run/x"),
+    ]);
+    let managed = load(&path, Purpose::Serve, &outside, None).ok().unwrap().plan;
+    assert_eq!(managed.store.path, Path::new("/var/lib/x"));
+    assert_eq!(managed.admin.socket, Path::new("/run/x/admin.sock"));
+}
+
+fn write_secret(path: &Path, secret: &str, mode: u32) {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::write(path, secret).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn token(path: &Path, purpose: Purpose, outside: &Outside) -> Result<(String, Vec<String>), Vec<String>> {
+    let loaded = load(path, purpose, outside, None).map_err(|problems| lines(&problems))?;
+    let tokens = loaded.plan.admin.token.unwrap();
+    let tokens: Vec<&str> = tokens
+        .all()
+        .iter()
+        .map(smsbridge::secret::Secret::reveal)
+        .collect();
+    Ok((tokens.join(" "), lines(&loaded.warnings)))
+}
+
+#[test]
+fn secrets_are_fetched_from_where_they_are_kept() {
+    let admin = "[admin]\nlisten = '127.0.0.1:1'\n\
+                 token = [{ file = 'token' }, { env = 'TOKEN' }, { credential = 'token' }, 'd']\n";
+    let (folder, path) = folder(&format!("{admin}{BASE}"));
+    let credentials = folder.path().join("credentials");
+    fs::create_dir(&credentials).unwrap();
+    write_secret(&folder.path().join("token"), "a\n\n", 0o600);
+    write_secret(&credentials.join("token"), "c\r\n", 0o644);
+    let outside = Outside::of([
+        ("TOKEN", "b"),
+        ("CREDENTIALS_DIRECTORY", credentials.to_str().unwrap()),
+    ]);
+    assert_eq!(
+        token(&path, Purpose::Serve, &outside),
+        Ok(("a\n b c d".to_owned(), vec![]))
+    );
+}
+
+#[test]
+fn a_secret_file_that_others_can_read_is_warned_of() {
+    let (folder, path) = folder(&format!(
+        "[admin]\nlisten = '127.0.0.1:1'\ntoken = {{ file = 'token' }}\n{BASE}"
+    ));
+    write_secret(&folder.path().join("token"), "a", 0o640);
+    let warning =
+        "3:9: warning: admin.token: the secret file token can be used by others (mode 640): chmod 600 token";
+    assert_eq!(
+        token(&path, Purpose::Serve, &Outside::default()),
+        Ok(("a".to_owned(), vec![warning.to_owned()]))
+    );
+}
+
+#[test]
+fn what_is_no_secret_is_an_error() {
+    let (folder, path) = folder(&format!(
+        "[admin]\nlisten = '127.0.0.1:1'\ntoken = {{ file = 'token' }}\n{BASE}"
+    ));
+    let file = folder.path().join("token");
+    for (content, error) in [
+        ("", "is empty"),
+        ("\n", "is empty"),
+        (&"x".repeat(65537), "is larger than 64KiB"),
+    ] {
+        write_secret(&file, content, 0o600);
+        let errors = token(&path, Purpose::Serve, &Outside::default()).unwrap_err();
+        assert_eq!(
+            errors,
+            [format!("3:9: error: admin.token: the secret file token {error}")]
+        );
+    }
+    let wrong = format!("[admin]\ntoken = {{ credential = '../token' }}\n{BASE}");
+    let problems = problems(&wrong, &Outside::of([("CREDENTIALS_DIRECTORY", "/")]));
+    assert!(
+        problems[0].contains("is not the name of a credential"),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn only_serving_needs_credentials_and_routing_needs_no_secret() {
+    let text =
+        format!("[admin]\nlisten = '127.0.0.1:1'\ntoken = [{{ credential = 't' }}, {{ env = 'T' }}]\n{BASE}");
+    let (_folder, path) = folder(&text);
+    let outside = Outside::of([("T", "x")]);
+    assert!(
+        token(&path, Purpose::Serve, &outside).unwrap_err()[0].contains("$CREDENTIALS_DIRECTORY is not set")
+    );
+    let warnings = token(&path, Purpose::Check, &outside).unwrap().1;
+    assert!(
+        warnings.len() == 1 && warnings[0].contains("3:10: warning"),
+        "{warnings:?}"
+    );
+    assert_eq!(
+        token(&path, Purpose::Route, &Outside::default()).unwrap().1,
+        [""; 0]
+    );
+}
+
+#[test]
+fn no_message_repeats_a_secret() {
+    let outside = Outside::of([("CANARY", "canary-7")]);
+    let canary = "{ env = 'CANARY' }";
+    let wrong = [
+        format!("[server]\nlisten = {canary}\nmax_body = {canary}\nheader_timeout = {canary}"),
+        format!("[server]\npublic_url = {canary}\ntrusted_proxies = [{canary}]\nmax_connections = {canary}"),
+        format!(
+            "[log]\nlevel = {canary}\nformat = {canary}\n[store]\nretain = {canary}\nmin_free = {canary}"
+        ),
+        format!("[smtp.x]\nhost = 'h'\nport = {canary}\nsecurity = {canary}"),
+        format!(
+            "[destination.x]\nkind = 'console'\nrate = {canary}\nconcurrency = {canary}\ntimeout = {canary}"
+        ),
+        "[server]\nmax_body = 'canary-7x'\nmax_connections = 'canary-7'".to_owned(),
+    ];
+    for text in wrong {
+        let problems = problems(&format!("{text}\n{BASE}"), &outside);
+        let errors = problems.iter().filter(|line| line.contains("error")).count();
+        assert!(errors >= 2, "{problems:?}");
+        let told = problems
+            .iter()
+            .any(|line| line.contains("canary-7") && !line.contains("canary-7x"));
+        assert!(!told, "{problems:?}");
+    }
+}
+
+#[test]
+fn a_header_called_like_a_place_for_secrets_is_a_header() {
+    let text = "[destination.crm]\nkind = 'webhook'\nurl = 'http://127.0.0.1:1/'\nheaders = { file = 'x' }\n\
+                [[route]]\ndeliver = ['crm']\n";
+    assert_eq!(problems(&format!("{text}{BASE}"), &Outside::default()), [""; 0]);
+}
+
+/// What a reload from one text to another says.
+fn changes(before: &str, after: &str) -> Vec<String> {
+    plan(after)
+        .changes_from(&plan(before))
+        .iter()
+        .map(ToString::to_string)
+        .filter(|line| !is_place(line))
+        .collect()
+}
+
+/// Each text is in a folder of its own, and so are the store and the socket by default.
+fn is_place(line: &str) -> bool {
+    line.starts_with("store.path") || line.starts_with("admin.socket")
+}
+
+#[test]
+fn a_reload_says_what_changed() {
+    let route = |name: &str, more: &str| {
+        format!("[[route]]\nname = '{name}'\nfrom = ['1-1234']\ndeliver = []\n{more}")
+    };
+    let none: [&str; 0] = [];
+    assert_eq!(changes(BASE, &format!("# hello\n{BASE}")), none);
+    assert_eq!(
+        changes(BASE, &format!("{BASE}{}", route("a", ""))),
+        ["route.a added"]
+    );
+    assert_eq!(
+        changes(&format!("{BASE}{}", route("a", "")), BASE),
+        ["route.a removed"]
+    );
+    assert_eq!(
+        changes(
+            &format!("{BASE}{}{}", route("a", ""), route("b", "")),
+            &format!("{BASE}{}{}", route("b", ""), route("a", ""))
+        ),
+        ["route reordered"]
+    );
+    assert_eq!(
+        changes(
+            &format!("{BASE}{}", route("a", "")),
+            &format!("{BASE}{}", route("a", "continue = true"))
+        ),
+        ["route.a changed"]
+    );
+    assert_eq!(
+        changes(
+            BASE,
+            &format!("[server]\nlisten = '127.0.0.1:1'\nmax_body = '1KiB'\n{BASE}")
+        ),
+        [
+            "server.listen changed, which needs a restart",
+            "server.max_body changed"
+        ]
+    );
+    assert_eq!(
+        changes(
+            BASE,
+            &format!(
+                "{}\n[contacts]\n1-1234 = 'Bank'\n",
+                BASE.replace("change-me", "changed")
+            )
+        ),
+        ["source.carrier changed", "contacts changed"]
+    );
+    assert_eq!(
+        changes(BASE, &BASE.replace(", \"spare\"", "")),
+        ["routing.unmatched changed"]
+    );
+}
+
+#[test]
+fn an_unchanged_destination_keeps_running_across_a_reload() {
+    let before = plan(BASE);
+    let text = BASE.replace("[destination.spare]", "[destination.spare]\nconcurrency = 2");
+    let after = read(&text, Purpose::Serve, &Outside::default(), Some(&before))
+        .ok()
+        .unwrap()
+        .plan;
+    assert!(Arc::ptr_eq(
+        &before.destinations["screen"],
+        &after.destinations["screen"]
+    ));
+    assert!(!Arc::ptr_eq(
+        &before.destinations["spare"],
+        &after.destinations["spare"]
+    ));
+    let text = format!("[retry]\ninitial = '1s'\n{BASE}");
+    let patient = read(&text, Purpose::Serve, &Outside::default(), Some(&before))
+        .ok()
+        .unwrap()
+        .plan;
+    assert!(
+        !Arc::ptr_eq(&before.destinations["screen"], &patient.destinations["screen"]),
+        "its patience changed"
+    );
+}
+
+#[test]
+fn a_reload_that_takes_a_fallback_away_is_refused() {
+    let text = format!(
+        "{BASE}\n[destination.ops]\nkind = 'console'\nfallback = 'spare'\n[[route]]\ndeliver = ['ops']"
+    );
+    let before = plan(&text);
+    let without = text
+        .replace("[destination.spare]\n    kind = \"console\"", "")
+        .replace(", \"spare\"", "");
+    let problems = read(&without, Purpose::Serve, &Outside::default(), Some(&before))
+        .err()
+        .unwrap();
+    let lines = lines(&problems);
+    assert!(
+        lines.len() == 1 && lines[0].contains("fallback: unknown destination `spare`"),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn a_destination_takes_what_it_leaves_out_from_retry() {
+    let text = BASE.replace(
+        "[destination.spare]",
+        "[destination.spare]\nretry = { max = '10m' }\nrate = '30/m'",
+    );
+    let plan = plan(&format!("[retry]\ninitial = '1m'\n{text}"));
+    let spare = &plan.destinations["spare"];
+    let seconds =
+        [spare.policy.initial, spare.policy.max, spare.policy.give_up_after].map(|wait| wait.as_secs());
+    assert_eq!(seconds, [60, 600, 3 * 86400]);
+    assert_eq!(spare.rate, Some(0.5));
+    assert_eq!(plan.destinations["screen"].policy.max.as_secs(), 3600);
+}
+
+#[test]
+fn a_broken_table_is_not_complained_about_where_it_is_used() {
+    let text = BASE.replace(
+        "kind = \"console\"\n    [destination.spare]",
+        "kind = \"consol\"\n    [destination.spare]",
+    );
+    let problems = problems(&text, &Outside::default());
+    assert!(
+        problems.len() == 1 && problems[0].contains("did you mean `console`?"),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn a_dry_run_says_where_a_text_goes_and_why() {
+    let text = r#"
+        [contacts]
+        "+13035550100" = "Front door"
+        [[route]]
+        name = "bank"
+        from = ["1-1234"]
+        deliver = ["spare"]
+        [[route]]
+        name = "alarm"
+        message = '(?<what>fire)'
+        deliver = ["screen"]
+        template = "{{ match.what|upper }} {{ from_name }}"
+        [[route]]
+        deliver = []
+    "#;
+    let plan = plan(&format!("{BASE}{text}"));
+    let (from, to) = (
+        Number::parse("303-555-0100").unwrap(),
+        Number::parse("+13038675309").unwrap(),
+    );
+    let source = "carrier".parse().unwrap();
+    let run = DryRun {
+        source: &source,
+        from: &from,
+        to: &to,
+        text: "fire!",
+        at: Timestamp(0),
+        render: true,
+    };
+    let explanation = plan.explain(&run);
+    let shown = explanation.to_text();
+    assert!(
+        shown.starts_with(
+            "route bank     no: from: +13035550100 is not `1-1234`\n\
+             route alarm    matched\n\
+             route route-3  not reached\n\
+             → screen  console, by route alarm\n"
+        ),
+        "{shown}"
+    );
+    let json = serde_json::to_value(&explanation).unwrap();
+    assert_eq!(json["routes"][0]["outcome"], "failed");
+    assert_eq!(
+        json["routes"][2],
+        serde_json::json!({"route": "route-3", "outcome": "not_reached"})
+    );
+    assert_eq!(json["destinations"][0]["route"], "alarm");
+    assert_eq!(json["from_name"], "Front door");
+}
+
+#[test]
+fn ten_thousand_routes_are_read_and_decided() {
+    use std::fmt::Write as _;
+    let mut text = BASE.to_owned();
+    for route in 0..10_000 {
+        let _ = writeln!(text, "[[route]]\nto = ['+1303{route:07}']\ndeliver = ['spare']");
+    }
+    let config = Config::read(&text, Path::new("c.toml"), Purpose::Serve, &Outside::default());
+    let (config, mut problems) = config.unwrap_or_else(|problems| panic!("{problems}"));
+    let plan = Plan::compile(config, None, &mut problems).unwrap_or_else(|| panic!("{problems}"));
+    let (from, to) = (
+        Number::parse("1-1234").unwrap(),
+        Number::parse("+13030009999").unwrap(),
+    );
+    let source = "carrier".parse().unwrap();
+    let subject = Subject {
+        source: &source,
+        from: &from,
+        to: &to,
+        text: "it is down",
+    };
+    assert_eq!(plan.routes.decide(&subject).routes[0].as_str(), "route-10000");
+}

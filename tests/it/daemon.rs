@@ -1,0 +1,525 @@
+//! The daemon from end to end: what a carrier posts, what comes out, and what happens in between.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use crate::bridge::{Answer, Bridge, CODE, http, raw, wait_for};
+use crate::servers::recorder::{Recorder, Reply};
+
+/// A refid that no other text has.
+pub fn refid(number: usize) -> String {
+    format!("{number:032X}")
+}
+
+const CONSOLE: &str = "[destination.screen]\nkind = \"console\"\n[routing]\nunmatched = [\"screen\"]\n";
+
+/// A webhook destination that posts to a recorder.
+pub fn webhook(name: &str, recorder: &Recorder, more: &str) -> String {
+    format!(
+        "[destination.{name}]\nkind = \"webhook\"\nurl = \"{}/sms\"\n{more}\n",
+        recorder.url("")
+    )
+}
+
+fn unmatched(names: &str) -> String {
+    format!("[routing]\nunmatched = [{names}]\n")
+}
+
+#[test]
+fn a_text_reaches_the_console() {
+    let bridge = Bridge::start(CONSOLE);
+    let (status, body) = bridge.text(&refid(1), "+13035550100", "Hello World!");
+    assert_eq!((status, body["status"].as_str()), (200, Some("accepted")));
+    let line = wait_for("the text on the console", || bridge.console().into_iter().next());
+    assert!(
+        line.contains("+13035550100 → +13038675309: Hello World!"),
+        "{line}"
+    );
+}
+
+#[test]
+fn the_providers_own_example_is_accepted() {
+    let bridge = Bridge::start(CONSOLE);
+    let body = format!(
+        r#"{{"refid":"ABCDEF1234567890ABCDEF1234567890","from":"+7708675309","to":"+13038675309","message":"Hello World!","signature":"{CODE}"}}"#
+    );
+    assert_eq!(bridge.post(&body, "application/json; charset=utf-8").0, 200);
+    let form = format!("refid=B&from=%2B13035550100&to=%2B13038675309&message=Hi+there&signature={CODE}");
+    assert_eq!(bridge.post(&form, "application/x-www-form-urlencoded").0, 200);
+    wait_for("both texts", || (bridge.console().len() == 2).then_some(()));
+}
+
+#[test]
+fn fifty_copies_at_once_are_one_text() {
+    let bridge = Bridge::start(CONSOLE);
+    let answers: Vec<(u16, serde_json::Value)> = std::thread::scope(|scope| {
+        let posts: Vec<_> = (0..50)
+            .map(|_| scope.spawn(|| bridge.text(&refid(7), "+13035550100", "once")))
+            .collect();
+        posts.into_iter().map(|post| post.join().unwrap()).collect()
+    });
+    assert!(answers.iter().all(|(status, _)| *status == 200), "{answers:?}");
+    let accepted = answers
+        .iter()
+        .filter(|(_, body)| body["status"] == "accepted")
+        .count();
+    let ids: std::collections::HashSet<&str> = answers
+        .iter()
+        .filter_map(|(_, body)| body["id"].as_str())
+        .collect();
+    assert_eq!((accepted, ids.len()), (1, 1));
+    wait_for("the text", || (!bridge.console().is_empty()).then_some(()));
+    bridge.text(&refid(8), "+13035550100", "after");
+    wait_for("the text after it", || {
+        (bridge.console().len() >= 2).then_some(())
+    });
+    assert_eq!(bridge.console().len(), 2, "{:?}", bridge.console());
+}
+
+#[test]
+fn bad_requests_get_exactly_their_status() {
+    let bridge = Bridge::start(CONSOLE);
+    let url = |path: &str| bridge.url(path);
+    let good = Bridge::body(&refid(1), "+13035550100", "x").to_string();
+    let json = [("content-type", "application/json")];
+    let cases: Vec<(&str, Answer, u16, &str)> = vec![
+        ("path", http("POST", &url("/elsewhere"), &json, &good), 404, ""),
+        (
+            "method",
+            http("GET", &url("/inbound/intelepeer"), &[], ""),
+            405,
+            "",
+        ),
+        (
+            "media type",
+            http(
+                "POST",
+                &url("/inbound/intelepeer"),
+                &[("content-type", "text/xml")],
+                "<a/>",
+            ),
+            415,
+            "",
+        ),
+        (
+            "not JSON",
+            http("POST", &url("/inbound/intelepeer"), &json, "{nonsense"),
+            400,
+            "JSON",
+        ),
+        (
+            "signature",
+            http(
+                "POST",
+                &url("/inbound/intelepeer"),
+                &json,
+                &good.replace(CODE, "guess"),
+            ),
+            403,
+            "",
+        ),
+        (
+            "number",
+            http(
+                "POST",
+                &url("/inbound/intelepeer"),
+                &json,
+                &good.replace("+13035550100", "nobody"),
+            ),
+            400,
+            "from",
+        ),
+        (
+            "field",
+            http(
+                "POST",
+                &url("/inbound/intelepeer"),
+                &json,
+                &good.replace("refid", "id"),
+            ),
+            400,
+            "refid",
+        ),
+        (
+            "type",
+            http(
+                "POST",
+                &url("/inbound/intelepeer"),
+                &json,
+                &good.replace("\"x\"", "7"),
+            ),
+            400,
+            "message",
+        ),
+        (
+            "size",
+            http("POST", &url("/inbound/intelepeer"), &json, &"x".repeat(70_000)),
+            413,
+            "",
+        ),
+        (
+            "head",
+            http(
+                "POST",
+                &url("/inbound/intelepeer"),
+                &[("x-much", &"y".repeat(40_000))],
+                &good,
+            ),
+            431,
+            "",
+        ),
+        (
+            "probe method",
+            http("POST", &url("/healthz"), &json, "{}"),
+            405,
+            "",
+        ),
+    ];
+    for (what, (status, head, body), expected, words) in cases {
+        assert_eq!(status, expected, "{what}: {head} {body}");
+        let error: serde_json::Value =
+            serde_json::from_str(&body).unwrap_or_else(|_| panic!("{what}: {body:?}"));
+        assert!(error["error"].as_str().unwrap().contains(words), "{what}: {body}");
+        assert_eq!(
+            head.to_lowercase().contains("\r\nallow:"),
+            status == 405,
+            "{what}: {head}"
+        );
+    }
+    assert_eq!(http("GET", &url("/healthz"), &[], "").0, 200);
+    assert_eq!(http("GET", &url("/readyz"), &[], "").0, 200);
+    assert!(bridge.console().is_empty());
+}
+
+#[test]
+fn what_a_client_must_not_do_does_not_hurt() {
+    let bridge = Bridge::start(CONSOLE);
+    let address = bridge
+        .url("/")
+        .strip_prefix("http://")
+        .unwrap()
+        .trim_end_matches('/')
+        .to_owned();
+    assert_eq!(
+        raw(
+            &address,
+            "CONNECT example.com:443 HTTP/1.1\r\nhost: example.com\r\n\r\n"
+        )
+        .0,
+        405
+    );
+    let chunked = format!(
+        "POST /inbound/intelepeer HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\n\
+         transfer-encoding: chunked\r\n\r\n{}",
+        format!("2000\r\n{}\r\n", "z".repeat(0x2000)).repeat(20)
+    );
+    assert_eq!(
+        raw(&address, &chunked).0,
+        413,
+        "a chunked body has the same limit"
+    );
+    assert_eq!(bridge.text(&refid(3), "+13035550100", "still here").0, 200);
+}
+
+#[test]
+fn wrong_basic_auth_is_challenged() {
+    let bridge = Bridge::configured(CONSOLE);
+    let config = std::fs::read_to_string(bridge.folder().join("config.toml")).unwrap();
+    let auth = format!("secret = \"{CODE}\"\nbasic_auth = {{ username = \"carrier\", password = \"pw\" }}");
+    std::fs::write(
+        bridge.folder().join("config.toml"),
+        config.replace(&format!("secret = \"{CODE}\""), &auth),
+    )
+    .unwrap();
+    let mut bridge = bridge;
+    bridge.run();
+    let body = Bridge::body(&refid(1), "+13035550100", "x").to_string();
+    let url = bridge.url("/inbound/intelepeer");
+    let (status, head, _) = http("POST", &url, &[("content-type", "application/json")], &body);
+    assert_eq!(status, 401);
+    assert!(
+        head.to_lowercase().contains("\r\nwww-authenticate: basic "),
+        "{head}"
+    );
+    let fields = [
+        ("content-type", "application/json"),
+        ("authorization", "Basic Y2Fycmllcjpwdw=="),
+    ];
+    assert_eq!(http("POST", &url, &fields, &body).0, 200);
+    let (exit, out, _) = bridge.command(&[
+        "simulate",
+        "--from",
+        "+13035550100",
+        "--to",
+        "+13038675309",
+        "--message",
+        "x",
+        "--url",
+        &url,
+    ]);
+    assert_eq!(exit, 0, "{out}");
+    assert!(out.starts_with("200 {"), "{out}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_limited_destination_is_paused_and_the_other_is_not() {
+    let limited = Recorder::start(|_| Reply::new(429, "{}").with("retry-after", "3600")).await;
+    let quick = Recorder::start(|_| Reply::new(200, "ok")).await;
+    let slack = format!(
+        "[destination.ops]\nkind = \"slack\"\nwebhook_url = \"{}/hook\"\n",
+        limited.url("")
+    );
+    let bridge = Bridge::start(&(slack + &webhook("crm", &quick, "") + &unmatched("\"ops\", \"crm\"")));
+    for number in 0..20 {
+        assert_eq!(bridge.text(&refid(number), "+13035550100", "text").0, 200);
+    }
+    wait_for("all texts at the quick one", || {
+        (quick.received().len() == 20).then_some(())
+    });
+    bridge.logged("ops asked for a pause");
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(
+        limited.received().len(),
+        1,
+        "one 429 pauses the whole destination"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_or_hanging_destination_delays_no_other() {
+    let hanging = Recorder::start(|_| {
+        let mut reply = Reply::new(200, "ok");
+        reply.delay = Duration::from_secs(60);
+        reply
+    })
+    .await;
+    let quick = Recorder::start(|_| Reply::new(200, "ok")).await;
+    let refused = "[destination.gone]\nkind = \"webhook\"\nurl = \"http://127.0.0.1:9/sms\"\n";
+    let config = webhook("slow", &hanging, "timeout = \"30s\"") + refused + &webhook("quick", &quick, "");
+    let bridge = Bridge::start(&(config + &unmatched("\"slow\", \"gone\", \"quick\"")));
+    let started = Instant::now();
+    for number in 0..100 {
+        assert_eq!(
+            bridge
+                .text(&refid(number), &format!("+1303555{number:04}"), "text")
+                .0,
+            200
+        );
+    }
+    wait_for("all texts at the quick one", || {
+        (quick.received().len() == 100).then_some(())
+    });
+    assert!(
+        started.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        started.elapsed()
+    );
+    bridge.logged("gone cannot be reached");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_misconfigured_destination_is_parked_and_burns_no_text() {
+    let recorder = Recorder::start(|_| Reply::new(403, "invalid_token")).await;
+    let slack = |path: &str| {
+        format!(
+            "[destination.ops]\nkind = \"slack\"\nwebhook_url = \"{}{path}\"\nretry = {{ initial = \"50ms\", max = \"100ms\" }}\nrate = \"100/s\"\n",
+            recorder.url("")
+        )
+    };
+    let bridge = Bridge::start(&(slack("/old") + &unmatched("\"ops\"")));
+    for number in 0..5 {
+        bridge.text(&refid(number), "+13035550100", &format!("text {number}"));
+    }
+    bridge.logged("ops is parked");
+    wait_for("probes", || (recorder.received().len() > 3).then_some(()));
+    assert!(
+        !bridge
+            .log()
+            .iter()
+            .any(|line| line.contains("could not be delivered")),
+        "{:#?}",
+        bridge.log()
+    );
+
+    let good = Recorder::start(|_| Reply::new(200, "ok")).await;
+    bridge.configure(
+        &(slack("/new").replace(recorder.url("").as_str(), good.url("").as_str()) + &unmatched("\"ops\"")),
+    );
+    bridge.signal("HUP");
+    bridge.logged("reloaded: destination.ops changed");
+    wait_for("all texts after the mending", || {
+        (good.received().len() == 5).then_some(())
+    });
+    let order: Vec<bool> = good
+        .received()
+        .iter()
+        .zip(0..)
+        .map(|(received, number)| received.body.contains(&format!("text {number}")))
+        .collect();
+    assert_eq!(order, [true; 5], "in the order they were accepted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_destination_refuses_goes_to_its_fallback() {
+    let refusing = Recorder::start(|_| Reply::new(422, "no")).await;
+    let taking = Recorder::start(|_| Reply::new(200, "ok")).await;
+    let config = webhook("first", &refusing, "fallback = \"second\"") + &webhook("second", &taking, "");
+    let bridge = Bridge::start(&(config + &unmatched("\"first\"")));
+    bridge.text(&refid(1), "+13035550100", "hello");
+    wait_for("the fallback", || (taking.received().len() == 1).then_some(()));
+    assert_eq!(
+        refusing.received().len(),
+        1,
+        "a permanent refusal is not tried again"
+    );
+    bridge.logged("could not be delivered to first");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_keeps_its_order_across_retries() {
+    // Every text fails twice, each on its own, so that later texts would overtake if they could.
+    let tries: std::sync::Mutex<HashMap<String, u32>> = std::sync::Mutex::default();
+    let recorder = Recorder::start(move |received| {
+        let text = received.json()["text"].as_str().unwrap_or_default().to_owned();
+        let mut tries = tries.lock().unwrap();
+        let count = tries.entry(text).or_default();
+        *count += 1;
+        if *count <= 2 {
+            Reply::new(409, "again")
+        } else {
+            Reply::new(200, "ok")
+        }
+    })
+    .await;
+    let more = "retry = { initial = \"20ms\", max = \"60ms\" }\nconcurrency = 4";
+    let bridge = Bridge::start(&(webhook("crm", &recorder, more) + &unmatched("\"crm\"")));
+    for number in 0..12 {
+        let from = format!("+130355501{:02}", number % 3);
+        bridge.text(&refid(number), &from, &format!("{from} {}", number / 3));
+    }
+    wait_for("every text three times", || {
+        (recorder.received().len() >= 36).then_some(())
+    });
+    let mut last: HashMap<String, (u32, String)> = HashMap::new();
+    for received in recorder.received() {
+        let text = received.json()["text"].as_str().unwrap().to_owned();
+        let (from, number) = text.split_once(' ').unwrap();
+        let number: u32 = number.parse().unwrap();
+        let before = last.insert(from.to_owned(), (number, text.clone()));
+        assert!(
+            before.is_none_or(|(before, _)| number == before || number == before + 1),
+            "{text} overtook"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_between_200_and_delivery_a_text_is_delivered_once_after_the_restart() {
+    let recorder = Recorder::start(|_| Reply::new(200, "ok")).await;
+    let nowhere = "[destination.crm]\nkind = \"webhook\"\nurl = \"http://127.0.0.1:9/sms\"\n";
+    let mut bridge = Bridge::start(&(nowhere.to_owned() + &unmatched("\"crm\"")));
+    let ids: Vec<String> = (0..50)
+        .map(|number| {
+            let (status, body) = bridge.text(&refid(number), "+13035550100", &format!("text {number}"));
+            assert_eq!(status, 200);
+            body["id"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    bridge.kill();
+    bridge.configure(&(webhook("crm", &recorder, "") + &unmatched("\"crm\"")));
+    bridge.run();
+    wait_for("every text", || {
+        (recorder.received().len() >= ids.len()).then_some(())
+    });
+    assert_eq!(
+        bridge.text(&refid(3), "+13035550100", "text 3").1["status"],
+        "duplicate",
+        "known over the restart"
+    );
+    let (status, _, _) = bridge.stop();
+    assert!(status.success());
+    let received: Vec<String> = recorder
+        .received()
+        .iter()
+        .map(|received| received.json()["id"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(received, ids, "each once, in order");
+    assert!(
+        recorder
+            .received()
+            .iter()
+            .all(|received| received.header("webhook-id").ends_with("-1"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_configuration_never_replaces_a_good_one() {
+    let recorder = Recorder::start(|_| Reply::new(200, "ok")).await;
+    let good = webhook("crm", &recorder, "") + &unmatched("\"crm\"");
+    let bridge = Bridge::start(&good);
+    bridge.configure("[destination.crm]\nkind = \"webhok\"\n[routing]\nunmatched = [\"cmr\"]\n");
+    bridge.signal("HUP");
+    bridge.logged("not reloaded");
+    bridge.text(&refid(1), "+13035550100", "still delivered");
+    wait_for("the text", || (recorder.received().len() == 1).then_some(()));
+    let route = "[[route]]\nname = \"spam\"\nfrom = [\"+1900*\"]\ndeliver = []\n";
+    bridge.configure(&(good + route));
+    bridge.signal("HUP");
+    bridge.logged("reloaded: route.spam added");
+    let (status, body) = bridge.text(&refid(2), "+19005550100", "kept, nobody told");
+    assert_eq!((status, body["status"].as_str()), (200, Some("accepted")));
+}
+
+#[test]
+fn stopping_ends_with_zero_and_starts_again() {
+    let mut bridge = Bridge::start(CONSOLE);
+    bridge.text(&refid(1), "+13035550100", "before");
+    let (status, log, console) = bridge.stop();
+    assert!(status.success(), "{log:#?}");
+    assert_eq!(console.len(), 1);
+    bridge.run();
+    assert_eq!(
+        bridge.text(&refid(1), "+13035550100", "before").1["status"],
+        "duplicate"
+    );
+}
+
+#[test]
+fn two_daemons_do_not_share_a_store() {
+    let bridge = Bridge::start(CONSOLE);
+    let (exit, _, error) = bridge.command(&["serve"]);
+    assert_eq!(exit, 1, "{error}");
+    assert!(error.contains("in use by another process"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_text_number_or_secret_is_logged_even_at_trace() {
+    let recorder = Recorder::start(|_| Reply::new(503, "later")).await;
+    let more = "secret = \"canary-outbound-secret\"\nretry = { initial = \"10ms\", max = \"20ms\" }";
+    let console = "[destination.screen]\nkind = \"console\"\n";
+    let mut bridge =
+        Bridge::configured(&(webhook("crm", &recorder, more) + console + &unmatched("\"crm\", \"screen\"")));
+    bridge.run_with(&["-vvv"], &[]);
+    bridge.text(&refid(1), "+13035550188", "canary-text");
+    bridge.post(
+        &Bridge::body(&refid(2), "canary-number", "canary-text").to_string(),
+        "application/json",
+    );
+    bridge.post(
+        &Bridge::body(&refid(3), "+13035550188", "canary-text")
+            .to_string()
+            .replace(CODE, "canary-guess"),
+        "application/json",
+    );
+    wait_for("the text", || {
+        (!bridge.console().is_empty() && recorder.received().len() > 2).then_some(())
+    });
+    let (_, log, _) = bridge.stop();
+    assert!(log.len() > 5, "{log:#?}");
+    for canary in ["canary", "3035550188"] {
+        assert!(
+            !log.iter().any(|line| line.contains(canary)),
+            "{canary}: {log:#?}"
+        );
+    }
+}

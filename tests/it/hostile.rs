@@ -1,0 +1,239 @@
+//! Texts that try to be more than text, through every kind that speaks to people.
+
+use std::sync::LazyLock;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use smsbridge::destination::http::Client;
+
+use crate::parcels::{TIMEOUT, build_with, message, parcel};
+
+/// To make one takes a while, and nothing is sent here.
+static CLIENT: LazyLock<Client> = LazyLock::new(|| Client::new().unwrap());
+
+/// What a stranger may send.
+const TEXTS: &[&str] = &[
+    "<!channel> <!here|x> <@U123> <#C123>",
+    "@room @everyone @channel",
+    "a\r\nBcc: evil@example.com\r\n\r\nbody",
+    "abc\u{202e}fdp.exe \u{2066}x",
+    "<https://evil.example|bank> [bank](https://evil.example)",
+    "<script>alert(1)</script><img src=x onerror=alert(1)>",
+    "</strong></a><a href='https://evil.example'>bank</a>",
+    "{{7*7}} {% for a in range(9) %}x{% endfor %}",
+    "\u{1b}[2J\u{1b}]0;title\u{7} \u{9b}31m",
+    "a\0b",
+    "&amp;lt;script&amp;gt; &#60;b&#62;",
+    "\u{2028}\u{feff}\u{e0041}",
+    "",
+];
+
+fn slack() -> Value {
+    json!({ "webhook_url": "https://hooks.example/x" })
+}
+
+fn matrix() -> Value {
+    json!({ "homeserver": "https://m.example", "room": "!a:m.example", "access_token": "t" })
+}
+
+fn hookshot() -> Value {
+    json!({ "webhook_url": "https://h.example/x", "username": "SMS" })
+}
+
+fn webhook() -> Value {
+    json!({ "url": "https://crm.example/x" })
+}
+
+fn rendered(kind: &str, config: Value, template: Option<&str>, text: &str) -> String {
+    build_with(&CLIENT, kind, config, template, TIMEOUT)
+        .unwrap()
+        .render(&parcel(&message(text)))
+        .unwrap()
+}
+
+fn payload(kind: &str, config: Value, template: Option<&str>, text: &str) -> Value {
+    serde_json::from_str(&rendered(kind, config, template, text)).unwrap()
+}
+
+#[test]
+fn the_console_prints_one_harmless_line() {
+    for text in TEXTS {
+        let line = rendered("console", json!({}), None, text);
+        assert!(!line.chars().any(char::is_control), "{line:?}");
+        assert!(!line.contains('\u{202e}'), "{line:?}");
+        assert!(
+            line.starts_with("2026-09-21T14:13:20.000Z Front door → +13038675309:"),
+            "{line:?}"
+        );
+    }
+    let two = rendered("console", json!({}), Some("{{ from }}\n{{ text }}\n"), "a\nb");
+    assert_eq!(two, "+13035550100 a b");
+}
+
+#[test]
+fn slack_sees_no_mention_and_no_link_of_the_text() {
+    for text in TEXTS {
+        for template in [None, Some("{{ text }}")] {
+            let payload = payload("slack", slack(), template, text);
+            check_slack(&payload, template.is_some());
+        }
+    }
+}
+
+/// No string has an unescaped control character of Slack's, and nothing asks Slack to look for more.
+fn check_slack(payload: &Value, template: bool) {
+    for string in strings(payload) {
+        assert!(!string.contains(['<', '>']), "{string:?}");
+        let bare = string
+            .replace("&amp;", "")
+            .replace("&lt;", "")
+            .replace("&gt;", "");
+        assert!(!bare.contains('&'), "{string:?}");
+        assert!(
+            !string.chars().any(|c| c.is_control() && c != '\n' && c != '\t'),
+            "{string:?}"
+        );
+        assert!(!string.contains('\u{202e}'), "{string:?}");
+    }
+    assert!(payload.get("link_names").is_none() && payload.get("parse").is_none());
+    assert_eq!(
+        (&payload["unfurl_links"], &payload["unfurl_media"]),
+        (&json!(false), &json!(false))
+    );
+    let objects = payload["blocks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|block| block.get("text"));
+    for object in objects {
+        assert_eq!(
+            object["type"] == "mrkdwn" && object["verbatim"] == true,
+            template,
+            "{object}"
+        );
+    }
+}
+
+#[test]
+fn matrix_gets_escaped_html_and_mentions_nobody() {
+    for text in TEXTS {
+        for template in [None, Some("<b>{{ text }}</b>")] {
+            let event = payload("matrix", matrix(), template, text);
+            assert_eq!(event["m.mentions"], json!({}));
+            assert_eq!(event["format"], "org.matrix.custom.html");
+            check_html(event["formatted_body"].as_str().unwrap());
+            assert!(
+                !event["body"]
+                    .as_str()
+                    .unwrap()
+                    .contains(['\u{202e}', '\u{1b}', '\r', '\0'])
+            );
+        }
+    }
+}
+
+#[test]
+fn hookshot_always_gets_html_and_no_keyword() {
+    for text in TEXTS {
+        let payload = payload("matrix", hookshot(), None, text);
+        check_html(payload["html"].as_str().unwrap());
+        assert_eq!(payload["username"], "SMS");
+        assert!(!payload.to_string().contains("@room"));
+    }
+}
+
+/// Only tags of ours.
+fn check_html(html: &str) {
+    let bare = ["<strong>", "</strong>", "<br>", "<b>", "</b>"]
+        .iter()
+        .fold(html.to_owned(), |html, tag| html.replace(tag, ""));
+    assert!(!bare.contains(['<', '>', '"', '\'']), "{html:?}");
+}
+
+#[test]
+fn a_webhook_gets_the_exact_text_as_data() {
+    let body = json!({ "url": "https://crm.example/x", "body": r#"{"text": "{{ text }}"}"# });
+    for text in TEXTS {
+        assert_eq!(payload("webhook", webhook(), None, text)["text"], *text);
+        assert_eq!(
+            payload("webhook", body.clone(), None, text),
+            json!({ "text": text })
+        );
+    }
+}
+
+#[test]
+fn goldens() {
+    let text = "<!channel> @room\r\n<https://evil|bank> \u{202e}{{7*7}}";
+    let slack = payload("slack", slack(), None, text);
+    assert_eq!(
+        slack["blocks"][1]["text"]["text"],
+        "&lt;!channel&gt; @room\n&lt;https://evil|bank&gt; [U+202E]{{7*7}}"
+    );
+    let matrix = payload("matrix", matrix(), None, text);
+    assert_eq!(
+        matrix,
+        json!({
+            "msgtype": "m.text",
+            "body": "Front door (+13035550100) → +13038675309\n<!channel> @room\n<https://evil|bank> [U+202E]{{7*7}}",
+            "format": "org.matrix.custom.html",
+            "formatted_body": "<strong>Front door</strong> (+13035550100) → +13038675309<br>&lt;!channel&gt; @room<br>\
+                               &lt;https://evil|bank&gt; [U+202E]{{7*7}}",
+            "m.mentions": {},
+        })
+    );
+    assert_eq!(
+        rendered("console", json!({}), None, text),
+        "2026-09-21T14:13:20.000Z Front door → +13038675309: <!channel> @room <https://evil|bank> [U+202E]{{7*7}}"
+    );
+}
+
+#[test]
+fn the_longest_text_fits_everywhere() {
+    for text in [
+        "a".repeat(65_536),
+        "<&>\"".repeat(16_384),
+        "\0".repeat(65_536),
+        "👩‍🚀".repeat(5_000),
+    ] {
+        assert!(rendered("console", json!({}), None, &text).len() > 20_000);
+        assert!(
+            payload("slack", slack(), None, &text)["blocks"]
+                .as_array()
+                .unwrap()
+                .len()
+                <= 50
+        );
+        assert_eq!(payload("webhook", webhook(), None, &text)["text"], text);
+        for template in [None, Some("{{ text }}")] {
+            let event = payload("matrix", matrix(), template, &text);
+            assert!(event.to_string().len() <= 61_440);
+            let body = event["body"].as_str().unwrap();
+            assert!(body.contains("smsbridge message show 00000000000000000000000000000007"));
+            check_html(event["formatted_body"].as_str().unwrap());
+        }
+    }
+}
+
+fn strings(value: &Value) -> Vec<&str> {
+    match value {
+        Value::String(string) => vec![string],
+        Value::Array(items) => items.iter().flat_map(strings).collect(),
+        Value::Object(entries) => entries.values().flat_map(strings).collect(),
+        _ => Vec::new(),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_text_becomes_markup_anywhere(text in any::<String>()) {
+        let line = rendered("console", json!({}), None, &text);
+        prop_assert!(!line.chars().any(char::is_control));
+        check_slack(&payload("slack", slack(), None, &text), false);
+        check_html(payload("matrix", matrix(), None, &text)["formatted_body"].as_str().unwrap());
+        check_html(payload("matrix", hookshot(), None, &text)["html"].as_str().unwrap());
+        prop_assert_eq!(&payload("webhook", webhook(), None, &text)["text"], &json!(text));
+    }
+}

@@ -1,0 +1,23 @@
+//! Tests of the whole, against the real daemon and real servers on this machine.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    missing_docs,
+    reason = "a test fails by panicking, its servers too"
+)]
+
+mod architecture;
+mod bridge;
+mod config;
+mod daemon;
+mod email;
+mod hostile;
+mod intelepeer_api;
+mod intelepeer_receive;
+mod matrix;
+mod parcels;
+mod promises;
+mod servers;
+mod slack;
+mod webhook;
+mod whole;

@@ -1,0 +1,108 @@
+//! Parcels and destinations for tests, made as the engine makes them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::Value;
+use smsbridge::delivery::DeliveryId;
+use smsbridge::destination::{Config, Destination, Failure, Parcel, Scope, Surroundings, http};
+use smsbridge::message::{Message, MessageId, Timestamp};
+use smsbridge::number::Number;
+use smsbridge::template::Template;
+use uuid::Uuid;
+
+pub const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A message with a fixed id.
+pub fn message(text: &str) -> Message {
+    Message {
+        id: MessageId(Uuid::from_u128(7)),
+        source: "carrier".parse().unwrap(),
+        provider_id: "ABCDEF1234567890ABCDEF1234567890".to_owned(),
+        from: Number::parse("+13035550100").unwrap(),
+        to: Number::parse("+13038675309").unwrap(),
+        text: text.to_owned(),
+        media: Vec::new(),
+        extra: BTreeMap::new(),
+        received_at: Timestamp(1_790_000_000_000),
+        routes: Vec::new(),
+        redacted_at: None,
+    }
+}
+
+/// A message with an id of its own, for servers that remember.
+pub fn fresh_message(text: &str) -> Message {
+    Message {
+        id: MessageId(Uuid::now_v7()),
+        ..message(text)
+    }
+}
+
+/// The first delivery of a message.
+pub fn parcel(message: &Message) -> Parcel<'_> {
+    Parcel {
+        id: DeliveryId {
+            message: message.id,
+            ordinal: 1,
+        },
+        message,
+        from_name: Some("Front door"),
+        to_name: None,
+        route: None,
+        template: None,
+        groups: BTreeMap::new(),
+        progress: &[],
+        thread: None,
+    }
+}
+
+/// Reads and builds a destination, as the configuration does.
+pub fn build(kind: &str, config: Value, template: Option<&str>) -> Result<Box<dyn Destination>, String> {
+    build_within(kind, config, template, TIMEOUT)
+}
+
+/// The same with another timeout.
+pub fn build_within(
+    kind: &str,
+    config: Value,
+    template: Option<&str>,
+    timeout: Duration,
+) -> Result<Box<dyn Destination>, String> {
+    build_with(&http::Client::new()?, kind, config, template, timeout)
+}
+
+/// The same with a client that exists.
+pub fn build_with(
+    http: &http::Client,
+    kind: &str,
+    config: Value,
+    template: Option<&str>,
+    timeout: Duration,
+) -> Result<Box<dyn Destination>, String> {
+    let config = Config::read(kind, config)
+        .expect("a known kind")
+        .map_err(|error| error.to_string())?;
+    config.build(Surroundings {
+        name: &"here".parse().unwrap(),
+        template: template.map(|source| Template::compile(source).unwrap()),
+        timeout,
+        smtp: &BTreeMap::new(),
+        http,
+    })
+}
+
+/// One word for a failure, for tables.
+pub fn class(failure: &Failure) -> &'static str {
+    match failure {
+        Failure::Transient {
+            scope: Scope::Destination,
+            ..
+        } => "destination",
+        Failure::Transient {
+            scope: Scope::Message,
+            ..
+        } => "message",
+        Failure::Permanent { .. } => "permanent",
+        Failure::Parked { .. } => "parked",
+    }
+}

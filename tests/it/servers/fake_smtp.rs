@@ -1,0 +1,143 @@
+//! A mail server that misbehaves on demand: everything a real one does too seldom for a test.
+
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+/// What the server does with one line, instead of what a good server would do.
+pub enum Turn {
+    /// Answers so (without the line end).
+    Say(&'static str),
+    /// Answers so and closes the connection.
+    SayAndClose(&'static str),
+    /// Closes the connection without a word.
+    Close,
+    /// Never answers.
+    Hang,
+}
+
+/// Called with the number of the connection (from 1), the number of the message in it (from 1) and the line.
+/// `.` stands for the end of a message, [`GREETING`] for what comes before all lines.
+type Script = dyn Fn(usize, usize, &str) -> Option<Turn> + Send + Sync;
+
+/// What the script hears before the client has said anything.
+pub const GREETING: &str = "(greeting)";
+
+/// A running fake; dropping it ends it.
+pub struct FakeSmtp {
+    /// Where it listens.
+    pub port: u16,
+    heard: Arc<Mutex<Vec<String>>>,
+    task: JoinHandle<()>,
+}
+
+impl FakeSmtp {
+    /// Starts one that offers `extensions` and follows `script` where that has something to say.
+    pub async fn start(
+        extensions: &'static [&'static str],
+        script: impl Fn(usize, usize, &str) -> Option<Turn> + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+        let port = listener.local_addr().expect("its address").port();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let task = tokio::spawn(serve(listener, extensions, Arc::new(script), heard.clone()));
+        Self { port, heard, task }
+    }
+
+    /// All lines of all connections, without their ends; a new connection shows as `connection N`.
+    pub fn heard(&self) -> Vec<String> {
+        self.heard.lock().expect("the lines").clone()
+    }
+}
+
+impl Drop for FakeSmtp {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(
+    listener: TcpListener,
+    extensions: &'static [&'static str],
+    script: Arc<Script>,
+    heard: Arc<Mutex<Vec<String>>>,
+) {
+    let mut talks = tokio::task::JoinSet::new();
+    for number in 1.. {
+        let Ok((stream, _)) = listener.accept().await else {
+            return;
+        };
+        heard
+            .lock()
+            .expect("the lines")
+            .push(format!("connection {number}"));
+        talks.spawn(talk(stream, number, extensions, script.clone(), heard.clone()));
+    }
+}
+
+async fn talk(
+    stream: TcpStream,
+    connection: usize,
+    extensions: &'static [&'static str],
+    script: Arc<Script>,
+    heard: Arc<Mutex<Vec<String>>>,
+) -> std::io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    let (mut message, mut line) = (1, GREETING.to_owned());
+    loop {
+        let usual = match line.as_str() {
+            GREETING => "220 fake ESMTP".to_owned(),
+            "" => "535 5.7.8 these credentials are wrong".to_owned(),
+            "DATA" => "354 go on".to_owned(),
+            "." => "250 2.0.0 Ok: queued as FAKE".to_owned(),
+            "QUIT" => "221 bye".to_owned(),
+            _ if line.starts_with("AUTH") => "235 2.7.0 welcome".to_owned(),
+            _ if line.starts_with("EHLO") => {
+                let all: Vec<&str> = ["fake"].iter().chain(extensions).copied().collect();
+                let (last, others) = all.split_last().expect("one at least");
+                others
+                    .iter()
+                    .map(|one| format!("250-{one}\r\n"))
+                    .collect::<String>()
+                    + "250 "
+                    + last
+            }
+            _ => "250 2.1.0 Ok".to_owned(),
+        };
+        let turn = script(connection, message, &line);
+        if matches!(turn, Some(Turn::Close)) {
+            return Ok(());
+        }
+        if matches!(turn, Some(Turn::Hang)) {
+            std::future::pending::<()>().await;
+        }
+        let (answer, close) = match turn {
+            Some(Turn::Say(answer)) => (answer, false),
+            Some(Turn::SayAndClose(answer)) => (answer, true),
+            _ => (usual.as_str(), line == "QUIT"),
+        };
+        stream
+            .get_mut()
+            .write_all(format!("{answer}\r\n").as_bytes())
+            .await?;
+        if close {
+            return Ok(());
+        }
+        let in_data = line == "DATA" && answer.starts_with("354");
+        message += usize::from(line == ".");
+        loop {
+            line.clear();
+            if stream.read_line(&mut line).await? == 0 {
+                return Ok(());
+            }
+            line.truncate(line.trim_end_matches(['\r', '\n']).len());
+            heard.lock().expect("the lines").push(line.clone());
+            if !in_data || line == "." {
+                break;
+            }
+        }
+    }
+}
