@@ -5,11 +5,26 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+mod ask;
 mod check;
+mod client;
+mod delivery;
+mod destination;
+mod generate;
+mod intelepeer;
+mod message;
+mod moment;
 mod paint;
+mod print;
+mod reload;
 mod route;
 mod serve;
 mod simulate;
+mod status;
+mod stop;
+mod table;
+
+use stop::Stop;
 
 /// Self-hosted bridge from SMS webhooks to e-mail, Slack, Matrix and any HTTP API.
 #[derive(Debug, Parser)]
@@ -53,6 +68,33 @@ enum Command {
     Route(route::Arguments),
     /// Post a webhook to the running daemon as the carrier would
     Simulate(simulate::Arguments),
+    /// The stored messages, newest first
+    #[command(subcommand)]
+    Message(message::Action),
+    /// What is or was owed to whom
+    #[command(subcommand)]
+    Delivery(delivery::Action),
+    /// How the destinations are
+    #[command(subcommand)]
+    Destination(destination::Action),
+    /// The daemon on one screen, what is wrong first
+    Status,
+    /// Let the daemon read its configuration again, as SIGHUP does
+    Reload,
+    /// IntelePeer's side: where the numbers' texts go, the token, the signature
+    #[command(subcommand)]
+    Intelepeer(intelepeer::Action),
+    /// Print a shell's completion script
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page smsbridge(1)
+    Man {
+        /// Write a page for each command into this folder instead
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
 }
 
 /// How a command ended, as a script sees it.
@@ -98,18 +140,26 @@ impl Global {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let ended = match &cli.command {
-        Command::Serve => serve::run(&cli.global),
-        Command::Check => check::run(&cli.global),
-        Command::Route(arguments) => route::run(&cli.global, arguments),
-        Command::Simulate(arguments) => simulate::run(&cli.global, arguments),
-    };
-    match ended {
+    match run(&cli.global, &cli.command) {
         Ok(exit) => exit.into(),
-        Err(error) => {
-            complain(&format!("{error:#}"));
-            Exit::Failed.into()
-        }
+        Err(stop) => stop.say().into(),
+    }
+}
+
+fn run(global: &Global, command: &Command) -> Result<Exit, Stop> {
+    match command {
+        Command::Serve => Ok(serve::run(global)?),
+        Command::Check => Ok(check::run(global)?),
+        Command::Route(arguments) => Ok(route::run(global, arguments)?),
+        Command::Simulate(arguments) => Ok(simulate::run(global, arguments)?),
+        Command::Message(action) => message::run(global, action),
+        Command::Delivery(action) => delivery::run(global, action),
+        Command::Destination(action) => destination::run(global, action),
+        Command::Status => status::run(global),
+        Command::Reload => reload::run(global),
+        Command::Intelepeer(action) => intelepeer::run(global, action),
+        Command::Completions { shell } => generate::completions(*shell),
+        Command::Man { out } => generate::man(out.as_deref()),
     }
 }
 

@@ -4,12 +4,25 @@ use std::io::IsTerminal as _;
 
 use anstyle::{AnsiColor, Style};
 
+use crate::store::MessageState;
+
 /// Wrong, dead, refused.
 pub(super) const BAD: Style = AnsiColor::Red.on_default().bold();
 /// Odd, waiting.
 pub(super) const ODD: Style = AnsiColor::Yellow.on_default();
 /// Well.
 pub(super) const GOOD: Style = AnsiColor::Green.on_default();
+/// Beside the point.
+pub(super) const DIM: Style = Style::new().dimmed();
+
+/// How a message or a delivery stands.
+pub(super) fn of_state(state: MessageState) -> Style {
+    match state {
+        MessageState::Dead => BAD,
+        MessageState::Pending | MessageState::Unrouted => ODD,
+        MessageState::Delivered => Style::new(),
+    }
+}
 
 /// Paints for standard output.
 pub(super) fn on_stdout(style: Style, text: &str) -> String {

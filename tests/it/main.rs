@@ -8,6 +8,7 @@
 
 mod architecture;
 mod bridge;
+mod commands;
 mod config;
 mod daemon;
 mod email;

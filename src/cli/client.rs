@@ -1,0 +1,272 @@
+//! The daemon's admin API, over its unix socket.
+
+use std::error::Error as _;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::runtime::Runtime;
+
+use super::{Exit, Global, Stop, check};
+use crate::config::{Admin, Config, Outside, Problems, Purpose, Severity};
+use crate::template::one_line;
+
+/// To read something, however much there is.
+const READING: Duration = Duration::from_secs(60);
+
+/// To do something: a test lasts as long as its destination's `timeout`, at most ten minutes.
+const DOING: Duration = Duration::from_secs(11 * 60);
+
+/// Where systemd's unit has its configuration and its socket.
+const UNIT_CONFIG: &str = "/etc/smsbridge/config.toml";
+const UNIT_SOCKET: &str = "/run/smsbridge/admin.sock";
+
+/// The running daemon.
+pub(super) struct Daemon {
+    http: reqwest::Client,
+    runtime: Runtime,
+    socket: PathBuf,
+    group: Option<String>,
+}
+
+/// What it answered: JSON, kept as it came.
+pub(super) struct Answer {
+    /// How it went.
+    pub(super) status: StatusCode,
+    body: String,
+}
+
+impl Daemon {
+    /// The one whose configuration this is. Errors elsewhere in the file do not matter: when an edit went
+    /// wrong, `status` and `reload` are needed most.
+    pub(super) fn find(global: &Global) -> Result<Self, Stop> {
+        let outside = Outside::of_process();
+        let path = outside.config_path(global.config());
+        let admin = admin(&path, &outside).map_err(|problems| {
+            check::print(&problems);
+            Exit::Wrong
+        })?;
+        let socket = socket(&path, admin.socket);
+        let http = http()
+            .unix_socket(socket.as_path())
+            .build()
+            .map_err(|error| Stop::failed(format!("no HTTP client: {error}")))?;
+        Ok(Self {
+            http,
+            runtime: runtime()?,
+            socket,
+            group: admin.socket_group,
+        })
+    }
+
+    /// Reads what is below `/api/v1`.
+    pub(super) fn get(&self, path: &str, query: &[(&str, Option<String>)]) -> Result<Answer, Stop> {
+        let query: Vec<(&str, &String)> = query
+            .iter()
+            .filter_map(|(name, value)| Some((*name, value.as_ref()?)))
+            .collect();
+        let query = url::form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(query)
+            .finish();
+        let request = self
+            .request(Method::GET, &format!("{path}?{query}"))
+            .timeout(READING);
+        self.answer(request)?.good()
+    }
+
+    /// Does something.
+    pub(super) fn post(&self, path: &str, body: &impl Serialize) -> Result<Answer, Stop> {
+        self.try_post(path, body)?.good()
+    }
+
+    /// Does something, and gives the answer whether it is good or not.
+    pub(super) fn try_post(&self, path: &str, body: &impl Serialize) -> Result<Answer, Stop> {
+        self.answer(self.request(Method::POST, path).json(body).timeout(DOING))
+    }
+
+    /// The host's name means nothing on a socket.
+    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.http
+            .request(method, format!("http://localhost/api/v1{path}"))
+    }
+
+    fn answer(&self, request: reqwest::RequestBuilder) -> Result<Answer, Stop> {
+        let answered = self.runtime.block_on(async {
+            let response = request.send().await?;
+            Ok::<_, reqwest::Error>(Answer {
+                status: response.status(),
+                body: response.text().await?,
+            })
+        });
+        answered.map_err(|error| Stop::refused(self.unreached(&error)))
+    }
+
+    /// Why there is no answer, and what to do.
+    fn unreached(&self, error: &reqwest::Error) -> String {
+        let socket = self.socket.display();
+        if error.is_timeout() {
+            return format!("the daemon was asked at {socket} and did not answer in time: look at its log");
+        }
+        match cause(error).map(io::Error::kind) {
+            Some(io::ErrorKind::PermissionDenied) => denied(&self.socket, self.group.as_deref()),
+            Some(io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => format!(
+                "the daemon does not answer at {socket}: is it running? See `systemctl status smsbridge`, or start \
+                 it with `smsbridge serve`"
+            ),
+            _ => format!("the daemon cannot be asked at {socket}: {}", root(error)),
+        }
+    }
+}
+
+impl Answer {
+    /// The JSON as it came, for scripts.
+    pub(super) fn raw(&self) -> String {
+        format!("{}\n", self.body.trim_end())
+    }
+
+    /// The JSON, read.
+    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Stop> {
+        serde_json::from_str(&self.body).map_err(|error| {
+            Stop::failed(format!(
+                "the daemon's answer is not understood, is it of another version? {error}"
+            ))
+        })
+    }
+
+    /// Itself, unless it is an error.
+    pub(super) fn good(self) -> Result<Self, Stop> {
+        if self.status.is_success() {
+            return Ok(self);
+        }
+        let words = self.error();
+        Err(match self.status {
+            StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => Stop::wrong(words),
+            StatusCode::NOT_FOUND => Stop::failed(words),
+            _ => Stop::refused(words),
+        })
+    }
+
+    /// `{"error"}`, harmless for the terminal.
+    fn error(&self) -> String {
+        let body: serde_json::Value = serde_json::from_str(&self.body).unwrap_or_default();
+        let words = body["error"].as_str().map(one_line);
+        words.unwrap_or_else(|| format!("the daemon answered HTTP {}", self.status))
+    }
+}
+
+/// What every client of the commands has: no proxy, no redirects, our own name.
+pub(super) fn http() -> reqwest::ClientBuilder {
+    // There may be only one default for the process; if somebody set it before, theirs is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+        .user_agent(concat!("smsbridge/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .connect_timeout(Duration::from_secs(10))
+}
+
+/// For a command that has one thing to wait for.
+pub(super) fn runtime() -> Result<Runtime, Stop> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Stop::failed(format!("no async runtime: {error}")))
+}
+
+/// `[admin]`, or the problems that hide it.
+fn admin(path: &Path, outside: &Outside) -> Result<Admin, Problems> {
+    let (config, problems) = Config::load(path, Purpose::Route, outside)?;
+    let hidden = problems.all().iter().any(|problem| {
+        let table = problem.key.split('.').next();
+        problem.severity == Severity::Error && matches!(table, Some("admin" | "store"))
+    });
+    if hidden { Err(problems) } else { Ok(config.admin) }
+}
+
+/// The unit's socket is in a folder that only its own processes are told of. Whoever reads the unit's
+/// configuration means the unit.
+fn socket(config: &Path, socket: PathBuf) -> PathBuf {
+    let unit = Path::new(UNIT_SOCKET);
+    let elsewhere = config == Path::new(UNIT_CONFIG) && !socket.exists() && unit.exists();
+    if elsewhere { unit.to_owned() } else { socket }
+}
+
+fn denied(socket: &Path, group: Option<&str>) -> String {
+    let member = group.map_or_else(
+        || "set admin.socket_group in the configuration, restart, and be a member of that group".to_owned(),
+        |group| format!("as a member of the group `{group}` (admin.socket_group)"),
+    );
+    format!(
+        "no permission to use {}: run this as root or as the daemon's user, or {member}",
+        socket.display()
+    )
+}
+
+/// The system's error below reqwest's.
+fn cause(error: &reqwest::Error) -> Option<&io::Error> {
+    let mut next = error.source();
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+fn root(error: &reqwest::Error) -> String {
+    let mut words = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        words = error.to_string();
+        next = error.source();
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> Answer {
+        Answer {
+            status: status.try_into().unwrap(),
+            body: body.to_owned(),
+        }
+    }
+
+    #[test]
+    fn an_error_decides_the_exit_status_and_cannot_act() {
+        for (status, exit) in [
+            (400, Exit::Wrong),
+            (404, Exit::Failed),
+            (409, Exit::Refused),
+            (422, Exit::Wrong),
+            (503, Exit::Refused),
+        ] {
+            let stop = answer(status, r#"{"error":"no \u001b[2J"}"#)
+                .good()
+                .err()
+                .unwrap();
+            assert_eq!(stop.say(), exit, "{status}");
+        }
+        assert_eq!(answer(400, r#"{"error":"no \u001b"}"#).error(), "no [U+001B]");
+        assert!(answer(502, "<html>").error().contains("502"));
+    }
+
+    #[test]
+    fn a_denied_socket_says_who_may() {
+        let path = Path::new("/run/smsbridge/admin.sock");
+        assert!(denied(path, Some("adm")).contains("member of the group `adm`"));
+        assert!(denied(path, None).contains("set admin.socket_group"));
+    }
+
+    #[test]
+    fn only_the_unit_s_configuration_means_the_unit_s_socket() {
+        let own = PathBuf::from("/nowhere/data/admin.sock");
+        assert_eq!(socket(Path::new("/nowhere/config.toml"), own.clone()), own);
+    }
+}

@@ -1,0 +1,290 @@
+//! `smsbridge delivery`: what is owed to whom, and trying it again or giving it up.
+
+use clap::{ArgGroup, Args, Subcommand};
+use serde_json::json;
+
+use super::client::Daemon;
+use super::message::{Paging, say_next};
+use super::table::{Table, fields};
+use super::{Exit, Global, Stop, ask, moment, paint, print};
+use crate::control::view::{DeliveryView, DestinationView, Page, Touched};
+use crate::delivery::{Attempt, DeliveryId, Verdict};
+use crate::message::{Name, Timestamp};
+use crate::store::MessageState;
+use crate::template::one_line;
+
+/// What there is to do with deliveries.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// List them, newest first
+    List(List),
+    /// Show one in full, with every attempt that is remembered
+    Show {
+        /// Its id
+        id: DeliveryId,
+    },
+    /// Try dead or waiting ones again now
+    Retry(Which),
+    /// Give waiting ones up: they are dead, and `retry` revives them
+    Discard(Which),
+}
+
+/// Which to list.
+#[derive(Debug, Args)]
+pub struct List {
+    /// Owed to this destination
+    #[arg(long, value_name = "NAME")]
+    destination: Option<Name>,
+    /// How it stands
+    #[arg(long, value_parser = ["pending", "delivered", "dead"])]
+    state: Option<String>,
+    #[command(flatten)]
+    paging: Paging,
+}
+
+/// Which to change: these, or all of a destination.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("which").required(true).args(["ids", "destination"])))]
+pub struct Which {
+    /// Their ids
+    #[arg(value_name = "ID")]
+    ids: Vec<DeliveryId>,
+    /// All of this destination
+    #[arg(long, value_name = "NAME")]
+    destination: Option<Name>,
+    /// Those that stand so [default: dead for `retry`, pending for `discard`]
+    #[arg(long, requires = "destination", value_parser = ["dead", "pending"])]
+    state: Option<String>,
+    /// Do not ask, whatever the number
+    #[arg(long)]
+    yes: bool,
+}
+
+/// A change of many deliveries.
+#[derive(Clone, Copy)]
+struct Change {
+    /// As the API calls it.
+    verb: &'static str,
+    /// What was done with them.
+    done: &'static str,
+    /// Which are meant when nothing is said.
+    state: &'static str,
+}
+
+const RETRY: Change = Change {
+    verb: "retry",
+    done: "due now",
+    state: "dead",
+};
+
+const DISCARD: Change = Change {
+    verb: "discard",
+    done: "given up",
+    state: "pending",
+};
+
+pub(super) fn run(global: &Global, action: &Action) -> Result<Exit, Stop> {
+    let daemon = Daemon::find(global)?;
+    match action {
+        Action::List(list) => self::list(global, &daemon, list),
+        Action::Show { id } => show(global, &daemon, *id),
+        Action::Retry(which) => change(global, &daemon, RETRY, which),
+        Action::Discard(which) => change(global, &daemon, DISCARD, which),
+    }
+}
+
+/// A state as the API writes it.
+pub(super) fn state(state: MessageState) -> &'static str {
+    match state {
+        MessageState::Pending => "pending",
+        MessageState::Delivered => "delivered",
+        MessageState::Dead => "dead",
+        MessageState::Unrouted => "unrouted",
+    }
+}
+
+/// `1 delivery`, `7 deliveries`.
+pub(super) fn count(number: u64) -> String {
+    match number {
+        1 => "1 delivery".to_owned(),
+        many => format!("{many} deliveries"),
+    }
+}
+
+/// A delivery and its attempts, below its message.
+pub(super) fn brief(delivery: &DeliveryView, now: Timestamp) -> String {
+    let head = format!(
+        "  {} to {}: {}\n",
+        delivery.id,
+        delivery.destination,
+        standing(delivery, now)
+    );
+    paint::on_stdout(paint::of_state(delivery.state), head.trim_end()) + "\n" + &attempts(delivery, now)
+}
+
+fn list(global: &Global, daemon: &Daemon, list: &List) -> Result<Exit, Stop> {
+    let mut query = vec![
+        ("destination", list.destination.as_ref().map(Name::to_string)),
+        ("state", list.state.clone()),
+    ];
+    query.extend(list.paging.query());
+    let answer = daemon.get("/deliveries", &query)?;
+    if global.json {
+        print::text(&answer.raw())?;
+        return Ok(Exit::Done);
+    }
+    let page: Page<DeliveryView> = answer.read()?;
+    let now = moment::now();
+    let mut table =
+        Table::new(&["ID", "DESTINATION", "STATE", "OWED", "TRIED", "NEXT", "REASON"]).right(&[4]);
+    for delivery in &page.items {
+        table.row(
+            paint::of_state(delivery.state),
+            [
+                delivery.id.to_string(),
+                delivery.destination.to_string(),
+                state(delivery.state).to_owned(),
+                moment::relative(delivery.created_at, now),
+                delivery.attempts_made.to_string(),
+                delivery.due.map_or_else(|| "-".to_owned(), |due| next(due, now)),
+                delivery.reason.clone().unwrap_or_default(),
+            ],
+        );
+    }
+    table.print("no delivery is like that")?;
+    say_next(&page);
+    Ok(Exit::Done)
+}
+
+/// What is overdue waits for its turn, so `3m ago` would puzzle.
+fn next(due: Timestamp, now: Timestamp) -> String {
+    if due > now {
+        moment::relative(due, now)
+    } else {
+        "now".to_owned()
+    }
+}
+
+fn show(global: &Global, daemon: &Daemon, id: DeliveryId) -> Result<Exit, Stop> {
+    let answer = daemon.get(&format!("/deliveries/{id}"), &[])?;
+    if global.json {
+        print::text(&answer.raw())?;
+        return Ok(Exit::Done);
+    }
+    let delivery: DeliveryView = answer.read()?;
+    let now = moment::now();
+    let head = fields(&[
+        ("delivery", Some(delivery.id.to_string())),
+        ("message", Some(delivery.id.message.to_string())),
+        ("destination", Some(delivery.destination.to_string())),
+        ("route", delivery.route.as_ref().map(Name::to_string)),
+        ("owed since", Some(moment::exact(delivery.created_at, now))),
+        ("state", Some(standing(&delivery, now))),
+        ("tried", Some(tried(&delivery))),
+    ]);
+    print::text(&(head + &attempts(&delivery, now)))?;
+    Ok(Exit::Done)
+}
+
+/// How it stands, since or until when, and why.
+fn standing(delivery: &DeliveryView, now: Timestamp) -> String {
+    let when = match (delivery.due, delivery.ended_at) {
+        (Some(due), _) => format!(", next attempt {} ({})", due, next(due, now)),
+        (None, Some(ended)) => format!(" at {}", moment::exact(ended, now)),
+        (None, None) => String::new(),
+    };
+    let reason = delivery
+        .reason
+        .as_deref()
+        .map(|reason| format!(": {}", one_line(reason)));
+    format!("{}{when}{}", state(delivery.state), reason.unwrap_or_default())
+}
+
+fn tried(delivery: &DeliveryView) -> String {
+    match delivery.attempts_made {
+        0 => "never".to_owned(),
+        1 => "once".to_owned(),
+        many if many as usize > delivery.attempts.len() => format!("{many} times; the first and the latest:"),
+        many => format!("{many} times"),
+    }
+}
+
+fn attempts(delivery: &DeliveryView, now: Timestamp) -> String {
+    delivery
+        .attempts
+        .iter()
+        .map(|attempt| self::attempt(attempt, now))
+        .collect()
+}
+
+fn attempt(attempt: &Attempt, now: Timestamp) -> String {
+    let (verdict, style) = match attempt.verdict {
+        Verdict::Delivered => ("delivered", paint::GOOD),
+        Verdict::Transient => ("transient", paint::ODD),
+        Verdict::Permanent => ("permanent", paint::BAD),
+        Verdict::Parked => ("parked", paint::BAD),
+    };
+    format!(
+        "    {}  took {} ms  {}  {}\n",
+        moment::exact(attempt.at, now),
+        attempt.took_ms,
+        paint::on_stdout(style, verdict),
+        one_line(&attempt.detail)
+    )
+}
+
+fn change(global: &Global, daemon: &Daemon, change: Change, which: &Which) -> Result<Exit, Stop> {
+    let body = match &which.destination {
+        None => json!({ "ids": which.ids }),
+        Some(name) => {
+            let state = which.state.as_deref().unwrap_or(change.state);
+            agree(daemon, change, name, state, which.yes)?;
+            json!({ "destination": name, "state": state })
+        }
+    };
+    let answer = daemon.post(&format!("/deliveries/{}", change.verb), &body)?;
+    let touched: Touched = answer.read()?;
+    let wanted = which.ids.len() as u64;
+    if global.json {
+        print::text(&answer.raw())?;
+    } else {
+        print::text(&format!("{} {}\n", count(touched.deliveries), change.done))?;
+    }
+    if touched.deliveries < wanted {
+        let left = wanted - touched.deliveries;
+        return Err(Stop::failed(format!(
+            "{} not touched: unknown, ended already, due already, or being delivered right now; see `smsbridge \
+             delivery show`",
+            count(left)
+        )));
+    }
+    Ok(Exit::Done)
+}
+
+/// Says how many it will be, and asks.
+fn agree(daemon: &Daemon, change: Change, name: &Name, state: &str, yes: bool) -> Result<(), Stop> {
+    let destinations: Vec<DestinationView> = daemon.get("/destinations", &[])?.read()?;
+    let found = destinations.iter().find(|destination| destination.name == *name);
+    let destination = found.ok_or_else(|| {
+        Stop::failed(format!(
+            "no destination `{name}` is configured, and nothing waits for one of that name"
+        ))
+    })?;
+    let number = if state == "dead" {
+        destination.dead
+    } else {
+        destination.pending
+    };
+    let many = match number {
+        1 => format!("1 {state} delivery"),
+        many => format!("{many} {state} deliveries"),
+    };
+    ask::confirm(&format!("{} {many} of {name}?", capital(change.verb)), yes)
+}
+
+fn capital(verb: &str) -> String {
+    let mut letters = verb.chars();
+    letters.next().map_or_else(String::new, |first| {
+        first.to_uppercase().collect::<String>() + letters.as_str()
+    })
+}

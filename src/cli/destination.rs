@@ -1,0 +1,164 @@
+//! `smsbridge destination`: how the destinations are, and trying, stopping and starting one.
+
+use anstyle::Style;
+use clap::Subcommand;
+use serde_json::json;
+
+use super::client::Daemon;
+use super::table::Table;
+use super::{Exit, Global, Stop, delivery, moment, paint, print};
+use crate::control::view::{DestinationView, Tested};
+use crate::message::{Name, Timestamp};
+use crate::template::one_line;
+
+/// What there is to do with destinations.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// List them: health, backlog, the oldest waiting, the last error
+    List,
+    /// Send a marked test text straight through one, and say how that went
+    Test {
+        /// Its name
+        name: Name,
+    },
+    /// Deliver nothing more to one; what comes for it waits, also over restarts
+    Pause {
+        /// Its name
+        name: Name,
+    },
+    /// Let a paused one go on
+    Resume {
+        /// Its name
+        name: Name,
+    },
+}
+
+pub(super) fn run(global: &Global, action: &Action) -> Result<Exit, Stop> {
+    let daemon = Daemon::find(global)?;
+    match action {
+        Action::List => list(global, &daemon),
+        Action::Test { name } => test(global, &daemon, name),
+        Action::Pause { name } => switch(global, &daemon, name, "pause"),
+        Action::Resume { name } => switch(global, &daemon, name, "resume"),
+    }
+}
+
+/// The destinations as a table.
+pub(super) fn table(destinations: &[DestinationView], now: Timestamp) -> Table {
+    let header = [
+        "DESTINATION",
+        "KIND",
+        "STATE",
+        "PENDING",
+        "OLDEST",
+        "DEAD",
+        "DELIVERED",
+        "REASON",
+    ];
+    let mut table = Table::new(&header).right(&[3, 5]);
+    let ago =
+        |moment: Option<Timestamp>| moment.map_or_else(|| "-".to_owned(), |at| moment::relative(at, now));
+    for destination in destinations {
+        table.row(
+            style(destination),
+            [
+                destination.name.to_string(),
+                destination.kind.clone().unwrap_or_else(|| "-".to_owned()),
+                state(destination, now),
+                destination.pending.to_string(),
+                ago(destination.oldest),
+                destination.dead.to_string(),
+                ago(destination.delivered_at),
+                destination.reason.clone().unwrap_or_default(),
+            ],
+        );
+    }
+    table
+}
+
+/// The state, and when it is tried again.
+fn state(destination: &DestinationView, now: Timestamp) -> String {
+    match destination.until.filter(|&until| until > now) {
+        Some(until) => format!("{}, tried {}", destination.state, moment::relative(until, now)),
+        None => destination.state.clone(),
+    }
+}
+
+fn style(destination: &DestinationView) -> Style {
+    match destination.state.as_str() {
+        "down" | "parked" | "removed" => paint::BAD,
+        "limited" | "paused" => paint::ODD,
+        _ if destination.dead > 0 => paint::ODD,
+        _ => Style::new(),
+    }
+}
+
+fn list(global: &Global, daemon: &Daemon) -> Result<Exit, Stop> {
+    let answer = daemon.get("/destinations", &[])?;
+    if global.json {
+        print::text(&answer.raw())?;
+    } else {
+        let destinations: Vec<DestinationView> = answer.read()?;
+        table(&destinations, moment::now()).print("no destination is configured")?;
+    }
+    Ok(Exit::Done)
+}
+
+fn test(global: &Global, daemon: &Daemon, name: &Name) -> Result<Exit, Stop> {
+    let answer = daemon.post(&format!("/destinations/{name}/test"), &json!({}))?;
+    let tested: Tested = answer.read()?;
+    if global.json {
+        print::text(&answer.raw())?;
+    } else {
+        print::text(&outcome(name, &tested))?;
+    }
+    Ok(if tested.delivered {
+        Exit::Done
+    } else {
+        Exit::Failed
+    })
+}
+
+fn outcome(name: &Name, tested: &Tested) -> String {
+    let (word, style) = if tested.delivered {
+        ("delivered", paint::GOOD)
+    } else {
+        ("not delivered", paint::BAD)
+    };
+    let kind = tested
+        .failure
+        .as_deref()
+        .map(|kind| format!(", {}", meaning(kind)));
+    format!(
+        "{} to {name} in {} ms{}: {}\n",
+        paint::on_stdout(style, word),
+        tested.took_ms,
+        kind.unwrap_or_default(),
+        one_line(&tested.detail)
+    )
+}
+
+/// What would become of a real text.
+fn meaning(failure: &str) -> &str {
+    match failure {
+        "transient" => "transient (a text would be tried again)",
+        "permanent" => "permanent (a text would be dead)",
+        "parked" => "parked (texts would wait until the configuration is mended)",
+        other => other,
+    }
+}
+
+fn switch(global: &Global, daemon: &Daemon, name: &Name, action: &str) -> Result<Exit, Stop> {
+    let answer = daemon.post(&format!("/destinations/{name}/{action}"), &json!({}))?;
+    if global.json {
+        print::text(&answer.raw())?;
+        return Ok(Exit::Done);
+    }
+    let destination: DestinationView = answer.read()?;
+    let waiting = delivery::count(destination.pending);
+    print::text(&format!(
+        "{name} is {}, {waiting} pending\n",
+        one_line(&destination.state)
+    ))?;
+    Ok(Exit::Done)
+}

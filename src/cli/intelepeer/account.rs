@@ -1,0 +1,148 @@
+//! The account a command is about: one source with `api` in the configuration.
+
+use clap::Args;
+use url::Url;
+
+use crate::cli::{Exit, Global, Stop, check, client};
+use crate::config::{Config, Outside, Problem, Purpose, Severity};
+use crate::message::Name;
+use crate::secret::Secret;
+use crate::source;
+use crate::source::intelepeer::{self, api};
+
+/// Which source.
+#[derive(Debug, Args)]
+pub struct Which {
+    /// The source whose account it is [default: the only one with `api`]
+    #[arg(long, value_name = "NAME")]
+    source: Option<Name>,
+}
+
+/// A source with `api`.
+pub(super) struct Account {
+    name: Name,
+    path: String,
+    config: intelepeer::Config,
+    /// Its `api`.
+    pub(super) api: api::Config,
+    public_url: Option<Url>,
+}
+
+impl Account {
+    /// Reads the configuration. What is wrong elsewhere in it, or a destination's secret that only the service
+    /// manager can hand over, does not matter here.
+    pub(super) fn open(global: &Global, which: &Which) -> Result<Self, Stop> {
+        let outside = Outside::of_process();
+        let path = outside.config_path(global.config());
+        let said = |problems| {
+            check::print(&problems);
+            Stop::from(Exit::Wrong)
+        };
+        let (config, problems) = Config::load(&path, Purpose::Serve, &outside).map_err(said)?;
+        if problems.all().iter().any(|problem| concerns(problem, which)) {
+            return Err(said(problems));
+        }
+        let public_url = config.server.public_url.clone();
+        let mut accounts: Vec<Self> = config
+            .sources
+            .into_iter()
+            .filter_map(|source| Self::of(source, public_url.clone()))
+            .collect();
+        if let Some(name) = &which.source {
+            accounts.retain(|account| account.name == *name);
+        }
+        if accounts.len() > 1 {
+            return Err(Stop::wrong(format!(
+                "several sources have `api`; say which with --source: {}",
+                names(&accounts)
+            )));
+        }
+        accounts.pop().ok_or_else(|| nothing(which))
+    }
+
+    fn of(source: crate::config::Source, public_url: Option<Url>) -> Option<Self> {
+        match source.config {
+            source::Config::Intelepeer(config) => Some(Self {
+                name: source.name,
+                path: source.path.into_inner(),
+                api: config.api.clone()?,
+                config,
+                public_url,
+            }),
+        }
+    }
+
+    /// A client for its API.
+    pub(super) fn client(&self) -> Result<api::Client, Stop> {
+        let http = client::http()
+            .build()
+            .map_err(|error| Stop::failed(format!("no HTTP client: {error}")))?;
+        api::Client::new(&self.api, http)
+            .map_err(|error| Stop::wrong(format!("source.{}.api: {error}", self.name)))
+    }
+
+    /// What the provider must call, if `server.public_url` says where that is.
+    pub(super) fn webhook_url(&self) -> Result<Option<Secret>, Stop> {
+        let Some(public_url) = &self.public_url else {
+            return Ok(None);
+        };
+        let url = self.config.webhook_url(public_url, &self.path);
+        url.map(Some).map_err(Stop::wrong)
+    }
+
+    /// The same for commands that cannot do without.
+    pub(super) fn wanted_url(&self) -> Result<Secret, Stop> {
+        self.webhook_url()?.ok_or_else(|| {
+            Stop::wrong(
+                "`server.public_url` is not set: say in the configuration what the provider is to call, like \
+                 \"https://sms.example.com\"",
+            )
+        })
+    }
+
+    /// The configured numbers; there must be some.
+    pub(super) fn numbers(&self) -> Result<Vec<String>, Stop> {
+        let key = format!("source.{}.api", self.name);
+        let numbers = self
+            .api
+            .endpoints()
+            .map_err(|error| Stop::wrong(format!("{key}: {error}")))?;
+        if numbers.is_empty() {
+            return Err(Stop::wrong(format!("{key}.numbers names no number")));
+        }
+        Ok(numbers)
+    }
+}
+
+/// Whether a problem hides, or spoils, what is read here.
+fn concerns(problem: &Problem, which: &Which) -> bool {
+    let source = which
+        .source
+        .as_ref()
+        .map_or_else(|| "source".to_owned(), |name| format!("source.{name}"));
+    let within = |table: &str| {
+        let rest = problem.key.strip_prefix(table);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    problem.severity == Severity::Error && (problem.line == 0 || within("server") || within(&source))
+}
+
+fn names(accounts: &[Account]) -> String {
+    accounts
+        .iter()
+        .map(|account| account.name.as_str())
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn nothing(which: &Which) -> Stop {
+    Stop::wrong(match &which.source {
+        Some(name) => {
+            format!("there is no source `{name}` with a table [source.{name}.api] in the configuration")
+        }
+        None => {
+            "no source has an `api` table: add [source.NAME.api] with `username` and `password`, or `token`"
+                .to_owned()
+        }
+    })
+}

@@ -1,0 +1,31 @@
+//! `smsbridge intelepeer`: the provider's side of the bridge, managed from here. Needs no daemon.
+
+use clap::Subcommand;
+
+use super::{Exit, Global, Stop};
+
+mod account;
+mod report;
+mod signature;
+mod token;
+mod webhook;
+
+/// What there is to do at IntelePeer.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Where the texts of the account's numbers go
+    #[command(subcommand)]
+    Webhook(webhook::Action),
+    /// Get a token for the management API, to see whether the account's credentials are right
+    Token(token::Arguments),
+    /// Find out how the account signs its webhooks, from one captured body
+    DetectSignature(signature::Arguments),
+}
+
+pub(super) fn run(global: &Global, action: &Action) -> Result<Exit, Stop> {
+    match action {
+        Action::Webhook(action) => webhook::run(global, action),
+        Action::Token(arguments) => token::run(global, arguments),
+        Action::DetectSignature(arguments) => signature::run(global, arguments),
+    }
+}

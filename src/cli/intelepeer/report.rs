@@ -1,0 +1,204 @@
+//! What is said about numbers: a row each, for people and for scripts.
+
+use anstyle::Style;
+use serde::Serialize;
+
+use crate::cli::table::Table;
+use crate::cli::{Exit, Global, Stop, paint, print};
+use crate::secret::Secret;
+use crate::source::intelepeer::api::{self, Outcome, Row, State};
+
+/// What became of a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Action {
+    /// It was only looked at.
+    Seen,
+    /// It is as it should be.
+    Unchanged,
+    /// It would be set.
+    WouldSet,
+    /// It was set.
+    Set,
+    /// It was set, or looked at, in vain.
+    Failed,
+}
+
+/// One number. No credentials are in its URLs.
+#[derive(Debug, Serialize)]
+pub(super) struct Line {
+    #[serde(flatten)]
+    pub(super) row: Row,
+    pub(super) action: Action,
+}
+
+impl Line {
+    /// A number as it was found.
+    pub(super) fn seen(row: Row) -> Self {
+        let action = if row.problem.is_some() {
+            Action::Failed
+        } else {
+            Action::Seen
+        };
+        Self { row, action }
+    }
+
+    /// A number as it was after it was set. The provider is not obliged to repeat the URL.
+    pub(super) fn set(row: Row) -> Self {
+        let refused = row.problem.is_some() || (row.now.is_some() && !row.ours);
+        let action = if refused { Action::Failed } else { Action::Set };
+        Self { row, action }
+    }
+
+    /// A number some time after it was set: until the provider is done, it may still show the URL before.
+    pub(super) fn watched(row: Row) -> Self {
+        let done = row.state.as_ref().is_none_or(State::is_final);
+        let refused = row.problem.is_some() || (done && !row.ours);
+        let action = if refused { Action::Failed } else { Action::Set };
+        Self { row, action }
+    }
+}
+
+/// Rows about these outcomes; without a URL that is wanted, none is known to be ours.
+pub(super) fn rows(wanted: Option<&Secret>, outcomes: Vec<(String, Outcome)>) -> Vec<Row> {
+    let nothing = Secret::new("");
+    api::compare(wanted.unwrap_or(&nothing), outcomes)
+}
+
+/// Prints what is known, and says whether all is well.
+pub(super) fn print(global: &Global, lines: &[Line], table: fn(&[Line]) -> Table) -> Result<Exit, Stop> {
+    if global.json {
+        print::json(&serde_json::json!({ "numbers": lines }))?;
+    } else {
+        table(lines).print("no number was asked about")?;
+    }
+    match lines.iter().filter(|line| line.action == Action::Failed).count() {
+        0 => Ok(Exit::Done),
+        _ if global.json => Ok(Exit::Failed),
+        failed => Err(Stop::failed(format!(
+            "{failed} of {} numbers failed",
+            lines.len()
+        ))),
+    }
+}
+
+/// Where numbers point.
+pub(super) fn found(lines: &[Line]) -> Table {
+    let mut table = Table::new(&["NUMBER", "WEBHOOK", "STATE", "OURS", "PROBLEM"]);
+    for Line { row, action } in lines {
+        let ours = match (row.wanted.as_str(), row.ours) {
+            ("", _) => "?",
+            (_, true) => "yes",
+            (_, false) => "no",
+        };
+        table.row(
+            style(*action),
+            [
+                row.number.clone(),
+                or_dash(row.now.as_deref()),
+                or_dash(row.state.as_ref().map(State::as_str)),
+                ours.to_owned(),
+                row.problem.clone().unwrap_or_default(),
+            ],
+        );
+    }
+    table
+}
+
+/// Where they point and where they should, and what is done about it.
+pub(super) fn changed(lines: &[Line]) -> Table {
+    let mut table = Table::new(&["NUMBER", "NOW", "WANTED", "STATE", "ACTION", "PROBLEM"]);
+    for Line { row, action } in lines {
+        table.row(
+            style(*action),
+            [
+                row.number.clone(),
+                or_dash(row.now.as_deref()),
+                row.wanted.clone(),
+                or_dash(row.state.as_ref().map(State::as_str)),
+                word(*action).to_owned(),
+                row.problem.clone().unwrap_or_default(),
+            ],
+        );
+    }
+    table
+}
+
+fn style(action: Action) -> Style {
+    match action {
+        Action::Failed => paint::BAD,
+        Action::WouldSet => paint::ODD,
+        Action::Set => paint::GOOD,
+        Action::Seen | Action::Unchanged => Style::new(),
+    }
+}
+
+fn or_dash(text: Option<&str>) -> String {
+    text.filter(|text| !text.is_empty()).unwrap_or("-").to_owned()
+}
+
+fn word(action: Action) -> &'static str {
+    match action {
+        Action::Seen => "seen",
+        Action::Unchanged => "unchanged",
+        Action::WouldSet => "would set",
+        Action::Set => "set",
+        Action::Failed => "failed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::intelepeer::api::Webhook;
+
+    fn known(url: Option<&str>, state: State) -> Vec<Row> {
+        let webhook = Webhook {
+            url: url.map(str::to_owned),
+            state: Some(state),
+        };
+        let wanted = Secret::new("https://u:p@sms.example.com/in");
+        rows(
+            Some(&wanted),
+            vec![("+12161112222".to_owned(), Outcome::Known(webhook))],
+        )
+    }
+
+    #[test]
+    fn a_number_was_set_unless_the_answer_says_otherwise() {
+        for (url, state, action) in [
+            (
+                Some("https://u:p@sms.example.com/in"),
+                State::Requested,
+                Action::Set,
+            ),
+            (None, State::Requested, Action::Set),
+            (
+                Some("https://other.example.com/"),
+                State::Requested,
+                Action::Failed,
+            ),
+            (
+                Some("https://u:p@sms.example.com/in"),
+                State::Error,
+                Action::Failed,
+            ),
+        ] {
+            let line = known(url, state).pop().map(Line::set);
+            assert_eq!(line.map(|line| line.action), Some(action), "{url:?}");
+        }
+    }
+
+    #[test]
+    fn no_password_is_shown() {
+        let lines: Vec<Line> = known(Some("https://u:p@other.example.com/?k=p"), State::Provisioned)
+            .into_iter()
+            .map(Line::seen)
+            .collect();
+        let shown = found(&lines).render(None)
+            + &changed(&lines).render(None)
+            + &serde_json::to_string(&lines).unwrap();
+        assert!(shown.contains("https://***@other.example.com/?***"), "{shown}");
+        assert!(!shown.contains("u:p"), "{shown}");
+    }
+}

@@ -1,0 +1,46 @@
+//! `smsbridge intelepeer token`: are the account's credentials right?
+
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+
+use super::account::{Account, Which};
+use crate::cli::{Exit, Global, Stop, client, moment, print};
+
+/// How long the provider says a token is valid.
+const LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What `intelepeer token` takes.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    which: Which,
+    /// Print the token itself, and nothing else: it lets whoever has it manage the account
+    #[arg(long)]
+    show: bool,
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> {
+    let account = Account::open(global, &arguments.which)?;
+    let client = account.client()?;
+    let asked = moment::now();
+    let token = client::runtime()?
+        .block_on(client.token())
+        .map_err(|error| Stop::failed(error.to_string()))?;
+    let configured = account.api.token.is_some();
+    let until = (!configured).then(|| asked.after(LIFE));
+    let shown = arguments.show.then(|| token.reveal());
+    if global.json {
+        print::json(&json!({ "configured": configured, "expires_at": until, "token": shown }))?;
+    } else if let Some(token) = shown {
+        print::text(&format!("{token}\n"))?;
+    } else {
+        print::text(&match until {
+            Some(until) => format!("the provider gave a token, valid until {}\n", moment::exact(until, asked)),
+            None => "the configured token is used; whether it is valid, `smsbridge intelepeer webhook get` shows\n"
+                .to_owned(),
+        })?;
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,77 @@
+//! Moments as people type and read them.
+
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::message::Timestamp;
+
+/// The machine's time.
+pub(super) fn now() -> Timestamp {
+    Clock::system().wall()
+}
+
+/// Reads `2026-11-22T03:00:00Z`, or how long ago: `2h`, `3d`.
+pub(super) fn parse(text: &str) -> Result<Timestamp, String> {
+    if let Ok(moment) = text.parse() {
+        return Ok(moment);
+    }
+    humantime::parse_duration(text)
+        .map(|ago| now().before(ago))
+        .map_err(|_| "neither RFC 3339 (2026-11-22T03:00:00Z) nor how long ago (2h, 3d)".to_owned())
+}
+
+/// `3m ago`, `in 20s`, `now`.
+pub(super) fn relative(moment: Timestamp, now: Timestamp) -> String {
+    let (past, future) = (now.since(moment), moment.since(now));
+    if past.as_secs() > 0 {
+        format!("{} ago", short(past))
+    } else if future.as_secs() > 0 {
+        format!("in {}", short(future))
+    } else {
+        "now".to_owned()
+    }
+}
+
+/// The moment itself, and how far away it is.
+pub(super) fn exact(moment: Timestamp, now: Timestamp) -> String {
+    format!("{moment} ({})", relative(moment, now))
+}
+
+/// The largest unit only: who reads a list wants the order of magnitude.
+fn short(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m", seconds / 60),
+        3_600..172_800 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_said_as_people_say_them() {
+        let now = Timestamp(1_000_000_000);
+        for (seconds, said) in [
+            (0, "now"),
+            (1, "1s ago"),
+            (119, "1m ago"),
+            (3_600, "1h ago"),
+            (172_800, "2d ago"),
+            (-20, "in 20s"),
+        ] {
+            assert_eq!(relative(Timestamp(now.0 - seconds * 1000), now), said);
+        }
+    }
+
+    #[test]
+    fn moments_are_read_exact_or_as_an_age() {
+        assert_eq!(parse("1970-01-01T00:00:01Z"), Ok(Timestamp(1000)));
+        let hours = now().since(parse("2h").unwrap()).as_secs();
+        assert!((7_199..7_210).contains(&hours), "{hours}");
+        assert!(parse("yesterday").unwrap_err().contains("how long ago"));
+    }
+}

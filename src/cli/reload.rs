@@ -1,0 +1,107 @@
+//! `smsbridge reload`: the daemon reads its configuration again.
+
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::client::{Answer, Daemon};
+use super::{Exit, Global, Stop, paint, print};
+use crate::template::one_line;
+
+/// What the API says of a reload.
+#[derive(Deserialize)]
+struct Reloaded {
+    changes: Vec<Changed>,
+}
+
+#[derive(Deserialize)]
+struct Changed {
+    key: String,
+    what: String,
+    needs_restart: bool,
+}
+
+/// What it says when the file has errors.
+#[derive(Deserialize)]
+struct Unusable {
+    file: String,
+    problems: Vec<Found>,
+}
+
+#[derive(Deserialize)]
+struct Found {
+    severity: String,
+    line: usize,
+    column: usize,
+    key: String,
+    message: String,
+}
+
+pub(super) fn run(global: &Global) -> Result<Exit, Stop> {
+    let answer = Daemon::find(global)?.try_post("/reload", &json!({}))?;
+    match answer.status {
+        StatusCode::UNPROCESSABLE_ENTITY => refuse(global, &answer),
+        _ => report(global, &answer.good()?),
+    }
+}
+
+fn report(global: &Global, answer: &Answer) -> Result<Exit, Stop> {
+    if global.json {
+        print::text(&answer.raw())?;
+        return Ok(Exit::Done);
+    }
+    let reloaded: Reloaded = answer.read()?;
+    let lines: String = reloaded.changes.iter().map(line).collect();
+    if lines.is_empty() {
+        print::text("reloaded: nothing changed\n")?;
+    } else {
+        print::text(&format!("reloaded:\n{lines}"))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn line(change: &Changed) -> String {
+    let restart = if change.needs_restart {
+        paint::on_stdout(paint::ODD, ", which needs a restart")
+    } else {
+        String::new()
+    };
+    format!(
+        "  {} {}{restart}\n",
+        one_line(&change.key),
+        one_line(&change.what)
+    )
+}
+
+fn refuse(global: &Global, answer: &Answer) -> Result<Exit, Stop> {
+    if global.json {
+        print::text(&answer.raw())?;
+        return Ok(Exit::Wrong);
+    }
+    let unusable: Unusable = answer.read()?;
+    for found in &unusable.problems {
+        eprintln!("smsbridge: {}", problem(&unusable.file, found));
+    }
+    Err(Stop::wrong("the configuration has errors; nothing was changed"))
+}
+
+fn problem(file: &str, found: &Found) -> String {
+    let style = if found.severity == "error" {
+        paint::BAD
+    } else {
+        paint::ODD
+    };
+    let place = match found.line {
+        0 => one_line(file),
+        line => format!("{}:{line}:{}", one_line(file), found.column),
+    };
+    let key = match found.key.as_str() {
+        "" => String::new(),
+        key => format!("{}: ", one_line(key)),
+    };
+    format!(
+        "{}: {place}: {key}{}",
+        paint::on_stderr(style, &one_line(&found.severity)),
+        one_line(&found.message)
+    )
+}

@@ -1,0 +1,90 @@
+//! `smsbridge status`: the daemon on one screen.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
+use super::client::Daemon;
+use super::table::{fields, terminal_width};
+use super::{Exit, Global, Stop, destination, paint, print};
+use crate::control::view::{CountsView, StatusView, StoreView};
+use crate::template::one_line;
+
+pub(super) fn run(global: &Global) -> Result<Exit, Stop> {
+    let answer = Daemon::find(global)?.get("/status", &[])?;
+    if global.json {
+        print::text(&answer.raw())?;
+    } else {
+        print::text(&screen(&answer.read()?, terminal_width()))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn screen(status: &StatusView, width: Option<u16>) -> String {
+    let mut screen = headline(status) + "\n";
+    for problem in &status.problems {
+        screen += &format!("  {} {}\n", paint::on_stdout(paint::BAD, "!"), one_line(problem));
+    }
+    screen += &fields(&[
+        ("store", Some(store(&status.store))),
+        ("messages", Some(messages(&status.messages))),
+    ]);
+    if !status.destinations.is_empty() {
+        screen += "\n";
+        screen += &destination::table(&status.destinations, status.now).render(width);
+    }
+    screen
+}
+
+fn headline(status: &StatusView) -> String {
+    let (ready, style) = match (status.ready, status.problems.len()) {
+        (false, _) => ("takes no texts".to_owned(), paint::BAD),
+        (true, 0) => ("takes texts, all is well".to_owned(), paint::GOOD),
+        (true, 1) => ("takes texts, 1 problem".to_owned(), paint::ODD),
+        (true, many) => (format!("takes texts, {many} problems"), paint::ODD),
+    };
+    format!(
+        "smsbridge {}, up for {}: {}",
+        one_line(&status.version),
+        uptime(status.now.since(status.started_at)),
+        paint::on_stdout(style, &ready)
+    )
+}
+
+/// Two units at most: `3days 4h`.
+fn uptime(duration: Duration) -> String {
+    let whole = humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string();
+    whole.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+fn store(store: &StoreView) -> String {
+    let size = |bytes| ByteSize(bytes).display().iec();
+    let commit = store
+        .commit_ms
+        .map(|took| format!(", last commit took {took:.1} ms"));
+    format!(
+        "{} on disk, {} free{}",
+        size(store.bytes),
+        size(store.free_bytes),
+        commit.unwrap_or_default()
+    )
+}
+
+fn messages(counts: &CountsView) -> String {
+    format!(
+        "{} accepted ever, {} forgotten; deliveries: {} pending, {} delivered, {} dead",
+        counts.accepted, counts.purged, counts.pending, counts.delivered, counts.dead
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_uptime_has_two_units() {
+        for (seconds, said) in [(0, "0s"), (61, "1m 1s"), (3 * 86_400 + 4 * 3_600 + 5, "3days 4h")] {
+            assert_eq!(uptime(Duration::from_secs(seconds)), said);
+        }
+    }
+}

@@ -1,0 +1,434 @@
+//! The operator's commands, as typed, against a real daemon.
+
+use serde_json::{Value, json};
+
+use crate::bridge::{Bridge, head, wait_for};
+
+mod intelepeer;
+
+/// A destination that works, one that refuses connections, and a route to both for whatever is urgent.
+const TWO: &str = "[destination.screen]\nkind = \"console\"\n\
+     [destination.crm]\nkind = \"webhook\"\nurl = \"http://127.0.0.1:1/crm\"\n\
+     retry = { initial = \"1h\", max = \"1h\", give_up_after = \"3d\" }\n\
+     [contacts]\n\"+13035550100\" = \"Front door alarm\"\n\
+     [[route]]\nname = \"urgent\"\nmessage = \"(?i)urgent\"\ndeliver = [\"crm\", \"screen\"]\n\
+     [routing]\nunmatched = [\"screen\"]\n";
+
+/// Drives a terminal in every way a text could try, and pretends to be a field of ours.
+const HOSTILE: &str = "urgent \u{1b}[2J\u{1b}]0;owned\u{7}\u{9b}31m\u{202e}\r\nstate        delivered";
+
+/// Runs a command that must end with this status; its output.
+#[track_caller]
+fn run(bridge: &Bridge, status: i32, arguments: &[&str]) -> String {
+    let (code, out, err) = bridge.command(arguments);
+    assert_eq!(code, status, "{arguments:?}: {out}{err}");
+    out
+}
+
+/// The same, for what it complains of.
+#[track_caller]
+fn complaint(bridge: &Bridge, status: i32, arguments: &[&str]) -> String {
+    let (code, out, err) = bridge.command(arguments);
+    assert_eq!(code, status, "{arguments:?}: {out}{err}");
+    assert!(err.contains("error: "), "{arguments:?}: {err}");
+    err
+}
+
+#[track_caller]
+fn run_json(bridge: &Bridge, status: i32, arguments: &[&str]) -> Value {
+    let out = run(bridge, status, &[arguments, &["--json"]].concat());
+    serde_json::from_str(&out).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {out}"))
+}
+
+/// A daemon that was sent a text; the text's id, after its first attempts.
+fn with_text(text: &str) -> (Bridge, String) {
+    let bridge = Bridge::start(TWO);
+    let (status, body) = bridge.text("ABCDEF1234567890ABCDEF1234567890", "+13035550100", text);
+    assert_eq!(status, 200, "{body}");
+    let id = body["id"].as_str().unwrap().to_owned();
+    wait_for("the first attempts", || {
+        let message = run_json(&bridge, 0, &["message", "show", &id]);
+        let tried = |delivery: &Value| delivery["attempts_made"] == 1;
+        message["deliveries"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(tried)
+            .then_some(())
+    });
+    (bridge, id)
+}
+
+fn assert_harmless(shown: &str) {
+    let acts = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+    assert!(!shown.contains(acts), "{shown:?}");
+}
+
+#[test]
+fn messages_are_listed_filtered_and_shown_with_every_attempt() {
+    let (bridge, id) = with_text("urgent: the pump is down");
+    assert_eq!(
+        bridge
+            .text("11111111111111111111111111111111", "1-1234", "Hello")
+            .0,
+        200
+    );
+
+    let all = run(&bridge, 0, &["message", "list"]);
+    assert_eq!(all.lines().count(), 3, "{all}");
+    assert!(
+        all.contains("urgent: the pump is down") && all.contains("+13035550100"),
+        "{all}"
+    );
+    for (filter, found) in [
+        (vec!["--text", "PUMP"], 1),
+        (vec!["--from", "1-1234"], 1),
+        (vec!["--from", "+1303*", "--state", "pending"], 1),
+        (
+            vec!["--to", "+13038675309", "--source", "intelepeer", "--since", "1h"],
+            2,
+        ),
+        (vec!["--until", "1h"], 0),
+        (vec!["--since", "2020-01-01T00:00:00Z", "--limit", "1"], 1),
+    ] {
+        let page = run_json(&bridge, 0, &[&["message", "list"], filter.as_slice()].concat());
+        assert_eq!(page["items"].as_array().unwrap().len(), found, "{filter:?}");
+    }
+
+    let first = run_json(&bridge, 0, &["message", "list", "--limit", "1"]);
+    let cursor = first["next"].as_str().unwrap();
+    let second = run_json(&bridge, 0, &["message", "list", "--cursor", cursor]);
+    assert_eq!(second["items"][0]["id"], id.as_str());
+
+    let shown = run(&bridge, 0, &["message", "show", &id]);
+    for words in [
+        "+13035550100 (Front door alarm)",
+        "ABCDEF1234567890ABCDEF1234567890",
+        "  urgent: the pump is down",
+        "to crm: pending, next attempt ",
+        "transient  cannot reach 127.0.0.1",
+        "to screen: delivered at ",
+    ] {
+        assert!(shown.contains(words), "{words}: {shown}");
+    }
+}
+
+#[test]
+fn a_hostile_text_does_nothing_to_the_terminal() {
+    let (bridge, id) = with_text(HOSTILE);
+    for command in [
+        vec!["message", "list"],
+        vec!["message", "show", &id],
+        vec!["delivery", "list"],
+    ] {
+        let shown = run(&bridge, 0, &command);
+        assert_harmless(&shown);
+        assert!(
+            command[0] == "delivery" || shown.contains("[U+001B][2J"),
+            "{shown}"
+        );
+    }
+    let shown = run(&bridge, 0, &["message", "show", &id]);
+    assert_eq!(
+        shown.lines().filter(|line| line.starts_with("state ")).count(),
+        1,
+        "{shown}"
+    );
+    assert_eq!(run(&bridge, 0, &["message", "list"]).lines().count(), 2);
+    let json = run_json(&bridge, 0, &["message", "show", &id]);
+    assert_eq!(json["text"], HOSTILE);
+}
+
+#[test]
+fn json_is_the_api_s_own() {
+    let (bridge, id) = with_text("urgent");
+    let message = run_json(&bridge, 0, &["message", "show", &id]);
+    for key in [
+        "id",
+        "provider_id",
+        "source",
+        "from",
+        "from_name",
+        "to",
+        "text",
+        "received_at",
+        "state",
+        "deliveries",
+    ] {
+        assert!(message.get(key).is_some(), "{key}: {message}");
+    }
+    let delivery = run_json(&bridge, 0, &["delivery", "show", &format!("{id}-1")]);
+    for key in [
+        "id",
+        "destination",
+        "state",
+        "created_at",
+        "due",
+        "attempts_made",
+        "attempts",
+    ] {
+        assert!(delivery.get(key).is_some(), "{key}: {delivery}");
+    }
+    let status = run_json(&bridge, 0, &["status"]);
+    for key in [
+        "version",
+        "started_at",
+        "now",
+        "ready",
+        "problems",
+        "store",
+        "messages",
+        "destinations",
+    ] {
+        assert!(status.get(key).is_some(), "{key}: {status}");
+    }
+    let destinations = run_json(&bridge, 0, &["destination", "list"]);
+    assert_eq!(destinations.as_array().unwrap().len(), 2);
+    assert_eq!(run_json(&bridge, 0, &["reload"]), json!({ "changes": [] }));
+}
+
+#[test]
+fn deliveries_are_listed_given_up_and_tried_again() {
+    let (bridge, id) = with_text("urgent");
+    let (crm, screen) = (format!("{id}-1"), format!("{id}-2"));
+    let listed = run(
+        &bridge,
+        0,
+        &["delivery", "list", "--destination", "crm", "--state", "pending"],
+    );
+    assert!(listed.contains(&crm) && !listed.contains(&screen), "{listed}");
+    let shown = run(&bridge, 0, &["delivery", "show", &crm]);
+    assert!(
+        shown.contains("tried        once") && shown.contains("transient  cannot reach"),
+        "{shown}"
+    );
+
+    // By destination, a script has to say --yes.
+    let refused = complaint(&bridge, 2, &["delivery", "discard", "--destination", "crm"]);
+    assert!(
+        refused.contains("1 pending delivery of crm") && refused.contains("--yes"),
+        "{refused}"
+    );
+    assert_eq!(
+        run_json(&bridge, 0, &["delivery", "show", &crm])["state"],
+        "pending"
+    );
+
+    let done = run(
+        &bridge,
+        0,
+        &["delivery", "discard", "--destination", "crm", "--yes"],
+    );
+    assert_eq!(done, "1 delivery given up\n");
+    assert_eq!(
+        run_json(&bridge, 0, &["delivery", "show", &crm])["reason"],
+        "discarded by the operator"
+    );
+    let revived = run_json(
+        &bridge,
+        0,
+        &["delivery", "retry", "--destination", "crm", "--yes"],
+    );
+    assert_eq!(revived["deliveries"], 1);
+    wait_for("another attempt", || {
+        let delivery = run_json(&bridge, 0, &["delivery", "show", &crm]);
+        (delivery["attempts_made"] == 2).then_some(())
+    });
+    assert_eq!(
+        run(&bridge, 0, &["delivery", "discard", &crm]),
+        "1 delivery given up\n"
+    );
+    assert_eq!(
+        run(&bridge, 0, &["delivery", "retry", &crm]),
+        "1 delivery due now\n"
+    );
+
+    // What is done stays done, and the status says that not all was touched.
+    let words = complaint(&bridge, 1, &["delivery", "retry", &screen]);
+    assert!(words.contains("1 delivery not touched"), "{words}");
+}
+
+#[test]
+fn a_message_is_owed_again() {
+    let (bridge, id) = with_text("urgent");
+    let said = run(&bridge, 0, &["message", "resend", &id, "--destination", "screen"]);
+    assert_eq!(said, format!("1 delivery owed:\n  {id}-3\n"));
+    let both = run_json(&bridge, 0, &["message", "resend", &id]);
+    assert_eq!(
+        both,
+        json!({ "deliveries": 2, "ids": [format!("{id}-4"), format!("{id}-5")] })
+    );
+    wait_for("the text on the screen thrice", || {
+        (bridge
+            .console()
+            .iter()
+            .filter(|line| line.contains("urgent"))
+            .count()
+            == 3)
+            .then_some(())
+    });
+    assert!(
+        complaint(&bridge, 1, &["message", "resend", &id, "--destination", "nobody"]).contains("`nobody`")
+    );
+}
+
+#[test]
+fn destinations_are_tested_paused_and_resumed() {
+    let bridge = Bridge::start(TWO);
+    assert!(run(&bridge, 0, &["destination", "test", "screen"]).starts_with("delivered to screen in "));
+    wait_for("the test text", || {
+        bridge
+            .console()
+            .iter()
+            .find(|line| line.contains("a test from smsbridge"))
+            .cloned()
+    });
+    let failed = run(&bridge, 1, &["destination", "test", "crm"]);
+    assert!(
+        failed.starts_with("not delivered to crm in ") && failed.contains("transient"),
+        "{failed}"
+    );
+    assert_eq!(
+        run_json(&bridge, 1, &["destination", "test", "crm"])["delivered"],
+        false
+    );
+    assert!(complaint(&bridge, 1, &["destination", "test", "nobody"]).contains("no destination `nobody`"));
+    assert!(complaint(&bridge, 2, &["destination", "test", "no body"]).contains("not a usable name"));
+
+    assert_eq!(
+        run(&bridge, 0, &["destination", "pause", "screen"]),
+        "screen is paused, 0 deliveries pending\n"
+    );
+    assert_eq!(bridge.text("1", "+13035550100", "Hello").0, 200);
+    let listed = run(&bridge, 0, &["destination", "list"]);
+    let line = listed.lines().find(|line| line.starts_with("screen")).unwrap();
+    let cells: Vec<&str> = line.split_whitespace().take(4).collect();
+    assert_eq!(cells, ["screen", "console", "paused", "1"], "{listed}");
+    assert!(run(&bridge, 0, &["status"]).contains("screen is paused by the operator, 1 text waits"));
+    run(&bridge, 0, &["destination", "resume", "screen"]);
+    wait_for("the text that waited", || {
+        bridge
+            .console()
+            .iter()
+            .find(|line| line.contains("Hello"))
+            .cloned()
+    });
+}
+
+#[test]
+fn the_status_is_one_screen_with_the_problems_first() {
+    let (bridge, _) = with_text("urgent");
+    let screen = run(&bridge, 0, &["status"]);
+    let lines: Vec<&str> = screen.lines().collect();
+    assert!(
+        lines[0].starts_with(concat!("smsbridge ", env!("CARGO_PKG_VERSION"), ", up for ")),
+        "{screen}"
+    );
+    assert!(lines[0].ends_with("takes texts, 1 problem"), "{screen}");
+    assert!(
+        lines[1].starts_with("  ! crm cannot be reached, 1 text waits: "),
+        "{screen}"
+    );
+    assert!(
+        screen.contains("1 accepted ever") && screen.contains("1 pending, 1 delivered, 0 dead"),
+        "{screen}"
+    );
+    assert!(screen.contains(" free") && lines.len() <= 12, "{screen}");
+}
+
+#[test]
+fn a_reload_says_what_changed_or_what_is_wrong() {
+    let bridge = Bridge::start(TWO);
+    assert_eq!(run(&bridge, 0, &["reload"]), "reloaded: nothing changed\n");
+    bridge.configure(&TWO.replace("console", "console\"\ntimeout = \"7s"));
+    assert_eq!(
+        run(&bridge, 0, &["reload"]),
+        "reloaded:\n  destination.screen changed\n"
+    );
+
+    let wrong = TWO.replace("deliver = [\"crm\"", "deliver = [\"crmm\"");
+    bridge.configure(&wrong);
+    let line = (head() + &wrong)
+        .lines()
+        .take_while(|line| !line.starts_with("deliver"))
+        .count()
+        + 1;
+    let words = complaint(&bridge, 2, &["reload"]);
+    assert!(
+        words.contains(&format!("config.toml:{line}:12: route.urgent.deliver")),
+        "{words}"
+    );
+    assert!(words.ends_with("nothing was changed\n"), "{words}");
+    let problems = run_json(&bridge, 2, &["reload"]);
+    assert_eq!(problems["problems"][0]["line"], line);
+    // What runs goes on, and can still be asked.
+    assert!(run(&bridge, 0, &["status"]).contains("all is well"));
+}
+
+#[test]
+fn a_daemon_that_does_not_run_is_said_so() {
+    let mut bridge = Bridge::configured(TWO);
+    for command in [
+        vec!["status"],
+        vec!["message", "list"],
+        vec!["reload"],
+        vec!["destination", "test", "crm"],
+    ] {
+        let words = complaint(&bridge, 3, &command);
+        assert!(
+            words.contains("is it running?") && words.contains("smsbridge serve"),
+            "{words}"
+        );
+    }
+    // Nor when a killed one left its socket behind.
+    bridge.run();
+    bridge.kill();
+    assert!(complaint(&bridge, 3, &["status"]).contains("admin.sock: is it running?"));
+    // Nor can it be found when the configuration hides it.
+    bridge.configure("[admin]\nsocket = 7\n");
+    assert!(complaint(&bridge, 2, &["status"]).contains("admin.socket"));
+}
+
+#[test]
+fn what_is_not_there_and_what_is_mistyped_end_differently() {
+    let bridge = Bridge::start(TWO);
+    let nothing = "0".repeat(32);
+    assert!(complaint(&bridge, 1, &["message", "show", &nothing]).contains("no message 0000"));
+    assert!(
+        complaint(&bridge, 1, &["delivery", "show", &format!("{nothing}-1")]).contains("no delivery 0000")
+    );
+    assert!(complaint(&bridge, 2, &["message", "show", "0190"]).contains("32 hexadecimal digits"));
+    assert!(complaint(&bridge, 2, &["message", "list", "--from", "abc"]).contains("`from`"));
+    assert!(complaint(&bridge, 2, &["message", "list", "--since", "yesterday"]).contains("how long ago"));
+    assert!(complaint(&bridge, 2, &["message", "list", "--state", "lost"]).contains("unrouted"));
+    assert!(complaint(&bridge, 2, &["delivery", "retry"]).contains("--destination"));
+    assert!(
+        complaint(
+            &bridge,
+            1,
+            &["delivery", "retry", "--destination", "nobody", "--yes"]
+        )
+        .contains("`nobody`")
+    );
+    assert_eq!(run(&bridge, 0, &["message", "list"]), "");
+}
+
+#[test]
+fn completions_and_manual_pages_are_made() {
+    let bridge = Bridge::configured(TWO);
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(&bridge, 0, &["completions", shell]);
+        assert!(script.contains("detect-signature"), "{shell}");
+    }
+    assert!(run(&bridge, 0, &["man"]).contains(".TH smsbridge 1"));
+    let folder = bridge.folder().join("man");
+    run(&bridge, 0, &["man", "--out", folder.to_str().unwrap()]);
+    for page in [
+        "smsbridge",
+        "smsbridge-message-list",
+        "smsbridge-intelepeer-webhook-sync",
+    ] {
+        let text = std::fs::read_to_string(folder.join(page).with_extension("1")).unwrap();
+        assert!(text.contains(".SH NAME"), "{page}");
+    }
+}
