@@ -25,6 +25,7 @@ pub mod plan;
 pub mod clock;
 pub mod control;
 pub mod dispatch;
+pub mod drift;
 pub mod intake;
 
 pub mod cli;

@@ -75,6 +75,7 @@ pub struct Metrics {
     queue_dead: Family<ByDestination, Gauge>,
     queue_oldest: Family<ByDestination, Gauge<f64, AtomicU64>>,
     destination_state: Family<ByState, Gauge>,
+    drift: Family<BySource, Gauge>,
     store_bytes: Gauge,
     store_free_bytes: Gauge,
     registry: Registry,
@@ -104,6 +105,7 @@ impl Default for Metrics {
             queue_dead: Family::default(),
             queue_oldest: Family::default(),
             destination_state: Family::default(),
+            drift: Family::default(),
             store_bytes: Gauge::default(),
             store_free_bytes: Gauge::default(),
             registry: Registry::with_prefix("smsbridge"),
@@ -166,6 +168,11 @@ impl Metrics {
             "1 for the state a destination is in",
             self.destination_state.clone(),
         );
+        registry.register(
+            "numbers_astray",
+            "Numbers that may not point here",
+            self.drift.clone(),
+        );
         registry.register_with_unit(
             "store",
             "Size of the store on disk",
@@ -202,6 +209,15 @@ impl Metrics {
                 .get_or_create(&by)
                 .set(i64::from(known == state));
         }
+    }
+
+    /// Sets how many numbers of a source do not point here, as far as is known.
+    pub fn show_drift(&self, source: &str, numbers: u64) {
+        self.drift
+            .get_or_create(&BySource {
+                source: source.to_owned(),
+            })
+            .set(signed(numbers));
     }
 
     /// Sets the gauges of the store.

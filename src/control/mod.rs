@@ -10,6 +10,7 @@ use crate::config::Problems;
 use crate::delivery::{Delivery, DeliveryId};
 use crate::destination::{Failure, Parcel};
 use crate::dispatch::Lanes;
+use crate::drift::Drift;
 use crate::message::{Message, MessageId, Name, Timestamp};
 use crate::metrics::Metrics;
 use crate::number::Number;
@@ -46,6 +47,7 @@ pub struct Control {
     lanes: Arc<Lanes>,
     clock: Clock,
     metrics: Arc<Metrics>,
+    drift: Arc<Drift>,
     started_at: Timestamp,
 }
 
@@ -59,6 +61,7 @@ impl Control {
         lanes: Arc<Lanes>,
         clock: Clock,
         metrics: Arc<Metrics>,
+        drift: Arc<Drift>,
     ) -> Self {
         let started_at = clock.wall();
         Self {
@@ -68,6 +71,7 @@ impl Control {
             lanes,
             clock,
             metrics,
+            drift,
             started_at,
         }
     }
@@ -434,12 +438,12 @@ impl Control {
             .collect()
     }
 
-    /// Whether texts can be accepted at the moment.
+    /// Whether texts can be accepted at the moment, and what is odd nevertheless.
     ///
     /// # Errors
     /// Why not, for the operator.
-    pub fn ready(&self) -> Result<(), String> {
-        self.store.ready()
+    pub fn ready(&self) -> Result<Vec<String>, String> {
+        self.store.ready().map(|()| self.drift.summary())
     }
 
     /// Everything that is counted, with the gauges of this moment, in OpenMetrics' text form.

@@ -25,6 +25,7 @@ impl Control {
                 .iter()
                 .filter_map(|view| trouble(view, self.clock.now())),
         );
+        problems.extend(self.drift.problems());
         Ok(StatusView {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.started_at,

@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::control::{Control, Loader};
 use crate::dispatch::{Around, Lanes};
+use crate::drift::{self, Drift};
 use crate::intake::Intake;
 use crate::metrics::Metrics;
 use crate::plan::Plan;
@@ -89,6 +90,7 @@ impl Daemon {
         let paused = store.paused().await.context("the store could not be read")?;
         lanes.follow(&plan, &paused);
 
+        let drift = Arc::new(Drift::default());
         let control = Arc::new(Control::new(
             plan_sender,
             loader,
@@ -96,13 +98,15 @@ impl Daemon {
             lanes.clone(),
             clock.clone(),
             metrics.clone(),
+            drift.clone(),
         ));
         let intake = Intake::new(store.clone(), lanes.clone(), clock.clone(), metrics.clone());
         let inbound = Inbound {
             plan: plan.clone(),
             intake,
             store: store.clone(),
-            metrics,
+            drift: drift.clone(),
+            metrics: metrics.clone(),
             complaints: inbound::Complaints::default(),
         };
         let (stop_intake, stop) = (CancellationToken::new(), CancellationToken::new());
@@ -113,6 +117,7 @@ impl Daemon {
             limits,
             stop_intake.clone(),
         ));
+        tasks.spawn(drift::watch(drift, metrics, plan.clone(), stop.clone()));
         tasks.spawn(upkeep::forget(store.clone(), plan, clock, stop.clone()));
         for door in doors {
             let admin = Admin {

@@ -82,13 +82,21 @@ impl Compiler<'_> {
                 self.problems
                     .error(&source.path.span(), format!("{key}.path"), message);
             }
-            match source.config.build(&source.name) {
+            let upstream = source
+                .config
+                .upstream(self.config.server.public_url.as_ref(), path);
+            match source
+                .config
+                .build(&source.name)
+                .and_then(|built| Ok((built, upstream?)))
+            {
                 Err(error) => self.problems.error(&source.place, key, error),
-                Ok(built) => {
+                Ok((built, upstream)) => {
                     let source_planned = PlannedSource {
                         kind: source.kind,
                         path: path.clone(),
                         source: built,
+                        upstream,
                     };
                     planned.insert(source.name.clone(), source_planned);
                 }

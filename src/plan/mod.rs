@@ -10,7 +10,7 @@ use crate::destination::Destination;
 use crate::message::Name;
 use crate::retry::Policy;
 use crate::route::Routes;
-use crate::source::Source;
+use crate::source::{Source, Upstream};
 
 mod changes;
 mod compile;
@@ -64,6 +64,8 @@ pub struct PlannedSource {
     pub path: String,
     /// The source.
     pub source: Box<dyn Source>,
+    /// The carrier's side of its numbers, if they are to be looked after.
+    pub upstream: Option<Box<dyn Upstream>>,
 }
 
 /// A destination and how its lane treats it.

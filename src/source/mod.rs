@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
@@ -110,6 +111,24 @@ pub trait Source: Send + Sync {
     fn compose(&self, sample: &Sample<'_>) -> Composed;
 }
 
+/// How one number is at the carrier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NumberPoints {
+    /// The number.
+    pub number: Number,
+    /// What is wrong and what to do; nothing when its texts come here.
+    pub problem: Option<String>,
+    /// Whether the carrier said so, or could not be asked.
+    pub known: bool,
+}
+
+/// The carrier's side of the company's numbers: whether their texts still come here.
+#[async_trait]
+pub trait Upstream: Send + Sync {
+    /// Asks the carrier about every number.
+    async fn look(&self) -> Vec<NumberPoints>;
+}
+
 /// A source's own part of the configuration, by `kind`.
 #[derive(Clone, Debug)]
 pub enum Config {
@@ -138,6 +157,20 @@ impl Config {
     pub fn warnings(&self) -> Vec<String> {
         match self {
             Self::Intelepeer(config) => config.warnings(),
+        }
+    }
+
+    /// The carrier's side of the numbers, if the configuration names them and `server.public_url`.
+    ///
+    /// # Errors
+    /// A sentence for the operator, without the source's name.
+    pub fn upstream(
+        &self,
+        public_url: Option<&url::Url>,
+        path: &str,
+    ) -> Result<Option<Box<dyn Upstream>>, String> {
+        match self {
+            Self::Intelepeer(config) => config.upstream(public_url, path),
         }
     }
 

@@ -16,6 +16,7 @@ use warp::reply::Response;
 
 use super::serve::{Filter, Peer};
 use super::{error, json, method_not_allowed};
+use crate::drift::Drift;
 use crate::intake::Intake;
 use crate::message::Name;
 use crate::metrics::{Metrics, Rejected};
@@ -40,6 +41,8 @@ pub struct Inbound {
     pub intake: Intake,
     /// For `/readyz`.
     pub store: Arc<dyn Store>,
+    /// For `/readyz`.
+    pub drift: Arc<Drift>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// What was complained about lately.
@@ -58,8 +61,8 @@ pub fn filter(inbound: Arc<Inbound>) -> Filter {
             let inbound = inbound.clone();
             async move {
                 match path.as_str() {
-                    "/healthz" => probe(&method, Ok(())),
-                    "/readyz" => probe(&method, inbound.store.ready()),
+                    "/healthz" => probe(&method, Ok(Vec::new())),
+                    "/readyz" => probe(&method, inbound.store.ready().map(|()| inbound.drift.summary())),
                     path => inbound.webhook(&method, path, peer, headers, body).await,
                 }
             }
@@ -67,14 +70,18 @@ pub fn filter(inbound: Arc<Inbound>) -> Filter {
         .boxed()
 }
 
-/// The answer to `/healthz` and `/readyz`.
+/// The answer to `/healthz` and `/readyz`: fine, with remarks, or why not.
 #[must_use]
-pub fn probe(method: &Method, state: Result<(), String>) -> Response {
+pub fn probe(method: &Method, state: Result<Vec<String>, String>) -> Response {
     if method != Method::GET && method != Method::HEAD {
         return method_not_allowed("GET, HEAD");
     }
     match state {
-        Ok(()) => json(StatusCode::OK, &serde_json::json!({ "status": "ok" })),
+        Ok(remarks) if remarks.is_empty() => json(StatusCode::OK, &serde_json::json!({ "status": "ok" })),
+        Ok(remarks) => json(
+            StatusCode::OK,
+            &serde_json::json!({ "status": "ok", "remarks": remarks }),
+        ),
         Err(why) => unavailable(&why, RETRY_AFTER_BUSY),
     }
 }

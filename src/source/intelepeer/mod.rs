@@ -25,6 +25,7 @@ mod compose;
 pub mod detect;
 pub mod hmac;
 mod text;
+mod upstream;
 mod verify;
 
 /// `[source.NAME]` with `kind = "intelepeer"`.
@@ -113,6 +114,19 @@ impl Config {
             })?;
         }
         Ok(Secret::new(url.as_str()))
+    }
+
+    /// The account's numbers, to be looked after; nothing when there is nothing to look after.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub fn upstream(
+        &self,
+        public_url: Option<&Url>,
+        path: &str,
+    ) -> Result<Option<Box<dyn super::Upstream>>, String> {
+        let account = upstream::Account::build(self, public_url, path)?;
+        Ok(account.map(|account| Box::new(account) as Box<dyn super::Upstream>))
     }
 
     /// The `signature` the carrier would send with this text, made with the first secret; nothing with

@@ -127,7 +127,7 @@ const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src '
 async fn answer(admin: &Admin, call: &Call) -> Response {
     let segments: Vec<&str> = call.path.split('/').skip(1).collect();
     match segments.as_slice() {
-        ["healthz"] => super::inbound::probe(&call.method, Ok(())),
+        ["healthz"] => super::inbound::probe(&call.method, Ok(Vec::new())),
         ["readyz"] => super::inbound::probe(&call.method, admin.control.ready()),
         ["login"] => admin.guard.login(call),
         ["logout"] => admin.guard.logout(call),

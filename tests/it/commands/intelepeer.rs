@@ -331,3 +331,42 @@ fn hmac(key: &str, data: &str) -> String {
     mac.update(data.as_bytes());
     hex::encode(mac.finalize().into_bytes())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_daemon_says_once_when_a_number_points_elsewhere() {
+    let mut provider = Provider::start(&[GOOD, AWAY]).await;
+    let config = provider.bridge.folder().join("config.toml");
+    let text = std::fs::read_to_string(&config).unwrap().replace(
+        "kind = \"slack\"\nwebhook_url = { credential = \"not-here\" }",
+        "kind = \"console\"",
+    );
+    std::fs::write(&config, text).unwrap();
+    provider.bridge.run();
+    let line = provider.bridge.logged("may not arrive");
+    assert!(line.contains("+1***02") && !line.contains(AWAY), "{line}");
+    assert!(line.contains("https://old.example.com/"), "{line}");
+    let (_, status, _) = provider.bridge.command(&["status"]);
+    assert!(
+        status.contains(AWAY) && status.contains("webhook sync"),
+        "{status}"
+    );
+    assert!(!status.contains(GOOD), "{status}");
+    let (code, _, ready) = crate::bridge::http("GET", &provider.bridge.url("/readyz"), &[], "");
+    assert_eq!(code, 200);
+    assert!(
+        ready.contains("intelepeer: 1 of 2 numbers may not point here"),
+        "{ready}"
+    );
+    assert!(!ready.contains(AWAY), "{ready}");
+
+    provider.run(0, &["webhook", "sync", "--yes", "--watch"]);
+    provider.bridge.signal("HUP");
+    provider.bridge.logged("+1***02 points here again");
+    let said = provider
+        .bridge
+        .log()
+        .iter()
+        .filter(|line| line.contains("may not arrive"))
+        .count();
+    assert_eq!(said, 1, "one line per change, none per check");
+}

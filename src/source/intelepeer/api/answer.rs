@@ -59,6 +59,12 @@ pub enum State {
 }
 
 impl Outcome {
+    /// Whether the provider said how this number is; otherwise nothing is known of it.
+    #[must_use]
+    pub fn is_answer(&self) -> bool {
+        !matches!(self, Self::Unauthorized(_) | Self::Failed(_))
+    }
+
     /// What is wrong and what to do, unless all is well.
     #[must_use]
     pub fn problem(&self) -> Option<String> {

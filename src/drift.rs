@@ -1,0 +1,143 @@
+//! Whether the company's numbers still point here: asked at start and daily, said once per change.
+//!
+//! A number that somebody pointed elsewhere fails silently: no text arrives, and nothing else is wrong.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::message::Name;
+use crate::metrics::Metrics;
+use crate::number::Number;
+use crate::plan::Plan;
+use crate::source::NumberPoints;
+
+/// Between two looks, less up to a tenth by chance, so that many bridges do not ask at once.
+const EVERY: Duration = Duration::from_secs(24 * 3600);
+
+/// While a number is astray, or the carrier could not be asked.
+const AGAIN: Duration = Duration::from_secs(15 * 60);
+
+/// What was found at the last look.
+#[derive(Default)]
+pub struct Drift(Mutex<BTreeMap<Name, BTreeMap<Number, NumberPoints>>>);
+
+impl Drift {
+    /// What is wrong, in words, with numbers in full: for the operator, not for a log.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let found = self.found();
+        let wrong = |(source, numbers): (&Name, &BTreeMap<Number, NumberPoints>)| {
+            let wrong = numbers
+                .values()
+                .filter_map(|points| Some((points, points.problem.as_ref()?)));
+            wrong
+                .map(|(points, problem)| format!("{source}: {}: {problem}", points.number))
+                .collect::<Vec<_>>()
+        };
+        found.iter().flat_map(wrong).collect()
+    }
+
+    /// The same for strangers: how many numbers, not which.
+    #[must_use]
+    pub fn summary(&self) -> Vec<String> {
+        let found = self.found();
+        let line = |(source, numbers): (&Name, &BTreeMap<Number, NumberPoints>)| {
+            let wrong = numbers.values().filter(|points| points.problem.is_some()).count();
+            (wrong > 0).then(|| {
+                format!(
+                    "{source}: {wrong} of {} numbers may not point here",
+                    numbers.len()
+                )
+            })
+        };
+        found.iter().filter_map(line).collect()
+    }
+
+    /// Notes what one look found, and says what is new.
+    fn note(&self, source: &Name, looked: Vec<NumberPoints>, metrics: &Metrics) {
+        let mut found = self.found();
+        let before = found.remove(source).unwrap_or_default();
+        let now: BTreeMap<Number, NumberPoints> = looked
+            .into_iter()
+            .map(|points| (points.number.clone(), points))
+            .collect();
+        for (number, points) in &now {
+            let before = before.get(number).and_then(|before| before.problem.as_ref());
+            tell(source, number, before, points);
+        }
+        let wrong = now.values().filter(|points| points.problem.is_some()).count();
+        metrics.show_drift(source.as_str(), wrong as u64);
+        found.insert(source.clone(), now);
+    }
+
+    fn forget_others(&self, plan: &Plan) {
+        self.found().retain(|name, _| {
+            plan.sources
+                .get(name)
+                .is_some_and(|source| source.upstream.is_some())
+        });
+    }
+
+    fn found(&self) -> MutexGuard<'_, BTreeMap<Name, BTreeMap<Number, NumberPoints>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn tell(source: &Name, number: &Number, before: Option<&String>, points: &NumberPoints) {
+    let number = number.masked();
+    match (&points.problem, before) {
+        (Some(problem), before) if before != Some(problem) && points.known => {
+            tracing::error!(source = %source, number, "texts to {number} may not arrive: {problem}");
+        }
+        (Some(problem), before) if before != Some(problem) => {
+            tracing::warn!(source = %source, number, "{source} could not be asked where {number} points: {problem}");
+        }
+        (None, Some(_)) => tracing::info!(source = %source, number, "{number} points here again"),
+        _ => {}
+    }
+}
+
+/// Looks at start, daily, at every reload, and more often while something is wrong.
+pub async fn watch(
+    drift: Arc<Drift>,
+    metrics: Arc<Metrics>,
+    mut plan: watch::Receiver<Arc<Plan>>,
+    stop: CancellationToken,
+) {
+    loop {
+        let current = plan.borrow_and_update().clone();
+        let well = tokio::select! {
+            () = stop.cancelled() => return,
+            well = look(&drift, &metrics, &current) => well,
+        };
+        let wait = if well {
+            EVERY.mul_f64(1.0 - 0.1 * rand::random::<f64>())
+        } else {
+            AGAIN
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(wait) => {}
+            changed = plan.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Asks every source's carrier; false when a number is astray, or nobody knows.
+async fn look(drift: &Drift, metrics: &Metrics, plan: &Plan) -> bool {
+    drift.forget_others(plan);
+    for (name, source) in &plan.sources {
+        if let Some(upstream) = &source.upstream {
+            drift.note(name, upstream.look().await, metrics);
+        }
+    }
+    drift.summary().is_empty()
+}

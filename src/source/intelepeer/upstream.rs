@@ -1,0 +1,97 @@
+//! Where the provider sends the texts of our numbers, for the daemon's daily look.
+
+use async_trait::async_trait;
+use url::Url;
+
+use super::super::{NumberPoints, Upstream};
+use super::Config;
+use super::api::{self, Row, State};
+use crate::number::Number;
+use crate::secret::Secret;
+
+/// The numbers of one account, and the URL they should have.
+pub(super) struct Account {
+    client: api::Client,
+    numbers: Vec<String>,
+    wanted: Secret,
+}
+
+impl Account {
+    /// Nothing when the configuration names no numbers, or nobody knows what the provider should call.
+    pub(super) fn build(
+        config: &Config,
+        public_url: Option<&Url>,
+        path: &str,
+    ) -> Result<Option<Self>, String> {
+        let (Some(api), Some(public_url)) = (&config.api, public_url) else {
+            return Ok(None);
+        };
+        let numbers = api.endpoints().map_err(|error| format!("`api`: {error}"))?;
+        if numbers.is_empty() {
+            return Ok(None);
+        }
+        let client = api::Client::new(api, http()?).map_err(|error| format!("`api`: {error}"))?;
+        Ok(Some(Self {
+            client,
+            numbers,
+            wanted: config.webhook_url(public_url, path)?,
+        }))
+    }
+}
+
+/// No redirect is followed: a token would go to a host nobody configured.
+fn http() -> Result<reqwest::Client, String> {
+    reqwest::Client::builder()
+        .user_agent(concat!("smsbridge/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .build()
+        .map_err(|error| format!("the HTTP client cannot be set up: {error}"))
+}
+
+#[async_trait]
+impl Upstream for Account {
+    async fn look(&self) -> Vec<NumberPoints> {
+        let outcomes = self.client.get(&self.numbers).await;
+        let asked: Vec<bool> = outcomes.iter().map(|(_, outcome)| outcome.is_answer()).collect();
+        let rows = api::compare(&self.wanted, outcomes);
+        rows.into_iter()
+            .zip(asked)
+            .filter_map(|(row, asked)| points(row, asked))
+            .collect()
+    }
+}
+
+fn points(row: Row, asked: bool) -> Option<NumberPoints> {
+    let number = Number::parse(&row.number).ok()?;
+    let problem = if !asked {
+        return Some(NumberPoints {
+            number,
+            problem: row.problem,
+            known: false,
+        });
+    } else if !row.ours {
+        let now = row.now.as_deref().unwrap_or("the provider's own platform");
+        Some(
+            row.problem
+                .unwrap_or_else(|| format!("its texts go to {now}: run `smsbridge intelepeer webhook sync`")),
+        )
+    } else if row
+        .state
+        .as_ref()
+        .is_some_and(|state| *state != State::Provisioned)
+    {
+        let state = row.state.map(|state| state.to_string()).unwrap_or_default();
+        Some(
+            row.problem
+                .unwrap_or_else(|| format!("the provider says it is `{state}`, not yet provisioned")),
+        )
+    } else {
+        row.problem
+    };
+    Some(NumberPoints {
+        number,
+        problem,
+        known: true,
+    })
+}
