@@ -93,6 +93,8 @@ pub struct Route {
     pub template: Option<Spanned<String>>,
     /// What it says.
     pub fingerprint: Fingerprint,
+    /// Whether all its keys are right.
+    pub whole: bool,
 }
 
 /// The conditions of a route, or of its `unless`.
@@ -222,14 +224,16 @@ impl Destination {
         let fingerprint = Fingerprint::of(section.value.get_ref()).with(format!("{retry:?}").as_bytes());
         let (kind, smtp) = (section.text("kind"), section.text("smtp"));
         let (common, own) = section.split(DESTINATION_KEYS);
-        let typed = common.read(&[], problems, DestinationTyped::deserialize);
+        let typed = common.read_partly(&[], problems, DestinationTyped::deserialize);
+        let policy = typed
+            .as_ref()
+            .and_then(|(typed, _)| policy(&own.key, typed.retry.as_ref(), retry, problems));
         let kind = known_kind(&own.key, kind.as_ref()?, destination::KINDS, problems)?;
         let config = own.read(DESTINATION_KEYS, problems, |section| {
             destination::Config::read(kind, section)
                 .unwrap_or_else(|| Err(serde::de::Error::custom("unknown kind")))
         });
-        let (typed, config) = (typed?, config?);
-        let policy = policy(&own.key, typed.retry.as_ref(), retry, problems)?;
+        let ((typed, _), config, policy) = (typed?, config?, policy?);
         Some(Self {
             name,
             place: own.place(),
@@ -255,10 +259,21 @@ impl Route {
             .as_ref()
             .map_or_else(|| format!("route.route-{number}"), |name| format!("route.{name}"));
         let fingerprint = Fingerprint::of(section.value.get_ref());
-        let typed = section.read(&[], problems, RouteTyped::deserialize);
-        let (name, typed) = (name?, typed?);
+        let typed = section.read_partly(&[], problems, RouteTyped::deserialize);
+        let (name, (typed, whole)) = (name?, typed?);
         let key = section.key.as_str();
-        let when = conditions(key, typed.from, typed.to, typed.source, typed.message, problems);
+        // A list that is empty because its wrong items were taken out has been complained about.
+        let numbers = |list: Option<Spanned<Vec<value::Numbers>>>| {
+            list.filter(|list| whole || !list.get_ref().is_empty())
+        };
+        let when = conditions(
+            key,
+            numbers(typed.from),
+            numbers(typed.to),
+            typed.source,
+            typed.message,
+            problems,
+        );
         let unless = typed.unless.map(|unless| exceptions(key, unless, problems));
         Some(Self {
             name,
@@ -269,6 +284,7 @@ impl Route {
             proceed: typed.r#continue,
             template: typed.template,
             fingerprint,
+            whole,
         })
     }
 }

@@ -98,6 +98,18 @@ impl<'t> Section<'t> {
         problems: &mut Problems,
         parse: impl Fn(ValueDeserializer<'t>) -> Result<T, Error>,
     ) -> Option<T> {
+        self.read_partly(also, problems, parse)
+            .and_then(|(value, whole)| whole.then_some(value))
+    }
+
+    /// The same, and what could be read without its wrong keys, so that the rest of it can be checked, too;
+    /// says whether that was all. Nothing when a required key is missing or wrong.
+    pub(super) fn read_partly<T>(
+        &self,
+        also: &[&str],
+        problems: &mut Problems,
+        parse: impl Fn(ValueDeserializer<'t>) -> Result<T, Error>,
+    ) -> Option<(T, bool)> {
         let mut reading = Reading {
             section: self,
             rest: self.value.clone(),
@@ -107,7 +119,12 @@ impl<'t> Section<'t> {
         };
         for _ in 0..ROUNDS_MAX {
             match parse(ValueDeserializer::from(reading.rest.clone())) {
-                Ok(value) => return (reading.errors == 0).then_some(value),
+                Ok(value) => {
+                    return reading
+                        .stand_ins
+                        .is_empty()
+                        .then_some((value, reading.errors == 0));
+                }
                 Err(error) if reading.go_on(&error, problems) => {}
                 Err(_) => break,
             }

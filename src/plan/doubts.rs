@@ -12,7 +12,7 @@ use crate::route::{Route, shadowed};
 /// Notes all doubts as warnings. `routes` are those that could be compiled.
 pub(super) fn note(config: &Config, routes: &[Route], problems: &mut Problems) {
     odd_sources(config, problems);
-    if routes.len() == config.routes.len() {
+    if routes.len() == config.routes.len() && config.routes.iter().all(|route| route.whole) {
         dead_routes(config, routes, problems);
     }
     unknown_groups(config, problems);
