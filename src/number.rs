@@ -167,6 +167,9 @@ pub enum PatternError {
     /// A wildcard in the middle, or two of them.
     #[error("`{0}`: a `*` may stand only at the start or at the end")]
     Wildcard(String),
+    /// Digits that no normal form begins with.
+    #[error("`{0}` begins with neither `+` nor a country code and a hyphen: write `+1303*` or `1-12*`")]
+    Start(String),
     /// Something beside the wildcard that no number contains.
     #[error("`{0}`: beside the `*` only what numbers are made of may stand")]
     Characters(String),
@@ -195,6 +198,9 @@ impl Pattern {
             };
         if part.contains('*') {
             return Err(PatternError::Wildcard(text.to_owned()));
+        }
+        if trimmed.ends_with('*') && part.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(PatternError::Start(text.to_owned()));
         }
         partial(part)
             .map(kind)
@@ -318,7 +324,7 @@ mod tests {
                 "{pattern} on {number}"
             );
         }
-        for wrong in ["", "abc", "+1*2", "**", "+1#*", "*1*"] {
+        for wrong in ["", "abc", "720555*", "+1*2", "**", "+1#*", "*1*"] {
             assert!(Pattern::parse(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -1,10 +1,10 @@
 //! `smsbridge check`: every problem of the configuration, with its place.
 
-use super::{Exit, Global, paint};
+use super::{Exit, Global, Stop, paint, print};
 use crate::config::{Outside, Problem, Problems, Purpose, Severity};
 use crate::plan::{self, Loaded};
 
-pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
+pub(super) fn run(global: &Global) -> Result<Exit, Stop> {
     let outside = Outside::of_process();
     let path = outside.config_path(global.config());
     let result = plan::load(&path, Purpose::Check, &outside, None);
@@ -13,12 +13,12 @@ pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
         Err(problems) => (problems, Exit::Wrong),
     };
     if global.json {
-        println!("{}", serde_json::to_string_pretty(problems)?);
+        print::json(problems)?;
         return Ok(exit);
     }
-    print(problems);
+    tell(problems);
     match &result {
-        Ok(loaded) => println!("{}", summary(&path, loaded)),
+        Ok(loaded) => print::text(&format!("{}\n", summary(&path, loaded)))?,
         Err(problems) => eprintln!("{}", verdict(problems)),
     }
     Ok(exit)
@@ -29,14 +29,14 @@ pub(super) fn load(global: &Global, purpose: Purpose) -> Result<Loaded, Exit> {
     let outside = Outside::of_process();
     let path = outside.config_path(global.config());
     plan::load(&path, purpose, &outside, None).map_err(|problems| {
-        print(&problems);
+        tell(&problems);
         eprintln!("{}", verdict(&problems));
         Exit::Wrong
     })
 }
 
 /// Each problem on a line of its own, on standard error.
-pub(super) fn print(problems: &Problems) {
+pub(super) fn tell(problems: &Problems) {
     for problem in problems.all() {
         eprintln!("smsbridge: {}", line(problems, problem));
     }

@@ -46,7 +46,7 @@ impl Daemon {
         let outside = Outside::of_process();
         let path = outside.config_path(global.config());
         let admin = admin(&path, &outside).map_err(|problems| {
-            check::print(&problems);
+            check::tell(&problems);
             Exit::Wrong
         })?;
         let socket = socket(&path, admin.socket);

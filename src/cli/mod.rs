@@ -44,8 +44,8 @@ pub struct Cli {
 /// What every command takes.
 #[derive(Debug, Args)]
 pub struct Global {
-    /// Configuration file [default: ./config.toml if it exists, else /etc/smsbridge/config.toml]
-    #[arg(short, long, global = true, env = "SMSBRIDGE_CONFIG", value_name = "PATH")]
+    /// Configuration file [default: $SMSBRIDGE_CONFIG, else ./config.toml if it exists, else /etc/smsbridge/config.toml]
+    #[arg(short, long, global = true, value_name = "PATH")]
     config: Option<PathBuf>,
     /// Print data as JSON
     #[arg(long, global = true)]

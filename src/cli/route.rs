@@ -1,9 +1,8 @@
 //! `smsbridge route`: where a text would go and why, without a daemon.
 
-use anyhow::Context as _;
 use clap::Args;
 
-use super::{Exit, Global, check, complain};
+use super::{Exit, Global, Stop, check, complain, print};
 use crate::config::Purpose;
 use crate::message::{Name, Timestamp};
 use crate::number::Number;
@@ -32,7 +31,7 @@ pub struct Arguments {
     render: bool,
 }
 
-pub(super) fn run(global: &Global, arguments: &Arguments) -> anyhow::Result<Exit> {
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> {
     let plan = match check::load(global, Purpose::Route) {
         Ok(loaded) => loaded.plan,
         Err(exit) => return Ok(exit),
@@ -51,12 +50,9 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> anyhow::Result<Exit
         render: arguments.render,
     });
     if global.json {
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&explanation).context("the answer is no JSON")?
-        );
+        print::json(&explanation)?;
     } else {
-        print!("{}", explanation.to_text());
+        print::text(&explanation.to_text())?;
     }
     Ok(Exit::Done)
 }

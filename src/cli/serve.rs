@@ -1,5 +1,6 @@
 //! `smsbridge serve`: the daemon in the foreground, and its signals.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
         Ok(loaded) => loaded,
         Err(exit) => return Ok(exit),
     };
-    check::print(&warnings);
+    check::tell(&warnings);
     log::start(&plan.log, global.louder())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -49,7 +50,8 @@ async fn serve(global: &Global, plan: Plan) -> anyhow::Result<Exit> {
     })
     .await?;
     let status = format!("takes texts on {}", daemon.public_address());
-    announce(&daemon, &status);
+    let config = Outside::of_process().config_path(global.config());
+    announce(&daemon, &config, &status).await;
     let exit = attend(&daemon, signals, &status).await;
     notify::stopping();
     tracing::info!("stopping");
@@ -62,16 +64,20 @@ async fn serve(global: &Global, plan: Plan) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-fn announce(daemon: &Daemon, status: &str) {
+async fn announce(daemon: &Daemon, config: &Path, status: &str) {
     let plan = daemon.control().plan();
     for (name, source) in &plan.sources {
         tracing::info!(source = %name, "{name} takes webhooks on http://{}{}", daemon.public_address(), source.path);
     }
+    let pending = daemon.control().pending().await.unwrap_or_default();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
+        config = %config.display(),
+        store = %plan.store.path.display(),
         destinations = plan.destinations.len(),
         routes = plan.routes.all().len(),
-        "ready: {status}"
+        pending,
+        "ready: {status}; {pending} deliveries wait from before"
     );
     notify::ready(status);
 }
@@ -117,10 +123,10 @@ async fn reload(daemon: &Daemon, status: &str) {
             .iter()
             .for_each(|change| tracing::info!("reloaded: {change}")),
         Err(problems) => {
-            for problem in problems.all() {
-                tracing::error!("{}", problems.line(problem));
-            }
             tracing::error!("not reloaded: the configuration has errors, the one before goes on");
+            for problem in problems.all() {
+                tracing::error!("not reloaded: {}", problems.place(problem));
+            }
         }
     }
     notify::ready(status);
@@ -171,8 +177,7 @@ async fn open(plan: &Plan) -> anyhow::Result<Arc<dyn Store>> {
             _ = patience.tick() => notify::starting("opening the store", Duration::from_secs(20)),
         }
     };
-    let store =
-        store.with_context(|| format!("the store in {} cannot be opened", plan.store.path.display()))?;
+    let store = store.map_err(|error| anyhow::anyhow!("the store cannot be opened: {error}"))?;
     for finding in store.health().findings {
         tracing::warn!("store: {finding}");
     }
@@ -185,7 +190,7 @@ fn loader(global: &Global) -> Loader {
     Box::new(move |old| {
         let loaded = plan::load(&path, Purpose::Serve, &Outside::of_process(), old)?;
         for problem in loaded.warnings.all() {
-            tracing::warn!("{}", loaded.warnings.line(problem));
+            tracing::warn!("{}", loaded.warnings.place(problem));
         }
         Ok(loaded.plan)
     })

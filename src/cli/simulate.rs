@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::Args;
 
-use super::{Exit, Global, check, complain, paint};
+use super::{Exit, Global, Stop, check, complain, paint, print};
 use crate::config::Purpose;
 use crate::message::Name;
 use crate::plan::{Plan, PlannedSource};
 use crate::source::Sample;
+use crate::template::one_line;
 
 /// What `simulate` takes.
 #[derive(Debug, Args)]
@@ -46,7 +47,7 @@ struct Answer {
     body: String,
 }
 
-pub(super) fn run(global: &Global, arguments: &Arguments) -> anyhow::Result<Exit> {
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> {
     let plan = match check::load(global, Purpose::Serve) {
         Ok(loaded) => loaded.plan,
         Err(exit) => return Ok(exit),
@@ -108,7 +109,7 @@ async fn post_all(
     arguments: &Arguments,
     source: &PlannedSource,
     url: &str,
-) -> anyhow::Result<Exit> {
+) -> Result<Exit, Stop> {
     let client = reqwest::Client::builder()
         .no_proxy()
         .timeout(TIMEOUT)
@@ -134,12 +135,12 @@ async fn post_all(
         }
     }
     if arguments.count > 1 {
-        sum_up(global, arguments.count, accepted, started.elapsed());
+        sum_up(global, arguments.count, accepted, started.elapsed())?;
     }
     Ok(if accepted == arguments.count {
         Exit::Done
     } else {
-        Exit::Failed
+        Exit::Refused
     })
 }
 
@@ -179,40 +180,31 @@ fn unreached(url: &str, error: &reqwest::Error) -> String {
     }
 }
 
-fn show(global: &Global, answer: &Answer) -> anyhow::Result<()> {
+fn show(global: &Global, answer: &Answer) -> Result<(), Stop> {
+    let Answer { status, body } = answer;
     if global.json {
-        let body: serde_json::Value =
-            serde_json::from_str(&answer.body).unwrap_or_else(|_| answer.body.clone().into());
-        println!(
-            "{}",
-            serde_json::to_string(&serde_json::json!({ "status": answer.status, "body": body }))?
-        );
-    } else {
-        let style = if answer.status == 200 {
-            paint::GOOD
-        } else {
-            paint::BAD
-        };
-        println!(
-            "{} {}",
-            paint::on_stdout(style, &answer.status.to_string()),
-            answer.body
-        );
+        let body: serde_json::Value = serde_json::from_str(body).unwrap_or_else(|_| body.clone().into());
+        return print::text(&format!(
+            "{}\n",
+            serde_json::json!({ "status": status, "body": body })
+        ));
     }
-    Ok(())
+    let style = if *status == 200 { paint::GOOD } else { paint::BAD };
+    print::text(&format!(
+        "{} {}\n",
+        paint::on_stdout(style, &status.to_string()),
+        one_line(body.trim_end())
+    ))
 }
 
-fn sum_up(global: &Global, sent: u32, accepted: u32, took: Duration) {
+fn sum_up(global: &Global, sent: u32, accepted: u32, took: Duration) -> Result<(), Stop> {
+    let seconds = took.as_secs_f64();
     if global.json {
-        println!(
-            "{}",
-            serde_json::json!({ "sent": sent, "accepted": accepted, "seconds": took.as_secs_f64() })
-        );
-    } else {
-        let rate = f64::from(sent) / took.as_secs_f64().max(0.001);
-        println!(
-            "{accepted} of {sent} answered 200 in {:.1} s ({rate:.0}/s, one after another)",
-            took.as_secs_f64()
-        );
+        let sums = serde_json::json!({ "sent": sent, "accepted": accepted, "seconds": seconds });
+        return print::text(&format!("{sums}\n"));
     }
+    let rate = f64::from(sent) / seconds.max(0.001);
+    print::text(&format!(
+        "{accepted} of {sent} answered 200 in {seconds:.1} s ({rate:.0}/s, one after another)\n"
+    ))
 }

@@ -119,6 +119,14 @@ impl Problems {
         format!("{file}{place}: {severity}: {key}{}", problem.message)
     }
 
+    /// The same without its severity, for a log that has its own: `config.toml:12:3: route.ops.deliver: …`.
+    #[must_use]
+    pub fn place(&self, problem: &Problem) -> String {
+        self.line(problem)
+            .replacen(": error: ", ": ", 1)
+            .replacen(": warning: ", ": ", 1)
+    }
+
     fn note(&mut self, severity: Severity, place: &Range<usize>, key: String, message: String) {
         let (line, column) = position(&self.text, place.start);
         let problem = Problem {

@@ -47,11 +47,7 @@ pub(super) fn read(
     let mut problems = Problems::none(path, text);
     let (root, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
-        problems.error(
-            &error.span().unwrap_or(0..0),
-            "",
-            format!("not TOML: {}", error.message()),
-        );
+        problems.error(&error.span().unwrap_or(0..0), "", not_toml(error.message()));
     }
     if !errors.is_empty() {
         return Err(problems);
@@ -343,4 +339,14 @@ fn contact_name(value: &DeValue<'_>) -> Result<String, String> {
     usable
         .then(|| name.to_owned())
         .ok_or_else(|| "expected a name of 1 to 200 bytes on one line".to_owned())
+}
+
+/// The parser's words, with what helps in the usual case.
+fn not_toml(words: &str) -> String {
+    let hint = if words.contains("escape") {
+        " (write regular expressions in 'single quotes')"
+    } else {
+        ""
+    };
+    format!("not TOML: {words}{hint}")
 }

@@ -281,6 +281,12 @@ pub(super) struct Expression(pub(super) Regex);
 impl<'de> Deserialize<'de> for Expression {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         from_text(deserializer, "a regular expression", |text| {
+            if let Some(control) = text.chars().find(|c| c.is_control()) {
+                let code = u32::from(control);
+                return Err(format!(
+                    "the character U+{code:04X} is hardly meant: TOML reads \"\\b\" as one; write regular expressions in 'single quotes'"
+                ));
+            }
             crate::route::expression(text)
                 .map(Expression)
                 .map_err(|error| regex_error(&error))

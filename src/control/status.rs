@@ -50,6 +50,14 @@ impl Control {
         })
     }
 
+    /// How many deliveries wait.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn pending(&self) -> Result<u64, Error> {
+        Ok(self.store.counts().await?.pending)
+    }
+
     /// Every destination that is configured, and those that are not but are still owed something.
     ///
     /// # Errors
@@ -64,7 +72,7 @@ impl Control {
         let mut views = Vec::with_capacity(names.len());
         for name in names {
             let view = self.destination(plan, &name).await?;
-            if view.kind.is_some() || view.pending > 0 {
+            if view.kind.is_some() || view.pending > 0 || view.dead > 0 {
                 views.push(view);
             }
         }
@@ -124,9 +132,9 @@ fn trouble(view: &DestinationView, now: Timestamp) -> Option<String> {
     let reason = view.reason.as_deref().unwrap_or("no reason given");
     match view.state.as_str() {
         "parked" => Some(format!("{name} is parked until it is mended{waiting}: {reason}")),
-        "down" => Some(format!("{name} cannot be reached{waiting}: {reason}")),
+        "down" => Some(format!("{name} takes no texts{waiting}: {reason}")),
         "paused" if view.pending > 0 => Some(format!("{name} is paused by the operator{waiting}")),
-        "removed" => Some(format!(
+        "removed" if view.pending > 0 => Some(format!(
             "{name} is no longer configured{waiting}: configure it again, or discard them"
         )),
         _ if view.oldest.is_some_and(|oldest| now.since(oldest) > LATE) => Some(format!(

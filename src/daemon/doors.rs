@@ -63,6 +63,13 @@ pub(super) async fn bind(admin: &config::Admin) -> anyhow::Result<Vec<Door>> {
     Ok(doors)
 }
 
+/// Leaves no socket behind that nobody answers.
+pub(super) fn remove(socket: &Path) {
+    if let Err(error) = std::fs::remove_file(socket) {
+        tracing::debug!("the admin socket could not be removed: {error}");
+    }
+}
+
 /// A socket file that a killed daemon left behind is replaced; the store's lock has shown that no other
 /// daemon of this store runs.
 fn bind_unix(admin: &config::Admin) -> anyhow::Result<UnixListener> {

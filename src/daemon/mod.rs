@@ -176,6 +176,7 @@ impl Daemon {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+        doors::remove(&self.control.plan().admin.socket);
         self.store.close().await.context("the store's last commit failed")
     }
 }

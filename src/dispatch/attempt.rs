@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 
-use super::gate::{Change, Gate};
+use super::gate::{Cause, Change, Gate};
 use super::lane::Shared;
 use crate::clock::Stopwatch;
 use crate::delivery::{Attempt, Delivery, State, Verdict};
@@ -38,8 +38,8 @@ pub(super) async fn run(
         .get_or_create(&by)
         .observe(took.as_secs_f64());
     let settlement = match outcome {
-        Ok(delivered) => succeeded(&shared, claim, delivered, started, took),
-        Err(failure) => failed(&shared, &destination, epoch, claim, &failure, started, took),
+        Ok(delivered) => succeeded(&shared, claim, delivered, started, took).await,
+        Err(failure) => failed(&shared, &destination, epoch, claim, &failure, started, took).await,
     };
     settle(&shared, settlement).await;
 }
@@ -88,7 +88,7 @@ fn parcel<'a>(plan: &'a Plan, claim: &'a Claim) -> Parcel<'a> {
     }
 }
 
-fn succeeded(
+async fn succeeded(
     shared: &Shared,
     claim: Claim,
     delivered: Delivered,
@@ -96,7 +96,7 @@ fn succeeded(
     took: Duration,
 ) -> Settlement {
     let change = shared.gate().works();
-    tell(shared, change, "");
+    tell(shared, change).await;
     let name = &shared.name;
     let age = shared.clock.now().since(claim.delivery.created_at);
     shared
@@ -118,7 +118,7 @@ fn succeeded(
     }
 }
 
-fn failed(
+async fn failed(
     shared: &Shared,
     destination: &PlannedDestination,
     epoch: u64,
@@ -134,7 +134,7 @@ fn failed(
         let change = gate.failed(failure, epoch, &destination.policy, now, jitter);
         (change, gate.clone())
     };
-    tell(shared, change, failure.reason());
+    tell(shared, change).await;
     let attempt = |verdict| Attempt::new(started, took, verdict, failure.reason());
     let delivery = claim.delivery;
     let token = claim.token;
@@ -285,23 +285,38 @@ const SETTLE_TRIES: u32 = 600;
 const SETTLE_PAUSE: Duration = Duration::from_millis(100);
 
 /// One line per change of a gate, and none per attempt: what wakes an operator must be news.
-fn tell(shared: &Shared, change: Option<Change>, reason: &str) {
-    use super::gate::Cause;
+async fn tell(shared: &Shared, change: Option<Change>) {
+    let Some(change) = change else { return };
     let name = &shared.name;
-    match change {
-        None => {}
-        Some(Change::Opened(since)) => {
+    let (cause, again) = match change {
+        Change::Opened(since) => {
             let out = age(shared.clock.now().since(since));
             tracing::info!(destination = %name, "{name} takes texts again, after {out}");
+            return;
         }
-        Some(Change::Closed(Cause::Limited)) => {
-            tracing::info!(destination = %name, "{name} asked for a pause: {reason}");
+        Change::Closed(cause) => (cause, ""),
+        Change::Still(cause) => (cause, "still "),
+    };
+    let Some(closed) = shared.gate().closed().cloned() else {
+        return;
+    };
+    let waiting = shared
+        .store
+        .backlog(name)
+        .await
+        .map(|backlog| backlog.pending)
+        .unwrap_or_default();
+    let next = age(closed.until.since(shared.clock.now()));
+    let reason = closed.reason;
+    match cause {
+        Cause::Limited => {
+            tracing::info!(destination = %name, waiting, "{name} {again}asks for a pause, next try in {next}, {waiting} waiting: {reason}");
         }
-        Some(Change::Closed(Cause::Down)) => {
-            tracing::warn!(destination = %name, "{name} cannot be reached, its texts wait: {reason}");
+        Cause::Down => {
+            tracing::warn!(destination = %name, waiting, "{name} {again}takes no texts, next try in {next}, {waiting} waiting: {reason}");
         }
-        Some(Change::Closed(Cause::Parked)) => {
-            tracing::error!(destination = %name, "{name} is parked, its texts wait until it is mended: {reason}");
+        Cause::Parked => {
+            tracing::error!(destination = %name, waiting, "{name} is {again}parked until it is mended, next try in {next}, {waiting} waiting: {reason}");
         }
     }
 }

@@ -12,6 +12,9 @@ use crate::retry::Policy;
 /// The longest a parked destination waits for its next probe, so that a mended one is noticed soon.
 const PROBE_MAX: Duration = Duration::from_secs(300);
 
+/// How often a gate that stays closed is worth a line.
+const REMIND: Duration = Duration::from_secs(3600);
+
 /// Why a gate is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -37,6 +40,8 @@ pub struct Closed {
     pub until: Timestamp,
     /// Failures in a row.
     pub failures: u32,
+    /// When it was last news.
+    told_at: Timestamp,
 }
 
 /// What an attempt's end meant for the gate: worth a log line.
@@ -44,6 +49,8 @@ pub struct Closed {
 pub enum Change {
     /// It closed, or for another cause than before.
     Closed(Cause),
+    /// It is still closed, and nobody has said so for [`REMIND`].
+    Still(Cause),
     /// It opened after having been closed since then.
     Opened(Timestamp),
 }
@@ -115,10 +122,10 @@ impl Gate {
         if epoch != self.epoch {
             return None;
         }
-        let (before, since, failures) = match &self.closed {
-            Some(closed) => (Some(closed.cause), closed.since, closed.failures + 1),
-            None => (None, now, 1),
-        };
+        let before = self.closed.take();
+        let (since, failures) = before
+            .as_ref()
+            .map_or((now, 1), |closed| (closed.since, closed.failures + 1));
         let wait = match cause {
             Cause::Limited => asked
                 .unwrap_or_default()
@@ -126,6 +133,15 @@ impl Gate {
             Cause::Down => policy.wait(failures, jitter),
             Cause::Parked => policy.wait(failures, jitter).min(PROBE_MAX),
         };
+        let change = match &before {
+            Some(closed) if closed.cause != cause => Some(Change::Closed(cause)),
+            Some(closed) if now.since(closed.told_at) >= REMIND => Some(Change::Still(cause)),
+            Some(_) => None,
+            None => Some(Change::Closed(cause)),
+        };
+        let told_at = before
+            .filter(|_| change.is_none())
+            .map_or(now, |closed| closed.told_at);
         let reason = failure.reason().to_owned();
         self.closed = Some(Closed {
             cause,
@@ -133,9 +149,10 @@ impl Gate {
             since,
             until: now.after(wait),
             failures,
+            told_at,
         });
         self.epoch += 1;
-        (before != Some(cause)).then_some(Change::Closed(cause))
+        change
     }
 
     /// Forgets what was: the destination's configuration changed, or the operator says it is mended.
@@ -209,6 +226,29 @@ mod tests {
         let epoch = gate.epoch();
         let change = gate.failed(&Failure::permanent("550"), epoch, &POLICY, Timestamp(9), 1.0);
         assert_eq!(change, Some(Change::Opened(Timestamp(0))));
+    }
+
+    #[test]
+    fn a_gate_that_stays_closed_is_news_again_after_an_hour() {
+        let mut gate = Gate::default();
+        let down = Failure::unreachable("refused");
+        let mut news = Vec::new();
+        for minute in 0..130 {
+            let epoch = gate.epoch();
+            news.extend(
+                gate.failed(&down, epoch, &POLICY, Timestamp(minute * 60_000), 1.0)
+                    .map(|change| (minute, change)),
+            );
+        }
+        let still = Change::Still(Cause::Down);
+        assert_eq!(
+            news,
+            [
+                (0, Change::Closed(Cause::Down)),
+                (60, still.clone()),
+                (120, still)
+            ]
+        );
     }
 
     #[test]

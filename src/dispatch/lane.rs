@@ -191,8 +191,14 @@ impl Lane {
         let Some(destination) = plan.destinations.get(&self.shared.name) else {
             return false;
         };
-        if !Arc::ptr_eq(destination, &self.destination) {
-            self.destination = destination.clone();
+        self.destination = destination.clone();
+        // Whoever reloads may have mended something elsewhere, too. A pause that was asked for stays.
+        if self
+            .shared
+            .gate()
+            .closed()
+            .is_some_and(|closed| closed.cause != Cause::Limited)
+        {
             self.shared.gate().reset();
         }
         true

@@ -133,7 +133,7 @@ fn unless_takes_a_text_out_again() {
     });
     assert_eq!(
         tried[0].outcome,
-        Outcome::Failed("excluded by `unless`: message match".to_owned())
+        Outcome::Failed("excluded by `unless`: the text matches `test`".to_owned())
     );
 }
 

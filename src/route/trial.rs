@@ -94,17 +94,20 @@ impl Conditions {
     /// The conditions there are, all of which hold.
     fn held(&self) -> String {
         let given = [
-            ("source", self.source.is_some()),
-            ("to", self.to.is_some()),
-            ("from", self.from.is_some()),
-            ("message", self.message.is_some()),
+            self.source
+                .as_deref()
+                .map(|list| format!("source is {}", one_of(Some(list)))),
+            self.to
+                .as_deref()
+                .map(|list| format!("to is {}", one_of(Some(list)))),
+            self.from
+                .as_deref()
+                .map(|list| format!("from is {}", one_of(Some(list)))),
+            self.message
+                .as_ref()
+                .map(|expression| format!("the text matches `{expression}`")),
         ];
-        let names: Vec<&str> = given
-            .iter()
-            .filter(|(_, given)| *given)
-            .map(|(name, _)| *name)
-            .collect();
-        format!("{} match", names.join(" and "))
+        given.into_iter().flatten().collect::<Vec<_>>().join(" and ")
     }
 }
 

@@ -1,6 +1,7 @@
 //! The carriers' side: webhooks in, and nothing else. A 200 leaves here only after the store said so.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -149,8 +150,8 @@ impl Inbound {
             store::Error::Failed(_) | store::Error::LostClaim | store::Error::NotFound => "failed",
         };
         self.count(name.as_str(), reason);
-        if self.complaints.is_news(name.as_str(), reason) {
-            tracing::error!(source = %name, "a text could not be stored, {name} was asked to send it again: {failure}");
+        if let Some(more) = self.complaints.news(name.as_str(), reason) {
+            tracing::error!(source = %name, "a text could not be stored, {name} was asked to send it again: {failure}{more}");
         }
         unavailable(
             "the text could not be stored, send it again",
@@ -163,9 +164,9 @@ impl Inbound {
 
     fn refuse(&self, name: &Name, refusal: Refusal) -> Response {
         self.count(name.as_str(), refusal.reason);
-        if self.complaints.is_news(name.as_str(), refusal.reason) {
+        if let Some(more) = self.complaints.news(name.as_str(), refusal.reason) {
             let status = refusal.status.as_u16();
-            tracing::warn!(source = %name, status, "a webhook for {name} was refused: {}", why(&refusal));
+            tracing::warn!(source = %name, status, "a webhook for {name} was refused: {}{more}", why(&refusal));
         }
         let mut response = error(refusal.status, &refusal.error);
         if refusal.status == StatusCode::UNAUTHORIZED {
@@ -284,21 +285,33 @@ fn hop_address(hop: &str) -> Option<IpAddr> {
     Some(IpAddr::to_canonical(&address))
 }
 
-/// Keeps a stranger who knocks all night from filling the log: a reason is logged once a minute per source.
+/// Keeps a stranger who knocks all night from filling the log: a reason is logged once a minute per source,
+/// with how often it was not.
 #[derive(Default)]
-pub struct Complaints(Mutex<BTreeMap<(String, &'static str), Instant>>);
+pub struct Complaints(Mutex<BTreeMap<(String, &'static str), (Instant, u64)>>);
 
 impl Complaints {
-    fn is_news(&self, source: &str, reason: &'static str) -> bool {
+    /// How many were not logged since the last time, if this one is to be logged.
+    fn news(&self, source: &str, reason: &'static str) -> Option<String> {
         let mut lately = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        let key = (source.to_owned(), reason);
-        let news = lately
-            .get(&key)
-            .is_none_or(|last| now.duration_since(*last) >= COMPLAIN_EVERY);
-        if news {
-            lately.insert(key, now);
+        match lately.entry((source.to_owned(), reason)) {
+            Entry::Occupied(mut entry) if now.duration_since(entry.get().0) < COMPLAIN_EVERY => {
+                entry.get_mut().1 += 1;
+                None
+            }
+            Entry::Occupied(mut entry) => {
+                let (_, silent) = entry.insert((now, 0));
+                Some(if silent == 0 {
+                    String::new()
+                } else {
+                    format!(" (and {silent} more since the last line)")
+                })
+            }
+            Entry::Vacant(entry) => {
+                entry.insert((now, 0));
+                Some(String::new())
+            }
         }
-        news
     }
 }

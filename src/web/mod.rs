@@ -7,10 +7,15 @@ pub mod serve;
 use http::StatusCode;
 use warp::reply::{Reply, Response};
 
-/// A JSON answer.
+/// A JSON answer. It ends its line, for whoever reads it with curl.
 #[must_use]
 pub fn json(status: StatusCode, body: &serde_json::Value) -> Response {
-    warp::reply::with_status(warp::reply::json(body), status).into_response()
+    let media_type = http::HeaderValue::from_static("application/json");
+    let mut response = warp::reply::with_status(format!("{body}\n"), status).into_response();
+    response
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, media_type);
+    response
 }
 
 /// A JSON answer that says what is wrong.

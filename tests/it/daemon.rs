@@ -276,7 +276,7 @@ async fn a_rate_limited_destination_is_paused_and_the_other_is_not() {
     wait_for("all texts at the quick one", || {
         (quick.received().len() == 20).then_some(())
     });
-    bridge.logged("ops asked for a pause");
+    bridge.logged("ops asks for a pause");
     std::thread::sleep(Duration::from_millis(1500));
     assert_eq!(
         limited.received().len(),
@@ -314,7 +314,7 @@ async fn a_dead_or_hanging_destination_delays_no_other() {
         "{:?}",
         started.elapsed()
     );
-    bridge.logged("gone cannot be reached");
+    bridge.logged("gone takes no texts");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -35,7 +35,7 @@ impl Account {
         let outside = Outside::of_process();
         let path = outside.config_path(global.config());
         let said = |problems| {
-            check::print(&problems);
+            check::tell(&problems);
             Stop::from(Exit::Wrong)
         };
         let (config, problems) = Config::load(&path, Purpose::Serve, &outside).map_err(said)?;
