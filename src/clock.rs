@@ -19,7 +19,14 @@ impl Clock {
     /// machine's date while the daemon runs neither holds back what is due nor gives up what is young.
     #[must_use]
     pub fn system() -> Self {
-        let (origin, started) = (wall_now(), tokio::time::Instant::now());
+        Self::since(Timestamp::default())
+    }
+
+    /// The machine's clocks, for a store that has seen `latest` already: the steady one does not begin before
+    /// that. A machine that came up a day behind would otherwise let everything that waits wait a day longer.
+    #[must_use]
+    pub fn since(latest: Timestamp) -> Self {
+        let (origin, started) = (wall_now().max(latest), tokio::time::Instant::now());
         Self {
             wall: Arc::new(wall_now),
             steady: Arc::new(move || origin.after(started.elapsed())),

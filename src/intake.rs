@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::clock::Clock;
@@ -17,25 +18,49 @@ use crate::store::{Acceptance, Arrival, Error, Store};
 
 /// Accepts texts.
 pub struct Intake {
+    inner: Arc<Inner>,
+    clock: Clock,
+    tracker: TaskTracker,
+}
+
+struct Inner {
     store: Arc<dyn Store>,
     lanes: Arc<Lanes>,
-    clock: Clock,
     metrics: Arc<Metrics>,
 }
 
+/// What the log may say of a text.
+struct Seen {
+    id: MessageId,
+    source: Name,
+    from: String,
+    to: String,
+}
+
 impl Intake {
-    /// Takes what it works with.
+    /// Takes what it works with. `tracker` waits at the end for what is being stored.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, lanes: Arc<Lanes>, clock: Clock, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        store: Arc<dyn Store>,
+        lanes: Arc<Lanes>,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+        tracker: TaskTracker,
+    ) -> Self {
         Self {
-            store,
-            lanes,
+            inner: Arc::new(Inner {
+                store,
+                lanes,
+                metrics,
+            }),
             clock,
-            metrics,
+            tracker,
         }
     }
 
     /// Stores one text with everything owed for it, and wakes whom it concerns.
+    ///
+    /// A carrier that hangs up does not interrupt this: what was begun is stored and delivered.
     ///
     /// # Errors
     /// The store's: nothing may be acknowledged then.
@@ -47,6 +72,7 @@ impl Intake {
             text: &incoming.text,
         };
         let decision = plan.routes.decide(&subject);
+        let arrival = self.arrival(plan, source, incoming, &decision);
         let shown = |number: &Number| {
             if plan.log.numbers_full {
                 number.normal().to_owned()
@@ -54,30 +80,19 @@ impl Intake {
                 number.masked()
             }
         };
-        let (from, to) = (shown(&incoming.from), shown(&incoming.to));
-        let arrival = self.arrival(plan, source, incoming, &decision);
-        let id = arrival.message.id;
-        match self.store.accept(arrival).await? {
-            Acceptance::New => {
-                self.count(source, &decision);
-                decision
-                    .deliveries
-                    .iter()
-                    .for_each(|(destination, _)| self.lanes.wake(destination));
-                tracing::info!(message.id = %id, source = %source, from, to, destinations = decision.deliveries.len(), "accepted a text from {source}");
-                Ok(Receipt { id, duplicate: false })
-            }
-            Acceptance::Duplicate(id) => {
-                self.metrics
-                    .duplicate
-                    .get_or_create(&BySource {
-                        source: source.to_string(),
-                    })
-                    .inc();
-                tracing::info!(message.id = %id, source = %source, "{source} sent a known text again");
-                Ok(Receipt { id, duplicate: true })
-            }
-        }
+        let seen = Seen {
+            id: arrival.message.id,
+            source: source.clone(),
+            from: shown(&arrival.message.from),
+            to: shown(&arrival.message.to),
+        };
+        let inner = self.inner.clone();
+        let storing = self
+            .tracker
+            .spawn(async move { inner.store(arrival, decision, seen).await });
+        storing
+            .await
+            .unwrap_or_else(|error| Err(Error::Failed(error.to_string())))
     }
 
     fn arrival(&self, plan: &Plan, source: &Name, incoming: Incoming, decision: &Decision) -> Arrival {
@@ -120,6 +135,35 @@ impl Intake {
             message,
             deliveries,
             dedup_since: received_at.before(plan.store.dedup_window),
+        }
+    }
+}
+
+impl Inner {
+    async fn store(&self, arrival: Arrival, decision: Decision, seen: Seen) -> Result<Receipt, Error> {
+        let accepted = self.store.accept(arrival).await;
+        // Also after a slow or repeated one: it may have been stored when nobody was told any more.
+        decision
+            .deliveries
+            .iter()
+            .for_each(|(destination, _)| self.lanes.wake(destination));
+        let Seen { id, source, from, to } = seen;
+        match accepted? {
+            Acceptance::New => {
+                self.count(&source, &decision);
+                tracing::info!(message.id = %id, source = %source, from, to, destinations = decision.deliveries.len(), "accepted a text from {source}");
+                Ok(Receipt { id, duplicate: false })
+            }
+            Acceptance::Duplicate(id) => {
+                self.metrics
+                    .duplicate
+                    .get_or_create(&BySource {
+                        source: source.to_string(),
+                    })
+                    .inc();
+                tracing::info!(message.id = %id, source = %source, "{source} sent a known text again");
+                Ok(Receipt { id, duplicate: true })
+            }
         }
     }
 

@@ -13,9 +13,10 @@ use crate::clock::Clock;
 use crate::config::{Outside, Purpose};
 use crate::control::Loader;
 use crate::daemon::{Daemon, Start, log, notify};
+use crate::message::Timestamp;
 use crate::plan::{self, Loaded, Plan};
-use crate::store::Store;
 use crate::store::sled::{self, Sled};
+use crate::store::{Found, Query, Store};
 
 /// How often the store is asked how it is.
 const PULSE: Duration = Duration::from_millis(500);
@@ -41,10 +42,11 @@ async fn serve(global: &Global, plan: Plan) -> anyhow::Result<Exit> {
     let signals = Signals::listen()?;
     let listener = passed_socket()?;
     let store = open(&plan).await?;
+    let clock = Clock::since(latest(&*store).await?);
     let daemon = Daemon::start(Start {
         plan,
         loader: loader(global),
-        clock: Clock::system(),
+        clock,
         store,
         listener,
     })
@@ -167,7 +169,11 @@ fn passed_socket() -> anyhow::Result<Option<TcpListener>> {
 
 /// Opens the store, telling systemd to be patient: a large one is audited first.
 async fn open(plan: &Plan) -> anyhow::Result<Arc<dyn Store>> {
-    let options = sled::Options::new(&plan.store.path, plan.store.min_free);
+    let mut options = sled::Options::new(&plan.store.path, plan.store.min_free);
+    // The carrier is to hear a 503 before its request as a whole runs out of time.
+    options.commit_deadline = options
+        .commit_deadline
+        .min(plan.server.request_timeout.mul_f64(0.8));
     let opening = tokio::task::spawn_blocking(move || Sled::open(&options));
     tokio::pin!(opening);
     let mut patience = tokio::time::interval(Duration::from_secs(5));
@@ -182,6 +188,23 @@ async fn open(plan: &Plan) -> anyhow::Result<Arc<dyn Store>> {
         tracing::warn!("store: {finding}");
     }
     Ok(Arc::new(store))
+}
+
+/// When the store's newest text was taken in: a machine that starts with its clock behind that is wrong.
+async fn latest(store: &dyn Store) -> anyhow::Result<Timestamp> {
+    let newest = store
+        .messages(&Query {
+            limit: 1,
+            ..Query::default()
+        })
+        .await
+        .context("the store cannot be read")?;
+    let owed = |found: &Found| found.deliveries.iter().map(|delivery| delivery.created_at).max();
+    let times = newest
+        .items
+        .iter()
+        .flat_map(|found| [Some(found.message.received_at), owed(found)]);
+    Ok(times.flatten().max().unwrap_or_default())
 }
 
 fn loader(global: &Global) -> Loader {

@@ -1,5 +1,6 @@
 //! What operators can ask and do: one place for the admin API, the commands and the page.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -178,7 +179,7 @@ impl Control {
             }
             targets.retain(|(name, _)| plan.destinations.contains_key(name));
         } else {
-            for name in named {
+            for name in named.iter().collect::<BTreeSet<_>>() {
                 self.planned(plan, name)?;
                 targets.push((name.clone(), found.message.routes.first().cloned()));
             }
@@ -257,7 +258,7 @@ impl Control {
             Selector::Dead(name) | Selector::Pending(name) => return Ok(vec![name.clone()]),
             Selector::Ids(ids) => ids,
         };
-        let mut names = std::collections::BTreeSet::new();
+        let mut names = BTreeSet::new();
         for id in ids {
             let found = self.store.find(id.message).await?;
             let deliveries = found.iter().flat_map(|found| &found.deliveries);

@@ -30,6 +30,9 @@ mod upkeep;
 /// How long requests and deliveries under way may take to end. What does not is on disk and due again.
 const GRACE: Duration = Duration::from_secs(15);
 
+/// The same for operators' requests, after everything else.
+const GRACE_ADMIN: Duration = Duration::from_secs(2);
+
 /// What a daemon is started with.
 pub struct Start {
     /// What runs first.
@@ -100,7 +103,14 @@ impl Daemon {
             metrics.clone(),
             drift.clone(),
         ));
-        let intake = Intake::new(store.clone(), lanes.clone(), clock.clone(), metrics.clone());
+        let intake_tasks = TaskTracker::new();
+        let intake = Intake::new(
+            store.clone(),
+            lanes.clone(),
+            clock.clone(),
+            metrics.clone(),
+            intake_tasks.clone(),
+        );
         let inbound = Inbound {
             plan: plan.clone(),
             intake,
@@ -110,7 +120,7 @@ impl Daemon {
             complaints: inbound::Complaints::default(),
         };
         let (stop_intake, stop) = (CancellationToken::new(), CancellationToken::new());
-        let (tasks, intake_tasks) = (TaskTracker::new(), TaskTracker::new());
+        let tasks = TaskTracker::new();
         intake_tasks.spawn(serve(
             listener,
             inbound::filter(Arc::new(inbound)),
@@ -175,7 +185,12 @@ impl Daemon {
         }
         self.stop.cancel();
         self.tasks.close();
-        self.tasks.wait().await;
+        if tokio::time::timeout(GRACE_ADMIN, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::info!("an operator's request did not end in time and was cut off");
+        }
         doors::remove(&self.control.plan().admin.socket);
         self.store.close().await.context("the store's last commit failed")
     }

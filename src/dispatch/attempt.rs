@@ -251,7 +251,7 @@ fn count(shared: &Shared, outcome: &'static str) {
         .inc();
 }
 
-/// Writes the end down. A busy store is asked again: the lease holds until the process ends, and a delivery
+/// Writes the end down. A busy or full store is asked again for as long as it takes: the lease holds until the process ends, and a delivery
 /// that was sent but not written would be sent once more after a restart.
 pub(super) async fn settle(shared: &Shared, settlement: Settlement) {
     let delivered = matches!(settlement.delivery.state, State::Delivered { .. });
@@ -260,29 +260,26 @@ pub(super) async fn settle(shared: &Shared, settlement: Settlement) {
         .as_ref()
         .map(|delivery| delivery.destination.clone());
     let (id, name) = (settlement.delivery.id, &shared.name);
-    for _ in 0..SETTLE_TRIES {
+    loop {
         match shared.store.settle(settlement.clone()).await {
-            Ok(()) | Err(Error::LostClaim) => {
-                if delivered {
-                    count(shared, "delivered");
-                }
-                if let Some(fallback) = fallback {
-                    shared.wake_other(&fallback);
-                }
-                return;
-            }
-            Err(Error::Busy | Error::Slow) => tokio::time::sleep(SETTLE_PAUSE).await,
-            Err(error @ (Error::Failed(_) | Error::Full { .. } | Error::NotFound)) => {
+            Ok(()) | Err(Error::LostClaim) => break,
+            Err(Error::Busy | Error::Slow | Error::Full { .. }) => tokio::time::sleep(SETTLE_PAUSE).await,
+            Err(error @ (Error::Failed(_) | Error::NotFound)) => {
                 tracing::error!(delivery.id = %id, destination = %name, "the outcome of a delivery could not be written: {error}");
                 return;
             }
         }
     }
-    tracing::error!(delivery.id = %id, destination = %name, "the outcome of a delivery could not be written in time; it is tried again after the next start");
+    if delivered {
+        count(shared, "delivered");
+    }
+    if let Some(fallback) = fallback {
+        shared.wake_other(&fallback);
+    }
 }
 
-const SETTLE_TRIES: u32 = 600;
-const SETTLE_PAUSE: Duration = Duration::from_millis(100);
+/// Between two tries to write an outcome. The daemon's end, or the store's, ends the tries.
+const SETTLE_PAUSE: Duration = Duration::from_millis(250);
 
 /// One line per change of a gate, and none per attempt: what wakes an operator must be news.
 async fn tell(shared: &Shared, change: Option<Change>) {

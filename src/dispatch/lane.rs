@@ -23,8 +23,8 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// After a claim that gave nothing, whatever the store says is due: a bound on how often it is asked.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// The longest a lane sleeps without looking.
-const IDLE_MAX: Duration = Duration::from_secs(3600);
+/// The longest a lane sleeps without looking: a net under every wake-up.
+const IDLE_MAX: Duration = Duration::from_secs(30);
 
 /// How many overaged deliveries are given up in one step.
 const EXPIRE_STEP: usize = 64;

@@ -17,6 +17,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use warp::filters::BoxedFilter;
@@ -27,6 +28,9 @@ const HEAD_MAX: usize = 16 * 1024;
 
 /// The header fields of a request at most; more is 431.
 const HEADERS_MAX: usize = 100;
+
+/// How long a client may leave our answer unread before the connection is dropped.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// After `accept` failed (no file descriptors left, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -127,11 +131,15 @@ async fn connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
 ) {
     let routes = TowerToHyperService::new(warp::service(filter));
     let service = service_fn(move |request| answer(routes.clone(), peer, limits.request_timeout, request));
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_TIMEOUT));
+    let stream = Box::pin(stream);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_headers(4 * HEADERS_MAX)
         .max_buf_size(4 * HEAD_MAX)
+        .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {

@@ -326,7 +326,7 @@ fn the_status_is_one_screen_with_the_problems_first() {
     );
     assert!(lines[0].ends_with("takes texts, 1 problem"), "{screen}");
     assert!(
-        lines[1].starts_with("  ! crm cannot be reached, 1 text waits: "),
+        lines[1].starts_with("  ! crm takes no texts, 1 text waits: "),
         "{screen}"
     );
     assert!(

@@ -523,3 +523,53 @@ async fn no_text_number_or_secret_is_logged_even_at_trace() {
         );
     }
 }
+
+#[test]
+fn a_carrier_that_hangs_up_after_posting_loses_no_text() {
+    use std::io::Write as _;
+    let bridge = Bridge::start(CONSOLE);
+    let address = bridge.url("").strip_prefix("http://").unwrap().to_owned();
+    for number in 0..20 {
+        let body = Bridge::body(&refid(number), "+13035550100", &format!("text {number}")).to_string();
+        let mut stream = std::net::TcpStream::connect(&address).unwrap();
+        let length = body.len();
+        let head = "POST /inbound/intelepeer HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+        write!(stream, "{head}content-length: {length}\r\n\r\n{body}").unwrap();
+        if number % 2 == 0 {
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+        }
+        // What was read before the connection went away is stored and delivered.
+        wait_for("the text to be taken in", || {
+            bridge
+                .log()
+                .iter()
+                .filter(|line| line.contains("accepted a text"))
+                .nth(number)
+                .map(|_| ())
+        });
+    }
+    wait_for("all texts on the console", || {
+        (bridge.console().len() == 20).then_some(())
+    });
+}
+
+#[test]
+fn an_operators_unfinished_request_does_not_hold_up_the_end() {
+    use std::io::Write as _;
+    let mut bridge = Bridge::start(CONSOLE);
+    let socket = bridge.folder().join("data/admin.sock");
+    let mut unfinished = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+    unfinished
+        .write_all(b"POST /api/v1/route HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    let started = Instant::now();
+    let (status, log, _) = bridge.stop();
+    assert!(status.success(), "{log:#?}");
+    assert!(
+        started.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        started.elapsed()
+    );
+    assert!(!socket.exists(), "no socket is left behind");
+}

@@ -30,23 +30,13 @@ impl Account {
         if numbers.is_empty() {
             return Ok(None);
         }
-        let client = api::Client::new(api, http()?).map_err(|error| format!("`api`: {error}"))?;
+        let client = api::Client::new(api, api::http()?).map_err(|error| format!("`api`: {error}"))?;
         Ok(Some(Self {
             client,
             numbers,
             wanted: config.webhook_url(public_url, path)?,
         }))
     }
-}
-
-/// No redirect is followed: a token would go to a host nobody configured.
-fn http() -> Result<reqwest::Client, String> {
-    reqwest::Client::builder()
-        .user_agent(concat!("smsbridge/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .build()
-        .map_err(|error| format!("the HTTP client cannot be set up: {error}"))
 }
 
 #[async_trait]

@@ -2,6 +2,7 @@
 //! and, if configured, over TCP behind a token.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _};
@@ -22,6 +23,9 @@ pub use login::Guard;
 
 /// The longest body of a request: a list of ids, or a text to try the routes with.
 const BODY_MAX: usize = 512 * 1024;
+
+/// How long a body may take.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the operators' side works with.
 pub struct Admin {
@@ -78,23 +82,16 @@ pub fn filter(admin: Arc<Admin>) -> Filter {
                     let Some(peer) = peer else {
                         return error(StatusCode::INTERNAL_SERVER_ERROR, "the connection has no peer");
                     };
-                    let body = match collect(body).await {
-                        Ok(body) => body,
-                        Err(response) => return response,
-                    };
                     let path = path.as_str().to_owned();
-                    guarded(
-                        &admin,
-                        &Call {
-                            method,
-                            path,
-                            query,
-                            headers,
-                            body,
-                            peer,
-                        },
-                    )
-                    .await
+                    let call = Call {
+                        method,
+                        path,
+                        query,
+                        headers,
+                        body: Bytes::new(),
+                        peer,
+                    };
+                    guarded(&admin, call, body).await
                 }
             },
         )
@@ -102,10 +99,20 @@ pub fn filter(admin: Arc<Admin>) -> Filter {
 }
 
 /// Answers a call if it may be answered, with the headers that keep browsers safe.
-async fn guarded(admin: &Admin, call: &Call) -> Response {
-    let mut response = match admin.guard.refusal(call) {
-        None => answer(admin, call).await,
+///
+/// Who may not ask is told so before anything of the body is waited for.
+async fn guarded<B: Buf>(
+    admin: &Admin,
+    call: Call,
+    body: impl Stream<Item = Result<B, warp::Error>>,
+) -> Response {
+    let mut response = match admin.guard.refusal(&call) {
         Some(refusal) => refusal,
+        None => match tokio::time::timeout(BODY_TIMEOUT, collect(body)).await {
+            Ok(Ok(body)) => answer(admin, &Call { body, ..call }).await,
+            Ok(Err(refusal)) => refusal,
+            Err(_elapsed) => error(StatusCode::REQUEST_TIMEOUT, "the body took too long"),
+        },
     };
     let fields = response.headers_mut();
     for (name, value) in [

@@ -134,6 +134,19 @@ pub fn endpoint(text: &str) -> Result<String, crate::number::NumberError> {
     })
 }
 
+/// An HTTP client for the API. No redirect is followed: a token would go to a host nobody configured.
+///
+/// # Errors
+/// When TLS cannot be set up.
+pub fn http() -> Result<reqwest::Client, String> {
+    reqwest::Client::builder()
+        .user_agent(concat!("smsbridge/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .build()
+        .map_err(|error| format!("the HTTP client cannot be set up: {error}"))
+}
+
 /// Speaks to the API. Keeps its token in memory only.
 #[derive(Debug)]
 pub struct Client {
