@@ -288,7 +288,10 @@ fn hop_address(hop: &str) -> Option<IpAddr> {
 /// Keeps a stranger who knocks all night from filling the log: a reason is logged once a minute per source,
 /// with how often it was not.
 #[derive(Default)]
-pub struct Complaints(Mutex<BTreeMap<(String, &'static str), (Instant, u64)>>);
+pub struct Complaints(Mutex<BTreeMap<(String, &'static str), Lately>>);
+
+/// When a reason was last logged, and how often it came up since.
+type Lately = (Instant, u64);
 
 impl Complaints {
     /// How many were not logged since the last time, if this one is to be logged.

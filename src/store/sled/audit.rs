@@ -31,13 +31,14 @@ pub(super) enum Stop {
 }
 
 /// Audits a store, mends it, and gives its sums and what was found, in words.
-pub(super) fn audit(db: &Db, disk: &Disk) -> Result<(Books, Vec<String>), Stop> {
+pub(super) fn audit(db: &Db, disk: &Disk) -> Result<(Books, Vec<String>, u64), Stop> {
     let mut audit = Audit {
         db,
         disk,
         books: Books::default(),
         sums: Sums::default(),
         findings: Vec::new(),
+        commits_lost: 0,
     };
     audit.read_all()?;
     audit.touch_the_rest()?;
@@ -46,7 +47,7 @@ pub(super) fn audit(db: &Db, disk: &Disk) -> Result<(Books, Vec<String>), Stop> 
         audit.note("the queues did not agree with what is owed: they were built anew".to_owned());
     }
     audit.add_up()?;
-    Ok((audit.books, audit.findings))
+    Ok((audit.books, audit.findings, audit.commits_lost))
 }
 
 struct Audit<'a> {
@@ -55,6 +56,7 @@ struct Audit<'a> {
     books: Books,
     sums: Sums,
     findings: Vec<String>,
+    commits_lost: u64,
 }
 
 struct Sums {
@@ -306,10 +308,11 @@ impl Audit<'_> {
         if stored == Some(self.books.ledger) || (stored.is_none() && accepted == 0) {
             return Ok(());
         }
-        if reached.commits > commits && stored.is_some() {
+        self.commits_lost = reached.commits.saturating_sub(commits);
+        if self.commits_lost > 0 {
             self.note(format!(
                 "the end of the log is damaged: the last {} commits are gone; a backup may have what is missing",
-                reached.commits - commits
+                self.commits_lost
             ));
         }
         for finding in self.differences(stored) {

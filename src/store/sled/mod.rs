@@ -48,6 +48,7 @@ mod read;
 mod record;
 mod salvage;
 mod space;
+mod spare;
 mod start;
 mod status;
 mod stored;

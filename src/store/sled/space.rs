@@ -131,7 +131,7 @@ impl Space {
     }
 }
 
-fn free(folder: &Path) -> io::Result<u64> {
+pub(super) fn free(folder: &Path) -> io::Result<u64> {
     let file_system = rustix::fs::statvfs(folder)?;
     Ok(file_system.f_bavail.saturating_mul(file_system.f_frsize))
 }

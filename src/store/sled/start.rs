@@ -15,6 +15,7 @@ use super::audit::{self, Stop};
 use super::books::Books;
 use super::mark::Mark;
 use super::salvage;
+use super::spare::{self, Spare};
 use super::writer::Disk;
 use super::{OpenError, Options};
 
@@ -40,6 +41,8 @@ pub(super) struct Opened {
     pub(super) disk: Disk,
     pub(super) books: Books,
     pub(super) findings: Vec<String>,
+    /// Commits that were made and are not there.
+    pub(super) commits_lost: u64,
 }
 
 /// Where sled keeps its log.
@@ -108,7 +111,17 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
     let mut findings = Vec::new();
     finish_salvage(folder, &database).map_err(at(folder))?;
     remove_unfinished_snapshots(&database).map_err(at(&database))?;
+    let mut spare = Spare::take(folder, &database).map_err(at(&database))?;
     let mut opened = attempt(options, &database);
+    if let (true, Some(spare)) = (is_doubtful(&opened), &spare) {
+        warn!("the store does not look as it should, opening it once more as it was");
+        drop(opened);
+        spare.put_back().map_err(at(&database))?;
+        opened = attempt(options, &database);
+    }
+    if is_doubtful(&opened) {
+        spare::probe_disk(folder).map_err(at(folder))?;
+    }
     if let Err(Fault::Unreadable(reason)) = &opened {
         warn!("the store has damaged pages, saving what can be read: {reason}");
         match save(options, &database) {
@@ -130,7 +143,10 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
     }
     if let Err(Fault::Damaged(reason) | Fault::Unreadable(reason)) = &opened {
         let aside = free_name(folder, "damaged-store");
-        std::fs::rename(&database, &aside).map_err(at(&database))?;
+        match spare.take() {
+            Some(spare) => spare.keep_instead(&aside).map_err(at(&database))?,
+            None => std::fs::rename(&database, &aside).map_err(at(&database))?,
+        }
         sync_folder(folder).map_err(at(folder))?;
         findings = vec![format!(
             "the store was damaged beyond reading ({reason}): set aside as {}, an empty one was begun",
@@ -139,9 +155,30 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
         opened = attempt(options, &database);
     }
     let mut opened = opened.map_err(|fault| fault.into_error(&database))?;
+    match spare {
+        Some(spare) if opened.commits_lost > 0 => {
+            let name = free_name(folder, "damaged-store");
+            spare.keep(&name).map_err(at(&name))?;
+            findings.push(format!(
+                "the store as it was before it was opened is kept as {}",
+                name.display()
+            ));
+        }
+        Some(spare) => spare.forget().map_err(at(folder))?,
+        None => {}
+    }
     write_format(folder).map_err(at(folder))?;
     findings.append(&mut opened.findings);
     Ok(Opened { findings, ..opened })
+}
+
+/// Damage, or commits that the mark knows of and the store does not.
+fn is_doubtful(opened: &Result<Opened, Fault>) -> bool {
+    match opened {
+        Ok(opened) => opened.commits_lost > 0,
+        Err(Fault::Damaged(_) | Fault::Unreadable(_)) => true,
+        Err(Fault::Io(_) | Fault::Unsupported(_)) => false,
+    }
 }
 
 #[derive(Debug)]
@@ -200,12 +237,13 @@ fn attempt(options: &Options, database: &Path) -> Result<Opened, Fault> {
 
 fn try_open(options: &Options, database: &Path) -> Result<Opened, Fault> {
     let (db, disk) = open_database(options, database)?;
-    let (books, findings) = audit::audit(&db, &disk)?;
+    let (books, findings, commits_lost) = audit::audit(&db, &disk)?;
     Ok(Opened {
         db,
         disk,
         books,
         findings,
+        commits_lost,
     })
 }
 
