@@ -107,7 +107,35 @@ impl Bridge {
 
     /// Starts it with further arguments and environment variables.
     pub fn run_with(&mut self, arguments: &[&str], variables: &[(&str, &str)]) {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_smsbridge"))
+        let command = Command::new(env!("CARGO_BIN_EXE_smsbridge"));
+        self.run_command(command, arguments, variables)
+            .unwrap_or_else(|ended| panic!("{ended}"));
+    }
+
+    /// Starts it with system calls that fail: each is an `inject` expression of strace.
+    ///
+    /// # Errors
+    /// When it ended instead of taking texts.
+    pub fn run_with_faults(&mut self, faults: &[&str]) -> Result<(), String> {
+        let mut strace = Command::new("strace");
+        // -D keeps the daemon our own child.
+        strace
+            .args(["-D", "-f", "-qq", "-o"])
+            .arg(self.folder().join("strace"));
+        for fault in faults {
+            strace.args(["-e", &format!("inject={fault}")]);
+        }
+        strace.arg(env!("CARGO_BIN_EXE_smsbridge"));
+        self.run_command(strace, &[], &[])
+    }
+
+    fn run_command(
+        &mut self,
+        mut command: Command,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Result<(), String> {
+        let mut child = command
             .arg("serve")
             .args(arguments)
             .arg("--config")
@@ -123,25 +151,24 @@ impl Bridge {
         let address = wait_for("the daemon to be ready", || {
             let lines = log.all();
             if let Some(status) = child.try_wait().unwrap() {
-                panic!("the daemon ended with {status}: {lines:#?}");
+                return Some(Err(format!("the daemon ended with {status}: {lines:#?}")));
             }
             let ready = lines
                 .iter()
                 .find(|line| line.contains("ready: takes texts on "))?;
             let address = ready.split("takes texts on ").nth(1)?;
-            Some(
-                address
-                    .chars()
-                    .take_while(|c| c.is_ascii_digit() || ".:".contains(*c))
-                    .collect::<String>(),
-            )
-        });
+            Some(Ok(address
+                .chars()
+                .take_while(|c| c.is_ascii_digit() || ".:".contains(*c))
+                .collect::<String>()))
+        })?;
         self.running = Some(Running {
             child,
             address,
             console,
             log,
         });
+        Ok(())
     }
 
     fn running(&self) -> &Running {
@@ -210,6 +237,14 @@ impl Bridge {
         let mut running = self.running.take().expect("the daemon does not run");
         running.child.kill().unwrap();
         running.child.wait().unwrap();
+    }
+
+    /// Waits until it ends by itself, and says how.
+    pub fn end(&mut self) -> ExitStatus {
+        let running = self.running.as_mut().expect("the daemon does not run");
+        let status = wait_for("the daemon to end", || running.child.try_wait().unwrap());
+        self.running = None;
+        status
     }
 
     /// Asks it to end, and says how it did; the log and the console as they were at the end.

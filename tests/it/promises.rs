@@ -134,3 +134,105 @@ async fn p2_kill_9_at_any_instant_loses_nothing_acknowledged() {
         "at most the one send in flight is repeated per kill: {repeats}"
     );
 }
+
+/// A destination that nobody answers at, so that everything waits.
+const NOWHERE: &str = "[destination.crm]\nkind = \"webhook\"\nurl = \"http://127.0.0.1:9/sms\"\n\
+                       [routing]\nunmatched = [\"crm\"]\n";
+
+fn pending(bridge: &Bridge) -> u64 {
+    let (exit, status, error) = bridge.command(&["status", "--json"]);
+    assert_eq!(exit, 0, "{error}");
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    status["messages"]["pending"].as_u64().unwrap()
+}
+
+#[test]
+fn p4_a_failed_sync_is_never_a_200_and_ends_the_daemon_with_a_status_of_its_own() {
+    let mut bridge = Bridge::configured(NOWHERE);
+    bridge.run();
+    let before: Vec<u16> = (0..20)
+        .map(|number| bridge.text(&refid(number), "+13035550100", "x").0)
+        .collect();
+    assert_eq!(before, [200; 20]);
+    bridge.stop();
+    bridge.run_with_faults(&["fdatasync:error=EIO:when=8+"]).unwrap();
+    let url = bridge.url("/inbound/intelepeer");
+    let mut acknowledged = 20;
+    for number in 20..60 {
+        let body = Bridge::body(&refid(number), "+13035550100", "x").to_string();
+        match try_http("POST", &url, &[("content-type", "application/json")], &body) {
+            Some((200, ..)) => acknowledged += 1,
+            Some((503, head, _)) => assert!(head.to_lowercase().contains("retry-after"), "{head}"),
+            Some((status, ..)) => panic!("{status}"),
+            None => break,
+        }
+    }
+    assert!(acknowledged < 60, "no sync failed: is the test blind?");
+    assert_eq!(bridge.end().code(), Some(74));
+    bridge.run();
+    assert!(
+        pending(&bridge) >= acknowledged,
+        "{} of {acknowledged}",
+        pending(&bridge)
+    );
+}
+
+#[test]
+fn p4_a_read_error_while_opening_loses_nothing() {
+    let mut bridge = Bridge::start(NOWHERE);
+    for number in 0..300 {
+        assert_eq!(
+            bridge
+                .text(&refid(number), "+13035550100", &"long ".repeat(100))
+                .0,
+            200
+        );
+    }
+    bridge.kill();
+    let mut started = 0;
+    for nth in 1..12 {
+        if bridge
+            .run_with_faults(&[&format!("pread64:error=EIO:when={nth}")])
+            .is_ok()
+        {
+            assert_eq!(pending(&bridge), 300, "the {nth}th read failed");
+            started += 1;
+            bridge.kill();
+        }
+        let trace = std::fs::read_to_string(bridge.folder().join("strace")).unwrap();
+        assert!(
+            trace.contains("INJECTED"),
+            "no {nth}th read failed: is the test blind?"
+        );
+    }
+    assert!(started > 0, "a passing error was never overcome");
+    bridge.run();
+    assert_eq!(pending(&bridge), 300);
+}
+
+#[test]
+fn p5_a_hung_disk_is_a_503_in_time() {
+    let mut bridge = Bridge::configured(NOWHERE);
+    bridge
+        .run_with_faults(&["fdatasync:delay_enter=12000000:when=8"])
+        .unwrap();
+    let mut late = None;
+    for number in 0..12 {
+        let started = std::time::Instant::now();
+        let (status, _) = bridge.text(&refid(number), "+13035550100", "x");
+        assert!(status == 200 || status == 503, "{status}");
+        assert!(
+            started.elapsed() < Duration::from_secs(10),
+            "{status} after {:?}",
+            started.elapsed()
+        );
+        if status == 503 {
+            late = Some(number);
+            break;
+        }
+    }
+    let late = late.expect("no sync hung: is the test blind?");
+    wait_for("the disk to come back", || {
+        (bridge.text(&refid(late), "+13035550100", "x").0 == 200).then_some(())
+    });
+}
