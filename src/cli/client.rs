@@ -24,6 +24,9 @@ const DOING: Duration = Duration::from_secs(11 * 60);
 const UNIT_CONFIG: &str = "/etc/smsbridge/config.toml";
 const UNIT_SOCKET: &str = "/run/smsbridge/admin.sock";
 
+/// For a copy of everything, however much it is.
+const COPY_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+
 /// The running daemon.
 pub(super) struct Daemon {
     http: reqwest::Client,
@@ -85,6 +88,34 @@ impl Daemon {
     /// Does something, and gives the answer whether it is good or not.
     pub(super) fn try_post(&self, path: &str, body: &impl Serialize) -> Result<Answer, Stop> {
         self.answer(self.request(Method::POST, path).json(body).timeout(DOING))
+    }
+
+    /// Hands what is below `/api/v1` on, piece by piece as it arrives: for what does not fit into memory.
+    pub(super) fn copy(
+        &self,
+        path: &str,
+        mut take: impl FnMut(&[u8]) -> Result<(), Stop>,
+    ) -> Result<(), Stop> {
+        let request = self.request(Method::GET, path).timeout(COPY_TIMEOUT);
+        self.runtime.block_on(async {
+            let mut response = request
+                .send()
+                .await
+                .map_err(|error| Stop::refused(self.unreached(&error)))?;
+            if response.status() != StatusCode::OK {
+                let status = response.status();
+                let body = response.text().await.unwrap_or_default();
+                Answer { status, body }.good()?;
+                return Err(Stop::refused(format!("the daemon answered {status}")));
+            }
+            loop {
+                match response.chunk().await {
+                    Ok(Some(piece)) => take(&piece)?,
+                    Ok(None) => return Ok(()),
+                    Err(error) => return Err(Stop::failed(format!("broken off: {}", root(&error)))),
+                }
+            }
+        })
     }
 
     /// The host's name means nothing on a socket.

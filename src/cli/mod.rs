@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 mod ask;
+mod backup;
 mod check;
 mod client;
 mod delivery;
@@ -17,6 +18,7 @@ mod moment;
 mod paint;
 mod print;
 mod reload;
+mod restore;
 mod route;
 mod serve;
 mod simulate;
@@ -95,6 +97,10 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
+    /// Copy everything the running daemon keeps into a file
+    Backup(backup::Arguments),
+    /// Read a backup into an empty store; the daemon must not run
+    Restore(restore::Arguments),
 }
 
 /// How a command ended, as a script sees it.
@@ -158,6 +164,8 @@ fn run(global: &Global, command: &Command) -> Result<Exit, Stop> {
         Command::Status => status::run(global),
         Command::Reload => reload::run(global),
         Command::Intelepeer(action) => intelepeer::run(global, action),
+        Command::Backup(arguments) => backup::run(global, arguments),
+        Command::Restore(arguments) => restore::run(global, arguments),
         Command::Completions { shell } => generate::completions(*shell),
         Command::Man { out } => generate::man(out.as_deref()),
     }

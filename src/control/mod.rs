@@ -16,7 +16,7 @@ use crate::message::{Message, MessageId, Name, Timestamp};
 use crate::metrics::Metrics;
 use crate::number::Number;
 use crate::plan::{Change, DryRun, Explanation, Plan, PlannedDestination};
-use crate::store::{self, DeliveryQuery, Found, Query, Selector, Store};
+use crate::store::{self, DeliveryQuery, Found, Query, Selector, Store, backup};
 
 mod status;
 pub mod view;
@@ -96,6 +96,14 @@ impl Control {
         self.plan.send_replace(plan);
         self.lanes.follow(&self.plan.subscribe(), &paused);
         Ok(changes)
+    }
+
+    /// The next part of a backup.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn export(&self, from: backup::Position) -> Result<backup::Part, Error> {
+        Ok(self.store.export(from).await?)
     }
 
     /// Messages, newest first.

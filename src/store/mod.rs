@@ -11,6 +11,7 @@ use crate::delivery::{Delivery, DeliveryId, State};
 use crate::message::{Message, MessageId, Name, Timestamp};
 use crate::number::Pattern;
 
+pub mod backup;
 pub mod memory;
 pub mod sled;
 
@@ -363,6 +364,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Sums, for the books.
     async fn counts(&self) -> Result<Counts, Error>;
+
+    /// The next part of a backup. All parts together have everything that was accepted before the first one was
+    /// asked for, except what is forgotten meanwhile, and each message as it stands when its part is read.
+    async fn export(&self, _from: backup::Position) -> Result<backup::Part, Error> {
+        Err(Error::Failed("this store has no backups".to_owned()))
+    }
 
     /// How well the store is. Answers at once, also when the store hangs.
     fn health(&self) -> Health;

@@ -7,6 +7,7 @@
 )]
 
 mod architecture;
+mod backup;
 mod bridge;
 mod commands;
 mod config;
@@ -20,5 +21,6 @@ mod parcels;
 mod promises;
 mod servers;
 mod slack;
+mod store_long;
 mod webhook;
 mod whole;

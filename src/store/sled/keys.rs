@@ -192,6 +192,16 @@ fn split(key: &[u8]) -> Option<(Name, &[u8])> {
     Some((name, &key[at + 1..]))
 }
 
+/// The queue that a thread's key names.
+pub(super) fn queue_of(key: &[u8]) -> Option<Queue> {
+    let (destination, conversation) = split(key)?;
+    let conversation = Conversation(conversation.try_into().ok()?);
+    Some(Queue {
+        destination,
+        conversation,
+    })
+}
+
 /// Reads a schedule entry's key back.
 pub(super) fn slot_of(key: &[u8]) -> Option<Slot> {
     let (destination, rest) = split(key)?;

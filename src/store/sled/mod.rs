@@ -7,6 +7,7 @@
 //! * `keys`, `record`: what is kept under which key, and how damage is noticed.
 //! * `view`, `queue`, `stored`: the tree as the group being built will leave it, and what is in it.
 //! * `change`, `prune`: the changes. `read`, `leases`: claims and searches.
+//! * `export`, `import`: backups.
 //! * `start`, `audit`, `mark`, `salvage`: opening, and making sure that what is there is whole. `space`: a disk
 //!   that fills up.
 
@@ -29,6 +30,7 @@ use self::record::Kept;
 use self::space::Space;
 use self::status::Status;
 use self::writer::{Answer, Request, Writer};
+use super::backup::{Part, Position};
 use super::{
     Acceptance, Arrival, Backlog, Claim, Counts, DeliveryQuery, Error, Found, Health, Horizon, Page, Query,
     Selector, Settlement, Store,
@@ -39,6 +41,8 @@ use crate::message::{MessageId, Name, Timestamp};
 mod audit;
 mod books;
 mod change;
+mod export;
+mod import;
 mod keys;
 mod leases;
 mod mark;
@@ -56,6 +60,8 @@ mod stored;
 mod tests;
 mod view;
 mod writer;
+
+pub use self::import::{Import, ImportError};
 
 /// How many requests may wait for the writer before new texts are refused.
 const WAITING_MAX: usize = 1024;
@@ -428,6 +434,10 @@ impl Store for Sled {
 
     async fn counts(&self) -> Result<Counts, Error> {
         Ok(lock(&self.shared.books).ledger.counts)
+    }
+
+    async fn export(&self, from: Position) -> Result<Part, Error> {
+        self.write(move |group| group.export(from)).await
     }
 
     fn health(&self) -> Health {

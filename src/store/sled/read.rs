@@ -2,19 +2,21 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::Shared;
 use super::keys::{self, Place, Slot};
 use super::leases::Lease;
 use super::prune::CLOCK_SLACK;
 use super::record::{self, Kept, Root, Trouble};
 use super::view::View;
+use super::{Shared, lock};
 use crate::delivery::{Delivery, State};
 use crate::message::{MessageId, Name, Timestamp};
 use crate::store::{Claim, DeliveryQuery, Error, Found, MessageState, Page, Query};
 
-/// How many records one call looks at before it gives what it has, and a cursor.
-const SCAN_MAX: usize = 20_000;
+/// How many records one call looks at, and for how long, before it gives what it has, and a cursor.
+const SCAN_MAX: usize = 100_000;
+const SCAN_TIME: Duration = Duration::from_millis(150);
 
 impl Shared {
     pub(super) fn claim(
@@ -56,7 +58,9 @@ impl Shared {
 
     pub(super) fn messages(&self, query: &Query) -> Result<Page<Found>, Error> {
         let mut items = Vec::new();
-        let next = self.scan(query.cursor, |view, seq, kept| {
+        let newest = query.until.map(|until| self.first_after(until)).transpose()?;
+        let above = query.cursor.into_iter().chain(newest).min();
+        let next = self.scan(above, |view, seq, kept| {
             if items.len() >= query.limit {
                 return Ok(ControlFlow::Break(seq.checked_add(1)));
             }
@@ -141,10 +145,12 @@ impl Shared {
     ) -> Result<Option<u64>, Error> {
         let view = View::new(&self.db);
         let end = cursor.map_or_else(|| keys::end(&[keys::MESSAGE]), keys::message);
+        let began = Instant::now();
         for (looked_at, entry) in self.db.range(keys::message(0)..end).rev().enumerate() {
             let (key, value) = entry.map_err(|error| self.broken(&error))?;
             let Some(seq) = keys::seq_of(&key) else { continue };
-            if looked_at == SCAN_MAX {
+            let late = looked_at > 0 && looked_at % 256 == 0 && began.elapsed() >= SCAN_TIME;
+            if late || looked_at == SCAN_MAX {
                 return Ok(seq.checked_add(1));
             }
             let Some(kept) = self.sound(record::decode::<Kept>(&view, &key, &value).map(Some))? else {
@@ -155,6 +161,28 @@ impl Shared {
             }
         }
         Ok(None)
+    }
+
+    /// From this place on all messages were received after `until`, however wrong the clock was. Found by
+    /// halving, so that a search in the past does not read the present.
+    fn first_after(&self, until: Timestamp) -> Result<u64, Error> {
+        let view = View::new(&self.db);
+        let until = until.after(CLOCK_SLACK);
+        let (mut low, mut high) = (0, lock(&self.books).ledger.counts.accepted.saturating_add(1));
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let entry = self.db.range(keys::message(middle)..keys::message(high)).next();
+            let Some((key, value)) = entry.transpose().map_err(|error| self.broken(&error))? else {
+                high = middle;
+                continue;
+            };
+            let kept = self.sound(record::decode::<Kept>(&view, &key, &value).map(Some))?;
+            match (keys::seq_of(&key), kept) {
+                (_, Some(kept)) if kept.message.received_at >= until => high = middle,
+                (seq, _) => low = seq.unwrap_or(middle).max(middle) + 1,
+            }
+        }
+        Ok(high)
     }
 
     fn all_deliveries(&self, query: &DeliveryQuery) -> Result<Page<Delivery>, Error> {

@@ -14,10 +14,11 @@ use tracing::warn;
 use super::audit::{self, Stop};
 use super::books::Books;
 use super::mark::Mark;
-use super::salvage;
+use super::record::{self, Ledger};
 use super::spare::{self, Spare};
 use super::writer::Disk;
 use super::{OpenError, Options};
+use super::{keys, salvage};
 
 /// What `format` says in a store that this build can read.
 const FORMAT: u32 = 1;
@@ -28,6 +29,9 @@ const DATABASE: &str = "sled";
 /// A new database while what can be read of a damaged one is copied into it, and once all of it is there.
 const SALVAGING: &str = "sled.salvaging";
 const SALVAGED: &str = "sled.salvaged";
+
+/// A new database while a backup is read into it.
+const RESTORING: &str = "sled.restoring";
 
 /// How much sled may keep in memory. Its real use is several times that.
 const CACHE_BYTES: u64 = 24 << 20;
@@ -179,6 +183,40 @@ fn is_doubtful(opened: &Result<Opened, Fault>) -> bool {
         Err(Fault::Damaged(_) | Fault::Unreadable(_)) => true,
         Err(Fault::Io(_) | Fault::Unsupported(_)) => false,
     }
+}
+
+/// How many texts the store has accepted; a store that was never begun, none.
+pub(super) fn accepted(options: &Options) -> Result<u64, OpenError> {
+    let database = options.path.join(DATABASE);
+    let others = [SALVAGING, SALVAGED].map(|name| options.path.join(name));
+    if !database.exists() && !others.iter().any(|path| path.exists()) {
+        return Ok(0);
+    }
+    let opened = open(options)?;
+    let ledger =
+        record::load::<Ledger>(&*opened.db, keys::LEDGER).map_err(|trouble| OpenError::Unreadable {
+            path: database,
+            reason: trouble.to_string(),
+        })?;
+    let accepted = ledger.unwrap_or_default().counts.accepted;
+    Ok(accepted.max(opened.books.ledger.counts.accepted))
+}
+
+/// An empty database beside the store's, for a backup to be read into.
+pub(super) fn begin_restore(options: &Options) -> Result<(Db, Disk), OpenError> {
+    let database = options.path.join(RESTORING);
+    remove_folder(&database).map_err(at(&database))?;
+    open_database(options, &database).map_err(|fault| fault.into_error(&database))
+}
+
+/// Puts the restored database, which is on disk, in the place of the empty one.
+pub(super) fn finish_restore(options: &Options) -> Result<(), OpenError> {
+    let folder = &options.path;
+    let database = folder.join(DATABASE);
+    remove_folder(&database).map_err(at(&database))?;
+    std::fs::rename(folder.join(RESTORING), &database).map_err(at(&database))?;
+    sync_folder(folder).map_err(at(folder))?;
+    write_format(folder).map_err(at(folder))
 }
 
 #[derive(Debug)]

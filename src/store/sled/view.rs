@@ -14,11 +14,13 @@ use serde::de::DeserializeOwned;
 use super::keys;
 use super::record::{self, Lookup, Trouble};
 
+/// The new value by key; none removes it.
+pub(super) type Changes = BTreeMap<Vec<u8>, Option<IVec>>;
+
 /// A tree and what is to be changed in it.
 pub(super) struct View<'a> {
     tree: &'a Tree,
-    /// The new value by key; none removes it.
-    changes: BTreeMap<Vec<u8>, Option<IVec>>,
+    changes: Changes,
 }
 
 impl Lookup for View<'_> {
@@ -34,8 +36,17 @@ impl<'a> View<'a> {
     pub(super) fn new(tree: &'a Tree) -> Self {
         Self {
             tree,
-            changes: BTreeMap::new(),
+            changes: Changes::new(),
         }
+    }
+
+    /// A view that goes on where another one ended.
+    pub(super) fn with(tree: &'a Tree, changes: Changes) -> Self {
+        Self { tree, changes }
+    }
+
+    pub(super) fn into_changes(self) -> Changes {
+        self.changes
     }
 
     pub(super) fn len(&self) -> usize {

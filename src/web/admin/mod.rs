@@ -16,6 +16,7 @@ use super::{error, method_not_allowed};
 use crate::control::{Control, Error};
 
 mod api;
+mod backup;
 mod login;
 mod query;
 
@@ -139,6 +140,10 @@ async fn answer(admin: &Admin, call: &Call) -> Response {
         ["login"] => admin.guard.login(call),
         ["logout"] => admin.guard.logout(call),
         ["metrics"] => metrics(admin, call).await,
+        ["api", "v1", "backup"] => {
+            tracing::info!("a backup is taken by {}", call.who());
+            backup::answer(&admin.control, &call.method).await
+        }
         ["api", "v1", rest @ ..] => {
             let response = api::answer(&admin.control, call, rest).await;
             if call.is_change() {

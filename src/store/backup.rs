@@ -1,0 +1,322 @@
+//! Backups: everything that is kept, as a stream of records that any store can write and any can read.
+//!
+//! ```text
+//! magic and version   12 bytes
+//! record              length, CRC-32C, payload in postcard form; again and again
+//! end                 the length 0xFFFFFFFF, the number of records, a CRC-32C over all before
+//! ```
+//!
+//! Numbers are big-endian. Every record is checked by itself, so that damage is named by its place; the end
+//! tells that nothing is missing, neither in the middle nor behind.
+
+use std::io::{self, Read};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Counts, Found};
+use crate::delivery::Delivery;
+use crate::message::{Message, MessageId, Name, Timestamp};
+
+/// The version this build writes, and the newest it reads.
+pub const VERSION: u32 = 1;
+
+const MAGIC: &[u8; 8] = b"SMSBRIDG";
+
+/// Where a length should be, at the end.
+const END: u32 = u32::MAX;
+
+/// No record comes near this; a length beyond it is damage.
+const RECORD_MAX: u32 = 64 << 20;
+
+/// One thing that is kept.
+#[expect(clippy::large_enum_variant, reason = "nearly every record is a message")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Record {
+    /// The sums when the backup began. It comes first.
+    Sums(Counts),
+    /// A destination the operator paused.
+    Paused(Name),
+    /// A message with its deliveries.
+    Message {
+        /// Its place in the order of acceptance; messages come in this order.
+        seq: u64,
+        /// The message.
+        message: Message,
+        /// How its deliveries stand.
+        deliveries: Vec<Delivery>,
+    },
+    /// A provider id whose message is forgotten already.
+    Seen {
+        /// The digest of source and provider id.
+        digest: [u8; 16],
+        /// The message.
+        id: MessageId,
+        /// Its place.
+        seq: u64,
+        /// When it was received.
+        received_at: Timestamp,
+    },
+    /// Where a conversation's thread began.
+    Thread {
+        /// At this destination.
+        destination: Name,
+        /// The conversation.
+        conversation: [u8; 8],
+        /// The root.
+        thread: String,
+        /// When it was remembered.
+        at: Timestamp,
+    },
+}
+
+impl Record {
+    pub(super) fn message(seq: u64, found: Found) -> Self {
+        Self::Message {
+            seq,
+            message: found.message,
+            deliveries: found.deliveries,
+        }
+    }
+}
+
+/// How far a backup has come. The default is its beginning.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    pub(super) stage: u8,
+    pub(super) after: Option<Vec<u8>>,
+    /// Messages up to here had been accepted when the backup began; later ones are not in it.
+    pub(super) last: u64,
+}
+
+/// Part of a backup, and where to go on; nothing when that was all.
+pub type Part = (Vec<Record>, Option<Position>);
+
+/// Writes the format.
+#[derive(Default)]
+pub struct Encoder {
+    records: u64,
+    crc: u32,
+}
+
+impl Encoder {
+    /// What a backup begins with.
+    pub fn begin(&mut self) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(VERSION.to_be_bytes());
+        self.crc = crc32c::crc32c(&bytes);
+        bytes
+    }
+
+    /// Adds a record to what is to be written next.
+    ///
+    /// # Errors
+    /// Never with the records there are.
+    pub fn add(&mut self, record: &Record, to: &mut Vec<u8>) -> io::Result<()> {
+        let payload = postcard::to_stdvec(record).map_err(io::Error::other)?;
+        let length = u32::try_from(payload.len())
+            .ok()
+            .filter(|length| *length <= RECORD_MAX)
+            .ok_or_else(|| io::Error::other("a record is too long for a backup"))?;
+        let from = to.len();
+        to.extend(length.to_be_bytes());
+        to.extend(crc32c::crc32c(&payload).to_be_bytes());
+        to.extend(payload);
+        self.crc = crc32c::crc32c_append(self.crc, &to[from..]);
+        self.records += 1;
+        Ok(())
+    }
+
+    /// What a backup ends with.
+    #[must_use]
+    pub fn end(&self) -> Vec<u8> {
+        let mut bytes = END.to_be_bytes().to_vec();
+        bytes.extend(self.records.to_be_bytes());
+        let crc = crc32c::crc32c_append(self.crc, &bytes);
+        bytes.extend(crc.to_be_bytes());
+        bytes
+    }
+}
+
+/// Why a backup cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Damage {
+    /// Something else.
+    #[error("this is no backup of smsbridge")]
+    Foreign,
+    /// A newer version of the program wrote it.
+    #[error("the backup has format {found}, this version reads up to {VERSION}: use the newer version")]
+    Newer {
+        /// The file's version.
+        found: u32,
+    },
+    /// It ends too early, or is not what was written.
+    #[error("the backup is damaged at record {record}, byte {offset}: {what}; use another one")]
+    At {
+        /// Counted from 1.
+        record: u64,
+        /// Where the record begins.
+        offset: u64,
+        /// In which way.
+        what: &'static str,
+    },
+    /// The file cannot be read.
+    #[error("the backup cannot be read: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Reads the format, and trusts nothing in it.
+pub struct Reader<R> {
+    from: R,
+    records: u64,
+    offset: u64,
+    crc: u32,
+}
+
+impl<R: Read> Reader<R> {
+    /// Reads the beginning.
+    ///
+    /// # Errors
+    /// When it is no backup, or one of a newer version.
+    pub fn begin(mut from: R) -> Result<Self, Damage> {
+        let mut bytes = [0; 12];
+        from.read_exact(&mut bytes).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => Damage::Foreign,
+            _ => Damage::Io(error),
+        })?;
+        let (magic, version) = bytes.split_at(MAGIC.len());
+        if magic != MAGIC {
+            return Err(Damage::Foreign);
+        }
+        match version.try_into().map(u32::from_be_bytes) {
+            Ok(VERSION) => Ok(Self {
+                from,
+                records: 0,
+                offset: bytes.len() as u64,
+                crc: crc32c::crc32c(&bytes),
+            }),
+            Ok(found) if found > VERSION => Err(Damage::Newer { found }),
+            _ => Err(Damage::Foreign),
+        }
+    }
+
+    /// Bytes read.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The next record, or nothing when the end was reached and all of it is there.
+    ///
+    /// # Errors
+    /// When it is damaged.
+    pub fn next_record(&mut self) -> Result<Option<Record>, Damage> {
+        let length = u32::from_be_bytes(self.take()?);
+        if length == END {
+            return self.end().map(|()| None);
+        }
+        if length > RECORD_MAX {
+            return Err(self.damage("its length is impossible"));
+        }
+        let head = length.to_be_bytes();
+        let crc: [u8; 4] = self.take()?;
+        let mut payload = Vec::new();
+        let read = self.from.by_ref().take(length.into()).read_to_end(&mut payload)?;
+        if read < length as usize {
+            return Err(self.damage("the file ends in it"));
+        }
+        if crc32c::crc32c(&payload) != u32::from_be_bytes(crc) {
+            return Err(self.damage("its checksum is wrong"));
+        }
+        let record = postcard::from_bytes(&payload).map_err(|_| self.damage("it makes no sense"))?;
+        for bytes in [&head[..], &crc, &payload] {
+            self.crc = crc32c::crc32c_append(self.crc, bytes);
+        }
+        self.records += 1;
+        self.offset += 8 + u64::from(length);
+        Ok(Some(record))
+    }
+
+    fn end(&mut self) -> Result<(), Damage> {
+        let records: [u8; 8] = self.take()?;
+        let crc = crc32c::crc32c_append(self.crc, &END.to_be_bytes());
+        let crc = crc32c::crc32c_append(crc, &records);
+        if u64::from_be_bytes(records) != self.records || u32::from_be_bytes(self.take()?) != crc {
+            return Err(self.damage("records are missing, or the end is damaged"));
+        }
+        match self.from.read(&mut [0])? {
+            0 => Ok(()),
+            _ => Err(self.damage("something follows the end")),
+        }
+    }
+
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], Damage> {
+        let mut bytes = [0; N];
+        self.from
+            .read_exact(&mut bytes)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => self.damage("the file ends too early"),
+                _ => Damage::Io(error),
+            })?;
+        Ok(bytes)
+    }
+
+    fn damage(&self, what: &'static str) -> Damage {
+        Damage::At {
+            record: self.records + 1,
+            offset: self.offset,
+            what,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written() -> Vec<u8> {
+        let mut encoder = Encoder::default();
+        let mut bytes = encoder.begin();
+        for name in ["desk", "front"] {
+            let record = Record::Paused(name.parse().unwrap());
+            encoder.add(&record, &mut bytes).unwrap();
+        }
+        bytes.extend(encoder.end());
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Result<Vec<Record>, Damage> {
+        let mut reader = Reader::begin(bytes)?;
+        std::iter::from_fn(|| reader.next_record().transpose()).collect()
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_noticed() {
+        let good = written();
+        assert_eq!(read(&good).unwrap().len(), 2);
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(read(&bad).is_err(), "bit {bit}");
+        }
+        for length in 0..good.len() {
+            assert!(read(&good[..length]).is_err(), "cut at {length}");
+        }
+        assert!(read(&[good.as_slice(), b"x"].concat()).is_err());
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_as_such_and_damage_is_named_by_its_place() {
+        let mut newer = written();
+        newer[11] = 2;
+        assert!(matches!(read(&newer), Err(Damage::Newer { found: 2 })));
+        let mut bad = written();
+        bad[21] ^= 1;
+        assert!(matches!(
+            read(&bad),
+            Err(Damage::At {
+                record: 1,
+                offset: 12,
+                ..
+            })
+        ));
+    }
+}

@@ -1,0 +1,219 @@
+//! A backup read into an empty store.
+//!
+//! Everything goes into a database of its own beside the store's, which takes its place when all of it is on
+//! disk. Until then the store stays empty: a restore that was broken off is simply begun again.
+
+use std::fs::File;
+
+use ::sled::Db;
+
+use super::books::Books;
+use super::keys::{self, Place, Queue};
+use super::record::{self, Kept, Ledger, Root, Seen, Trouble};
+use super::stored::queue;
+use super::view::{Changes, View};
+use super::writer::Disk;
+use super::{OpenError, Options, start};
+use crate::delivery::State;
+use crate::message::Conversation;
+use crate::store::Counts;
+use crate::store::backup::Record;
+
+/// How many entries are committed together.
+const COMMIT: usize = 2_000;
+
+/// Why a backup was not restored.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Nothing is ever put over what is there.
+    #[error(
+        "the store has texts already ({0} were accepted): give `store.path` an empty folder, or move this one away"
+    )]
+    NotEmpty(u64),
+    /// It could not be written.
+    #[error("the store could not be written: {0}")]
+    Failed(String),
+}
+
+/// A restore at work.
+pub struct Import {
+    options: Options,
+    db: Db,
+    disk: Disk,
+    books: Books,
+    sums: Counts,
+    messages: u64,
+    changes: Changes,
+    /// Held until all is in its place.
+    _lock: File,
+}
+
+impl Import {
+    /// Takes the store, which must be empty and used by nobody.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn begin(options: &Options) -> Result<Self, ImportError> {
+        let folder = &options.path;
+        start::create_folder(folder)?;
+        let lock = start::take_lock(folder)?;
+        start::check_format(folder)?;
+        let accepted = start::accepted(options)?;
+        if accepted > 0 {
+            return Err(ImportError::NotEmpty(accepted));
+        }
+        let (db, disk) = start::begin_restore(options)?;
+        Ok(Self {
+            options: options.clone(),
+            db,
+            disk,
+            books: Books::default(),
+            sums: Counts::default(),
+            messages: 0,
+            changes: Changes::new(),
+            _lock: lock,
+        })
+    }
+
+    /// Adds one record. They come in the order in which the backup has them.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn add(&mut self, record: Record) -> Result<(), ImportError> {
+        let mut view = View::with(&self.db, std::mem::take(&mut self.changes));
+        match record {
+            Record::Sums(counts) => self.sums = counts,
+            Record::Paused(destination) => view.put(keys::paused(&destination), &[]),
+            Record::Message {
+                seq,
+                message,
+                deliveries,
+            } => {
+                self.messages += 1;
+                self.sums.accepted = self.sums.accepted.max(seq);
+                let kept = Kept { message, deliveries };
+                add_message(&mut view, seq, &kept).map_err(failed)?;
+                kept.deliveries
+                    .iter()
+                    .for_each(|delivery| self.books.enter(delivery));
+            }
+            Record::Seen {
+                digest,
+                id,
+                seq,
+                received_at,
+            } => {
+                let key = [&[keys::SEEN], &digest[..]].concat();
+                view.create(&key, &record::encode(&Seen { seq, id, received_at }));
+            }
+            Record::Thread {
+                destination,
+                conversation,
+                thread,
+                at,
+            } => {
+                let conversation = Conversation(conversation);
+                let key = keys::thread(&Queue {
+                    destination,
+                    conversation,
+                });
+                view.create(&key, &record::encode(&Root { thread, at }));
+            }
+        }
+        self.changes = view.into_changes();
+        if self.changes.len() >= COMMIT {
+            self.commit()?;
+        }
+        Ok(())
+    }
+
+    /// Puts what was read in the store's place. Says how many messages and deliveries that is.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn finish(mut self) -> Result<(u64, u64), ImportError> {
+        let ledger = self.ledger();
+        let mut view = View::with(&self.db, std::mem::take(&mut self.changes));
+        view.create(keys::LEDGER, &record::encode(&ledger));
+        self.changes = view.into_changes();
+        self.commit()?;
+        let Self {
+            options,
+            db,
+            disk,
+            messages,
+            _lock,
+            ..
+        } = self;
+        disk.mark
+            .write(&ledger)
+            .and_then(|()| disk.mark.sync())
+            .map_err(|error| ImportError::Failed(error.to_string()))?;
+        drop((db, disk));
+        start::finish_restore(&options)?;
+        let Counts { owed, purged, .. } = ledger.counts;
+        Ok((messages, owed - purged))
+    }
+
+    /// The sums as they add up: what was forgotten before the backup stays counted.
+    fn ledger(&self) -> Ledger {
+        let Counts {
+            delivered,
+            dead,
+            pending,
+            ..
+        } = self.books.ledger.counts;
+        let there = delivered + dead + pending;
+        let counts = Counts {
+            accepted: self.sums.accepted,
+            messages_purged: self.sums.accepted.saturating_sub(self.messages),
+            owed: self.sums.purged + there,
+            delivered,
+            dead,
+            pending,
+            purged: self.sums.purged,
+        };
+        Ledger { commits: 1, counts }
+    }
+
+    fn commit(&mut self) -> Result<(), ImportError> {
+        let view = View::with(&self.db, std::mem::take(&mut self.changes));
+        self.disk.commit(&self.db, view).map_err(ImportError::Failed)
+    }
+}
+
+/// Everything that accepting a message writes, with its deliveries as they stand.
+fn add_message(view: &mut View<'_>, seq: u64, kept: &Kept) -> Result<(), Trouble> {
+    let Kept { message, deliveries } = kept;
+    view.create(&keys::message(seq), &record::encode(kept));
+    view.create(&keys::id(message.id), &record::encode(&seq));
+    if !message.provider_id.is_empty() {
+        let seen = Seen {
+            seq,
+            id: message.id,
+            received_at: message.received_at,
+        };
+        let key = keys::seen(&message.source, &message.provider_id);
+        view.create(&key, &record::encode(&seen));
+    }
+    for delivery in deliveries {
+        let place = Place {
+            seq,
+            ordinal: delivery.id.ordinal,
+        };
+        let queue = queue(message, &delivery.destination);
+        match delivery.state {
+            State::Waiting { due } => view.enqueue(&queue, place, due)?,
+            State::Dead { .. } => view.put(keys::dead(&queue.destination, place), &[]),
+            State::Delivered { .. } => {}
+        }
+    }
+    Ok(())
+}
+
+fn failed(trouble: Trouble) -> ImportError {
+    ImportError::Failed(trouble.to_string())
+}

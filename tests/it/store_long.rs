@@ -1,0 +1,133 @@
+//! The store on disk with more in it than a unit test has.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use smsbridge::delivery::{Delivery, DeliveryId};
+use smsbridge::message::{Message, MessageId, Timestamp};
+use smsbridge::number::Number;
+use smsbridge::store::backup::{Position, Record};
+use smsbridge::store::sled::{Import, ImportError, Options, Sled};
+use smsbridge::store::{Arrival, Query, Store};
+
+const DAY: i64 = 86_400_000;
+
+fn arrival(n: u64, at: i64) -> Arrival {
+    let id = MessageId(uuid::Uuid::from_u128(n.into()));
+    let received_at = Timestamp(at);
+    let delivery = DeliveryId {
+        message: id,
+        ordinal: 1,
+    };
+    Arrival {
+        message: Message {
+            id,
+            source: "carrier".parse().unwrap(),
+            provider_id: format!("ref-{n}"),
+            from: Number::parse(&format!("+1303867{:04}", n % 50)).unwrap(),
+            to: Number::parse("+13038670000").unwrap(),
+            text: format!("text {n}"),
+            media: Vec::new(),
+            extra: std::collections::BTreeMap::new(),
+            received_at,
+            routes: Vec::new(),
+            redacted_at: None,
+        },
+        deliveries: vec![Delivery::new(
+            delivery,
+            "desk".parse().unwrap(),
+            None,
+            received_at,
+        )],
+        dedup_since: Timestamp(0),
+    }
+}
+
+#[tokio::test]
+async fn a_search_in_the_past_finds_the_same_as_reading_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Sled::open(&Options::new(folder.path(), 0)).unwrap();
+    for n in 0..600 {
+        // A clock that is wrong by up to half a day, back and forth.
+        let at = i64::try_from(n).unwrap() * DAY / 10 + i64::try_from(n * 7 % 13).unwrap() * DAY / 26;
+        store.accept(arrival(n, at)).await.unwrap();
+    }
+    for day in [-1, 0, 1, 20, 59, 60, 61, 90] {
+        let until = Some(Timestamp(day * DAY));
+        let all = Query {
+            limit: 1_000,
+            ..Query::default()
+        };
+        let query = Query { until, ..all.clone() };
+        let found = store.messages(&query).await.unwrap().items;
+        let everything = store.messages(&all).await.unwrap().items;
+        let expected = everything
+            .iter()
+            .filter(|found| found.message.received_at < Timestamp(day * DAY));
+        assert!(
+            found
+                .iter()
+                .map(|found| found.message.id)
+                .eq(expected.map(|found| found.message.id)),
+            "day {day}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_under_load_has_everything_accepted_before_it_began() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options::new(folder.path().join("one"), 0);
+    let store = Arc::new(Sled::open(&options).unwrap());
+    for n in 0..1_000 {
+        store.accept(arrival(n, 1)).await.unwrap();
+    }
+    let load = {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move {
+            for n in 1_000..2_000 {
+                store.accept(arrival(n, 1)).await.unwrap();
+            }
+        })
+    };
+    let mut records = Vec::new();
+    let mut position = Some(Position::default());
+    while let Some(from) = position {
+        let (part, next) = store.export(from).await.unwrap();
+        records.extend(part);
+        position = next;
+    }
+    load.await.unwrap();
+    let ids: BTreeSet<u128> = records
+        .iter()
+        .filter_map(|record| match record {
+            Record::Message { message, .. } => Some(message.id.0.as_u128()),
+            _ => None,
+        })
+        .collect();
+    assert!((0..1_000).all(|n| ids.contains(&n)));
+
+    assert!(
+        matches!(Import::begin(&options), Err(ImportError::Open(_))),
+        "it is in use"
+    );
+    let fresh = Options::new(folder.path().join("two"), 0);
+    let mut import = Import::begin(&fresh).unwrap();
+    for record in records {
+        import.add(record).unwrap();
+    }
+    let restored = ids.len() as u64;
+    assert_eq!(import.finish().unwrap(), (restored, restored));
+    let copy = Sled::open(&fresh).unwrap();
+    assert_eq!(copy.health().findings, Vec::<String>::new(), "it adds up");
+    assert_eq!(copy.counts().await.unwrap().pending, restored);
+    let desk = "desk".parse().unwrap();
+    assert_eq!(
+        copy.claim(&desk, Timestamp(2), 100).await.unwrap().len(),
+        50,
+        "one of each conversation"
+    );
+    copy.close().await.unwrap();
+    drop(copy);
+    assert!(matches!(Import::begin(&fresh), Err(ImportError::NotEmpty(_))));
+}
