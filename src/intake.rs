@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::clock::Clock;
 use crate::delivery::{Delivery, DeliveryId};
 use crate::dispatch::Lanes;
+use crate::events::Event;
 use crate::message::{Message, MessageId, Name};
 use crate::metrics::{BySource, Metrics};
 use crate::number::Number;
@@ -151,6 +152,7 @@ impl Inner {
         match accepted? {
             Acceptance::New => {
                 self.count(&source, &decision);
+                self.lanes.events().tell(|| Event::Message { id });
                 tracing::info!(message.id = %id, source = %source, from, to, destinations = decision.deliveries.len(), "accepted a text from {source}");
                 Ok(Receipt { id, duplicate: false })
             }

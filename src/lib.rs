@@ -26,6 +26,7 @@ pub mod clock;
 pub mod control;
 pub mod dispatch;
 pub mod drift;
+pub mod events;
 pub mod intake;
 
 pub mod cli;

@@ -12,6 +12,7 @@ use crate::delivery::{Delivery, DeliveryId};
 use crate::destination::{Failure, Parcel};
 use crate::dispatch::Lanes;
 use crate::drift::Drift;
+use crate::events::Event;
 use crate::message::{Message, MessageId, Name, Timestamp};
 use crate::metrics::Metrics;
 use crate::number::Number;
@@ -95,6 +96,7 @@ impl Control {
         let paused = self.store.paused().await.unwrap_or_default();
         self.plan.send_replace(plan);
         self.lanes.follow(&self.plan.subscribe(), &paused);
+        self.lanes.events().tell(|| Event::Reload {});
         Ok(changes)
     }
 
@@ -166,6 +168,13 @@ impl Control {
             .map(|(to, route)| Delivery::new(none_yet, to.clone(), route.clone(), now));
         let ids = self.store.owe(id, deliveries.collect()).await?;
         targets.iter().for_each(|(to, _)| self.lanes.wake(to));
+        for (id, (to, _)) in ids.iter().zip(&targets) {
+            self.lanes.events().tell(|| Event::Delivery {
+                id: *id,
+                destination: to.clone(),
+                state: store::MessageState::Pending,
+            });
+        }
         Ok(Touched {
             deliveries: ids.len() as u64,
             ids,
@@ -254,6 +263,7 @@ impl Control {
             .await?;
         for name in self.concerned(selector).await? {
             self.lanes.wake(&name);
+            self.lanes.announce(&name);
         }
         Ok(Touched {
             deliveries,
@@ -270,11 +280,10 @@ impl Control {
         for id in ids {
             let found = self.store.find(id.message).await?;
             let deliveries = found.iter().flat_map(|found| &found.deliveries);
-            names.extend(
-                deliveries
-                    .filter(|delivery| delivery.id == *id)
-                    .map(|delivery| delivery.destination.clone()),
-            );
+            for delivery in deliveries.filter(|delivery| delivery.id == *id) {
+                self.lanes.events().tell(|| Event::delivery(delivery));
+                names.insert(delivery.destination.clone());
+            }
         }
         Ok(names.into_iter().collect())
     }

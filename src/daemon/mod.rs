@@ -14,11 +14,12 @@ use crate::clock::Clock;
 use crate::control::{Control, Loader};
 use crate::dispatch::{Around, Lanes};
 use crate::drift::{self, Drift};
+use crate::events::Events;
 use crate::intake::Intake;
 use crate::metrics::Metrics;
 use crate::plan::Plan;
 use crate::store::{Health, Store};
-use crate::web::admin::{self, Admin, Guard};
+use crate::web::admin::{self, Admin, Guard, Watching};
 use crate::web::inbound::{self, Inbound};
 use crate::web::serve::{Limits, serve};
 
@@ -88,6 +89,7 @@ impl Daemon {
             store: store.clone(),
             clock: clock.clone(),
             metrics: metrics.clone(),
+            events: Events::default(),
         };
         let lanes = Lanes::new(around);
         let paused = store.paused().await.context("the store could not be read")?;
@@ -133,6 +135,7 @@ impl Daemon {
             let admin = Admin {
                 control: control.clone(),
                 guard: Guard::new(door.token.clone()),
+                watching: Watching::new(lanes.events().clone(), stop.clone()),
             };
             door.open(admin::filter(Arc::new(admin)), &tasks, &stop);
         }

@@ -11,6 +11,7 @@ use super::lane::Shared;
 use crate::clock::Stopwatch;
 use crate::delivery::{Attempt, Delivery, State, Verdict};
 use crate::destination::{Delivered, Failure, Parcel, Scope};
+use crate::events::Event;
 use crate::message::Timestamp;
 use crate::metrics::{ByDestination, Outcome};
 use crate::plan::{Plan, PlannedDestination};
@@ -251,8 +252,8 @@ fn count(shared: &Shared, outcome: &'static str) {
         .inc();
 }
 
-/// Writes the end down. A busy or full store is asked again for as long as it takes: the lease holds until the process ends, and a delivery
-/// that was sent but not written would be sent once more after a restart.
+/// Writes the end down. A busy or full store is asked again for as long as it takes: the lease holds until the
+/// process ends, and a delivery that was sent but not written would be sent once more after a restart.
 pub(super) async fn settle(shared: &Shared, settlement: Settlement) {
     let delivered = matches!(settlement.delivery.state, State::Delivered { .. });
     let fallback = settlement
@@ -270,6 +271,7 @@ pub(super) async fn settle(shared: &Shared, settlement: Settlement) {
             }
         }
     }
+    shared.events.tell(|| Event::delivery(&settlement.delivery));
     if delivered {
         count(shared, "delivered");
     }
@@ -284,6 +286,7 @@ const SETTLE_PAUSE: Duration = Duration::from_millis(250);
 /// One line per change of a gate, and none per attempt: what wakes an operator must be news.
 async fn tell(shared: &Shared, change: Option<Change>) {
     let Some(change) = change else { return };
+    shared.announce();
     let name = &shared.name;
     let (cause, again) = match change {
         Change::Opened(since) => {

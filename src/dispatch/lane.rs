@@ -12,6 +12,7 @@ use super::attempt;
 use super::gate::{Cause, Gate};
 use super::{Around, Lanes};
 use crate::clock::Clock;
+use crate::events::{Event, Events};
 use crate::message::{Name, Timestamp};
 use crate::metrics::Metrics;
 use crate::plan::{Plan, PlannedDestination};
@@ -35,6 +36,7 @@ pub(super) struct Shared {
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) events: Events,
     notify: Notify,
     lanes: Weak<Lanes>,
     inner: Mutex<Inner>,
@@ -72,6 +74,7 @@ impl Shared {
             store: around.store.clone(),
             clock: around.clock.clone(),
             metrics: around.metrics.clone(),
+            events: around.events.clone(),
             notify: Notify::new(),
             lanes,
             inner: Mutex::new(Inner {
@@ -107,13 +110,23 @@ impl Shared {
 
     pub(super) fn set_paused(&self, paused: bool) {
         self.inner().paused = paused;
+        self.announce();
         self.wake();
     }
 
     /// The operator says it is mended, or its configuration changed: try at once.
     pub(super) fn reset(&self) {
         self.gate().reset();
+        self.announce();
         self.wake();
+    }
+
+    /// Tells who watches how this destination fares now.
+    pub(super) fn announce(&self) {
+        self.events.tell(|| Event::Destination {
+            name: self.name.clone(),
+            state: self.status().state,
+        });
     }
 
     pub(super) fn status(&self) -> Status {

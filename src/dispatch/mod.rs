@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
+use crate::events::Events;
 use crate::message::Name;
 use crate::metrics::Metrics;
 use crate::plan::Plan;
@@ -32,6 +33,8 @@ pub struct Around {
     pub clock: Clock,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Who is told what is new.
+    pub events: Events,
 }
 
 /// All lanes.
@@ -90,6 +93,12 @@ impl Lanes {
         }
     }
 
+    /// Who is told what is new.
+    #[must_use]
+    pub fn events(&self) -> &Events {
+        &self.around.events
+    }
+
     /// How a destination's lane fares; nothing when it has none.
     #[must_use]
     pub fn status(&self, name: &Name) -> Option<Status> {
@@ -100,6 +109,13 @@ impl Lanes {
     pub fn set_paused(&self, name: &Name, paused: bool) {
         if let Some(lane) = self.lanes().get(name) {
             lane.set_paused(paused);
+        }
+    }
+
+    /// Tells who watches how a destination fares now, or that its backlog changed.
+    pub fn announce(&self, name: &Name) {
+        if let Some(lane) = self.lanes().get(name) {
+            lane.announce();
         }
     }
 

@@ -139,7 +139,8 @@ async fn connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         .header_read_timeout(limits.header_timeout)
         .max_headers(4 * HEADERS_MAX)
         .max_buf_size(4 * HEAD_MAX)
-        .half_close(true)
+        // A carrier that closes its side after posting still gets its answer; a stream ends with its reader.
+        .half_close(limits.request_timeout.is_some())
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {

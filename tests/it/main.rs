@@ -6,6 +6,7 @@
     reason = "a test fails by panicking, its servers too"
 )]
 
+mod api;
 mod architecture;
 mod backup;
 mod bridge;
@@ -17,6 +18,7 @@ mod hostile;
 mod intelepeer_api;
 mod intelepeer_receive;
 mod matrix;
+mod page;
 mod parcels;
 mod promises;
 mod servers;

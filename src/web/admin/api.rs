@@ -31,10 +31,11 @@ impl From<Error> for Trouble {
 
 /// Answers one call below `/api/v1`.
 pub(super) async fn answer(control: &Control, call: &Call, path: &[&str]) -> Response {
-    let outcome = match (call.method == Method::HEAD, &call.method) {
-        (true, _) | (_, &Method::GET) => read(control, call, path).await,
-        (_, &Method::POST) => change(control, call, path).await,
-        _ => Err(Trouble::Method("GET, POST")),
+    let outcome = match (methods(path), &call.method) {
+        (None, _) => Err(Trouble::NoPath),
+        (Some(READ), &Method::GET | &Method::HEAD) => read(control, call, path).await,
+        (Some(CHANGE), &Method::POST) => change(control, call, path).await,
+        (Some(allow), _) => Err(Trouble::Method(allow)),
     };
     match outcome {
         Ok(value) => json(StatusCode::OK, &value),
@@ -43,6 +44,22 @@ pub(super) async fn answer(control: &Control, call: &Call, path: &[&str]) -> Res
         Err(Trouble::Config(problems)) => json(StatusCode::UNPROCESSABLE_ENTITY, &problems),
         Err(Trouble::NoPath) => error(StatusCode::NOT_FOUND, "no such path"),
         Err(Trouble::Method(allow)) => method_not_allowed(allow),
+    }
+}
+
+const READ: &str = "GET, HEAD";
+const CHANGE: &str = "POST";
+
+/// What may be asked of a path; nothing when there is no such path.
+fn methods(path: &[&str]) -> Option<&'static str> {
+    match path {
+        ["route" | "reload"]
+        | ["messages", _, "resend"]
+        | ["deliveries", "retry" | "discard"]
+        | ["destinations", _, "test" | "pause" | "resume"] => Some(CHANGE),
+        ["status" | "messages" | "deliveries" | "destinations" | "routes"]
+        | ["messages" | "deliveries", _] => Some(READ),
+        _ => None,
     }
 }
 
@@ -60,19 +77,12 @@ async fn read(control: &Control, call: &Call, path: &[&str]) -> Outcome {
                 .deliveries(&query::deliveries(&call.query).map_err(Trouble::Wrong)?)
                 .await?,
         ),
-        ["deliveries", id] if !ACTIONS.contains(id) => show(control.delivery(delivery_id(id)?).await?),
+        ["deliveries", id] => show(control.delivery(delivery_id(id)?).await?),
         ["destinations"] => show(control.destinations(&control.plan()).await?),
         ["routes"] => show(control.routes()),
-        ["route" | "reload"]
-        | ["messages", _, "resend"]
-        | ["deliveries", _]
-        | ["destinations", _, "test" | "pause" | "resume"] => Err(Trouble::Method("POST")),
         _ => Err(Trouble::NoPath),
     }
 }
-
-/// Below `/deliveries`, what is no id.
-const ACTIONS: [&str; 2] = ["retry", "discard"];
 
 async fn change(control: &Control, call: &Call, path: &[&str]) -> Outcome {
     match path {
@@ -97,8 +107,6 @@ async fn change(control: &Control, call: &Call, path: &[&str]) -> Outcome {
                 Err(Trouble::Config(value))
             }
         },
-        ["status" | "messages" | "deliveries" | "destinations" | "routes" | "events" | "openapi.json"]
-        | ["messages" | "deliveries", _] => Err(Trouble::Method("GET, HEAD")),
         _ => Err(Trouble::NoPath),
     }
 }

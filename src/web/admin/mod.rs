@@ -17,9 +17,12 @@ use crate::control::{Control, Error};
 
 mod api;
 mod backup;
+mod events;
 mod login;
+mod page;
 mod query;
 
+pub use events::Watching;
 pub use login::Guard;
 
 /// The longest body of a request: a list of ids, or a text to try the routes with.
@@ -34,6 +37,8 @@ pub struct Admin {
     pub control: Arc<Control>,
     /// Lets operators in over TCP; on the unix socket its permissions have done that.
     pub guard: Guard,
+    /// Tells pages what is new.
+    pub watching: Watching,
 }
 
 /// One request of an operator, read whole.
@@ -137,6 +142,8 @@ async fn answer(admin: &Admin, call: &Call) -> Response {
     match segments.as_slice() {
         ["healthz"] => super::inbound::probe(&call.method, Ok(Vec::new())),
         ["readyz"] => super::inbound::probe(&call.method, admin.control.ready()),
+        ["api", "v1", "events"] => admin.watching.answer(call),
+        [""] | ["assets", ..] | ["api", "v1", "openapi.json"] => page::answer(&call.method, &call.path),
         ["login"] => admin.guard.login(call),
         ["logout"] => admin.guard.logout(call),
         ["metrics"] => metrics(admin, call).await,

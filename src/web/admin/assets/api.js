@@ -1,0 +1,112 @@
+// The admin API, as the page uses it: calls, the login, and the stream of news.
+
+/** What went wrong, in words for the operator. `status` is 0 when there was no answer at all. */
+export class Trouble extends Error {
+  constructor(message, status) {
+    super(message);
+    this.status = status;
+  }
+}
+
+const SILENT = 'The daemon does not answer. Is it running? On its machine, systemctl status smsbridge tells.';
+
+/** Tells the page that nobody is logged in any more. */
+export const session = new EventTarget();
+
+async function ask(method, path, body) {
+  const options = { method };
+  if (method === 'GET') options.signal = AbortSignal.timeout(20_000);
+  if (body !== undefined) {
+    options.headers = { 'content-type': 'application/json' };
+    options.body = JSON.stringify(body);
+  }
+  let response;
+  let answer;
+  try {
+    response = await fetch(path, options);
+    answer = await response.json();
+  } catch {
+    throw new Trouble(response ? `The daemon's answer (${response.status}) could not be read.` : SILENT, response?.status ?? 0);
+  }
+  if (response.ok) return answer;
+  if (response.status === 401) session.dispatchEvent(new Event('ended'));
+  throw new Trouble(answer.error ?? `The daemon answered ${response.status}.`, response.status);
+}
+
+export const get = (path, query = {}) => {
+  const given = Object.entries(query).filter(([, value]) => value);
+  const search = given.length ? `?${new URLSearchParams(given)}` : '';
+  return ask('GET', `/api/v1${path}${search}`);
+};
+
+export const post = (path, body) => ask('POST', `/api/v1${path}`, body);
+
+export const login = (token) => ask('POST', '/login', { token });
+
+export const logout = () => ask('POST', '/logout');
+
+const KINDS = ['message', 'delivery', 'destination', 'reload', 'lagged'];
+
+/** How long a page in the background goes on listening: browsers allow few connections to one place. */
+const HIDDEN_MAX = 30_000;
+
+/**
+ * News from the daemon. Fires `news` with `kind` and `data`, and `state` when it begins or ceases to hear; after
+ * every beginning, all that is shown should be asked for again.
+ */
+export class News extends EventTarget {
+  #source = null;
+  #timer = 0;
+  #hidden = () => this.#visibility();
+  live = false;
+
+  start() {
+    document.addEventListener('visibilitychange', this.#hidden);
+    this.#open();
+  }
+
+  stop() {
+    document.removeEventListener('visibilitychange', this.#hidden);
+    this.#close();
+  }
+
+  #open() {
+    this.#close();
+    const source = new EventSource('/api/v1/events');
+    this.#source = source;
+    source.onopen = () => this.#say(true);
+    source.onerror = () => {
+      this.#say(false);
+      // After a refusal the browser does not try again by itself.
+      if (source.readyState === EventSource.CLOSED) this.#timer = setTimeout(() => this.#open(), 3000);
+    };
+    for (const kind of KINDS) {
+      source.addEventListener(kind, (event) => {
+        this.dispatchEvent(new CustomEvent('news', { detail: { kind, data: JSON.parse(event.data) } }));
+      });
+    }
+  }
+
+  #close() {
+    clearTimeout(this.#timer);
+    this.#source?.close();
+    this.#source = null;
+  }
+
+  #say(live) {
+    this.live = live;
+    this.dispatchEvent(new Event('state'));
+  }
+
+  #visibility() {
+    if (document.hidden) {
+      clearTimeout(this.#timer);
+      this.#timer = setTimeout(() => this.#close(), HIDDEN_MAX);
+    } else if (this.#source) {
+      clearTimeout(this.#timer);
+      if (this.#source.readyState === EventSource.CLOSED) this.#open();
+    } else {
+      this.#open();
+    }
+  }
+}

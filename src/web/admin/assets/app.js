@@ -1,0 +1,239 @@
+// The page: the login, the frame around the views, and what all views share.
+
+import { News, Trouble, get, login, logout, post, session } from './api.js';
+import { Hour } from './chart.js';
+import { act, fill, h, say, setClock, soon, tick } from './dom.js';
+import { Destinations } from './destinations.js';
+import { Messages } from './messages.js';
+import { Overview } from './overview.js';
+import { Routes } from './routes.js';
+
+const VIEWS = {
+  overview: ['Overview', Overview],
+  messages: ['Messages', Messages],
+  destinations: ['Destinations', Destinations],
+  routes: ['Routes', Routes],
+};
+
+/** How often the status is asked for when nothing happens. */
+const POLL = 10_000;
+
+const app = document.getElementById('app');
+
+/** Where the page is: `#/messages/ID?state=dead` is the view, the rest of the path, and the filters. */
+function place() {
+  const [path, search = ''] = location.hash.replace(/^#\/?/, '').split('?');
+  const [view = '', rest = ''] = path.split('/');
+  return { view: view in VIEWS ? view : 'overview', rest, query: Object.fromEntries(new URLSearchParams(search)) };
+}
+
+// --- The login ---------------------------------------------------------------------------------------------------
+
+function showLogin(note = '') {
+  document.title = 'Log in · smsbridge';
+  const token = h('input', {
+    type: 'password', id: 'token', name: 'token', autocomplete: 'current-password', required: true, spellcheck: 'false',
+  });
+  const complaint = h('p', { class: 'complaint', role: 'alert' }, note);
+  const button = h('button', { class: 'primary', type: 'submit' }, 'Log in');
+  const submit = async (event) => {
+    event.preventDefault();
+    fill(complaint);
+    button.disabled = true;
+    try {
+      await login(token.value.trim());
+      await begin();
+    } catch (trouble) {
+      fill(complaint, trouble.status === 401 ? 'This is not the token. It is what admin.token in the configuration says or points to.' : trouble.message);
+      token.select();
+      button.disabled = false;
+    }
+  };
+  fill(app, h('main', { class: 'alone' },
+    h('form', { class: 'card login', onsubmit: submit },
+      h('h1', {}, h('img', { src: '/assets/icon.svg', alt: '', width: 28, height: 28 }), 'smsbridge'),
+      h('label', { for: 'token' }, 'Token'),
+      token,
+      h('p', { class: 'muted' }, 'The value of ', h('code', {}, 'admin.token'), ' in the configuration.'),
+      complaint,
+      button)));
+  token.focus();
+}
+
+// --- The frame ---------------------------------------------------------------------------------------------------
+
+/** What runs while somebody is logged in. */
+class Desk {
+  constructor(status) {
+    this.status = status;
+    this.hour = new Hour();
+    this.news = new News();
+    this.live = h('span', { class: 'live', role: 'status' });
+    this.links = Object.entries(VIEWS).map(([name, [title]]) => h('a', { href: `#/${name}`, 'data-view': name }, title));
+    this.main = h('main', { id: 'view', tabindex: '-1' });
+    this.outage = h('p', { class: 'outage', role: 'alert', hidden: true });
+    this.reloadStatus = soon(() => this.poll(), 400);
+    this.onhash = () => this.go();
+  }
+
+  start() {
+    fill(app,
+      h('a', { class: 'skip', href: '#view', onclick: (event) => { event.preventDefault(); this.main.focus(); } }, 'Skip to content'),
+      h('header', { class: 'top' },
+        h('a', { class: 'brand', href: '#/overview' }, h('img', { src: '/assets/icon.svg', alt: '', width: 22, height: 22 }), 'smsbridge'),
+        h('nav', { 'aria-label': 'Views' }, this.links),
+        this.live,
+        h('button', { class: 'plain', onclick: ({ currentTarget }) => this.leave(currentTarget) }, 'Log out')),
+      this.outage, this.main, h('div', { id: 'toasts', role: 'status' }));
+    addEventListener('hashchange', this.onhash);
+    this.news.addEventListener('state', () => this.heard());
+    this.news.addEventListener('news', ({ detail }) => this.tell(detail));
+    this.news.start();
+    this.timers = [setInterval(tick, 1000), setInterval(() => document.hidden || this.poll(), POLL)];
+    this.go();
+    this.say(this.status);
+  }
+
+  stop() {
+    removeEventListener('hashchange', this.onhash);
+    this.news.stop();
+    this.timers.forEach(clearInterval);
+    this.reloadStatus.cancel();
+    this.view?.stop?.();
+    document.querySelectorAll('dialog').forEach((dialog) => dialog.remove());
+  }
+
+  /** Shows the view of the address; a view that is shown already is only told what changed. */
+  go() {
+    const at = place();
+    if (this.at?.view !== at.view) {
+      this.view?.stop?.();
+      this.view = new VIEWS[at.view][1](this);
+      fill(this.main, this.view.element);
+      for (const link of this.links) {
+        if (link.dataset.view === at.view) link.setAttribute('aria-current', 'page');
+        else link.removeAttribute('aria-current');
+      }
+      scrollTo(0, 0);
+    }
+    this.at = at;
+    document.title = `${VIEWS[at.view][0]} · smsbridge`;
+    this.view.go?.(at);
+    this.view.status?.(this.status);
+  }
+
+  /** Listening anew: whatever happened meanwhile was missed. */
+  heard() {
+    const live = this.news.live;
+    fill(this.live, live ? 'Live' : 'Not live');
+    this.live.classList.toggle('on', live);
+    this.live.title = live ? 'Shown as it happens' : 'The stream of news is broken; it is tried again every few seconds';
+    if (live) this.refresh();
+    else this.poll();
+  }
+
+  tell({ kind, data }) {
+    if (kind === 'message') this.hour.accepted();
+    if (kind === 'delivery' && data.state === 'delivered') this.hour.delivered();
+    if (kind === 'lagged' || kind === 'reload') this.refresh();
+    else this.view.news?.(kind, data);
+    this.reloadStatus();
+  }
+
+  refresh() {
+    this.view.refresh?.();
+    this.loadHour();
+    this.reloadStatus();
+  }
+
+  async loadHour() {
+    try {
+      const since = new Date(Date.parse(this.status.now) - 3_600_000).toISOString();
+      const page = await get('/messages', { since, limit: 500 });
+      this.hour.load(page.items, !page.next, this.status.messages.pending);
+      this.view.charts?.();
+    } catch {
+      // The status says so already.
+    }
+  }
+
+  async poll() {
+    try {
+      this.say(await get('/status'));
+    } catch (trouble) {
+      if (trouble.status === 401) return;
+      this.outage.hidden = false;
+      fill(this.outage, trouble.message, ' Trying again.');
+    }
+  }
+
+  say(status) {
+    this.outage.hidden = true;
+    this.status = status;
+    setClock(status.now);
+    this.hour.waiting(status.messages.pending);
+    const [overview] = this.links;
+    fill(overview, 'Overview', status.problems.length > 0 && h('span', { class: 'badge', title: 'Problems now' }, String(status.problems.length)));
+    this.view.status?.(status);
+    this.view.charts?.();
+  }
+
+  /** An action, its answer said, and everything it touches asked for again. */
+  async change(button, path, body, told) {
+    const answer = await act(button, () => post(path, body));
+    if (answer !== undefined) {
+      if (told) say(told(answer));
+      this.reloadStatus();
+      this.view.refresh?.();
+    }
+    return answer;
+  }
+
+  async leave(button) {
+    await act(button, logout);
+    end('You are logged out.');
+  }
+}
+
+let desk = null;
+
+async function begin() {
+  try {
+    const status = await get('/status');
+    desk?.stop();
+    desk = new Desk(status);
+    desk.start();
+  } catch (trouble) {
+    if (trouble instanceof Trouble && trouble.status === 401) throw trouble;
+    const again = h('button', { class: 'primary', onclick: () => begin().catch(() => showLogin()) }, 'Try again');
+    fill(app, h('main', { class: 'alone' }, h('div', { class: 'card login' }, h('h1', {}, 'No answer'), h('p', {}, trouble.message), again)));
+    again.focus();
+  }
+}
+
+function end(note) {
+  desk?.stop();
+  desk = null;
+  showLogin(note);
+}
+
+session.addEventListener('ended', () => {
+  if (desk) end('The login has ended. Log in again.');
+});
+
+// --- Keys --------------------------------------------------------------------------------------------------------
+
+const isTyping = (target) => target.closest('input, textarea, select, dialog') !== null;
+
+document.addEventListener('keydown', (event) => {
+  if (!desk || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === '/' && !isTyping(event.target)) {
+    event.preventDefault();
+    if (place().view !== 'messages') location.hash = '#/messages';
+    // The view follows the address in a moment.
+    setTimeout(() => document.querySelector('[data-search]')?.focus(), 0);
+  }
+  if (event.key === 'Escape' && !document.querySelector('dialog[open]')) desk.view.escape?.(event);
+});
+
+begin().catch(() => showLogin());

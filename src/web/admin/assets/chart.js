@@ -1,0 +1,162 @@
+// Charts of the last hour, and what they are drawn from.
+
+import { count, h, now, s } from './dom.js';
+
+const MINUTE = 60_000;
+const SPAN = 60;
+const HEIGHT = 96;
+
+/** Right of the drawing, where the scale is. */
+const SCALE = 30;
+
+/** What happened in the last hour, minute by minute: filled from stored messages, then kept up by the news. */
+export class Hour {
+  #minutes = new Map();
+  #known = Infinity;
+
+  /** Takes stored messages, newest first; `whole` when there are no older ones within the hour. */
+  load(messages, whole, pending) {
+    this.#minutes.clear();
+    const oldest = messages.at(-1);
+    this.#known = whole || !oldest ? 0 : Math.floor(Date.parse(oldest.received_at) / MINUTE) + 1;
+    const deliveries = messages.flatMap((message) => message.deliveries).map(({ created_at, ended_at, state }) => ({
+      from: Date.parse(created_at), until: ended_at ? Date.parse(ended_at) : Infinity, state,
+    }));
+    for (const message of messages) this.#at(Date.parse(message.received_at)).accepted += 1;
+    for (const { until, state } of deliveries) if (state === 'delivered') this.#at(until).delivered += 1;
+    const owed = (at) => deliveries.filter(({ from, until }) => from <= at && until > at).length;
+    // What waits since before these messages has waited all the time.
+    const older = Math.max(0, pending - owed(now()));
+    const last = this.#last();
+    for (let minute = last - SPAN + 1; minute <= last; minute += 1) {
+      this.#minute(minute).waiting = older + owed(Math.min((minute + 1) * MINUTE, now()));
+    }
+  }
+
+  accepted() {
+    this.#at(now()).accepted += 1;
+  }
+
+  delivered() {
+    this.#at(now()).delivered += 1;
+  }
+
+  waiting(pending) {
+    this.#at(now()).waiting = pending;
+  }
+
+  /** The last sixty minutes, oldest first; nothing where it is not known. */
+  read() {
+    const last = this.#last();
+    let waiting = 0;
+    return Array.from({ length: SPAN }, (_, at) => {
+      const minute = last - SPAN + 1 + at;
+      if (minute < this.#known) return null;
+      const found = this.#minutes.get(minute);
+      waiting = found?.waiting ?? waiting;
+      return { at: minute * MINUTE, accepted: found?.accepted ?? 0, delivered: found?.delivered ?? 0, waiting };
+    });
+  }
+
+  #last() {
+    return Math.floor(now() / MINUTE);
+  }
+
+  #at(moment) {
+    return this.#minute(Math.floor(moment / MINUTE));
+  }
+
+  #minute(minute) {
+    let found = this.#minutes.get(minute);
+    if (!found) {
+      found = { accepted: 0, delivered: 0, waiting: null };
+      this.#minutes.set(minute, found);
+      for (const old of this.#minutes.keys()) if (old < this.#last() - SPAN) this.#minutes.delete(old);
+    }
+    return found;
+  }
+}
+
+/** A chart that draws itself anew when its width changes. */
+export function chart(title, legend, draw) {
+  const plot = h('div', { class: 'plot' });
+  const figure = h('figure', { class: 'card chart' }, h('figcaption', {}, h('h2', {}, title), legend), plot,
+    h('div', { class: 'axis' }, h('span', {}, '60 min ago'), h('span', {}, '30 min'), h('span', {}, 'now')));
+  let minutes = [];
+  const paint = () => {
+    if (plot.clientWidth) plot.replaceChildren(draw(minutes, plot.clientWidth - SCALE));
+  };
+  const observer = new ResizeObserver(paint);
+  observer.observe(plot);
+  return {
+    element: figure,
+    show(next) {
+      minutes = next;
+      paint();
+    },
+    stop: () => observer.disconnect(),
+  };
+}
+
+/** The next round number above. */
+function roof(value) {
+  if (value <= 4) return 4;
+  const power = 10 ** Math.floor(Math.log10(value));
+  return [1, 2, 4, 5, 8, 10].map((step) => step * power).find((step) => step >= value);
+}
+
+function frame(width, top, label) {
+  const svg = s('svg', { width: width + SCALE, height: HEIGHT, role: 'img', 'aria-label': label });
+  for (const part of [0, 0.5, 1]) {
+    const y = Math.round(HEIGHT - 1 - part * (HEIGHT - 14)) + 0.5;
+    svg.append(s('line', { x1: 0, x2: width, y1: y, y2: y, class: part ? 'grid' : 'base' }));
+    if (part) svg.append(s('text', { x: width + SCALE, y: y + 4, 'text-anchor': 'end' }, count(top * part)));
+  }
+  return svg;
+}
+
+const height = (value, top) => (value / top) * (HEIGHT - 14);
+const clock = (at) => new Date(at).toLocaleTimeString(undefined, { hour: '2-digit', minute: '2-digit' });
+
+/** Where the pointer says what a minute was. */
+function hints(svg, minutes, step, hint) {
+  minutes.forEach((minute, at) => {
+    if (!minute) return;
+    svg.append(s('rect', { x: at * step, y: 0, width: step, height: HEIGHT, class: 'hint' }, s('title', {}, `${clock(minute.at)}: ${hint(minute)}`)));
+  });
+}
+
+/** Accepted as bars, delivered as a line over them. */
+export function rates(minutes, width) {
+  const known = minutes.filter(Boolean);
+  const top = roof(Math.max(0, ...known.flatMap(({ accepted, delivered }) => [accepted, delivered])));
+  const total = (key) => count(known.reduce((sum, minute) => sum + minute[key], 0));
+  const svg = frame(width, top, `In the last hour ${total('accepted')} accepted, ${total('delivered')} delivered`);
+  const step = width / minutes.length;
+  const points = [];
+  minutes.forEach((minute, at) => {
+    if (!minute) return;
+    const tall = height(minute.accepted, top);
+    if (tall) svg.append(s('rect', { x: at * step + 1, y: HEIGHT - 1 - tall, width: Math.max(1, step - 2), height: tall, rx: 1.5, class: 'bar' }));
+    points.push(`${(at + 0.5) * step},${HEIGHT - 1 - height(minute.delivered, top)}`);
+  });
+  if (points.length > 1) svg.append(s('polyline', { points: points.join(' '), class: 'line' }));
+  hints(svg, minutes, step, ({ accepted, delivered }) => `${count(accepted)} accepted, ${count(delivered)} delivered`);
+  return svg;
+}
+
+/** What waited, as steps. */
+export function backlog(minutes, width) {
+  const known = minutes.filter(Boolean);
+  const top = roof(Math.max(0, ...known.map(({ waiting }) => waiting)));
+  const svg = frame(width, top, `${count(known.at(-1)?.waiting ?? 0)} waiting now`);
+  const step = width / minutes.length;
+  const first = minutes.findIndex(Boolean);
+  if (first >= 0) {
+    const edge = minutes.map((minute, at) => minute && [at * step, HEIGHT - 1 - height(minute.waiting, top)]).filter(Boolean);
+    const path = edge.map(([x, y]) => `L${x} ${y}h${step}`).join('').replace('L', 'M');
+    svg.append(s('path', { d: `${path}V${HEIGHT - 1}H${first * step}Z`, class: 'area' }), s('path', { d: path, class: 'edge' }));
+  }
+  hints(svg, minutes, step, ({ waiting }) => `${count(waiting)} waiting`);
+  return svg;
+}

@@ -1,0 +1,172 @@
+// Every destination: how it fares, and what can be done about it.
+
+import { get, post } from './api.js';
+import { act, confirm, count, dueTime, fill, h, pill, plural, time, words } from './dom.js';
+
+const LISTED = 20;
+
+export class Destinations {
+  constructor(desk) {
+    this.desk = desk;
+    this.cards = new Map();
+    this.list = h('div', { class: 'destinations' });
+    this.element = h('div', { class: 'stack' }, h('h1', { class: 'hidden' }, 'Destinations'), this.list);
+  }
+
+  /** `#/destinations/NAME` comes from elsewhere and means that one. */
+  go({ rest }) {
+    this.wanted = rest;
+  }
+
+  status({ destinations }) {
+    const names = new Set(destinations.map(({ name }) => name));
+    for (const [name, card] of this.cards) {
+      if (!names.has(name)) {
+        card.element.remove();
+        this.cards.delete(name);
+      }
+    }
+    destinations.forEach((destination, at) => {
+      let card = this.cards.get(destination.name);
+      if (!card) {
+        card = new Card(this.desk, destination.name);
+        this.cards.set(destination.name, card);
+        this.list.insertBefore(card.element, this.list.children[at] ?? null);
+      }
+      card.show(destination);
+    });
+    const card = this.cards.get(this.wanted);
+    if (card) {
+      this.wanted = '';
+      card.element.focus();
+      card.element.scrollIntoView({ block: 'nearest' });
+    }
+  }
+
+  refresh() {
+    for (const card of this.cards.values()) card.refresh();
+  }
+}
+
+class Card {
+  constructor(desk, name) {
+    this.desk = desk;
+    this.name = name;
+    this.head = h('header');
+    this.facts = h('dl', { class: 'facts' });
+    this.reason = h('div');
+    this.outcome = h('div', { class: 'outcome', role: 'status' });
+    this.listed = h('div', { class: 'owed' });
+    const path = `/destinations/${encodeURIComponent(name)}`;
+    this.test = h('button', { onclick: ({ currentTarget }) => this.#test(currentTarget, path) }, 'Test');
+    this.pause = h('button', { onclick: ({ currentTarget }) => this.#pause(currentTarget, path) }, 'Pause');
+    this.dead = h('button', { onclick: () => this.#list('dead') });
+    this.pending = h('button', { onclick: () => this.#list('pending') });
+    this.element = h('article', { class: 'card destination', tabindex: '-1', 'aria-label': name },
+      this.head, this.reason, this.facts, h('div', { class: 'buttons' }, this.test, this.pause, this.pending, this.dead), this.outcome, this.listed);
+  }
+
+  show(destination) {
+    const says = JSON.stringify(destination);
+    if (says === this.says) return;
+    this.says = says;
+    this.shown = destination;
+    const { kind, state, since, until, reason, pending, dead, oldest, delivered_at: delivered, fallback } = destination;
+    const isPaused = state === 'paused';
+    fill(this.head, h('h2', {}, this.name), h('span', { class: 'muted' }, kind ?? 'not configured'), pill(state));
+    fill(this.reason, reason && words(reason, 'p', { class: 'said' }), ADVICE[state] && h('p', { class: 'muted' }, ADVICE[state]));
+    fill(this.facts,
+      since && fact('Since', time(since)), until && !isPaused && fact('Next try', dueTime(until)),
+      fact('Waiting', count(pending)), oldest && fact('Oldest', time(oldest)), fact('Dead', count(dead)),
+      fact('Last took a text', delivered ? time(delivered) : 'not since the start'), fallback && fact('Fallback', fallback));
+    this.test.hidden = !kind;
+    this.pause.hidden = !kind;
+    fill(this.pause, isPaused ? 'Resume' : 'Pause');
+    this.pending.hidden = pending === 0;
+    fill(this.pending, `${count(pending)} waiting`);
+    this.dead.hidden = dead === 0;
+    fill(this.dead, `${count(dead)} dead`);
+    this.refresh();
+  }
+
+  async #pause(button, path) {
+    const isPaused = this.shown.state === 'paused';
+    if (!isPaused) {
+      const sure = await confirm({ title: `Pause ${this.name}?`, text: 'Its texts are accepted and wait until you resume it, also over restarts.', action: 'Pause' });
+      if (!sure) return;
+    }
+    await this.desk.change(button, `${path}/${isPaused ? 'resume' : 'pause'}`, undefined, () => `${this.name} is ${isPaused ? 'resumed' : 'paused'}`);
+  }
+
+  async #test(button, path) {
+    fill(this.outcome, h('p', { class: 'muted' }, 'Sending a test text …'));
+    const tested = await act(button, () => post(`${path}/test`));
+    fill(this.outcome);
+    if (!tested) return;
+    const { delivered, failure, detail, took_ms: took } = tested;
+    fill(this.outcome, h('p', { class: delivered ? 'good' : 'bad' },
+      h('b', {}, delivered ? 'The test text was taken' : 'The test text was not taken'), ` after ${count(took)} ms`, detail && [': ', words(detail)]),
+    !delivered && h('p', { class: 'muted' }, FAILURES[failure]));
+    this.desk.reloadStatus();
+  }
+
+  /** Shows or hides what is owed in this state. */
+  #list(state) {
+    this.state = this.state === state ? null : state;
+    this.refresh();
+  }
+
+  async refresh() {
+    for (const [button, state] of [[this.dead, 'dead'], [this.pending, 'pending']]) button.setAttribute('aria-expanded', String(this.state === state));
+    const state = this.state;
+    if (!state) {
+      fill(this.listed);
+      return;
+    }
+    try {
+      const page = await get('/deliveries', { destination: this.name, state, limit: LISTED });
+      if (state === this.state) this.#fill(page, state);
+    } catch (trouble) {
+      fill(this.listed, h('p', { class: 'complaint' }, trouble.message));
+    }
+  }
+
+  #fill({ items, next }, state) {
+    if (items.length === 0) {
+      fill(this.listed, h('p', { class: 'muted' }, state === 'dead' ? 'Nothing is dead any more.' : 'Nothing waits any more.'));
+      return;
+    }
+    const told = (verb) => ({ deliveries }) => `${plural(deliveries, 'delivery', 'deliveries')} ${verb}`;
+    const retry = async ({ currentTarget }) => {
+      const sure = await confirm({ title: `Retry everything ${state} at ${this.name}?`, text: 'All of it is tried again now, in its order.', action: 'Retry all' });
+      if (sure) await this.desk.change(currentTarget, '/deliveries/retry', { destination: this.name, state }, told('tried again'));
+    };
+    const discard = async ({ currentTarget }) => {
+      const sure = await confirm({ title: `Discard everything that waits for ${this.name}?`, text: 'None of it will be delivered there. The texts are kept, and can be sent again one by one.', action: 'Discard all', danger: true });
+      if (sure) await this.desk.change(currentTarget, '/deliveries/discard', { destination: this.name, state }, told('discarded'));
+    };
+    fill(this.listed,
+      h('ul', {}, items.map(({ id, created_at: created, reason }) => h('li', {},
+        h('a', { href: `#/messages/${id.slice(0, id.lastIndexOf('-'))}` }, time(created)), ' ', words(reason ?? 'not tried yet', 'span', { class: 'muted' })))),
+      next && h('p', { class: 'muted' }, `Only the newest ${LISTED} are listed.`),
+      h('div', { class: 'buttons' }, h('button', { onclick: retry }, 'Retry all'), state === 'pending' && h('button', { class: 'danger', onclick: discard }, 'Discard all')));
+  }
+}
+
+const fact = (name, value) => h('div', {}, h('dt', {}, name), h('dd', {}, value));
+
+/** What to do, by state. */
+const ADVICE = {
+  down: 'Its texts wait and are tried again. If this lasts, look whether the other side is up and reachable from here.',
+  parked: 'Something in the configuration or the account must be mended. Then press Test: it takes texts again at once.',
+  limited: 'The other side asked for a pause. Nothing is to be done.',
+  paused: 'Paused by an operator. Its texts wait until it is resumed.',
+  removed: 'It is no longer configured. Configure it again, or discard what waits.',
+};
+
+/** What a failed test means. */
+const FAILURES = {
+  transient: 'A real text would wait and be tried again.',
+  permanent: 'A real text would be refused for good: the answer says what the other side does not like.',
+  parked: 'A real text would wait until this is mended: look at the address, the token and the rights.',
+};

@@ -1,0 +1,119 @@
+// One message: what it says, whom it is owed to, and what they answered.
+
+import { get } from './api.js';
+import { confirm, dueTime, fill, h, lasting, party, pill, plural, say, statePill, time, words } from './dom.js';
+
+export class Detail {
+  id = '';
+  #asked = 0;
+  #answered = 0;
+
+  constructor(desk, close) {
+    this.desk = desk;
+    this.close = h('button', { class: 'plain close', 'aria-label': 'Close', title: 'Close (Esc)', onclick: close }, '\u00d7');
+    this.content = h('div', { class: 'content' });
+    this.element = h('aside', { class: 'detail', role: 'dialog', 'aria-label': 'Message', hidden: true }, this.close, this.content);
+  }
+
+  show(id) {
+    if (id === this.id) return;
+    const opened = !this.id;
+    this.id = id;
+    this.says = '';
+    this.element.hidden = !id;
+    fill(this.content);
+    this.element.scrollTop = 0;
+    if (!id) return;
+    this.refresh();
+    // Going through the list with the arrows leaves the focus there.
+    if (opened || !document.activeElement?.closest('tr')) this.close.focus({ preventScroll: true });
+  }
+
+  async refresh() {
+    const id = this.id;
+    if (!id) return;
+    this.#asked += 1;
+    const turn = this.#asked;
+    try {
+      const message = await get(`/messages/${id}`);
+      const says = JSON.stringify(message);
+      // Answers may overtake each other: an older one changes nothing.
+      if (id !== this.id || turn < this.#answered) return;
+      this.#answered = turn;
+      if (says === this.says) return;
+      this.says = says;
+      this.#fill(message);
+    } catch (trouble) {
+      if (id === this.id) fill(this.content, h('h2', {}, 'This message cannot be shown'), h('p', {}, trouble.message));
+    }
+  }
+
+  #fill(message) {
+    const forgotten = message.redacted_at !== null;
+    fill(this.content,
+      h('header', {}, h('h2', {}, party(message.from, message.from_name)),
+        h('p', { class: 'muted' }, 'to ', party(message.to, message.to_name), ', ', time(message.received_at))),
+      forgotten
+        ? h('p', { class: 'said muted' }, 'Text and numbers were forgotten ', time(message.redacted_at), '.')
+        : words(message.text || '', 'blockquote', { class: message.text ? 'said' : 'said none' }),
+      message.media.length > 0 && h('ul', { class: 'media' }, message.media.map(attachment)),
+      h('div', { class: 'buttons' }, statePill(message), !forgotten && h('button', { onclick: ({ currentTarget }) => this.#resend(currentTarget, message) }, 'Resend')),
+      h('h3', {}, message.deliveries.length ? plural(message.deliveries.length, 'delivery', 'deliveries') : 'No deliveries'),
+      message.deliveries.length === 0 && h('p', { class: 'muted' }, 'It was kept, and nobody was to be told. Resend sends it to a destination you choose.'),
+      message.deliveries.map((delivery) => this.#delivery(delivery)),
+      h('dl', { class: 'facts' },
+        fact('Routes', message.routes.length ? message.routes.join(', ') : 'none matched'),
+        fact('Source', message.source),
+        fact('Carrier’s id', words(message.provider_id)),
+        fact('Id', message.id)));
+  }
+
+  #delivery(delivery) {
+    const { id, destination, route, state, attempts, attempts_made: made, due, ended_at: ended, reason } = delivery;
+    const button = (name, action, danger) => h('button', { class: danger ? 'danger' : null, onclick: ({ currentTarget }) => action(currentTarget) }, name);
+    const told = (done, none) => ({ deliveries }) => (deliveries ? done : none);
+    const retry = (at) => this.desk.change(at, '/deliveries/retry', { ids: [id] }, told(`Tried again at ${destination}`, 'Nothing to try: it is delivered, or under way'));
+    const discard = async (at) => {
+      const sure = await confirm({ title: 'Discard this delivery?', text: `${destination} will not get this text. The text itself is kept, and can be sent again.`, action: 'Discard', danger: true });
+      if (sure) await this.desk.change(at, '/deliveries/discard', { ids: [id] }, told('Discarded', 'Nothing was discarded: it is under way, or has ended'));
+    };
+    return h('section', { class: 'delivery', 'aria-label': `Delivery to ${destination}` },
+      h('header', {}, h('a', { href: `#/destinations/${destination}` }, h('b', {}, destination)), pill(state === 'pending' && made ? 'retrying' : state),
+        h('span', { class: 'muted' }, route ? `by route ${route}` : 'by unmatched')),
+      h('p', {}, state === 'pending' && (made ? [`Tried ${made === 1 ? 'once' : `${made} times`}; next `, dueTime(due), '.'] : ['Not tried yet; due ', dueTime(due), '.']),
+        state === 'delivered' && ['Taken ', time(ended), made > 1 ? `, at attempt ${made}.` : '.'],
+        state === 'dead' && ['Given up ', time(ended), ': ', words(reason ?? 'no reason given'), '.']),
+      attempts.length > 0 && h('ol', { class: 'attempts' }, attempts.map(attempt)),
+      made > attempts.length && h('p', { class: 'muted' }, `The first and the latest of ${made} attempts are kept.`),
+      state !== 'delivered' && h('div', { class: 'buttons' }, button('Retry now', retry), state === 'pending' && button('Discard', discard, true)));
+  }
+
+  async #resend(button, message) {
+    const before = new Set(message.deliveries.map(({ destination }) => destination));
+    const names = this.desk.status.destinations.filter(({ kind }) => kind).map(({ name }) => name);
+    const extra = h('fieldset', {}, h('legend', {}, 'To'), names.map((name) => h('label', { class: 'check' },
+      h('input', { type: 'checkbox', name: 'destination', value: name, checked: before.has(name) }), name, before.has(name) && h('span', { class: 'muted' }, 'had it before'))));
+    const form = await confirm({ title: 'Resend this text?', text: 'Who has it already gets it once more.', action: 'Resend', extra });
+    if (!form) return;
+    const destinations = form.getAll('destination');
+    if (destinations.length === 0) {
+      say('Nothing was sent: no destination was chosen', 'bad');
+      return;
+    }
+    await this.desk.change(button, `/messages/${message.id}/resend`, { destinations }, ({ deliveries }) => `${plural(deliveries, 'new delivery', 'new deliveries')}`);
+  }
+}
+
+const fact = (name, value) => h('div', {}, h('dt', {}, name), h('dd', {}, value));
+
+const attempt = ({ at, took_ms: took, verdict, detail }) => h('li', { class: verdict },
+  h('span', { class: 'muted' }, time(at), ` · ${took < 1000 ? `${took} ms` : lasting(took / 1000)}`), pill(verdict), words(detail || 'no words', 'span', { class: 'answer' }));
+
+/** Only web addresses become links: others could run something. */
+function attachment({ link, content_type: type, filename }) {
+  const name = filename ?? type ?? 'attachment';
+  const isWeb = /^https?:[/][/]/i.test(link);
+  return h('li', {}, words(name), ' ', isWeb
+    ? h('a', { href: link, target: '_blank', rel: 'noopener noreferrer' }, words(link))
+    : words(link, 'span', { class: 'muted' }));
+}

@@ -1,0 +1,291 @@
+// The stored messages, newest first, as they come.
+
+import { Trouble, get } from './api.js';
+import { fill, h, line, party, plural, soon, statePill, time } from './dom.js';
+import { Detail } from './message.js';
+
+const PAGE = 50;
+
+/** One refetch for a burst of news; beyond this many single messages, the whole page. */
+const PATIENCE = 250;
+const SINGLY_MAX = 4;
+
+const FILTERS = ['text', 'from', 'to', 'state', 'source', 'since', 'until'];
+
+export class Messages {
+  constructor(desk) {
+    this.desk = desk;
+    this.rows = new Map();
+    this.touched = new Set();
+    this.arrived = false;
+    this.asking = 0;
+    this.query = {};
+    this.detail = new Detail(desk, () => this.close());
+    this.follow = soon(() => this.#follow(), PATIENCE);
+    this.search = soon(() => this.#search(), PATIENCE);
+    this.#build();
+  }
+
+  #build() {
+    const field = (name, attributes) => h('input', { name, autocomplete: 'off', spellcheck: 'false', ...attributes });
+    const label = (title, input) => h('label', {}, h('span', {}, title), input);
+    const text = field('text', { type: 'search', placeholder: 'Search texts', 'aria-label': 'Search texts', 'data-search': true, 'aria-keyshortcuts': '/' });
+    this.form = h('form', { class: 'filters', role: 'search', oninput: () => this.search(), onsubmit: (event) => { event.preventDefault(); this.#search(); } },
+      h('div', { class: 'searchbox' }, text, h('kbd', { 'aria-hidden': 'true' }, '/')),
+      this.more = h('details', { class: 'more' }, h('summary', {}, 'Filters'),
+        h('div', { class: 'fields' },
+          label('From', field('from', { placeholder: '+1303* or *0100' })),
+          label('To', field('to', { placeholder: '+13038675309' })),
+          label('State', h('select', { name: 'state' }, h('option', { value: '' }, 'any'), ['pending', 'delivered', 'dead', 'unrouted'].map((state) => h('option', {}, state)))),
+          label('Source', field('source', { placeholder: 'name' })),
+          label('Since', field('since', { type: 'datetime-local' })),
+          label('Until', field('until', { type: 'datetime-local' })),
+          h('button', { type: 'button', class: 'plain', onclick: () => this.clear() }, 'Clear'))));
+    this.complaint = h('p', { class: 'complaint', role: 'alert' });
+    this.body = h('tbody', { onkeydown: (event) => this.#key(event) });
+    this.table = h('table', { class: 'messages' },
+      h('thead', {}, h('tr', {}, ['Time', 'From', 'To', 'Text', 'State'].map((title) => h('th', { scope: 'col' }, title)))), this.body);
+    this.empty = h('div', { class: 'empty', hidden: true });
+    this.older = h('button', { class: 'older', hidden: true, onclick: () => this.#older() }, 'Older messages');
+    this.newer = h('button', { class: 'newer', hidden: true, onclick: () => this.#toTop() });
+    this.element = h('div', { class: 'stack' }, h('h1', { class: 'hidden' }, 'Messages'), this.form, this.complaint, this.newer,
+      h('section', { class: 'card list', 'aria-label': 'Messages' }, this.table, this.empty), this.older, this.detail.element);
+  }
+
+  /** The address changed: other filters, or a message is to be shown. */
+  go({ rest, query }) {
+    const given = Object.fromEntries(FILTERS.filter((name) => query[name]).map((name) => [name, query[name]]));
+    if (!this.loaded || JSON.stringify(given) !== JSON.stringify(this.query)) {
+      this.query = given;
+      this.#show();
+      this.refresh();
+    }
+    const before = this.detail.id;
+    this.detail.show(rest);
+    for (const [id, { element }] of this.rows) element.classList.toggle('open', id === rest);
+    if (before && !rest) this.rows.get(before)?.element.focus();
+  }
+
+  /** The filters of the address, in the form. A field somebody types in is left alone. */
+  #show() {
+    for (const name of FILTERS) {
+      const input = this.form.elements[name];
+      if (input === document.activeElement) continue;
+      const value = this.query[name] ?? '';
+      input.value = value && input.type === 'datetime-local' ? local(value) : value;
+    }
+    if (FILTERS.some((name) => name !== 'text' && this.query[name])) this.more.open = true;
+  }
+
+  #search() {
+    this.search.cancel();
+    const given = new URLSearchParams();
+    for (const name of FILTERS) {
+      const input = this.form.elements[name];
+      const value = input.value.trim();
+      if (value) given.set(name, input.type === 'datetime-local' ? new Date(value).toISOString() : value);
+    }
+    location.replace(`#/messages${String(given) && `?${given}`}`);
+  }
+
+  clear() {
+    this.form.reset();
+    for (const name of FILTERS) this.form.elements[name].value = '';
+    this.#search();
+  }
+
+  /** The first page anew; what is shown already stays where it is. */
+  async refresh() {
+    this.follow.cancel();
+    this.arrived = false;
+    this.touched.clear();
+    const query = this.query;
+    this.asking += 1;
+    try {
+      const page = await get('/messages', { ...query, limit: PAGE });
+      if (query !== this.query) return;
+      fill(this.complaint);
+      this.#first(page);
+    } catch (trouble) {
+      if (query !== this.query || !(trouble instanceof Trouble)) throw trouble;
+      fill(this.complaint, trouble.message);
+    } finally {
+      this.asking -= 1;
+    }
+    this.detail.refresh();
+  }
+
+  #first(page) {
+    const same = this.loaded === this.query;
+    const ids = new Set(page.items.map(({ id }) => id));
+    const fresh = same ? page.items.filter(({ id }) => !this.rows.has(id)).length : 0;
+    // Older pages that were opened stay, unless the new first page no longer reaches them.
+    const joins = same && page.items.some(({ id }) => this.rows.has(id));
+    const kept = joins ? [...this.rows.keys()].filter((id) => !ids.has(id) && id < page.items.at(-1).id) : [];
+    if (!joins || kept.length === 0) this.next = page.next;
+    const rows = new Map();
+    for (const message of page.items) rows.set(message.id, this.#row(message, fresh > 0 && !this.rows.has(message.id)));
+    for (const id of kept) rows.set(id, this.rows.get(id));
+    const above = document.documentElement.scrollTop > 80 ? this.body.querySelector('tr') : null;
+    const top = above?.getBoundingClientRect().top;
+    this.rows = rows;
+    this.loaded = this.query;
+    this.#place();
+    if (above?.isConnected) scrollBy(0, above.getBoundingClientRect().top - top);
+    if (above && fresh > 0) this.#announce(fresh);
+  }
+
+  /** Puts the rows in order, moving only those that are not. */
+  #place() {
+    const elements = [...this.rows.values()].map(({ element }) => element);
+    elements.forEach((element, at) => {
+      if (this.body.children[at] !== element) this.body.insertBefore(element, this.body.children[at] ?? null);
+    });
+    while (this.body.children.length > elements.length) this.body.lastChild.remove();
+    const none = elements.length === 0;
+    this.table.hidden = none;
+    this.empty.hidden = !none;
+    this.older.hidden = !this.next;
+    if (none) fill(this.empty, Object.keys(this.query).length > 0 ? this.#nothingFound() : NOTHING_YET());
+    if (!this.body.querySelector('[tabindex="0"]')) elements[0]?.setAttribute('tabindex', '0');
+  }
+
+  #nothingFound() {
+    return [h('h2', {}, 'No message is like that'), h('p', {}, 'Every filter must hold. Numbers are whole, or have a ', h('code', {}, '*'), ' at one end.'),
+      h('button', { onclick: () => this.clear() }, 'Clear the filters')];
+  }
+
+  #row(message, fresh) {
+    const shown = this.rows.get(message.id);
+    const says = JSON.stringify(message);
+    if (shown?.says === says) return shown;
+    const cells = [
+      h('td', { class: 'when' }, time(message.received_at)),
+      h('td', { class: 'from' }, party(message.from, message.from_name)),
+      h('td', { class: 'to' }, party(message.to, message.to_name)),
+      h('td', { class: 'text' }, excerpt(message)),
+      h('td', { class: 'state' }, statePill(message)),
+    ];
+    const open = () => { if (!getSelection().toString()) this.open(message.id); };
+    const element = shown?.element ?? h('tr', { tabindex: '-1', onclick: open, 'data-id': message.id });
+    element.setAttribute('aria-label', `From ${message.from_name ?? message.from}: ${message.text.slice(0, 80)}`);
+    element.classList.toggle('open', message.id === this.detail.id);
+    if (fresh) element.classList.add('fresh');
+    fill(element, cells);
+    return { element, says };
+  }
+
+  open(id) {
+    const search = new URLSearchParams(this.query);
+    location.hash = `#/messages/${id}${String(search) && `?${search}`}`;
+  }
+
+  close() {
+    const search = new URLSearchParams(this.query);
+    location.hash = `#/messages${String(search) && `?${search}`}`;
+  }
+
+  escape(event) {
+    if (this.detail.id) this.close();
+    else if (event.target.matches?.('input, select')) event.target.blur();
+  }
+
+  /** Up and down go through the rows, Enter opens one. */
+  #key(event) {
+    const row = event.target.closest('tr');
+    const rows = [...this.body.children];
+    const at = rows.indexOf(row);
+    const to = { ArrowDown: at + 1, j: at + 1, ArrowUp: at - 1, k: at - 1, Home: 0, End: rows.length - 1 }[event.key];
+    if (event.key === 'Enter') this.open(row.dataset.id);
+    if (to === undefined || !rows[to]) return;
+    event.preventDefault();
+    row.setAttribute('tabindex', '-1');
+    rows[to].setAttribute('tabindex', '0');
+    rows[to].focus();
+    if (this.detail.id) this.open(rows[to].dataset.id);
+  }
+
+  news(kind, data) {
+    if (kind === 'message') this.arrived = true;
+    if (kind === 'delivery') {
+      const id = data.id.slice(0, data.id.lastIndexOf('-'));
+      this.touched.add(id);
+    }
+    this.follow();
+  }
+
+  /** Follows the news: what changed is asked for one by one, or the first page when there is much or something new. */
+  async #follow() {
+    // An answer under way may be older than this news, and may bring the very message it is about.
+    if (this.asking > 0) {
+      this.follow();
+      return;
+    }
+    const shown = [...this.touched].filter((id) => this.rows.has(id));
+    const detail = this.detail.id && this.touched.has(this.detail.id);
+    if (this.arrived || shown.length > SINGLY_MAX || (shown.length > 0 && this.query.state)) {
+      await this.refresh();
+      return;
+    }
+    this.touched.clear();
+    this.asking += 1;
+    if (detail) this.detail.refresh();
+    for (const id of shown) {
+      try {
+        const message = await get(`/messages/${id}`);
+        if (this.rows.has(id)) this.rows.set(id, this.#row(message, false));
+      } catch {
+        // It may have been forgotten meanwhile; the next page says so.
+      }
+    }
+    this.asking -= 1;
+  }
+
+  #announce(fresh) {
+    fill(this.newer, `${plural(fresh, 'new text')} above`);
+    this.newer.hidden = false;
+    addEventListener('scroll', () => { if (document.documentElement.scrollTop < 80) this.newer.hidden = true; }, { passive: true });
+  }
+
+  #toTop() {
+    this.newer.hidden = true;
+    scrollTo({ top: 0 });
+    this.body.firstChild?.focus({ preventScroll: true });
+  }
+
+  async #older() {
+    this.older.disabled = true;
+    try {
+      const page = await get('/messages', { ...this.query, limit: PAGE, cursor: this.next });
+      this.next = page.next;
+      for (const message of page.items) this.rows.set(message.id, this.#row(message, false));
+      this.#place();
+    } catch (trouble) {
+      fill(this.complaint, trouble.message);
+    }
+    this.older.disabled = false;
+  }
+
+  stop() {
+    this.follow.cancel();
+    this.search.cancel();
+  }
+}
+
+const NOTHING_YET = () => [
+  h('h2', {}, 'No text has come yet'),
+  h('p', {}, 'Texts appear here as the carrier’s webhook brings them. To see one now, on the daemon’s machine:'),
+  h('pre', {}, 'smsbridge simulate --from +13035550100 --to +13038675309 --message Hello'),
+];
+
+/** A moment as a field for local time has it. */
+function local(iso) {
+  const moment = new Date(iso);
+  return new Date(moment.getTime() - moment.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
+}
+
+const excerpt = (message) => {
+  if (message.redacted_at) return h('span', { class: 'muted' }, 'forgotten');
+  if (message.text) return line(message.text.slice(0, 400));
+  return h('span', { class: 'muted' }, message.media.length ? plural(message.media.length, 'attachment') : 'empty text');
+};

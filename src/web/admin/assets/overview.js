@@ -1,0 +1,79 @@
+// What is wrong now, how much goes through, and how every destination fares.
+
+import { backlog, chart, rates } from './chart.js';
+import { bytes, count, fill, h, lasting, now, pill, plural, prose, time, words } from './dom.js';
+
+export class Overview {
+  constructor(desk) {
+    this.desk = desk;
+    this.problems = h('section', { class: 'card problems', 'aria-label': 'Problems' });
+    this.figures = h('dl', { class: 'figures card' });
+    this.rates = chart('Texts per minute', [h('span', { class: 'key bar' }, 'accepted'), h('span', { class: 'key line' }, 'delivered')], rates);
+    this.backlog = chart('Deliveries waiting', [], backlog);
+    this.health = h('tbody');
+    this.foot = h('p', { class: 'foot muted' });
+    this.element = h('div', { class: 'stack' },
+      h('h1', { class: 'hidden' }, 'Overview'),
+      this.problems, this.figures,
+      h('div', { class: 'charts' }, this.rates.element, this.backlog.element),
+      h('section', { class: 'card' },
+        h('h2', { class: 'pad' }, 'Destinations'),
+        h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'Destinations' },
+          h('table', { class: 'health' },
+            h('thead', {}, h('tr', {}, ['Name', 'State', 'Waiting', 'Oldest', 'Dead', 'Last took a text'].map((title) => h('th', { scope: 'col' }, title)))),
+            this.health))),
+      this.foot);
+  }
+
+  status(status) {
+    this.#problems(status);
+    const { messages, store } = status;
+    fill(this.figures,
+      figure('Accepted', count(messages.accepted), 'texts, ever'),
+      figure('Delivered', count(messages.delivered), 'deliveries'),
+      figure('Waiting', count(messages.pending), 'deliveries'),
+      figure('Dead', count(messages.dead), 'deliveries given up', messages.dead > 0 && 'bad'),
+      figure('Store', bytes(store.bytes), `${bytes(store.free_bytes)} free`),
+      figure('Up for', lasting((now() - Date.parse(status.started_at)) / 1000), status.ready ? 'takes texts' : 'takes no texts', !status.ready && 'bad'));
+    fill(this.health, status.destinations.map(row));
+    fill(this.foot, `smsbridge ${status.version}, started `, time(status.started_at),
+      store.commit_ms === null ? '' : `. The last write took ${store.commit_ms.toFixed(1)} ms.`);
+  }
+
+  charts() {
+    const minutes = this.desk.hour.read();
+    this.rates.show(minutes);
+    this.backlog.show(minutes);
+  }
+
+  stop() {
+    this.rates.stop();
+    this.backlog.stop();
+  }
+
+  #problems({ problems, destinations }) {
+    this.problems.classList.toggle('good', problems.length === 0);
+    if (problems.length === 0) {
+      fill(this.problems, h('h2', {}, 'All is well'), h('p', { class: 'muted' }, `Texts are taken, and ${
+        destinations.length === 1 ? 'the destination takes' : `all ${destinations.length} destinations take`} them.`));
+      return;
+    }
+    fill(this.problems, h('h2', {}, plural(problems.length, 'problem')), h('ul', {}, problems.map((problem) => {
+      const about = destinations.find(({ name }) => problem.startsWith(`${name} `));
+      return h('li', {}, h('span', {}, prose(problem)), about && h('a', { href: `#/destinations/${about.name}` }, 'Look'));
+    })));
+  }
+}
+
+const figure = (name, value, note, tone) => h('div', {}, h('dt', {}, name), h('dd', { class: tone || null }, value), h('dd', { class: 'muted' }, note));
+
+function row(destination) {
+  const { name, kind, state, reason, pending, oldest, dead, delivered_at: delivered } = destination;
+  return h('tr', {},
+    h('th', { scope: 'row' }, h('a', { href: `#/destinations/${name}` }, name), ' ', h('span', { class: 'muted' }, kind ?? 'not configured')),
+    h('td', {}, pill(state), reason && words(reason, 'span', { class: 'reason muted', title: reason })),
+    h('td', { class: 'n' }, count(pending)),
+    h('td', {}, oldest ? time(oldest) : h('span', { class: 'muted' }, '–')),
+    h('td', { class: dead ? 'n bad' : 'n' }, count(dead)),
+    h('td', {}, delivered ? time(delivered) : h('span', { class: 'muted' }, 'not since the start')));
+}

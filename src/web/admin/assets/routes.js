@@ -1,0 +1,82 @@
+// The routes in their order, and where a text would go.
+
+import { get, post } from './api.js';
+import { act, fill, h, prose, words } from './dom.js';
+
+export class Routes {
+  constructor(desk) {
+    this.desk = desk;
+    this.list = h('ol', { class: 'routes' });
+    this.answer = h('div', { class: 'answer stack', 'aria-live': 'polite' });
+    const field = (title, input) => h('label', {}, h('span', {}, title), input);
+    const form = h('form', { class: 'card try', onsubmit: (event) => this.#try(event) },
+      h('h2', {}, 'Try a text'),
+      h('p', { class: 'muted' }, 'Nothing is sent or stored.'),
+      h('div', { class: 'pair' },
+        field('From', h('input', { name: 'from', required: true, autocomplete: 'off', placeholder: '+13035550100' })),
+        field('To', h('input', { name: 'to', required: true, autocomplete: 'off', placeholder: '+13038675309' }))),
+      field('Text', h('textarea', { name: 'message', rows: 4 })),
+      field('Source', h('input', { name: 'source', autocomplete: 'off', placeholder: 'the first one' })),
+      this.complaint = h('p', { class: 'complaint', role: 'alert' }),
+      h('div', { class: 'buttons' }, h('button', { class: 'primary', type: 'submit' }, 'Where would it go?')));
+    this.element = h('div', { class: 'stack' }, h('h1', { class: 'hidden' }, 'Routes'),
+      h('div', { class: 'two' }, h('section', { class: 'card' }, h('h2', { class: 'pad' }, 'Routes, in the order they are tried'), this.list),
+        h('div', { class: 'stack' }, form, this.answer)));
+    this.refresh();
+  }
+
+  async refresh() {
+    try {
+      const routes = await get('/routes');
+      fill(this.list, routes.map(route), h('li', { class: 'muted' }, routes.length
+        ? 'What none of them takes goes to routing.unmatched.'
+        : 'There are no routes: everything goes to routing.unmatched. A [[route]] in the configuration adds one.'));
+    } catch (trouble) {
+      fill(this.list, h('li', { class: 'complaint' }, trouble.message));
+    }
+  }
+
+  async #try(event) {
+    event.preventDefault();
+    const { from, to, message, source } = Object.fromEntries(new FormData(event.target));
+    const question = { from: from.trim(), to: to.trim(), message, render: true };
+    if (source.trim()) question.source = source.trim();
+    fill(this.complaint);
+    const button = event.target.querySelector('[type=submit]');
+    const explained = await act(button, async () => {
+      try {
+        return await post('/route', question);
+      } catch (trouble) {
+        fill(this.complaint, trouble.message);
+        return undefined;
+      }
+    });
+    fill(this.answer, explained && explain(explained));
+  }
+}
+
+function route({ name, deliver, continue: goesOn }) {
+  return h('li', {}, h('b', {}, name), h('span', { class: 'to' }, deliver.length ? deliver.map((to) => h('a', { href: `#/destinations/${to}` }, to)) : h('span', { class: 'muted' }, 'kept, nobody is told')),
+    goesOn && h('span', { class: 'tag', title: 'Later routes are tried, too' }, 'continues'));
+}
+
+const OUTCOMES = { matched: ['matched', 'good'], failed: ['no', ''], not_reached: ['not reached', ''] };
+
+function explain({ from, from_name: fromName, to, to_name: toName, routes, matched, destinations }) {
+  const named = (number, name) => (name ? `${name} (${number})` : number);
+  return [
+    h('section', { class: 'card pad' },
+      h('h2', {}, 'Why'),
+      h('p', { class: 'muted' }, `From ${named(from, fromName)} to ${named(to, toName)}`),
+      h('ol', { class: 'tried' }, routes.map(({ route: name, outcome, reason }) => {
+        const [title, tone] = OUTCOMES[outcome];
+        return h('li', { class: outcome }, h('b', {}, name), h('span', { class: `pill ${tone}` }, title), reason && h('span', { class: 'muted' }, prose(reason)));
+      })),
+      !matched && h('p', {}, 'No route matched: it goes to ', h('code', {}, 'routing.unmatched'), '.')),
+    destinations.length === 0 && h('section', { class: 'card pad' }, h('h2', {}, 'Nobody is told'), h('p', { class: 'muted' }, 'The text would be kept.')),
+    destinations.map(({ destination, kind, route: by, payload, error }) => h('section', { class: 'card pad payload' },
+      h('h2', {}, destination, ' ', h('span', { class: 'muted' }, `${kind}, by ${by ? `route ${by}` : 'unmatched'}`)),
+      error && h('p', { class: 'complaint' }, 'It cannot be said what would be sent: ', words(error)),
+      payload && words(payload, 'pre', { tabindex: '0', 'aria-label': `What ${destination} would get` }))),
+  ];
+}

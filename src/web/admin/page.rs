@@ -1,0 +1,114 @@
+//! What a browser is shown: a page with its scripts and styles, which asks the API for everything else. Written
+//! by hand, embedded in the binary, and without data: anybody may fetch it.
+
+use http::{HeaderValue, Method, StatusCode, header};
+use warp::reply::Response;
+
+use crate::web::{error, method_not_allowed};
+
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const SVG: &str = "image/svg+xml";
+const JSON: &str = "application/json";
+
+/// Path, media type and content of everything there is.
+const FILES: &[(&str, &str, &str)] = &[
+    ("/", HTML, include_str!("assets/index.html")),
+    ("/assets/style.css", CSS, include_str!("assets/style.css")),
+    ("/assets/icon.svg", SVG, include_str!("assets/icon.svg")),
+    ("/assets/app.js", SCRIPT, include_str!("assets/app.js")),
+    ("/assets/api.js", SCRIPT, include_str!("assets/api.js")),
+    ("/assets/dom.js", SCRIPT, include_str!("assets/dom.js")),
+    ("/assets/chart.js", SCRIPT, include_str!("assets/chart.js")),
+    ("/assets/overview.js", SCRIPT, include_str!("assets/overview.js")),
+    ("/assets/messages.js", SCRIPT, include_str!("assets/messages.js")),
+    ("/assets/message.js", SCRIPT, include_str!("assets/message.js")),
+    (
+        "/assets/destinations.js",
+        SCRIPT,
+        include_str!("assets/destinations.js"),
+    ),
+    ("/assets/routes.js", SCRIPT, include_str!("assets/routes.js")),
+    ("/api/v1/openapi.json", JSON, include_str!("openapi.json")),
+];
+
+/// Answers with a file.
+pub(super) fn answer(method: &Method, path: &str) -> Response {
+    let Some((_, media_type, content)) = FILES.iter().find(|(known, ..)| *known == path) else {
+        return error(StatusCode::NOT_FOUND, "no such path");
+    };
+    if method != Method::GET && method != Method::HEAD {
+        return method_not_allowed("GET, HEAD");
+    }
+    let mut response = Response::new((*content).into());
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The content policy would block it anyway, and the page would be broken.
+    #[test]
+    fn nothing_is_inline_or_from_elsewhere_and_no_text_becomes_markup() {
+        for (path, media_type, content) in FILES {
+            let wrong: &[&str] = match *media_type {
+                HTML => &[
+                    "<style",
+                    " style=",
+                    " onclick=",
+                    "http://",
+                    "https://",
+                    "<script>",
+                ],
+                CSS => &["@import", "url(http", "//"],
+                SCRIPT => &[
+                    "innerHTML",
+                    "outerHTML",
+                    "insertAdjacentHTML",
+                    "document.write",
+                    "eval(",
+                    "setAttribute('style'",
+                ],
+                _ => &[],
+            };
+            for words in wrong {
+                assert!(!content.contains(words), "{path} has {words}");
+            }
+        }
+    }
+
+    /// A script that is imported but not embedded would only be missed by whoever opens that view.
+    #[test]
+    fn every_file_that_is_named_is_there() {
+        let mut named = 0;
+        for (path, _, content) in FILES {
+            let quoted = content.split(['"', '\'']).filter_map(|part| {
+                let part = part
+                    .strip_prefix("./")
+                    .map_or(part.to_owned(), |rest| format!("/assets/{rest}"));
+                (part.starts_with("/assets/")).then_some(part)
+            });
+            for file in quoted {
+                named += 1;
+                assert!(
+                    FILES.iter().any(|(known, ..)| *known == file),
+                    "{path} names {file}"
+                );
+            }
+        }
+        assert!(named > 10, "only {named} names were found");
+    }
+
+    #[test]
+    fn the_api_description_is_json() {
+        let (_, _, content) = FILES.last().unwrap();
+        let api: serde_json::Value = serde_json::from_str(content).unwrap();
+        assert_eq!(api["openapi"], "3.1.0");
+        assert_eq!(api["info"]["version"], env!("CARGO_PKG_VERSION"));
+    }
+}

@@ -1,0 +1,318 @@
+"""Drives the page in a real Chromium, as an operator would. Started by tests/it/page.rs with where things are.
+
+Whatever a text could do to the page shows as a dialog, a console error or a broken content policy: each of them fails.
+"""
+
+import json
+import sys
+import traceback
+import urllib.request
+from pathlib import Path
+
+from playwright.sync_api import expect, sync_playwright
+
+GIVEN = json.loads(sys.argv[1])
+SHOTS = Path(GIVEN["screenshots"])
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]
+HOSTILE = (
+    "<script>alert('run')</script><img src=x onerror=\"alert('run')\"> <a href=\"javascript:alert('run')\">bank</a> "
+    "{{7*7}} </td></tr></table><style>*{display:none}</style> abc\u202efdp.exe \u0007\u200b end"
+)
+
+wrong = []
+sent = 0
+
+
+def text(words, sender="+13035550100"):
+    """Posts a text as the carrier would, and gives the id it was accepted with."""
+    global sent
+    sent += 1
+    body = {"refid": f"{sent:032X}", "from": sender, "to": "+13038675309", "message": words, "signature": GIVEN["code"]}
+    request = urllib.request.Request(GIVEN["inbound"], json.dumps(body).encode(), {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.load(answer)["id"]
+
+
+def open_page(browser, name, **options):
+    """A page in a profile of its own, with everything noted that must not happen."""
+    context = browser.new_context(**options)
+    context.set_default_timeout(15_000)
+    page = context.new_page()
+
+    def console(message):
+        # Nobody is logged in yet, or what was asked is wrong on purpose: the page says so itself.
+        url = (message.location or {}).get("url", "")
+        expected = ("401" in message.text and url.endswith(("/status", "/login"))) or (
+            "400" in message.text and ("from=not" in url or url.endswith("/route")))
+        if message.type in ("error", "warning") and not expected:
+            wrong.append(f"{name}: console: {message.text}")
+
+    def dialog(box):
+        wrong.append(f"{name}: a dialog: {box.message}")
+        box.dismiss()
+
+    def request(asked):
+        if not asked.url.startswith((GIVEN["page"], "data:")):
+            wrong.append(f"{name}: asked for {asked.url}")
+
+    page.on("console", console)
+    page.on("dialog", dialog)
+    page.on("pageerror", lambda error: wrong.append(f"{name}: {error}"))
+    page.on("request", request)
+    return page
+
+
+def log_in(page):
+    page.goto(GIVEN["page"])
+    page.get_by_label("Token").fill(GIVEN["token"])
+    page.keyboard.press("Enter")
+    expect(page.locator(".live")).to_have_text("Live")
+
+
+def row(page, words):
+    return page.locator("table.messages tbody tr", has_text=words)
+
+
+def goes_in_only_with_the_token(page):
+    page.goto(GIVEN["page"])
+    page.get_by_label("Token").fill("wrong")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("not the token")
+    log_in(page)
+    assert page.evaluate("document.cookie") == "", "scripts can read the cookie"
+
+
+def says_what_to_do_when_there_is_nothing(page):
+    page.get_by_role("link", name="Messages").click()
+    expect(page.locator(".empty")).to_contain_text("smsbridge simulate")
+
+
+def shows_a_text_as_it_comes(page):
+    text("The back door is open")
+    expect(row(page, "The back door is open")).to_be_visible()
+    expect(row(page, "The back door is open").locator(".pill")).to_have_text("delivered")
+    expect(row(page, "The back door is open")).to_contain_text("Front door")
+
+
+def follows_a_retry(page):
+    message = text("please come later", "+13035550142")
+    expect(row(page, "please come later").locator(".pill")).to_have_text("retrying")
+    row(page, "please come later").click()
+    assert page.url.endswith(message)
+    detail = page.get_by_role("dialog", name="Message")
+    expect(detail).to_contain_text("503")
+    expect(detail.locator(".attempts li")).to_have_count(1)
+    expect(detail.locator(".attempts li")).to_have_count(2)
+    expect(detail).to_contain_text("at attempt 2")
+    expect(row(page, "please come later").locator(".pill")).to_have_text("delivered")
+    page.keyboard.press("Escape")
+    expect(detail).to_be_hidden()
+
+
+def resends_a_dead_one(page):
+    text("please refuse this", "+13035550177")
+    expect(row(page, "please refuse this").locator(".pill")).to_have_text("dead")
+    row(page, "please refuse this").focus()
+    page.keyboard.press("Enter")
+    detail = page.get_by_role("dialog", name="Message")
+    expect(detail).to_contain_text("422")
+    detail.get_by_role("button", name="Resend").click()
+    asked = page.get_by_role("dialog", name="Resend this text?")
+    expect(asked.get_by_label("crm")).to_be_checked()
+    asked.get_by_role("button", name="Resend").click()
+    expect(detail.locator(".delivery")).to_have_count(2)
+    expect(detail.locator(".delivery .pill.good").first).to_be_visible()
+    detail.get_by_role("button", name="Retry now").click()
+    expect(page.locator(".toast").last).to_contain_text("Tried again")
+    expect(row(page, "please refuse this").locator(".pill")).to_have_text("delivered")
+    page.keyboard.press("Escape")
+
+
+def runs_nothing_that_a_text_says(page):
+    text(HOSTILE, "+13035550188")
+    found = row(page, "alert('run')")
+    expect(found).to_contain_text("<script>")
+    expect(found.locator(".unseen").first).to_be_attached()
+    found.click()
+    said = page.locator(".detail blockquote")
+    expect(said).to_contain_text("{{7*7}}")
+    expect(said).to_contain_text("RLO")
+    assert page.locator("#view script, #view img, blockquote a, blockquote style").count() == 0
+    page.keyboard.press("Escape")
+
+
+def finds_and_goes_by_keyboard(page):
+    page.get_by_role("link", name="Overview").click()
+    expect(page.locator("h1", has_text="Overview")).to_be_attached()
+    page.keyboard.press("/")
+    search = page.get_by_label("Search texts")
+    expect(search).to_be_focused()
+    page.keyboard.type("BACK door")
+    expect(page.locator("table.messages tbody tr")).to_have_count(1)
+    search.fill("nothing like this")
+    expect(page.locator(".empty")).to_contain_text("No message is like that")
+    page.get_by_role("button", name="Clear the filters").click()
+    rows = page.locator("table.messages tbody tr")
+    expect(rows).to_have_count(4)
+    rows.first.focus()
+    page.keyboard.press("ArrowDown")
+    expect(rows.nth(1)).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator(".detail")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(rows.nth(1)).to_be_focused()
+    page.locator(".more summary").click()
+    page.get_by_label("From", exact=True).fill("303")
+    page.get_by_label("From", exact=True).fill("not a number")
+    expect(page.locator(".complaint")).to_contain_text("from")
+    page.get_by_role("button", name="Clear", exact=True).click()
+    page.locator("select[name=state]").select_option("dead")
+    expect(page.locator(".empty")).to_be_visible()
+    page.get_by_role("button", name="Clear", exact=True).click()
+    expect(rows).to_have_count(4)
+
+
+def pauses_resumes_and_tests_a_destination(page):
+    page.get_by_role("link", name="Destinations").click()
+    card = page.get_by_role("article", name="crm")
+    card.get_by_role("button", name="Pause").click()
+    page.get_by_role("dialog").get_by_role("button", name="Pause").click()
+    expect(card.locator("header .pill")).to_have_text("paused")
+    text("waits for crm", "+13035550142")
+    expect(card.get_by_role("button", name="1 waiting")).to_be_visible()
+    page.get_by_role("link", name="Overview").click()
+    expect(page.locator(".problems")).to_contain_text("crm is paused by the operator, 1 text waits")
+    page.get_by_role("link", name="Destinations").click()
+    card.get_by_role("button", name="Resume").click()
+    expect(card.locator("header .pill")).to_have_text("up")
+    expect(card.get_by_role("button", name="1 waiting")).to_be_hidden()
+    card.get_by_role("button", name="Test").click()
+    expect(card.locator(".outcome")).to_contain_text("The test text was taken")
+    gone = page.get_by_role("article", name="pager")
+    gone.get_by_role("button", name="Test").click()
+    expect(gone.locator(".outcome")).to_contain_text("was not taken")
+
+
+def tries_a_route(page):
+    page.get_by_role("link", name="Routes").click()
+    expect(page.locator(".routes li")).to_have_count(4)
+    page.get_by_label("From").fill("+13035550142")
+    page.get_by_label("To").fill("+13038675309")
+    page.get_by_label("Text").fill("The <b>server</b> is down")
+    page.get_by_role("button", name="Where would it go?").click()
+    expect(page.locator(".tried li.matched").first).to_contain_text("urgent")
+    expect(page.locator(".payload", has_text="crm").locator("pre")).to_contain_text("<b>server</b>")
+    page.get_by_label("From").fill("nobody")
+    page.get_by_role("button", name="Where would it go?").click()
+    expect(page.locator(".try .complaint")).to_contain_text("from")
+    page.get_by_label("From").fill("+13035550142")
+    page.get_by_role("button", name="Where would it go?").click()
+    expect(page.locator(".tried")).to_be_visible()
+
+
+def busy_day():
+    """Something to look at: texts of several people, one destination that is down."""
+    lines = [
+        "Delivery for dock 3, we are at the gate", "Can you call me back? It is about the invoice", "ok thanks",
+        "The boiler room is at 71 \u00b0C again", "URGENT: the line in hall 2 is down", "Your code is 493021",
+        "Bin um 14:30 da, bitte Tor \u00f6ffnen", "\u0645\u0631\u062d\u0628\u0627\u060c \u0647\u0644 \u0623\u0646\u062a\u0645 \u0645\u0641\u062a\u0648\u062d\u0648\u0646 \u0627\u0644\u064a\u0648\u0645\u061f",
+        "Running late, there before five\nPlease leave the side door open", "STOP", "\U0001f44d\U0001f3fd", "you have won a prize",
+    ]
+    for at, words in enumerate(lines * 2):
+        text(words, f"+1303555{100 + at * 7 % 90:04}")
+
+
+def screenshots(browser):
+    for size, options in (("desktop", {"viewport": {"width": 1280, "height": 800}}), ("phone", {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True})):
+        for scheme in ("light", "dark"):
+            page = open_page(browser, f"{size} {scheme}", color_scheme=scheme, **options)
+            shot = lambda name: (fits(page, f"{size} {name}"), page.screenshot(path=SHOTS / f"{name}-{size}-{scheme}.png"))
+            page.goto(GIVEN["page"])
+            expect(page.get_by_label("Token")).to_be_visible()
+            shot("login")
+            log_in(page)
+            expect(page.locator(".plot svg").first).to_be_visible()
+            page.wait_for_timeout(700)
+            shot("overview")
+            page.get_by_role("link", name="Messages").click()
+            expect(page.locator("table.messages tbody tr").first).to_be_visible()
+            shot("messages")
+            page.locator(".more summary").click()
+            shot("filters")
+            page.locator(".more summary").click()
+            row(page, "alert('run')").click()
+            expect(page.locator(".detail blockquote")).to_be_visible()
+            shot("hostile")
+            page.keyboard.press("Escape")
+            row(page, "hall 2 is down").first.click()
+            expect(page.locator(".detail blockquote")).to_be_visible()
+            shot("message")
+            page.keyboard.press("Escape")
+            page.get_by_role("link", name="Destinations").click()
+            expect(page.locator(".destination").first).to_be_visible()
+            page.get_by_role("article", name="crm").get_by_role("button", name="Test").click()
+            expect(page.locator(".outcome p").first).to_contain_text("was taken")
+            page.get_by_role("article", name="pager").get_by_role("button", name="2 waiting").click()
+            expect(page.locator(".owed li")).to_have_count(2)
+            shot("destinations")
+            tries_a_route(page)
+            shot("routes")
+            if size == "phone":
+                page.locator(".tried").scroll_into_view_if_needed()
+                shot("routes-answer")
+            page.get_by_role("link", name="Messages").click()
+            row(page, "The back door").first.click()
+            page.locator(".detail").get_by_role("button", name="Resend").click()
+            shot("resend")
+            page.get_by_role("button", name="Cancel").click()
+            page.context.close()
+
+
+def fits(page, name):
+    """Nothing may stick out to the right, at any width."""
+    if page.evaluate("document.documentElement.scrollWidth") > page.viewport_size["width"]:
+        wrong.append(f"{name}: the page is wider than the screen")
+
+
+def logs_out(page):
+    page.get_by_role("button", name="Log out").click()
+    expect(page.get_by_label("Token")).to_be_visible()
+    assert page.evaluate("fetch('/api/v1/status').then((answer) => answer.status)") == 401
+    wrong[:] = [each for each in wrong if "401" not in each]
+
+
+STEPS = [
+    goes_in_only_with_the_token, says_what_to_do_when_there_is_nothing, shows_a_text_as_it_comes, follows_a_retry, resends_a_dead_one,
+    runs_nothing_that_a_text_says, finds_and_goes_by_keyboard, pauses_resumes_and_tests_a_destination, tries_a_route,
+]
+
+
+def main():
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=GIVEN["chromium"], args=FLAGS, timeout=60_000)
+        page = open_page(browser, "operator", viewport={"width": 1280, "height": 800})
+        doing = None
+        try:
+            for doing in STEPS:
+                doing(page)
+                print("done:", doing.__name__)
+            busy_day()
+            doing = screenshots
+            screenshots(browser)
+            print("done: screenshots")
+            logs_out(page)
+            print("done: logs_out")
+        except Exception:
+            page.screenshot(path=SHOTS / "failed.png")
+            wrong.append(f"{doing.__name__}: {traceback.format_exc()}")
+        browser.close()
+    for each in wrong:
+        print(each, file=sys.stderr)
+    sys.exit(1 if wrong else 0)
+
+
+main()
