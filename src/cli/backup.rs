@@ -32,7 +32,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
         )));
     }
     let part = part_path(path);
-    let kept = fetch(&Daemon::find(global)?, &part).and_then(|()| Ok(keep(global, &part, path)?));
+    let kept = fetch(&Daemon::find(global)?, &part).and_then(|()| keep(global, &part, path));
     if kept.is_err() {
         // Half a backup helps nobody; whether it was there to be removed does not matter.
         drop(std::fs::remove_file(&part));

@@ -181,13 +181,14 @@ fn unreached(error: reqwest::Error) -> String {
     }
 }
 
-/// The error and its causes, without the URL: it may be a secret.
+/// The last cause, which is what an operator can do something about; the library's layers above it say only
+/// that a request was sent. Without the URL: it may be a secret.
 fn explain(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut words = error.to_string();
     let mut cause = std::error::Error::source(&error);
     while let Some(next) = cause {
-        words = format!("{words}: {next}");
+        words = next.to_string();
         cause = next.source();
     }
     words

@@ -49,7 +49,7 @@ pub struct Closed {
 pub enum Change {
     /// It closed, or for another cause than before.
     Closed(Cause),
-    /// It is still closed, and nobody has said so for [`REMIND`].
+    /// It is still closed, and nobody has said so for an hour.
     Still(Cause),
     /// It opened after having been closed since then.
     Opened(Timestamp),
