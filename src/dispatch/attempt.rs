@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 
 use super::gate::{Cause, Change, Gate};
-use super::lane::Shared;
+use super::shared::Shared;
 use crate::clock::Stopwatch;
 use crate::delivery::{Attempt, Delivery, State, Verdict};
 use crate::destination::{Delivered, Failure, Parcel, Scope};

@@ -20,9 +20,11 @@ use crate::store::Store;
 mod attempt;
 pub mod gate;
 mod lane;
+mod shared;
 
-pub use lane::Status;
-use lane::{Lane, Shared};
+use lane::Lane;
+use shared::Shared;
+pub use shared::Status;
 
 /// What lanes work with.
 #[derive(Clone)]

@@ -1,0 +1,134 @@
+//! What a lane, its attempts and those who ask about it have in common.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::sync::Notify;
+
+use super::gate::{Cause, Gate};
+use super::{Around, Lanes};
+use crate::clock::Clock;
+use crate::events::{Event, Events};
+use crate::message::{Name, Timestamp};
+use crate::metrics::Metrics;
+use crate::store::Store;
+
+/// One lane's common ground.
+pub(super) struct Shared {
+    pub(super) name: Name,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Clock,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) events: Events,
+    pub(super) notify: Notify,
+    lanes: Weak<Lanes>,
+    inner: Mutex<Inner>,
+    gate: Mutex<Gate>,
+}
+
+#[derive(Default)]
+pub(super) struct Inner {
+    pub(super) paused: bool,
+    delivered_at: Option<Timestamp>,
+    pub(super) running: usize,
+}
+
+/// How a lane fares.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Status {
+    /// `up`, `limited`, `down`, `parked` or `paused`.
+    pub state: &'static str,
+    /// Since when it is not up.
+    pub since: Option<Timestamp>,
+    /// When the next attempt may be made.
+    pub until: Option<Timestamp>,
+    /// What the other side said.
+    pub reason: Option<String>,
+    /// When it last took a text, since the start.
+    pub delivered_at: Option<Timestamp>,
+    /// Deliveries under way.
+    pub running: usize,
+}
+
+impl Shared {
+    pub(super) fn new(name: Name, around: &Around, lanes: Weak<Lanes>, paused: bool) -> Self {
+        Self {
+            name,
+            store: around.store.clone(),
+            clock: around.clock.clone(),
+            metrics: around.metrics.clone(),
+            events: around.events.clone(),
+            notify: Notify::new(),
+            lanes,
+            inner: Mutex::new(Inner {
+                paused,
+                ..Inner::default()
+            }),
+            gate: Mutex::default(),
+        }
+    }
+
+    /// Short, and never held across an await.
+    pub(super) fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn wake(&self) {
+        self.notify.notify_one();
+    }
+
+    pub(super) fn wake_other(&self, name: &Name) {
+        if let Some(lanes) = self.lanes.upgrade() {
+            lanes.wake(name);
+        }
+    }
+
+    pub(super) fn delivered_now(&self) {
+        self.inner().delivered_at = Some(self.clock.wall());
+    }
+
+    pub(super) fn set_paused(&self, paused: bool) {
+        self.inner().paused = paused;
+        self.announce();
+        self.wake();
+    }
+
+    /// The operator says it is mended, or its configuration changed: try at once.
+    pub(super) fn reset(&self) {
+        self.gate().reset();
+        self.announce();
+        self.wake();
+    }
+
+    /// Tells who watches how this destination fares now.
+    pub(super) fn announce(&self) {
+        self.events.tell(|| Event::Destination {
+            name: self.name.clone(),
+            state: self.status().state,
+        });
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let inner = self.inner();
+        let gate = self.gate();
+        let closed = gate.closed();
+        let state = match closed.map(|closed| closed.cause) {
+            _ if inner.paused => "paused",
+            None => "up",
+            Some(Cause::Limited) => "limited",
+            Some(Cause::Down) => "down",
+            Some(Cause::Parked) => "parked",
+        };
+        Status {
+            state,
+            since: closed.map(|closed| closed.since),
+            until: closed.map(|closed| closed.until),
+            reason: closed.map(|closed| closed.reason.clone()),
+            delivered_at: inner.delivered_at,
+            running: inner.running,
+        }
+    }
+}
