@@ -135,8 +135,9 @@ pub async fn watch(
 async fn look(drift: &Drift, metrics: &Metrics, plan: &Plan) -> bool {
     drift.forget_others(plan);
     for (name, source) in &plan.sources {
-        if let Some(upstream) = &source.upstream {
-            drift.note(name, upstream.look().await, metrics);
+        match &source.upstream {
+            Some(upstream) => drift.note(name, upstream.look().await, metrics),
+            None => metrics.show_drift(name.as_str(), 0),
         }
     }
     drift.summary().is_empty()

@@ -1,6 +1,6 @@
 //! What the bridge counts, in Prometheus' terms. One value is made at start and passed to whoever counts.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -78,6 +78,8 @@ pub struct Metrics {
     drift: Family<BySource, Gauge>,
     store_bytes: Gauge,
     store_free_bytes: Gauge,
+    store_commit: Gauge<f64, AtomicU64>,
+    process: Process,
     registry: Registry,
 }
 
@@ -108,7 +110,9 @@ impl Default for Metrics {
             drift: Family::default(),
             store_bytes: Gauge::default(),
             store_free_bytes: Gauge::default(),
-            registry: Registry::with_prefix("smsbridge"),
+            store_commit: Gauge::default(),
+            process: Process::default(),
+            registry: Registry::default(),
         };
         metrics.register();
         metrics
@@ -117,7 +121,9 @@ impl Default for Metrics {
 
 impl Metrics {
     fn register(&mut self) {
-        let registry = &mut self.registry;
+        self.process
+            .register(self.registry.sub_registry_with_prefix("process"));
+        let registry = self.registry.sub_registry_with_prefix("smsbridge");
         registry.register("messages_accepted", "Messages stored", self.accepted.clone());
         registry.register(
             "messages_duplicate",
@@ -185,6 +191,12 @@ impl Metrics {
             Unit::Bytes,
             self.store_free_bytes.clone(),
         );
+        registry.register_with_unit(
+            "store_commit",
+            "How long the last commit took",
+            Unit::Seconds,
+            self.store_commit.clone(),
+        );
         registry.register(
             "build",
             "The running version",
@@ -221,7 +233,8 @@ impl Metrics {
     }
 
     /// Sets the gauges of the store.
-    pub fn show_store(&self, bytes: u64, free: u64) {
+    pub fn show_store(&self, bytes: u64, free: u64, commit: Duration) {
+        self.store_commit.set(commit.as_secs_f64());
         self.store_bytes.set(signed(bytes));
         self.store_free_bytes.set(signed(free));
     }
@@ -234,6 +247,47 @@ impl Metrics {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
         Ok(text)
+    }
+}
+
+/// What Prometheus' own clients tell of their process, under the same names.
+#[derive(Default)]
+struct Process {
+    cpu: Counter<f64, AtomicU64>,
+    resident: Gauge,
+    files: Gauge,
+    started: Gauge<f64, AtomicU64>,
+}
+
+impl Process {
+    fn register(&self, registry: &mut Registry) {
+        registry.register_with_unit("cpu", "CPU time used", Unit::Seconds, self.cpu.clone());
+        registry.register_with_unit(
+            "resident_memory",
+            "Memory in use",
+            Unit::Bytes,
+            self.resident.clone(),
+        );
+        registry.register("open_fds", "Open file descriptors", self.files.clone());
+        registry.register_with_unit(
+            "start_time",
+            "When it started",
+            Unit::Seconds,
+            self.started.clone(),
+        );
+    }
+}
+
+impl Metrics {
+    /// Sets the gauges of the process. `started` is in seconds since the Unix epoch.
+    pub fn show_process(&self, cpu: Duration, resident: u64, files: u64, started: f64) {
+        self.process
+            .cpu
+            .inner()
+            .store(cpu.as_secs_f64().to_bits(), Ordering::Relaxed);
+        self.process.resident.set(signed(resident));
+        self.process.files.set(signed(files));
+        self.process.started.set(started);
     }
 }
 

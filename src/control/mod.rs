@@ -19,6 +19,7 @@ use crate::number::Number;
 use crate::plan::{Change, DryRun, Explanation, Plan, PlannedDestination};
 use crate::store::{self, DeliveryQuery, Found, Query, Selector, Store, backup};
 
+mod process;
 mod status;
 pub mod view;
 
@@ -479,7 +480,9 @@ impl Control {
                 .show_destination(view.name.as_str(), &view.state, view.pending, view.dead, oldest);
         }
         let health = self.store.health();
-        self.metrics.show_store(health.bytes, health.free);
+        self.metrics
+            .show_store(health.bytes, health.free, health.commit_last.unwrap_or_default());
+        process::show(&self.metrics, self.started_at);
         self.metrics
             .encode()
             .map_err(|error| Error::Wrong(error.to_string()))

@@ -75,10 +75,10 @@ impl Spare {
         std::fs::rename(&self.copy, name)
     }
 
-    /// The same, in place of the database, which is forgotten.
-    pub(super) fn keep_instead(self, name: &Path) -> io::Result<()> {
-        remove(&self.database)?;
-        self.keep(name)
+    /// The same, in place of a folder that is forgotten: it is what sled made of this.
+    pub(super) fn keep_instead_of(self, folder: &Path) -> io::Result<()> {
+        remove(folder)?;
+        self.keep(folder)
     }
 
     /// Forgets the copy: the store is whole.

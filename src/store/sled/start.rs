@@ -49,6 +49,13 @@ pub(super) struct Opened {
     pub(super) commits_lost: u64,
 }
 
+impl Opened {
+    /// Whether the audit found the store to be other than it was left.
+    fn is_mended(&self) -> bool {
+        self.commits_lost > 0 || !self.findings.is_empty()
+    }
+}
+
 /// Where sled keeps its log.
 pub(super) fn database(folder: &Path) -> PathBuf {
     folder.join(DATABASE).join("db")
@@ -126,17 +133,8 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
     if is_doubtful(&opened) {
         spare::probe_disk(folder).map_err(at(folder))?;
     }
-    if let Err(Fault::Unreadable(reason)) = &opened {
-        warn!("the store has damaged pages, saving what can be read: {reason}");
-        match save(options, &database) {
-            Ok(finding) => {
-                findings.push(finding);
-                opened = attempt(options, &database);
-            }
-            Err(fault) => warn!("nothing could be saved: {fault:?}"),
-        }
-    }
-    if let Err(Fault::Damaged(reason) | Fault::Unreadable(reason)) = &opened {
+    let mut on_damaged_log = false;
+    if let Err(Fault::Damaged(reason)) = &opened {
         warn!("the store cannot be opened, trying without its snapshots: {reason}");
         let aside = set_aside_snapshots(folder, &database).map_err(at(&database))?;
         findings.push(format!(
@@ -144,11 +142,37 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
             aside.display()
         ));
         opened = attempt(options, &database);
+        on_damaged_log = true;
+    }
+    // sled goes on writing behind what it could not read, and what is written there may not be found again. So
+    // nothing is built on a damaged log: what it has is copied into a new one.
+    if let Ok(damaged) = &mut opened
+        && (on_damaged_log || damaged.is_mended())
+    {
+        let found = std::mem::take(&mut damaged.findings);
+        opened = Err(Fault::Unreadable("its log is damaged".to_owned()));
+        findings.extend(found);
+    }
+    if let Err(Fault::Unreadable(reason)) = &opened {
+        warn!("the store is damaged, saving what can be read: {reason}");
+        match save(options, &database) {
+            Ok((finding, aside)) => {
+                findings.push(finding);
+                if let Some(spare) = spare.take() {
+                    spare.keep_instead_of(&aside).map_err(at(&aside))?;
+                }
+            }
+            Err(fault) => warn!("nothing could be saved: {fault:?}"),
+        }
+        opened = attempt(options, &database);
     }
     if let Err(Fault::Damaged(reason) | Fault::Unreadable(reason)) = &opened {
         let aside = free_name(folder, "damaged-store");
         match spare.take() {
-            Some(spare) => spare.keep_instead(&aside).map_err(at(&database))?,
+            Some(spare) => spare
+                .keep(&aside)
+                .and_then(|()| remove_folder(&database))
+                .map_err(at(&database))?,
             None => std::fs::rename(&database, &aside).map_err(at(&database))?,
         }
         sync_folder(folder).map_err(at(folder))?;
@@ -179,7 +203,7 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
 /// Damage, or commits that the mark knows of and the store does not.
 fn is_doubtful(opened: &Result<Opened, Fault>) -> bool {
     match opened {
-        Ok(opened) => opened.commits_lost > 0,
+        Ok(opened) => opened.is_mended(),
         Err(Fault::Damaged(_) | Fault::Unreadable(_)) => true,
         Err(Fault::Io(_) | Fault::Unsupported(_)) => false,
     }
@@ -307,7 +331,7 @@ fn open_database(options: &Options, database: &Path) -> Result<(Db, Disk), Fault
 }
 
 /// Copies what can be read into a new database, which then takes the old one's place.
-fn save(options: &Options, database: &Path) -> Result<String, Fault> {
+fn save(options: &Options, database: &Path) -> Result<(String, PathBuf), Fault> {
     let folder = &options.path;
     let fresh = folder.join(SALVAGED);
     remove_folder(&folder.join(SALVAGING)).map_err(Fault::Io)?;
@@ -325,10 +349,11 @@ fn save(options: &Options, database: &Path) -> Result<String, Fault> {
         finish_salvage(folder, database)
     };
     swap().map_err(Fault::Io)?;
-    Ok(format!(
-        "pages of the store were damaged: {saved} texts were saved from it, it is kept as {}",
+    let finding = format!(
+        "the store was damaged: {saved} texts were saved from it, it is kept as {}",
         aside.display()
-    ))
+    );
+    Ok((finding, aside))
 }
 
 /// Puts the new database of a finished salvage in its place, also after a crash in between.

@@ -91,6 +91,7 @@ impl Watch {
             return Some(sse::Event::default().comment("listening").retry(RETRY));
         }
         let heard = tokio::select! {
+            biased;
             () = self.stop.cancelled() => return None,
             () = tokio::time::sleep_until(self.ends) => return None,
             heard = self.news.recv() => heard,

@@ -1,0 +1,21 @@
+//! What the kernel tells of this process, for the metrics.
+
+use std::time::Duration;
+
+use crate::message::Timestamp;
+use crate::metrics::Metrics;
+
+/// Reads the kernel's books. Where they are hidden, what was there before stays.
+pub(super) fn show(metrics: &Metrics, started_at: Timestamp) {
+    let Ok(process) = procfs::process::Process::myself() else {
+        return;
+    };
+    let (Ok(stat), Ok(files)) = (process.stat(), process.fd_count()) else {
+        return;
+    };
+    let ticks = stat.utime + stat.stime;
+    let cpu = Duration::from_millis(ticks * 1000 / procfs::ticks_per_second());
+    let resident = stat.rss * procfs::page_size();
+    let started = started_at.since(Timestamp::default()).as_secs_f64();
+    metrics.show_process(cpu, resident, u64::try_from(files).unwrap_or(0), started);
+}
