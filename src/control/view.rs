@@ -186,13 +186,6 @@ pub struct Tested {
     pub took_ms: u64,
 }
 
-/// What a reload did.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Reloaded {
-    /// Each change, in words; empty when there was none.
-    pub changes: Vec<String>,
-}
-
 impl DeliveryView {
     /// Shows a delivery.
     #[must_use]

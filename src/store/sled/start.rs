@@ -15,7 +15,7 @@ use super::audit::{self, Stop};
 use super::books::Books;
 use super::mark::Mark;
 use super::record::{self, Ledger};
-use super::spare::{self, Spare};
+use super::spare::{self, Spare, remove_folder};
 use super::writer::Disk;
 use super::{OpenError, Options};
 use super::{keys, salvage};
@@ -364,13 +364,6 @@ fn finish_salvage(folder: &Path, database: &Path) -> io::Result<()> {
         sync_folder(folder)?;
     }
     remove_folder(&folder.join(SALVAGED))
-}
-
-fn remove_folder(folder: &Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 /// Tries again for a moment while a store of this process that was just dropped still holds on.
