@@ -78,7 +78,8 @@ pub struct Metrics {
     drift: Family<BySource, Gauge>,
     store_bytes: Gauge,
     store_free_bytes: Gauge,
-    store_commit: Gauge<f64, AtomicU64>,
+    /// How long commits take.
+    pub store_commit: Histogram,
     process: Process,
     registry: Registry,
 }
@@ -89,6 +90,10 @@ const DURATION_BUCKETS: [f64; 12] = [
 ];
 
 /// From five milliseconds to the three days after which deliveries are given up.
+const COMMIT_BUCKETS: [f64; 13] = [
+    0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0,
+];
+
 const END_TO_END_BUCKETS: [f64; 14] = [
     0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 28800.0, 86400.0, 259_200.0,
 ];
@@ -110,7 +115,7 @@ impl Default for Metrics {
             drift: Family::default(),
             store_bytes: Gauge::default(),
             store_free_bytes: Gauge::default(),
-            store_commit: Gauge::default(),
+            store_commit: Histogram::new(COMMIT_BUCKETS),
             process: Process::default(),
             registry: Registry::default(),
         };
@@ -193,7 +198,7 @@ impl Metrics {
         );
         registry.register_with_unit(
             "store_commit",
-            "How long the last commit took",
+            "How long commits take, from the first change to the end of the sync",
             Unit::Seconds,
             self.store_commit.clone(),
         );
@@ -233,8 +238,7 @@ impl Metrics {
     }
 
     /// Sets the gauges of the store.
-    pub fn show_store(&self, bytes: u64, free: u64, commit: Duration) {
-        self.store_commit.set(commit.as_secs_f64());
+    pub fn show_store(&self, bytes: u64, free: u64) {
         self.store_bytes.set(signed(bytes));
         self.store_free_bytes.set(signed(free));
     }

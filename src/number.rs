@@ -210,11 +210,17 @@ impl Pattern {
     /// Whether the number fits.
     #[must_use]
     pub fn matches(&self, number: &Number) -> bool {
+        self.matches_normal(&number.normal)
+    }
+
+    /// Whether the number with this normal form fits.
+    #[must_use]
+    pub fn matches_normal(&self, normal: &str) -> bool {
         match self {
             Self::Any => true,
-            Self::Exact(normal) => number.normal == *normal,
-            Self::Prefix(start) => number.normal.starts_with(start.as_str()),
-            Self::Suffix(end) => number.normal.ends_with(end.as_str()),
+            Self::Exact(exact) => normal == exact,
+            Self::Prefix(start) => normal.starts_with(start.as_str()),
+            Self::Suffix(end) => normal.ends_with(end.as_str()),
         }
     }
 }

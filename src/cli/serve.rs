@@ -14,6 +14,7 @@ use crate::config::{Outside, Purpose};
 use crate::control::Loader;
 use crate::daemon::{Daemon, Start, log, notify};
 use crate::message::Timestamp;
+use crate::metrics::Metrics;
 use crate::plan::{self, Loaded, Plan};
 use crate::store::sled::{self, Sled};
 use crate::store::{Found, Query, Store};
@@ -41,13 +42,15 @@ pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
 async fn serve(global: &Global, plan: Plan) -> anyhow::Result<Exit> {
     let signals = Signals::listen()?;
     let listener = passed_socket()?;
-    let store = open(&plan).await?;
+    let metrics = Arc::new(Metrics::default());
+    let store = open(&plan, &metrics).await?;
     let clock = Clock::since(latest(&*store).await?);
     let daemon = Daemon::start(Start {
         plan,
         loader: loader(global),
         clock,
         store,
+        metrics,
         listener,
     })
     .await?;
@@ -168,8 +171,9 @@ fn passed_socket() -> anyhow::Result<Option<TcpListener>> {
 }
 
 /// Opens the store, telling systemd to be patient: a large one is audited first.
-async fn open(plan: &Plan) -> anyhow::Result<Arc<dyn Store>> {
+async fn open(plan: &Plan, metrics: &Metrics) -> anyhow::Result<Arc<dyn Store>> {
     let mut options = sled::Options::new(&plan.store.path, plan.store.min_free);
+    options.commits = Some(metrics.store_commit.clone());
     // The carrier is to hear a 503 before its request as a whole runs out of time.
     options.commit_deadline = options
         .commit_deadline

@@ -480,8 +480,7 @@ impl Control {
                 .show_destination(view.name.as_str(), &view.state, view.pending, view.dead, oldest);
         }
         let health = self.store.health();
-        self.metrics
-            .show_store(health.bytes, health.free, health.commit_last.unwrap_or_default());
+        self.metrics.show_store(health.bytes, health.free);
         process::show(&self.metrics, self.started_at);
         self.metrics
             .encode()

@@ -44,6 +44,8 @@ pub struct Start {
     pub clock: Clock,
     /// Where texts are kept.
     pub store: Arc<dyn Store>,
+    /// What is counted, the store's commits among it.
+    pub metrics: Arc<Metrics>,
     /// A socket passed in by systemd, instead of `server.listen`.
     pub listener: Option<TcpListener>,
 }
@@ -71,6 +73,7 @@ impl Daemon {
             loader,
             clock,
             store,
+            metrics,
             listener,
         } = start;
         let listener = match listener {
@@ -84,7 +87,6 @@ impl Daemon {
         let limits = limits(&plan);
         let (plan_sender, plan) = watch::channel(Arc::new(plan));
 
-        let metrics = Arc::new(Metrics::default());
         let around = Around {
             store: store.clone(),
             clock: clock.clone(),

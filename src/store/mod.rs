@@ -271,7 +271,7 @@ pub struct Horizon {
     pub purge_before: Option<Timestamp>,
     /// Texts and numbers of messages received before this, whose deliveries all ended, are forgotten.
     pub redact_before: Option<Timestamp>,
-    /// Provider ids received before this are forgotten.
+    /// Provider ids received before this go: no later arrival asks for them.
     pub dedup_before: Timestamp,
 }
 

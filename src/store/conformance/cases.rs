@@ -93,6 +93,7 @@ pub(super) async fn a_provider_id_counts_only_within_the_window(store: Arc<dyn S
     .await;
     let mut repeated = arrival(4, 1, &[]);
     repeated.message.provider_id = "ref-1".into();
+    repeated.dedup_since = Timestamp(10);
     assert_eq!(
         store.accept(repeated).await,
         Ok(Acceptance::New),

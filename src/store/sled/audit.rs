@@ -1,21 +1,20 @@
-//! The audit at every start: what is kept is read through once and held against the indexes and the sums.
+//! The audit at every start: what is kept is read through once, held against the sums, and told to the index.
 //!
-//! The messages and deliveries are the truth; the queues, the schedule and the index of the dead only tell
-//! where to find it. So a damaged record is set aside, and when anything does not agree the indexes are not
-//! patched but built anew from the truth. A crash in the middle of that leaves indexes that do not agree, and
-//! the next start builds them again.
+//! The messages and deliveries are all there is on disk; the queues, the provider ids and the table for searches
+//! are made here, and cannot disagree with them. A damaged record is set aside.
 
 use ::sled::{Db, IVec};
 
 use super::books::Books;
+use super::index::{Index, Note};
 use super::keys::{self, Place};
-use super::record::{self, Head, Kept, Ledger, Trouble};
+use super::known::Known;
+use super::record::{self, Kept, Ledger, Trouble};
 use super::salvage::DAMAGED;
 use super::stored::queue;
 use super::view::View;
 use super::writer::Disk;
-use crate::delivery::{Delivery, State};
-use crate::message::Message;
+use crate::delivery::Delivery;
 use crate::store::Counts;
 
 /// How many changes of a repair are committed together.
@@ -30,58 +29,51 @@ pub(super) enum Stop {
     Disk(String),
 }
 
-/// Audits a store, mends it, and gives its sums and what was found, in words.
-pub(super) fn audit(db: &Db, disk: &Disk) -> Result<(Books, Vec<String>, u64), Stop> {
+/// What an audit comes to.
+#[derive(Default)]
+pub(super) struct Audited {
+    pub(super) books: Books,
+    pub(super) index: Index,
+    pub(super) known: Known,
+    /// What was damaged or missing, in words.
+    pub(super) findings: Vec<String>,
+    /// Commits that were made and are not there.
+    pub(super) commits_lost: u64,
+}
+
+/// Audits a store, and mends it.
+pub(super) fn audit(db: &Db, disk: &Disk) -> Result<Audited, Stop> {
     let mut audit = Audit {
         db,
         disk,
-        books: Books::default(),
         sums: Sums::default(),
-        findings: Vec::new(),
-        commits_lost: 0,
+        audited: Audited::default(),
     };
+    audit.drop_former_indexes()?;
     audit.read_all()?;
     audit.touch_the_rest()?;
-    if !(audit.sums.indexed && audit.indexes_agree()?) {
-        audit.rebuild()?;
-        audit.note("the queues did not agree with what is owed: they were built anew".to_owned());
-    }
     audit.add_up()?;
-    Ok((audit.books, audit.findings, audit.commits_lost))
+    Ok(audit.audited)
 }
 
 struct Audit<'a> {
     db: &'a Db,
     disk: &'a Disk,
-    books: Books,
     sums: Sums,
-    findings: Vec<String>,
-    commits_lost: u64,
+    audited: Audited,
 }
 
+#[derive(Default)]
 struct Sums {
     messages: u64,
     last_seq: u64,
     /// Messages set aside.
     set_aside: u64,
-    /// Whether everything that was read so far is where the indexes say.
-    indexed: bool,
-}
-
-impl Default for Sums {
-    fn default() -> Self {
-        Self {
-            messages: 0,
-            last_seq: 0,
-            set_aside: 0,
-            indexed: true,
-        }
-    }
 }
 
 impl Audit<'_> {
     fn note(&mut self, finding: String) {
-        self.findings.push(finding);
+        self.audited.findings.push(finding);
     }
 
     /// Reads every message with its deliveries, in step, and each only once.
@@ -114,35 +106,42 @@ impl Audit<'_> {
 
     /// Reads what is not looked at otherwise: a page that cannot be read would not take a change either, and
     /// must be found here and not by the first text that comes.
-    fn touch_the_rest(&self) -> Result<(), Stop> {
-        let rest = [
-            keys::PART,
-            keys::ID,
-            keys::SEEN,
-            keys::THREAD,
-            keys::PAUSED,
-            keys::ASIDE,
-        ];
-        rest.into_iter().try_for_each(|tag| self.count(tag).map(drop))
+    fn touch_the_rest(&mut self) -> Result<(), Stop> {
+        for tag in [keys::PART, keys::THREAD, keys::PAUSED, keys::ASIDE] {
+            self.count(tag)?;
+        }
+        self.audited.known.on_disk = self.count(keys::SEEN)?;
+        Ok(())
+    }
+
+    /// Earlier versions kept on disk what is made from the records now.
+    fn drop_former_indexes(&self) -> Result<(), Stop> {
+        keys::FORMER.into_iter().try_for_each(|tag| self.clear(tag))
     }
 
     fn read(&mut self, seq: u64, kept: Kept, own: Vec<(IVec, IVec)>) -> Result<(), Stop> {
         self.sums.messages += 1;
-        let view = View::new(self.db);
-        if sound(view.seq(kept.message.id))? != Some(seq) {
-            let mut view = View::new(self.db);
-            view.create(&keys::id(kept.message.id), &record::encode(&seq));
-            self.commit(view)?;
-            self.note(format!("text {seq} was not found by its id: mended"));
-        }
-        let deliveries = self.deliveries(seq, kept.deliveries, own)?;
+        let Kept { message, deliveries } = kept;
+        let deliveries = self.deliveries(seq, deliveries, own)?;
+        let Audited {
+            books, index, known, ..
+        } = &mut self.audited;
+        let mut notes = vec![Note::message(seq, &message)];
         for delivery in &deliveries {
             let place = Place {
                 seq,
                 ordinal: delivery.id.ordinal,
             };
-            self.sums.indexed &= self.is_indexed(place, delivery, &kept.message)?;
-            self.books.enter(delivery);
+            notes.extend(Note::delivery(
+                queue(&message, &delivery.destination),
+                place,
+                delivery,
+            ));
+            books.enter(delivery);
+        }
+        index.apply(notes);
+        if !message.provider_id.is_empty() {
+            known.add(keys::digest(&message.source, &message.provider_id), seq);
         }
         Ok(())
     }
@@ -169,101 +168,12 @@ impl Audit<'_> {
         Ok(deliveries)
     }
 
-    /// Whether a delivery is where the indexes should have it.
-    fn is_indexed(&self, place: Place, delivery: &Delivery, message: &Message) -> Result<bool, Stop> {
-        let view = View::new(self.db);
-        match delivery.state {
-            State::Delivered { .. } => Ok(true),
-            State::Dead { .. } => Ok(view.has(&keys::dead(&delivery.destination, place))?),
-            State::Waiting { due } => {
-                let queue = queue(message, &delivery.destination);
-                match sound(view.head(&queue))? {
-                    Some(head) if head.place == place => {
-                        Ok(head.due == due && view.has(&keys::schedule(&queue, due, place))?)
-                    }
-                    Some(_) => Ok(view.has(&keys::follower(&queue, place))?),
-                    None => Ok(false),
-                }
-            }
-        }
-    }
-
-    /// Whether the indexes have no more than what is owed, and the queues are in order. That they have no less
-    /// is known from reading.
-    fn indexes_agree(&self) -> Result<bool, Stop> {
-        let counts = &self.books.ledger.counts;
-        let (mut heads, mut waiting) = (0, 0);
-        let mut followers = self.db.scan_prefix([keys::FOLLOWER]).keys().peekable();
-        for entry in self.db.scan_prefix([keys::HEAD]) {
-            let (key, value) = entry?;
-            let Some(head) = sound(record::decode::<Head>(&**self.db, &key, &value).map(Some))? else {
-                return Ok(false);
-            };
-            let behind = |entry: &Result<IVec, _>| {
-                entry
-                    .as_ref()
-                    .is_ok_and(|follower| follower[1..].starts_with(&key[1..]))
-            };
-            let (mut own, mut in_order) = (0, true);
-            while let Some(follower) = followers.next_if(behind) {
-                own += 1;
-                in_order &= keys::place_of(&follower?).is_some_and(|place| place > head.place);
-            }
-            if own != head.followers || !in_order {
-                return Ok(false);
-            }
-            heads += 1;
-            waiting += 1 + u64::from(own);
-        }
-        let left_over = followers.next().transpose()?.is_some();
-        Ok(!left_over
-            && waiting == counts.pending
-            && self.count(keys::SCHEDULE)? == heads
-            && self.count(keys::DEAD)? == counts.dead)
-    }
-
     fn count(&self, tag: u8) -> Result<u64, Stop> {
         self.db
             .scan_prefix([tag])
             .keys()
             .try_fold(0, |count, key| key.map(|_| count + 1))
             .map_err(Stop::from)
-    }
-
-    /// Drops the indexes and builds them from what is kept.
-    fn rebuild(&self) -> Result<(), Stop> {
-        for tag in [keys::HEAD, keys::FOLLOWER, keys::SCHEDULE, keys::DEAD] {
-            self.clear(tag)?;
-        }
-        let mut view = View::new(self.db);
-        for entry in self.db.scan_prefix([keys::MESSAGE]) {
-            let (key, value) = entry?;
-            let kept = sound(record::decode::<Kept>(&**self.db, &key, &value).map(Some))?;
-            let (Some(seq), Some(kept)) = (keys::seq_of(&key), kept) else {
-                continue;
-            };
-            let Some(found) = sound(view.complete(seq, kept).map(Some))? else {
-                continue;
-            };
-            for delivery in &found.deliveries {
-                let place = Place {
-                    seq,
-                    ordinal: delivery.id.ordinal,
-                };
-                let queue = queue(&found.message, &delivery.destination);
-                match delivery.state {
-                    State::Waiting { due } => {
-                        sound(view.enqueue(&queue, place, due).map(Some))?;
-                    }
-                    State::Dead { .. } => view.put(keys::dead(&queue.destination, place), &[]),
-                    State::Delivered { .. } => {}
-                }
-            }
-            if view.len() >= COMMIT {
-                self.commit(std::mem::replace(&mut view, View::new(self.db)))?;
-            }
-        }
-        self.commit(view)
     }
 
     fn clear(&self, tag: u8) -> Result<(), Stop> {
@@ -287,7 +197,7 @@ impl Audit<'_> {
             dead,
             pending,
             ..
-        } = self.books.ledger.counts;
+        } = self.audited.books.ledger.counts;
         let Ledger { commits, counts: was } = stored.unwrap_or_default();
         let reached = self.disk.mark.read();
         let accepted = was.accepted.max(self.sums.last_seq).max(reached.accepted);
@@ -301,30 +211,30 @@ impl Audit<'_> {
             pending,
             purged: owed - (delivered + dead + pending),
         };
-        self.books.ledger = Ledger {
+        self.audited.books.ledger = Ledger {
             commits: commits.max(reached.commits),
             counts,
         };
-        if stored == Some(self.books.ledger) || (stored.is_none() && accepted == 0) {
+        if stored == Some(self.audited.books.ledger) || (stored.is_none() && accepted == 0) {
             return Ok(());
         }
-        self.commits_lost = reached.commits.saturating_sub(commits);
-        if self.commits_lost > 0 {
+        self.audited.commits_lost = reached.commits.saturating_sub(commits);
+        if self.audited.commits_lost > 0 {
             self.note(format!(
                 "the end of the log is damaged: the last {} commits are gone; a backup may have what is missing",
-                self.commits_lost
+                self.audited.commits_lost
             ));
         }
         for finding in self.differences(stored) {
             self.note(finding);
         }
         let mut view = View::new(self.db);
-        view.create(keys::LEDGER, &record::encode(&self.books.ledger));
+        view.create(keys::LEDGER, &record::encode(&self.audited.books.ledger));
         self.commit(view)
     }
 
     fn differences(&self, stored: Option<Ledger>) -> Vec<String> {
-        let is = &self.books.ledger.counts;
+        let is = &self.audited.books.ledger.counts;
         let Some(Ledger { counts: was, .. }) = stored else {
             let Counts {
                 accepted,
@@ -350,7 +260,7 @@ impl Audit<'_> {
             ));
         }
         let of = |counts: &Counts| (counts.delivered, counts.dead, counts.pending);
-        if of(is) != of(&was) && self.findings.is_empty() {
+        if of(is) != of(&was) && self.audited.findings.is_empty() {
             differences.push("the sums of deliveries were wrong: they were counted anew".to_owned());
         }
         differences
@@ -374,7 +284,6 @@ impl Audit<'_> {
         }
         self.commit(view)?;
         self.sums.set_aside += 1;
-        self.sums.indexed = false;
         self.note(format!(
             "text {seq} is damaged: it was set aside and is not delivered"
         ));
@@ -401,7 +310,6 @@ impl Audit<'_> {
             view.create(key, &record::encode(dead));
         }
         self.commit(view)?;
-        self.sums.indexed = false;
         self.note(format!(
             "delivery {} of text {} is damaged: it was set aside",
             place.ordinal, place.seq

@@ -3,12 +3,17 @@
 //! They run on the writer's thread, one after the other, and see what the ones before them did. Each looks
 //! at everything it needs before it changes anything, so that one that is refused leaves no trace.
 
-use super::keys::{self, Place, Queue};
+use std::collections::HashMap;
+
+use super::index::Note;
+use super::keys::{self, Digest, Place, Queue};
+use super::known::Known;
 use super::leases::Lease;
 use super::prune::Sweep;
-use super::record::{Head, Kept, Root, Seen, Trouble};
+use super::record::{Kept, Root, Seen, Trouble};
 use super::space::Space;
 use super::stored::queue;
+use super::table::Draft;
 use super::view::View;
 use super::{Shared, lock};
 use crate::delivery::{Delivery, DeliveryId, State};
@@ -24,6 +29,9 @@ pub(super) struct Group<'a> {
     pub(super) view: View<'a>,
     pub(super) space: &'a Space,
     pub(super) sweep: &'a mut Sweep,
+    pub(super) known: &'a mut Known,
+    /// What all this means for the index, once it is committed.
+    pub(super) notes: Vec<Note>,
     /// Queues that no claim may begin on until this is committed.
     pub(super) reserved: Vec<Queue>,
     /// Queues whose claim ends with this commit.
@@ -32,13 +40,12 @@ pub(super) struct Group<'a> {
 
 /// A text on its way in, encoded already by its caller so that the one writer has less to do.
 pub(super) struct Incoming {
-    pub(super) id: MessageId,
-    pub(super) received_at: Timestamp,
     pub(super) conversation: Conversation,
-    /// The key of its provider id, if that tells anything.
-    pub(super) seen: Option<Vec<u8>>,
+    /// What its provider id is known by, if that tells anything.
+    pub(super) digest: Option<Digest>,
     pub(super) dedup_since: Timestamp,
     pub(super) payload: Vec<u8>,
+    pub(super) draft: Box<Draft>,
     pub(super) deliveries: Vec<Delivery>,
 }
 
@@ -53,13 +60,20 @@ impl From<Trouble> for Error {
 }
 
 impl<'a> Group<'a> {
-    pub(super) fn new(shared: &'a Shared, space: &'a Space, sweep: &'a mut Sweep) -> Self {
-        let view = View::new(&shared.db);
+    pub(super) fn new(
+        shared: &'a Shared,
+        db: &'a ::sled::Db,
+        space: &'a Space,
+        sweep: &'a mut Sweep,
+        known: &'a mut Known,
+    ) -> Self {
         Self {
             shared,
-            view,
+            view: View::new(db),
             space,
             sweep,
+            known,
+            notes: Vec::new(),
             reserved: Vec::new(),
             settled: Vec::new(),
         }
@@ -67,7 +81,7 @@ impl<'a> Group<'a> {
 
     pub(super) fn accept(&mut self, incoming: Incoming) -> Result<Acceptance, Error> {
         if let Some(seen) = self.seen(&incoming)? {
-            return Ok(Acceptance::Duplicate(seen.id));
+            return Ok(Acceptance::Duplicate(seen));
         }
         self.space.for_arrivals()?;
         let seq = {
@@ -76,32 +90,28 @@ impl<'a> Group<'a> {
             books.ledger.counts.accepted
         };
         let Incoming {
-            id,
-            received_at,
             conversation,
+            digest,
             payload,
+            draft,
             deliveries,
             ..
         } = incoming;
         self.view.create(&keys::message(seq), &payload);
-        self.view.create(&keys::id(id), &super::record::encode(&seq));
-        if let Some(key) = incoming.seen {
-            self.view
-                .create(&key, &super::record::encode(&Seen { seq, id, received_at }));
+        if let Some(digest) = digest {
+            self.known.add(digest, seq);
         }
+        self.notes.push(Note::Message { seq, draft });
         for delivery in deliveries {
             let queue = Queue {
                 destination: delivery.destination.clone(),
                 conversation,
             };
-            self.begin(
-                &queue,
-                Place {
-                    seq,
-                    ordinal: delivery.id.ordinal,
-                },
-                &delivery,
-            )?;
+            let place = Place {
+                seq,
+                ordinal: delivery.id.ordinal,
+            };
+            self.begin(queue, place, &delivery);
         }
         Ok(Acceptance::New)
     }
@@ -129,13 +139,16 @@ impl<'a> Group<'a> {
         self.view
             .store(&keys::delivery(place), &delivery)
             .map_err(Trouble::from)?;
-        match &delivery.state {
-            State::Waiting { due } => self.view.reschedule(&queue, place, *due)?,
-            State::Delivered { .. } => self.view.dequeue(&queue, place)?,
-            State::Dead { .. } => {
-                self.view.dequeue(&queue, place)?;
-                self.view.put(keys::dead(&queue.destination, place), &[]);
-            }
+        if let State::Waiting { due } = delivery.state {
+            let queue = queue.clone();
+            self.notes.push(Note::Due { queue, place, due });
+        } else {
+            let queue = queue.clone();
+            self.notes.push(Note::Ended { queue, place });
+        }
+        if let State::Dead { .. } = delivery.state {
+            let destination = queue.destination.clone();
+            self.notes.push(Note::Dead { destination, place });
         }
         {
             let mut books = lock(&self.shared.books);
@@ -159,8 +172,7 @@ impl<'a> Group<'a> {
 
     pub(super) fn owe(&mut self, id: MessageId, deliveries: Vec<Delivery>) -> Result<Vec<DeliveryId>, Error> {
         self.space.for_arrivals()?;
-        let seq = self.shared.sound(self.view.seq(id))?.ok_or(Error::NotFound)?;
-        let kept = self.shared.sound(self.view.kept(seq))?.ok_or(Error::NotFound)?;
+        let (seq, kept) = self.by_ids(&[id])?.into_iter().next().ok_or(Error::NotFound)?;
         let conversation = kept.message.conversation();
         deliveries
             .into_iter()
@@ -180,48 +192,31 @@ impl<'a> Group<'a> {
 
     /// The places of those of these deliveries whose messages are known.
     pub(super) fn places(&self, ids: &[DeliveryId]) -> Result<Vec<Place>, Error> {
+        let messages: Vec<MessageId> = ids.iter().map(|id| id.message).collect();
+        let seqs: HashMap<MessageId, u64> = self
+            .by_ids(&messages)?
+            .into_iter()
+            .map(|(seq, kept)| (kept.message.id, seq))
+            .collect();
         let place = |id: &DeliveryId| {
-            let seq = self.shared.sound(self.view.seq(id.message)).transpose()?;
-            Some(seq.map(|seq| Place {
-                seq,
-                ordinal: id.ordinal,
-            }))
+            let seq = *seqs.get(&id.message)?;
+            let ordinal = id.ordinal;
+            Some(Place { seq, ordinal })
         };
-        ids.iter().filter_map(place).collect()
+        Ok(ids.iter().filter_map(place).collect())
     }
 
-    /// The places named by one step's worth of the index entries with these beginnings, which must be in
-    /// order, and where to go on.
-    pub(super) fn select(
-        &self,
-        prefixes: &[Vec<u8>],
-        after: Option<&[u8]>,
-    ) -> Result<(Vec<Place>, Option<Vec<u8>>), Error> {
-        let mut places = Vec::new();
-        for prefix in prefixes {
-            if after.is_some_and(|after| after >= keys::end(prefix).as_slice()) {
-                continue;
-            }
-            for (key, value) in self
-                .view
-                .page(prefix, after, STEP - places.len())
-                .map_err(Trouble::from)?
-            {
-                places.extend(self.indexed(&key, &value)?);
-                if places.len() == STEP {
-                    return Ok((places, Some(key.to_vec())));
-                }
-            }
+    /// The messages with these ids that are known.
+    fn by_ids(&self, ids: &[MessageId]) -> Result<Vec<(u64, Kept)>, Error> {
+        let mut messages = Vec::new();
+        for seq in self.shared.index.table().candidates(ids) {
+            let kept = self.shared.sound(self.view.kept(seq))?;
+            messages.extend(
+                kept.filter(|kept| ids.contains(&kept.message.id))
+                    .map(|kept| (seq, kept)),
+            );
         }
-        Ok((places, None))
-    }
-
-    /// The place that an index entry speaks of.
-    fn indexed(&self, key: &[u8], value: &[u8]) -> Result<Option<Place>, Error> {
-        if key.first() == Some(&keys::HEAD) {
-            return Ok(Some(super::record::decode::<Head>(&self.view, key, value)?.place));
-        }
-        Ok(keys::place_of(key))
+        Ok(messages)
     }
 
     pub(super) fn set_paused(&mut self, destination: Name, paused: bool) -> Result<(), Error> {
@@ -238,23 +233,28 @@ impl<'a> Group<'a> {
         Ok(())
     }
 
-    /// The first of this provider id, unless that is too long ago or was damaged and set aside since: then
+    /// The last one of this provider id, unless that is too long ago or was damaged and set aside since: then
     /// the carrier's repetition is the chance to have the text after all.
-    fn seen(&self, incoming: &Incoming) -> Result<Option<Seen>, Error> {
-        let Some(key) = &incoming.seen else {
+    fn seen(&self, incoming: &Incoming) -> Result<Option<MessageId>, Error> {
+        let Some(digest) = incoming.digest else {
             return Ok(None);
         };
-        match self.view.load::<Seen>(key) {
-            Ok(Some(seen)) if seen.received_at >= incoming.dedup_since => {
-                let lost = self
-                    .view
-                    .has(&keys::aside(&keys::message(seen.seq)))
-                    .map_err(Trouble::from)?;
-                Ok((!lost).then_some(seen))
+        let mut last: Option<Seen> = None;
+        for seq in self.known.candidates(digest) {
+            let Some(Kept { message, .. }) = self.shared.sound(self.view.kept(seq))? else {
+                continue;
+            };
+            let is_last = last.is_none_or(|last| last.seq < seq);
+            if is_last && keys::digest(&message.source, &message.provider_id) == digest {
+                let (id, received_at) = (message.id, message.received_at);
+                last = Some(Seen { seq, id, received_at });
             }
-            Ok(_) | Err(Trouble::Damaged) => Ok(None),
-            Err(trouble) => Err(trouble.into()),
         }
+        if last.is_none() && self.known.on_disk > 0 {
+            last = self.shared.sound(self.view.load(&keys::seen(digest)))?;
+        }
+        let within = last.filter(|seen| seen.received_at >= incoming.dedup_since);
+        Ok(within.map(|seen| seen.id))
     }
 
     fn follow_up(&mut self, seq: u64, conversation: Conversation, delivery: Delivery) -> Result<(), Error> {
@@ -283,21 +283,16 @@ impl<'a> Group<'a> {
             destination: delivery.destination.clone(),
             conversation,
         };
-        self.begin(&queue, place, &delivery)?;
+        self.begin(queue, place, &delivery);
         Ok(delivery.id)
     }
 
     /// A delivery comes to be owed.
-    fn begin(&mut self, queue: &Queue, place: Place, delivery: &Delivery) -> Result<(), Error> {
-        match &delivery.state {
-            State::Waiting { due } => self.view.enqueue(queue, place, *due)?,
-            State::Dead { .. } => self.view.put(keys::dead(&queue.destination, place), &[]),
-            State::Delivered { .. } => {}
-        }
+    fn begin(&mut self, queue: Queue, place: Place, delivery: &Delivery) {
+        self.notes.extend(Note::delivery(queue, place, delivery));
         let mut books = lock(&self.shared.books);
         books.ledger.counts.owed += 1;
         books.enter(delivery);
-        Ok(())
     }
 
     fn each(
@@ -321,8 +316,13 @@ impl<'a> Group<'a> {
         match delivery.state {
             State::Dead { .. } => {
                 let again = delivery.clone().requeued(now);
-                self.view.remove(keys::dead(&queue.destination, place));
-                self.view.enqueue(&queue, place, now)?;
+                let destination = queue.destination.clone();
+                self.notes.push(Note::Risen { destination, place });
+                self.notes.push(Note::Waits {
+                    queue,
+                    place,
+                    due: now,
+                });
                 self.replace(place, &delivery, &again)?;
             }
             State::Waiting { due } if due > now && self.reserve(&queue, place) => {
@@ -330,7 +330,11 @@ impl<'a> Group<'a> {
                     state: State::Waiting { due: now },
                     ..delivery.clone()
                 };
-                self.view.reschedule(&queue, place, now)?;
+                self.notes.push(Note::Due {
+                    queue,
+                    place,
+                    due: now,
+                });
                 self.replace(place, &delivery, &sooner)?;
             }
             _ => return Ok(false),
@@ -347,8 +351,9 @@ impl<'a> Group<'a> {
             return Ok(false);
         }
         let dead = delivery.clone().dead(None, now, reason);
-        self.view.dequeue(&queue, place)?;
-        self.view.put(keys::dead(&queue.destination, place), &[]);
+        let destination = queue.destination.clone();
+        self.notes.push(Note::Ended { queue, place });
+        self.notes.push(Note::Dead { destination, place });
         self.replace(place, &delivery, &dead)?;
         Ok(true)
     }

@@ -8,13 +8,11 @@ use std::fs::File;
 use ::sled::Db;
 
 use super::books::Books;
-use super::keys::{self, Place, Queue};
-use super::record::{self, Kept, Ledger, Root, Seen, Trouble};
-use super::stored::queue;
+use super::keys::{self, Queue};
+use super::record::{self, Kept, Ledger, Root, Seen};
 use super::view::{Changes, View};
 use super::writer::Disk;
 use super::{OpenError, Options, start};
-use crate::delivery::State;
 use crate::message::Conversation;
 use crate::store::Counts;
 use crate::store::backup::Record;
@@ -95,7 +93,7 @@ impl Import {
                 self.messages += 1;
                 self.sums.accepted = self.sums.accepted.max(seq);
                 let kept = Kept { message, deliveries };
-                add_message(&mut view, seq, &kept).map_err(failed)?;
+                view.create(&keys::message(seq), &record::encode(&kept));
                 kept.deliveries
                     .iter()
                     .for_each(|delivery| self.books.enter(delivery));
@@ -106,8 +104,10 @@ impl Import {
                 seq,
                 received_at,
             } => {
-                let key = [&[keys::SEEN], &digest[..]].concat();
-                view.create(&key, &record::encode(&Seen { seq, id, received_at }));
+                view.create(
+                    &keys::seen(digest),
+                    &record::encode(&Seen { seq, id, received_at }),
+                );
             }
             Record::Thread {
                 destination,
@@ -183,37 +183,4 @@ impl Import {
         let view = View::with(&self.db, std::mem::take(&mut self.changes));
         self.disk.commit(&self.db, view).map_err(ImportError::Failed)
     }
-}
-
-/// Everything that accepting a message writes, with its deliveries as they stand.
-fn add_message(view: &mut View<'_>, seq: u64, kept: &Kept) -> Result<(), Trouble> {
-    let Kept { message, deliveries } = kept;
-    view.create(&keys::message(seq), &record::encode(kept));
-    view.create(&keys::id(message.id), &record::encode(&seq));
-    if !message.provider_id.is_empty() {
-        let seen = Seen {
-            seq,
-            id: message.id,
-            received_at: message.received_at,
-        };
-        let key = keys::seen(&message.source, &message.provider_id);
-        view.create(&key, &record::encode(&seen));
-    }
-    for delivery in deliveries {
-        let place = Place {
-            seq,
-            ordinal: delivery.id.ordinal,
-        };
-        let queue = queue(message, &delivery.destination);
-        match delivery.state {
-            State::Waiting { due } => view.enqueue(&queue, place, due)?,
-            State::Dead { .. } => view.put(keys::dead(&queue.destination, place), &[]),
-            State::Delivered { .. } => {}
-        }
-    }
-    Ok(())
-}
-
-fn failed(trouble: Trouble) -> ImportError {
-    ImportError::Failed(trouble.to_string())
 }

@@ -5,7 +5,8 @@
 //!
 //! * `writer`: one thread, group commit, and when a commit is durable.
 //! * `keys`, `record`: what is kept under which key, and how damage is noticed.
-//! * `view`, `queue`, `stored`: the tree as the group being built will leave it, and what is in it.
+//! * `view`, `stored`: the tree as the group being built will leave it, and what is in it.
+//! * `index`: what finds it, in memory: `queues`, the `table` of `row`s for searches; `known`, provider ids.
 //! * `change`, `prune`: the changes. `read`, `leases`: claims and searches.
 //! * `export`, `import`: backups.
 //! * `start`, `audit`, `mark`, `salvage`: opening, and making sure that what is there is whole. `space`: a disk
@@ -20,15 +21,19 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::{mpsc, oneshot};
 
 use self::books::Books;
 use self::change::{Group, Incoming, STEP};
+use self::index::Index;
+use self::keys::Place;
 use self::leases::Leases;
 use self::prune::Sweep;
 use self::record::Kept;
 use self::space::Space;
 use self::status::Status;
+use self::table::Draft;
 use self::writer::{Answer, Request, Writer};
 use super::backup::{Part, Position};
 use super::{
@@ -43,19 +48,23 @@ mod books;
 mod change;
 mod export;
 mod import;
+mod index;
 mod keys;
+mod known;
 mod leases;
 mod mark;
 mod prune;
-mod queue;
+mod queues;
 mod read;
 mod record;
+mod row;
 mod salvage;
 mod space;
 mod spare;
 mod start;
 mod status;
 mod stored;
+mod table;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -77,6 +86,8 @@ pub struct Options {
     pub commit_deadline: Duration,
     /// How long a commit may take before the process ends itself, to be started anew.
     pub abort_after: Duration,
+    /// Counts how long commits take.
+    pub commits: Option<Histogram>,
     /// Leaves out the sync that makes a commit durable: only to show that a test of durability would notice.
     #[doc(hidden)]
     pub skip_sync: bool,
@@ -91,6 +102,7 @@ impl Options {
             min_free,
             commit_deadline: Duration::from_secs(10),
             abort_after: Duration::from_secs(30),
+            commits: None,
             skip_sync: false,
         }
     }
@@ -144,7 +156,8 @@ pub struct Sled {
 
 /// What the writer and the readers have in common.
 struct Shared {
-    db: ::sled::Db,
+    db: Mutex<::sled::Db>,
+    index: Index,
     books: Mutex<Books>,
     leases: Leases,
     paused: Mutex<BTreeSet<Name>>,
@@ -170,18 +183,19 @@ impl Sled {
         let lock = start::take_lock(folder)?;
         start::check_format(folder)?;
         let space = Space::new(folder, &start::database(folder), options.min_free).map_err(io)?;
-        let opened = start::open(options)?;
+        let start::Opened { db, disk, audited } = start::open(options)?;
 
-        let status = Arc::new(Status::default());
+        let status = Arc::new(Status::new(options.commits.clone()));
         status.measured(&space);
-        opened
+        audited
             .findings
             .into_iter()
             .for_each(|finding| status.find(finding));
-        let paused = paused(&opened.db).map_err(|error| io(io::Error::other(error)))?;
+        let paused = paused(&db).map_err(|error| io(io::Error::other(error)))?;
         let shared = Arc::new(Shared {
-            db: opened.db,
-            books: Mutex::new(opened.books),
+            db: Mutex::new(db),
+            index: audited.index,
+            books: Mutex::new(audited.books),
             leases: Leases::default(),
             paused: Mutex::new(paused),
             status: Arc::clone(&status),
@@ -192,9 +206,10 @@ impl Sled {
         let writer = Writer {
             shared: Arc::clone(&shared),
             requests: waiting,
-            disk: opened.disk,
+            disk,
             space,
             sweep: Sweep::default(),
+            known: audited.known,
         };
         let abort_after = options.abort_after;
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
@@ -277,38 +292,23 @@ impl Sled {
     async fn on_selected(
         &self,
         selector: &Selector,
-        change: impl Fn(Vec<keys::Place>) -> Change,
+        change: impl Fn(Vec<Place>) -> Change,
     ) -> Result<u64, Error> {
-        let prefixes = match selector {
-            Selector::Ids(ids) => return self.on_ids(ids, change).await,
-            Selector::Dead(destination) => vec![keys::of(keys::DEAD, destination)],
-            // Followers first: a head that goes makes a follower the head, behind a cursor that passed there.
-            Selector::Pending(destination) => {
-                vec![
-                    keys::of(keys::FOLLOWER, destination),
-                    keys::of(keys::HEAD, destination),
-                ]
-            }
-        };
+        if let Selector::Ids(ids) = selector {
+            return self.on_ids(ids, change).await;
+        }
         let (mut touched, mut after) = (0, None);
         loop {
-            let prefixes = prefixes.clone();
-            let (places, next) = self
-                .write(move |group| group.select(&prefixes, after.as_deref()))
-                .await?;
+            let (places, next) = self.shared.selected(selector, after);
             touched += self.write(change(places)).await?;
-            match next {
-                Some(next) => after = Some(next),
-                None => return Ok(touched),
+            if next.is_none() {
+                return Ok(touched);
             }
+            after = next;
         }
     }
 
-    async fn on_ids(
-        &self,
-        ids: &[DeliveryId],
-        change: impl Fn(Vec<keys::Place>) -> Change,
-    ) -> Result<u64, Error> {
+    async fn on_ids(&self, ids: &[DeliveryId], change: impl Fn(Vec<Place>) -> Change) -> Result<u64, Error> {
         let mut touched = 0;
         for ids in ids.chunks(STEP) {
             let ids = ids.to_vec();
@@ -329,6 +329,23 @@ impl Sled {
         }
         lock(&self.watchdog).take();
         threads.for_each(|watch| drop(watch.join()));
+    }
+}
+
+impl Shared {
+    /// The tree as it is now. Asked for anew by every piece of work: compaction puts another one in its place.
+    fn db(&self) -> ::sled::Db {
+        lock(&self.db).clone()
+    }
+
+    /// One step's worth of what an operator selected.
+    fn selected(&self, selector: &Selector, after: Option<queues::Cursor>) -> queues::Listed {
+        let queues = self.index.queues();
+        match selector {
+            Selector::Dead(destination) => queues.dead_after(destination, after, STEP),
+            Selector::Pending(destination) => queues.waiting_after(destination, after, STEP),
+            Selector::Ids(_) => (Vec::new(), None),
+        }
     }
 }
 
@@ -370,7 +387,7 @@ impl Store for Sled {
 
     async fn next_due(&self, destination: &Name) -> Result<Option<Timestamp>, Error> {
         self.shared.status.check()?;
-        self.shared.next_due(destination)
+        Ok(self.shared.next_due(destination))
     }
 
     async fn find(&self, id: MessageId) -> Result<Option<Found>, Error> {
@@ -466,12 +483,11 @@ fn incoming(arrival: Arrival) -> Incoming {
     let told = !message.provider_id.is_empty();
     let kept = Kept { message, deliveries };
     Incoming {
-        id: kept.message.id,
-        received_at: kept.message.received_at,
         conversation: kept.message.conversation(),
-        seen: told.then(|| keys::seen(&kept.message.source, &kept.message.provider_id)),
+        digest: told.then(|| keys::digest(&kept.message.source, &kept.message.provider_id)),
         dedup_since,
         payload: record::encode(&kept),
+        draft: Box::new(Draft::of(&kept.message)),
         deliveries: kept.deliveries,
     }
 }

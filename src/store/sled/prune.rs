@@ -1,105 +1,105 @@
 //! Forgetting: a bounded step at a time, so that texts are accepted in between.
 
 use super::change::{Group, STEP};
+use super::index::Note;
 use super::keys::{self, Place};
 use super::record::{Kept, Root, Seen, Trouble};
 use super::{lock, record};
 use crate::delivery::{Delivery, State};
-use crate::message::Timestamp;
+use crate::message::{Message, Timestamp};
 use crate::store::{Error, Found, Horizon, redacted};
 
-/// By how much the clock may have been wrong while texts were received. A pass over the messages, which are
-/// in the order of acceptance, ends at the first that is newer than all it looks for by more than this.
-pub(super) const CLOCK_SLACK: std::time::Duration = std::time::Duration::from_secs(2 * 86_400);
-
-/// How far forgetting has come: the key that was looked at last, in the first of the stages not yet done.
-#[derive(Default)]
-pub(super) struct Sweep {
-    stage: usize,
-    after: Option<Vec<u8>>,
+/// How far forgetting has come, in the first of the stages not yet done.
+pub(super) enum Sweep {
+    /// The messages, after this one.
+    Messages(u64),
+    /// Provider ids, and then threads, after this key.
+    Records(u8, Option<Vec<u8>>),
 }
 
-/// What is looked through, in this order.
-const STAGES: [u8; 3] = [keys::MESSAGE, keys::SEEN, keys::THREAD];
+impl Default for Sweep {
+    fn default() -> Self {
+        Self::Messages(0)
+    }
+}
 
 impl Group<'_> {
     /// Forgets one step's worth; says whether there is more.
     pub(super) fn prune(&mut self, horizon: &Horizon, now: Timestamp) -> Result<bool, Error> {
         self.space.for_anything()?;
-        let Some(&stage) = STAGES.get(self.sweep.stage) else {
-            *self.sweep = Sweep::default();
-            return Ok(false);
+        *self.sweep = match std::mem::take(self.sweep) {
+            Sweep::Messages(after) => self.prune_messages(after, horizon, now)?,
+            Sweep::Records(tag, after) => self.prune_records(tag, after, horizon)?,
         };
-        let after = self.sweep.after.take();
+        Ok(!matches!(self.sweep, Sweep::Messages(0)))
+    }
+
+    fn prune_messages(&mut self, after: u64, horizon: &Horizon, now: Timestamp) -> Result<Sweep, Error> {
+        let seqs = self.shared.index.table().ended(after, horizon, STEP);
+        for &seq in &seqs {
+            self.prune_message(seq, horizon, now)?;
+        }
+        match seqs.last() {
+            Some(&last) if seqs.len() == STEP => Ok(Sweep::Messages(last)),
+            _ => {
+                self.forget_known(horizon);
+                Ok(Sweep::Records(keys::SEEN, None))
+            }
+        }
+    }
+
+    fn prune_records(&mut self, tag: u8, after: Option<Vec<u8>>, horizon: &Horizon) -> Result<Sweep, Error> {
         let entries = self
             .view
-            .page(&[stage], after.as_deref(), STEP)
+            .page(&[tag], after.as_deref(), STEP)
             .map_err(Trouble::from)?;
-        let mut ended = false;
         for (key, value) in &entries {
-            match stage {
-                keys::MESSAGE => ended = self.prune_message(key, value, horizon, now)?,
+            match tag {
                 keys::SEEN => self.prune_seen(key, value, horizon)?,
                 _ => self.prune_thread(key, value, horizon)?,
             }
-            if ended {
-                break;
-            }
         }
-        if ended || entries.len() < STEP {
-            self.sweep.stage += 1;
-        } else {
-            self.sweep.after = entries.last().map(|(key, _)| key.to_vec());
-        }
-        if self.sweep.stage == STAGES.len() {
-            *self.sweep = Sweep::default();
-            return Ok(false);
-        }
-        Ok(true)
+        Ok(match (entries.last(), tag) {
+            (Some((last, _)), tag) if entries.len() == STEP => Sweep::Records(tag, Some(last.to_vec())),
+            (_, keys::SEEN) => Sweep::Records(keys::THREAD, None),
+            _ => Sweep::default(),
+        })
     }
 
-    /// Says whether nothing after this message can be old enough.
-    fn prune_message(
-        &mut self,
-        key: &[u8],
-        value: &[u8],
-        horizon: &Horizon,
-        now: Timestamp,
-    ) -> Result<bool, Error> {
-        let latest = horizon.purge_before.max(horizon.redact_before);
-        let Some(seq) = keys::seq_of(key) else {
-            return Ok(false);
+    fn prune_message(&mut self, seq: u64, horizon: &Horizon, now: Timestamp) -> Result<(), Error> {
+        let Some(kept) = self.shared.sound(self.view.kept(seq))? else {
+            return Ok(());
         };
-        let kept = record::decode::<Kept>(&self.view, key, value).map(Some);
-        let Some(kept) = self.shared.sound(kept)? else {
-            return Ok(false);
-        };
-        let received_at = kept.message.received_at;
-        if latest.is_none_or(|latest| received_at >= latest.after(CLOCK_SLACK)) {
-            return Ok(true);
-        }
-        let purge = horizon.purge_before.is_some_and(|before| received_at < before);
-        let redact = kept.message.redacted_at.is_none()
-            && horizon.redact_before.is_some_and(|before| received_at < before);
-        if !purge && !redact {
-            return Ok(false);
-        }
         let found = self.view.complete(seq, kept.clone()).map(Some);
         let Some(found) = self.shared.sound(found)? else {
-            return Ok(false);
+            return Ok(());
         };
         if found.deliveries.iter().any(Delivery::is_waiting) {
-            return Ok(false);
+            return Ok(());
         }
-        if purge {
-            self.purge(seq, &found)?
+        let received_at = kept.message.received_at;
+        let is_before = |moment: Option<Timestamp>| moment.is_some_and(|moment| received_at < moment);
+        if is_before(horizon.purge_before) {
+            self.purge(seq, &found, horizon)
+        } else if kept.message.redacted_at.is_none() && is_before(horizon.redact_before) {
+            self.redact(seq, kept, now)
         } else {
-            self.redact(key, kept, now)?
+            Ok(())
         }
-        Ok(false)
     }
 
-    fn purge(&mut self, seq: u64, found: &Found) -> Result<(), Error> {
+    /// A provider id is forgotten when it is too old to be asked for.
+    fn forget_known(&mut self, horizon: &Horizon) {
+        let table = self.shared.index.table();
+        let is_new = |seq| {
+            table
+                .get(seq)
+                .is_none_or(|row| row.is_since(horizon.dedup_before))
+        };
+        self.known.retain(is_new);
+    }
+
+    fn purge(&mut self, seq: u64, found: &Found, horizon: &Horizon) -> Result<(), Error> {
         let dropped = |trouble: ::sled::Error| Error::from(Trouble::from(trouble));
         for delivery in &found.deliveries {
             let place = Place {
@@ -108,11 +108,13 @@ impl Group<'_> {
             };
             self.view.drop_record(&keys::delivery(place)).map_err(dropped)?;
             if matches!(delivery.state, State::Dead { .. }) {
-                self.view.remove(keys::dead(&delivery.destination, place));
+                let destination = delivery.destination.clone();
+                self.notes.push(Note::Risen { destination, place });
             }
         }
         self.view.drop_record(&keys::message(seq)).map_err(dropped)?;
-        self.view.remove(keys::id(found.message.id));
+        self.notes.push(Note::Gone { seq });
+        self.remember(seq, &found.message, horizon);
         let mut books = lock(&self.shared.books);
         found.deliveries.iter().for_each(|delivery| books.leave(delivery));
         books.ledger.counts.purged += found.deliveries.len() as u64;
@@ -120,20 +122,41 @@ impl Group<'_> {
         Ok(())
     }
 
-    fn redact(&mut self, key: &[u8], kept: Kept, now: Timestamp) -> Result<(), Error> {
+    /// Keeps the provider id of a message that goes as long as it may be asked for.
+    fn remember(&mut self, seq: u64, message: &Message, horizon: &Horizon) {
+        if message.provider_id.is_empty() {
+            return;
+        }
+        let digest = keys::digest(&message.source, &message.provider_id);
+        self.known.remove(digest, seq);
+        if message.received_at >= horizon.dedup_before {
+            let (id, received_at) = (message.id, message.received_at);
+            self.known.on_disk += 1;
+            self.view.create(
+                &keys::seen(digest),
+                &record::encode(&Seen { seq, id, received_at }),
+            );
+        }
+    }
+
+    fn redact(&mut self, seq: u64, kept: Kept, now: Timestamp) -> Result<(), Error> {
         let kept = Kept {
             message: redacted(kept.message, now),
             ..kept
         };
+        self.notes.push(Note::message(seq, &kept.message));
         self.view
-            .store(key, &kept)
+            .store(&keys::message(seq), &kept)
             .map_err(|error| Trouble::from(error).into())
     }
 
     fn prune_seen(&mut self, key: &[u8], value: &[u8], horizon: &Horizon) -> Result<(), Error> {
         match record::decode::<Seen>(&self.view, key, value) {
             Ok(seen) if seen.received_at >= horizon.dedup_before => {}
-            Ok(_) | Err(Trouble::Damaged) => self.view.remove(key.to_vec()),
+            Ok(_) | Err(Trouble::Damaged) => {
+                self.known.on_disk = self.known.on_disk.saturating_sub(1);
+                self.view.remove(key.to_vec());
+            }
             Err(trouble) => return Err(trouble.into()),
         }
         Ok(())

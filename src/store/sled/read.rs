@@ -1,22 +1,24 @@
 //! Reading: claims, and what operators ask for. None of it goes through the writer.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::keys::{self, Place, Slot};
+use super::Shared;
+use super::keys::{self, Place};
 use super::leases::Lease;
-use super::prune::CLOCK_SLACK;
-use super::record::{self, Kept, Root, Trouble};
+use super::queues::Slot;
+use super::record::{Root, Trouble};
+use super::table::Table;
 use super::view::View;
-use super::{Shared, lock};
-use crate::delivery::{Delivery, State};
+use crate::delivery::Delivery;
 use crate::message::{MessageId, Name, Timestamp};
 use crate::store::{Claim, DeliveryQuery, Error, Found, MessageState, Page, Query};
 
-/// How many records one call looks at, and for how long, before it gives what it has, and a cursor.
-const SCAN_MAX: usize = 100_000;
+/// How long one call looks at records before it gives what it has, and a cursor.
 const SCAN_TIME: Duration = Duration::from_millis(150);
+
+/// How many records are looked at between two looks at the time: even a slow machine gets that far.
+const SCAN_STEP: usize = 256;
 
 impl Shared {
     pub(super) fn claim(
@@ -26,93 +28,90 @@ impl Shared {
         limit: usize,
     ) -> Result<Vec<Claim>, Error> {
         let mut claims = Vec::new();
-        for slot in self.slots(destination) {
-            let slot = slot?;
-            if claims.len() == limit || slot.due > now {
-                break;
-            }
+        for slot in self.hold_due(destination, now, limit) {
             claims.extend(self.claim_one(slot)?);
         }
         Ok(claims)
     }
 
     /// When the first delivery is due that nobody is at work on.
-    pub(super) fn next_due(&self, destination: &Name) -> Result<Option<Timestamp>, Error> {
-        for slot in self.slots(destination) {
-            let slot = slot?;
-            if !self.leases.is_busy(&slot.queue) {
-                return Ok(Some(slot.due));
+    pub(super) fn next_due(&self, destination: &Name) -> Option<Timestamp> {
+        let queues = self.index.queues();
+        let mut free = queues
+            .schedule(destination)
+            .filter(|slot| !self.leases.is_busy(&slot.queue));
+        free.next().map(|slot| slot.due)
+    }
+
+    pub(super) fn find(&self, id: MessageId) -> Result<Option<Found>, Error> {
+        let db = self.db();
+        let view = View::new(&db);
+        let candidates = self.index.table().candidates(&[id]);
+        for seq in candidates {
+            let found = self.sound(view.found(seq))?;
+            if let Some(found) = found.filter(|found| found.message.id == id) {
+                return Ok(Some(found));
             }
         }
         Ok(None)
     }
 
-    pub(super) fn find(&self, id: MessageId) -> Result<Option<Found>, Error> {
-        let view = View::new(&self.db);
-        let Some(seq) = self.sound(view.seq(id))? else {
-            return Ok(None);
-        };
-        let found = self.sound(view.found(seq))?;
-        Ok(found.filter(|found| found.message.id == id))
-    }
-
     pub(super) fn messages(&self, query: &Query) -> Result<Page<Found>, Error> {
+        let sieve = self.index.table().sieve(query);
         let mut items = Vec::new();
-        let newest = query.until.map(|until| self.first_after(until)).transpose()?;
-        let above = query.cursor.into_iter().chain(newest).min();
-        let next = self.scan(above, |view, seq, kept| {
-            if items.len() >= query.limit {
-                return Ok(ControlFlow::Break(seq.checked_add(1)));
-            }
-            if query
-                .since
-                .is_some_and(|since| kept.message.received_at.after(CLOCK_SLACK) < since)
-            {
-                return Ok(ControlFlow::Break(None));
-            }
-            if query.matches(&kept.message) {
-                let found = self.sound(view.complete(seq, kept).map(Some))?;
-                items.extend(found.filter(|found| query.state.is_none_or(|state| found.is(state))));
-            }
-            Ok(ControlFlow::Continue(()))
-        })?;
+        let next = self.scan(
+            query.cursor,
+            |table, below| table.sift(below, &sieve),
+            |view, seq| {
+                if items.len() >= query.limit {
+                    return Ok(Some(seq + 1));
+                }
+                let kept = self.sound(view.kept(seq))?;
+                if let Some(kept) = kept.filter(|kept| query.matches(&kept.message)) {
+                    let found = self.sound(view.complete(seq, kept).map(Some))?;
+                    items.extend(found.filter(|found| query.state.is_none_or(|state| found.is(state))));
+                }
+                Ok(None)
+            },
+        )?;
         Ok(Page { items, next })
     }
 
     pub(super) fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<Delivery>, Error> {
-        match (&query.destination, query.state) {
-            (Some(destination), Some(MessageState::Dead)) => self.dead(destination, query),
-            _ => self.all_deliveries(query),
-        }
+        let Some(destination) = &query.destination else {
+            return self.all_deliveries(query);
+        };
+        let before = query.cursor.unwrap_or(u64::MAX);
+        let queues = self.index.queues();
+        let places = match query.state {
+            Some(MessageState::Pending) => queues.waiting_before(destination, before, query.limit + 1),
+            Some(MessageState::Dead) => queues.dead_before(destination, before, query.limit + 1),
+            _ => {
+                drop(queues);
+                return self.all_deliveries(query);
+            }
+        };
+        drop(queues);
+        self.these_deliveries(&places, query)
     }
 
-    /// The schedule of a destination, by due time.
-    fn slots(&self, destination: &Name) -> impl Iterator<Item = Result<Slot, Error>> {
-        let entries = self.db.scan_prefix(keys::of(keys::SCHEDULE, destination)).keys();
-        entries.filter_map(|key| match key {
-            Ok(key) => keys::slot_of(&key).map(Ok),
-            Err(error) => Some(Err(self.broken(&error))),
-        })
+    /// Holds the queues of what is due, so that nobody else claims it.
+    fn hold_due(&self, destination: &Name, now: Timestamp, limit: usize) -> Vec<Slot> {
+        let queues = self.index.queues();
+        queues
+            .schedule(destination)
+            .take_while(|slot| slot.due <= now)
+            .filter(|slot| self.leases.hold(&slot.queue, slot.place))
+            .take(limit)
+            .collect()
     }
 
-    /// Leases one delivery, unless its queue is at work.
-    ///
-    /// The schedule entry is looked up again once the queue is held: what was read before may have been
-    /// settled by a commit that ended in between. A delivery that cannot be read keeps its queue held, so
-    /// that nothing overtakes it, until the next start sets it aside.
+    /// Leases one delivery whose queue is held. One that cannot be read keeps its queue held, so that nothing
+    /// overtakes it, until the next start sets it aside.
     fn claim_one(&self, slot: Slot) -> Result<Option<Claim>, Error> {
-        let Slot { due, place, queue } = slot;
-        if !self.leases.hold(&queue, place) {
-            return Ok(None);
-        }
-        let view = View::new(&self.db);
-        let current = view
-            .has(&keys::schedule(&queue, due, place))
-            .map_err(|error| self.broken(&error))?;
-        if !current {
-            self.leases.free(&queue);
-            return Ok(None);
-        }
+        let Slot { place, queue, .. } = slot;
+        let db = self.db();
+        let view = View::new(&db);
         let Some((delivery, message)) = self.sound(view.with_message(place))? else {
             self.status.find(format!(
                 "text {} cannot be read: its conversation waits at {} until the next start sets it aside",
@@ -136,109 +135,79 @@ impl Shared {
         }))
     }
 
-    /// Goes through the messages, newest first, from below the cursor; `visit` says whether to go on, or which
-    /// cursor to give. Nothing found within the bounds of one call still leaves a cursor to go on from.
+    /// Goes through the messages that the table tells, newest first, from below the cursor; `visit` says where
+    /// the next page begins when this one is full. Nothing found in the time of one call still leaves a cursor.
     fn scan(
         &self,
         cursor: Option<u64>,
-        mut visit: impl FnMut(&View<'_>, u64, Kept) -> Result<ControlFlow<Option<u64>>, Error>,
+        step: impl Fn(&Table, u64) -> (Vec<u64>, Option<u64>),
+        mut visit: impl FnMut(&View<'_>, u64) -> Result<Option<u64>, Error>,
     ) -> Result<Option<u64>, Error> {
-        let view = View::new(&self.db);
-        let end = cursor.map_or_else(|| keys::end(&[keys::MESSAGE]), keys::message);
+        let db = self.db();
+        let view = View::new(&db);
         let began = Instant::now();
-        for (looked_at, entry) in self.db.range(keys::message(0)..end).rev().enumerate() {
-            let (key, value) = entry.map_err(|error| self.broken(&error))?;
-            let Some(seq) = keys::seq_of(&key) else { continue };
-            let late = looked_at > 0 && looked_at % 256 == 0 && began.elapsed() >= SCAN_TIME;
-            if late || looked_at == SCAN_MAX {
-                return Ok(seq.checked_add(1));
+        let mut looked_at = 0_usize;
+        let mut below = cursor.unwrap_or(u64::MAX);
+        loop {
+            let (seqs, next) = step(&self.index.table(), below);
+            for seq in seqs {
+                looked_at += 1;
+                if looked_at % SCAN_STEP == 0 && began.elapsed() >= SCAN_TIME {
+                    return Ok(Some(seq + 1));
+                }
+                if let Some(cursor) = visit(&view, seq)? {
+                    return Ok(Some(cursor));
+                }
             }
-            let Some(kept) = self.sound(record::decode::<Kept>(&view, &key, &value).map(Some))? else {
-                continue;
-            };
-            if let ControlFlow::Break(cursor) = visit(&view, seq, kept)? {
-                return Ok(cursor);
-            }
-        }
-        Ok(None)
-    }
-
-    /// From this place on all messages were received after `until`, however wrong the clock was. Found by
-    /// halving, so that a search in the past does not read the present.
-    fn first_after(&self, until: Timestamp) -> Result<u64, Error> {
-        let view = View::new(&self.db);
-        let until = until.after(CLOCK_SLACK);
-        let (mut low, mut high) = (0, lock(&self.books).ledger.counts.accepted.saturating_add(1));
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let entry = self.db.range(keys::message(middle)..keys::message(high)).next();
-            let Some((key, value)) = entry.transpose().map_err(|error| self.broken(&error))? else {
-                high = middle;
-                continue;
-            };
-            let kept = self.sound(record::decode::<Kept>(&view, &key, &value).map(Some))?;
-            match (keys::seq_of(&key), kept) {
-                (_, Some(kept)) if kept.message.received_at >= until => high = middle,
-                (seq, _) => low = seq.unwrap_or(middle).max(middle) + 1,
+            match next {
+                Some(next) => below = next,
+                None => return Ok(None),
             }
         }
-        Ok(high)
     }
 
     fn all_deliveries(&self, query: &DeliveryQuery) -> Result<Page<Delivery>, Error> {
         let mut items = Vec::new();
         let mut full = None;
-        let above = query.cursor.map(|cursor| place_of(cursor).seq.saturating_add(1));
-        let next = self.scan(above, |view, seq, kept| {
-            let Some(found) = self.sound(view.complete(seq, kept).map(Some))? else {
-                return Ok(ControlFlow::Continue(()));
-            };
-            for delivery in found.deliveries.into_iter().rev() {
-                let position = cursor_of(Place {
-                    seq,
-                    ordinal: delivery.id.ordinal,
-                });
-                if query.cursor.is_some_and(|cursor| position >= cursor) || !query.matches(&delivery) {
-                    continue;
+        let above = query.cursor.map(|cursor| Place::unpacked(cursor).seq + 1);
+        let next = self.scan(
+            above,
+            |table, below| table.with_delivery(below, query.state),
+            |view, seq| {
+                let found = self.sound(view.found(seq))?;
+                let deliveries = found.into_iter().flat_map(|found| found.deliveries).rev();
+                for delivery in deliveries.filter(|delivery| query.matches(delivery)) {
+                    let ordinal = delivery.id.ordinal;
+                    let position = Place { seq, ordinal }.packed();
+                    if query.cursor.is_some_and(|cursor| position >= cursor) {
+                        continue;
+                    }
+                    if items.len() >= query.limit {
+                        full = Some(position + 1);
+                        return Ok(full);
+                    }
+                    items.push(delivery);
                 }
-                if items.len() >= query.limit {
-                    full = position.checked_add(1);
-                    return Ok(ControlFlow::Break(None));
-                }
-                items.push(delivery);
-            }
-            Ok(ControlFlow::Continue(()))
-        })?;
+                Ok(None)
+            },
+        )?;
         Ok(Page {
             items,
             next: full.or(next.map(|seq| seq << 16)),
         })
     }
 
-    /// Dead deliveries have an index of their own: they are what operators look for.
-    fn dead(&self, destination: &Name, query: &DeliveryQuery) -> Result<Page<Delivery>, Error> {
-        let view = View::new(&self.db);
+    /// The deliveries at these places, newest first, of which there is one more than asked for if there are more.
+    fn these_deliveries(&self, places: &[Place], query: &DeliveryQuery) -> Result<Page<Delivery>, Error> {
+        let db = self.db();
+        let view = View::new(&db);
         let mut items = Vec::new();
-        let prefix = keys::of(keys::DEAD, destination);
-        let end = query.cursor.map_or_else(
-            || keys::end(&prefix),
-            |cursor| keys::dead(destination, place_of(cursor)),
-        );
-        for key in self.db.range(prefix..end).keys().rev() {
-            let key = key.map_err(|error| self.broken(&error))?;
-            let Some(place) = keys::place_of(&key) else {
-                continue;
-            };
-            if items.len() >= query.limit {
-                return Ok(Page {
-                    items,
-                    next: cursor_of(place).checked_add(1),
-                });
-            }
+        for &place in places.iter().take(query.limit) {
             let delivery = self.sound(view.delivery(place))?;
-            items.extend(delivery.filter(|delivery| matches!(delivery.state, State::Dead { .. })));
+            items.extend(delivery.filter(|delivery| query.matches(delivery)));
         }
-        Ok(Page { items, next: None })
+        let next = places.get(query.limit).map(|place| place.packed() + 1);
+        Ok(Page { items, next })
     }
 
     /// What can be read. What is damaged is as good as not there, but does not stay unsaid.
@@ -257,17 +226,5 @@ impl Shared {
     /// A tree that cannot be read is a failed store: the next start saves what can be saved.
     fn broken(&self, error: &::sled::Error) -> Error {
         self.status.fail(&format!("a read failed: {error}"))
-    }
-}
-
-/// A position in the list of all deliveries: places in one number.
-fn cursor_of(place: Place) -> u64 {
-    place.seq << 16 | u64::from(place.ordinal)
-}
-
-fn place_of(cursor: u64) -> Place {
-    Place {
-        seq: cursor >> 16,
-        ordinal: (cursor & 0xFFFF) as u16,
     }
 }

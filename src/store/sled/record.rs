@@ -11,7 +11,7 @@ use ::sled::IVec;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::keys::{self, Place};
+use super::keys;
 use crate::delivery::Delivery;
 use crate::message::{Message, MessageId, Timestamp};
 use crate::store::Counts;
@@ -31,16 +31,7 @@ pub(super) struct Kept {
     pub(super) deliveries: Vec<Delivery>,
 }
 
-/// The first waiting delivery of a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Head {
-    pub(super) place: Place,
-    pub(super) due: Timestamp,
-    /// How many wait behind it.
-    pub(super) followers: u32,
-}
-
-/// A provider id that was seen.
+/// A provider id that was seen, of a message that is gone.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Seen {
     pub(super) seq: u64,

@@ -1,14 +1,14 @@
 //! Saving what can be read out of a database with damaged pages.
 //!
 //! sled refuses a page whose checksum is wrong, and with it every entry in it and every change near it. So
-//! the texts are asked for one by one by their numbers, and what answers goes into a new database; its
-//! indexes are left to the audit, which also counts what is missing.
+//! the texts are asked for one by one by their numbers, and what answers goes into a new database; the
+//! audit counts what is missing.
 
 use ::sled::Db;
 
 use super::audit::Stop;
 use super::keys::{self, Place};
-use super::record::{self, Kept, Ledger, Seen};
+use super::record::{self, Kept, Ledger};
 use super::stored::queue;
 use super::view::View;
 use super::writer::Disk;
@@ -37,8 +37,10 @@ pub(super) fn salvage(old: &Db, new: &Db, disk: &Disk) -> Result<u64, Stop> {
 
     let mut view = View::new(new);
     view.create(keys::LEDGER, &record::encode(&ledger));
-    for key in old.scan_prefix([keys::PAUSED]).keys().map_while(Result::ok) {
-        view.put(key.to_vec(), &[]);
+    for tag in [keys::PAUSED, keys::SEEN] {
+        for (key, value) in old.scan_prefix([tag]).map_while(Result::ok) {
+            view.put(key.to_vec(), value);
+        }
     }
     let mut saved = 0;
     for seq in 1..=last {
@@ -60,18 +62,6 @@ fn save(old: &Db, view: &mut View<'_>, seq: u64) -> bool {
     };
     let Kept { message, deliveries } = &kept;
     view.create(&key, &record::encode(&kept));
-    view.create(&keys::id(message.id), &record::encode(&seq));
-    let seen = Seen {
-        seq,
-        id: message.id,
-        received_at: message.received_at,
-    };
-    if !message.provider_id.is_empty() {
-        view.create(
-            &keys::seen(&message.source, &message.provider_id),
-            &record::encode(&seen),
-        );
-    }
     let first = |ordinal| deliveries.iter().find(|delivery| delivery.id.ordinal == ordinal);
     for ordinal in 1..u16::MAX {
         let key = keys::delivery(Place { seq, ordinal });

@@ -11,8 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use ::sled::Db;
 use tracing::warn;
 
-use super::audit::{self, Stop};
-use super::books::Books;
+use super::audit::{self, Audited, Stop};
 use super::mark::Mark;
 use super::record::{self, Ledger};
 use super::spare::{self, Spare, remove_folder};
@@ -21,7 +20,7 @@ use super::{OpenError, Options};
 use super::{keys, salvage};
 
 /// What `format` says in a store that this build can read.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// sled's part of the store's folder.
 const DATABASE: &str = "sled";
@@ -43,16 +42,13 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct Opened {
     pub(super) db: Db,
     pub(super) disk: Disk,
-    pub(super) books: Books,
-    pub(super) findings: Vec<String>,
-    /// Commits that were made and are not there.
-    pub(super) commits_lost: u64,
+    pub(super) audited: Audited,
 }
 
 impl Opened {
     /// Whether the audit found the store to be other than it was left.
     fn is_mended(&self) -> bool {
-        self.commits_lost > 0 || !self.findings.is_empty()
+        self.audited.commits_lost > 0 || !self.audited.findings.is_empty()
     }
 }
 
@@ -149,7 +145,7 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
     if let Ok(damaged) = &mut opened
         && (on_damaged_log || damaged.is_mended())
     {
-        let found = std::mem::take(&mut damaged.findings);
+        let found = std::mem::take(&mut damaged.audited.findings);
         opened = Err(Fault::Unreadable("its log is damaged".to_owned()));
         findings.extend(found);
     }
@@ -184,7 +180,7 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
     }
     let mut opened = opened.map_err(|fault| fault.into_error(&database))?;
     match spare {
-        Some(spare) if opened.commits_lost > 0 => {
+        Some(spare) if opened.audited.commits_lost > 0 => {
             let name = free_name(folder, "damaged-store");
             spare.keep(&name).map_err(at(&name))?;
             findings.push(format!(
@@ -196,8 +192,9 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
         None => {}
     }
     write_format(folder).map_err(at(folder))?;
-    findings.append(&mut opened.findings);
-    Ok(Opened { findings, ..opened })
+    findings.append(&mut opened.audited.findings);
+    opened.audited.findings = findings;
+    Ok(opened)
 }
 
 /// Damage, or commits that the mark knows of and the store does not.
@@ -223,7 +220,7 @@ pub(super) fn accepted(options: &Options) -> Result<u64, OpenError> {
             reason: trouble.to_string(),
         })?;
     let accepted = ledger.unwrap_or_default().counts.accepted;
-    Ok(accepted.max(opened.books.ledger.counts.accepted))
+    Ok(accepted.max(opened.audited.books.ledger.counts.accepted))
 }
 
 /// An empty database beside the store's, for a backup to be read into.
@@ -299,14 +296,8 @@ fn attempt(options: &Options, database: &Path) -> Result<Opened, Fault> {
 
 fn try_open(options: &Options, database: &Path) -> Result<Opened, Fault> {
     let (db, disk) = open_database(options, database)?;
-    let (books, findings, commits_lost) = audit::audit(&db, &disk)?;
-    Ok(Opened {
-        db,
-        disk,
-        books,
-        findings,
-        commits_lost,
-    })
+    let audited = audit::audit(&db, &disk)?;
+    Ok(Opened { db, disk, audited })
 }
 
 fn open_database(options: &Options, database: &Path) -> Result<(Db, Disk), Fault> {

@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use prometheus_client::metrics::histogram::Histogram;
 use tracing::error;
 
 use super::lock;
@@ -18,9 +19,17 @@ pub(super) struct Status {
     health: Mutex<Health>,
     commit: Mutex<Option<Instant>>,
     measured: Mutex<Option<Instant>>,
+    commits: Option<Histogram>,
 }
 
 impl Status {
+    pub(super) fn new(commits: Option<Histogram>) -> Self {
+        Self {
+            commits,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn health(&self) -> Health {
         Health {
             commit_running: self.running(),
@@ -46,11 +55,14 @@ impl Status {
     /// The writer is done with a group; `committed` if there was anything to write.
     pub(super) fn end(&self, committed: bool) {
         let began = lock(&self.commit).take();
-        if committed {
-            let mut health = lock(&self.health);
-            health.commits += 1;
-            health.commit_last = began.map(|began| began.elapsed());
+        let took = began.filter(|_| committed).map(|began| began.elapsed());
+        let Some(took) = took else { return };
+        if let Some(commits) = &self.commits {
+            commits.observe(took.as_secs_f64());
         }
+        let mut health = lock(&self.health);
+        health.commits += 1;
+        health.commit_last = Some(took);
     }
 
     pub(super) fn measured(&self, space: &Space) {

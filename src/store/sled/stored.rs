@@ -6,15 +6,10 @@ use super::keys::{self, Place, Queue};
 use super::record::{self, Kept, Trouble};
 use super::view::View;
 use crate::delivery::Delivery;
-use crate::message::{Message, MessageId, Name};
+use crate::message::{Message, Name};
 use crate::store::Found;
 
 impl View<'_> {
-    /// The sequence number of a message.
-    pub(super) fn seq(&self, id: MessageId) -> Result<Option<u64>, Trouble> {
-        self.load(&keys::id(id))
-    }
-
     /// A message as it was accepted.
     pub(super) fn kept(&self, seq: u64) -> Result<Option<Kept>, Trouble> {
         self.load(&keys::message(seq))

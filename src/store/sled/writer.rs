@@ -26,6 +26,7 @@ use tracing::{error, warn};
 
 use super::change::Group;
 use super::keys;
+use super::known::Known;
 use super::mark::Mark;
 use super::prune::Sweep;
 use super::record::{self, Ledger};
@@ -83,6 +84,7 @@ pub(super) struct Writer {
     pub(super) disk: Disk,
     pub(super) space: Space,
     pub(super) sweep: Sweep,
+    pub(super) known: Known,
 }
 
 impl Writer {
@@ -106,6 +108,7 @@ impl Writer {
             disk,
             space,
             sweep,
+            known,
             ..
         } = self;
         if shared.status.check().is_err() {
@@ -115,10 +118,12 @@ impl Writer {
         space.refresh();
         shared.status.measured(space);
 
-        let mut group = Group::new(shared, space, sweep);
+        let db = shared.db();
+        let mut group = Group::new(shared, &db, space, sweep, known);
         let (fatal, answers): (Vec<_>, Vec<_>) = requests.map(|request| request(&mut group)).unzip();
         let Group {
             mut view,
+            notes,
             reserved,
             settled,
             ..
@@ -132,10 +137,13 @@ impl Writer {
         view.create(keys::LEDGER, &record::encode(&ledger));
         let result = match fatal.into_iter().flatten().next() {
             Some(reason) => Err(reason),
-            None if changed => disk.commit(&shared.db, view).and_then(|()| disk.mark(&ledger)),
+            None if changed => disk.commit(&db, view).and_then(|()| disk.mark(&ledger)),
             None => Ok(()),
         };
         let result = result.map_err(|reason| shared.status.fail(&reason));
+        if result.is_ok() {
+            shared.index.apply(notes);
+        }
         shared.leases.finish(&reserved, &settled);
         shared.status.end(changed && result.is_ok());
         for answer in answers {

@@ -111,6 +111,7 @@ struct Pair {
     memory: Memory,
     sled: Option<Sled>,
     claims: Vec<(Claim, Claim)>,
+    forgotten_before: Timestamp,
     step: u64,
 }
 
@@ -123,6 +124,7 @@ impl Pair {
             memory: Memory::new(),
             sled,
             claims: Vec::new(),
+            forgotten_before: Timestamp(0),
             step: 0,
         }
     }
@@ -161,7 +163,8 @@ impl Pair {
                     format!("ref-{provider}")
                 };
                 arrival.message.text = "word ".repeat(words);
-                arrival.dedup_since = Timestamp(dedup_since);
+                // Nobody asks for what was said to be forgotten.
+                arrival.dedup_since = Timestamp(dedup_since).max(self.forgotten_before);
                 assert_eq!(
                     self.memory.accept(arrival.clone()).await,
                     self.sled().accept(arrival).await
@@ -225,6 +228,7 @@ impl Pair {
                     redact_before: redact.map(Timestamp),
                     dedup_before: Timestamp(dedup),
                 };
+                self.forgotten_before = self.forgotten_before.max(horizon.dedup_before);
                 while self.memory.prune(&horizon, Timestamp(77)).await.unwrap() {}
                 while self.sled().prune(&horizon, Timestamp(77)).await.unwrap() {}
             }

@@ -1,0 +1,115 @@
+//! What finds the records, in memory: the queues and the table for searches.
+//!
+//! The records on disk are the only truth; at start the audit reads them all and tells them here. While the
+//! store runs, each change notes what it means for the index, and only when the group it belongs to is on disk
+//! does the writer carry that out: nothing is claimed or found that a power cut could still undo.
+
+use std::sync::{Mutex, MutexGuard};
+
+use super::keys::{Place, Queue};
+use super::lock;
+use super::queues::Queues;
+use super::table::{Draft, Table};
+use crate::delivery::{Delivery, State};
+use crate::message::{Message, Name, Timestamp};
+
+/// The index. Of the two locks one is never waited for while the other is held.
+#[derive(Default)]
+pub(super) struct Index {
+    queues: Mutex<Queues>,
+    table: Mutex<Table>,
+}
+
+/// What a change means for the index.
+pub(super) enum Note {
+    /// A message came, or is other than it was.
+    Message { seq: u64, draft: Box<Draft> },
+    /// A message is gone.
+    Gone { seq: u64 },
+    /// A delivery waits from now on.
+    Waits {
+        queue: Queue,
+        place: Place,
+        due: Timestamp,
+    },
+    /// A waiting delivery is due at another time.
+    Due {
+        queue: Queue,
+        place: Place,
+        due: Timestamp,
+    },
+    /// A delivery waits no more.
+    Ended { queue: Queue, place: Place },
+    /// A delivery is dead.
+    Dead { destination: Name, place: Place },
+    /// A dead delivery is dead no more, or gone.
+    Risen { destination: Name, place: Place },
+}
+
+impl Note {
+    pub(super) fn message(seq: u64, message: &Message) -> Self {
+        Self::Message {
+            seq,
+            draft: Box::new(Draft::of(message)),
+        }
+    }
+
+    /// A delivery is there, in whatever state.
+    pub(super) fn delivery(queue: Queue, place: Place, delivery: &Delivery) -> Option<Self> {
+        match delivery.state {
+            State::Waiting { due } => Some(Self::Waits { queue, place, due }),
+            State::Dead { .. } => Some(Self::Dead {
+                destination: queue.destination,
+                place,
+            }),
+            State::Delivered { .. } => None,
+        }
+    }
+
+    fn queues(&self, queues: &mut Queues) {
+        match self {
+            Self::Waits { queue, place, due } => queues.enqueue(queue, *place, *due),
+            Self::Due { queue, place, due } => queues.reschedule(queue, *place, *due),
+            Self::Ended { queue, place } => queues.dequeue(queue, *place),
+            Self::Dead { destination, place } => queues.bury(destination, *place),
+            Self::Risen { destination, place } => queues.unbury(destination, *place),
+            Self::Message { .. } | Self::Gone { .. } => {}
+        }
+    }
+
+    fn table(self, table: &mut Table) {
+        let mut count = |place: Place, count: fn(&mut super::row::Row)| {
+            if let Some(row) = table.get_mut(place.seq) {
+                count(row);
+            }
+        };
+        match self {
+            Self::Waits { place, .. } => count(place, |row| row.count_waiting(true)),
+            Self::Ended { place, .. } => count(place, |row| row.count_waiting(false)),
+            Self::Dead { place, .. } => count(place, |row| row.count_dead(true)),
+            Self::Risen { place, .. } => count(place, |row| row.count_dead(false)),
+            Self::Message { seq, draft } => table.set(seq, *draft),
+            Self::Gone { seq } => table.remove(seq),
+            Self::Due { .. } => {}
+        }
+    }
+}
+
+impl Index {
+    pub(super) fn queues(&self) -> MutexGuard<'_, Queues> {
+        lock(&self.queues)
+    }
+
+    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
+        lock(&self.table)
+    }
+
+    /// Carries out what was noted, in order.
+    pub(super) fn apply(&self, notes: Vec<Note>) {
+        let mut queues = self.queues();
+        notes.iter().for_each(|note| note.queues(&mut queues));
+        drop(queues);
+        let mut table = self.table();
+        notes.into_iter().for_each(|note| note.table(&mut table));
+    }
+}

@@ -1,0 +1,310 @@
+//! What is kept in memory of every message, so that a search reads only the messages it may find.
+//!
+//! Forty-eight bytes: the sender packed into sixteen characters of four bits, numbers that stand for the
+//! receiver and the source, and which groups of three letters the text has, as bits. A row can say for sure
+//! that a message is not meant; that it is meant, only the message itself can say.
+
+use crate::message::{Message, MessageId, Timestamp};
+use crate::number::Pattern;
+use crate::store::MessageState;
+
+/// How many bytes tell which groups of three letters a text has. A text of a hundred letters sets half of the
+/// bits: a word of five letters is then found in one text of ten that does not have it, one of eight in one
+/// of a hundred.
+const TEXT_BYTES: usize = 24;
+
+/// Stands for a receiver or a source that has no number of its own, or a count that is too high: look.
+pub(super) const LOOK: u16 = u16::MAX;
+const MANY: u8 = u8::MAX;
+
+/// What the flags say.
+const PRESENT: u8 = 1;
+const UNROUTED: u8 = 2;
+const REDACTED: u8 = 4;
+
+/// One message.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Row {
+    id: u32,
+    from: [u32; 2],
+    second: u32,
+    pub(super) to: u16,
+    pub(super) source: u16,
+    waiting: u8,
+    dead: u8,
+    flags: u8,
+    text: [u8; TEXT_BYTES],
+}
+
+impl Row {
+    /// A message of which nothing is owed. Receiver and source get their numbers from the table.
+    pub(super) fn of(message: &Message) -> Self {
+        let packed = pack(message.from.normal());
+        let flag = |on: bool, flag| if on { flag } else { 0 };
+        Self {
+            id: short(message.id),
+            from: [(packed >> 32) as u32, packed as u32],
+            second: second(message.received_at),
+            to: LOOK,
+            source: LOOK,
+            waiting: 0,
+            dead: 0,
+            flags: PRESENT
+                | flag(message.routes.is_empty(), UNROUTED)
+                | flag(message.redacted_at.is_some(), REDACTED),
+            text: letters(&message.text),
+        }
+    }
+
+    pub(super) fn is_present(&self) -> bool {
+        self.flags & PRESENT != 0
+    }
+
+    pub(super) fn is_redacted(&self) -> bool {
+        self.flags & REDACTED != 0
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Whether it may have been received before this moment.
+    pub(super) fn is_before(&self, moment: Timestamp) -> bool {
+        self.second <= second(moment)
+    }
+
+    /// Whether it may have been received at this moment or after.
+    pub(super) fn is_since(&self, moment: Timestamp) -> bool {
+        self.second >= second(moment)
+    }
+
+    pub(super) fn may_wait(&self) -> bool {
+        self.waiting > 0
+    }
+
+    pub(super) fn may_be_dead(&self) -> bool {
+        self.dead > 0
+    }
+
+    /// Whether nothing may be owed of it any more.
+    pub(super) fn may_be_ended(&self) -> bool {
+        matches!(self.waiting, 0 | MANY)
+    }
+
+    /// The row with what is owed as another one has it.
+    pub(super) fn with_counts_of(self, other: &Self) -> Self {
+        Self {
+            waiting: other.waiting,
+            dead: other.dead,
+            ..self
+        }
+    }
+
+    pub(super) fn count_waiting(&mut self, up: bool) {
+        self.waiting = count(self.waiting, up);
+    }
+
+    pub(super) fn count_dead(&mut self, up: bool) {
+        self.dead = count(self.dead, up);
+    }
+
+    /// Whether the sender may match.
+    pub(super) fn may_be_from(&self, pattern: &Pattern) -> bool {
+        let packed = u64::from(self.from[0]) << 32 | u64::from(self.from[1]);
+        match (pattern, packed) {
+            (Pattern::Any, _) | (_, u64::MAX) => true,
+            (Pattern::Exact(normal), packed) => pack(normal) == packed,
+            (_, packed) => {
+                let mut characters = [0; 16];
+                std::str::from_utf8(unpack(packed, &mut characters))
+                    .is_ok_and(|normal| pattern.matches_normal(normal))
+            }
+        }
+    }
+
+    /// Whether a search for this state may find it.
+    pub(super) fn may_be(&self, state: MessageState) -> bool {
+        match state {
+            MessageState::Pending => self.waiting > 0,
+            MessageState::Dead => self.dead > 0 && self.may_be_ended(),
+            MessageState::Delivered => self.may_be_ended() && matches!(self.dead, 0 | MANY),
+            MessageState::Unrouted => self.flags & UNROUTED != 0,
+        }
+    }
+
+    /// Whether the text may have all of these letters.
+    pub(super) fn may_have(&self, wanted: &[u8; TEXT_BYTES]) -> bool {
+        self.text
+            .iter()
+            .zip(wanted)
+            .all(|(has, wants)| has & wants == *wants)
+    }
+}
+
+/// The last four bytes of an id, which are random.
+pub(super) fn short(id: MessageId) -> u32 {
+    let [.., a, b, c, d] = *id.0.as_bytes();
+    u32::from_be_bytes([a, b, c, d])
+}
+
+/// The groups of three letters that occur in a text, compared without case.
+pub(super) fn letters(text: &str) -> [u8; TEXT_BYTES] {
+    let mut bits = [0; TEXT_BYTES];
+    let mut last = [0_u32; 2];
+    for (index, letter) in text.chars().flat_map(char::to_lowercase).enumerate() {
+        let letter = u32::from(letter);
+        if index >= 2 {
+            let group = [last[0], last[1], letter].iter().fold(0_u64, |hash, &part| {
+                (hash ^ u64::from(part)).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            });
+            let bit = (group >> 32) as usize % (TEXT_BYTES * 8);
+            bits[bit / 8] |= 1 << (bit % 8);
+        }
+        last = [last[1], letter];
+    }
+    bits
+}
+
+/// Counts up to where a byte ends; what was once too many stays so until the next start.
+fn count(counted: u8, up: bool) -> u8 {
+    match (counted, up) {
+        (MANY, _) => MANY,
+        (counted, true) => counted + 1,
+        (counted, false) => counted.saturating_sub(1),
+    }
+}
+
+fn second(moment: Timestamp) -> u32 {
+    u32::try_from(moment.0.div_euclid(60_000).max(0)).unwrap_or(u32::MAX)
+}
+
+/// What the normal forms of phone numbers and short codes are made of.
+const CHARACTERS: [u8; 13] = *b"+-*0123456789";
+
+/// A number in normal form, four bits a character and zeroes behind; all bits set where that is not enough.
+fn pack(number: &str) -> u64 {
+    let code = |byte: u8| CHARACTERS.iter().position(|&known| known == byte);
+    let mut packed = 0;
+    for (index, byte) in number.bytes().enumerate() {
+        match code(byte) {
+            Some(code) if index < 16 => packed |= (code as u64 + 1) << (60 - 4 * index),
+            _ => return u64::MAX,
+        }
+    }
+    packed
+}
+
+fn unpack(packed: u64, into: &mut [u8; 16]) -> &[u8] {
+    let mut length = 0;
+    for (index, place) in into.iter_mut().enumerate() {
+        let code = (packed >> (60 - 4 * index)) & 15;
+        if let Some(&byte) = CHARACTERS.get((code as usize).wrapping_sub(1)) {
+            *place = byte;
+            length = index + 1;
+        }
+    }
+    &into[..length]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::number::Number;
+
+    fn row(from: &str, text: &str) -> Row {
+        let message = crate::store::conformance::arrival(1, 1, &[]).message;
+        Row::of(&Message {
+            from: Number::parse(from).unwrap(),
+            text: text.to_owned(),
+            ..message
+        })
+    }
+
+    #[test]
+    fn a_row_is_forty_eight_bytes() {
+        assert_eq!(size_of::<Row>(), 48);
+    }
+
+    #[test]
+    fn senders_match_as_they_do_in_a_route() {
+        for sender in [
+            "+13035550100",
+            "+123456789012345",
+            "1-1234",
+            "57-MyCompany",
+            "1234",
+            "+1 (303) 555-0199",
+        ] {
+            let number = Number::parse(sender).unwrap();
+            for pattern in [
+                "*",
+                "+1303*",
+                "+1303555010*",
+                "*0100",
+                "1-*",
+                "1-1234",
+                "57-mycompany",
+                "+13035550100",
+                "1234",
+            ] {
+                let parsed = Pattern::parse(pattern).unwrap();
+                let may = row(sender, "").may_be_from(&parsed);
+                assert!(may || !parsed.matches(&number), "{sender} {pattern}");
+                assert!(
+                    !may || parsed.matches(&number) || sender.contains("Company"),
+                    "{sender} {pattern}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn no_text_is_overlooked_and_most_others_are_passed_over() {
+        let text = "Straße GESPERRT: Wasser im Keller, bitte sofort kommen! ÄÖÜ 東京都 🚨🚨🚨";
+        let found = row("+13035550100", text);
+        for part in [
+            "ße ges",
+            "WASSER",
+            "äöü",
+            "東京都",
+            "🚨🚨",
+            "",
+            "!",
+            "im K",
+            "Keller, bitte sofort kommen",
+        ] {
+            assert!(
+                text.to_lowercase().contains(&part.to_lowercase()) && found.may_have(&letters(part)),
+                "{part}"
+            );
+        }
+        let words = [
+            "pizza",
+            "heating",
+            "quarterly",
+            "zebra crossing",
+            "xylophone",
+            "0800 123",
+        ];
+        let taken = words.iter().filter(|word| found.may_have(&letters(word))).count();
+        assert!(
+            taken <= 1,
+            "{taken} of {} words are taken to be there",
+            words.len()
+        );
+    }
+
+    #[test]
+    fn counts_that_were_too_high_are_looked_up() {
+        let mut row = row("+13035550100", "");
+        assert!(row.may_be(MessageState::Delivered) && !row.may_be(MessageState::Pending));
+        row.count_waiting(true);
+        row.count_dead(true);
+        assert!(row.may_be(MessageState::Pending) && !row.may_be(MessageState::Dead));
+        row.count_waiting(false);
+        assert!(row.may_be(MessageState::Dead) && !row.may_be(MessageState::Delivered));
+        (0..300).for_each(|_| row.count_waiting(true));
+        (0..300).for_each(|_| row.count_waiting(false));
+        assert!(row.may_be(MessageState::Pending) && row.may_be(MessageState::Dead));
+    }
+}

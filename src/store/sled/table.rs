@@ -1,0 +1,305 @@
+//! The rows of all stored messages, by their sequence numbers.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::row::{self, LOOK, Row};
+use crate::message::{Message, MessageId, Name, Timestamp};
+use crate::store::{Horizon, MessageState, Query};
+
+/// How many rows are kept, and looked at, together.
+const CHUNK: u64 = 1_024;
+
+/// The rows, in chunks that go when all their messages are gone.
+#[derive(Default)]
+pub(super) struct Table {
+    chunks: BTreeMap<u64, Chunk>,
+    receivers: Words,
+    sources: Words,
+}
+
+#[derive(Default)]
+struct Chunk {
+    /// Those not present are of messages that are gone, or never were.
+    rows: Vec<Row>,
+    present: u64,
+}
+
+/// A message's row, and what the table still has to find numbers for.
+pub(super) struct Draft {
+    row: Row,
+    to: String,
+    source: Name,
+}
+
+impl Draft {
+    pub(super) fn of(message: &Message) -> Self {
+        Self {
+            row: Row::of(message),
+            to: message.to.normal().to_owned(),
+            source: message.source.clone(),
+        }
+    }
+}
+
+/// The conditions of a search, as far as rows can answer them.
+pub(super) struct Sieve {
+    query: Query,
+    /// By receiver's and source's number, whether it is meant.
+    receivers: Option<Vec<bool>>,
+    sources: Option<Vec<bool>>,
+    letters: Option<[u8; 24]>,
+}
+
+impl Sieve {
+    fn lets_through(&self, row: &Row) -> bool {
+        let meant = |list: &Option<Vec<bool>>, number: u16| {
+            list.as_ref()
+                .is_none_or(|list| list.get(usize::from(number)).copied().unwrap_or(true))
+        };
+        let Query {
+            from,
+            state,
+            since,
+            until,
+            ..
+        } = &self.query;
+        state.is_none_or(|state| row.may_be(state))
+            && meant(&self.receivers, row.to)
+            && meant(&self.sources, row.source)
+            && since.is_none_or(|since| row.is_since(since))
+            && until.is_none_or(|until| row.is_before(until))
+            && from.as_ref().is_none_or(|from| row.may_be_from(from))
+            && self.letters.as_ref().is_none_or(|letters| row.may_have(letters))
+    }
+}
+
+impl Table {
+    /// Adds a message's row, or replaces it where the message was redacted.
+    pub(super) fn set(&mut self, seq: u64, draft: Draft) {
+        let Draft { mut row, to, source } = draft;
+        row.to = self.receivers.number(&to);
+        row.source = self.sources.number(source.as_str());
+        let chunk = self.chunks.entry(seq / CHUNK).or_default();
+        let index = (seq % CHUNK) as usize;
+        if chunk.rows.len() <= index {
+            chunk.rows.resize(index + 1, Row::default());
+        }
+        if let Some(place) = chunk.rows.get_mut(index) {
+            chunk.present += u64::from(!place.is_present());
+            *place = row.with_counts_of(place);
+        }
+    }
+
+    pub(super) fn remove(&mut self, seq: u64) {
+        let Some(chunk) = self.chunks.get_mut(&(seq / CHUNK)) else {
+            return;
+        };
+        if let Some(row) = chunk.rows.get_mut((seq % CHUNK) as usize) {
+            chunk.present -= u64::from(row.is_present());
+            *row = Row::default();
+        }
+        if chunk.present == 0 {
+            self.chunks.remove(&(seq / CHUNK));
+        }
+    }
+
+    pub(super) fn get(&self, seq: u64) -> Option<&Row> {
+        let row = self
+            .chunks
+            .get(&(seq / CHUNK))?
+            .rows
+            .get((seq % CHUNK) as usize)?;
+        row.is_present().then_some(row)
+    }
+
+    pub(super) fn get_mut(&mut self, seq: u64) -> Option<&mut Row> {
+        let row = self
+            .chunks
+            .get_mut(&(seq / CHUNK))?
+            .rows
+            .get_mut((seq % CHUNK) as usize)?;
+        row.is_present().then_some(row)
+    }
+
+    /// The messages that may have one of these ids: the ends of the ids are compared.
+    pub(super) fn candidates(&self, ids: &[MessageId]) -> Vec<u64> {
+        let wanted: HashSet<u32> = ids.iter().copied().map(row::short).collect();
+        self.rows(0)
+            .filter(|(_, row)| wanted.contains(&row.id()))
+            .map(|(seq, _)| seq)
+            .collect()
+    }
+
+    pub(super) fn sieve(&self, query: &Query) -> Sieve {
+        let to = query.to.as_ref();
+        let source = query.source.as_ref();
+        Sieve {
+            receivers: to.map(|to| self.receivers.all(|normal| to.matches_normal(normal))),
+            sources: source.map(|source| self.sources.all(|name| name == source.as_str())),
+            letters: query.text.as_deref().map(row::letters),
+            query: query.clone(),
+        }
+    }
+
+    /// The messages of one chunk that a search may mean, newest first, and below which number to go on.
+    pub(super) fn sift(&self, below: u64, sieve: &Sieve) -> (Vec<u64>, Option<u64>) {
+        self.step(below, |row| sieve.lets_through(row))
+    }
+
+    /// The same for messages some delivery of which may be in this state.
+    pub(super) fn with_delivery(&self, below: u64, state: Option<MessageState>) -> (Vec<u64>, Option<u64>) {
+        self.step(below, |row| match state {
+            Some(MessageState::Pending) => row.may_wait(),
+            Some(MessageState::Dead) => row.may_be_dead(),
+            _ => true,
+        })
+    }
+
+    fn step(&self, below: u64, wanted: impl Fn(&Row) -> bool) -> (Vec<u64>, Option<u64>) {
+        let Some(last) = below.checked_sub(1) else {
+            return (Vec::new(), None);
+        };
+        let Some((&number, chunk)) = self.chunks.range(..=last / CHUNK).next_back() else {
+            return (Vec::new(), None);
+        };
+        let first = number * CHUNK;
+        let rows = (first..below).zip(&chunk.rows);
+        let wanted = rows.filter(|(_, row)| row.is_present() && wanted(row));
+        let mut seqs: Vec<u64> = wanted.map(|(seq, _)| seq).collect();
+        seqs.reverse();
+        (seqs, Some(first))
+    }
+
+    /// Up to `limit` messages after this one that may be forgotten or redacted, oldest first.
+    pub(super) fn ended(&self, after: u64, horizon: &Horizon, limit: usize) -> Vec<u64> {
+        let is_before =
+            |row: &Row, moment: Option<Timestamp>| moment.is_some_and(|moment| row.is_before(moment));
+        let ended = self.rows(after + 1).filter(|(_, row)| {
+            let redact = is_before(row, horizon.redact_before) && !row.is_redacted();
+            (redact || is_before(row, horizon.purge_before)) && row.may_be_ended()
+        });
+        ended.map(|(seq, _)| seq).take(limit).collect()
+    }
+
+    fn rows(&self, from: u64) -> impl Iterator<Item = (u64, &Row)> {
+        let chunks = self.chunks.range(from / CHUNK..);
+        let rows = chunks.flat_map(|(number, chunk)| (number * CHUNK..).zip(&chunk.rows));
+        rows.filter(move |(seq, row)| *seq >= from && row.is_present())
+    }
+}
+
+/// Words that are many times the same, as numbers.
+#[derive(Default)]
+struct Words {
+    numbers: HashMap<String, u16>,
+}
+
+impl Words {
+    fn number(&mut self, word: &str) -> u16 {
+        if let Some(&number) = self.numbers.get(word) {
+            return number;
+        }
+        let next = u16::try_from(self.numbers.len()).unwrap_or(LOOK);
+        if next != LOOK {
+            self.numbers.insert(word.to_owned(), next);
+        }
+        next
+    }
+
+    fn all(&self, meant: impl Fn(&str) -> bool) -> Vec<bool> {
+        let mut all = vec![false; self.numbers.len()];
+        for (word, &number) in &self.numbers {
+            if let Some(place) = all.get_mut(usize::from(number)) {
+                *place = meant(word);
+            }
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::number::Pattern;
+    use crate::store::conformance::arrival;
+
+    fn table(count: u64) -> Table {
+        let mut table = Table::default();
+        for seq in 1..=count {
+            let mut message = arrival(seq, seq % 10, &[]).message;
+            message.received_at = Timestamp(seq as i64 * 60_000);
+            table.set(seq, Draft::of(&message));
+        }
+        table
+    }
+
+    fn found(table: &Table, query: &Query) -> Vec<u64> {
+        let sieve = table.sieve(query);
+        let (mut seqs, mut below) = (Vec::new(), u64::MAX);
+        while let (some, Some(next)) = table.sift(below, &sieve) {
+            seqs.extend(some);
+            below = next;
+        }
+        seqs
+    }
+
+    #[test]
+    fn a_search_meets_what_it_may_mean_newest_first() {
+        let mut table = table(3_000);
+        let all = found(&table, &Query::default());
+        assert!(all.len() == 3_000 && all.is_sorted_by(|a, b| a > b));
+        let from = arrival(7, 7, &[]).message.from;
+        let query = Query {
+            from: Some(Pattern::Exact(from.normal().to_owned())),
+            since: Some(Timestamp(2_000 * 60_000)),
+            until: Some(Timestamp(2_030 * 60_000)),
+            ..Query::default()
+        };
+        assert_eq!(found(&table, &query), [2_027, 2_017, 2_007]);
+        table.get_mut(2_017).unwrap().count_waiting(true);
+        let pending = Query {
+            state: Some(MessageState::Pending),
+            ..query
+        };
+        assert_eq!(found(&table, &pending), [2_017]);
+        let nobody = Query {
+            source: Some("nobody".parse().unwrap()),
+            ..Query::default()
+        };
+        assert!(found(&table, &nobody).is_empty());
+    }
+
+    #[test]
+    fn messages_go_and_their_rows_with_them() {
+        let mut table = table(3_000);
+        table.get_mut(5).unwrap().count_waiting(true);
+        let horizon = Horizon {
+            purge_before: Some(Timestamp(2_900 * 60_000)),
+            redact_before: None,
+            dedup_before: Timestamp(0),
+        };
+        let (mut after, mut gone) = (0, 0);
+        loop {
+            let step = table.ended(after, &horizon, 500);
+            let Some(&last) = step.last() else { break };
+            after = last;
+            gone += step.len();
+            step.into_iter().for_each(|seq| table.remove(seq));
+        }
+        assert_eq!(gone, 2_899, "one still waits");
+        assert!(table.get(5).is_some() && table.get(6).is_none() && table.get(2_901).is_some());
+        assert_eq!(table.chunks.len(), 2);
+        assert_eq!(table.candidates(&[arrival(5, 1, &[]).message.id]), [5]);
+    }
+
+    #[test]
+    fn a_redacted_message_keeps_its_counts_and_loses_the_rest() {
+        let mut table = table(3);
+        table.get_mut(2).unwrap().count_dead(true);
+        let message = crate::store::redacted(arrival(2, 2, &[]).message, Timestamp(9));
+        table.set(2, Draft::of(&message));
+        let row = table.get(2).unwrap();
+        assert!(row.is_redacted() && row.may_be_dead());
+        assert_eq!(table.chunks[&0].present, 3);
+    }
+}
