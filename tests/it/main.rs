@@ -14,6 +14,7 @@ mod bridge;
 mod commands;
 mod config;
 mod daemon;
+mod dashboard;
 mod email;
 mod hostile;
 mod intelepeer_api;
