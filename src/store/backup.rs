@@ -12,6 +12,7 @@
 use std::io::{self, Read};
 
 use serde::{Deserialize, Serialize};
+use sha2::Digest as _;
 
 use super::{Counts, Found};
 use crate::delivery::Delivery;
@@ -67,6 +68,18 @@ pub enum Record {
         /// When it was remembered.
         at: Timestamp,
     },
+}
+
+/// What a provider id is remembered by once its message is forgotten.
+pub(super) fn digest(source: &Name, provider_id: &str) -> [u8; 16] {
+    let digest = sha2::Sha256::new()
+        .chain_update(source.as_str())
+        .chain_update([0])
+        .chain_update(provider_id)
+        .finalize();
+    let mut short = [0; 16];
+    short.copy_from_slice(&digest[..16]);
+    short
 }
 
 impl Record {

@@ -175,6 +175,7 @@ macro_rules! suite {
             messages_are_searched_newest_first_and_page_by_page,
             deliveries_are_listed_newest_first_and_page_by_page,
             many_writers_at_once_leave_nothing_out,
+            the_parts_of_a_backup_have_all_that_was_accepted_before_it,
         );
     };
     ($module:ident, $open:expr, $($case:ident,)+) => {

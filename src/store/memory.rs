@@ -6,12 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
+use super::backup::{Part, Position};
 use super::{
     Acceptance, Arrival, Backlog, Claim, Counts, DeliveryQuery, Error, Found, Health, Horizon, Page, Query,
     Selector, Settlement, Store, changed_at, redacted,
 };
 use crate::delivery::{Delivery, DeliveryId, State};
 use crate::message::{Conversation, MessageId, Name, Timestamp};
+
+mod export;
 
 /// The store.
 #[derive(Default)]
@@ -20,7 +23,7 @@ pub struct Memory(Mutex<Inner>);
 #[derive(Default)]
 struct Inner {
     messages: BTreeMap<u64, Found>,
-    seen: HashMap<(Name, String), (MessageId, Timestamp)>,
+    seen: HashMap<(Name, String), Seen>,
     threads: HashMap<(Name, Conversation), (String, Timestamp)>,
     paused: BTreeSet<Name>,
     leases: HashMap<u64, Place>,
@@ -29,6 +32,13 @@ struct Inner {
     messages_purged: u64,
     owed: u64,
     purged: u64,
+}
+
+/// The message that a provider id belongs to.
+struct Seen {
+    id: MessageId,
+    seq: u64,
+    received_at: Timestamp,
 }
 
 /// A delivery's place in the order of acceptance.
@@ -155,6 +165,18 @@ impl Inner {
             .count() as u64
     }
 
+    fn counts(&self) -> Counts {
+        Counts {
+            accepted: self.accepted,
+            messages_purged: self.messages_purged,
+            owed: self.owed,
+            delivered: self.count(|delivery| matches!(delivery.state, State::Delivered { .. })),
+            dead: self.count(is_dead),
+            pending: self.count(Delivery::is_waiting),
+            purged: self.purged,
+        }
+    }
+
     fn purge(&mut self, seq: u64) {
         if let Some(found) = self.messages.remove(&seq) {
             self.messages_purged += 1;
@@ -174,14 +196,19 @@ impl Store for Memory {
         let mut inner = self.inner();
         let key = (message.source.clone(), message.provider_id.clone());
         if !message.provider_id.is_empty() {
-            if let Some((id, _)) = inner
+            if let Some(seen) = inner
                 .seen
                 .get(&key)
-                .filter(|(_, received_at)| *received_at >= dedup_since)
+                .filter(|seen| seen.received_at >= dedup_since)
             {
-                return Ok(Acceptance::Duplicate(*id));
+                return Ok(Acceptance::Duplicate(seen.id));
             }
-            inner.seen.insert(key, (message.id, message.received_at));
+            let seen = Seen {
+                id: message.id,
+                seq: inner.accepted + 1,
+                received_at: message.received_at,
+            };
+            inner.seen.insert(key, seen);
         }
         inner.accepted += 1;
         inner.owed += deliveries.len() as u64;
@@ -390,7 +417,7 @@ impl Store for Memory {
         }
         inner
             .seen
-            .retain(|_, (_, received_at)| *received_at >= horizon.dedup_before);
+            .retain(|_, seen| seen.received_at >= horizon.dedup_before);
         inner
             .threads
             .retain(|_, (_, at)| horizon.purge_before.is_none_or(|before| *at >= before));
@@ -398,16 +425,11 @@ impl Store for Memory {
     }
 
     async fn counts(&self) -> Result<Counts, Error> {
-        let inner = self.inner();
-        Ok(Counts {
-            accepted: inner.accepted,
-            messages_purged: inner.messages_purged,
-            owed: inner.owed,
-            delivered: inner.count(|delivery| matches!(delivery.state, State::Delivered { .. })),
-            dead: inner.count(is_dead),
-            pending: inner.count(Delivery::is_waiting),
-            purged: inner.purged,
-        })
+        Ok(self.inner().counts())
+    }
+
+    async fn export(&self, from: Position) -> Result<Part, Error> {
+        Ok(self.inner().export(&from))
     }
 
     fn health(&self) -> Health {

@@ -5,6 +5,10 @@ use std::sync::Arc;
 use super::*;
 use crate::message::Media;
 
+mod backup;
+
+pub(super) use backup::the_parts_of_a_backup_have_all_that_was_accepted_before_it;
+
 pub(super) async fn an_accepted_text_is_found_and_claimed_as_it_was_received(store: Arc<dyn Store>) {
     let mut arrival = arrival(1, 1, &["desk"]);
     arrival.message.media = vec![Media {

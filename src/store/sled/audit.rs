@@ -15,7 +15,7 @@ use super::stored::queue;
 use super::view::View;
 use super::writer::Disk;
 use crate::delivery::Delivery;
-use crate::store::Counts;
+use crate::store::{Counts, backup};
 
 /// How many changes of a repair are committed together.
 const COMMIT: usize = 2_000;
@@ -141,7 +141,7 @@ impl Audit<'_> {
         }
         index.apply(notes);
         if !message.provider_id.is_empty() {
-            known.add(keys::digest(&message.source, &message.provider_id), seq);
+            known.add(backup::digest(&message.source, &message.provider_id), seq);
         }
         Ok(())
     }

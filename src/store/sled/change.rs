@@ -18,7 +18,7 @@ use super::view::View;
 use super::{Shared, lock};
 use crate::delivery::{Delivery, DeliveryId, State};
 use crate::message::{Conversation, MessageId, Name, Timestamp};
-use crate::store::{Acceptance, Error, Settlement, changed_at};
+use crate::store::{Acceptance, Error, Settlement, backup, changed_at};
 
 /// How many entries one step of a long operation looks at, so that texts are accepted in between.
 pub(super) const STEP: usize = 500;
@@ -245,7 +245,7 @@ impl<'a> Group<'a> {
                 continue;
             };
             let is_last = last.is_none_or(|last| last.seq < seq);
-            if is_last && keys::digest(&message.source, &message.provider_id) == digest {
+            if is_last && backup::digest(&message.source, &message.provider_id) == digest {
                 let (id, received_at) = (message.id, message.received_at);
                 last = Some(Seen { seq, id, received_at });
             }

@@ -14,8 +14,6 @@
 //! That is all: a text costs one entry when it is accepted and one when it is delivered. What finds them,
 //! the queues, the provider ids and the table for searches, is kept in memory and told from these at start.
 
-use sha2::Digest as _;
-
 use crate::message::{Conversation, Name};
 
 /// The key of the sums.
@@ -90,18 +88,6 @@ pub(super) fn parts(prefix: &[u8]) -> Vec<u8> {
 
 pub(super) fn seen(digest: Digest) -> Vec<u8> {
     join(SEEN, &[&digest])
-}
-
-/// What a source and a provider id are known by.
-pub(super) fn digest(source: &Name, provider_id: &str) -> Digest {
-    let whole = sha2::Sha256::new()
-        .chain_update(source.as_str())
-        .chain_update([0])
-        .chain_update(provider_id)
-        .finalize();
-    let mut digest = Digest::default();
-    digest.copy_from_slice(&whole[..16]);
-    digest
 }
 
 pub(super) fn thread(queue: &Queue) -> Vec<u8> {

@@ -35,7 +35,7 @@ use self::space::Space;
 use self::status::Status;
 use self::table::Draft;
 use self::writer::{Answer, Request, Writer};
-use super::backup::{Part, Position};
+use super::backup::{self, Part, Position};
 use super::{
     Acceptance, Arrival, Backlog, Claim, Counts, DeliveryQuery, Error, Found, Health, Horizon, Page, Query,
     Selector, Settlement, Store,
@@ -484,7 +484,7 @@ fn incoming(arrival: Arrival) -> Incoming {
     let kept = Kept { message, deliveries };
     Incoming {
         conversation: kept.message.conversation(),
-        digest: told.then(|| keys::digest(&kept.message.source, &kept.message.provider_id)),
+        digest: told.then(|| backup::digest(&kept.message.source, &kept.message.provider_id)),
         dedup_since,
         payload: record::encode(&kept),
         draft: Box::new(Draft::of(&kept.message)),

@@ -7,7 +7,7 @@ use super::record::{Kept, Root, Seen, Trouble};
 use super::{lock, record};
 use crate::delivery::{Delivery, State};
 use crate::message::{Message, Timestamp};
-use crate::store::{Error, Found, Horizon, redacted};
+use crate::store::{Error, Found, Horizon, backup, redacted};
 
 /// How far forgetting has come, in the first of the stages not yet done.
 pub(super) enum Sweep {
@@ -127,7 +127,7 @@ impl Group<'_> {
         if message.provider_id.is_empty() {
             return;
         }
-        let digest = keys::digest(&message.source, &message.provider_id);
+        let digest = backup::digest(&message.source, &message.provider_id);
         self.known.remove(digest, seq);
         if message.received_at >= horizon.dedup_before {
             let (id, received_at) = (message.id, message.received_at);

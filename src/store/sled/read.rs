@@ -152,7 +152,7 @@ impl Shared {
             let (seqs, next) = step(&self.index.table(), below);
             for seq in seqs {
                 looked_at += 1;
-                if looked_at % SCAN_STEP == 0 && began.elapsed() >= SCAN_TIME {
+                if looked_at.is_multiple_of(SCAN_STEP) && began.elapsed() >= SCAN_TIME {
                     return Ok(Some(seq + 1));
                 }
                 if let Some(cursor) = visit(&view, seq)? {

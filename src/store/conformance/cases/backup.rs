@@ -1,0 +1,123 @@
+//! A backup, from any store.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::store::backup::{Part, Position, Record, digest};
+
+/// More than goes into one part.
+const TEXTS: u64 = 450;
+
+pub(in crate::store::conformance) async fn the_parts_of_a_backup_have_all_that_was_accepted_before_it(
+    store: Arc<dyn Store>,
+) {
+    fill(&store).await;
+    let (sums, kept) = (assert_adds_up(&*store).await, everything(&*store).await);
+    assert_eq!(kept.len() as u64, TEXTS - 1);
+
+    let (mut records, mut position) = store.export(Position::default()).await.unwrap();
+    // What comes now is left to the next backup.
+    accept(&*store, 9_999, 77, &["desk"]).await;
+    let mut parts = 1;
+    while let Some(from) = position {
+        let (more, next): Part = store.export(from).await.unwrap();
+        assert!(more.len() < kept.len(), "a part is bounded");
+        records.extend(more);
+        position = next;
+        parts += 1;
+        assert!(parts < 100, "the backup does not end");
+    }
+
+    assert_eq!(records.first(), Some(&Record::Sums(sums)), "the sums come first");
+    let mut rest = records.into_iter().skip(1);
+    assert_eq!(rest.next(), Some(Record::Paused(name("room"))));
+    let (mut found, mut others, mut seqs) = (Vec::new(), Vec::new(), Vec::new());
+    for record in rest {
+        match record {
+            Record::Message {
+                seq,
+                message,
+                deliveries,
+            } => {
+                seqs.push(seq);
+                found.push((message, deliveries));
+            }
+            other => others.push(other),
+        }
+    }
+    assert!(seqs.is_sorted_by(|earlier, later| earlier < later));
+    assert!(found == kept, "each message is there once, as it is kept");
+    assert_eq!(others, forgotten_and_thread());
+}
+
+/// Deliveries in every state, one of them with a thread; a destination that is paused; a message that is
+/// forgotten, and its provider id is not.
+async fn fill(store: &Arc<dyn Store>) {
+    accept(&**store, 1, 1, &[]).await;
+    let writers: Vec<_> = (0..9)
+        .map(|writer| {
+            let store = Arc::clone(store);
+            tokio::spawn(async move {
+                for n in (2..=TEXTS).filter(|n| n % 9 == writer) {
+                    accept(&*store, n, n, &["desk", "room"]).await;
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let thread = Some("1700.42".to_owned());
+    let at_the_desk = claim(&**store, "desk", Timestamp(20)).await;
+    let [first, second, third, ..] = at_the_desk.as_slice() else {
+        panic!("too few are due");
+    };
+    assert_eq!(numbers(&at_the_desk)[0], 2);
+    store
+        .settle(Settlement {
+            thread,
+            ..delivered(first)
+        })
+        .await
+        .unwrap();
+    store.settle(died(second)).await.unwrap();
+    store.settle(again(third, FAR)).await.unwrap();
+    store.set_paused(&name("room"), true).await.unwrap();
+    let horizon = Horizon {
+        purge_before: Some(Timestamp(2)),
+        ..horizon()
+    };
+    forget(&**store, horizon).await;
+}
+
+/// All messages that are kept, oldest first.
+async fn everything(store: &dyn Store) -> Vec<(Message, Vec<Delivery>)> {
+    let all = Query {
+        limit: 10_000,
+        ..Query::default()
+    };
+    let page = store.messages(&all).await.unwrap();
+    let oldest_first = page.items.into_iter().rev();
+    oldest_first
+        .map(|found| (found.message, found.deliveries))
+        .collect()
+}
+
+fn forgotten_and_thread() -> Vec<Record> {
+    let conversation = arrival(2, 2, &[]).message.conversation();
+    vec![
+        Record::Seen {
+            digest: digest(&name("carrier"), "ref-1"),
+            id: MessageId(uuid::Uuid::from_u128(1)),
+            seq: 1,
+            received_at: Timestamp(1),
+        },
+        Record::Thread {
+            destination: name("desk"),
+            conversation: conversation.0,
+            thread: "1700.42".to_owned(),
+            // When its attempt was over.
+            at: Timestamp(1_003),
+        },
+    ]
+}
