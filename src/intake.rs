@@ -20,13 +20,13 @@ use crate::store::{Acceptance, Arrival, Error, Store};
 /// Accepts texts.
 pub struct Intake {
     inner: Arc<Inner>,
-    clock: Clock,
     tracker: TaskTracker,
 }
 
 struct Inner {
     store: Arc<dyn Store>,
     lanes: Arc<Lanes>,
+    clock: Clock,
     metrics: Arc<Metrics>,
 }
 
@@ -52,9 +52,9 @@ impl Intake {
             inner: Arc::new(Inner {
                 store,
                 lanes,
+                clock,
                 metrics,
             }),
-            clock,
             tracker,
         }
     }
@@ -97,7 +97,8 @@ impl Intake {
     }
 
     fn arrival(&self, plan: &Plan, source: &Name, incoming: Incoming, decision: &Decision) -> Arrival {
-        let (id, now, received_at) = (MessageId(Uuid::now_v7()), self.clock.now(), self.clock.wall());
+        let clock = &self.inner.clock;
+        let (id, now, received_at) = (MessageId(Uuid::now_v7()), clock.now(), clock.wall());
         let deliveries = decision
             .deliveries
             .iter()
@@ -176,6 +177,7 @@ impl Inner {
                 source: source.to_string(),
             })
             .inc();
+        self.metrics.rates.accepted.count(self.clock.now());
         if decision.routes.is_empty() {
             self.metrics.unrouted.inc();
         }

@@ -11,6 +11,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+pub mod rates;
+
+use rates::Rates;
+
 /// `{source="…"}`
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct BySource {
@@ -71,6 +75,8 @@ pub struct Metrics {
     pub delivery_duration: Family<ByDestination, Histogram>,
     /// From accepted to delivered.
     pub end_to_end: Family<ByDestination, Histogram>,
+    /// How much goes through at the moment.
+    pub rates: Rates,
     queue_pending: Family<ByDestination, Gauge>,
     queue_dead: Family<ByDestination, Gauge>,
     queue_oldest: Family<ByDestination, Gauge<f64, AtomicU64>>,
@@ -108,6 +114,7 @@ impl Default for Metrics {
             deliveries: Family::default(),
             delivery_duration: Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS)),
             end_to_end: Family::new_with_constructor(|| Histogram::new(END_TO_END_BUCKETS)),
+            rates: Rates::default(),
             queue_pending: Family::default(),
             queue_dead: Family::default(),
             queue_oldest: Family::default(),

@@ -1,7 +1,7 @@
 //! `smsbridge backup PATH`: a copy of everything that is kept, from the running daemon.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufReader, BufWriter, IsTerminal as _, Write as _};
+use std::io::{BufReader, BufWriter, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::client::Daemon;
+use super::progress::Progress;
 use super::{Exit, Global, Stop, print};
 use crate::store::backup::{Damage, Reader, Record};
 
@@ -32,7 +33,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
         )));
     }
     let part = part_path(path);
-    let kept = fetch(&Daemon::find(global)?, &part).and_then(|()| keep(global, &part, path));
+    let kept = fetch(global, &Daemon::find(global)?, &part).and_then(|()| keep(global, &part, path));
     if kept.is_err() {
         // Half a backup helps nobody; whether it was there to be removed does not matter.
         drop(std::fs::remove_file(&part));
@@ -47,7 +48,7 @@ fn part_path(path: &Path) -> PathBuf {
 }
 
 /// Writes what the daemon sends, for its owner's eyes only.
-fn fetch(daemon: &Daemon, part: &Path) -> Result<(), Stop> {
+fn fetch(global: &Global, daemon: &Daemon, part: &Path) -> Result<(), Stop> {
     let failed = |error: std::io::Error| Stop::failed(format!("cannot write {}: {error}", part.display()));
     let file = OpenOptions::new()
         .write(true)
@@ -57,7 +58,7 @@ fn fetch(daemon: &Daemon, part: &Path) -> Result<(), Stop> {
         .open(part)
         .map_err(failed)?;
     let mut file = BufWriter::with_capacity(1 << 20, file);
-    let mut progress = Progress::new("received");
+    let progress = Progress::counting(global, "receiving");
     daemon.copy("/backup", |piece| {
         progress.add(piece.len() as u64);
         file.write_all(piece).map_err(failed)
@@ -68,7 +69,7 @@ fn fetch(daemon: &Daemon, part: &Path) -> Result<(), Stop> {
 
 /// Reads back what was written, and only then gives it its name.
 fn keep(global: &Global, part: &Path, path: &Path) -> Result<Exit, Stop> {
-    let (messages, bytes) = verify(part, "checked").context("the copy is not whole")?;
+    let (messages, bytes) = verify(global, part).context("the copy is not whole")?;
     std::fs::rename(part, path).with_context(|| format!("cannot write {}", path.display()))?;
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new(".")))
@@ -87,50 +88,15 @@ fn keep(global: &Global, part: &Path, path: &Path) -> Result<Exit, Stop> {
 }
 
 /// Reads a backup through. How many messages it has, and its length.
-pub(super) fn verify(path: &Path, what: &'static str) -> Result<(u64, u64), Damage> {
+pub(super) fn verify(global: &Global, path: &Path) -> Result<(u64, u64), Damage> {
+    let length = std::fs::metadata(path)?.len();
     let mut reader = Reader::begin(BufReader::with_capacity(1 << 20, File::open(path)?))?;
-    let mut progress = Progress::new(what);
+    let progress = Progress::towards(global, "checking", length);
     let (mut messages, mut last) = (0, 0);
     while let Some(record) = reader.next_record()? {
         messages += u64::from(matches!(record, Record::Message { .. }));
         progress.add(reader.offset() - last);
         last = reader.offset();
     }
-    Ok((messages, std::fs::metadata(path)?.len()))
-}
-
-/// How far it is, on a terminal.
-pub(super) struct Progress {
-    what: &'static str,
-    done: u64,
-    shown: u64,
-    visible: bool,
-}
-
-impl Progress {
-    pub(super) fn new(what: &'static str) -> Self {
-        Self {
-            what,
-            done: 0,
-            shown: 0,
-            visible: std::io::stderr().is_terminal(),
-        }
-    }
-
-    pub(super) fn add(&mut self, bytes: u64) {
-        self.done += bytes;
-        let mebibytes = self.done >> 20;
-        if self.visible && mebibytes > self.shown {
-            self.shown = mebibytes;
-            eprint!("\r{mebibytes} MiB {}", self.what);
-        }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if self.shown > 0 {
-            eprintln!();
-        }
-    }
+    Ok((messages, length))
 }

@@ -5,8 +5,10 @@ use serde_json::json;
 
 use super::client::Daemon;
 use super::message::{Paging, say_next};
+use super::progress::Progress;
 use super::table::{Table, fields};
 use super::{Exit, Global, Stop, ask, moment, paint, print};
+use crate::control::DEAD_ALREADY;
 use crate::control::view::{DeliveryView, DestinationView, Page, Touched};
 use crate::delivery::{Attempt, DeliveryId, Verdict};
 use crate::message::{Name, Timestamp};
@@ -25,7 +27,7 @@ pub enum Action {
     },
     /// Try dead or waiting ones again now
     Retry(Which),
-    /// Give waiting ones up: they are dead, and `retry` revives them
+    /// Give waiting ones up: they are dead then, and `retry` revives them
     Discard(Which),
 }
 
@@ -65,6 +67,8 @@ pub struct Which {
 struct Change {
     /// As the API calls it.
     verb: &'static str,
+    /// What is said meanwhile.
+    doing: &'static str,
     /// What was done with them.
     done: &'static str,
     /// Which are meant when nothing is said.
@@ -73,12 +77,14 @@ struct Change {
 
 const RETRY: Change = Change {
     verb: "retry",
+    doing: "retrying",
     done: "due now",
     state: "dead",
 };
 
 const DISCARD: Change = Change {
     verb: "discard",
+    doing: "discarding",
     done: "given up",
     state: "pending",
 };
@@ -89,6 +95,8 @@ pub(super) fn run(global: &Global, action: &Action) -> Result<Exit, Stop> {
         Action::List(list) => self::list(global, &daemon, list),
         Action::Show { id } => show(global, &daemon, *id),
         Action::Retry(which) => change(global, &daemon, RETRY, which),
+        // The daemon would say so, too, but only after the question whether it is meant.
+        Action::Discard(which) if which.state.as_deref() == Some("dead") => Err(Stop::wrong(DEAD_ALREADY)),
         Action::Discard(which) => change(global, &daemon, DISCARD, which),
     }
 }
@@ -242,7 +250,9 @@ fn change(global: &Global, daemon: &Daemon, change: Change, which: &Which) -> Re
             json!({ "destination": name, "state": state })
         }
     };
+    let progress = Progress::waiting(global, change.doing);
     let answer = daemon.post(&format!("/deliveries/{}", change.verb), &body)?;
+    drop(progress);
     let touched: Touched = answer.read()?;
     let wanted = which.ids.len() as u64;
     if global.json {

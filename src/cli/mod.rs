@@ -17,6 +17,7 @@ mod message;
 mod moment;
 mod paint;
 mod print;
+mod progress;
 mod reload;
 mod restore;
 mod route;
@@ -55,7 +56,7 @@ pub struct Global {
     /// Log more; twice for even more
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
-    /// Log less; twice for even less
+    /// Log less; twice for even less. Commands show no progress
     #[arg(short, long, global = true, action = ArgAction::Count)]
     quiet: u8,
 }
@@ -66,7 +67,7 @@ enum Command {
     Serve,
     /// Read the configuration and report every problem in it
     Check,
-    /// Show where a text would go, and why; needs no daemon
+    /// List the routes, or show where a text would go and why; needs no daemon
     Route(route::Arguments),
     /// Post a webhook to the running daemon as the carrier would
     Simulate(simulate::Arguments),

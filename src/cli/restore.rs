@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Args;
 
-use super::backup::{Progress, verify};
+use super::backup::verify;
+use super::progress::Progress;
 use super::{Exit, Global, Stop, check, complain, print};
 use crate::config::Purpose;
 use crate::store::backup::Reader;
@@ -28,7 +29,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
     };
     let path = &arguments.path;
     // The whole file is read before anything is written: a damaged one changes nothing.
-    verify(path, "checked").with_context(|| path.display().to_string())?;
+    verify(global, path).with_context(|| path.display().to_string())?;
     let options = Options::new(&plan.store.path, plan.store.min_free);
     let import = match Import::begin(&options) {
         Ok(import) => import,
@@ -38,7 +39,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
         }
         Err(error) => return Err(Stop::failed(error.to_string())),
     };
-    let (messages, deliveries) = read(import, path)?;
+    let (messages, deliveries) = read(global, import, path)?;
     if global.json {
         print::json(&serde_json::json!({ "messages": messages, "deliveries": deliveries }))?;
     } else {
@@ -50,9 +51,10 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
     Ok(Exit::Done)
 }
 
-fn read(mut import: Import, path: &Path) -> anyhow::Result<(u64, u64)> {
+fn read(global: &Global, mut import: Import, path: &Path) -> anyhow::Result<(u64, u64)> {
+    let length = std::fs::metadata(path)?.len();
     let mut reader = Reader::begin(BufReader::with_capacity(1 << 20, File::open(path)?))?;
-    let mut progress = Progress::new("restored");
+    let progress = Progress::towards(global, "restoring", length);
     let mut last = 0;
     while let Some(record) = reader.next_record()? {
         import.add(record)?;

@@ -1,33 +1,35 @@
-//! `smsbridge route`: where a text would go and why, without a daemon.
+//! `smsbridge route`: where a text would go and why, or all routes in their order; without a daemon.
 
 use clap::Args;
 
-use super::{Exit, Global, Stop, check, complain, print};
+use super::table::Table;
+use super::{Exit, Global, Stop, check, complain, paint, print};
 use crate::config::Purpose;
+use crate::control::view::{ConditionsView, RouteView, RoutesView};
 use crate::message::{Name, Timestamp};
 use crate::number::Number;
 use crate::plan::{DryRun, Plan};
 
-/// What `route` takes.
+/// What `route` takes: a whole text, or nothing.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Sender
-    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true, value_parser = Number::parse)]
-    from: Number,
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true, value_parser = Number::parse, requires_all = ["to", "message"])]
+    from: Option<Number>,
     /// The company's number
-    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true, value_parser = Number::parse)]
-    to: Number,
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true, value_parser = Number::parse, requires = "from")]
+    to: Option<Number>,
     /// The text
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-    message: String,
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, requires = "from")]
+    message: Option<String>,
     /// The source it comes from [default: the first in the configuration]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", requires = "from")]
     source: Option<Name>,
     /// When it was received [default: now]
-    #[arg(long, value_name = "RFC3339")]
+    #[arg(long, value_name = "RFC3339", requires = "from")]
     at: Option<Timestamp>,
     /// Show exactly what each destination would be sent
-    #[arg(long)]
+    #[arg(long, requires = "from")]
     render: bool,
 }
 
@@ -36,14 +38,26 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
         Ok(loaded) => loaded.plan,
         Err(exit) => return Ok(exit),
     };
-    let Some(source) = source(&plan, arguments) else {
+    match (&arguments.from, &arguments.to, &arguments.message) {
+        (Some(from), Some(to), Some(text)) => explain(global, &plan, arguments, (from, to, text)),
+        _ => list(global, &plan),
+    }
+}
+
+fn explain(
+    global: &Global,
+    plan: &Plan,
+    arguments: &Arguments,
+    (from, to, text): (&Number, &Number, &str),
+) -> Result<Exit, Stop> {
+    let Some(source) = source(plan, arguments) else {
         return Ok(Exit::Wrong);
     };
     let explanation = plan.explain(&DryRun {
         source: &source,
-        from: &arguments.from,
-        to: &arguments.to,
-        text: &arguments.message,
+        from,
+        to,
+        text,
         at: arguments
             .at
             .unwrap_or_else(|| crate::clock::Clock::system().wall()),
@@ -78,4 +92,87 @@ fn source(plan: &Plan, arguments: &Arguments) -> Option<Name> {
             first
         }
     }
+}
+
+/// All routes, one a line, and what becomes of the rest.
+fn list(global: &Global, plan: &Plan) -> Result<Exit, Stop> {
+    let shown = RoutesView::of(&plan.routes);
+    if global.json {
+        print::json(&shown)?;
+        return Ok(Exit::Done);
+    }
+    let mut table = Table::new(&["ROUTE", "TELLS", "THEN", "TEMPLATE", "WHEN"]);
+    for route in &shown.routes {
+        let RouteView {
+            name,
+            deliver,
+            proceed,
+            template,
+            ..
+        } = route;
+        let cells = [
+            name.as_str(),
+            &told(deliver),
+            if *proceed { "goes on" } else { "ends" },
+            if *template { "own" } else { "-" },
+            &when(route),
+        ];
+        table.row(anstyle::Style::new(), cells.map(str::to_owned));
+    }
+    let rest = [
+        "(unmatched)",
+        &told(&shown.unmatched),
+        "ends",
+        "-",
+        "no route matched",
+    ];
+    table.row(paint::DIM, rest.map(str::to_owned));
+    table.print("there are no routes")?;
+    Ok(Exit::Done)
+}
+
+fn told(names: &[Name]) -> String {
+    match names {
+        [] => "nobody".to_owned(),
+        names => names.iter().map(Name::as_str).collect::<Vec<_>>().join(", "),
+    }
+}
+
+/// All conditions of a route, in words.
+fn when(route: &RouteView) -> String {
+    let held = conditions(&route.when);
+    let held = if held.is_empty() {
+        "always".to_owned()
+    } else {
+        held
+    };
+    match &route.unless {
+        Some(unless) => format!("{held}, unless {}", conditions(unless)),
+        None => held,
+    }
+}
+
+fn conditions(conditions: &ConditionsView) -> String {
+    let ConditionsView {
+        from,
+        to,
+        source,
+        message,
+    } = conditions;
+    let any = |what: &str, list: &[String]| match list {
+        [one] => format!("{what} {one}"),
+        many => format!("{what} ({})", many.join(" or ")),
+    };
+    let sources: Option<Vec<String>> = source
+        .as_ref()
+        .map(|names| names.iter().map(Name::to_string).collect());
+    let given = [
+        sources.map(|list| any("source", &list)),
+        to.as_ref().map(|list| any("to", list)),
+        from.as_ref().map(|list| any("from", list)),
+        message
+            .as_ref()
+            .map(|expression| format!("message matches `{expression}`")),
+    ];
+    given.into_iter().flatten().collect::<Vec<_>>().join(" and ")
 }

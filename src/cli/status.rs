@@ -7,7 +7,8 @@ use bytesize::ByteSize;
 use super::client::Daemon;
 use super::table::{fields, terminal_width};
 use super::{Exit, Global, Stop, destination, paint, print};
-use crate::control::view::{CountsView, StatusView, StoreView};
+use crate::control::view::{CountsView, RatesView, StatusView, StoreView};
+use crate::metrics::rates::PerMinute;
 use crate::template::one_line;
 
 pub(super) fn run(global: &Global) -> Result<Exit, Stop> {
@@ -28,6 +29,7 @@ fn screen(status: &StatusView, width: Option<u16>) -> String {
     screen += &fields(&[
         ("store", Some(store(&status.store))),
         ("messages", Some(messages(&status.messages))),
+        ("per minute", Some(rates(&status.rates))),
     ]);
     if !status.destinations.is_empty() {
         screen += "\n";
@@ -74,6 +76,19 @@ fn messages(counts: &CountsView) -> String {
     format!(
         "{} accepted ever, {} forgotten; deliveries: {} pending, {} delivered, {} dead",
         counts.accepted, counts.purged, counts.pending, counts.delivered, counts.dead
+    )
+}
+
+/// Like a load average: over the last one, five and fifteen minutes.
+fn rates(rates: &RatesView) -> String {
+    let three = |rate: &PerMinute| {
+        let spans = [rate.last_1m, rate.last_5m, rate.last_15m];
+        spans.map(|span| format!("{span:.1}")).join(", ")
+    };
+    format!(
+        "{} accepted; {} delivered (over 1, 5, 15 minutes)",
+        three(&rates.accepted),
+        three(&rates.delivered)
     )
 }
 

@@ -166,7 +166,9 @@ impl<'t> Reader<'t, '_> {
                 let message = "needs `token`: whoever reaches this address could read every text";
                 self.problems.error(&listen.span(), "admin.listen", message);
             }
-            if listen.get_ref().0 == server.listen {
+            let address = listen.get_ref().0;
+            // Port 0 is a free one, and another one each time.
+            if address == server.listen && address.port() != 0 {
                 self.problems.error(
                     &listen.span(),
                     "admin.listen",

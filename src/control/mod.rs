@@ -23,7 +23,7 @@ mod process;
 mod status;
 pub mod view;
 
-use view::{DeliveryView, DestinationView, MessageView, Page, Tested, Touched};
+use view::{DeliveryView, DestinationView, MessageView, Page, RoutesView, Tested, Touched};
 
 /// Reads the configuration again, reusing what did not change of the plan that runs.
 pub type Loader = Box<dyn Fn(Option<&Plan>) -> Result<Plan, Problems> + Send + Sync>;
@@ -256,8 +256,12 @@ impl Control {
     /// Gives waiting deliveries up.
     ///
     /// # Errors
-    /// The store's.
+    /// When dead ones are meant: whoever knows mail queues expects that this removes them, and nothing would
+    /// happen. Otherwise the store's.
     pub async fn discard(&self, selector: &Selector) -> Result<Touched, Error> {
+        if let Selector::Dead(_) = selector {
+            return Err(Error::Wrong(DEAD_ALREADY.to_owned()));
+        }
         let deliveries = self
             .store
             .discard(selector, self.clock.now(), "discarded by the operator")
@@ -361,6 +365,11 @@ impl Control {
     }
 }
 
+/// What to do with dead deliveries instead of discarding them.
+pub const DEAD_ALREADY: &str = "`state`: dead deliveries were given up already. They are kept to be looked at and tried \
+     again (`smsbridge delivery retry`), and are forgotten with their messages after `store.retain`; what can be \
+     discarded is `pending`";
+
 /// What a test says, so that nobody takes it for a customer's.
 const TEST_TEXT: &str = "This is a test from smsbridge. If you can read it, this destination works.";
 
@@ -442,19 +451,10 @@ impl Control {
         }))
     }
 
-    /// The routes in the order they are tried.
+    /// The routes in the order they are tried, and who gets the rest.
     #[must_use]
-    pub fn routes(&self) -> Vec<view::RouteView> {
-        let plan = self.plan();
-        plan.routes
-            .all()
-            .iter()
-            .map(|route| view::RouteView {
-                name: route.name.clone(),
-                deliver: route.deliver.clone(),
-                proceed: route.proceed,
-            })
-            .collect()
+    pub fn routes(&self) -> RoutesView {
+        RoutesView::of(&self.plan().routes)
     }
 
     /// Whether texts can be accepted at the moment, and what is odd nevertheless.

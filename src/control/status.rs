@@ -1,6 +1,6 @@
 //! How everything is, and what is wrong with it in words.
 
-use super::view::{CountsView, DestinationView, StatusView, StoreView};
+use super::view::{CountsView, DestinationView, RatesView, StatusView, StoreView};
 use super::{Control, Error};
 use crate::message::{Name, Timestamp};
 use crate::plan::Plan;
@@ -15,16 +15,12 @@ impl Control {
     /// # Errors
     /// The store's.
     pub async fn status(&self) -> Result<StatusView, Error> {
-        let plan = self.plan();
+        let (plan, now) = (self.plan(), self.clock.now());
         let health = self.store.health();
         let counts = self.store.counts().await?;
         let destinations = self.destinations(&plan).await?;
         let mut problems = store_problems(&health);
-        problems.extend(
-            destinations
-                .iter()
-                .filter_map(|view| trouble(view, self.clock.now())),
-        );
+        problems.extend(destinations.iter().filter_map(|view| trouble(view, now)));
         problems.extend(self.drift.problems());
         Ok(StatusView {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -45,6 +41,10 @@ impl Control {
                 pending: counts.pending,
                 delivered: counts.delivered,
                 dead: counts.dead,
+            },
+            rates: RatesView {
+                accepted: self.metrics.rates.accepted.per_minute(now),
+                delivered: self.metrics.rates.delivered.per_minute(now),
             },
             destinations,
         })

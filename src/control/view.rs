@@ -1,9 +1,13 @@
 //! What operators are shown: the JSON of the admin API, and what the commands read back from it.
 
+use regex::Regex;
 use serde::{Deserialize, Serialize};
 
 use crate::delivery::{Attempt, Delivery, DeliveryId, State};
 use crate::message::{Media, MessageId, Name, Timestamp};
+use crate::metrics::rates::PerMinute;
+use crate::number::Pattern;
+use crate::route::{Conditions, Route, Routes};
 use crate::store::{Found, MessageState};
 
 /// A page of a long list.
@@ -117,6 +121,8 @@ pub struct StatusView {
     pub store: StoreView,
     /// Messages by what became of them.
     pub messages: CountsView,
+    /// How much goes through.
+    pub rates: RatesView,
     /// Every destination.
     pub destinations: Vec<DestinationView>,
 }
@@ -151,16 +157,54 @@ pub struct CountsView {
     pub dead: u64,
 }
 
-/// A route.
+/// How much goes through, counted since the start.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct RatesView {
+    /// Texts accepted.
+    pub accepted: PerMinute,
+    /// Deliveries done.
+    pub delivered: PerMinute,
+}
+
+/// All routes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RoutesView {
+    /// In the order they are tried.
+    pub routes: Vec<RouteView>,
+    /// Who gets what none of them takes.
+    pub unmatched: Vec<Name>,
+}
+
+/// A route, under the keys it has in the configuration.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RouteView {
     /// Its name.
     pub name: Name,
+    /// When it matches.
+    #[serde(flatten)]
+    pub when: ConditionsView,
+    /// When it does not match nevertheless.
+    pub unless: Option<ConditionsView>,
     /// Whom it tells.
     pub deliver: Vec<Name>,
     /// Whether later routes are tried after it matched.
     #[serde(rename = "continue")]
     pub proceed: bool,
+    /// Whether it has a template of its own.
+    pub template: bool,
+}
+
+/// Conditions that must all hold; what is absent is no condition.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ConditionsView {
+    /// Senders, normalised.
+    pub from: Option<Vec<String>>,
+    /// Receivers, normalised.
+    pub to: Option<Vec<String>>,
+    /// Sources.
+    pub source: Option<Vec<Name>>,
+    /// The regular expression for the text.
+    pub message: Option<String>,
 }
 
 /// What an action touched.
@@ -184,6 +228,45 @@ pub struct Tested {
     pub detail: String,
     /// How long it took, in milliseconds.
     pub took_ms: u64,
+}
+
+impl RoutesView {
+    /// Shows all routes.
+    #[must_use]
+    pub fn of(routes: &Routes) -> Self {
+        Self {
+            routes: routes.all().iter().map(RouteView::of).collect(),
+            unmatched: routes.unmatched().to_vec(),
+        }
+    }
+}
+
+impl RouteView {
+    fn of(route: &Route) -> Self {
+        Self {
+            name: route.name.clone(),
+            when: ConditionsView::of(&route.when),
+            unless: route.unless.as_ref().map(ConditionsView::of),
+            deliver: route.deliver.clone(),
+            proceed: route.proceed,
+            template: route.template.is_some(),
+        }
+    }
+}
+
+impl ConditionsView {
+    fn of(conditions: &Conditions) -> Self {
+        let numbers = |list: &Option<Vec<Pattern>>| {
+            let list = list.as_ref()?;
+            Some(list.iter().map(Pattern::to_string).collect())
+        };
+        Self {
+            from: numbers(&conditions.from),
+            to: numbers(&conditions.to),
+            source: conditions.source.clone(),
+            message: conditions.message.as_ref().map(Regex::to_string),
+        }
+    }
 }
 
 impl DeliveryView {

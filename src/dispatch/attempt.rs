@@ -274,6 +274,7 @@ pub(super) async fn settle(shared: &Shared, settlement: Settlement) {
     shared.events.tell(|| Event::delivery(&settlement.delivery));
     if delivered {
         count(shared, "delivered");
+        shared.metrics.rates.delivered.count(shared.clock.now());
     }
     if let Some(fallback) = fallback {
         shared.wake_other(&fallback);

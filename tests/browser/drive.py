@@ -4,6 +4,7 @@ Whatever a text could do to the page shows as a dialog, a console error or a bro
 """
 
 import json
+import re
 import sys
 import traceback
 import urllib.request
@@ -184,6 +185,7 @@ def pauses_resumes_and_tests_a_destination(page):
     text("waits for crm", "+13035550142")
     expect(card.get_by_role("button", name="1 waiting")).to_be_visible()
     page.get_by_role("link", name="Overview").click()
+    expect(page.locator(".key b").first).to_have_text(re.compile(r"^[1-9][\d.]* \u00b7 \d+\.\d \u00b7 \d+\.\d$"))
     expect(page.locator(".problems")).to_contain_text("crm is paused by the operator, 1 text waits")
     page.get_by_role("link", name="Destinations").click()
     card.get_by_role("button", name="Resume").click()
@@ -198,7 +200,16 @@ def pauses_resumes_and_tests_a_destination(page):
 
 def tries_a_route(page):
     page.get_by_role("link", name="Routes").click()
-    expect(page.locator(".routes li")).to_have_count(4)
+    routes = page.locator(".routes > li")
+    expect(routes).to_have_count(4)
+    expect(routes.nth(1)).to_contain_text("continues")
+    expect(routes.nth(1)).to_contain_text("urgent|down")
+    expect(routes.nth(2)).to_contain_text("+1303555*")
+    expect(routes.nth(2).get_by_text("+1726*")).to_be_hidden()
+    routes.nth(2).get_by_text("and 2 more").click()
+    expect(routes.nth(2).get_by_text("+1726*")).to_be_visible()
+    expect(routes.nth(2).locator(".unless")).to_contain_text("+13035550100")
+    expect(routes.nth(3)).to_contain_text("screen")
     page.get_by_label("From").fill("+13035550142")
     page.get_by_label("To").fill("+13038675309")
     page.get_by_label("Text").fill("The <b>server</b> is down")

@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::bridge::{Bridge, wait_for};
 use crate::daemon::refid;
 
-fn docs(name: &str) -> std::path::PathBuf {
+pub fn docs(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name)
 }
 
@@ -36,8 +36,8 @@ fn promtool_takes_the_alert_rules() {
     );
 }
 
-#[test]
-fn every_metric_that_is_named_exists() {
+/// What a daemon tells Prometheus that has accepted, refused, delivered and retried something.
+pub fn metrics() -> String {
     let config = "[destination.crm]\nkind = \"webhook\"\nurl = \"http://127.0.0.1:9/\"\n\
                   [destination.screen]\nkind = \"console\"\n[routing]\nunmatched = [\"crm\", \"screen\"]\n";
     let bridge = Bridge::start(config);
@@ -45,7 +45,7 @@ fn every_metric_that_is_named_exists() {
     bridge.text(&refid(1), "+13035550100", "x");
     bridge.post("{", "application/json");
     let socket = bridge.folder().join("data/admin.sock");
-    let metrics = wait_for("an attempt to be counted", || {
+    wait_for("an attempt to be counted", || {
         let fetched = Command::new("curl")
             .args(["-s", "--unix-socket"])
             .arg(&socket)
@@ -55,7 +55,12 @@ fn every_metric_that_is_named_exists() {
         let metrics = String::from_utf8(fetched.stdout).unwrap();
         let counted = metrics.contains("outcome=\"retried\"") && metrics.contains("outcome=\"delivered\"");
         counted.then_some(metrics)
-    });
+    })
+}
+
+#[test]
+fn every_metric_that_is_named_exists() {
+    let metrics = metrics();
     let there = named(&metrics);
     let wanted: BTreeSet<String> = ["alerts.yml", "operations.md"]
         .iter()

@@ -20,6 +20,7 @@ url = "http://127.0.0.1:9/"
 [[route]]
 name = "lost"
 message = "lost"
+unless = { from = ["1-1234", "+1303867*"] }
 deliver = ["gone"]
 [routing]
 unmatched = ["screen"]
@@ -238,6 +239,11 @@ fn wrong_paths_methods_and_parameters_are_named() {
             "`state`",
         ),
         (
+            "api/v1/deliveries/discard",
+            "{\"destination\":\"gone\",\"state\":\"dead\"}",
+            "given up already",
+        ),
+        (
             "api/v1/route",
             "{\"from\":\"nobody\",\"to\":\"+13038675309\"}",
             "`from`",
@@ -286,6 +292,40 @@ fn a_cursor_goes_through_everything_once() {
     }
     let newest_first: Vec<String> = (0..7).rev().map(|n| format!("text {n}")).collect();
     assert_eq!(seen, newest_first);
+}
+
+#[test]
+fn the_routes_are_shown_as_they_are_configured() {
+    let (_bridge, page) = start();
+    let (status, _, routes) = ask(&page, "GET", "api/v1/routes", "");
+    assert_eq!(status, 200);
+    let lost = json!({
+        "name": "lost", "from": null, "to": null, "source": null, "message": "lost",
+        "unless": { "from": ["1-1234", "+1303867*"], "to": null, "source": null, "message": null },
+        "deliver": ["gone"], "continue": false, "template": false,
+    });
+    assert_eq!(routes, json!({ "routes": [lost], "unmatched": ["screen"] }));
+}
+
+#[test]
+fn the_rates_count_what_goes_through() {
+    let (bridge, page) = start();
+    let rates = || ask(&page, "GET", "api/v1/status", "").2["rates"].clone();
+    let none = json!({ "last_1m": 0.0, "last_5m": 0.0, "last_15m": 0.0 });
+    assert_eq!(rates(), json!({ "accepted": none, "delivered": none }));
+    for n in 0..3 {
+        // The last one is a repetition.
+        bridge.text(&format!("{:032}", n.min(1)), "+13035550100", "hello");
+    }
+    bridge.text("c", "+13035550100", "lost");
+    let counted = wait_for("the deliveries to be counted", || {
+        let rates = rates();
+        (rates["delivered"]["last_1m"] == 2.0).then_some(rates)
+    });
+    assert_eq!(
+        counted["accepted"],
+        json!({ "last_1m": 3.0, "last_5m": 0.6, "last_15m": 0.2 })
+    );
 }
 
 /// An open event stream.
@@ -489,7 +529,11 @@ fn what_is_stored_is_shown_as_described() {
     let (_, _, status) = ask(&page, "GET", "api/v1/status", "");
     described("Status", &status);
     described("Destination", &status["destinations"][0]);
-    described("Route", &ask(&page, "GET", "api/v1/routes", "").2[0]);
+    described("Rate", &status["rates"]["accepted"]);
+    let (_, _, routes) = ask(&page, "GET", "api/v1/routes", "");
+    described("Routes", &routes);
+    described("Route", &routes["routes"][0]);
+    described("Conditions", &routes["routes"][0]["unless"]);
     described(
         "Tested",
         &ask(&page, "POST", "api/v1/destinations/screen/test", "").2,

@@ -11,7 +11,7 @@ const RINGS: &[(&str, u8, &[&str])] = &[
     ("secret", 0, &[]),
     ("number", 0, &[]),
     ("template", 0, &["message", "number"]),
-    ("metrics", 0, &[]),
+    ("metrics", 0, &["message"]),
     ("route", 1, &[]),
     ("retry", 1, &[]),
     ("source", 2, &[]),

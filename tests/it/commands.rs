@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::bridge::{Bridge, head, wait_for};
 
 mod intelepeer;
+mod progress;
 
 /// A destination that works, one that refuses connections, and a route to both for whatever is urgent.
 const TWO: &str = "[destination.screen]\nkind = \"console\"\n\
@@ -243,6 +244,14 @@ fn deliveries_are_listed_given_up_and_tried_again() {
         "1 delivery due now\n"
     );
 
+    // The dead are dead: nobody is asked whether that is meant.
+    let refused = complaint(
+        &bridge,
+        2,
+        &["delivery", "discard", "--destination", "crm", "--state", "dead"],
+    );
+    assert!(refused.contains("given up already"), "{refused}");
+
     // What is done stays done, and the status says that not all was touched.
     let words = complaint(&bridge, 1, &["delivery", "retry", &screen]);
     assert!(words.contains("1 delivery not touched"), "{words}");
@@ -333,7 +342,36 @@ fn the_status_is_one_screen_with_the_problems_first() {
         screen.contains("1 accepted ever") && screen.contains("1 pending, 1 delivered, 0 dead"),
         "{screen}"
     );
+    assert!(
+        screen.contains("1.0, 0.2, 0.1 accepted; 1.0, 0.2, 0.1 delivered (over 1, 5, 15 minutes)"),
+        "{screen}"
+    );
     assert!(screen.contains(" free") && lines.len() <= 12, "{screen}");
+}
+
+#[test]
+fn the_routes_are_listed_without_a_daemon() {
+    let more = "[[route]]\nname = \"desk\"\nto = [\"+13038675309\", \"1-1234\"]\nfrom = [\"+1303*\"]\n\
+         unless = { message = \"(?i)stop\" }\ndeliver = []\ncontinue = true\ntemplate = \"{{ text }}\"\n\
+         [[route]]\nname = \"rest\"\ndeliver = [\"screen\"]\n[routing]";
+    let bridge = Bridge::configured(&TWO.replace("[routing]", more));
+    assert_eq!(
+        run(&bridge, 0, &["route"]),
+        "ROUTE        TELLS        THEN     TEMPLATE  WHEN\n\
+         urgent       crm, screen  ends     -         message matches `(?i)urgent`\n\
+         desk         nobody       goes on  own       to (+13038675309 or 1-1234) and from +1303*, unless message matches `(?i)stop`\n\
+         rest         screen       ends     -         always\n\
+         (unmatched)  screen       ends     -         no route matched\n"
+    );
+    let shown = run_json(&bridge, 0, &["route"]);
+    assert_eq!(shown["routes"][1]["to"], json!(["+13038675309", "1-1234"]));
+    assert_eq!(shown["unmatched"], json!(["screen"]));
+    // Half a text is neither.
+    for half in [&["--from", "1-1234"][..], &["--message", "x"], &["--render"]] {
+        let (status, _, err) = bridge.command(&[&["route"], half].concat());
+        assert_eq!(status, 2, "{half:?}: {err}");
+        assert!(err.contains("--"), "{err}");
+    }
 }
 
 #[test]

@@ -12,10 +12,9 @@ use crate::servers::recorder::{Received, Recorder, Reply};
 /// What operators log in with here.
 pub const TOKEN: &str = "canary-admin-token";
 
-/// The `[admin]` table of a daemon with a page. Two doors on one address, even with free ports, are
-/// refused as the same address, so this is the other loopback address.
+/// The `[admin]` table of a daemon with a page.
 pub fn admin() -> String {
-    format!("[admin]\nlisten = \"127.0.0.2:0\"\ntoken = \"{TOKEN}\"\n")
+    format!("[admin]\nlisten = \"127.0.0.1:0\"\ntoken = \"{TOKEN}\"\n")
 }
 
 /// Where the page of a daemon is, `http://ADDRESS/`.
@@ -48,7 +47,8 @@ fn moody() -> impl Fn(&Received) -> Reply + Send + Sync + 'static {
         let is_new = !seen.contains(&text);
         seen.push(text.clone());
         match is_new {
-            true if text.contains("later") => Reply::new(503, "come back later"),
+            // Long enough to be seen waiting: without its wish the wait could be a tenth of `initial`.
+            true if text.contains("later") => Reply::new(503, "come back later").with("retry-after", "2"),
             true if text.contains("refuse") => Reply::new(422, "this text is not wanted"),
             _ => Reply::new(200, "taken"),
         }
@@ -82,9 +82,11 @@ deliver = []
 name = "urgent"
 message = '(?i)\b(urgent|down)\b'
 deliver = ["pager", "crm"]
+template = "{{{{ from_name }}}}: {{{{ text }}}}"
 continue = true
 [[route]]
 name = "customers"
+to = ["+13038675309", "1-1234", "*8000", "+1720*", "+1721*", "+1722*", "+1723*", "+1724*", "+1725*", "+1726*"]
 from = ["+1303555*"]
 unless = {{ from = ["+13035550100"] }}
 deliver = ["crm"]

@@ -8,7 +8,12 @@ export class Overview {
     this.desk = desk;
     this.problems = h('section', { class: 'card problems', 'aria-label': 'Problems' });
     this.figures = h('dl', { class: 'figures card' });
-    this.rates = chart('Texts per minute', [h('span', { class: 'key bar' }, 'accepted'), h('span', { class: 'key line' }, 'delivered')], rates);
+    this.accepted = h('b');
+    this.delivered = h('b');
+    this.rates = chart('Texts per minute', [
+      h('span', { class: 'key bar' }, 'accepted ', this.accepted), h('span', { class: 'key line' }, 'delivered ', this.delivered),
+      h('span', { class: 'muted' }, 'over 1, 5, 15 min'),
+    ], rates);
     this.backlog = chart('Deliveries waiting', [], backlog);
     this.health = h('tbody');
     this.foot = h('p', { class: 'foot muted' });
@@ -27,9 +32,11 @@ export class Overview {
 
   status(status) {
     this.#problems(status);
-    const { messages, store } = status;
+    const { messages, rates: { accepted, delivered }, store } = status;
+    fill(this.accepted, perMinute(accepted));
+    fill(this.delivered, perMinute(delivered));
     fill(this.figures,
-      figure('Accepted', count(messages.accepted), 'texts, ever'),
+      figure('Accepted', count(messages.accepted), 'texts ever'),
       figure('Delivered', count(messages.delivered), 'deliveries'),
       figure('Waiting', count(messages.pending), 'deliveries'),
       figure('Dead', count(messages.dead), 'deliveries given up', messages.dead > 0 && 'bad'),
@@ -63,6 +70,12 @@ export class Overview {
       return h('li', {}, h('span', {}, prose(problem)), about && h('a', { href: `#/destinations/${about.name}` }, 'Look'));
     })));
   }
+}
+
+/** Like a load average. */
+function perMinute({ last_1m: one, last_5m: five, last_15m: fifteen }) {
+  const short = (rate) => (rate < 10 ? rate.toFixed(1) : count(Math.round(rate)));
+  return [one, five, fifteen].map(short).join(' · ');
 }
 
 const figure = (name, value, note, tone) => h('div', {}, h('dt', {}, name), h('dd', { class: tone || null }, value), h('dd', { class: 'muted' }, note));

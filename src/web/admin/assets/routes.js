@@ -27,10 +27,10 @@ export class Routes {
 
   async refresh() {
     try {
-      const routes = await get('/routes');
-      fill(this.list, routes.map(route), h('li', { class: 'muted' }, routes.length
-        ? 'What none of them takes goes to routing.unmatched.'
-        : 'There are no routes: everything goes to routing.unmatched. A [[route]] in the configuration adds one.'));
+      const { routes, unmatched } = await get('/routes');
+      fill(this.list, routes.map(route), h('li', { class: 'rest' },
+        h('header', {}, h('span', { class: 'muted' }, routes.length ? 'What none of them takes' : 'There are no routes: every text'), told(unmatched)),
+        routes.length === 0 && h('p', { class: 'muted' }, 'A ', h('code', {}, '[[route]]'), ' in the configuration adds one.')));
     } catch (trouble) {
       fill(this.list, h('li', { class: 'complaint' }, trouble.message));
     }
@@ -55,9 +55,37 @@ export class Routes {
   }
 }
 
-function route({ name, deliver, continue: goesOn }) {
-  return h('li', {}, h('b', {}, name), h('span', { class: 'to' }, deliver.length ? deliver.map((to) => h('a', { href: `#/destinations/${to}` }, to)) : h('span', { class: 'muted' }, 'kept, nobody is told')),
-    goesOn && h('span', { class: 'tag', title: 'Later routes are tried, too' }, 'continues'));
+/** Longer lists are folded. */
+const LISTED = 8;
+
+function route({ name, deliver, continue: goesOn, template, unless, ...when }) {
+  const conditions = rows(when);
+  return h('li', {},
+    h('header', {}, h('b', {}, name),
+      goesOn && h('span', { class: 'tag', title: 'Later routes are tried, too' }, 'continues'),
+      template && h('span', { class: 'tag', title: 'It has a text of its own' }, 'template'),
+      told(deliver)),
+    h('dl', {}, conditions.length ? conditions : h('div', {}, h('dt', {}, 'any text'))),
+    unless && h('dl', { class: 'unless' }, h('div', {}, h('dt', {}, 'unless'), h('dd', {}, h('dl', {}, rows(unless))))));
+}
+
+const told = (names) => h('span', { class: 'to' }, names.length
+  ? names.map((to) => h('a', { href: `#/destinations/${to}` }, to))
+  : h('span', { class: 'muted' }, 'kept, nobody is told'));
+
+/** Each condition there is; within one, any of its values will do. */
+function rows({ source, to, from, message }) {
+  const row = (title, value) => value && h('div', {}, h('dt', {}, title), h('dd', {}, value));
+  return [
+    row('source', source && values(source)), row('to', to && values(to)), row('from', from && values(from)),
+    row('text matches', message !== null && words(message, 'code')),
+  ].filter(Boolean);
+}
+
+function values(list) {
+  const codes = (items) => items.map((item) => [words(item, 'code'), ' ']);
+  const rest = list.slice(LISTED);
+  return [codes(list.slice(0, LISTED)), rest.length > 0 && h('details', {}, h('summary', {}, `and ${rest.length} more`), codes(rest))];
 }
 
 const OUTCOMES = { matched: ['matched', 'good'], failed: ['no', ''], not_reached: ['not reached', ''] };
