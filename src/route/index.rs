@@ -41,7 +41,13 @@ struct Affixes {
 impl Index {
     /// Files these routes under their positions.
     pub(super) fn over(routes: &[Route]) -> Self {
-        let words: Vec<_> = routes.iter().map(words_of).collect();
+        let possible: Vec<_> = routes.iter().map(words_of).collect();
+        let shared = words::shared(possible.iter().flatten());
+        let rarest = |sets: &Vec<BTreeSet<String>>| {
+            let least = sets.iter().min_by_key(|words| shared.company(words));
+            least.cloned()
+        };
+        let words: Vec<_> = possible.iter().map(rarest).collect();
         Self::file(&routes.iter().enumerate().collect::<Vec<_>>(), &words)
     }
 
@@ -54,7 +60,7 @@ impl Index {
         let mut index = Self::default();
         let to = Shared::of(routes.iter().map(|(_, route)| route.when.to.as_deref()));
         let from = Shared::of(routes.iter().map(|(_, route)| route.when.from.as_deref()));
-        let shared_words = words::shared(words);
+        let shared_words = words::shared(words.iter().flatten());
         for (&(at, route), words) in routes.iter().zip(words) {
             let by_to = to.company(route.when.to.as_deref());
             let by_from = from.company(route.when.from.as_deref());
@@ -88,12 +94,9 @@ impl Index {
     }
 }
 
-fn words_of(route: &Route) -> Option<BTreeSet<String>> {
-    route
-        .when
-        .message
-        .as_ref()
-        .and_then(|expression| words::required(expression.as_str()))
+fn words_of(route: &Route) -> Vec<BTreeSet<String>> {
+    let expression = route.when.message.as_ref();
+    expression.map_or_else(Vec::new, |expression| words::required(expression.as_str()))
 }
 
 /// How many routes share a pattern.

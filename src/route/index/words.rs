@@ -15,13 +15,15 @@ pub(super) struct Words {
     finder: Option<Arc<AhoCorasick>>,
 }
 
-/// The words of which any text that matches contains at least one, in ASCII lower case; nothing when there
-/// are none, or too many.
-pub(super) fn required(expression: &str) -> Option<BTreeSet<String>> {
-    let hir = regex_syntax::parse(expression).ok()?;
+/// The words of which any text that matches contains at least one, in ASCII lower case: those it may begin
+/// with, and those it may end with. A set is left out when there are none, or too many.
+pub(super) fn required(expression: &str) -> Vec<BTreeSet<String>> {
+    let Ok(hir) = regex_syntax::parse(expression) else {
+        return Vec::new();
+    };
     [ExtractKind::Prefix, ExtractKind::Suffix]
         .into_iter()
-        .find_map(|kind| {
+        .filter_map(|kind| {
             let literals = Extractor::new()
                 .kind(kind.clone())
                 .limit_total(WORDS_MAX)
@@ -34,6 +36,7 @@ pub(super) fn required(expression: &str) -> Option<BTreeSet<String>> {
                 .collect::<Option<BTreeSet<String>>>()
                 .filter(|words| !words.is_empty())
         })
+        .collect()
 }
 
 /// More words than this make one expression too costly to look for; most of them are one word in upper and
@@ -44,11 +47,9 @@ const WORDS_MAX: usize = 128;
 pub(super) struct Shared<'w>(HashMap<&'w str, usize>);
 
 /// Counts the routes by word.
-pub(super) fn shared(routes: &[Option<BTreeSet<String>>]) -> Shared<'_> {
+pub(super) fn shared<'w>(routes: impl Iterator<Item = &'w BTreeSet<String>>) -> Shared<'w> {
     let mut shared = HashMap::new();
     routes
-        .iter()
-        .flatten()
         .flatten()
         .for_each(|word| *shared.entry(word.as_str()).or_default() += 1);
     Shared(shared)
@@ -112,14 +113,21 @@ mod tests {
     #[test]
     fn the_words_of_an_expression_are_found() {
         for (expression, words) in [
-            (r"(?i)\b(urgent|down)\b", Some(vec!["down", "urgent"])),
-            (r"^(alarm) (?P<zone>\d+)", Some(vec!["alarm "])),
-            (r"[a-z]+ failed$", Some(vec![" failed"])),
-            (r".*", None),
-            (r"\d+", None),
-            (r"(a|)", None),
+            (
+                r"(?i)\b(urgent|down)\b",
+                vec![vec!["down", "urgent"], vec!["down", "urgent"]],
+            ),
+            (r"^(alarm) (?P<zone>\d+)", vec![vec!["alarm "]]),
+            (r"[a-z]+ failed$", vec![vec![" failed"]]),
+            (r"fault\w+ pump7", vec![vec!["fault"], vec![" pump7"]]),
+            (r".*", vec![]),
+            (r"\d+", vec![]),
+            (r"(a|)", vec![]),
         ] {
-            let words = words.map(|words| words.into_iter().map(str::to_owned).collect());
+            let words: Vec<BTreeSet<String>> = words
+                .into_iter()
+                .map(|words| words.into_iter().map(str::to_owned).collect())
+                .collect();
             assert_eq!(required(expression), words, "{expression}");
         }
     }

@@ -1,0 +1,134 @@
+//! The bridge itself: `smsbridge serve` with a configuration file, as an operator runs it.
+
+use std::fs::File;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::ask;
+use crate::load::{PATH, SECRET};
+
+/// The binary that is measured.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_smsbridge");
+
+const TOKEN: &str = "yardstick-token";
+
+/// The longest wait for readiness.
+const START_MAX: Duration = Duration::from_secs(300);
+
+/// A running bridge. Dropping it kills it.
+pub struct Daemon {
+    process: Child,
+    /// Where webhooks are taken.
+    pub public: SocketAddr,
+    admin: SocketAddr,
+    /// How long it took until `/readyz` said yes.
+    pub ready_after: Duration,
+}
+
+impl Daemon {
+    /// Starts it on the store in `folder`, with these destinations and routes. All else is as by default, but
+    /// for the connections at once; the log goes to a file, at its usual level.
+    pub fn start(folder: &Path, destinations_and_routes: &str) -> Result<Self> {
+        let (public, admin) = (free_address()?, free_address()?);
+        let config = folder.join("config.toml");
+        let store = store_path(folder);
+        std::fs::write(
+            &config,
+            format!(
+                "[server]\nlisten = \"{public}\"\nmax_connections = 2048\n\
+                 [admin]\nlisten = \"{admin}\"\ntoken = \"{TOKEN}\"\n\
+                 [store]\npath = \"{}\"\n\
+                 [source.carrier]\nkind = \"intelepeer\"\npath = \"{PATH}\"\nsecret = \"{SECRET}\"\n\
+                 {destinations_and_routes}\n",
+                store.display()
+            ),
+        )?;
+        let began = Instant::now();
+        let process = Command::new(BINARY)
+            .args(["serve", "-c"])
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(folder.join("log"))?)
+            .spawn()?;
+        let mut daemon = Self {
+            process,
+            public,
+            admin,
+            ready_after: Duration::ZERO,
+        };
+        daemon
+            .wait_until_ready()
+            .with_context(|| format!("see {}", folder.join("log").display()))?;
+        daemon.ready_after = began.elapsed();
+        Ok(daemon)
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let began = Instant::now();
+        while began.elapsed() < START_MAX {
+            if let Some(status) = self.process.try_wait()? {
+                bail!("the bridge ended at its start: {status}");
+            }
+            if ask::get(self.public, "/readyz", None).is_ok_and(|answer| answer.status == 200) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        bail!("the bridge was not ready within {START_MAX:?}")
+    }
+
+    /// Asks the admin API.
+    pub fn get(&self, path: &str) -> Result<String> {
+        let answer = ask::get(self.admin, path, Some(TOKEN))?;
+        ensure!(answer.status == 200, "{path}: {} {}", answer.status, answer.body);
+        Ok(answer.body)
+    }
+
+    /// `pause` or `resume`.
+    pub fn tell_destination(&self, name: &str, what: &str) -> Result<()> {
+        let path = format!("/api/v1/destinations/{name}/{what}");
+        let answer = ask::post(self.admin, &path, Some(TOKEN))?;
+        ensure!(answer.status == 200, "{path}: {} {}", answer.status, answer.body);
+        Ok(())
+    }
+
+    /// Resident memory in MiB: now, and the most it has been.
+    pub fn memory(&self) -> Result<(f64, f64)> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let mebibytes = |name: &str| -> Result<f64> {
+            let line = status.lines().find(|line| line.starts_with(name));
+            let kibibytes = line.and_then(|line| line.split_whitespace().nth(1));
+            Ok(kibibytes.context("no such line")?.parse::<f64>()? / 1024.0)
+        };
+        Ok((mebibytes("VmRSS:")?, mebibytes("VmHWM:")?))
+    }
+
+    /// Ends it as a power cut would.
+    pub fn kill(mut self) -> Result<()> {
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Where the bridge of this folder has its store.
+pub fn store_path(folder: &Path) -> PathBuf {
+    folder.join("store")
+}
+
+/// Given back at once, and taken again by the bridge a moment later.
+fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}

@@ -1,0 +1,45 @@
+//! `size` and `purge`: what stays on the disk.
+
+use anyhow::Result;
+
+use super::{Run, fresh};
+use crate::daemon::{BINARY, store_path};
+use crate::fill::Fill;
+use crate::report::{Report, Target};
+
+/// The binary as it is built.
+pub fn size(report: &mut Report) -> Result<()> {
+    let bytes = std::fs::metadata(BINARY)?.len();
+    report.add(
+        "size",
+        "binary, stripped",
+        (bytes as f64 / f64::from(1 << 20), "MiB"),
+        Target::AtMost(15.0),
+        "",
+    );
+    Ok(())
+}
+
+/// A peak of texts, all delivered and forgotten, in a store that stays open.
+pub fn purge(run: &Run, report: &mut Report) -> Result<()> {
+    let folder = fresh(&run.folder, "purge")?;
+    let texts = if run.full { 1_000_000 } else { 50_000 };
+    let fill = Fill {
+        store: store_path(&folder),
+        texts,
+        purge: true,
+    };
+    let filled = fill.run()?;
+    let what = format!("on disk after {texts} were delivered and forgotten");
+    let detail = format!(
+        "{:.0} MiB at the peak, filled in {:.0} s, emptied in {:.0} s",
+        filled.mebibytes_full, filled.seconds, filled.seconds_purge
+    );
+    let target = Target::AtMost(64.0);
+    if run.full {
+        report.add("purge", what, (filled.mebibytes_purged, "MiB"), target, detail);
+    } else {
+        report.note("purge", what, (filled.mebibytes_purged, "MiB"), detail);
+    }
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! A fast mail server to deliver to, which takes every message and counts its Message-ID once; and lettre
+//! without a bridge, to compare with. On a second port it is asked what came in, as [`crate::sink`] is.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use lettre::message::Message;
+use lettre::transport::smtp::client::AsyncSmtpConnection;
+use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
+use lettre::transport::smtp::extension::ClientId;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufStream};
+use tokio::net::TcpStream;
+
+use crate::load::now_micros;
+use crate::process;
+use crate::sink::{self, Count};
+
+/// The names of the roles.
+pub const ROLE: &str = "mail-sink";
+/// See [`ROLE`].
+pub const BARE_ROLE: &str = "bare-lettre";
+
+/// What lettre alone is to do.
+#[derive(Serialize, Deserialize)]
+pub struct Bare {
+    /// The mail server.
+    pub address: SocketAddr,
+    /// Over how many connections, each kept.
+    pub connections: usize,
+    /// For how long.
+    pub seconds: f64,
+}
+
+impl Bare {
+    /// Sends from another process, and says how many messages went per second.
+    pub fn run(&self) -> Result<f64> {
+        process::work(BARE_ROLE, self)
+    }
+}
+
+/// Plays lettre alone. Its own pool asks `NOOP` before each message, and its `send` writes the final dot apart,
+/// which then waits for an acknowledgement: a comparison with that would flatter.
+pub fn play_bare(bare: Bare) -> Result<()> {
+    let rate: f64 = process::on_all_threads(async move {
+        let start = Instant::now();
+        let end = start + Duration::from_secs_f64(bare.seconds);
+        let tasks: Vec<_> = (0..bare.connections)
+            .map(|_| tokio::spawn(send_until(bare.address, end)))
+            .collect();
+        let mut sent = 0;
+        for task in tasks {
+            sent += task.await??;
+        }
+        Ok(f64::from(sent) / start.elapsed().as_secs_f64())
+    })?;
+    println!("{rate}");
+    Ok(())
+}
+
+async fn send_until(address: SocketAddr, end: Instant) -> Result<u32> {
+    let hello = ClientId::Domain("bench".to_owned());
+    let mut connection =
+        AsyncSmtpConnection::connect_tokio1(address, Some(Duration::from_secs(5)), &hello, None, None)
+            .await?;
+    let mut sent = 0;
+    while Instant::now() < end {
+        // Made anew each time, as a bridge has to.
+        let message = Message::builder()
+            .from("SMS bridge <sms@example.com>".parse()?)
+            .to("desk@example.com".parse()?)
+            .message_id(None)
+            .subject("SMS from +13030000001")
+            .body(
+                "Your table for two is booked, see you at eight. Bring the forms of last week, please."
+                    .to_owned(),
+            )?;
+        let (from, to) = ("sms@example.com".parse()?, "desk@example.com".parse()?);
+        connection.command(Mail::new(Some(from), Vec::new())).await?;
+        connection.command(Rcpt::new(to, Vec::new())).await?;
+        connection.command(Data).await?;
+        let content = String::from_utf8(message.formatted())?;
+        connection.command(format!("{content}\r\n.\r\n")).await?;
+        sent += 1;
+    }
+    Ok(sent)
+}
+
+/// Plays the mail server.
+pub fn play() -> Result<()> {
+    process::on_one_thread(async {
+        let [listener, reports] = process::listen().await?;
+        let count = Arc::new(Mutex::new(Count::new()?));
+        tokio::spawn(sink::accept(reports, count.clone()));
+        loop {
+            let (stream, _) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            tokio::spawn(serve(stream, count.clone()));
+        }
+    })
+}
+
+async fn serve(stream: TcpStream, count: Arc<Mutex<Count>>) -> Result<()> {
+    let mut stream = BufStream::new(stream);
+    say(&mut stream, "220 bench").await?;
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if stream.read_until(b'\n', &mut line).await? == 0 {
+            return Ok(());
+        }
+        match line.get(..4) {
+            Some(b"DATA") => {
+                say(&mut stream, "354 go on").await?;
+                let key = message(&mut stream, &mut line).await?;
+                count
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .add(key, now_micros());
+                say(&mut stream, "250 taken").await?;
+            }
+            Some(b"QUIT") => return say(&mut stream, "221 bye").await,
+            _ => say(&mut stream, "250 fine").await?,
+        }
+    }
+}
+
+/// Reads a message to its final dot, and makes a key of its Message-ID.
+async fn message(stream: &mut BufStream<TcpStream>, line: &mut Vec<u8>) -> Result<u64> {
+    let mut hasher = DefaultHasher::new();
+    loop {
+        line.clear();
+        if stream.read_until(b'\n', line).await? == 0 {
+            bail!("the connection was closed within a message");
+        }
+        if line == b".\r\n" {
+            return Ok(hasher.finish());
+        }
+        if line.starts_with(b"Message-ID:") {
+            line.hash(&mut hasher);
+        }
+    }
+}
+
+async fn say(stream: &mut BufStream<TcpStream>, line: &str) -> Result<()> {
+    stream.write_all(format!("{line}\r\n").as_bytes()).await?;
+    Ok(stream.flush().await?)
+}
