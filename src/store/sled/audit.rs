@@ -6,6 +6,7 @@
 use ::sled::{Db, IVec};
 
 use super::books::Books;
+use super::compact::Weight;
 use super::index::{Index, Note};
 use super::keys::{self, Place};
 use super::known::Known;
@@ -35,6 +36,7 @@ pub(super) struct Audited {
     pub(super) books: Books,
     pub(super) index: Index,
     pub(super) known: Known,
+    pub(super) weight: Weight,
     /// What was damaged or missing, in words.
     pub(super) findings: Vec<String>,
     /// Commits that were made and are not there.
@@ -92,6 +94,8 @@ impl Audit<'_> {
                 }
             }
             self.sums.last_seq = seq;
+            self.audited.weight.texts += 1;
+            self.audited.weight.bytes += (key.len() + value.len()) as u64;
             match record::decode::<Kept>(&**self.db, &key, &value) {
                 Ok(kept) => self.read(seq, kept, own)?,
                 Err(Trouble::Damaged) => self.damaged_message(seq)?,
@@ -121,6 +125,7 @@ impl Audit<'_> {
 
     fn read(&mut self, seq: u64, kept: Kept, own: Vec<(IVec, IVec)>) -> Result<(), Stop> {
         self.sums.messages += 1;
+        self.audited.weight.bytes += own.iter().map(|(_, value)| value.len() as u64).sum::<u64>();
         let Kept { message, deliveries } = kept;
         let deliveries = self.deliveries(seq, deliveries, own)?;
         let Audited {

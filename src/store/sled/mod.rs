@@ -8,7 +8,7 @@
 //! * `view`, `stored`: the tree as the group being built will leave it, and what is in it.
 //! * `index`: what finds it, in memory: `queues`, the `table` of `row`s for searches; `known`, provider ids.
 //! * `change`, `prune`: the changes. `read`, `leases`: claims and searches.
-//! * `export`, `import`: backups.
+//! * `export`, `import`: backups. `compact`: a log that is mostly empty.
 //! * `start`, `audit`, `mark`, `salvage`: opening, and making sure that what is there is whole. `space`: a disk
 //!   that fills up.
 
@@ -26,6 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::books::Books;
 use self::change::{Group, Incoming, STEP};
+use self::compact::Compaction;
 use self::index::Index;
 use self::keys::Place;
 use self::leases::Leases;
@@ -46,6 +47,7 @@ use crate::message::{MessageId, Name, Timestamp};
 mod audit;
 mod books;
 mod change;
+mod compact;
 mod export;
 mod import;
 mod index;
@@ -210,6 +212,8 @@ impl Sled {
             space,
             sweep: Sweep::default(),
             known: audited.known,
+            weight: audited.weight,
+            compaction: Compaction::new(options),
         };
         let abort_after = options.abort_after;
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {

@@ -29,6 +29,10 @@ const DATABASE: &str = "sled";
 const SALVAGING: &str = "sled.salvaging";
 const SALVAGED: &str = "sled.salvaged";
 
+/// A new database while a log that is mostly empty is copied, and the old one once it is done with.
+const COMPACTING: &str = "sled.compacting";
+const FORMER: &str = "sled.former";
+
 /// A new database while a backup is read into it.
 const RESTORING: &str = "sled.restoring";
 
@@ -117,6 +121,7 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
     let database = folder.join(DATABASE);
     let mut findings = Vec::new();
     finish_salvage(folder, &database).map_err(at(folder))?;
+    drop_compaction(folder);
     remove_unfinished_snapshots(&database).map_err(at(&database))?;
     let mut spare = Spare::take(folder, &database).map_err(at(&database))?;
     let mut opened = attempt(options, &database);
@@ -238,6 +243,38 @@ pub(super) fn finish_restore(options: &Options) -> Result<(), OpenError> {
     std::fs::rename(folder.join(RESTORING), &database).map_err(at(&database))?;
     sync_folder(folder).map_err(at(folder))?;
     write_format(folder).map_err(at(folder))
+}
+
+/// An empty database beside the store's, for its entries to be copied into.
+pub(super) fn begin_compaction(options: &Options) -> Result<(Db, Disk), OpenError> {
+    let database = options.path.join(COMPACTING);
+    remove_folder(&database).map_err(at(&database))?;
+    open_database(options, &database).map_err(|fault| fault.into_error(&database))
+}
+
+/// Syncs the copy and puts it in the place of the database, which nothing is written to any more. Says how
+/// large it is. A crash at any point leaves one of the two, whole, where the next start looks for it.
+pub(super) fn finish_compaction(folder: &Path) -> io::Result<u64> {
+    let (database, copy) = (folder.join(DATABASE), folder.join(COMPACTING));
+    let (fresh, former) = (folder.join(SALVAGED), folder.join(FORMER));
+    sync_files(&copy)?;
+    std::fs::rename(&copy, &fresh)?;
+    sync_folder(folder)?;
+    remove_folder(&former)?;
+    std::fs::rename(&database, &former)?;
+    std::fs::rename(&fresh, &database)?;
+    sync_folder(folder)?;
+    remove_folder(&former)?;
+    Ok(std::fs::metadata(database.join("db"))?.len())
+}
+
+/// Removes what a compaction that did not come to its end, or only just did, has left.
+pub(super) fn drop_compaction(folder: &Path) {
+    for name in [COMPACTING, FORMER] {
+        if let Err(error) = remove_folder(&folder.join(name)) {
+            warn!("{} cannot be removed: {error}", folder.join(name).display());
+        }
+    }
 }
 
 #[derive(Debug)]

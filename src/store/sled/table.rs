@@ -15,6 +15,7 @@ pub(super) struct Table {
     chunks: BTreeMap<u64, Chunk>,
     receivers: Words,
     sources: Words,
+    present: u64,
 }
 
 #[derive(Default)]
@@ -86,6 +87,7 @@ impl Table {
         }
         if let Some(place) = chunk.rows.get_mut(index) {
             chunk.present += u64::from(!place.is_present());
+            self.present += u64::from(!place.is_present());
             *place = row.with_counts_of(place);
         }
     }
@@ -96,6 +98,7 @@ impl Table {
         };
         if let Some(row) = chunk.rows.get_mut((seq % CHUNK) as usize) {
             chunk.present -= u64::from(row.is_present());
+            self.present -= u64::from(row.is_present());
             *row = Row::default();
         }
         if chunk.present == 0 {
@@ -119,6 +122,11 @@ impl Table {
             .rows
             .get_mut((seq % CHUNK) as usize)?;
         row.is_present().then_some(row)
+    }
+
+    /// How many messages there are.
+    pub(super) fn len(&self) -> u64 {
+        self.present
     }
 
     /// The messages that may have one of these ids: the ends of the ids are compared.

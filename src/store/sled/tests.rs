@@ -690,3 +690,60 @@ async fn what_can_be_read_is_saved_from_a_store_with_damaged_pages() {
     }
     assert!(saved > 0, "no page in use was hit: the test shows nothing");
 }
+
+/// Texts come and go while the log is copied; what is there afterwards is what would be there without.
+#[tokio::test]
+async fn a_log_that_is_mostly_empty_is_compacted_while_the_store_works() {
+    let folder = Folder::new();
+    let options = Options {
+        skip_sync: true,
+        ..folder.options()
+    };
+    let store = Sled::open(&options).unwrap();
+    let fill = async |range: std::ops::Range<u64>, text: &str| {
+        for n in range {
+            let mut large = arrival(n, n % 50, &["desk"]);
+            large.message.text = text.to_owned();
+            store.accept(large).await.unwrap();
+        }
+    };
+    fill(1..1_000, &"x".repeat(60_000)).await;
+    let peak = store.health().bytes;
+    assert!(peak > 48 << 20, "{peak}");
+    loop {
+        let claims = claim(&store, "desk", FAR).await;
+        if claims.is_empty() {
+            break;
+        }
+        for claim in claims {
+            store.settle(delivered(&claim)).await.unwrap();
+        }
+    }
+    fill(1_000..1_400, "waits").await;
+    let horizon = Horizon {
+        purge_before: Some(Timestamp(900)),
+        redact_before: None,
+        dedup_before: Timestamp(900),
+    };
+    while store.prune(&horizon, Timestamp(2_000)).await.unwrap() {}
+    let mut n = 2_000;
+    while folder.path().join("sled.compacting").exists()
+        || std::fs::metadata(folder.path().join("sled/db")).unwrap().len() > peak / 2
+    {
+        fill(n..n + 1, "came meanwhile").await;
+        let claims = store.claim(&name("desk"), FAR, 1).await.unwrap();
+        store.settle(delivered(&claims[0])).await.unwrap();
+        n += 1;
+        assert!(n < 6_000, "it is not compacted");
+    }
+    let left = std::fs::metadata(folder.path().join("sled/db")).unwrap().len();
+    assert!(left < peak / 4, "{left} of {peak} bytes");
+    fill(n..n + 10, "came afterwards").await;
+    let counts = assert_adds_up(&store).await;
+    assert_eq!(counts.accepted, 999 + 400 + (n - 2_000) + 10);
+    drop(store);
+    let store = Sled::open(&options).unwrap();
+    assert_eq!(findings(&store), "");
+    assert_eq!(assert_adds_up(&store).await, counts);
+    assert!(folder.named("sled.").is_empty());
+}

@@ -49,6 +49,18 @@ impl<'a> View<'a> {
         self.changes
     }
 
+    pub(super) fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
+    /// How many bytes the changes write.
+    pub(super) fn bytes(&self) -> u64 {
+        let written = |(key, value): (&Vec<u8>, &Option<IVec>)| {
+            value.as_ref().map_or(0, |value| key.len() + value.len())
+        };
+        self.changes.iter().map(written).sum::<usize>() as u64
+    }
+
     pub(super) fn len(&self) -> usize {
         self.changes.len()
     }

@@ -22,9 +22,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
 use tracing::{error, warn};
 
 use super::change::Group;
+use super::compact::{Compaction, Weight};
+use super::index::Note;
 use super::keys;
 use super::known::Known;
 use super::mark::Mark;
@@ -85,6 +88,8 @@ pub(super) struct Writer {
     pub(super) space: Space,
     pub(super) sweep: Sweep,
     pub(super) known: Known,
+    pub(super) weight: Weight,
+    pub(super) compaction: Compaction,
 }
 
 impl Writer {
@@ -93,11 +98,42 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         let _ending = Ending(&shared.status);
         let mut requests = Vec::with_capacity(GROUP_MAX);
-        while self.requests.blocking_recv_many(&mut requests, GROUP_MAX) > 0 {
-            self.work(requests.drain(..));
+        while self.wait(&mut requests) {
+            if !requests.is_empty() {
+                self.work(requests.drain(..));
+            }
+            self.compact();
         }
         if let Err(error) = self.disk.mark.sync() {
             warn!("the mark was not synced: {error}");
+        }
+    }
+
+    /// Takes what waits; only while a compaction is at work is nothing enough. Says whether there is more to come.
+    fn wait(&mut self, requests: &mut Vec<Request>) -> bool {
+        if !self.compaction.is_copying() {
+            return self.requests.blocking_recv_many(requests, GROUP_MAX) > 0;
+        }
+        while requests.len() < GROUP_MAX {
+            match self.requests.try_recv() {
+                Ok(request) => requests.push(request),
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return !requests.is_empty(),
+            }
+        }
+        true
+    }
+
+    /// Gives space back that the log does not need any more, a little at a time.
+    fn compact(&mut self) {
+        if self.shared.status.check().is_err() {
+            return;
+        }
+        let live = self.weight.of(self.shared.index.table().len());
+        self.compaction.consider(&self.space, live);
+        if let Some((db, disk)) = self.compaction.step(&self.shared.db()) {
+            *lock(&self.shared.db) = db;
+            self.disk = disk;
         }
     }
 
@@ -109,6 +145,8 @@ impl Writer {
             space,
             sweep,
             known,
+            weight,
+            compaction,
             ..
         } = self;
         if shared.status.check().is_err() {
@@ -135,6 +173,9 @@ impl Writer {
             books.ledger
         };
         view.create(keys::LEDGER, &record::encode(&ledger));
+        weight.texts += arrived(&notes);
+        weight.bytes += view.bytes();
+        compaction.follow(view.changes());
         let result = match fatal.into_iter().flatten().next() {
             Some(reason) => Err(reason),
             None if changed => disk.commit(&db, view).and_then(|()| disk.mark(&ledger)),
@@ -150,6 +191,12 @@ impl Writer {
             answer(result.clone());
         }
     }
+}
+
+/// How many texts came with a group.
+fn arrived(notes: &[Note]) -> u64 {
+    let arrived = notes.iter().filter(|note| matches!(note, Note::Message { .. }));
+    arrived.count() as u64
 }
 
 /// A writer that panics leaves word of it.

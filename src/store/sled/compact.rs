@@ -1,0 +1,191 @@
+//! Compaction: a log that has grown far beyond what is in it is copied into a new one, while the store works.
+//!
+//! sled uses the space of what was removed again, but never gives it back: after a peak of a million texts the
+//! file stays as large as it was. So the writer copies the tree in key order, a small step after each group,
+//! into a database beside it. A change to a key that was copied already goes into both; the others come with
+//! their turn. When all is copied and synced, the new folder takes the old one's place, between two groups.
+//! Until then the old database is the only truth: a crash, or an error here, just leaves things as they were.
+
+use std::ops::Bound::{Excluded, Unbounded};
+use std::time::{Duration, Instant};
+
+use ::sled::{Batch, Db};
+use tracing::{info, warn};
+
+use super::Options;
+use super::space::Space;
+use super::start;
+use super::view::Changes;
+use super::writer::Disk;
+
+/// Smaller logs are left alone.
+const WORTHWHILE: u64 = 48 << 20;
+
+/// How many times larger a log must be than what is in it.
+const RATIO: u64 = 3;
+
+/// What sled takes even for an empty tree, and for being written with little in each page.
+const BASE: u64 = 4 << 20;
+
+/// How many entries are copied after one group.
+const STEP: usize = 400;
+
+/// How long to wait after a compaction, or after one that failed.
+const PAUSE: Duration = Duration::from_secs(60);
+
+/// The compaction, at work or waiting for its time.
+pub(super) struct Compaction {
+    options: Options,
+    copying: Option<Copying>,
+    /// What the log was when it was last new: estimates may be wrong, and must not lead to one copy after another.
+    left: u64,
+    not_before: Option<Instant>,
+}
+
+struct Copying {
+    db: Db,
+    disk: Disk,
+    /// The last key that was copied.
+    reached: Vec<u8>,
+    began: Instant,
+}
+
+impl Compaction {
+    pub(super) fn new(options: &Options) -> Self {
+        Self {
+            options: options.clone(),
+            copying: None,
+            left: 0,
+            not_before: None,
+        }
+    }
+
+    pub(super) fn is_copying(&self) -> bool {
+        self.copying.is_some()
+    }
+
+    /// Begins when it is worth it; `live` is about how many bytes of the log are still of use.
+    pub(super) fn consider(&mut self, space: &Space, live: u64) {
+        let large = space.bytes > WORTHWHILE.max(2 * self.left) && space.bytes > RATIO * live + BASE;
+        let room = space.free > 2 * live + 4 * BASE;
+        let time = self.not_before.is_none_or(|moment| moment <= Instant::now());
+        if self.is_copying() || !large || !room || !time {
+            return;
+        }
+        match start::begin_compaction(&self.options) {
+            Ok((db, disk)) => {
+                info!(
+                    "the store takes {} MiB on disk and needs about {}: it is being compacted",
+                    space.bytes >> 20,
+                    (live + BASE) >> 20
+                );
+                let (reached, began) = (Vec::new(), Instant::now());
+                self.copying = Some(Copying {
+                    db,
+                    disk,
+                    reached,
+                    began,
+                });
+            }
+            Err(error) => self.give_up(&error.to_string()),
+        }
+    }
+
+    /// Takes over what a group changed of what was copied already.
+    pub(super) fn follow(&mut self, changes: &Changes) {
+        if let Some(copying) = &self.copying
+            && let Err(error) = copying.follow(changes)
+        {
+            self.give_up(&error);
+        }
+    }
+
+    /// Copies a little more. Gives the new database once it has taken the place of the old one.
+    pub(super) fn step(&mut self, db: &Db) -> Option<(Db, Disk)> {
+        let copying = self.copying.as_mut()?;
+        match copying.step(db) {
+            Ok(false) => None,
+            Ok(true) => self.finish(),
+            Err(error) => {
+                self.give_up(&error);
+                None
+            }
+        }
+    }
+
+    fn finish(&mut self) -> Option<(Db, Disk)> {
+        let Copying { db, disk, began, .. } = self.copying.take()?;
+        let swapped = db
+            .flush()
+            .map_err(|error| error.to_string())
+            .and_then(|_| start::finish_compaction(&self.options.path).map_err(|error| error.to_string()));
+        match swapped {
+            Ok(bytes) => {
+                info!(
+                    "the store was compacted to {} MiB in {:.1} s",
+                    bytes >> 20,
+                    began.elapsed().as_secs_f64()
+                );
+                self.left = bytes;
+                self.not_before = Some(Instant::now() + PAUSE);
+                Some((db, disk))
+            }
+            Err(error) => {
+                drop((db, disk));
+                self.give_up(&error);
+                None
+            }
+        }
+    }
+
+    fn give_up(&mut self, error: &str) {
+        warn!("the store was not compacted, and goes on as it is: {error}");
+        self.copying = None;
+        self.not_before = Some(Instant::now() + 10 * PAUSE);
+        start::drop_compaction(&self.options.path);
+    }
+}
+
+impl Copying {
+    fn follow(&self, changes: &Changes) -> Result<(), String> {
+        let mut batch = Batch::default();
+        for (key, value) in changes.range::<Vec<u8>, _>(..=&self.reached) {
+            match value {
+                Some(value) => batch.insert(key.as_slice(), value),
+                None => batch.remove(key.as_slice()),
+            }
+        }
+        self.db.apply_batch(batch).map_err(|error| error.to_string())
+    }
+
+    /// Says whether everything is copied.
+    fn step(&mut self, from: &Db) -> Result<bool, String> {
+        let mut batch = Batch::default();
+        let mut copied = 0;
+        let rest = from.range::<Vec<u8>, _>((Excluded(self.reached.clone()), Unbounded));
+        for entry in rest.take(STEP) {
+            let (key, value) = entry.map_err(|error| error.to_string())?;
+            self.reached = key.to_vec();
+            batch.insert(key, value);
+            copied += 1;
+        }
+        self.db
+            .apply_batch(batch)
+            .and_then(|()| self.db.flush())
+            .map_err(|error| error.to_string())?;
+        Ok(copied < STEP)
+    }
+}
+
+/// About how many bytes of a log are of use: what was written per text, times the texts that are there.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Weight {
+    pub(super) texts: u64,
+    pub(super) bytes: u64,
+}
+
+impl Weight {
+    pub(super) fn of(self, present: u64) -> u64 {
+        self.bytes / self.texts.max(1) * present
+    }
+}
