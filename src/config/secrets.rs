@@ -14,6 +14,10 @@ use super::problem::Problems;
 /// The largest secret file, in bytes.
 const FILE_MAX: u64 = 64 * 1024;
 
+/// What the unit calls its folder of credentials: systemd hands the file `NAME` in it over as `smsbridge_NAME`. The
+/// unit sets `smsbridge` alone to a word, so that it starts without the folder, too; that is no secret.
+const UNIT_FOLDER: &str = "smsbridge";
+
 /// Stands for a secret that is not looked at. It begins and continues like a signing key, so that kinds which
 /// decode their secret accept it, too.
 const PLACEHOLDER: &str = "whsec_cGxhY2Vob2xkZXItZm9yLWEtc2VjcmV0LW5vdC1yZWFk";
@@ -140,9 +144,9 @@ impl Fetcher<'_> {
     }
 
     fn credential(&self, name: &str) -> Result<String, Absent> {
-        if name.is_empty() || name.contains('/') || name.starts_with('.') {
+        if name.is_empty() || name.contains('/') || name.starts_with('.') || name == UNIT_FOLDER {
             return Err(Absent::Missing(format!(
-                "`{name}` is not the name of a credential: it is a file name, no path"
+                "`{name}` is not the name of a credential: it is a file name, no path, and not `{UNIT_FOLDER}`"
             )));
         }
         let folder = self.outside.folder("CREDENTIALS_DIRECTORY").ok_or_else(|| {
@@ -151,7 +155,18 @@ impl Fetcher<'_> {
                  unit with LoadCredential={name}:…"
             ))
         })?;
-        file_content(&folder.join(name))
+        // A line of the unit for this very name is more particular than the folder.
+        let own = folder.join(name);
+        let in_folder = folder.join(format!("{UNIT_FOLDER}_{name}"));
+        let there = |path: &PathBuf| path.try_exists().unwrap_or(true);
+        let path = [own, in_folder].into_iter().find(there).ok_or_else(|| {
+            Absent::Missing(format!(
+                "there is no credential `{name}` in {}: put it into /etc/smsbridge/credentials/{name}, or give the \
+                 unit LoadCredential={name}:…, and restart it",
+                folder.display()
+            ))
+        })?;
+        file_content(&path)
     }
 }
 

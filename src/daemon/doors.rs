@@ -1,6 +1,6 @@
 //! The operators' doors: the unix socket, and the TCP listener if there is one.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -92,7 +92,7 @@ fn bind_unix(admin: &config::Admin) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Lets a group use the socket.
+/// Lets a group use the socket. The unit's sandbox forbids any chown, but there the group is right from the start.
 fn give_to(path: &Path, group: &str) -> anyhow::Result<()> {
     let groups = std::fs::read_to_string("/etc/group").context("/etc/group cannot be read")?;
     let id = groups
@@ -101,6 +101,9 @@ fn give_to(path: &Path, group: &str) -> anyhow::Result<()> {
         .find(|(name, _)| *name == group)
         .and_then(|(_, rest)| rest.split(':').nth(1)?.parse().ok())
         .with_context(|| format!("there is no group `{group}` (admin.socket_group)"))?;
+    if std::fs::metadata(path).is_ok_and(|socket| socket.gid() == id) {
+        return Ok(());
+    }
     std::os::unix::fs::chown(path, None, Some(id))
         .with_context(|| format!("cannot give it to group `{group}`"))
 }

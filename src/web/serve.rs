@@ -32,6 +32,9 @@ const HEADERS_MAX: usize = 100;
 /// How long a client may leave our answer unread before the connection is dropped.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How long a connection that has said nothing yet is kept when we stop: its first request may be on its way.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
 /// After `accept` failed (no file descriptors left, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -130,7 +133,11 @@ async fn connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     stop: CancellationToken,
 ) {
     let routes = TowerToHyperService::new(warp::service(filter));
-    let service = service_fn(move |request| answer(routes.clone(), peer, limits.request_timeout, request));
+    let asked = CancellationToken::new();
+    let service = service_fn(|request| {
+        asked.cancel();
+        answer(routes.clone(), peer, limits.request_timeout, request)
+    });
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(WRITE_TIMEOUT));
     let stream = Box::pin(stream);
@@ -143,9 +150,14 @@ async fn connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         .half_close(limits.request_timeout.is_some())
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
+    // A graceful shutdown would close at once what has not been read from.
+    let stopping = async {
+        stop.cancelled().await;
+        let _ = tokio::time::timeout(FIRST_REQUEST, asked.cancelled()).await;
+    };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
+        () = stopping => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
