@@ -279,6 +279,43 @@ fn secrets_are_fetched_from_where_they_are_kept() {
 }
 
 #[test]
+fn credentials_come_from_the_unit_s_folder_or_one_by_one() {
+    let admin =
+        |name: &str| format!("[admin]\nlisten = '127.0.0.1:1'\ntoken = {{ credential = '{name}' }}\n{BASE}");
+    let credentials = tempfile::tempdir().unwrap();
+    // What systemd makes of LoadCredential=smsbridge:FOLDER, LoadCredential=single:FILE and SetCredential=smsbridge:none.
+    let files = [
+        ("smsbridge_code", "a"),
+        ("single", "b"),
+        ("smsbridge_single", "not this one"),
+        ("smsbridge", "none"),
+    ];
+    for (name, content) in files {
+        fs::write(credentials.path().join(name), content).unwrap();
+    }
+    let outside = Outside::of([("CREDENTIALS_DIRECTORY", credentials.path().to_str().unwrap())]);
+    for (name, secret) in [
+        ("code", Some("a")),
+        ("single", Some("b")),
+        ("smsbridge", None),
+        ("other", None),
+    ] {
+        let (_folder, path) = folder(&admin(name));
+        let found = token(&path, Purpose::Serve, &outside);
+        assert_eq!(
+            found.as_ref().ok().map(|found| found.0.as_str()),
+            secret,
+            "{name}: {found:?}"
+        );
+    }
+    let problems = problems(&admin("other"), &outside);
+    assert!(
+        problems[0].contains("put it into /etc/smsbridge/credentials/other"),
+        "{problems:?}"
+    );
+}
+
+#[test]
 fn a_secret_file_that_others_can_read_is_warned_of() {
     let (folder, path) = folder(&format!(
         "[admin]\nlisten = '127.0.0.1:1'\ntoken = {{ file = 'token' }}\n{BASE}"

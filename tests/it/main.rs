@@ -26,5 +26,6 @@ mod promises;
 mod servers;
 mod slack;
 mod store_long;
+mod systemd;
 mod webhook;
 mod whole;

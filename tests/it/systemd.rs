@@ -1,0 +1,47 @@
+//! The units under a real systemd, which `tests/systemd` starts in namespaces of its own, and what a restart through
+//! their socket rests on.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
+
+use crate::bridge::{Bridge, PATIENCE};
+use crate::daemon::refid;
+
+const CONSOLE: &str = "[destination.screen]\nkind = \"console\"\n[routing]\nunmatched = [\"screen\"]\n";
+
+#[test]
+fn the_units_do_under_a_real_systemd_what_the_manual_says() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/systemd");
+    let output = Command::new(script)
+        .arg(env!("CARGO_BIN_EXE_smsbridge"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.lines().last().is_some_and(|line| line.ends_with("s: done")),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn a_connection_that_has_not_asked_yet_is_answered_when_the_daemon_stops() {
+    let mut bridge = Bridge::start(CONSOLE);
+    let address = bridge.url("").replace("http://", "");
+    let mut quiet = TcpStream::connect(address).unwrap();
+    quiet.set_read_timeout(Some(PATIENCE)).unwrap();
+    // Connections are accepted in turn: once this one is answered, the daemon has the quiet one, too.
+    assert_eq!(bridge.text(&refid(1), "+13035550100", "before").0, 200);
+    bridge.signal("TERM");
+    bridge.logged("stopping");
+    let body = Bridge::body(&refid(2), "+13035550100", "after").to_string();
+    let length = body.len();
+    let head = "POST /inbound/intelepeer HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+    write!(quiet, "{head}content-length: {length}\r\n\r\n{body}").unwrap();
+    let mut answer = String::new();
+    quiet.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
+    assert!(bridge.end().success());
+}
