@@ -42,6 +42,17 @@ impl Clock {
         }
     }
 
+    /// Two clocks that tell what they are told and may disagree, for tests.
+    pub fn apart(
+        wall: impl Fn() -> Timestamp + Send + Sync + 'static,
+        steady: impl Fn() -> Timestamp + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            wall: Arc::new(wall),
+            steady: Arc::new(steady),
+        }
+    }
+
     /// The date and time of day: for `received_at` and everything that is shown.
     #[must_use]
     pub fn wall(&self) -> Timestamp {

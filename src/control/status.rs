@@ -19,14 +19,15 @@ impl Control {
         let health = self.store.health();
         let counts = self.store.counts().await?;
         let destinations = self.destinations(&plan).await?;
-        let mut problems = store_problems(&health);
+        let taking = self.store.ready();
+        let mut problems = store_problems(&health, taking.as_ref().err());
         problems.extend(destinations.iter().filter_map(|view| trouble(view, now)));
         problems.extend(self.drift.problems());
         Ok(StatusView {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.started_at,
             now: self.clock.wall(),
-            ready: health.failed.is_none() && !health.full,
+            ready: taking.is_ok(),
             problems,
             store: StoreView {
                 bytes: health.bytes,
@@ -107,7 +108,8 @@ impl Control {
     }
 }
 
-fn store_problems(health: &Health) -> Vec<String> {
+/// `refused` is why no texts are taken, if none are.
+fn store_problems(health: &Health, refused: Option<&String>) -> Vec<String> {
     let mut problems = Vec::new();
     if let Some(failed) = &health.failed {
         problems.push(format!("the store failed and takes nothing more: {failed}"));
@@ -116,6 +118,9 @@ fn store_problems(health: &Health) -> Vec<String> {
         problems.push(
             "the disk is full: carriers are asked to send their texts again; free some space".to_owned(),
         );
+    }
+    if let (None, false, Some(why)) = (&health.failed, health.full, refused) {
+        problems.push(format!("texts are not taken, the disk may hang: {why}"));
     }
     problems.extend(health.findings.iter().map(|finding| format!("store: {finding}")));
     problems
