@@ -9,11 +9,12 @@ use crate::clock::Clock;
 use crate::delivery::{Delivery, DeliveryId};
 use crate::dispatch::Lanes;
 use crate::events::Event;
-use crate::message::{Message, MessageId, Name};
+use crate::message::{Message, MessageId, Name, Timestamp};
 use crate::metrics::{BySource, Metrics};
 use crate::number::Number;
 use crate::plan::Plan;
 use crate::route::{Decision, Subject};
+use crate::sabotage::{self, Protection};
 use crate::source::{Incoming, Receipt};
 use crate::store::{Acceptance, Arrival, Error, Store};
 
@@ -73,6 +74,9 @@ impl Intake {
             text: &incoming.text,
         };
         let decision = plan.routes.decide(&subject);
+        if sabotage::is_off(Protection::QuietLog) {
+            tracing::info!("{}", incoming.text);
+        }
         let arrival = self.arrival(plan, source, incoming, &decision);
         let shown = |number: &Number| {
             if plan.log.numbers_full {
@@ -133,10 +137,15 @@ impl Intake {
             routes: decision.routes.clone(),
             redacted_at: None,
         };
+        let dedup_since = if sabotage::is_off(Protection::Dedup) {
+            Timestamp(i64::MAX)
+        } else {
+            received_at.before(plan.store.dedup_window)
+        };
         Arrival {
             message,
             deliveries,
-            dedup_since: received_at.before(plan.store.dedup_window),
+            dedup_since,
         }
     }
 }

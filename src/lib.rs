@@ -9,6 +9,7 @@ pub mod delivery;
 pub mod message;
 pub mod metrics;
 pub mod number;
+pub mod sabotage;
 pub mod secret;
 pub mod template;
 

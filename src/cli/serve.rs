@@ -16,6 +16,7 @@ use crate::daemon::{Daemon, Start, log, notify};
 use crate::message::Timestamp;
 use crate::metrics::Metrics;
 use crate::plan::{self, Loaded, Plan};
+use crate::sabotage::{self, Protection};
 use crate::store::sled::{self, Sled};
 use crate::store::{Found, Query, Store};
 
@@ -178,6 +179,7 @@ async fn open(plan: &Plan, metrics: &Metrics) -> anyhow::Result<Arc<dyn Store>> 
     options.commit_deadline = options
         .commit_deadline
         .min(plan.server.request_timeout.mul_f64(0.8));
+    options.skip_sync = sabotage::is_off(Protection::Sync);
     let opening = tokio::task::spawn_blocking(move || Sled::open(&options));
     tokio::pin!(opening);
     let mut patience = tokio::time::interval(Duration::from_secs(5));

@@ -12,10 +12,11 @@ use crate::clock::Stopwatch;
 use crate::delivery::{Attempt, Delivery, State, Verdict};
 use crate::destination::{Delivered, Failure, Parcel, Scope};
 use crate::events::Event;
-use crate::message::Timestamp;
+use crate::message::{MessageId, Timestamp};
 use crate::metrics::{ByDestination, Outcome};
 use crate::plan::{Plan, PlannedDestination};
 use crate::retry::Next;
+use crate::sabotage::{self, Protection};
 use crate::store::{Claim, Error, Settlement};
 
 /// Carries out one claimed delivery, to the written end.
@@ -48,9 +49,19 @@ pub(super) async fn run(
 /// Destinations keep their timeout themselves and can then say how far they came; this is for those that do not.
 const TIMEOUT_SLACK: Duration = Duration::from_secs(2);
 
+/// What all lanes wait for when each is not to have its own.
+static ONE_LANE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Sends it, bounded in time; a panic in a destination is one message's trouble and nobody else's.
 async fn send(plan: &Plan, destination: &PlannedDestination, claim: &Claim) -> Result<Delivered, Failure> {
-    let parcel = parcel(plan, claim);
+    let mut parcel = parcel(plan, claim);
+    if sabotage::is_off(Protection::SameKey) {
+        parcel.id.message = MessageId(uuid::Uuid::now_v7());
+    }
+    let _turn = match sabotage::is_off(Protection::OwnLane) {
+        true => Some(ONE_LANE.lock().await),
+        false => None,
+    };
     let sending = AssertUnwindSafe(destination.destination.deliver(&parcel)).catch_unwind();
     match tokio::time::timeout(destination.timeout + TIMEOUT_SLACK, sending).await {
         Ok(Ok(outcome)) => outcome,

@@ -6,12 +6,17 @@
 
 use std::fmt::Write as _;
 
+use crate::sabotage::{self, Protection};
+
 /// The longest link that is shown as one, in bytes.
 const LINK_MAX: usize = 2048;
 
 /// Shows what is invisible or changes what stands around it, as `[U+202E]`; line breaks become `\n`.
 #[must_use]
 pub fn visible(text: &str) -> String {
+    if sabotage::is_off(Protection::Escape) {
+        return text.to_owned();
+    }
     let mut shown = String::with_capacity(text.len());
     let mut characters = text.chars().peekable();
     while let Some(character) = characters.next() {
@@ -103,6 +108,9 @@ fn acts_unseen(character: char) -> bool {
 }
 
 fn replace(text: &str, substitute: impl Fn(char) -> Option<&'static str>) -> String {
+    if sabotage::is_off(Protection::Escape) {
+        return text.to_owned();
+    }
     let mut replaced = String::with_capacity(text.len() + text.len() / 8);
     for character in text.chars() {
         match substitute(character) {

@@ -15,7 +15,15 @@ pub const CODE: &str = "canary-shared-code";
 /// A folder with a configuration, and the daemon that runs on it, if it runs.
 pub struct Bridge {
     folder: tempfile::TempDir,
+    /// `[store]` when it is not in the folder.
+    store: Option<Place>,
     running: Option<Running>,
+}
+
+struct Place {
+    path: PathBuf,
+    /// The other keys of the section.
+    keys: &'static str,
 }
 
 struct Running {
@@ -54,15 +62,20 @@ pub fn head() -> String {
 }
 
 /// Waits until `ready` gives something, and fails with `what` otherwise.
-pub fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub fn wait_for<T>(what: &str, ready: impl FnMut() -> Option<T>) -> T {
+    wait_within(PATIENCE, what, ready)
+}
+
+/// The same with another patience.
+pub fn wait_within<T>(patience: Duration, what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(found) = ready() {
             return found;
         }
         assert!(
             Instant::now() < deadline,
-            "waited {PATIENCE:?} in vain for {what}"
+            "waited {patience:?} in vain for {what}"
         );
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -71,8 +84,19 @@ pub fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
 impl Bridge {
     /// A folder with this configuration after [`head`]; nothing runs yet.
     pub fn configured(rest: &str) -> Self {
+        Self::new(None, rest)
+    }
+
+    /// The same with its store elsewhere, on a file system of its own for example.
+    pub fn placed(store: &Path, keys: &'static str, rest: &str) -> Self {
+        let path = store.to_owned();
+        Self::new(Some(Place { path, keys }), rest)
+    }
+
+    fn new(store: Option<Place>, rest: &str) -> Self {
         let bridge = Self {
             folder: tempfile::tempdir().unwrap(),
+            store,
             running: None,
         };
         bridge.configure(rest);
@@ -88,7 +112,19 @@ impl Bridge {
 
     /// Writes another configuration after [`head`].
     pub fn configure(&self, rest: &str) {
-        std::fs::write(self.folder.path().join("config.toml"), head() + rest).unwrap();
+        let mut head = head();
+        if let Some(Place { path, keys }) = &self.store {
+            let place = format!("path = \"{}\"\n{keys}", path.display());
+            head = head.replace("path = \"data\"\nmin_free = \"1MiB\"", &place);
+        }
+        std::fs::write(self.folder.path().join("config.toml"), head + rest).unwrap();
+    }
+
+    /// The store's folder.
+    pub fn store(&self) -> PathBuf {
+        self.store
+            .as_ref()
+            .map_or_else(|| self.folder().join("data"), |place| place.path.clone())
     }
 
     /// Its folder.
@@ -103,6 +139,21 @@ impl Bridge {
     /// Starts the daemon and waits until it takes texts.
     pub fn run(&mut self) {
         self.run_with(&[], &[]);
+    }
+
+    /// Starts the daemon and kills it a moment later, wherever it is by then.
+    pub fn run_and_kill(&mut self, after: Duration) {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_smsbridge"))
+            .arg("serve")
+            .arg("--config")
+            .arg(self.config())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(after);
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     /// Starts it with further arguments and environment variables.
@@ -129,19 +180,32 @@ impl Bridge {
         self.run_command(strace, &[], &[])
     }
 
-    fn run_command(
+    /// Starts any command that ends in the daemon, and waits until that takes texts.
+    ///
+    /// # Errors
+    /// When it ended instead.
+    pub fn run_command(
         &mut self,
         mut command: Command,
         arguments: &[&str],
         variables: &[(&str, &str)],
     ) -> Result<(), String> {
-        let mut child = command
+        command
             .arg("serve")
             .args(arguments)
             .arg("--config")
             .arg(self.config())
+            .stdin(Stdio::null());
+        self.run_as_it_is(command, variables)
+    }
+
+    /// The same for a command that is complete.
+    ///
+    /// # Errors
+    /// When it ended instead.
+    pub fn run_as_it_is(&mut self, mut command: Command, variables: &[(&str, &str)]) -> Result<(), String> {
+        let mut child = command
             .envs(variables.iter().copied())
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -237,6 +301,28 @@ impl Bridge {
         let mut running = self.running.take().expect("the daemon does not run");
         running.child.kill().unwrap();
         running.child.wait().unwrap();
+    }
+
+    /// Asks the admin API over its socket; nothing when nobody answers there.
+    pub fn admin(&self, method: &str, path: &str, body: &str) -> Option<(u16, serde_json::Value)> {
+        use std::io::{Read as _, Write as _};
+        let mut stream = std::os::unix::net::UnixStream::connect(self.store().join("admin.sock")).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let length = body.len();
+        let head = format!("{method} /api/v1{path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
+        write!(stream, "{head}content-length: {length}\r\n\r\n{body}").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        let status = head.split(' ').nth(1)?.parse().ok()?;
+        Some((status, serde_json::from_str(body).ok()?))
+    }
+
+    /// `GET /api/v1/status`
+    pub fn status(&self) -> serde_json::Value {
+        let (code, status) = self.admin("GET", "/status", "").expect("an answer to `status`");
+        assert_eq!(code, 200, "{status}");
+        status
     }
 
     /// Waits until it ends by itself, and says how.

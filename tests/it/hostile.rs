@@ -1,5 +1,6 @@
 //! Texts that try to be more than text, through every kind that speaks to people.
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
@@ -56,7 +57,7 @@ fn payload(kind: &str, config: Value, template: Option<&str>, text: &str) -> Val
 }
 
 #[test]
-fn the_console_prints_one_harmless_line() {
+fn p21_the_console_prints_one_harmless_line() {
     for text in TEXTS {
         let line = rendered("console", json!({}), None, text);
         assert!(!line.chars().any(char::is_control), "{line:?}");
@@ -71,7 +72,7 @@ fn the_console_prints_one_harmless_line() {
 }
 
 #[test]
-fn slack_sees_no_mention_and_no_link_of_the_text() {
+fn p21_slack_sees_no_mention_and_no_link_of_the_text() {
     for text in TEXTS {
         for template in [None, Some("{{ text }}")] {
             let payload = payload("slack", slack(), template, text);
@@ -115,7 +116,7 @@ fn check_slack(payload: &Value, template: bool) {
 }
 
 #[test]
-fn matrix_gets_escaped_html_and_mentions_nobody() {
+fn p21_matrix_gets_escaped_html_and_mentions_nobody() {
     for text in TEXTS {
         for template in [None, Some("<b>{{ text }}</b>")] {
             let event = payload("matrix", matrix(), template, text);
@@ -133,7 +134,7 @@ fn matrix_gets_escaped_html_and_mentions_nobody() {
 }
 
 #[test]
-fn hookshot_always_gets_html_and_no_keyword() {
+fn p21_hookshot_always_gets_html_and_no_keyword() {
     for text in TEXTS {
         let payload = payload("matrix", hookshot(), None, text);
         check_html(payload["html"].as_str().unwrap());
@@ -151,7 +152,7 @@ fn check_html(html: &str) {
 }
 
 #[test]
-fn a_webhook_gets_the_exact_text_as_data() {
+fn p21_a_webhook_gets_the_exact_text_as_data() {
     let body = json!({ "url": "https://crm.example/x", "body": r#"{"text": "{{ text }}"}"# });
     for text in TEXTS {
         assert_eq!(payload("webhook", webhook(), None, text)["text"], *text);
@@ -163,7 +164,76 @@ fn a_webhook_gets_the_exact_text_as_data() {
 }
 
 #[test]
-fn goldens() {
+fn p21_a_mail_has_our_headers_and_no_others() {
+    TEXTS.iter().for_each(|text| check_mail(text));
+}
+
+/// The same headers as a harmless text's, to the same people, and no markup but ours.
+fn check_mail(text: &str) {
+    let (harmless, hostile) = (mail("hello"), mail(text));
+    let names = |mail: &str| -> Vec<String> {
+        let head = mail.split("\r\n\r\n").next().unwrap().to_owned();
+        let first = head.split("\r\n").filter(|line| !line.starts_with([' ', '\t']));
+        first
+            .map(|line| line.split(':').next().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(names(&hostile), names(&harmless), "{text:?}");
+    let mail = mail_parser::MessageParser::default()
+        .parse(hostile.as_bytes())
+        .unwrap();
+    assert_eq!(
+        mail.to().unwrap().first().unwrap().address(),
+        Some("desk@example.com")
+    );
+    assert!(mail.cc().is_none() && mail.bcc().is_none(), "{text:?}");
+    assert_eq!(mail.attachment_count(), 0, "{text:?}");
+    assert!(
+        !mail
+            .subject()
+            .unwrap_or_default()
+            .contains(['\r', '\n', '\u{202e}']),
+        "{text:?}"
+    );
+    let tags = |mail: &mail_parser::Message<'_>| -> BTreeSet<String> {
+        let html = mail
+            .html_bodies()
+            .next()
+            .and_then(|part| part.text_contents())
+            .unwrap_or_default();
+        html.split('<')
+            .skip(1)
+            .map(|tag| tag.split('>').next().unwrap().to_owned())
+            .collect()
+    };
+    let plain = mail_parser::MessageParser::default()
+        .parse(harmless.as_bytes())
+        .unwrap();
+    let (ours, found) = (tags(&plain), tags(&mail));
+    assert!(ours.len() > 3, "{ours:?}: is the test blind?");
+    let foreign: Vec<&String> = found.difference(&ours).filter(|tag| *tag != "br").collect();
+    assert!(foreign.is_empty(), "{text:?}: {foreign:?}");
+}
+
+fn mail(text: &str) -> String {
+    use smsbridge::destination::Destination as _;
+    use smsbridge::destination::email::{Config, Email, SmtpConfig};
+    let smtp: SmtpConfig = toml::from_str("host = \"127.0.0.1\"\nsecurity = \"none\"").unwrap();
+    let config = "smtp = \"main\"\nfrom = \"sms@example.com\"\nto = [\"desk@example.com\"]\nhtml = true\nsubject = \"{{ text }}\"";
+    let config: Config = toml::from_str(config).unwrap();
+    let surroundings = smsbridge::destination::Surroundings {
+        name: &"desk".parse().unwrap(),
+        template: None,
+        timeout: TIMEOUT,
+        smtp: &std::collections::BTreeMap::from([("main".parse().unwrap(), smtp)]),
+        http: &CLIENT,
+    };
+    let email = Email::build(&config, surroundings).unwrap();
+    email.render(&parcel(&message(text))).unwrap()
+}
+
+#[test]
+fn p21_goldens() {
     let text = "<!channel> @room\r\n<https://evil|bank> \u{202e}{{7*7}}";
     let slack = payload("slack", slack(), None, text);
     assert_eq!(
@@ -225,15 +295,20 @@ fn strings(value: &Value) -> Vec<&str> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig {
+        cases: u32::try_from(crate::promises::rounds(64, 5_000)).unwrap(),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
-    fn no_text_becomes_markup_anywhere(text in any::<String>()) {
+    fn p21_no_text_becomes_markup_anywhere(text in any::<String>()) {
         let line = rendered("console", json!({}), None, &text);
         prop_assert!(!line.chars().any(char::is_control));
         check_slack(&payload("slack", slack(), None, &text), false);
         check_html(payload("matrix", matrix(), None, &text)["formatted_body"].as_str().unwrap());
         check_html(payload("matrix", hookshot(), None, &text)["html"].as_str().unwrap());
         prop_assert_eq!(&payload("webhook", webhook(), None, &text)["text"], &json!(text));
+        check_mail(&text);
     }
 }

@@ -12,7 +12,7 @@ use smsbridge::store::{Arrival, Query, Store};
 
 const DAY: i64 = 86_400_000;
 
-fn arrival(n: u64, at: i64) -> Arrival {
+pub fn arrival(n: u64, at: i64) -> Arrival {
     let id = MessageId(uuid::Uuid::from_u128(n.into()));
     let received_at = Timestamp(at);
     let delivery = DeliveryId {

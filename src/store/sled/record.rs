@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::keys;
 use crate::delivery::Delivery;
 use crate::message::{Message, MessageId, Timestamp};
+use crate::sabotage::{self, Protection};
 use crate::store::Counts;
 
 /// The version this build writes.
@@ -157,7 +158,8 @@ impl Header {
     }
 
     fn open<T: DeserializeOwned>(&self, key: &[u8], payload: &[u8]) -> Result<T, Trouble> {
-        if crc(key, self.more, payload) != self.crc {
+        let is_whole = crc(key, self.more, payload) == self.crc;
+        if !is_whole && !sabotage::is_off(Protection::Checksum) {
             return Err(Trouble::Damaged);
         }
         postcard::from_bytes(payload).map_err(|_| Trouble::Damaged)

@@ -37,6 +37,7 @@ use super::space::Space;
 use super::status::Status;
 use super::view::View;
 use super::{Shared, lock};
+use crate::sabotage::{self, Protection};
 use crate::store::Error;
 
 /// How many requests go into one commit.
@@ -62,6 +63,9 @@ pub(super) struct Disk {
 impl Disk {
     /// Puts all changes into the tree in one piece and waits until they are on disk.
     pub(super) fn commit(&self, db: &::sled::Db, view: View<'_>) -> Result<(), String> {
+        if sabotage::is_off(Protection::WholeCommit) {
+            return torn(db, view).map_err(|error| error.to_string());
+        }
         db.apply_batch(view.into_batch())
             .map_err(|error| format!("a write failed: {error}"))?;
         db.flush().map_err(|error| format!("a flush failed: {error}"))?;
@@ -181,6 +185,8 @@ impl Writer {
             None if changed => disk.commit(&db, view).and_then(|()| disk.mark(&ledger)),
             None => Ok(()),
         };
+        let ignored = sabotage::is_off(Protection::WriteErrors);
+        let result = if ignored { Ok(()) } else { result };
         let result = result.map_err(|reason| shared.status.fail(&reason));
         if result.is_ok() {
             shared.index.apply(notes);
@@ -197,6 +203,18 @@ impl Writer {
 fn arrived(notes: &[Note]) -> u64 {
     let arrived = notes.iter().filter(|note| matches!(note, Note::Message { .. }));
     arrived.count() as u64
+}
+
+/// What no commit may be: entry after entry, each written before the next.
+fn torn(db: &::sled::Db, view: View<'_>) -> Result<(), ::sled::Error> {
+    for (key, value) in view.into_changes() {
+        match value {
+            Some(value) => db.insert(key, value)?,
+            None => db.remove(key)?,
+        };
+        db.flush()?;
+    }
+    Ok(())
 }
 
 /// A writer that panics leaves word of it.

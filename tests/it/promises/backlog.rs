@@ -1,0 +1,181 @@
+//! P11 and P12: destinations do not wait for each other, and a backlog is worked off in order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::ledger::{drained, nowhere, unmatched};
+use super::{report, rounds};
+use crate::bridge::{Bridge, wait_within};
+use crate::daemon::{refid, webhook};
+use crate::servers::recorder::{Recorder, Reply};
+
+/// Takes connections and says nothing.
+fn blackhole() -> (std::net::TcpListener, String) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let config =
+        format!("[destination.hole]\nkind = \"webhook\"\nurl = \"http://{address}/sms\"\ntimeout = \"5s\"\n");
+    (listener, config)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p11_a_dead_slow_or_limited_destination_delays_no_other() {
+    let arrivals: Arc<Mutex<BTreeMap<String, Instant>>> = Arc::default();
+    let seen = arrivals.clone();
+    let good = Recorder::start(move |received| {
+        let text = received.json()["text"].as_str().unwrap_or_default().to_owned();
+        seen.lock().unwrap().entry(text).or_insert_with(Instant::now);
+        Reply::new(200, "ok")
+    })
+    .await;
+    let slow = Recorder::start(|_| {
+        let mut reply = Reply::new(200, "ok");
+        reply.delay = Duration::from_secs(3);
+        reply
+    })
+    .await;
+    let limited = Recorder::start(|_| Reply::new(429, "{}").with("retry-after", "2")).await;
+    let (_hole, hole) = blackhole();
+    let config = webhook("good", &good, "") + &webhook("slow", &slow, "") + &webhook("limited", &limited, "");
+    let names = ["hole", "slow", "limited", "gone", "good"];
+    let bridge = Bridge::start(&(config + &hole + &nowhere("gone") + &unmatched(&names)));
+    let count = rounds(150, 5_000);
+    let mut sent = Vec::new();
+    for number in 0..count {
+        let (text, from) = (format!("text {number}"), format!("+1303555{:04}", number % 500));
+        sent.push((text.clone(), Instant::now()));
+        assert_eq!(bridge.text(&refid(number), &from, &text).0, 200);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // Long enough to measure how late the late ones are, and not so long that a shared lane would look good.
+    let patience = Duration::from_secs(30 + count as u64 / 50);
+    wait_within(
+        patience,
+        "all texts at the good one: it is delayed by the others",
+        || (arrivals.lock().unwrap().len() == count).then_some(()),
+    );
+    let arrivals = arrivals.lock().unwrap();
+    let mut took: Vec<Duration> = sent
+        .iter()
+        .map(|(text, at)| arrivals[text].duration_since(*at))
+        .collect();
+    took.sort_unstable();
+    let p99 = took[count * 99 / 100];
+    assert!(
+        p99 < Duration::from_secs(1),
+        "delayed by the others: p99 is {p99:?}"
+    );
+    report(
+        "P11",
+        &format!(
+            "{count} texts beside a silent, a slow, a limited and a refusing one: p50 {:?}, p99 {p99:?}",
+            took[count / 2]
+        ),
+    );
+}
+
+const RATE: usize = 300;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p12_a_backlog_drains_at_its_rate_and_each_conversation_in_order() {
+    let tries: Mutex<BTreeSet<String>> = Mutex::default();
+    let order: Arc<Mutex<Vec<(String, Instant)>>> = Arc::default();
+    let kept = order.clone();
+    // One text in thirty fails once on its own, so that a later one of its conversation would overtake it.
+    let receiver = Recorder::start(move |received| {
+        let text = received.json()["text"].as_str().unwrap_or_default().to_owned();
+        let number: usize = text
+            .rsplit(' ')
+            .next()
+            .and_then(|number| number.parse().ok())
+            .unwrap_or(1);
+        if number.is_multiple_of(30) && tries.lock().unwrap().insert(text.clone()) {
+            return Reply::new(409, "again");
+        }
+        kept.lock().unwrap().push((text, Instant::now()));
+        Reply::new(200, "ok")
+    })
+    .await;
+    let more =
+        format!("rate = \"{RATE}/s\"\nconcurrency = 8\nretry = {{ initial = \"100ms\", max = \"300ms\" }}");
+    let mut bridge = Bridge::start(&(webhook("crm", &receiver, &more) + &unmatched(&["crm"])));
+    bridge.admin("POST", "/destinations/crm/pause", "").unwrap();
+    let count = rounds(2_000, 50_000);
+    let senders = 8;
+    std::thread::scope(|scope| {
+        for sender in 0..senders {
+            let bridge = &bridge;
+            scope.spawn(move || {
+                for number in (sender..count).step_by(senders) {
+                    let from = format!("+13035550{sender}{:02}", number / senders % 20);
+                    assert_eq!(
+                        bridge.text(&refid(number), &from, &format!("{from} {number}")).0,
+                        200
+                    );
+                }
+            });
+        }
+    });
+    let began = Instant::now();
+    bridge.admin("POST", "/destinations/crm/resume", "").unwrap();
+    let so_far = || order.lock().unwrap().len();
+    let patience = Duration::from_secs(30 + 3 * (count / RATE) as u64);
+    wait_within(patience, "half of the backlog", || {
+        (so_far() > count / 2).then_some(())
+    });
+    bridge.kill();
+    bridge.run();
+    // New texts must come through while the old ones are still being worked off or right after them.
+    for number in count..count + 20 {
+        let from = format!("+1404555{number:06}");
+        assert_eq!(
+            bridge
+                .text(&refid(number), &from[..12], &format!("{} {number}", &from[..12]))
+                .0,
+            200
+        );
+    }
+    wait_within(patience, "the whole backlog and what came after it", || {
+        (so_far() >= count + 20).then_some(())
+    });
+    drained(&bridge, Duration::from_secs(20));
+    let order = order.lock().unwrap();
+    let (last, end) = order.last().map(|(text, at)| (text.clone(), *at)).unwrap();
+    let took = end.duration_since(began).as_secs_f64();
+    let rate = order.len() as f64 / took;
+    assert!(
+        rate < RATE as f64 * 1.1,
+        "{rate:.0}/s, though {RATE}/s was configured"
+    );
+    // Each send waits its turn after the one before was stored, and a busy machine stores slowly.
+    assert!(
+        rate > RATE as f64 * 0.3,
+        "{rate:.0}/s, though {RATE}/s was configured; {last} came last"
+    );
+    assert_in_order(&order);
+    report(
+        "P12",
+        &format!("{count} drained in {took:.1} s at {rate:.0}/s of {RATE}/s, over a kill, in order"),
+    );
+}
+
+/// Within each conversation the first arrival of each text; what was in flight at the kill comes once more.
+fn assert_in_order(order: &[(String, Instant)]) {
+    let mut last: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    for (text, _) in order.iter().filter(|(text, _)| seen.insert(text.clone())) {
+        let (from, number) = text.split_once(' ').unwrap();
+        let number: usize = number.parse().unwrap();
+        let before = last.insert(from, number);
+        assert!(
+            before.is_none_or(|before| before < number),
+            "{text} was overtaken by {before:?}"
+        );
+    }
+    assert!(
+        order.len() - seen.len() <= 8,
+        "{} texts came twice after one kill",
+        order.len() - seen.len()
+    );
+}

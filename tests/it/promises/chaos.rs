@@ -1,0 +1,108 @@
+//! P7: nothing vanishes, whatever happens at once.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::ledger::{Carrier, Receiver, assert_no_findings, deliveries, drained, nowhere, stored, unmatched};
+use super::luck::Luck;
+use super::{report, rounds};
+use crate::bridge::Bridge;
+use crate::servers::recorder::Reply;
+
+/// Three in ten requests fail: half of those for good, half for now.
+fn moody() -> impl Fn(&crate::servers::recorder::Received) -> Reply {
+    let turn = AtomicUsize::new(0);
+    move |_| match turn.fetch_add(1, Ordering::Relaxed) % 20 {
+        3 | 11 | 17 => Reply::new(422, "never this one"),
+        5 | 13 => Reply::new(503, "not now"),
+        8 => Reply::new(409, "this one later"),
+        _ => Reply::new(200, "ok"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p7_accepted_is_delivered_dead_or_pending_and_every_dead_one_says_why() {
+    let (rounds, mut luck) = (rounds(6, 200), Luck::new());
+    let (crm, ops) = (Receiver::start(moody()).await, Receiver::start(moody()).await);
+    let retry = "retry = { initial = \"10ms\", max = \"50ms\" }";
+    let config = |turn: usize| {
+        let timeout = format!("{retry}\ntimeout = \"{}s\"", 5 + turn % 3);
+        crm.config("crm", &timeout)
+            + &ops.config("ops", retry)
+            + &nowhere("none")
+            + &unmatched(&["crm", "ops", "none"])
+    };
+    let mut bridge = Bridge::start(&config(0));
+    let carrier = Carrier::start(&bridge, 3, 0);
+    let (mut kills, mut reloads) = (0, 0);
+    for round in 0..rounds {
+        std::thread::sleep(luck.moment(50, 400));
+        if luck.below(3) == 0 {
+            bridge.configure(&config(round));
+            bridge.signal("HUP");
+            reloads += 1;
+        } else {
+            bridge.kill();
+            bridge.run();
+            carrier.follow(&bridge);
+            kills += 1;
+        }
+    }
+    let acknowledged = carrier.end();
+    bridge.admin(
+        "POST",
+        "/deliveries/discard",
+        r#"{"destination":"none","state":"pending"}"#,
+    );
+    drained(&bridge, Duration::from_secs(120));
+    bridge.kill();
+    bridge.run();
+    drained(&bridge, Duration::from_secs(20));
+    assert_no_findings(&bridge);
+
+    let stored = stored(&bridge);
+    assert!(
+        acknowledged.len() > 30,
+        "only {} were acknowledged",
+        acknowledged.len()
+    );
+    assert!(
+        acknowledged.keys().all(|refid| stored.contains_key(refid)),
+        "an acknowledged text vanished"
+    );
+    let arrived: [BTreeSet<String>; 2] = [&crm, &ops].map(|receiver| receiver.taken().into_iter().collect());
+    let (mut delivered, mut dead) = (0, 0);
+    for delivery in stored.values().flat_map(deliveries) {
+        match delivery["state"].as_str().unwrap() {
+            "delivered" => {
+                let id = delivery["id"].as_str().unwrap();
+                assert!(
+                    arrived.iter().any(|arrived| arrived.contains(id)),
+                    "{id} never arrived"
+                );
+                delivered += 1;
+            }
+            "dead" => {
+                let reason = delivery["reason"].as_str().unwrap_or_default();
+                assert!(!reason.is_empty(), "{delivery}");
+                dead += 1;
+            }
+            other => panic!("{other}: {delivery}"),
+        }
+    }
+    let counts = bridge.status()["messages"].clone();
+    assert_eq!(counts["accepted"], stored.len());
+    assert_eq!(
+        (counts["delivered"].clone(), counts["dead"].clone()),
+        (delivered.into(), dead.into())
+    );
+    assert_eq!(delivered + dead, stored.len() * 3, "every text is owed to three");
+    report(
+        "P7",
+        &format!(
+            "{kills} kills, {reloads} reloads: {} accepted, {delivered} delivered, {dead} dead, 0 unexplained",
+            stored.len()
+        ),
+    );
+}

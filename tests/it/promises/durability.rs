@@ -1,0 +1,186 @@
+//! P1, P2, P3: power cuts and kills at any instant, and what must be there afterwards.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::disk::{Disk, yard};
+use super::ledger::{Acknowledged, Carrier, Receiver, audit, nowhere, unmatched};
+use super::luck::Luck;
+use super::{report, rounds};
+use crate::bridge::Bridge;
+use crate::servers::recorder::Reply;
+
+const MIB: u64 = 1 << 20;
+
+/// How many cuts one store sees, from its first start on.
+const CUTS_PER_STORE: usize = 4;
+
+fn two_nowhere() -> String {
+    nowhere("crm") + &nowhere("ops") + &unmatched(&["crm", "ops"])
+}
+
+/// The daemon's disk is an ext4 image on an XFS that copies by reference: the copy has what reached the device and
+/// nothing that was only in the file system's memory. What was acknowledged before the copy must be in it.
+#[test]
+fn p1_a_power_cut_loses_nothing_acknowledged() {
+    let (cuts, mut luck, yard) = (rounds(4, 200), Luck::new(), yard());
+    let ground = Disk::xfs(yard.path(), "ground", 3_000 * MIB);
+    let (mut checked, mut done) = (0, 0);
+    while done < cuts {
+        let disk = Disk::ext4(ground.path(), "disk", 192 * MIB);
+        let store = disk.path().join("store");
+        let mut bridge = Bridge::placed(&store, "min_free = \"8MiB\"", &two_nowhere());
+        // The first start has the most to get wrong: nothing may be owed to a store that is half made.
+        bridge.run_and_kill(luck.moment(0, 150));
+        after_the_cut(&disk, &Acknowledged::new());
+        bridge.run();
+        let carrier = Carrier::start(&bridge, 4, 0);
+        for _ in 0..CUTS_PER_STORE.min(cuts - done) {
+            std::thread::sleep(luck.moment(10, 500));
+            let acknowledged = carrier.acknowledged();
+            checked += acknowledged.len();
+            after_the_cut(&disk, &acknowledged);
+            done += 1;
+        }
+        bridge.kill();
+        carrier.end();
+        std::fs::remove_file(ground.path().join("disk")).unwrap();
+    }
+    assert!(
+        checked > cuts * 5,
+        "only {checked} texts were acknowledged before {cuts} cuts"
+    );
+    report(
+        "P1",
+        &format!("{done} power cuts, {checked} acknowledged texts looked for, 0 lost"),
+    );
+}
+
+fn after_the_cut(disk: &Disk, acknowledged: &Acknowledged) {
+    let copy = Disk::mounted(disk.cut("cut"));
+    let mut bridge = Bridge::placed(&copy.path().join("store"), "min_free = \"8MiB\"", &two_nowhere());
+    bridge.run();
+    audit(&bridge, acknowledged, &["crm", "ops"]);
+    bridge.kill();
+    drop(copy);
+    std::fs::remove_file(disk.path().with_file_name("cut")).unwrap();
+}
+
+/// Where in the daemon's life the kill comes.
+#[derive(Clone, Copy)]
+enum Moment {
+    Working,
+    Starting,
+    Reloading,
+    BackingUp,
+}
+
+const MOMENTS: [Moment; 4] = [
+    Moment::Working,
+    Moment::Starting,
+    Moment::Reloading,
+    Moment::BackingUp,
+];
+
+fn kill_at(moment: Moment, bridge: &mut Bridge, luck: &mut Luck, configs: &[String; 2]) {
+    std::thread::sleep(luck.moment(20, 300));
+    match moment {
+        Moment::Working => bridge.kill(),
+        Moment::Starting => {
+            bridge.kill();
+            bridge.run_and_kill(luck.moment(0, 120));
+        }
+        Moment::Reloading => {
+            bridge.configure(&configs[luck.below(2)]);
+            bridge.signal("HUP");
+            std::thread::sleep(luck.moment(0, 30));
+            bridge.kill();
+        }
+        Moment::BackingUp => {
+            let copy = bridge.folder().join(format!("copy-{}", luck.next()));
+            let mut backup = Command::new(env!("CARGO_BIN_EXE_smsbridge"))
+                .arg("backup")
+                .arg(copy)
+                .arg("--config")
+                .arg(bridge.folder().join("config.toml"))
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            std::thread::sleep(luck.moment(5, 80));
+            bridge.kill();
+            backup.wait().unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p2_kill_9_at_any_instant_loses_nothing_acknowledged() {
+    let (rounds, mut luck) = (rounds(8, 500), Luck::new());
+    let receiver = Receiver::good().await;
+    let retry = "retry = { initial = \"50ms\", max = \"200ms\" }";
+    let config = |more: &str| receiver.config("crm", &format!("{retry}\n{more}")) + &unmatched(&["crm"]);
+    let configs = [config(""), config("timeout = \"9s\"")];
+    let mut bridge = Bridge::start(&configs[0]);
+    let carrier = Carrier::start(&bridge, 4, 0);
+    for round in 0..rounds {
+        kill_at(MOMENTS[round % 4], &mut bridge, &mut luck, &configs);
+        bridge.run();
+        carrier.follow(&bridge);
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    let acknowledged = carrier.end();
+    assert!(
+        acknowledged.len() > 50,
+        "only {} were acknowledged",
+        acknowledged.len()
+    );
+    let repeats = receiver.expect(&acknowledged, 1, Duration::from_secs(60));
+    assert!(
+        repeats <= rounds,
+        "at most the one send in flight is repeated per kill: {repeats}"
+    );
+    report(
+        "P2",
+        &format!(
+            "{rounds} kills, {} acknowledged, 0 lost, {repeats} sent twice",
+            acknowledged.len()
+        ),
+    );
+}
+
+/// Two destinations, one that fails often, so that kills come between all kinds of commits.
+#[tokio::test(flavor = "multi_thread")]
+async fn p3_after_every_kill_each_text_is_there_whole_or_not_at_all() {
+    let (rounds, mut luck) = (rounds(6, 150), Luck::new());
+    let turn = std::sync::atomic::AtomicUsize::new(0);
+    let receiver =
+        Receiver::start(
+            move |_| match turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 3 {
+                0 => Reply::new(409, "again"),
+                _ => Reply::new(200, "ok"),
+            },
+        )
+        .await;
+    let retry = "retry = { initial = \"20ms\", max = \"50ms\" }";
+    let config = receiver.config("crm", retry) + &nowhere("ops") + &unmatched(&["crm", "ops"]);
+    let mut bridge = Bridge::start(&config);
+    let carrier = Carrier::start(&bridge, 4, 0);
+    for _ in 0..rounds {
+        std::thread::sleep(luck.moment(20, 250));
+        bridge.kill();
+        let acknowledged = carrier.acknowledged();
+        bridge.run();
+        audit(&bridge, &acknowledged, &["crm", "ops"]);
+        carrier.follow(&bridge);
+    }
+    let acknowledged = carrier.end();
+    bridge.kill();
+    bridge.run();
+    audit(&bridge, &acknowledged, &["crm", "ops"]);
+    receiver.expect(&acknowledged, 1, Duration::from_secs(60));
+    report(
+        "P3",
+        &format!("{rounds} kills, {} texts audited after each", acknowledged.len()),
+    );
+}

@@ -1,0 +1,350 @@
+//! P4, P5, P6 and P25: a disk that errs, hangs or fills up, and what the bridge says meanwhile.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::disk::{Disk, yard};
+use super::ledger::{Receiver, nowhere, stored, unmatched};
+use super::{is_long, report, rounds};
+use crate::bridge::{Bridge, http, try_http, wait_for, wait_within};
+use crate::daemon::refid;
+use crate::servers::recorder::Reply;
+
+const SIGABRT: i32 = 6;
+
+fn waiting() -> String {
+    nowhere("crm") + &unmatched(&["crm"])
+}
+
+fn post(bridge: &Bridge, number: usize) -> Option<(u16, String)> {
+    let body = Bridge::body(&refid(number), "+13035550100", "x").to_string();
+    let url = bridge.url("/inbound/intelepeer");
+    let (status, head, _) = try_http("POST", &url, &[("content-type", "application/json")], &body)?;
+    Some((status, head.to_lowercase()))
+}
+
+fn readyz(bridge: &Bridge) -> u16 {
+    http("GET", &bridge.url("/readyz"), &[], "").0
+}
+
+fn metric(bridge: &Bridge, name: &str) -> f64 {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::os::unix::net::UnixStream::connect(bridge.store().join("admin.sock")).unwrap();
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .unwrap();
+    let mut metrics = String::new();
+    stream.read_to_string(&mut metrics).unwrap();
+    let line = metrics.lines().find(|line| line.starts_with(name));
+    let line = line.unwrap_or_else(|| panic!("no metric {name}: {metrics}"));
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+fn was_injected(bridge: &Bridge) -> bool {
+    std::fs::read_to_string(bridge.folder().join("strace")).is_ok_and(|trace| trace.contains("INJECTED"))
+}
+
+/// Texts are posted one after the other while the `nth` and every later call of one kind fails. Each text needs
+/// at least one such call, so the 200s must end, the daemon must end with its own status, and what it had
+/// acknowledged must be there at the next start.
+fn fail_from(call: &str, error: &str, nth: usize) -> &'static str {
+    let mut bridge = Bridge::configured(&waiting());
+    bridge.run();
+    let mut acknowledged: Vec<usize> = (0..5).filter(|n| post(&bridge, *n).unwrap().0 == 200).collect();
+    assert_eq!(acknowledged.len(), 5);
+    bridge.stop();
+    let what = format!("{call} {error} from the {nth}th on");
+    let started = bridge.run_with_faults(&[&format!("{call}:error={error}:when={nth}+")]);
+    let (posting, mut hung) = (Instant::now(), false);
+    if started.is_ok() {
+        for number in 5..65 {
+            match post(&bridge, number) {
+                Some((200, _)) => acknowledged.push(number),
+                Some((503, head)) => assert!(head.contains("retry-after"), "{what}: {head}"),
+                Some((status, _)) => panic!("{what}: {status}"),
+                None => break,
+            }
+        }
+        if was_injected(&bridge) {
+            assert!(
+                acknowledged.len() < 65,
+                "{what}: all texts were acknowledged, although commits failed"
+            );
+            let (ended, after) = (bridge.end(), posting.elapsed());
+            // A failing sync can leave sled waiting for ever; then the watchdog ends the process, as for a hung disk.
+            let by_watchdog = ended.signal() == Some(SIGABRT) && after > Duration::from_secs(25);
+            assert!(
+                ended.code() == Some(74) || by_watchdog,
+                "{what}: {ended} after {after:?}"
+            );
+            hung = by_watchdog;
+        } else {
+            bridge.kill();
+        }
+    }
+    let hit = was_injected(&bridge);
+    bridge.run();
+    let there = stored(&bridge);
+    let lost: Vec<&usize> = acknowledged
+        .iter()
+        .filter(|number| !there.contains_key(&refid(**number)))
+        .collect();
+    assert!(lost.is_empty(), "{what}: acknowledged texts were lost: {lost:?}");
+    match (started.is_ok(), hit) {
+        (true, true) if hung => "hung and was ended by the watchdog",
+        (true, true) => "failed while working",
+        (false, true) => "failed at start",
+        (_, false) => "was not reached",
+    }
+}
+
+#[test]
+fn p4_a_failed_write_is_never_a_200_and_ends_the_daemon_with_a_status_of_its_own() {
+    let last = rounds(0, 40);
+    let mut cases = vec![
+        ("fdatasync", "EIO", 8),
+        ("pwrite64", "EIO", 20),
+        ("pwrite64", "ENOSPC", 12),
+    ];
+    for nth in 1..=last {
+        for call in ["fdatasync", "pwrite64", "sync_file_range"] {
+            cases.push((call, if nth % 2 == 0 { "EIO" } else { "ENOSPC" }, nth));
+        }
+    }
+    let mut seen = std::collections::BTreeMap::new();
+    for (call, error, nth) in cases {
+        *seen.entry(fail_from(call, error, nth)).or_insert(0) += 1;
+    }
+    assert!(
+        seen.get("failed while working").is_some_and(|count| *count >= 2),
+        "hardly any call failed: is the test blind? {seen:?}"
+    );
+    report(
+        "P4",
+        &format!("calls that failed from the nth on: {seen:?}, no 200 for a failed commit, 0 lost"),
+    );
+}
+
+/// One call at start fails: the daemon either overcomes it or refuses to start, and loses nothing either way.
+#[test]
+fn p4_a_passing_error_while_opening_loses_nothing() {
+    let mut bridge = Bridge::start(&waiting());
+    for number in 0..100 {
+        let text = "long ".repeat(200);
+        assert_eq!(bridge.text(&refid(number), "+13035550100", &text).0, 200);
+    }
+    bridge.kill();
+    let (mut started, mut refused) = (0, 0);
+    for nth in 1..=rounds(3, 30) {
+        for call in ["pread64", "openat", "rename", "fsync", "ftruncate"] {
+            // The loader's own calls come first, and a program that cannot be loaded proves nothing.
+            let nth = if call == "openat" { nth + 12 } else { nth };
+            match bridge.run_with_faults(&[&format!("{call}:error=EIO:when={nth}")]) {
+                Ok(()) => {
+                    assert_eq!(stored(&bridge).len(), 100, "the {nth}th {call} failed");
+                    bridge.kill();
+                    started += 1;
+                }
+                Err(_) => refused += 1,
+            }
+            bridge.run();
+            assert_eq!(stored(&bridge).len(), 100, "after the {nth}th {call} failed");
+            bridge.kill();
+        }
+    }
+    assert!(started > 0, "a passing error was never overcome");
+    report(
+        "P4",
+        &format!("one failed call at start: {started} started all the same, {refused} did not, 0 lost"),
+    );
+}
+
+#[test]
+fn p5_a_hung_disk_is_a_503_in_time() {
+    let mut bridge = Bridge::configured(&waiting());
+    bridge
+        .run_with_faults(&["fdatasync:delay_enter=12000000:when=8"])
+        .unwrap();
+    let mut late = None;
+    for number in 0..12 {
+        let started = Instant::now();
+        let (status, _) = post(&bridge, number).unwrap();
+        assert!(status == 200 || status == 503, "{status}");
+        let took = started.elapsed();
+        assert!(took < Duration::from_secs(10), "{status} after {took:?}");
+        if status == 503 {
+            late = Some((number, took));
+            break;
+        }
+    }
+    let (late, took) = late.expect("no sync hung: is the test blind?");
+    wait_for("the disk to come back", || {
+        (bridge.text(&refid(late), "+13035550100", "x").0 == 200).then_some(())
+    });
+    report(
+        "P5",
+        &format!("503 after {:.1} s of a hung sync", took.as_secs_f64()),
+    );
+}
+
+/// Half a minute of waiting, so only for long.
+#[test]
+fn p5_a_disk_that_stays_hung_ends_the_process_to_be_restarted() {
+    if !is_long() {
+        return;
+    }
+    let mut bridge = Bridge::configured(&waiting());
+    bridge
+        .run_with_faults(&["fdatasync:delay_enter=40000000:when=4+"])
+        .unwrap();
+    let started = Instant::now();
+    let ended = (0..60).find_map(|number| post(&bridge, number).is_none().then(|| started.elapsed()));
+    let ended = ended.expect("the daemon ends itself");
+    // The tracer keeps the dead process until its delay is over.
+    assert!(ended < Duration::from_secs(60), "{ended:?}");
+    report(
+        "P5",
+        &format!(
+            "ended itself {:.0} s after the disk hung for good",
+            ended.as_secs_f64()
+        ),
+    );
+}
+
+const MIB: u64 = 1 << 20;
+
+fn free(path: &Path) -> u64 {
+    let file_system = rustix::fs::statvfs(path).unwrap();
+    file_system.f_bavail * file_system.f_frsize
+}
+
+/// Takes space until only about this much is left.
+fn fill(disk: &Disk, name: &str, leave: u64) {
+    let file = std::fs::File::create(disk.path().join(name)).unwrap();
+    let take = free(disk.path()).saturating_sub(leave);
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, take).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p6_a_full_disk_is_a_503_and_deliveries_go_on() {
+    let rounds = rounds(1, 20);
+    let receiver = Receiver::start(|received| {
+        // Whatever is in the way of deliveries must be the disk, not the receiver.
+        assert!(!received.body.is_empty());
+        Reply::new(200, "ok")
+    })
+    .await;
+    let yard = yard();
+    let disk = Disk::ext4(yard.path(), "small", 64 * MIB);
+    let config = receiver.config("crm", "") + &nowhere("ops") + &unmatched(&["crm", "ops"]);
+    let mut bridge = Bridge::placed(&disk.path().join("store"), "min_free = \"16MiB\"", &config);
+    bridge.run();
+    let (mut number, mut accepted) = (0, 0);
+    for _ in 0..rounds {
+        bridge.admin("POST", "/destinations/crm/pause", "").unwrap();
+        for _ in 0..20 {
+            assert_eq!(post(&bridge, number).unwrap().0, 200);
+            (number, accepted) = (number + 1, accepted + 1);
+        }
+        fill(&disk, "filler", 12 * MIB);
+        let head = wait_for("a 503", || match post(&bridge, number).unwrap() {
+            (503, head) => Some(head),
+            _ => {
+                (number, accepted) = (number + 1, accepted + 1);
+                None
+            }
+        });
+        assert!(head.contains("retry-after: 60"), "{head}");
+        assert_eq!(readyz(&bridge), 503);
+        assert_eq!(bridge.status()["ready"], false);
+        bridge.admin("POST", "/destinations/crm/resume", "").unwrap();
+        wait_for("deliveries on a full disk", || {
+            (receiver.taken().len() >= accepted).then_some(())
+        });
+
+        // Not a byte left, and a start. `ops` goes on waiting.
+        bridge.kill();
+        fill(&disk, "more", 0);
+        bridge.run();
+        assert_eq!(post(&bridge, number).unwrap().0, 503);
+        assert_eq!(stored(&bridge).len(), accepted);
+
+        std::fs::remove_file(disk.path().join("filler")).unwrap();
+        std::fs::remove_file(disk.path().join("more")).unwrap();
+        wait_for("texts to be taken again", || {
+            (post(&bridge, number).unwrap().0 == 200).then_some(())
+        });
+        (number, accepted) = (number + 1, accepted + 1);
+        assert_eq!(readyz(&bridge), 200);
+        wait_for("the rest", || (receiver.taken().len() >= accepted).then_some(()));
+    }
+    report(
+        "P6",
+        &format!("filled and freed {rounds} times, {accepted} texts, 0 lost, 0 ENOSPC"),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p25_status_tells_the_truth_during_faults() {
+    let refusing = Receiver::start(|_| Reply::new(422, "no")).await;
+    let config = refusing.config("bad", "") + &nowhere("down") + &unmatched(&["bad", "down"]);
+    let mut bridge = Bridge::configured(&config);
+    bridge.run();
+    assert_eq!(
+        (readyz(&bridge), bridge.status()["ready"].clone()),
+        (200, true.into())
+    );
+    let accepted = Instant::now();
+    for number in 0..3 {
+        assert_eq!(post(&bridge, number).unwrap().0, 200);
+    }
+    wait_for("three dead ones", || {
+        (bridge.status()["messages"]["dead"] == 3).then_some(())
+    });
+    std::thread::sleep(Duration::from_millis(1100));
+    let oldest = metric(&bridge, "smsbridge_queue_oldest_seconds{destination=\"down\"}");
+    let age = accepted.elapsed().as_secs_f64();
+    assert!(
+        (age - 1.0..=age + 0.1).contains(&oldest),
+        "{oldest} s, accepted {age} s ago"
+    );
+    assert_eq!(
+        metric(&bridge, "smsbridge_queue_pending{destination=\"down\"}"),
+        3.0
+    );
+    let problems = bridge.status()["problems"].to_string();
+    assert!(
+        problems.contains("down takes no texts, 3 texts wait") && problems.contains("bad has 3 dead"),
+        "{problems}"
+    );
+    bridge.stop();
+
+    bridge
+        .run_with_faults(&["fdatasync:delay_enter=6000000:when=6"])
+        .unwrap();
+    let hung = std::thread::scope(|scope| {
+        let posting = scope.spawn(|| (10..20).find(|number| post(&bridge, *number).unwrap().0 == 503));
+        let hung = wait_within(
+            Duration::from_secs(8),
+            "readyz to notice a hanging commit",
+            || (readyz(&bridge) == 503).then(|| bridge.status()),
+        );
+        assert_eq!(http("GET", &bridge.url("/healthz"), &[], "").0, 200, "it lives");
+        posting.join().unwrap();
+        hung
+    });
+    assert_eq!(hung["ready"], false, "`status` says what /readyz says");
+    assert!(
+        hung["problems"].to_string().contains("commit"),
+        "{}",
+        hung["problems"]
+    );
+    wait_for("readiness after the hanging commit", || {
+        (readyz(&bridge) == 200).then_some(())
+    });
+    report(
+        "P25",
+        "readyz, ready, problems, pending, oldest and dead as they were",
+    );
+}

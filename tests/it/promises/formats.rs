@@ -1,0 +1,177 @@
+//! P26: stores of other versions.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::ledger::{Receiver, deliveries, nowhere, stored, unmatched};
+use super::report;
+use crate::bridge::{Bridge, wait_for};
+use crate::daemon::refid;
+use crate::servers::recorder::Reply;
+
+/// Stores written by released formats, each as `NAME.tar.gz` with what is in it as `NAME.json`.
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/store")
+}
+
+/// As the fixtures were made, whatever the date: nothing expires.
+const KEYS: &str = "min_free = \"1MiB\"\nretain = \"forever\"\ndedup_window = \"36500d\"";
+
+fn config() -> String {
+    let patient = "retry = { give_up_after = \"36500d\" }\n";
+    let known = [nowhere("good"), nowhere("bad"), nowhere("paused") + patient];
+    known.concat() + &unmatched(&["good", "bad", "paused"])
+}
+
+/// What every later version must still know of a store.
+fn known(bridge: &Bridge) -> Value {
+    let messages: Vec<Value> = stored(bridge)
+        .into_values()
+        .map(|mut message| {
+            let owed: Vec<Value> = deliveries(&message)
+                .map(|delivery| {
+                    let of = |name: &str| delivery[name].clone();
+                    json!({
+                        "id": of("id"), "destination": of("destination"), "state": of("state"),
+                        "reason": of("reason"), "attempts_made": of("attempts_made"), "created_at": of("created_at"),
+                    })
+                })
+                .collect();
+            let mut of = |name: &str| message[name].take();
+            json!({
+                "id": of("id"), "provider_id": of("provider_id"), "source": of("source"), "from": of("from"),
+                "to": of("to"), "text": of("text"), "media": of("media"), "received_at": of("received_at"),
+                "deliveries": owed,
+            })
+        })
+        .collect();
+    let status = bridge.status();
+    json!({ "messages": messages, "counts": status["messages"] })
+}
+
+#[test]
+fn p26_a_store_of_every_earlier_format_is_read() {
+    let mut read = 0;
+    for entry in std::fs::read_dir(fixtures()).unwrap() {
+        let archive = entry.unwrap().path();
+        let Some(name) = archive.to_str().unwrap().strip_suffix(".tar.gz") else {
+            continue;
+        };
+        let expected: Value =
+            serde_json::from_slice(&std::fs::read(format!("{name}.json")).unwrap()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let unpacked = Command::new("tar")
+            .arg("-xzf")
+            .arg(&archive)
+            .arg("-C")
+            .arg(folder.path())
+            .status();
+        assert!(unpacked.unwrap().success());
+        let mut bridge = Bridge::placed(&folder.path().join("data"), KEYS, &config());
+        for start in ["first", "second"] {
+            bridge.run();
+            assert_eq!(known(&bridge), expected, "{name}, {start} start");
+            super::ledger::assert_no_findings(&bridge);
+            bridge.stop();
+        }
+        bridge.run();
+        assert_eq!(
+            bridge.text(&refid(1), "+13035550100", "again").1["status"],
+            "duplicate"
+        );
+        assert_eq!(
+            bridge.text(&refid(999), "+13035550100", "new").1["status"],
+            "accepted"
+        );
+        let destinations = bridge.admin("GET", "/destinations", "").unwrap().1;
+        let paused = destinations
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|one| one["name"] == "paused")
+            .unwrap();
+        assert_eq!(paused["state"], "paused", "{name}");
+        read += 1;
+    }
+    assert!(read > 0, "no fixture was found: is the test blind?");
+    report("P26", &format!("{read} stored formats read, a later one refused"));
+}
+
+#[test]
+fn p26_a_store_of_a_later_format_is_refused_and_left_alone() {
+    let mut bridge = Bridge::start(&config());
+    assert_eq!(bridge.text(&refid(1), "+13035550100", "x").0, 200);
+    bridge.stop();
+    let format = bridge.store().join("format");
+    let now = std::fs::read_to_string(&format).unwrap();
+    std::fs::write(&format, "smsbridge store 4000000000\n").unwrap();
+    let before = std::fs::read(bridge.store().join("sled/db")).unwrap();
+    let (exit, _, error) = bridge.command(&["serve"]);
+    assert_eq!(exit, 1, "{error}");
+    assert!(
+        error.contains("format 4000000000") && error.contains("newer version"),
+        "{error}"
+    );
+    assert!(
+        std::fs::read(bridge.store().join("sled/db")).unwrap() == before,
+        "it was written to"
+    );
+    std::fs::write(&format, now).unwrap();
+    bridge.run();
+    assert_eq!(stored(&bridge).len(), 1);
+}
+
+/// Writes the fixture of the format of today: once per format, by hand, with
+/// `cargo test --test it write_a_store_fixture -- --ignored`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "writes into tests/fixtures"]
+async fn write_a_store_fixture() {
+    let (good, bad) = (
+        Receiver::good().await,
+        Receiver::start(|_| Reply::new(422, "no")).await,
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let destinations = good.config("good", "") + &bad.config("bad", "") + &nowhere("paused");
+    let mut bridge = Bridge::placed(
+        &folder.path().join("data"),
+        KEYS,
+        &(destinations + &unmatched(&["good", "bad", "paused"])),
+    );
+    bridge.run();
+    bridge.admin("POST", "/destinations/paused/pause", "").unwrap();
+    let texts = ["plain", "", "ünïcödé 👩‍🚀 \u{202e}", &"long ".repeat(1_000)];
+    for number in 0..40 {
+        let (from, text) = (format!("+13035550{:03}", number % 7), texts[number % texts.len()]);
+        assert_eq!(bridge.text(&refid(number), &from, text).0, 200);
+    }
+    wait_for("all but the paused", || {
+        (bridge.status()["messages"]["pending"] == 40).then_some(())
+    });
+    bridge.stop();
+    bridge.configure(&config());
+    bridge.run();
+    let known = serde_json::to_string_pretty(&known(&bridge)).unwrap();
+    bridge.stop();
+    let format = std::fs::read_to_string(bridge.store().join("format")).unwrap();
+    let name = fixtures().join(format!("v{}", format.trim().rsplit(' ').next().unwrap()));
+    std::fs::create_dir_all(fixtures()).unwrap();
+    std::fs::write(name.with_extension("json"), known + "\n").unwrap();
+    let packed = Command::new("tar")
+        .args([
+            "--exclude=ballast",
+            "--exclude=lock",
+            "--exclude=admin.sock",
+            "--sort=name",
+            "--owner=0",
+            "--group=0",
+        ])
+        .arg("-czf")
+        .arg(name.with_extension("tar.gz"))
+        .arg("-C")
+        .arg(folder.path())
+        .arg("data")
+        .status();
+    assert!(packed.unwrap().success());
+}

@@ -1,0 +1,364 @@
+//! P10: what is tried again and when, per kind and answer, on a clock that moves only when it is told to.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use smsbridge::clock::Clock;
+use smsbridge::config::{Outside, Purpose};
+use smsbridge::delivery::{Delivery, DeliveryId, State};
+use smsbridge::dispatch::{Around, Lanes};
+use smsbridge::events::Events;
+use smsbridge::message::MessageId;
+use smsbridge::metrics::Metrics;
+use smsbridge::store::memory::Memory;
+use smsbridge::store::{Arrival, DeliveryQuery, Store};
+use tokio::time::Instant;
+
+use super::report;
+use crate::bridge::head;
+use crate::parcels::message;
+use crate::servers::fake_smtp::{FakeSmtp, Turn};
+use crate::servers::recorder::{Recorder, Reply};
+
+const RETRY: &str =
+    "retry = { initial = \"4s\", max = \"16s\", give_up_after = \"60s\" }\nrate = \"100/s\"\n";
+const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
+const STEP: Duration = Duration::from_millis(200);
+
+/// What a kind must make of an answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Expect {
+    /// The whole destination waits, twice as long each time.
+    BacksOff,
+    /// The text waits on its own, twice as long each time, and others go on.
+    BacksOffAlone,
+    /// The whole destination is left alone for as long as it asked.
+    Waits(Duration),
+    /// Given up at once, after this many requests.
+    Dies(usize),
+    /// Nothing is given up; now and then somebody looks.
+    Parks,
+}
+use Expect::{BacksOff, BacksOffAlone, Dies, Parks, Waits};
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// Kind, status, a field, body, what must come of it.
+type Case = (
+    &'static str,
+    u16,
+    Option<(&'static str, &'static str)>,
+    &'static str,
+    Expect,
+);
+
+const LIMIT_MS: &str = r#"{"errcode":"M_LIMIT_EXCEEDED","retry_after_ms":7000}"#;
+
+fn cases() -> Vec<Case> {
+    let asked = |seconds: &'static str| Some(("retry-after", seconds));
+    vec![
+        ("webhook", 503, None, "", BacksOff),
+        ("webhook", 500, None, "", BacksOff),
+        ("webhook", 409, None, "", BacksOffAlone),
+        ("webhook", 429, asked("9"), "", Waits(seconds(9))),
+        ("webhook", 503, asked("20"), "", Waits(seconds(20))),
+        ("webhook", 400, None, "", Dies(1)),
+        ("webhook", 422, None, "", Dies(1)),
+        ("slack", 500, None, "rollup_error", BacksOff),
+        (
+            "slack",
+            429,
+            asked("9"),
+            r#"{"ok":false,"error":"rate_limited"}"#,
+            Waits(seconds(9)),
+        ),
+        ("slack", 400, None, "invalid_payload", Dies(2)),
+        ("slack", 403, None, "invalid_token", Parks),
+        ("slack", 404, None, "no_service", Parks),
+        ("slack", 410, None, "channel_is_archived", Parks),
+        ("matrix", 502, None, "", BacksOff),
+        ("matrix", 429, None, LIMIT_MS, Waits(seconds(7))),
+        ("matrix", 429, asked("11"), LIMIT_MS, Waits(seconds(11))),
+        ("matrix", 413, None, r#"{"errcode":"M_TOO_LARGE"}"#, Dies(1)),
+        ("matrix", 401, None, r#"{"errcode":"M_UNKNOWN_TOKEN"}"#, Parks),
+        ("hookshot", 503, None, "", BacksOff),
+        ("hookshot", 429, asked("9"), "", Waits(seconds(9))),
+    ]
+}
+
+/// What a mail server says to the recipient, and what must come of it.
+fn mail_cases() -> Vec<(&'static str, Expect)> {
+    vec![
+        ("451 4.7.1 greylisted", BacksOffAlone),
+        ("421 4.3.2 closing", BacksOff),
+        ("550 5.1.1 no such user", Dies(1)),
+        ("530 5.7.0 log in first", Parks),
+    ]
+}
+
+fn config(kind: &str, url: &str) -> String {
+    let settings = match kind {
+        "webhook" => format!("kind = \"webhook\"\nurl = \"{url}/x\""),
+        "slack" => format!("kind = \"slack\"\nwebhook_url = \"{url}/x\""),
+        "matrix" => format!(
+            "kind = \"matrix\"\nhomeserver = \"{url}\"\nroom = \"!a:b.example\"\naccess_token = \"t\"\njoin = false"
+        ),
+        "hookshot" => format!("kind = \"matrix\"\nwebhook_url = \"{url}/x\""),
+        other => panic!("{other}"),
+    };
+    format!("[destination.it]\n{settings}\n{RETRY}")
+}
+
+/// A lane on a store in memory, and when each request came, told from the beginning.
+struct Bench {
+    store: Arc<Memory>,
+    lanes: Arc<Lanes>,
+    requests: Arc<Mutex<Vec<Duration>>>,
+    _plan: tokio::sync::watch::Sender<Arc<smsbridge::plan::Plan>>,
+}
+
+impl Bench {
+    async fn new(config: &str, requests: Arc<Mutex<Vec<Duration>>>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        std::fs::write(&path, head() + config + "[routing]\nunmatched = [\"it\"]\n").unwrap();
+        let loaded = smsbridge::plan::load(&path, Purpose::Serve, &Outside::default(), None);
+        let plan = loaded
+            .map_err(|problems| format!("{:?}", problems.all().len()))
+            .unwrap()
+            .plan;
+        let (sender, plan) = tokio::sync::watch::channel(Arc::new(plan));
+        let store = Arc::new(Memory::new());
+        let lanes = Lanes::new(Around {
+            store: store.clone(),
+            clock: Clock::system(),
+            metrics: Arc::new(Metrics::default()),
+            events: Events::default(),
+        });
+        lanes.follow(&plan, &[]);
+        Self {
+            store,
+            lanes,
+            requests,
+            _plan: sender,
+        }
+    }
+
+    /// Two texts of two conversations.
+    async fn accept(&self, clock: &Clock) {
+        for number in 1..=2 {
+            let mut text = message("hello");
+            text.id = MessageId(uuid::Uuid::from_u128(number));
+            text.provider_id = number.to_string();
+            text.from = smsbridge::number::Number::parse(&format!("+1303555010{number}")).unwrap();
+            let id = DeliveryId {
+                message: text.id,
+                ordinal: 1,
+            };
+            let owed = Delivery::new(id, "it".parse().unwrap(), None, clock.now());
+            let arrival = Arrival {
+                dedup_since: text.received_at,
+                message: text,
+                deliveries: vec![owed],
+            };
+            self.store.accept(arrival).await.unwrap();
+        }
+        self.lanes.wake(&"it".parse().unwrap());
+    }
+
+    /// Lets this much time pass in small steps; in each, everything that is under way ends.
+    async fn pass(&self, time: Duration) {
+        self.settle().await;
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            tokio::time::advance(STEP).await;
+            self.settle().await;
+        }
+    }
+
+    /// The clock stands still as long as a blocking task runs, so real sockets get real time.
+    async fn settle(&self) {
+        let name = "it".parse().unwrap();
+        loop {
+            for _ in 0..50 {
+                tokio::task::yield_now().await;
+            }
+            if self.lanes.status(&name).unwrap().running == 0 {
+                return;
+            }
+            tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_millis(1)))
+                .await
+                .unwrap();
+        }
+    }
+
+    async fn deliveries(&self) -> Vec<Delivery> {
+        let query = DeliveryQuery {
+            limit: 10,
+            ..DeliveryQuery::default()
+        };
+        self.store.deliveries(&query).await.unwrap().items
+    }
+
+    fn state(&self) -> &'static str {
+        self.lanes.status(&"it".parse().unwrap()).unwrap().state
+    }
+
+    fn gaps(&self) -> Vec<Duration> {
+        let requests = self.requests.lock().unwrap();
+        requests.windows(2).map(|pair| pair[1] - pair[0]).collect()
+    }
+}
+
+/// The longest wait after the nth failure.
+fn ceiling(nth: usize) -> Duration {
+    seconds(4 << nth.min(2)).min(seconds(16))
+}
+
+async fn judge(what: &str, bench: &Bench, expect: Expect) {
+    bench.pass(GIVE_UP_AFTER / 2).await;
+    let halfway = bench.deliveries().await;
+    let gaps = bench.gaps();
+    let count = bench.requests.lock().unwrap().len();
+    let waiting = halfway.iter().filter(|delivery| delivery.is_waiting()).count();
+    match expect {
+        Dies(requests) => {
+            assert_eq!(
+                (count, waiting),
+                (requests * 2, 0),
+                "{what}: each text is tried once"
+            );
+        }
+        BacksOff => {
+            for (nth, gap) in gaps.iter().enumerate() {
+                assert!(*gap >= ceiling(nth) / 10, "{what}: {gaps:?}");
+                assert!(*gap <= ceiling(nth) + STEP * 2, "{what}: {gaps:?}");
+            }
+            assert!(
+                count >= 3 && waiting == 2,
+                "{what}: {count} requests, {waiting} waiting"
+            );
+            assert_eq!(bench.state(), "down", "{what}");
+        }
+        BacksOffAlone => {
+            // Two texts of their own pace: at least the most patient, at most the least patient jitter.
+            assert!(
+                (4..=40).contains(&count) && waiting == 2,
+                "{what}: {count} requests"
+            );
+            assert!(
+                gaps[0] <= STEP,
+                "{what}: the second text does not wait for the first: {gaps:?}"
+            );
+            assert_eq!(bench.state(), "up", "{what}");
+        }
+        Waits(asked) => {
+            assert!(
+                count >= 2 && waiting == 2,
+                "{what}: {count} requests, {waiting} waiting"
+            );
+            for gap in &gaps {
+                assert!(
+                    *gap >= asked,
+                    "{what}: the whole destination was to be left alone: {gaps:?}"
+                );
+                assert!(*gap <= asked + seconds(16) + STEP * 2, "{what}: {gaps:?}");
+            }
+            assert!(gaps[0] <= asked + STEP * 2, "{what}: {gaps:?}");
+            assert_eq!(bench.state(), "limited", "{what}");
+        }
+        Parks => {
+            assert_eq!((waiting, bench.state()), (2, "parked"), "{what}");
+            assert!((2..=20).contains(&count), "{what}: {count} requests");
+        }
+    }
+    bench.pass(GIVE_UP_AFTER).await;
+    let before = bench.requests.lock().unwrap().clone();
+    let ended = bench.deliveries().await;
+    for delivery in &ended {
+        match (&delivery.state, expect) {
+            (State::Waiting { .. }, Parks) => {}
+            (State::Dead { reason, .. }, Dies(_)) => assert!(!reason.is_empty(), "{what}"),
+            (State::Dead { reason, .. }, BacksOff | BacksOffAlone | Waits(_)) => {
+                assert!(reason.starts_with("given up"), "{what}: {reason}");
+            }
+            (state, _) => panic!("{what}: {state:?} after {GIVE_UP_AFTER:?}"),
+        }
+    }
+    bench.pass(seconds(30)).await;
+    let after = bench.requests.lock().unwrap().len();
+    assert_eq!(
+        after > before.len(),
+        expect == Parks,
+        "{what}: only a parked one is still tried"
+    );
+    if expect != Parks {
+        // What is out as a whole is given up when it is next looked at.
+        let look = match expect {
+            BacksOff => seconds(16),
+            // A limited one is tried with each of the two once more.
+            Waits(asked) => asked * 2,
+            _ => Duration::ZERO,
+        };
+        let last = before.last().unwrap();
+        assert!(
+            *last <= GIVE_UP_AFTER + look + STEP * 3,
+            "{what}: tried after it was given up, at {last:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn p10_every_kind_retries_waits_parks_or_gives_up_as_its_answers_say() {
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    for (kind, status, field, body, expect) in cases() {
+        let what = format!("{kind} {status} {field:?} {body}");
+        let began = Instant::now();
+        let requests: Arc<Mutex<Vec<Duration>>> = Arc::default();
+        let keep = requests.clone();
+        let server = Recorder::start(move |received| {
+            if received.method == http::Method::GET {
+                return Reply::new(404, r#"{"errcode":"M_NOT_FOUND"}"#);
+            }
+            keep.lock().unwrap().push(began.elapsed());
+            let reply = Reply::new(status, body);
+            match field {
+                Some((name, value)) => reply.with(name, value),
+                None => reply,
+            }
+        })
+        .await;
+        let bench = Bench::new(&config(kind, &server.url("")), requests).await;
+        bench.accept(&Clock::system()).await;
+        judge(&what, &bench, expect).await;
+        bench.lanes.stop().await;
+        *seen.entry(kind.to_owned()).or_default() += 1;
+    }
+    for (answer, expect) in mail_cases() {
+        let began = Instant::now();
+        let requests: Arc<Mutex<Vec<Duration>>> = Arc::default();
+        let keep = requests.clone();
+        let server = FakeSmtp::start(&[], move |_, _, line| {
+            if !line.starts_with("RCPT") {
+                return None;
+            }
+            keep.lock().unwrap().push(began.elapsed());
+            Some(Turn::Say(answer))
+        })
+        .await;
+        let smtp = format!(
+            "[smtp.main]\nhost = \"127.0.0.1\"\nport = {}\nsecurity = \"none\"\n",
+            server.port
+        );
+        let mail = "[destination.it]\nkind = \"email\"\nsmtp = \"main\"\nfrom = \"sms@example.com\"\nto = [\"desk@example.com\"]\n";
+        let bench = Bench::new(&(smtp + mail + RETRY), requests).await;
+        bench.accept(&Clock::system()).await;
+        judge(&format!("email {answer}"), &bench, expect).await;
+        bench.lanes.stop().await;
+        *seen.entry("email".to_owned()).or_default() += 1;
+    }
+    report("P10", &format!("answers tried on a paused clock: {seen:?}"));
+}
