@@ -16,6 +16,7 @@ mod intelepeer;
 mod message;
 mod moment;
 mod paint;
+mod pinned;
 mod print;
 mod progress;
 mod reload;

@@ -73,7 +73,7 @@ async fn serve(global: &Global, plan: Plan) -> anyhow::Result<Exit> {
 async fn announce(daemon: &Daemon, config: &Path, status: &str) {
     let plan = daemon.control().plan();
     for (name, source) in &plan.sources {
-        tracing::info!(source = %name, "{name} takes webhooks on http://{}{}", daemon.public_address(), source.path);
+        tracing::info!(source = %name, "{name} takes webhooks on {}://{}{}", plan.scheme(), daemon.public_address(), source.path);
     }
     let pending = daemon.control().pending().await.unwrap_or_default();
     tracing::info!(

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::Args;
 
-use super::{Exit, Global, Stop, check, complain, paint, print};
+use super::client::http;
+use super::{Exit, Global, Stop, check, complain, paint, pinned, print};
 use crate::config::Purpose;
 use crate::message::Name;
-use crate::plan::{Plan, PlannedSource};
+use crate::plan::{Plan, PlannedSource, Tls};
 use crate::source::Sample;
 use crate::template::one_line;
 
@@ -55,12 +56,26 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
     let Some(source) = choose(&plan, arguments) else {
         return Ok(Exit::Wrong);
     };
-    let url = arguments
-        .url
-        .clone()
-        .unwrap_or_else(|| format!("http://{}{}", reachable(&plan), source.path));
+    let (url, client) = match &arguments.url {
+        Some(url) => (url.clone(), client(None)?),
+        None => {
+            let address = reachable(&plan);
+            let url = format!("{}://{address}{}", plan.scheme(), source.path);
+            (url, client(plan.tls.as_ref())?)
+        }
+    };
     let runtime = tokio::runtime::Runtime::new().context("no async runtime")?;
-    runtime.block_on(post_all(global, arguments, source, &url))
+    runtime.block_on(post_all(global, arguments, source, &url, &client))
+}
+
+/// The daemon's own certificate is known from the file: it need not be for this address, nor signed by anybody.
+fn client(tls: Option<&Tls>) -> anyhow::Result<reqwest::Client> {
+    let builder = http().timeout(TIMEOUT);
+    let builder = match tls {
+        Some(tls) => builder.tls_backend_preconfigured(pinned::client(tls.certificate().clone())?),
+        None => builder,
+    };
+    builder.build().context("no HTTP client")
 }
 
 /// The source named, or the only one there is.
@@ -109,12 +124,8 @@ async fn post_all(
     arguments: &Arguments,
     source: &PlannedSource,
     url: &str,
+    client: &reqwest::Client,
 ) -> Result<Exit, Stop> {
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .timeout(TIMEOUT)
-        .build()
-        .context("no HTTP client")?;
     let started = Instant::now();
     let mut accepted = 0;
     for number in 0..arguments.count {
@@ -122,7 +133,7 @@ async fn post_all(
             (Some(refid), 0) => refid.clone(),
             _ => uuid::Uuid::now_v7().simple().to_string().to_uppercase(),
         };
-        let answer = match post(&client, source, url, &refid, arguments).await {
+        let answer = match post(client, source, url, &refid, arguments).await {
             Ok(answer) => answer,
             Err(error) => {
                 complain(&unreached(url, &error));
@@ -173,7 +184,9 @@ async fn post(
 }
 
 fn unreached(url: &str, error: &reqwest::Error) -> String {
-    if error.is_connect() {
+    if let Some(refused) = pinned::refused(error) {
+        format!("no TLS with {url}: {refused}")
+    } else if error.is_connect() {
         format!("nothing answers at {url}: is the daemon running (`smsbridge serve`)?")
     } else {
         format!("no answer from {url}: {error}")

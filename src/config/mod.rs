@@ -31,7 +31,7 @@ pub use entries::{Conditions, Destination, Route, Smtp, Source};
 pub use fingerprint::Fingerprint;
 pub use outside::{Outside, Purpose};
 pub use problem::{Problem, Problems, Severity};
-pub use settings::{Admin, Log, LogFormat, Server, Store};
+pub use settings::{Admin, Log, LogFormat, Server, Store, Tls};
 
 /// The largest configuration file, in bytes.
 const FILE_MAX: u64 = 16 * 1024 * 1024;

@@ -12,9 +12,9 @@ use super::entries::{Destination, Route, Smtp, Source};
 use super::nearest::suggestion;
 use super::outside::{Outside, Purpose};
 use super::problem::Problems;
-use super::secrets::Fetcher;
+use super::secrets::{self, Fetcher};
 use super::section::Section;
-use super::settings::{Admin, AdminTyped, Log, LogTyped, Retry, Server, Store};
+use super::settings::{Admin, AdminTyped, Log, LogTyped, Retry, Server, Store, Tls};
 use super::{Config, Declared, value};
 use crate::message::Name;
 use crate::retry::Policy;
@@ -76,7 +76,7 @@ struct Reader<'t, 'r> {
 impl<'t> Reader<'t, '_> {
     fn config(mut self) -> Config {
         self.report_unknown_tables();
-        let server: Server = self.settings("server", Server::deserialize).unwrap_or_default();
+        let server = self.server();
         let store = self.store();
         let admin = self.admin(&server, &store);
         let log: Log = self
@@ -155,6 +155,19 @@ impl<'t> Reader<'t, '_> {
     ) -> Option<T> {
         let section = self.take(key)?;
         self.ready(section)?.read(&[], self.problems, parse)
+    }
+
+    fn server(&mut self) -> Server {
+        if let Some(section) = self.root.get_mut("server") {
+            secrets::paths_are_files(section.get_mut(), "tls", &["certificate", "key"]);
+        }
+        let mut server: Server = self.settings("server", Server::deserialize).unwrap_or_default();
+        // What was not fetched has been told of, or is not needed.
+        server.tls = server.tls.filter(|tls| {
+            let Tls { certificate, key } = tls.get_ref();
+            secrets::is_fetched(certificate) && secrets::is_fetched(key)
+        });
+        server
     }
 
     fn admin(&mut self, server: &Server, store: &Store) -> Admin {

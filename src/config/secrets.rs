@@ -10,6 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::outside::{Outside, Purpose};
 use super::problem::Problems;
+use crate::secret::Secret;
 
 /// The largest secret file, in bytes.
 const FILE_MAX: u64 = 64 * 1024;
@@ -33,6 +34,35 @@ pub(super) struct Fetcher<'a> {
     pub folder: &'a Path,
     /// How strict to be.
     pub purpose: Purpose,
+}
+
+/// Makes `KEY = "PATH"` in the table `name` mean `KEY = { file = "PATH" }`: for what is always kept in files.
+pub(super) fn paths_are_files(section: &mut DeValue<'_>, name: &str, keys: &[&str]) {
+    let table = |value| match value {
+        &mut DeValue::Table(ref mut table) => Some(table),
+        _ => None,
+    };
+    let inner = table(section).and_then(|section| section.get_mut(name));
+    let Some(inner) = inner.and_then(|inner| table(inner.get_mut())) else {
+        return;
+    };
+    for key in keys {
+        let Some(value) = inner.get_mut(*key).filter(|value| value.get_ref().is_str()) else {
+            continue;
+        };
+        let place = value.span();
+        let path = std::mem::replace(value.get_mut(), DeValue::Boolean(false));
+        let file = [(
+            Spanned::new(place.clone(), "file".into()),
+            Spanned::new(place, path),
+        )];
+        *value.get_mut() = DeValue::Table(file.into_iter().collect());
+    }
+}
+
+/// Whether this was really fetched, and does not just stand for a secret that was not looked at.
+pub(super) fn is_fetched(secret: &Secret) -> bool {
+    secret.reveal() != PLACEHOLDER
 }
 
 /// Where a secret comes from.
@@ -122,8 +152,12 @@ impl Fetcher<'_> {
             Origin::Env(name) => self.variable(name),
             Origin::File(path) => {
                 let path = self.folder.join(path);
-                warn_if_open(&path, key, place, problems);
-                file_content(&path)
+                if key.ends_with(".certificate") {
+                    file_content("file", &path)
+                } else {
+                    warn_if_open(&path, key, place, problems);
+                    file_content("secret file", &path)
+                }
             }
             Origin::Credential(name) => self.credential(name),
         };
@@ -166,7 +200,7 @@ impl Fetcher<'_> {
                 folder.display()
             ))
         })?;
-        file_content(&path)
+        file_content("secret file", &path)
     }
 }
 
@@ -190,21 +224,21 @@ fn string(table: &DeTable<'_>, key: &str) -> Option<String> {
     table.get(key)?.get_ref().as_str().map(str::to_owned)
 }
 
-fn file_content(path: &Path) -> Result<String, Absent> {
+fn file_content(what: &str, path: &Path) -> Result<String, Absent> {
     let shown = path.display();
     let mut text = String::new();
     let read = std::fs::File::open(path).and_then(|file| file.take(FILE_MAX + 1).read_to_string(&mut text));
-    read.map_err(|error| Absent::Missing(format!("cannot read the secret file {shown}: {error}")))?;
+    read.map_err(|error| Absent::Missing(format!("cannot read the {what} {shown}: {error}")))?;
     if text.len() as u64 > FILE_MAX {
         return Err(Absent::Missing(format!(
-            "the secret file {shown} is larger than 64KiB"
+            "the {what} {shown} is larger than 64KiB"
         )));
     }
     let secret = text
         .strip_suffix('\n')
         .map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
     if secret.is_empty() {
-        return Err(Absent::Missing(format!("the secret file {shown} is empty")));
+        return Err(Absent::Missing(format!("the {what} {shown} is empty")));
     }
     Ok(secret.to_owned())
 }

@@ -11,7 +11,7 @@ use toml::Spanned;
 use super::outside::Outside;
 use super::value;
 use crate::retry::Policy;
-use crate::secret::Secrets;
+use crate::secret::{Secret, Secrets};
 
 /// `[server]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -38,6 +38,18 @@ pub struct Server {
     /// Whose `X-Forwarded-For` is believed.
     #[serde(deserialize_with = "value::networks")]
     pub trusted_proxies: Vec<IpNet>,
+    /// Speaks HTTPS, without a proxy.
+    pub tls: Option<Spanned<Tls>>,
+}
+
+/// `[server] tls`: what the two files say.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The certificate and those that lead to its authority, PEM. No secret, but kept like one.
+    pub certificate: Secret,
+    /// Its key, PEM.
+    pub key: Secret,
 }
 
 impl Default for Server {
@@ -50,6 +62,7 @@ impl Default for Server {
             header_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(10),
             trusted_proxies: Vec::new(),
+            tls: None,
         }
     }
 }

@@ -21,6 +21,7 @@ impl Control {
         let destinations = self.destinations(&plan).await?;
         let taking = self.store.ready();
         let mut problems = store_problems(&health, taking.as_ref().err());
+        problems.extend(plan.tls.as_ref().and_then(|tls| tls.doubt(self.clock.wall())));
         problems.extend(destinations.iter().filter_map(|view| trouble(view, now)));
         problems.extend(self.drift.problems());
         Ok(StatusView {

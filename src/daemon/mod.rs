@@ -22,6 +22,7 @@ use crate::store::{Health, Store};
 use crate::web::admin::{self, Admin, Guard, Watching};
 use crate::web::inbound::{self, Inbound};
 use crate::web::serve::{Limits, serve};
+use crate::web::tls;
 
 mod doors;
 pub mod log;
@@ -125,9 +126,10 @@ impl Daemon {
         };
         let (stop_intake, stop) = (CancellationToken::new(), CancellationToken::new());
         let tasks = TaskTracker::new();
+        let inbound = Arc::new(inbound);
         intake_tasks.spawn(serve(
-            listener,
-            inbound::filter(Arc::new(inbound)),
+            tls::Listener::new(listener, inbound.clone()),
+            inbound::filter(inbound),
             limits,
             stop_intake.clone(),
         ));

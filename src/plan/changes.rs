@@ -89,6 +89,7 @@ fn settings(old: &Plan, new: &Plan) -> Vec<Change> {
             "server.trusted_proxies",
             server.trusted_proxies != server_old.trusted_proxies,
         ),
+        ("server.tls", server.tls != server_old.tls),
         ("store.retain", store.retain != store_old.retain),
         ("store.redact_after", store.redact_after != store_old.redact_after),
         ("store.dedup_window", store.dedup_window != store_old.dedup_window),

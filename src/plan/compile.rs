@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use toml::Spanned;
 
-use super::{Fingerprints, Plan, PlannedDestination, PlannedSource, doubts};
+use super::{Fingerprints, Plan, PlannedDestination, PlannedSource, Tls, doubts};
 use crate::config::nearest::suggestion;
 use crate::config::{self, Config, Fingerprint, Problems};
 use crate::destination::email::SmtpConfig;
 use crate::destination::{Surroundings, http};
-use crate::message::Name;
+use crate::message::{Name, Timestamp};
 use crate::route::{Conditions, Route, Routes};
 use crate::template::Template;
 
@@ -30,6 +30,7 @@ impl Plan {
             client,
             problems,
         };
+        let tls = compiler.tls();
         let sources = compiler.sources();
         let destinations = compiler.destinations();
         let routes = compiler.routes();
@@ -51,6 +52,7 @@ impl Plan {
         } = config;
         Some(Self {
             server,
+            tls,
             admin,
             store,
             log,
@@ -71,6 +73,25 @@ struct Compiler<'c> {
 }
 
 impl Compiler<'_> {
+    /// What is nearly over is said here, too: whoever checks or reloads is looking.
+    fn tls(&mut self) -> Option<Tls> {
+        let typed = self.config.server.tls.as_ref()?;
+        let now = Timestamp(jiff::Timestamp::now().as_millisecond());
+        match Tls::compile(typed.get_ref()) {
+            Ok(tls) => {
+                if let Some(doubt) = tls.doubt(now) {
+                    self.problems
+                        .warning(&typed.span(), "server.tls.certificate", doubt);
+                }
+                Some(tls)
+            }
+            Err(error) => {
+                self.problems.error(&typed.span(), "server.tls", error);
+                None
+            }
+        }
+    }
+
     fn sources(&mut self) -> BTreeMap<Name, PlannedSource> {
         let mut paths: HashMap<&str, &Name> = HashMap::new();
         let mut planned = BTreeMap::new();

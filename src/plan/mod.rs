@@ -17,16 +17,21 @@ mod compile;
 mod doubts;
 mod dry_run;
 mod load;
+mod tls;
+mod validity;
 
 pub use crate::config::{Admin, Log, LogFormat, Problem, Problems, Server, Severity, Store};
 pub use changes::Change;
 pub use dry_run::{DryRun, Explanation, Planned};
 pub use load::{Loaded, load};
+pub use tls::Tls;
 
 /// What runs.
 pub struct Plan {
     /// `[server]`
     pub server: Server,
+    /// `[server] tls`, ready for use.
+    pub tls: Option<Tls>,
     /// `[admin]`
     pub admin: Admin,
     /// `[store]`
@@ -93,6 +98,12 @@ impl Plan {
     #[must_use]
     pub fn contact(&self, normal: &str) -> Option<&str> {
         self.contacts.get(normal).map(String::as_str)
+    }
+
+    /// How the carriers' listener is spoken to.
+    #[must_use]
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
     }
 
     /// Whether `X-Forwarded-For` from this peer is believed.

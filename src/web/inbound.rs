@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -174,6 +175,21 @@ impl Inbound {
             response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
         }
         response
+    }
+
+    /// A handshake that failed is a webhook that does not come, and only the log can say why.
+    pub(super) fn handshake_failed(&self, error: &io::Error) {
+        self.count("", "tls");
+        // Whoever just tries the port says nothing or no TLS; what rustls refuses may be the carrier.
+        if error.kind() != io::ErrorKind::InvalidData {
+            return tracing::debug!("a TLS handshake was broken off: {error}");
+        }
+        if let Some(more) = self.complaints.news("", "tls") {
+            tracing::warn!(
+                "a TLS handshake failed, so no webhook could come: {error}; if it is the carrier's, see whether \
+                 server.tls.certificate holds the whole chain{more}"
+            );
+        }
     }
 
     fn count(&self, source: &str, reason: &'static str) {

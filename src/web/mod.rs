@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod inbound;
 pub mod serve;
+pub mod tls;
 
 use http::StatusCode;
 use warp::reply::{Reply, Response};

@@ -2,7 +2,7 @@
 //! make us wait for or hold: connections, heads, header fields, whole requests.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, Ready, ready};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -58,7 +58,7 @@ pub type Filter = BoxedFilter<(Response,)>;
 pub struct Limits {
     /// Connections at once; more wait in the kernel's queue.
     pub connections: usize,
-    /// For the head of a request, and for an idle connection.
+    /// For the head of a request, for a TLS handshake before it, and for an idle connection.
     pub header_timeout: Duration,
     /// For a whole request with its answer; nothing for streams that last.
     pub request_timeout: Option<Duration>,
@@ -66,30 +66,36 @@ pub struct Limits {
 
 /// What connections come from.
 pub trait Listener: Send + 'static {
-    /// A connection.
+    /// A connection that requests can be read from.
     type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
 
+    /// What comes before the first request: a TLS handshake, or nothing. It belongs to the connection's own task
+    /// and time, so that nobody waits for a client that is slow at it.
+    type Opening: Future<Output = io::Result<Self::Stream>> + Send + 'static;
+
     /// Waits for the next connection.
-    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Peer)>> + Send;
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Opening, Peer)>> + Send;
 }
 
 impl Listener for TcpListener {
     type Stream = tokio::net::TcpStream;
+    type Opening = Ready<io::Result<Self::Stream>>;
 
-    async fn accept(&self) -> io::Result<(Self::Stream, Peer)> {
+    async fn accept(&self) -> io::Result<(Self::Opening, Peer)> {
         let (stream, address) = Self::accept(self).await?;
         stream.set_nodelay(true)?;
-        Ok((stream, Peer::Tcp(address)))
+        Ok((ready(Ok(stream)), Peer::Tcp(address)))
     }
 }
 
 impl Listener for UnixListener {
     type Stream = tokio::net::UnixStream;
+    type Opening = Ready<io::Result<Self::Stream>>;
 
-    async fn accept(&self) -> io::Result<(Self::Stream, Peer)> {
+    async fn accept(&self) -> io::Result<(Self::Opening, Peer)> {
         let (stream, _) = Self::accept(self).await?;
         let uid = stream.peer_cred().ok().map(|cred| cred.uid());
-        Ok((stream, Peer::Unix { uid }))
+        Ok((ready(Ok(stream)), Peer::Unix { uid }))
     }
 }
 
@@ -107,10 +113,12 @@ pub async fn serve<L: Listener>(listener: L, filter: Filter, limits: Limits, sto
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                let connection = connection(stream, peer, filter.clone(), limits, stop.clone());
+            Ok((opening, peer)) => {
+                let (filter, stop) = (filter.clone(), stop.clone());
                 tracker.spawn(async move {
-                    connection.await;
+                    if let Some(stream) = opened(opening, limits.header_timeout).await {
+                        connection(stream, peer, filter, limits, stop).await;
+                    }
                     drop(permit);
                 });
             }
@@ -123,6 +131,16 @@ pub async fn serve<L: Listener>(listener: L, filter: Filter, limits: Limits, sto
     drop(listener);
     tracker.close();
     tracker.wait().await;
+}
+
+/// What was opened in time. It is not cut short when serving stops: like a head under way, it has its own limit.
+async fn opened<S>(opening: impl Future<Output = io::Result<S>>, limit: Duration) -> Option<S> {
+    match tokio::time::timeout(limit, opening).await {
+        Ok(Ok(stream)) => return Some(stream),
+        Ok(Err(error)) => tracing::debug!("a connection could not be opened: {error}"),
+        Err(_) => tracing::debug!("a connection was not opened in time"),
+    }
+    None
 }
 
 async fn connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
