@@ -1,10 +1,24 @@
 //! `smsbridge check`: every problem of the configuration, with its place.
 
+use clap::Args;
+
 use super::{Exit, Global, Stop, paint, print};
-use crate::config::{Outside, Problem, Problems, Purpose, Severity};
+use crate::config::{self, Outside, Problem, Problems, Purpose, Severity};
 use crate::plan::{self, Loaded};
 
-pub(super) fn run(global: &Global) -> Result<Exit, Stop> {
+/// `check`
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Print a JSON Schema of the configuration, for editors, and read none
+    #[arg(long)]
+    schema: bool,
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> {
+    if arguments.schema {
+        print::json(&config::schema().map_err(Stop::failed)?)?;
+        return Ok(Exit::Done);
+    }
     let outside = Outside::of_process();
     let path = outside.config_path(global.config());
     let result = plan::load(&path, Purpose::Check, &outside, None);

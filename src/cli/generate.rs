@@ -1,11 +1,22 @@
-//! `smsbridge completions` and `smsbridge man`: made from the command line's own description.
+//! `smsbridge completions` and `smsbridge man`: made from the command line's own description and the page
+//! about the configuration.
 
 use std::path::Path;
 
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 
-use super::{Cli, Exit, Stop, print};
+use super::{Cli, Exit, Stop, manual, print};
+
+/// The manual pages that are printed alone.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(super) enum Page {
+    /// smsbridge(1)
+    Smsbridge,
+    /// smsbridge.toml(5)
+    #[value(name = "smsbridge.toml")]
+    Configuration,
+}
 
 pub(super) fn completions(shell: Shell) -> Result<Exit, Stop> {
     let mut script = Vec::new();
@@ -14,15 +25,16 @@ pub(super) fn completions(shell: Shell) -> Result<Exit, Stop> {
     Ok(Exit::Done)
 }
 
-pub(super) fn man(out: Option<&Path>) -> Result<Exit, Stop> {
-    match out {
-        Some(folder) => write_all(folder)?,
-        None => print_one()?,
+pub(super) fn man(page: Page, out: Option<&Path>) -> Result<Exit, Stop> {
+    match (out, page) {
+        (Some(folder), _) => write_all(folder)?,
+        (None, Page::Smsbridge) => print_commands()?,
+        (None, Page::Configuration) => print::text(&manual::configuration())?,
     }
     Ok(Exit::Done)
 }
 
-fn print_one() -> Result<(), Stop> {
+fn print_commands() -> Result<(), Stop> {
     let mut page = Vec::new();
     clap_mangen::Man::new(Cli::command())
         .render(&mut page)
@@ -30,9 +42,10 @@ fn print_one() -> Result<(), Stop> {
     print::bytes(&page)
 }
 
-/// `smsbridge.1`, `smsbridge-message.1`, `smsbridge-message-list.1` …
+/// `smsbridge.1`, `smsbridge-message.1`, `smsbridge-message-list.1` …, `smsbridge.toml.5`.
 fn write_all(folder: &Path) -> Result<(), Stop> {
     std::fs::create_dir_all(folder)
         .and_then(|()| clap_mangen::generate_to(Cli::command(), folder))
+        .and_then(|()| std::fs::write(folder.join("smsbridge.toml.5"), manual::configuration()))
         .map_err(|error| Stop::failed(format!("cannot write into {}: {error}", folder.display())))
 }

@@ -13,6 +13,7 @@ mod delivery;
 mod destination;
 mod generate;
 mod intelepeer;
+mod manual;
 mod message;
 mod moment;
 mod paint;
@@ -67,7 +68,7 @@ enum Command {
     /// Run the daemon in the foreground
     Serve,
     /// Read the configuration and report every problem in it
-    Check,
+    Check(check::Arguments),
     /// List the routes, or show where a text would go and why; needs no daemon
     Route(route::Arguments),
     /// Post a webhook to the running daemon as the carrier would
@@ -93,10 +94,13 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page smsbridge(1)
+    /// Print a manual page
     Man {
-        /// Write a page for each command into this folder instead
-        #[arg(long, value_name = "DIR")]
+        /// Which: smsbridge(1), or smsbridge.toml(5) about the configuration
+        #[arg(value_enum, default_value = "smsbridge")]
+        page: generate::Page,
+        /// Write them all into this folder instead, with a page for each command
+        #[arg(long, value_name = "DIR", conflicts_with = "page")]
         out: Option<PathBuf>,
     },
     /// Copy everything the running daemon keeps into a file
@@ -157,7 +161,7 @@ pub fn main() -> ExitCode {
 fn run(global: &Global, command: &Command) -> Result<Exit, Stop> {
     match command {
         Command::Serve => Ok(serve::run(global)?),
-        Command::Check => Ok(check::run(global)?),
+        Command::Check(arguments) => check::run(global, arguments),
         Command::Route(arguments) => Ok(route::run(global, arguments)?),
         Command::Simulate(arguments) => Ok(simulate::run(global, arguments)?),
         Command::Message(action) => message::run(global, action),
@@ -169,7 +173,7 @@ fn run(global: &Global, command: &Command) -> Result<Exit, Stop> {
         Command::Backup(arguments) => backup::run(global, arguments),
         Command::Restore(arguments) => restore::run(global, arguments),
         Command::Completions { shell } => generate::completions(*shell),
-        Command::Man { out } => generate::man(out.as_deref()),
+        Command::Man { page, out } => generate::man(*page, out.as_deref()),
     }
 }
 

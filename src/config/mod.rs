@@ -21,6 +21,8 @@ pub(crate) mod nearest;
 mod outside;
 mod problem;
 mod reader;
+pub mod reference;
+mod schema;
 mod secrets;
 mod section;
 mod settings;
@@ -31,6 +33,7 @@ pub use entries::{Conditions, Destination, Route, Smtp, Source};
 pub use fingerprint::Fingerprint;
 pub use outside::{Outside, Purpose};
 pub use problem::{Problem, Problems, Severity};
+pub use schema::schema;
 pub use settings::{Admin, Log, LogFormat, Server, Store, Tls};
 
 /// The largest configuration file, in bytes.

@@ -14,7 +14,7 @@ fn every_test_that_the_security_page_names_is_there() {
         let (module, name) = test.rsplit_once("::").unwrap();
         let file = match module.strip_suffix("::tests") {
             Some(module) => format!("src/{}.rs", module.replace("::", "/")),
-            None => format!("tests/it/{module}.rs"),
+            None => format!("tests/it/{}.rs", module.replace("::", "/")),
         };
         let code = fs::read_to_string(root.join(&file)).unwrap_or_else(|_| panic!("{test}: no {file}"));
         assert!(code.contains(&format!("fn {name}(")), "{test} is not in {file}");

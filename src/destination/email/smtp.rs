@@ -93,7 +93,10 @@ fn max_connections() -> usize {
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    humantime::parse_duration(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    match humantime::parse_duration(&String::deserialize(deserializer)?) {
+        Ok(duration) if duration.is_zero() => Err(serde::de::Error::custom("must be longer than nothing")),
+        other => other.map_err(serde::de::Error::custom),
+    }
 }
 
 impl SmtpConfig {

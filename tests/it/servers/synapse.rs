@@ -83,7 +83,8 @@ fn start() -> Synapse {
     Synapse { port, _watch: watch }
 }
 
-fn venv() -> PathBuf {
+/// The Python environment that `tests/setup` makes.
+pub fn venv() -> PathBuf {
     let usual = || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-env/venv");
     std::env::var_os("SMSBRIDGE_TEST_VENV").map_or_else(usual, PathBuf::from)
 }

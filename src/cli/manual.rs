@@ -1,0 +1,200 @@
+//! smsbridge.toml(5): the page about the configuration, turned from Markdown into what man(1) reads.
+//!
+//! It knows the Markdown of that one page: headings, paragraphs, lists, tables, code, emphasis and links.
+
+use std::fmt::Write as _;
+
+use crate::config::reference::{PAGE, cells};
+
+/// The whole page.
+pub(super) fn configuration() -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    let head = format!(
+        ".TH SMSBRIDGE.TOML 5 \"\" \"smsbridge {version}\" \"File formats\"\n.SH NAME\nsmsbridge.toml \\- configuration of \
+         smsbridge\n.SH DESCRIPTION\n"
+    );
+    let mut page = Page {
+        out: head,
+        ..Page::default()
+    };
+    for line in PAGE.lines().skip(1) {
+        page.line(line);
+    }
+    page.end_paragraph();
+    page.out.push_str(".SH SEE ALSO\n.BR smsbridge (1)\n");
+    page.out
+}
+
+#[derive(Default)]
+struct Page {
+    out: String,
+    /// The lines of the paragraph so far: a link may go over their ends.
+    paragraph: String,
+    /// What comes before the next paragraph.
+    begin: &'static str,
+    in_code: bool,
+}
+
+impl Page {
+    fn line(&mut self, line: &str) {
+        if line.starts_with("```") {
+            self.end_paragraph();
+            self.out
+                .push_str(if self.in_code { ".EE\n" } else { ".PP\n.EX\n" });
+            self.in_code = !self.in_code;
+        } else if self.in_code {
+            self.write(&escaped(line));
+        } else if let Some(heading) = line.strip_prefix("### ") {
+            self.heading(".SS", heading);
+        } else if let Some(heading) = line.strip_prefix("## ") {
+            self.heading(".SH", &heading.to_uppercase());
+        } else if let Some(cells) = cells(line) {
+            self.end_paragraph();
+            self.row(&cells);
+        } else if let Some(item) = line.strip_prefix("* ") {
+            self.end_paragraph();
+            self.begin = ".IP \\(bu 2\n";
+            self.paragraph.push_str(item);
+        } else if line.is_empty() {
+            self.end_paragraph();
+            self.begin = ".PP\n";
+        } else {
+            self.paragraph.push(' ');
+            self.paragraph.push_str(line.trim_start());
+        }
+    }
+
+    fn end_paragraph(&mut self) {
+        let paragraph = std::mem::take(&mut self.paragraph);
+        if !paragraph.is_empty() {
+            self.out.push_str(std::mem::take(&mut self.begin));
+            self.write(&inline(paragraph.trim_start()));
+        }
+    }
+
+    fn heading(&mut self, request: &str, heading: &str) {
+        self.end_paragraph();
+        let _ = writeln!(
+            self.out,
+            "{request} \"{}\"",
+            inline(heading).replace('"', "\\(dq")
+        );
+        self.begin = "";
+    }
+
+    /// A row becomes an entry of its own: no screen is as wide as these tables.
+    fn row(&mut self, cells: &[&str]) {
+        let (name, entry) = match cells {
+            ["key" | "type", ..] => return,
+            [rule, ..] if rule.starts_with("---") => return,
+            [key, kind, default, meaning, effect] => (
+                format!("{key} ({kind}; {})", by_default(default, effect)),
+                (*meaning).to_owned(),
+            ),
+            [name, rest @ ..] => ((*name).to_owned(), rest.join("; ")),
+            [] => return,
+        };
+        self.out.push_str(".TP\n");
+        self.write(&inline(&name));
+        self.write(&inline(entry.trim_end_matches("; ")));
+    }
+
+    /// A line of text, which must not look like a request.
+    fn write(&mut self, line: &str) {
+        if line.starts_with(['.', '\'']) {
+            self.out.push_str("\\&");
+        }
+        self.out.push_str(line);
+        self.out.push('\n');
+    }
+}
+
+fn by_default(default: &str, effect: &str) -> String {
+    match default {
+        "" => effect.to_owned(),
+        "required" => format!("required; {effect}"),
+        _ => format!("default: {default}; {effect}"),
+    }
+}
+
+/// A paragraph with its code in bold, its emphasis and its links.
+fn inline(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(['`', '*', '[']) {
+        let (before, marked) = rest.split_at(at);
+        out.push_str(&escaped(before));
+        let (shown, after) = span(marked);
+        out.push_str(&shown);
+        rest = after;
+    }
+    out + &escaped(rest)
+}
+
+/// What stands between marks, and what follows them. A mark without its partner is a character.
+fn span(marked: &str) -> (String, &str) {
+    for (open, close, font) in [("`", "`", "\\fB"), ("**", "**", "\\fB"), ("*", "*", "\\fI")] {
+        if let Some((inside, after)) = marked.strip_prefix(open).and_then(|rest| rest.split_once(close)) {
+            return (format!("{font}{}\\fR", escaped(inside)), after);
+        }
+    }
+    if let Some((words, rest)) = marked.strip_prefix('[').and_then(|rest| rest.split_once("]("))
+        && let Some((target, after)) = rest.split_once(')')
+    {
+        let elsewhere = target.starts_with("https://");
+        let target = if elsewhere {
+            format!(" <{}>", escaped(target))
+        } else {
+            String::new()
+        };
+        return (inline(words) + &target, after);
+    }
+    let (mark, after) = marked.split_at(1);
+    (mark.to_owned(), after)
+}
+
+/// Every character as itself, on any terminal and in any character set.
+fn escaped(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        match c {
+            '\\' => out.push_str("\\e"),
+            '-' => out.push_str("\\-"),
+            '`' => out.push_str("\\(ga"),
+            '\'' => out.push_str("\\(aq"),
+            '^' => out.push_str("\\(ha"),
+            '~' => out.push_str("\\(ti"),
+            _ if c.is_ascii() => out.push(c),
+            _ => {
+                let _ = write!(out, "\\[u{:04X}]", u32::from(c));
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_emphasis_and_links_become_fonts_and_addresses() {
+        assert_eq!(
+            inline("`a-b` is *so*, **very**: [x](https://x.example) or [`y`](y.md) → 2 * 3"),
+            "\\fBa\\-b\\fR is \\fIso\\fR, \\fBvery\\fR: x <https://x.example> or \\fBy\\fR \\[u2192] 2 * 3"
+        );
+        assert_eq!(escaped(r"'\n'"), r"\(aq\en\(aq");
+    }
+
+    #[test]
+    fn nothing_of_the_markdown_is_left() {
+        let page = configuration();
+        for mark in ["```", "](", "|---"] {
+            assert!(!page.contains(mark), "{mark}: {page}");
+        }
+        assert!(
+            page.contains(".TP\n\\fBpublic_url\\fR (URL; default: none; reload)\n"),
+            "{page}"
+        );
+    }
+}

@@ -1,0 +1,399 @@
+//! The documentation, tried: its configurations are checked, its commands and programs run.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+use smsbridge::config::{Outside, Problems, Purpose};
+use smsbridge::plan::load;
+
+use crate::bridge::{Bridge, wait_for};
+use crate::parcels::{build, message, parcel};
+use crate::servers::recorder::{Recorder, Reply};
+use crate::servers::synapse::{synapse, venv};
+
+/// A piece of code between fences.
+struct Block {
+    file: String,
+    language: String,
+    text: String,
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn page(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// Every piece of code of the README and of `docs/*.md`.
+fn blocks() -> Vec<Block> {
+    let mut files = vec!["README.md".to_owned()];
+    for entry in fs::read_dir(root().join("docs")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        files.extend(name.ends_with(".md").then(|| format!("docs/{name}")));
+    }
+    files.iter().flat_map(|file| blocks_of(file)).collect()
+}
+
+fn blocks_of(file: &str) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let mut open: Option<(usize, Block)> = None;
+    for line in page(file).lines() {
+        let indent = line.len() - line.trim_start().len();
+        match (&mut open, line.trim_start().strip_prefix("```")) {
+            (None, Some(language)) => {
+                let (file, language) = (file.to_owned(), language.to_owned());
+                open = Some((
+                    indent,
+                    Block {
+                        file,
+                        language,
+                        text: String::new(),
+                    },
+                ));
+            }
+            (Some(_), Some(_)) => blocks.extend(open.take().map(|(_, block)| block)),
+            (Some((outer, block)), None) => {
+                block.text.push_str(line.get(*outer..).unwrap_or_default());
+                block.text.push('\n');
+            }
+            (None, None) => {}
+        }
+    }
+    assert!(open.is_none(), "{file}: a fence is not closed");
+    blocks
+}
+
+/// What a piece of a configuration may stand under, and what the rest of the file may be.
+const HEADERS: &[&str] = &[
+    "",
+    "[source.intelepeer]\n",
+    "[admin]\n",
+    "[source.intelepeer]\nverify = 'hmac'\n",
+];
+const REST: &str = "
+    [source.intelepeer]
+    kind = 'intelepeer'
+    secret = 'x'
+    [smtp.main]
+    host = 'localhost'
+    [destination.ops]
+    kind = 'console'
+    [destination.desk]
+    kind = 'console'
+    [destination.screen]
+    kind = 'console'
+    [routing]
+    unmatched = ['ops', 'desk', 'screen']
+";
+
+/// Adds of `rest` what is missing. A destination or a server that is there is there in full.
+fn fill(text: &mut toml::Table, rest: &toml::Table) {
+    for (key, value) in rest {
+        match (text.get_mut(key), value) {
+            (None, _) => drop(text.insert(key.clone(), value.clone())),
+            (Some(toml::Value::Table(own)), toml::Value::Table(rest))
+                if !own.contains_key("kind") && !own.contains_key("host") =>
+            {
+                fill(own, rest);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn checked(text: &str, header: &str) -> Result<(), String> {
+    let mut table: toml::Table = format!("{header}{text}")
+        .parse()
+        .map_err(|error| format!("{error}"))?;
+    fill(&mut table, &REST.parse().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    fs::write(&path, toml::to_string(&table).unwrap()).unwrap();
+    let errors = |problems: &Problems| problems.to_string();
+    load(&path, Purpose::Route, &Outside::default(), None)
+        .map(drop)
+        .map_err(|problems| errors(&problems))
+}
+
+/// Right under one of the headers, as a whole or each line for itself: some show ways to write the same key.
+fn assert_right(block: &Block, text: &str) {
+    let whole: Vec<String> = HEADERS
+        .iter()
+        .filter_map(|header| checked(text, header).err())
+        .collect();
+    if whole.len() < HEADERS.len() {
+        return;
+    }
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        let right = !line.starts_with('[') && HEADERS.iter().any(|header| checked(line, header).is_ok());
+        assert!(right, "{}: `{line}` in\n{text}\n{}", block.file, whole.join("\n"));
+    }
+}
+
+/// With the examples in comments taken as meant.
+fn uncommented(text: &str) -> String {
+    let meant = |line: &str| match line.strip_prefix("# ") {
+        Some(example)
+            if example
+                .split_once(" = ")
+                .is_some_and(|(key, _)| !key.contains(' ')) =>
+        {
+            example.to_owned()
+        }
+        _ => line.to_owned(),
+    };
+    text.lines().map(meant).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn every_configuration_in_the_documentation_is_right() {
+    let blocks = blocks();
+    let toml: Vec<&Block> = blocks.iter().filter(|block| block.language == "toml").collect();
+    assert!(toml.len() >= 20, "only {} were found", toml.len());
+    for block in toml {
+        assert_right(block, &block.text);
+        assert_right(block, &uncommented(&block.text));
+    }
+}
+
+#[test]
+fn a_wrong_configuration_in_the_documentation_would_be_found() {
+    for text in [
+        "[destination.ops]\nkind = 'slak'",
+        "colour = 1",
+        "[smtp.main]\nhost = 'x'\nport = 'x'",
+    ] {
+        assert!(
+            HEADERS.iter().all(|header| checked(text, header).is_err()),
+            "{text}"
+        );
+    }
+}
+
+/// Every link to another page, and to a heading in it, leads somewhere.
+#[test]
+fn no_link_in_the_documentation_is_broken() {
+    let mut checked = 0;
+    let files: std::collections::BTreeSet<String> = blocks().into_iter().map(|block| block.file).collect();
+    for file in &files {
+        let text = page(file);
+        let folder = Path::new(file).parent().unwrap();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if target.contains("://") {
+                continue;
+            }
+            let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let path = if path.is_empty() {
+                PathBuf::from(file)
+            } else {
+                folder.join(path)
+            };
+            assert!(root().join(&path).exists(), "{file}: {target}");
+            if !anchor.is_empty() {
+                let anchors: Vec<String> = page(path.to_str().unwrap())
+                    .lines()
+                    .filter_map(anchor_of)
+                    .collect();
+                assert!(
+                    anchors.iter().any(|known| known == anchor),
+                    "{file}: {target}: {anchors:?}"
+                );
+            }
+            checked += 1;
+        }
+    }
+    assert!(checked > 20, "{checked}");
+}
+
+/// What a heading is called in links.
+fn anchor_of(line: &str) -> Option<String> {
+    let heading = line.trim_start_matches('#');
+    let heading = (heading.len() < line.len())
+        .then(|| heading.strip_prefix(' '))??
+        .to_lowercase();
+    let kept = heading
+        .chars()
+        .filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    Some(kept.map(|c| if c == ' ' { '-' } else { c }).collect())
+}
+
+fn block(file: &str, language: &str, words: &str) -> String {
+    let mut found = blocks_of(file)
+        .into_iter()
+        .filter(|block| block.language == language && block.text.contains(words));
+    found
+        .next()
+        .unwrap_or_else(|| panic!("{file}: no {language} with {words}"))
+        .text
+}
+
+#[tokio::test]
+async fn the_guide_to_matrix_leads_to_a_text_in_the_room() {
+    let reader = synapse().user("reader").await;
+    let bridge = synapse().user("sms-bridge").await;
+    let room = reader.room(json!({ "invite": [bridge.id] })).await;
+    let name = bridge.id.trim_start_matches('@').split(':').next().unwrap();
+    let script = block("docs/destinations.md", "bash", "m.login.password")
+        .replace("https://matrix.example.com", &synapse().url())
+        .replace("user=sms-bridge", &format!("user={name}"));
+    let daemon = Bridge::configured("");
+    let mut bash = Command::new("bash")
+        .args(["-eu", "-o", "pipefail", "-c", &script])
+        .current_dir(daemon.folder())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    bash.stdin.take().unwrap().write_all(b"password\n").unwrap();
+    let output = bash.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert!(
+        said.contains(&bridge.id) && said.lines().any(|line| line == room),
+        "{said}"
+    );
+
+    let destination = block("docs/destinations.md", "toml", "access_token")
+        .replace("https://matrix.example.com", &synapse().url())
+        .replace("!abc:example.com", &room)
+        .replace("credential =", "file =");
+    daemon.configure(&format!("{destination}\n[routing]\nunmatched = [\"room\"]\n"));
+    let mut daemon = daemon;
+    daemon.run();
+    let (code, out, err) = daemon.command(&["destination", "test", "room"]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert_eq!(reader.messages(&room).await.len(), 1);
+}
+
+#[tokio::test]
+async fn the_command_for_microsoft_365_asks_for_a_token_and_prints_it() {
+    let server = Recorder::answering(Reply::new(200, r#"{"access_token": "the token"}"#)).await;
+    let script = block("docs/destinations.md", "sh", "client_credentials")
+        .replace("https://login.microsoftonline.com", &server.url(""));
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("m365-secret"), "a+b~c\n").unwrap();
+    let output = tokio::process::Command::new("sh")
+        .args(["-c", &script])
+        .env("CREDENTIALS_DIRECTORY", folder.path())
+        .output()
+        .await
+        .unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "the token\n");
+    let asked = &server.received()[0];
+    assert!(
+        asked.path.ends_with("/TENANT/oauth2/v2.0/token"),
+        "{}",
+        asked.path
+    );
+    assert!(asked.body.ends_with("&client_secret=a%2Bb~c"), "{}", asked.body);
+}
+
+/// Calls the page's `verified` with these, and says what it answers.
+fn verified(secret: &str, headers: &serde_json::Value, body: &str) -> bool {
+    let program = block("docs/destinations.md", "python", "def verified")
+        + "\nimport json, sys\n\
+        secret, headers, body = json.load(sys.stdin)\nprint(verified(secret, headers, body.encode()))\n";
+    let mut python = Command::new(venv().join("bin/python"))
+        .args(["-c", &program])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let question = json!([secret, headers, body]).to_string();
+    python
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(question.as_bytes())
+        .unwrap();
+    let output = python.wait_with_output().unwrap();
+    match String::from_utf8(output.stdout).unwrap().trim() {
+        "True" => true,
+        "False" => false,
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn the_guide_to_signatures_tells_true_ones_from_others() {
+    for secret in ["whsec_c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0IQ==", "some words"] {
+        let server = Recorder::answering(Reply::new(204, "")).await;
+        let config = json!({ "url": server.url("/sms"), "secret": ["another one", secret] });
+        let destination = build("webhook", config, None).unwrap();
+        destination.deliver(&parcel(&message("hello ☎"))).await.unwrap();
+        let received = &server.received()[0];
+        let mut headers = json!({});
+        for name in ["webhook-id", "webhook-timestamp", "webhook-signature"] {
+            headers[name] = json!(received.header(name));
+        }
+        assert!(verified(secret, &headers, &received.body));
+        assert!(!verified(
+            secret,
+            &headers,
+            &received.body.replace("hello", "hullo")
+        ));
+        assert!(!verified("not the secret", &headers, &received.body));
+        let mut late = headers.clone();
+        late["webhook-timestamp"] = json!("1790000000");
+        assert!(!verified(secret, &late, &received.body));
+    }
+}
+
+/// The commands in a section, between backquotes and after `$`.
+fn commands(section: &str) -> Vec<String> {
+    let prompts = section.lines().filter_map(|line| line.strip_prefix("$ "));
+    let spans = section.split('`').skip(1).step_by(2);
+    let all = prompts
+        .chain(spans)
+        .filter_map(|command| command.strip_prefix("smsbridge "));
+    all.map(str::to_owned).collect()
+}
+
+#[test]
+fn every_command_for_a_text_that_did_not_arrive_works() {
+    let page = page("docs/operations.md");
+    let section = page.split("## A text did not arrive\n").nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let commands = commands(section);
+    assert!(commands.len() >= 20, "{commands:?}");
+
+    let bridge = Bridge::start(
+        "[destination.crm]\nkind = \"webhook\"\nurl = \"http://127.0.0.1:1/\"\n[destination.screen]\nkind = \"console\"\n\
+         [routing]\nunmatched = [\"crm\", \"screen\"]\n",
+    );
+    let (status, body) = bridge.text("ABCDEF1234567890ABCDEF1234567890", "+13035550100", "hello");
+    assert_eq!(status, 200);
+    let id = body["id"].as_str().unwrap();
+    wait_for("the console", || (!bridge.console().is_empty()).then_some(()));
+    let url = bridge.url("/inbound/intelepeer");
+    for command in commands {
+        // Only with an account, which intelepeer's own tests have.
+        if command.starts_with("intelepeer ") {
+            continue;
+        }
+        let mut arguments = words(&command.replace("ID", id).replace("NAME", "screen"));
+        match arguments[0].as_str() {
+            "simulate" => arguments.extend(["--url".to_owned(), url.clone()]),
+            "delivery" if command.contains("--destination") && command.contains("retry") => {
+                arguments.push("--yes".to_owned())
+            }
+            "route" => arguments = words(&command.replace("--from N --to N", "--from 1-1234 --to 1-1234")),
+            _ => {}
+        }
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let (code, out, err) = bridge.command(&arguments);
+        assert_eq!(code, 0, "{command}: {out}{err}");
+    }
+}
+
+fn words(command: &str) -> Vec<String> {
+    command
+        .split_whitespace()
+        .map(|word| word.trim_matches('\'').to_owned())
+        .collect()
+}
