@@ -3,7 +3,7 @@
 //! sled is fast and small, and careless in places that matter here: each of its known weaknesses is met by a
 //! part of this module, and nothing outside of it knows that sled is there.
 //!
-//! * `writer`, `journal`: one thread, group commit, and when a commit is durable.
+//! * `writer`: one thread, group commit, and when a commit is durable.
 //! * `keys`, `record`: what is kept under which key, and how damage is noticed.
 //! * `view`, `stored`: the tree as the group being built will leave it, and what is in it.
 //! * `index`: what finds it, in memory: `queues`, the `table` of `row`s for searches; `known`, provider ids.
@@ -49,11 +49,8 @@ mod books;
 mod change;
 mod compact;
 mod export;
-#[cfg(fuzzing)]
-pub mod fuzzing;
 mod import;
 mod index;
-mod journal;
 mod keys;
 mod known;
 mod leases;
@@ -188,7 +185,7 @@ impl Sled {
         let lock = start::take_lock(folder)?;
         start::check_format(folder)?;
         let space = Space::new(folder, &start::database(folder), options.min_free).map_err(io)?;
-        let (start::Opened { db, disk, audited }, journal) = start::open(options)?;
+        let start::Opened { db, disk, audited } = start::open(options)?;
 
         let status = Arc::new(Status::new(options.commits.clone()));
         status.measured(&space);
@@ -217,7 +214,6 @@ impl Sled {
             known: audited.known,
             weight: audited.weight,
             compaction: Compaction::new(options),
-            journal,
         };
         let abort_after = options.abort_after;
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {

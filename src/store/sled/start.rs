@@ -12,11 +12,9 @@ use ::sled::Db;
 use tracing::warn;
 
 use super::audit::{self, Audited, Stop};
-use super::journal::{self, Journal};
 use super::mark::Mark;
 use super::record::{self, Ledger};
 use super::spare::{self, Spare, remove_folder};
-use super::view::View;
 use super::writer::Disk;
 use super::{OpenError, Options};
 use super::{keys, salvage};
@@ -118,7 +116,7 @@ pub(super) fn check_format(folder: &Path) -> Result<(), OpenError> {
 /// Opens and audits. What is damaged is put aside by name: a database with pages that cannot be read once what
 /// can be read is saved from it; snapshots that cannot be read, since the log tells the same; at last
 /// everything.
-pub(super) fn open(options: &Options) -> Result<(Opened, Journal), OpenError> {
+pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
     let folder = &options.path;
     let database = folder.join(DATABASE);
     let mut findings = Vec::new();
@@ -126,13 +124,12 @@ pub(super) fn open(options: &Options) -> Result<(Opened, Journal), OpenError> {
     drop_compaction(folder);
     remove_unfinished_snapshots(&database).map_err(at(&database))?;
     let mut spare = Spare::take(folder, &database).map_err(at(&database))?;
-    let mut journal = Journal::open(folder).map_err(at(folder))?;
-    let mut opened = attempt(options, &database, &journal);
+    let mut opened = attempt(options, &database);
     if let (true, Some(spare)) = (is_doubtful(&opened), &spare) {
         warn!("the store does not look as it should, opening it once more as it was");
         drop(opened);
         spare.put_back().map_err(at(&database))?;
-        opened = attempt(options, &database, &journal);
+        opened = attempt(options, &database);
     }
     if is_doubtful(&opened) {
         spare::probe_disk(folder).map_err(at(folder))?;
@@ -145,7 +142,7 @@ pub(super) fn open(options: &Options) -> Result<(Opened, Journal), OpenError> {
             "the snapshots were damaged ({reason}): set aside as {}",
             aside.display()
         ));
-        opened = attempt(options, &database, &journal);
+        opened = attempt(options, &database);
         on_damaged_log = true;
     }
     // sled goes on writing behind what it could not read, and what is written there may not be found again. So
@@ -168,7 +165,7 @@ pub(super) fn open(options: &Options) -> Result<(Opened, Journal), OpenError> {
             }
             Err(fault) => warn!("nothing could be saved: {fault:?}"),
         }
-        opened = attempt(options, &database, &journal);
+        opened = attempt(options, &database);
     }
     if let Err(Fault::Damaged(reason) | Fault::Unreadable(reason)) = &opened {
         let aside = free_name(folder, "damaged-store");
@@ -184,7 +181,7 @@ pub(super) fn open(options: &Options) -> Result<(Opened, Journal), OpenError> {
             "the store was damaged beyond reading ({reason}): set aside as {}, an empty one was begun",
             aside.display()
         )];
-        opened = attempt(options, &database, &journal);
+        opened = attempt(options, &database);
     }
     let mut opened = opened.map_err(|fault| fault.into_error(&database))?;
     match spare {
@@ -202,9 +199,7 @@ pub(super) fn open(options: &Options) -> Result<(Opened, Journal), OpenError> {
     write_format(folder).map_err(at(folder))?;
     findings.append(&mut opened.audited.findings);
     opened.audited.findings = findings;
-    // Until here the journal stays as it was: every attempt begins with it.
-    journal.clear().map_err(at(folder))?;
-    Ok((opened, journal))
+    Ok(opened)
 }
 
 /// Damage, or commits that the mark knows of and the store does not.
@@ -223,7 +218,7 @@ pub(super) fn accepted(options: &Options) -> Result<u64, OpenError> {
     if !database.exists() && !others.iter().any(|path| path.exists()) {
         return Ok(0);
     }
-    let (opened, _) = open(options)?;
+    let opened = open(options)?;
     let ledger =
         record::load::<Ledger>(&*opened.db, keys::LEDGER).map_err(|trouble| OpenError::Unreadable {
             path: database,
@@ -244,8 +239,6 @@ pub(super) fn begin_restore(options: &Options) -> Result<(Db, Disk), OpenError> 
 pub(super) fn finish_restore(options: &Options) -> Result<(), OpenError> {
     let folder = &options.path;
     let database = folder.join(DATABASE);
-    // The restored store counts its commits anew: nothing of the empty one may seem to follow on them.
-    journal::remove(folder).map_err(at(folder))?;
     remove_folder(&database).map_err(at(&database))?;
     std::fs::rename(folder.join(RESTORING), &database).map_err(at(&database))?;
     sync_folder(folder).map_err(at(folder))?;
@@ -333,23 +326,14 @@ impl From<Stop> for Fault {
 }
 
 /// sled meets some damage with a panic instead of an error.
-fn attempt(options: &Options, database: &Path, journal: &Journal) -> Result<Opened, Fault> {
-    catch_unwind(AssertUnwindSafe(|| try_open(options, database, journal)))
+fn attempt(options: &Options, database: &Path) -> Result<Opened, Fault> {
+    catch_unwind(AssertUnwindSafe(|| try_open(options, database)))
         .unwrap_or_else(|_| Err(Fault::Damaged("it made the database panic".to_owned())))
 }
 
-fn try_open(options: &Options, database: &Path, journal: &Journal) -> Result<Opened, Fault> {
+fn try_open(options: &Options, database: &Path) -> Result<Opened, Fault> {
     let (db, disk) = open_database(options, database)?;
-    let missing = journal::replay(journal, &db)?;
-    disk.commit(&db, View::new(&db))
-        .map_err(|reason| Fault::Io(io::Error::other(reason)))?;
-    let mut audited = audit::audit(&db, &disk)?;
-    if missing > 0 {
-        audited.commits_lost += missing;
-        audited.findings.push(format!(
-            "the end of the log is damaged: {missing} commits before those in the journal are gone"
-        ));
-    }
+    let audited = audit::audit(&db, &disk)?;
     Ok(Opened { db, disk, audited })
 }
 

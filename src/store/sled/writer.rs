@@ -4,7 +4,7 @@
 //! to one group, puts the group into the tree as a single batch, waits until that is on disk, and only then
 //! answers everybody who was in the group. So sixty-four texts that arrive together cost one sync.
 //!
-//! On disk means `fdatasync` on a descriptor of our own, of the journal or of sled's file: sled's `flush` hands its log to the kernel and asks
+//! On disk means `fdatasync` on a descriptor of our own: sled's `flush` hands its log to the kernel and asks
 //! for write-back with `sync_file_range`, which on Linux waits neither for the disk's own cache nor for the
 //! metadata of a file that has grown. A batch goes into one tree only, because sled recovers a batch as a
 //! whole within one tree, and not across two.
@@ -28,7 +28,6 @@ use tracing::{error, warn};
 use super::change::Group;
 use super::compact::{Compaction, Weight};
 use super::index::Note;
-use super::journal::Journal;
 use super::keys;
 use super::known::Known;
 use super::mark::Mark;
@@ -95,7 +94,6 @@ pub(super) struct Writer {
     pub(super) known: Known,
     pub(super) weight: Weight,
     pub(super) compaction: Compaction,
-    pub(super) journal: Journal,
 }
 
 impl Writer {
@@ -110,20 +108,8 @@ impl Writer {
             }
             self.compact();
         }
-        if shared.status.check().is_ok() {
-            self.finish();
-        }
-    }
-
-    /// Leaves everything in sled, so that the next start has less to do.
-    fn finish(mut self) {
-        let db = self.shared.db();
-        let finished = self.disk.commit(&db, View::new(&db)).and_then(|()| {
-            let cleared = self.journal.clear().and_then(|()| self.disk.mark.sync());
-            cleared.map_err(|error| error.to_string())
-        });
-        if let Err(error) = finished {
-            warn!("the store was not tidied up for the next start, which will do it: {error}");
+        if let Err(error) = self.disk.mark.sync() {
+            warn!("the mark was not synced: {error}");
         }
     }
 
@@ -165,7 +151,6 @@ impl Writer {
             known,
             weight,
             compaction,
-            journal,
             ..
         } = self;
         if shared.status.check().is_err() {
@@ -197,7 +182,7 @@ impl Writer {
         compaction.follow(view.changes());
         let result = match fatal.into_iter().flatten().next() {
             Some(reason) => Err(reason),
-            None if changed => commit(disk, journal, &db, view, &ledger).and_then(|()| disk.mark(&ledger)),
+            None if changed => disk.commit(&db, view).and_then(|()| disk.mark(&ledger)),
             None => Ok(()),
         };
         let ignored = sabotage::is_off(Protection::WriteErrors);
@@ -212,29 +197,6 @@ impl Writer {
             answer(result.clone());
         }
     }
-}
-
-/// Makes a group durable, and shows it to those who read. Where the journal has no room sled is synced with it,
-/// and has everything; so the journal can begin again.
-fn commit(
-    disk: &Disk,
-    journal: &mut Journal,
-    db: &::sled::Db,
-    view: View<'_>,
-    ledger: &Ledger,
-) -> Result<(), String> {
-    let journaled = !sabotage::is_off(Protection::WholeCommit)
-        && journal
-            .append(ledger.commits, view.changes(), !disk.skip_sync)
-            .map_err(|error| format!("a write or sync of the journal failed: {error}"))?;
-    if journaled {
-        return db
-            .apply_batch(view.into_batch())
-            .map_err(|error| format!("a write failed: {error}"));
-    }
-    disk.commit(db, view)?;
-    journal.begin_again();
-    Ok(())
 }
 
 /// How many texts came with a group.
