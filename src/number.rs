@@ -199,12 +199,12 @@ impl Pattern {
         if part.contains('*') {
             return Err(PatternError::Wildcard(text.to_owned()));
         }
+        let part = partial(part).ok_or_else(|| PatternError::Characters(text.to_owned()))?;
+        // With the separators gone: `31/07*` begins with as little as `3107*`.
         if trimmed.ends_with('*') && part.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(PatternError::Start(text.to_owned()));
         }
-        partial(part)
-            .map(kind)
-            .ok_or_else(|| PatternError::Characters(text.to_owned()))
+        Ok(kind(part))
     }
 
     /// Whether the number fits.
@@ -330,7 +330,7 @@ mod tests {
                 "{pattern} on {number}"
             );
         }
-        for wrong in ["", "abc", "720555*", "+1*2", "**", "+1#*", "*1*"] {
+        for wrong in ["", "abc", "720555*", "31/07*", "+1*2", "**", "+1#*", "*1*"] {
             assert!(Pattern::parse(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -1,0 +1,58 @@
+//! Whatever a stranger posts, in JSON or as a form, is answered; and nothing gets past the shared code.
+#![no_main]
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, header};
+use libfuzzer_sys::fuzz_target;
+use smsbridge::source::intelepeer::Intelepeer;
+use smsbridge::source::{Received, Request, Source};
+
+const CODE: &str = "fuzz-code";
+
+static OPEN: LazyLock<Intelepeer> = LazyLock::new(|| source("verify = 'none'"));
+static CLOSED: LazyLock<Intelepeer> = LazyLock::new(|| source(&format!("secret = '{CODE}'")));
+static SIGNED: LazyLock<Intelepeer> = LazyLock::new(|| source("verify = 'hmac'\nsecret = 'fuzz-key'"));
+
+fn source(keys: &str) -> Intelepeer {
+    let config = toml::from_str(keys).expect("a right configuration");
+    Intelepeer::build(&"carrier".parse().expect("a right name"), &config).expect("a source")
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Some((&first, rest)) = data.split_first() else {
+        return;
+    };
+    let kinds = [
+        "application/json",
+        "application/json; charset=utf-8",
+        "application/x-www-form-urlencoded",
+        "text/plain",
+    ];
+    let mut headers = HeaderMap::new();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(kinds[usize::from(first % 4)]),
+    );
+    let body = Bytes::copy_from_slice(rest);
+    let request = Request {
+        client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        headers: &headers,
+        body: &body,
+    };
+    let _ = OPEN.receive(&request);
+    let has_code = rest.windows(CODE.len()).any(|part| part == CODE.as_bytes())
+        || rest.contains(&b'%')
+        || rest.contains(&b'\\');
+    assert!(
+        has_code || !matches!(CLOSED.receive(&request), Received::Messages(_)),
+        "accepted without the code"
+    );
+    // Nobody without the key makes a right signature, but by a chance that does not come.
+    assert!(
+        !matches!(SIGNED.receive(&request), Received::Messages(_)),
+        "accepted without the key"
+    );
+});
