@@ -94,8 +94,8 @@ pub(super) fn take_lock(folder: &Path) -> Result<File, OpenError> {
 /// Refuses a store that a newer version has written.
 pub(super) fn check_format(folder: &Path) -> Result<(), OpenError> {
     let path = folder.join("format");
-    match std::fs::read_to_string(&path) {
-        Ok(text) => match text
+    match std::fs::read(&path) {
+        Ok(bytes) => match String::from_utf8_lossy(&bytes)
             .trim()
             .strip_prefix("smsbridge store ")
             .and_then(|number| number.parse().ok())

@@ -752,3 +752,13 @@ async fn a_log_that_is_mostly_empty_is_compacted_while_the_store_works() {
     assert_eq!(assert_adds_up(&store).await, counts);
     assert!(folder.named("sled.").is_empty());
 }
+
+#[tokio::test]
+async fn a_damaged_format_is_written_anew() {
+    let folder = Folder::new();
+    three(&folder.open()).await;
+    let format = folder.path().join("format");
+    std::fs::write(&format, b"smsbridge st\xffre 2\n").unwrap();
+    assert_three(&folder.open()).await;
+    assert_eq!(std::fs::read_to_string(&format).unwrap(), "smsbridge store 2\n");
+}
