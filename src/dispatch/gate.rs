@@ -40,8 +40,17 @@ pub struct Closed {
     pub until: Timestamp,
     /// Failures in a row.
     pub failures: u32,
+    /// What wears its texts' patience out: nothing while it is parked.
+    outage: Option<Outage>,
     /// When it was last news.
     told_at: Timestamp,
+}
+
+/// Failures in a row of a destination that is down or limited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Outage {
+    since: Timestamp,
+    failures: u32,
 }
 
 /// What an attempt's end meant for the gate: worth a log line.
@@ -68,6 +77,23 @@ impl Gate {
     #[must_use]
     pub fn closed(&self) -> Option<&Closed> {
         self.closed.as_ref()
+    }
+
+    /// Whether a delivery whose patience ended at `end` is to be given up without a try of its own: the
+    /// destination's failures are its failures.
+    ///
+    /// What was overdue before (the lane was paused or parked, or the daemon stopped) is not given up for a
+    /// single failure: a whole backlog would die of one 429. Nothing dies while the destination is parked.
+    #[must_use]
+    pub fn gives_up(&self, end: Timestamp) -> bool {
+        self.outage()
+            .is_some_and(|outage| outage.failures >= 2 || end >= outage.since)
+    }
+
+    /// Whether there is anything that [`Gate::gives_up`].
+    #[must_use]
+    pub fn is_out(&self) -> bool {
+        self.outage().is_some()
     }
 
     /// To be taken before an attempt and given back to [`Gate::failed`].
@@ -139,6 +165,11 @@ impl Gate {
             Some(_) => None,
             None => Some(Change::Closed(cause)),
         };
+        let outage = before.as_ref().and_then(|closed| closed.outage);
+        let outage = (cause != Cause::Parked).then(|| Outage {
+            since: outage.map_or(now, |outage| outage.since),
+            failures: outage.map_or(1, |outage| outage.failures.saturating_add(1)),
+        });
         let told_at = before
             .filter(|_| change.is_none())
             .map_or(now, |closed| closed.told_at);
@@ -149,6 +180,7 @@ impl Gate {
             since,
             until: now.after(wait),
             failures,
+            outage,
             told_at,
         });
         self.epoch += 1;
@@ -159,6 +191,10 @@ impl Gate {
     pub fn reset(&mut self) {
         self.closed = None;
         self.epoch += 1;
+    }
+
+    fn outage(&self) -> Option<&Outage> {
+        self.closed.as_ref()?.outage.as_ref()
     }
 }
 
@@ -249,6 +285,35 @@ mod tests {
                 (120, still)
             ]
         );
+    }
+
+    #[test]
+    fn what_becomes_overdue_in_an_outage_is_given_up_and_what_was_before_at_the_second_failure() {
+        for failure in [limited(3600), Failure::unreachable("refused")] {
+            let mut gate = Gate::default();
+            assert!(!gate.gives_up(Timestamp(7)), "it works");
+            gate.failed(&failure, 0, &POLICY, Timestamp(7), 1.0);
+            assert!(gate.gives_up(Timestamp(7)) && !gate.gives_up(Timestamp(6)));
+            let epoch = gate.epoch();
+            gate.failed(&failure, epoch, &POLICY, Timestamp(9), 1.0);
+            assert!(gate.gives_up(Timestamp(0)));
+            gate.works();
+            assert!(!gate.gives_up(Timestamp(9)));
+        }
+    }
+
+    #[test]
+    fn a_parked_destination_gives_nothing_up_and_being_parked_counts_for_no_outage() {
+        let mut gate = Gate::default();
+        for failure in [limited(30), Failure::parked("token"), Failure::parked("token")] {
+            let epoch = gate.epoch();
+            gate.failed(&failure, epoch, &POLICY, Timestamp(7), 1.0);
+        }
+        assert!(!gate.gives_up(Timestamp(99)) && !gate.is_out());
+        let epoch = gate.epoch();
+        gate.failed(&limited(30), epoch, &POLICY, Timestamp(50), 1.0);
+        assert!(gate.gives_up(Timestamp(50)) && !gate.gives_up(Timestamp(49)));
+        assert_eq!(gate.closed().map(|closed| closed.failures), Some(4));
     }
 
     #[test]

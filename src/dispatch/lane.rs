@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt as _};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -10,7 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::attempt;
 use super::gate::Cause;
+use super::pace::Pace;
 use super::shared::Shared;
+use crate::message::Timestamp;
 use crate::plan::{Plan, PlannedDestination};
 use crate::store::Claim;
 
@@ -23,8 +26,16 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// The longest a lane sleeps without looking: a net under every wake-up.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 
-/// How many overaged deliveries are given up in one step.
-const EXPIRE_STEP: usize = 64;
+/// How many deliveries are looked at in one step to give up the overdue ones. They come by due time: before
+/// one that was tried come those that came up to its next attempt.
+const EXPIRE_STEP: usize = 512;
+
+/// How many are given up at once, to share commits.
+const EXPIRE_AT_ONCE: usize = 64;
+
+/// After a step that found nothing to give up though something is overdue: it is under way, or waits for an
+/// earlier text of its conversation.
+const EXPIRE_AGAIN: Duration = Duration::from_secs(1);
 
 /// The task of one lane.
 pub(super) struct Lane {
@@ -32,7 +43,8 @@ pub(super) struct Lane {
     plan: watch::Receiver<Arc<Plan>>,
     destination: Arc<PlannedDestination>,
     running: JoinSet<()>,
-    send_next: Instant,
+    pace: Option<Pace>,
+    expire_next: Instant,
     stop: CancellationToken,
 }
 
@@ -43,12 +55,14 @@ impl Lane {
         destination: Arc<PlannedDestination>,
         stop: CancellationToken,
     ) -> Self {
+        let now = Instant::now();
         Self {
             shared,
             plan,
+            pace: destination.rate.map(|rate| Pace::new(rate, now)),
             destination,
             running: JoinSet::new(),
-            send_next: Instant::now(),
+            expire_next: now,
             stop,
         }
     }
@@ -79,6 +93,9 @@ impl Lane {
         let Some(destination) = plan.destinations.get(&self.shared.name) else {
             return false;
         };
+        if destination.rate != self.destination.rate {
+            self.pace = destination.rate.map(|rate| Pace::new(rate, Instant::now()));
+        }
         self.destination = destination.clone();
         // Whoever reloads may have mended something elsewhere, too. A pause that was asked for stays.
         if self
@@ -107,8 +124,8 @@ impl Lane {
                 Err(wait) => return wait,
             },
         };
-        self.expire().await;
-        let wait = self.wait().await;
+        let overdue = self.expire().await;
+        let wait = self.wait().await.min(overdue);
         if allowed > 0 && started == 0 {
             wait.max(LOOK_AGAIN)
         } else {
@@ -122,9 +139,8 @@ impl Lane {
             .shared
             .gate()
             .allows(self.running.len(), self.destination.concurrency, now);
-        match self.destination.rate {
-            Some(_) if Instant::now() < self.send_next => 0,
-            Some(_) => allowed.min(1),
+        match &self.pace {
+            Some(pace) => allowed.min(pace.allows(Instant::now())),
             None => allowed,
         }
     }
@@ -142,8 +158,8 @@ impl Lane {
                 STORE_PAUSE
             })?;
         let started = claims.len();
-        if let (Some(rate), true) = (self.destination.rate, started > 0) {
-            self.send_next = Instant::now() + Duration::from_secs_f64(1.0 / rate);
+        if let Some(pace) = &mut self.pace {
+            pace.took(started, Instant::now());
         }
         for claim in claims {
             self.start(claim);
@@ -176,14 +192,14 @@ impl Lane {
         if !gate.is_zero() {
             return gate.min(IDLE_MAX);
         }
-        let rate = match self.destination.rate {
-            Some(_) => self.send_next.saturating_duration_since(Instant::now()),
-            None => Duration::ZERO,
-        };
+        let pace = self
+            .pace
+            .as_ref()
+            .map_or(Duration::ZERO, |pace| pace.wait(Instant::now()));
         match self.shared.store.next_due(&self.shared.name).await {
             Ok(None) => IDLE_MAX,
             Ok(Some(_)) if self.probing() => IDLE_MAX,
-            Ok(Some(due)) => due.since(self.shared.clock.now()).max(rate).min(IDLE_MAX),
+            Ok(Some(due)) => due.since(self.shared.clock.now()).max(pace).min(IDLE_MAX),
             Err(_) => STORE_PAUSE,
         }
     }
@@ -194,30 +210,60 @@ impl Lane {
     }
 
     /// While the destination is out, what has waited longer than its patience is given up without a try of
-    /// its own: the probes' failures are its failures.
-    async fn expire(&mut self) {
-        let reason = match self.shared.gate().closed() {
-            Some(closed) if closed.cause == Cause::Down && closed.failures >= 2 => closed.reason.clone(),
-            _ => return,
-        };
+    /// its own. Says how long there is nothing to give up.
+    async fn expire(&mut self) -> Duration {
+        if !self.shared.gate().is_out() {
+            return IDLE_MAX;
+        }
+        let patience = self.destination.policy.give_up_after;
         let now = self.shared.clock.now();
-        let overdue = now.before(self.destination.policy.give_up_after);
-        match self.shared.store.backlog(&self.shared.name).await {
-            Ok(backlog) if backlog.oldest.is_some_and(|oldest| oldest < overdue) => {}
-            _ => return,
-        }
-        let Ok(claims) = self.shared.store.claim(&self.shared.name, now, EXPIRE_STEP).await else {
-            return;
+        let end = match self.shared.store.backlog(&self.shared.name).await {
+            Ok(backlog) => backlog.oldest.map(|oldest| oldest.after(patience)),
+            Err(_) => return STORE_PAUSE,
         };
-        for claim in claims {
-            if claim.delivery.created_at >= overdue {
-                self.shared.store.release(claim).await;
-                continue;
-            }
-            let reason = format!("given up while the destination could not be reached: {reason}");
-            let dead = claim.delivery.dead(None, now, &reason);
-            let settlement = attempt::bury(&self.shared, &self.destination, claim.token, dead);
-            attempt::settle(&self.shared, settlement).await;
+        let wait = match end {
+            Some(end) if end <= now => self.expire_next.saturating_duration_since(Instant::now()),
+            Some(end) => end.since(now),
+            None => IDLE_MAX,
+        };
+        if !wait.is_zero() {
+            return wait;
         }
+        if self.give_up(now).await == 0 {
+            self.expire_next = Instant::now() + EXPIRE_AGAIN;
+        }
+        self.expire_next.saturating_duration_since(Instant::now())
+    }
+
+    /// Gives up what is overdue among what comes next, and says how many.
+    async fn give_up(&self, now: Timestamp) -> usize {
+        let gate = self.shared.gate().clone();
+        let Some(closed) = gate.closed() else { return 0 };
+        let patience = self.destination.policy.give_up_after;
+        let is_over = |claim: &Claim| {
+            let end = claim.delivery.created_at.after(patience);
+            end <= now && gate.gives_up(end)
+        };
+        // Whenever they are due: a patience made shorter since counts, too.
+        let any = Timestamp(i64::MAX);
+        let claims = self.shared.store.claim(&self.shared.name, any, EXPIRE_STEP).await;
+        let (overdue, early): (Vec<_>, Vec<_>) = claims.unwrap_or_default().into_iter().partition(is_over);
+        for claim in early {
+            self.shared.store.release(claim).await;
+        }
+        let why = match closed.cause {
+            Cause::Limited => "asked to be left alone",
+            Cause::Down | Cause::Parked => "could not be reached",
+        };
+        let reason = format!("given up while the destination {why}: {}", closed.reason);
+        let count = overdue.len();
+        stream::iter(overdue)
+            .for_each_concurrent(EXPIRE_AT_ONCE, |claim| {
+                let dead = claim.delivery.dead(None, now, &reason);
+                let settlement = attempt::bury(&self.shared, &self.destination, claim.token, dead);
+                attempt::settle(&self.shared, settlement)
+            })
+            .await;
+        count
     }
 }

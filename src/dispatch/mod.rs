@@ -20,6 +20,7 @@ use crate::store::Store;
 mod attempt;
 pub mod gate;
 mod lane;
+mod pace;
 mod shared;
 
 use lane::Lane;

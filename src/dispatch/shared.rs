@@ -90,7 +90,11 @@ impl Shared {
         self.inner().delivered_at = Some(self.clock.wall());
     }
 
+    /// Whoever lets it go on wants it tried: what failed before the pause gives nothing up after it.
     pub(super) fn set_paused(&self, paused: bool) {
+        if !paused {
+            self.gate().reset();
+        }
         self.inner().paused = paused;
         self.announce();
         self.wake();

@@ -1,6 +1,7 @@
 //! P10: what is tried again and when, per kind and answer, on a clock that moves only when it is told to.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -115,6 +116,7 @@ fn config(kind: &str, url: &str) -> String {
 /// A lane on a store in memory, and when each request came, told from the beginning.
 struct Bench {
     store: Arc<Memory>,
+    clock: Clock,
     lanes: Arc<Lanes>,
     requests: Arc<Mutex<Vec<Duration>>>,
     _plan: tokio::sync::watch::Sender<Arc<smsbridge::plan::Plan>>,
@@ -132,33 +134,50 @@ impl Bench {
             .plan;
         let (sender, plan) = tokio::sync::watch::channel(Arc::new(plan));
         let store = Arc::new(Memory::new());
+        let clock = Clock::system();
         let lanes = Lanes::new(Around {
             store: store.clone(),
-            clock: Clock::system(),
+            clock: clock.clone(),
             metrics: Arc::new(Metrics::default()),
             events: Events::default(),
         });
         lanes.follow(&plan, &[]);
         Self {
             store,
+            clock,
             lanes,
             requests,
             _plan: sender,
         }
     }
 
-    /// Two texts of two conversations.
-    async fn accept(&self, clock: &Clock) {
-        for number in 1..=2 {
+    /// A webhook that answers so, and when it was asked.
+    async fn webhook(answer: impl Fn(usize) -> Reply + Send + Sync + 'static) -> (Self, Recorder) {
+        let began = Instant::now();
+        let requests: Arc<Mutex<Vec<Duration>>> = Arc::default();
+        let keep = requests.clone();
+        let server = Recorder::start(move |_| {
+            let mut requests = keep.lock().unwrap();
+            requests.push(began.elapsed());
+            answer(requests.len())
+        })
+        .await;
+        let bench = Self::new(&config("webhook", &server.url("")), requests).await;
+        (bench, server)
+    }
+
+    /// Texts of a conversation each.
+    async fn accept(&self, numbers: RangeInclusive<u128>) {
+        for number in numbers {
             let mut text = message("hello");
             text.id = MessageId(uuid::Uuid::from_u128(number));
             text.provider_id = number.to_string();
-            text.from = smsbridge::number::Number::parse(&format!("+1303555010{number}")).unwrap();
+            text.from = smsbridge::number::Number::parse(&format!("+1303555{number:04}")).unwrap();
             let id = DeliveryId {
                 message: text.id,
                 ordinal: 1,
             };
-            let owed = Delivery::new(id, "it".parse().unwrap(), None, clock.now());
+            let owed = Delivery::new(id, "it".parse().unwrap(), None, self.clock.now());
             let arrival = Arrival {
                 dedup_since: text.received_at,
                 message: text,
@@ -197,10 +216,32 @@ impl Bench {
 
     async fn deliveries(&self) -> Vec<Delivery> {
         let query = DeliveryQuery {
-            limit: 10,
+            limit: 1_000,
             ..DeliveryQuery::default()
         };
         self.store.deliveries(&query).await.unwrap().items
+    }
+
+    /// The numbers of the texts that died, all of them as their patience ended.
+    async fn given_up(&self, what: &str) -> Vec<u128> {
+        let deliveries = self.deliveries().await;
+        let mut numbers: Vec<u128> = deliveries
+            .iter()
+            .filter_map(|delivery| {
+                let State::Dead { at, reason } = &delivery.state else {
+                    return None;
+                };
+                let waited = at.since(delivery.created_at);
+                assert!(reason.starts_with("given up"), "{what}: {reason}");
+                assert!(
+                    (GIVE_UP_AFTER..=GIVE_UP_AFTER + seconds(1)).contains(&waited),
+                    "{what}: given up after {waited:?}"
+                );
+                Some(delivery.id.message.0.as_u128())
+            })
+            .collect();
+        numbers.sort_unstable();
+        numbers
     }
 
     fn state(&self) -> &'static str {
@@ -277,16 +318,21 @@ async fn judge(what: &str, bench: &Bench, expect: Expect) {
     }
     bench.pass(GIVE_UP_AFTER).await;
     let before = bench.requests.lock().unwrap().clone();
-    let ended = bench.deliveries().await;
-    for delivery in &ended {
-        match (&delivery.state, expect) {
-            (State::Waiting { .. }, Parks) => {}
-            (State::Dead { reason, .. }, Dies(_)) => assert!(!reason.is_empty(), "{what}"),
-            (State::Dead { reason, .. }, BacksOff | BacksOffAlone | Waits(_)) => {
-                assert!(reason.starts_with("given up"), "{what}: {reason}");
+    match expect {
+        Parks => assert!(
+            bench.deliveries().await.iter().all(Delivery::is_waiting),
+            "{what}"
+        ),
+        Dies(_) => {
+            for delivery in bench.deliveries().await {
+                assert!(
+                    matches!(&delivery.state, State::Dead { reason, .. } if !reason.is_empty()),
+                    "{what}: {:?}",
+                    delivery.state
+                );
             }
-            (state, _) => panic!("{what}: {state:?} after {GIVE_UP_AFTER:?}"),
         }
+        BacksOff | BacksOffAlone | Waits(_) => assert_eq!(bench.given_up(what).await, [1, 2], "{what}"),
     }
     bench.pass(seconds(30)).await;
     let after = bench.requests.lock().unwrap().len();
@@ -296,16 +342,9 @@ async fn judge(what: &str, bench: &Bench, expect: Expect) {
         "{what}: only a parked one is still tried"
     );
     if expect != Parks {
-        // What is out as a whole is given up when it is next looked at.
-        let look = match expect {
-            BacksOff => seconds(16),
-            // A limited one is tried with each of the two once more.
-            Waits(asked) => asked * 2,
-            _ => Duration::ZERO,
-        };
         let last = before.last().unwrap();
         assert!(
-            *last <= GIVE_UP_AFTER + look + STEP * 3,
+            *last <= GIVE_UP_AFTER + STEP * 3,
             "{what}: tried after it was given up, at {last:?}"
         );
     }
@@ -332,7 +371,7 @@ async fn p10_every_kind_retries_waits_parks_or_gives_up_as_its_answers_say() {
         })
         .await;
         let bench = Bench::new(&config(kind, &server.url("")), requests).await;
-        bench.accept(&Clock::system()).await;
+        bench.accept(1..=2).await;
         judge(&what, &bench, expect).await;
         bench.lanes.stop().await;
         *seen.entry(kind.to_owned()).or_default() += 1;
@@ -355,10 +394,61 @@ async fn p10_every_kind_retries_waits_parks_or_gives_up_as_its_answers_say() {
         );
         let mail = "[destination.it]\nkind = \"email\"\nsmtp = \"main\"\nfrom = \"sms@example.com\"\nto = [\"desk@example.com\"]\n";
         let bench = Bench::new(&(smtp + mail + RETRY), requests).await;
-        bench.accept(&Clock::system()).await;
+        bench.accept(1..=2).await;
         judge(&format!("email {answer}"), &bench, expect).await;
         bench.lanes.stop().await;
         *seen.entry("email".to_owned()).or_default() += 1;
     }
     report("P10", &format!("answers tried on a paused clock: {seen:?}"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn p10_a_pause_longer_than_the_patience_is_kept_and_so_is_the_patience() {
+    let (bench, _server) = Bench::webhook(|_| Reply::new(429, "").with("retry-after", "3600")).await;
+    bench.accept(1..=2).await;
+    bench.pass(seconds(25)).await;
+    bench.accept(3..=3).await;
+    bench.pass(seconds(34)).await;
+    assert!(bench.given_up("before").await.is_empty());
+    bench.pass(seconds(2)).await;
+    assert_eq!(bench.given_up("the first two").await, [1, 2]);
+    bench.pass(seconds(60)).await;
+    assert_eq!(bench.given_up("the later one").await, [1, 2, 3]);
+    let requests = bench.requests.lock().unwrap().len();
+    assert_eq!(requests, 1, "it was asked though it wanted to be left alone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn p10_a_text_that_was_tried_is_given_up_in_time_behind_many_younger_ones() {
+    for status in [429, 503] {
+        let (bench, _server) = Bench::webhook(move |_| Reply::new(status, "").with("retry-after", "9")).await;
+        bench.accept(1..=1).await;
+        bench.pass(seconds(3)).await;
+        bench.accept(2..=200).await;
+        bench.pass(seconds(58)).await;
+        assert_eq!(bench.given_up("the first one").await, [1], "{status}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn p10_a_backlog_that_is_overdue_after_a_pause_does_not_die_of_one_refusal() {
+    for status in [429, 503] {
+        let (bench, _server) = Bench::webhook(move |nth| match nth {
+            1 => Reply::new(status, ""),
+            _ => Reply::new(200, "ok"),
+        })
+        .await;
+        let name = "it".parse().unwrap();
+        bench.lanes.set_paused(&name, true);
+        bench.accept(1..=5).await;
+        bench.pass(GIVE_UP_AFTER + seconds(30)).await;
+        assert!(bench.deliveries().await.iter().all(Delivery::is_waiting));
+        bench.lanes.set_paused(&name, false);
+        bench.pass(seconds(30)).await;
+        let deliveries = bench.deliveries().await;
+        let delivered = deliveries
+            .iter()
+            .filter(|delivery| matches!(delivery.state, State::Delivered { .. }));
+        assert_eq!(delivered.count(), 4, "{status}: all but the one that was refused");
+    }
 }
