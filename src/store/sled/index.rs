@@ -104,6 +104,12 @@ impl Index {
         lock(&self.table)
     }
 
+    /// What waits in these queues may be claimed again.
+    pub(super) fn free(&self, settled: &[Queue]) {
+        let mut queues = self.queues();
+        settled.iter().for_each(|queue| queues.free(queue));
+    }
+
     /// Carries out what was noted, in order.
     pub(super) fn apply(&self, notes: Vec<Note>) {
         let mut queues = self.queues();

@@ -386,6 +386,7 @@ impl Store for Sled {
     async fn release(&self, claim: Claim) {
         if let Some(lease) = self.shared.leases.end(claim.token, claim.delivery.id) {
             self.shared.leases.free(&lease.queue);
+            self.shared.index.free(&[lease.queue]);
         }
     }
 

@@ -1,8 +1,9 @@
 //! The queues, in memory: what waits for each destination, in what order, and when it is due.
 //!
 //! A destination's deliveries of one conversation are a queue, and only its first one, the head, is in the
-//! schedule: a claim never meets a delivery that must wait for another one, and a queue of a hundred thousand
-//! costs a claim no more than a queue of one. Nothing of this is written: the records tell it at start.
+//! schedule, and only while nobody is at work on it: a claim never meets a delivery that must wait for another
+//! one, and a queue of a hundred thousand costs a claim no more than a queue of one. Nothing of this is written:
+//! the records tell it at start.
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
@@ -18,7 +19,7 @@ pub(super) struct Queues(BTreeMap<Name, Line>);
 struct Line {
     /// By conversation and place, when each is due.
     waiting: BTreeMap<(u64, u64), i64>,
-    /// The heads, by due time, place and conversation.
+    /// The heads that are not claimed, by due time, place and conversation.
     schedule: BTreeSet<(i64, u64, u64)>,
     dead: BTreeSet<u64>,
 }
@@ -76,6 +77,32 @@ impl Queues {
         };
         if line.schedule.remove(&(was_due, place, conversation)) {
             line.schedule.insert((due.0, place, conversation));
+        }
+    }
+
+    /// Takes heads that are due out of the schedule, as far as `hold` grants them.
+    pub(super) fn take_due(
+        &mut self,
+        destination: &Name,
+        now: Timestamp,
+        limit: usize,
+        hold: impl FnMut(&Slot) -> bool,
+    ) -> Vec<Slot> {
+        let due = self.schedule(destination).take_while(|slot| slot.due <= now);
+        let taken: Vec<Slot> = due.filter(hold).take(limit).collect();
+        let schedule = &mut self.line(destination).schedule;
+        for Slot { due, place, queue } in &taken {
+            schedule.remove(&(due.0, place.packed(), number(queue.conversation)));
+        }
+        taken
+    }
+
+    /// Nobody is at work on a queue any more: its head goes back into the schedule.
+    pub(super) fn free(&mut self, queue: &Queue) {
+        let line = self.line(&queue.destination);
+        let conversation = number(queue.conversation);
+        if let Some((place, due)) = line.head(conversation) {
+            line.schedule.insert((due, place, conversation));
         }
     }
 
@@ -230,6 +257,31 @@ mod tests {
         queues.dequeue(&queue(1), place(3));
         queues.dequeue(&queue(2), place(4));
         assert!(scheduled(&queues).is_empty());
+    }
+
+    #[test]
+    fn what_is_claimed_is_out_of_the_schedule_until_nobody_is_at_work_on_its_queue() {
+        let mut queues = Queues::default();
+        let desk = queue(0).destination;
+        for (conversation, seq) in [(1, 1), (1, 2), (2, 3), (3, 4)] {
+            queues.enqueue(&queue(conversation), place(seq), Timestamp(0));
+        }
+        let seqs = |slots: Vec<Slot>| slots.into_iter().map(|slot| slot.place.seq).collect::<Vec<_>>();
+        let not_third = |slot: &Slot| slot.place.seq != 3;
+        assert!(queues.take_due(&desk, Timestamp(-1), 9, |_| true).is_empty());
+        assert_eq!(seqs(queues.take_due(&desk, Timestamp(0), 9, not_third)), [1, 4]);
+        assert_eq!(scheduled(&queues), [(0, 3)]);
+        queues.reschedule(&queue(3), place(4), Timestamp(5));
+        queues.dequeue(&queue(1), place(1));
+        assert_eq!(scheduled(&queues), [(0, 3)], "still claimed");
+        for conversation in [1, 3] {
+            queues.free(&queue(conversation));
+        }
+        assert_eq!(scheduled(&queues), [(0, 2), (0, 3), (5, 4)]);
+        assert_eq!(seqs(queues.take_due(&desk, Timestamp(0), 1, |_| true)), [2]);
+        queues.dequeue(&queue(1), place(2));
+        queues.free(&queue(1));
+        assert_eq!(scheduled(&queues), [(0, 3), (5, 4)], "nothing of it waits");
     }
 
     #[test]

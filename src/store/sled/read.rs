@@ -97,13 +97,8 @@ impl Shared {
 
     /// Holds the queues of what is due, so that nobody else claims it.
     fn hold_due(&self, destination: &Name, now: Timestamp, limit: usize) -> Vec<Slot> {
-        let queues = self.index.queues();
-        queues
-            .schedule(destination)
-            .take_while(|slot| slot.due <= now)
-            .filter(|slot| self.leases.hold(&slot.queue, slot.place))
-            .take(limit)
-            .collect()
+        let hold = |slot: &Slot| self.leases.hold(&slot.queue, slot.place);
+        self.index.queues().take_due(destination, now, limit, hold)
     }
 
     /// Leases one delivery whose queue is held. One that cannot be read keeps its queue held, so that nothing

@@ -192,6 +192,7 @@ impl Writer {
             shared.index.apply(notes);
         }
         shared.leases.finish(&reserved, &settled);
+        shared.index.free(&settled);
         shared.status.end(changed && result.is_ok());
         for answer in answers {
             answer(result.clone());
