@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 
 use crate::bridge::{Bridge, head, wait_for};
 use crate::daemon::refid;
-use crate::tls::{Owned, certificate};
+use crate::servers::Owned;
+use crate::servers::certificate::{certificate, curl};
 
 const LIVE: &str = "/etc/letsencrypt/live/sms.example.com";
 
@@ -84,17 +85,7 @@ fn address(bridge: &Bridge) -> String {
 /// Posts a text from one of loopback's many addresses; the status of the answer.
 fn post(bridge: &Bridge, url: &str, from: &str, number: usize, more: &[&str]) -> String {
     let body = Bridge::body(&refid(number), "+13035550100", "hello").to_string();
-    let output = Command::new("curl")
-        .args([
-            "--silent",
-            "--show-error",
-            "--max-time",
-            "20",
-            "--noproxy",
-            "*",
-            "--cacert",
-            "cert.pem",
-        ])
+    let output = curl(bridge.folder())
         .args([
             // Over HTTP/2 a 404 may come, and the stream end, before the body is sent: curl takes that for an error.
             "--http1.1",
@@ -109,7 +100,6 @@ fn post(bridge: &Bridge, url: &str, from: &str, number: usize, more: &[&str]) ->
             url,
         ])
         .args(more)
-        .current_dir(bridge.folder())
         .output()
         .expect("curl");
     String::from_utf8([output.stdout, output.stderr].concat()).unwrap()

@@ -2,61 +2,17 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::bridge::{Bridge, PATIENCE, head, wait_for};
 use crate::daemon::refid;
+use crate::servers::Owned;
+use crate::servers::certificate::{self, certificate};
 
 /// What follows the head of every configuration here.
-pub const CONFIG: &str = "[server.tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n\
+const CONFIG: &str = "[server.tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n\
     [destination.screen]\nkind = \"console\"\n[routing]\nunmatched = [\"screen\"]\n";
-
-/// A process in the foreground that ends with its test, however that ends.
-pub struct Owned(pub Child);
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Makes `cert.pem`, for `localhost` and `sms.example.com` and signed by itself, and `key.pem`.
-pub fn certificate(folder: &Path, days: u32) {
-    let output = Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-        ])
-        .args([
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=DNS:localhost,DNS:sms.example.com",
-        ])
-        .args([
-            "-addext",
-            "basicConstraints=critical,CA:FALSE",
-            "-days",
-            &days.to_string(),
-        ])
-        .args(["-keyout", "key.pem", "-out", "cert.pem"])
-        .current_dir(folder)
-        .output()
-        .expect("openssl");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
 
 fn bridge() -> Bridge {
     let bridge = Bridge::configured(CONFIG);
@@ -105,21 +61,10 @@ async fn post(client: &reqwest::Client, bridge: &Bridge, number: usize) -> Resul
 
 fn curl(bridge: &Bridge, number: usize, more: &[&str]) -> (bool, String) {
     let body = Bridge::body(&refid(number), "+13035550100", "hello").to_string();
-    let output = Command::new("curl")
-        .args([
-            "--silent",
-            "--show-error",
-            "--max-time",
-            "20",
-            "--noproxy",
-            "*",
-            "--cacert",
-            "cert.pem",
-        ])
+    let output = certificate::curl(bridge.folder())
         .args(["--json", &body, "--write-out", " %{http_code}"])
         .args(more)
         .arg(url(bridge))
-        .current_dir(bridge.folder())
         .output()
         .expect("curl");
     let text = [output.stdout, output.stderr].concat();
@@ -345,18 +290,11 @@ fn tls_is_spoken_on_a_passed_socket_with_credentials_and_can_be_turned_off_by_a_
         .expect("systemd-socket-activate");
     let _activated = Owned(activated);
     let get = |url: String| {
-        let mut curl = Command::new("curl");
-        curl.args([
-            "--silent",
-            "--max-time",
-            "20",
-            "--noproxy",
-            "*",
-            "--cacert",
-            "cert.pem",
-            &url,
-        ]);
-        curl.current_dir(&folder).output().unwrap().stdout
+        certificate::curl(bridge.folder())
+            .arg(url)
+            .output()
+            .unwrap()
+            .stdout
     };
     let ok = b"{\"status\":\"ok\"}\n".to_vec();
     let secure = wait_for("an answer over TLS", || {

@@ -13,8 +13,9 @@ use ::sled::{Batch, Db};
 use tracing::{info, warn};
 
 use super::Options;
+use super::database;
+use super::folders::{self, COMPACTING};
 use super::space::Space;
-use super::start;
 use super::view::Changes;
 use super::writer::Disk;
 
@@ -72,7 +73,7 @@ impl Compaction {
         if self.is_copying() || !large || !room || !time {
             return;
         }
-        match start::begin_compaction(&self.options) {
+        match database::begin(&self.options, COMPACTING) {
             Ok((db, disk)) => {
                 info!(
                     "the store takes {} MiB on disk and needs about {}: it is being compacted",
@@ -118,7 +119,7 @@ impl Compaction {
         let swapped = db
             .flush()
             .map_err(|error| error.to_string())
-            .and_then(|_| start::finish_compaction(&self.options.path).map_err(|error| error.to_string()));
+            .and_then(|_| folders::finish_compaction(&self.options.path).map_err(|error| error.to_string()));
         match swapped {
             Ok(bytes) => {
                 info!(
@@ -142,7 +143,7 @@ impl Compaction {
         warn!("the store was not compacted, and goes on as it is: {error}");
         self.copying = None;
         self.not_before = Some(Instant::now() + 10 * PAUSE);
-        start::drop_compaction(&self.options.path);
+        folders::drop_compaction(&self.options.path);
     }
 }
 

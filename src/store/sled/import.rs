@@ -8,11 +8,12 @@ use std::fs::File;
 use ::sled::Db;
 
 use super::books::Books;
+use super::folders::{self, RESTORING};
 use super::keys::{self, Queue};
 use super::record::{self, Kept, Ledger, Root, Seen};
 use super::view::{Changes, View};
 use super::writer::Disk;
-use super::{OpenError, Options, start};
+use super::{OpenError, Options, database, start};
 use crate::message::Conversation;
 use crate::store::Counts;
 use crate::store::backup::Record;
@@ -55,15 +56,12 @@ impl Import {
     /// # Errors
     /// When it is neither.
     pub fn begin(options: &Options) -> Result<Self, ImportError> {
-        let folder = &options.path;
-        start::create_folder(folder)?;
-        let lock = start::take_lock(folder)?;
-        start::check_format(folder)?;
+        let lock = start::enter(&options.path)?;
         let accepted = start::accepted(options)?;
         if accepted > 0 {
             return Err(ImportError::NotEmpty(accepted));
         }
-        let (db, disk) = start::begin_restore(options)?;
+        let (db, disk) = database::begin(options, RESTORING)?;
         Ok(Self {
             options: options.clone(),
             db,
@@ -153,7 +151,8 @@ impl Import {
             .and_then(|()| disk.mark.sync())
             .map_err(|error| ImportError::Failed(error.to_string()))?;
         drop((db, disk));
-        start::finish_restore(&options)?;
+        folders::finish_restore(&options.path)?;
+        start::write_format(&options.path)?;
         let Counts { owed, purged, .. } = ledger.counts;
         Ok((messages, owed - purged))
     }

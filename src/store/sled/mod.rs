@@ -3,26 +3,25 @@
 //! sled is fast and small, and careless in places that matter here: each of its known weaknesses is met by a
 //! part of this module, and nothing outside of it knows that sled is there.
 //!
-//! * `writer`: one thread, group commit, and when a commit is durable.
+//! * `writer`: one thread, group commit, and when a commit is durable. `threads`: what its callers wait for.
 //! * `keys`, `record`: what is kept under which key, and how damage is noticed.
 //! * `view`, `stored`: the tree as the group being built will leave it, and what is in it.
 //! * `index`: what finds it, in memory: `queues`, the `table` of `row`s for searches; `known`, provider ids.
 //! * `change`, `prune`: the changes. `read`, `leases`: claims and searches.
 //! * `export`, `import`: backups. `compact`: a log that is mostly empty.
-//! * `start`, `audit`, `mark`, `salvage`: opening, and making sure that what is there is whole. `space`: a disk
-//!   that fills up.
+//! * `start`, `audit`, `mark`, `spare`, `salvage`: opening, and making sure that what is there is whole.
+//!   `database`: one of sled's. `folders`: which one is the store, whenever the process dies.
+//! * `space`: a disk that fills up. `status`: how the store is.
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use prometheus_client::metrics::histogram::Histogram;
-use tokio::sync::{mpsc, oneshot};
 
 use self::books::Books;
 use self::change::{Group, Incoming, STEP};
@@ -35,7 +34,8 @@ use self::record::Kept;
 use self::space::Space;
 use self::status::Status;
 use self::table::Draft;
-use self::writer::{Answer, Request, Writer};
+use self::threads::Threads;
+use self::writer::Writer;
 use super::backup::{self, Part, Position};
 use super::{
     Acceptance, Arrival, Backlog, Claim, Counts, DeliveryQuery, Error, Found, Health, Horizon, Page, Query,
@@ -48,7 +48,11 @@ mod audit;
 mod books;
 mod change;
 mod compact;
+mod database;
 mod export;
+mod folders;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod import;
 mod index;
 mod keys;
@@ -69,13 +73,11 @@ mod stored;
 mod table;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod view;
 mod writer;
 
 pub use self::import::{Import, ImportError};
-
-/// How many requests may wait for the writer before new texts are refused.
-const WAITING_MAX: usize = 1024;
 
 /// How a store is opened.
 #[derive(Clone, Debug)]
@@ -149,11 +151,8 @@ pub enum OpenError {
 
 /// The store. Dropping it waits for the commit at hand and closes it.
 pub struct Sled {
+    threads: Threads,
     shared: Arc<Shared>,
-    commit_deadline: Duration,
-    requests: Mutex<Option<mpsc::Sender<Request>>>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-    watchdog: Mutex<Option<std::sync::mpsc::Sender<()>>>,
 }
 
 /// What the writer and the readers have in common.
@@ -177,14 +176,9 @@ impl Sled {
     /// is set aside, and told in [`Health::findings`].
     pub fn open(options: &Options) -> Result<Self, OpenError> {
         let folder = &options.path;
-        let io = |source| OpenError::Io {
-            path: folder.clone(),
-            source,
-        };
-        start::create_folder(folder)?;
-        let lock = start::take_lock(folder)?;
-        start::check_format(folder)?;
-        let space = Space::new(folder, &start::database(folder), options.min_free).map_err(io)?;
+        let io = at(folder);
+        let lock = start::enter(folder)?;
+        let space = Space::new(folder, &folders::log(folder), options.min_free).map_err(&io)?;
         let start::Opened { db, disk, audited } = start::open(options)?;
 
         let status = Arc::new(Status::new(options.commits.clone()));
@@ -203,82 +197,18 @@ impl Sled {
             status: Arc::clone(&status),
             _lock: lock,
         });
-        let (requests, waiting) = mpsc::channel(WAITING_MAX);
-        let (watchdog, stop) = std::sync::mpsc::channel();
-        let writer = Writer {
+        let threads = Threads::start(options, |requests| Writer {
             shared: Arc::clone(&shared),
-            requests: waiting,
+            requests,
             disk,
             space,
             sweep: Sweep::default(),
             known: audited.known,
             weight: audited.weight,
             compaction: Compaction::new(options),
-        };
-        let abort_after = options.abort_after;
-        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
-            std::thread::Builder::new().name(name.into()).spawn(run)
-        };
-        let threads = vec![
-            spawn("store", Box::new(move || writer.run())).map_err(io)?,
-            spawn(
-                "store-watch",
-                Box::new(move || writer::watch(&status, &stop, abort_after)),
-            )
-            .map_err(io)?,
-        ];
-        Ok(Self {
-            shared,
-            commit_deadline: options.commit_deadline,
-            requests: Mutex::new(Some(requests)),
-            threads: Mutex::new(threads),
-            watchdog: Mutex::new(Some(watchdog)),
         })
-    }
-
-    /// Has a change made and committed, waiting for room in the writer's queue if need be.
-    async fn write<T: Send + 'static>(
-        &self,
-        change: impl FnOnce(&mut Group<'_>) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        let requests = self.requests()?;
-        let room = tokio::time::timeout(self.commit_deadline, requests.reserve()).await;
-        // Nothing was asked yet, so it is certain that nothing was done.
-        let permit = room.map_err(|_| Error::Busy)?.map_err(|_| self.stopped())?;
-        self.committed(permit, change).await
-    }
-
-    async fn committed<T: Send + 'static>(
-        &self,
-        permit: mpsc::Permit<'_, Request>,
-        change: impl FnOnce(&mut Group<'_>) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        let (reply, answer) = oneshot::channel();
-        permit.send(Box::new(move |group| {
-            let result = change(group);
-            let fatal = match &result {
-                Err(Error::Failed(reason)) => Some(reason.clone()),
-                _ => None,
-            };
-            // A caller that waits no longer is told nothing.
-            let answer: Answer = Box::new(move |commit| drop(reply.send(commit.and(result))));
-            (fatal, answer)
-        }));
-        match tokio::time::timeout(self.commit_deadline, answer).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(self.stopped()),
-            Err(_) => Err(Error::Slow),
-        }
-    }
-
-    fn requests(&self) -> Result<mpsc::Sender<Request>, Error> {
-        self.shared.status.check()?;
-        lock(&self.requests).clone().ok_or_else(closed)
-    }
-
-    /// Why the writer does not answer.
-    fn stopped(&self) -> Error {
-        self.shared.status.check().err().unwrap_or_else(closed)
+        .map_err(io)?;
+        Ok(Self { threads, shared })
     }
 
     /// Runs a reading that may take long where blocking is fine.
@@ -304,7 +234,7 @@ impl Sled {
         let (mut touched, mut after) = (0, None);
         loop {
             let (places, next) = self.shared.selected(selector, after);
-            touched += self.write(change(places)).await?;
+            touched += self.threads.write(change(places)).await?;
             if next.is_none() {
                 return Ok(touched);
             }
@@ -316,23 +246,10 @@ impl Sled {
         let mut touched = 0;
         for ids in ids.chunks(STEP) {
             let ids = ids.to_vec();
-            let places = self.write(move |group| group.places(&ids)).await?;
-            touched += self.write(change(places)).await?;
+            let places = self.threads.write(move |group| group.places(&ids)).await?;
+            touched += self.threads.write(change(places)).await?;
         }
         Ok(touched)
-    }
-
-    /// Lets the threads end, and waits for them.
-    fn stop(&self) {
-        lock(&self.requests).take();
-        let threads = std::mem::take(&mut *lock(&self.threads));
-        let mut threads = threads.into_iter();
-        // The watchdog goes last: it is what ends the wait for a writer that hangs.
-        if let Some(writer) = threads.next() {
-            drop(writer.join());
-        }
-        lock(&self.watchdog).take();
-        threads.for_each(|watch| drop(watch.join()));
     }
 }
 
@@ -356,22 +273,14 @@ impl Shared {
 /// A change to some deliveries that says how many it touched.
 type Change = Box<dyn FnOnce(&mut Group<'_>) -> Result<u64, Error> + Send>;
 
-impl Drop for Sled {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
 #[async_trait]
 impl Store for Sled {
     async fn accept(&self, arrival: Arrival) -> Result<Acceptance, Error> {
-        let requests = self.requests()?;
-        let permit = requests.try_reserve().map_err(|error| match error {
-            mpsc::error::TrySendError::Full(()) => Error::Busy,
-            mpsc::error::TrySendError::Closed(()) => self.stopped(),
-        })?;
+        let permit = self.threads.room()?;
         let incoming = incoming(arrival);
-        self.committed(permit, move |group| group.accept(incoming)).await
+        self.threads
+            .committed(permit, move |group| group.accept(incoming))
+            .await
     }
 
     async fn claim(&self, destination: &Name, now: Timestamp, limit: usize) -> Result<Vec<Claim>, Error> {
@@ -380,7 +289,7 @@ impl Store for Sled {
     }
 
     async fn settle(&self, settlement: Settlement) -> Result<(), Error> {
-        self.write(move |group| group.settle(settlement)).await
+        self.threads.write(move |group| group.settle(settlement)).await
     }
 
     async fn release(&self, claim: Claim) {
@@ -426,7 +335,7 @@ impl Store for Sled {
     }
 
     async fn owe(&self, id: MessageId, deliveries: Vec<Delivery>) -> Result<Vec<DeliveryId>, Error> {
-        self.write(move |group| group.owe(id, deliveries)).await
+        self.threads.write(move |group| group.owe(id, deliveries)).await
     }
 
     async fn backlog(&self, destination: &Name) -> Result<Backlog, Error> {
@@ -441,7 +350,8 @@ impl Store for Sled {
 
     async fn set_paused(&self, destination: &Name, paused: bool) -> Result<(), Error> {
         let destination = destination.clone();
-        self.write(move |group| group.set_paused(destination, paused))
+        self.threads
+            .write(move |group| group.set_paused(destination, paused))
             .await
     }
 
@@ -451,7 +361,7 @@ impl Store for Sled {
 
     async fn prune(&self, horizon: &Horizon, now: Timestamp) -> Result<bool, Error> {
         let horizon = *horizon;
-        self.write(move |group| group.prune(&horizon, now)).await
+        self.threads.write(move |group| group.prune(&horizon, now)).await
     }
 
     async fn counts(&self) -> Result<Counts, Error> {
@@ -459,22 +369,17 @@ impl Store for Sled {
     }
 
     async fn export(&self, from: Position) -> Result<Part, Error> {
-        self.write(move |group| group.export(from)).await
+        self.threads.write(move |group| group.export(from)).await
     }
 
     fn health(&self) -> Health {
-        if self.shared.status.is_stale()
-            && let Ok(requests) = self.requests()
-        {
-            // An empty group measures the space; whether there is room for it now does not matter.
-            drop(requests.try_send(Box::new(|_| (None, Box::new(drop)))));
-        }
+        self.threads.measure();
         self.shared.status.health()
     }
 
     async fn close(&self) -> Result<(), Error> {
-        let flushed = self.write(|_| Ok(())).await;
-        lock(&self.requests).take();
+        let flushed = self.threads.write(|_| Ok(())).await;
+        self.threads.close();
         flushed
     }
 }
@@ -509,8 +414,12 @@ fn paused(db: &::sled::Db) -> Result<BTreeSet<Name>, ::sled::Error> {
     Ok(names)
 }
 
-fn closed() -> Error {
-    Error::Failed("the store is closed".to_owned())
+fn at(path: &Path) -> impl Fn(io::Error) -> OpenError {
+    let path = path.to_owned();
+    move |source| OpenError::Io {
+        path: path.clone(),
+        source,
+    }
 }
 
 /// No change under one of these locks is left half done by a panic, so that poison means nothing.

@@ -4,9 +4,15 @@
 //! the texts are asked for one by one by their numbers, and what answers goes into a new database; the
 //! audit counts what is missing.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+
 use ::sled::Db;
 
+use super::Options;
 use super::audit::Stop;
+use super::database::{self, Fault};
+use super::folders::{self, SALVAGING};
 use super::keys::{self, Place};
 use super::record::{self, Kept, Ledger};
 use super::stored::queue;
@@ -21,8 +27,23 @@ const COMMIT: u64 = 200;
 pub(super) const DAMAGED: &str =
     "its record was damaged and set aside: it may or may not have been delivered";
 
-/// Copies what can be read, and says how many texts those are.
-pub(super) fn salvage(old: &Db, new: &Db, disk: &Disk) -> Result<u64, Stop> {
+/// Copies what can be read into a new database, which then takes the old one's place. Says how many texts those
+/// are, and where the old one is kept.
+pub(super) fn salvage(options: &Options) -> Result<(u64, PathBuf), Fault> {
+    let folder = &options.path;
+    let fresh = folder.join(SALVAGING);
+    folders::remove(&fresh).map_err(Fault::Io)?;
+    let saved = catch_unwind(AssertUnwindSafe(|| {
+        let (old, _) = database::open(options, &folders::database(folder))?;
+        let (new, disk) = database::open(options, &fresh)?;
+        Ok(copy(&old, &new, &disk)?)
+    }))
+    .unwrap_or_else(|_| Err(Fault::Damaged("reading made the database panic".to_owned())))?;
+    let aside = folders::finish_salvage(folder).map_err(Fault::Io)?;
+    Ok((saved, aside))
+}
+
+fn copy(old: &Db, new: &Db, disk: &Disk) -> Result<u64, Stop> {
     let ledger: Ledger = record::load(&**old, keys::LEDGER)
         .ok()
         .flatten()

@@ -10,7 +10,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use super::space;
+use super::{folders, space};
 
 /// The folder of the copy, while the store is being opened.
 const SPARE: &str = "sled.spare";
@@ -35,7 +35,7 @@ impl Spare {
             database: database.to_owned(),
             copy: folder.join(SPARE),
         };
-        remove_folder(&spare.copy)?;
+        folders::remove(&spare.copy)?;
         let files = files(database)?;
         let bytes: u64 = files.iter().map(|(_, length)| length).sum();
         let room = space::free(folder)?.saturating_sub(bytes) > bytes;
@@ -58,7 +58,7 @@ impl Spare {
 
     /// Puts the database back as it was; the copy stays.
     pub(super) fn put_back(&self) -> io::Result<()> {
-        remove_folder(&self.database)?;
+        folders::remove(&self.database)?;
         DirBuilder::new().mode(0o700).create(&self.database)?;
         for (path, _) in files(&self.copy)? {
             match path.file_name() {
@@ -77,13 +77,13 @@ impl Spare {
 
     /// The same, in place of a folder that is forgotten: it is what sled made of this.
     pub(super) fn keep_instead_of(self, folder: &Path) -> io::Result<()> {
-        remove_folder(folder)?;
+        folders::remove(folder)?;
         self.keep(folder)
     }
 
     /// Forgets the copy: the store is whole.
     pub(super) fn forget(self) -> io::Result<()> {
-        remove_folder(&self.copy)
+        folders::remove(&self.copy)
     }
 
     fn mark(&self) -> PathBuf {
@@ -98,14 +98,6 @@ pub(super) fn probe_disk(folder: &Path) -> io::Result<()> {
     file.write_all(&[0; 4096])?;
     file.sync_all()?;
     std::fs::remove_file(path)
-}
-
-/// Removes a folder with what is in it, if it is there.
-pub(super) fn remove_folder(folder: &Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 /// The plain files of a folder with their lengths; none when there is no such folder.

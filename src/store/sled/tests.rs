@@ -1,7 +1,6 @@
 //! What only this store has: a disk, and what may go wrong on it.
 
-use std::path::Path;
-
+use super::threads::WAITING_MAX;
 use super::*;
 use crate::delivery::State;
 use crate::store::conformance::{
@@ -457,6 +456,7 @@ async fn after_a_failure_nothing_is_said_to_be_done() {
     accept(&store, 1, 1, &["desk"]).await;
     let held = claim_one(&store, "desk", FAR).await;
     let failed = store
+        .threads
         .write(|_| -> Result<(), Error> { Err(Error::Failed("the disk is gone".into())) })
         .await;
     let expected = Error::Failed("the disk is gone".into());
@@ -480,6 +480,7 @@ async fn a_change_that_fails_takes_its_whole_group_with_it() {
     let blocker = Arc::clone(&store);
     let blocker = tokio::spawn(async move {
         blocker
+            .threads
             .write(move |_| {
                 let _ = held.recv();
                 Ok(())
@@ -498,10 +499,11 @@ async fn a_change_that_fails_takes_its_whole_group_with_it() {
     let failing = Arc::clone(&store);
     let failing = tokio::spawn(async move {
         failing
+            .threads
             .write(|_| -> Result<(), Error> { Err(Error::Failed("no".into())) })
             .await
     });
-    while store.requests().unwrap().capacity() > WAITING_MAX - 4 {
+    while store.threads.requests().unwrap().capacity() > WAITING_MAX - 4 {
         tokio::task::yield_now().await;
     }
     drop(hold);
@@ -526,6 +528,7 @@ async fn a_slow_commit_keeps_no_caller_and_a_full_queue_says_so() {
     let (hold, held) = std::sync::mpsc::channel::<()>();
     assert_eq!(
         store
+            .threads
             .write(move |_| {
                 let _ = held.recv();
                 Ok(())
@@ -540,7 +543,7 @@ async fn a_slow_commit_keeps_no_caller_and_a_full_queue_says_so() {
             tokio::spawn(async move { store.accept(arrival(n, n % 100, &[])).await })
         })
         .collect();
-    while store.requests().unwrap().capacity() > 0 {
+    while store.threads.requests().unwrap().capacity() > 0 {
         tokio::task::yield_now().await;
     }
     assert_eq!(store.accept(arrival(5_000, 1, &[])).await, Err(Error::Busy));

@@ -1,0 +1,216 @@
+//! The folders of a store, and how one database takes another's place.
+//!
+//! The database is the folder `sled`. A new one is made beside it, under a name that says what for, and counts
+//! for nothing until it is whole; what is left of one after a crash is removed when the next is begun.
+//!
+//! * `sled.restoring`: a backup is read into it.
+//! * `sled.salvaging`: what can be read of a damaged database is copied into it.
+//! * `sled.compacting`: the entries of a log that is mostly empty are copied into it.
+//!
+//! A restored database follows one without texts, so that one is simply removed first: a crash then leaves an
+//! empty store, and the restore is begun again. The other two follow one with texts, and at every moment one of
+//! the two is the store:
+//!
+//! 1. The new one, which is whole and on disk, becomes `sled.salvaged`. As long as there is a `sled`, that is
+//!    the store: it may have gone on.
+//! 2. `sled` becomes `sled.former`, or `damaged-store-…` if it is kept for a closer look. From here on
+//!    `sled.salvaged` is the store.
+//! 3. `sled.salvaged` becomes `sled`, and `sled.former` is removed.
+//!
+//! So a start that finds `sled.salvaged` takes it for the store if there is no `sled`, and removes it if there is.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use tracing::warn;
+
+use super::{OpenError, at};
+
+/// New databases, as long as they are being made.
+pub(super) const RESTORING: &str = "sled.restoring";
+pub(super) const SALVAGING: &str = "sled.salvaging";
+pub(super) const COMPACTING: &str = "sled.compacting";
+
+const DATABASE: &str = "sled";
+const SALVAGED: &str = "sled.salvaged";
+const FORMER: &str = "sled.former";
+
+/// The store's database.
+pub(super) fn database(folder: &Path) -> PathBuf {
+    folder.join(DATABASE)
+}
+
+/// Where sled keeps its log.
+pub(super) fn log(folder: &Path) -> PathBuf {
+    database(folder).join("db")
+}
+
+/// Whether there ever was a database.
+pub(super) fn is_begun(folder: &Path) -> bool {
+    let names = [DATABASE, SALVAGING, SALVAGED];
+    names.iter().any(|name| folder.join(name).exists())
+}
+
+/// Ends what a crash has interrupted, one way or the other.
+pub(super) fn recover(folder: &Path) -> io::Result<()> {
+    settle(folder)?;
+    drop_compaction(folder);
+    Ok(())
+}
+
+/// Puts the restored database, which is on disk, in the place of the empty one.
+pub(super) fn finish_restore(folder: &Path) -> Result<(), OpenError> {
+    let database = database(folder);
+    remove(&database).map_err(at(&database))?;
+    std::fs::rename(folder.join(RESTORING), &database).map_err(at(&database))?;
+    sync_folder(folder).map_err(at(folder))
+}
+
+/// Puts the database that was saved, which is on disk, in the place of the damaged one. Says where that is kept.
+pub(super) fn finish_salvage(folder: &Path) -> io::Result<PathBuf> {
+    let aside = free_name(folder, "damaged-store");
+    std::fs::rename(folder.join(SALVAGING), folder.join(SALVAGED))?;
+    std::fs::rename(database(folder), &aside)?;
+    settle(folder)?;
+    Ok(aside)
+}
+
+/// Syncs the copy and puts it in the place of the database, which nothing is written to any more. Says how
+/// large it is.
+pub(super) fn finish_compaction(folder: &Path) -> io::Result<u64> {
+    let (database, copy) = (database(folder), folder.join(COMPACTING));
+    let (fresh, former) = (folder.join(SALVAGED), folder.join(FORMER));
+    sync_files(&copy)?;
+    std::fs::rename(&copy, &fresh)?;
+    sync_folder(folder)?;
+    remove(&former)?;
+    std::fs::rename(&database, &former)?;
+    std::fs::rename(&fresh, &database)?;
+    sync_folder(folder)?;
+    remove(&former)?;
+    Ok(std::fs::metadata(log(folder))?.len())
+}
+
+/// Removes what a compaction that did not come to its end, or only just did, has left.
+pub(super) fn drop_compaction(folder: &Path) {
+    for name in [COMPACTING, FORMER] {
+        if let Err(error) = remove(&folder.join(name)) {
+            warn!("{} cannot be removed: {error}", folder.join(name).display());
+        }
+    }
+}
+
+/// A name for what is put aside, which nothing has yet.
+pub(super) fn free_name(folder: &Path, what: &str) -> PathBuf {
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
+    let mut names = (now..).map(|number| folder.join(format!("{what}-{number}")));
+    names
+        .find(|path| !path.exists())
+        .unwrap_or_else(|| folder.join(what))
+}
+
+/// Removes a folder with what is in it, if it is there.
+pub(super) fn remove(folder: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// sled syncs neither the files it makes nor the folder that names them; without that a power cut right after
+/// the first acknowledged text leaves a log that no folder knows.
+pub(super) fn sync_files(database: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(database)? {
+        let path = entry?.path();
+        if path.is_file() {
+            File::open(path)?.sync_all()?;
+        }
+    }
+    File::open(database)?.sync_all()
+}
+
+/// Syncs a folder, and the one that names it.
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()?;
+    match folder.canonicalize()?.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+/// The third step, if the second was done; else back to before the first.
+fn settle(folder: &Path) -> io::Result<()> {
+    let (fresh, database) = (folder.join(SALVAGED), database(folder));
+    if fresh.exists() && !database.exists() {
+        std::fs::rename(&fresh, database)?;
+        sync_folder(folder)?;
+    }
+    remove(&fresh)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A store's folder in which each of these names is a database.
+    fn store(names: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for name in names {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+            std::fs::write(folder.path().join(name).join("db"), name).unwrap();
+        }
+        folder
+    }
+
+    /// The names that are left, and which database is the store's.
+    fn left(folder: &Path) -> (Vec<String>, String) {
+        let entries = std::fs::read_dir(folder).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        (names, std::fs::read_to_string(log(folder)).unwrap_or_default())
+    }
+
+    #[test]
+    fn a_crash_at_any_step_leaves_one_whole_database() {
+        for (found, store_is) in [
+            (&["sled", COMPACTING][..], "sled"),
+            (&["sled", SALVAGED], "sled"),
+            (&["sled", SALVAGED, FORMER], "sled"),
+            (&[SALVAGED, FORMER], SALVAGED),
+            (&["sled", FORMER], "sled"),
+            (&["sled"], "sled"),
+        ] {
+            let folder = store(found);
+            recover(folder.path()).unwrap();
+            let expected = (vec!["sled".to_owned()], store_is.to_owned());
+            assert_eq!(left(folder.path()), expected, "{found:?}");
+        }
+        let damaged = store(&[SALVAGED, "damaged-store-7"]);
+        recover(damaged.path()).unwrap();
+        let names = ["damaged-store-7", "sled"].map(str::to_owned);
+        assert_eq!(left(damaged.path()), (names.to_vec(), SALVAGED.to_owned()));
+    }
+
+    #[test]
+    fn a_new_database_takes_the_place_of_the_old_one() {
+        let folder = store(&["sled", COMPACTING, FORMER]);
+        assert_eq!(finish_compaction(folder.path()).unwrap(), COMPACTING.len() as u64);
+        assert_eq!(left(folder.path()), (vec!["sled".into()], COMPACTING.into()));
+
+        let folder = store(&["sled", RESTORING]);
+        finish_restore(folder.path()).unwrap();
+        assert_eq!(left(folder.path()), (vec!["sled".into()], RESTORING.into()));
+
+        let folder = store(&["sled", SALVAGING]);
+        let aside = finish_salvage(folder.path()).unwrap();
+        assert_eq!(std::fs::read_to_string(aside.join("db")).unwrap(), "sled");
+        assert_eq!(left(folder.path()).1, SALVAGING);
+    }
+}

@@ -1,0 +1,31 @@
+//! A certificate for a test, and a carrier that trusts it: curl.
+
+use std::path::Path;
+use std::process::Command;
+
+/// Makes `cert.pem`, for `localhost` and `sms.example.com` and signed by itself, and `key.pem`.
+pub fn certificate(folder: &Path, days: u32) {
+    let output = Command::new("openssl")
+        .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes".split(' '))
+        .args(["-subj", "/CN=localhost"])
+        .args(["-addext", "subjectAltName=DNS:localhost,DNS:sms.example.com"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .args(["-days", &days.to_string()])
+        .args(["-keyout", "key.pem", "-out", "cert.pem"])
+        .current_dir(folder)
+        .output()
+        .expect("openssl");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// curl in this folder, trusting its `cert.pem` and nobody else.
+pub fn curl(folder: &Path) -> Command {
+    let mut curl = Command::new("curl");
+    curl.args("--silent --show-error --max-time 20 --noproxy * --cacert cert.pem".split(' '))
+        .current_dir(folder);
+    curl
+}
