@@ -17,6 +17,9 @@ const YARDSTICK: &str = "email";
 /// For both.
 const CONNECTIONS: usize = 8;
 
+/// A place is held until the outcome is on disk, a connection only until the server has answered.
+const CONCURRENCY: usize = 64;
+
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Measures it.
@@ -25,7 +28,7 @@ pub fn measure(run: &Run, report: &mut Report) -> Result<()> {
     let server = Server::start(mail_sink::ROLE, &())?;
     let config = format!(
         "[smtp.main]\nhost = \"127.0.0.1\"\nport = {}\nsecurity = \"none\"\nmax_connections = {CONNECTIONS}\n\
-         [destination.desk]\nkind = \"email\"\nsmtp = \"main\"\nconcurrency = {CONNECTIONS}\n\
+         [destination.desk]\nkind = \"email\"\nsmtp = \"main\"\nconcurrency = {CONCURRENCY}\n\
          from = \"SMS bridge <sms@example.com>\"\nto = [\"desk@example.com\"]\n\
          [[route]]\nname = \"all\"\ndeliver = [\"desk\"]\n[routing]\nunmatched = [\"desk\"]",
         server.address.port()

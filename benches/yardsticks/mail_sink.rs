@@ -12,7 +12,7 @@ use lettre::transport::smtp::client::AsyncSmtpConnection;
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::ClientId;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufStream};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, BufWriter};
 use tokio::net::TcpStream;
 
 use crate::load::now_micros;
@@ -103,8 +103,11 @@ pub fn play() -> Result<()> {
     })
 }
 
+/// What is written waits for a flush, and what is read can be looked at.
+type Stream = BufReader<BufWriter<TcpStream>>;
+
 async fn serve(stream: TcpStream, count: Arc<Mutex<Count>>) -> Result<()> {
-    let mut stream = BufStream::new(stream);
+    let mut stream = BufReader::new(BufWriter::new(stream));
     say(&mut stream, "220 bench").await?;
     let mut line = Vec::new();
     loop {
@@ -122,6 +125,7 @@ async fn serve(stream: TcpStream, count: Arc<Mutex<Count>>) -> Result<()> {
                     .add(key, now_micros());
                 say(&mut stream, "250 taken").await?;
             }
+            Some(b"EHLO") => say(&mut stream, "250-bench\r\n250 PIPELINING").await?,
             Some(b"QUIT") => return say(&mut stream, "221 bye").await,
             _ => say(&mut stream, "250 fine").await?,
         }
@@ -129,7 +133,7 @@ async fn serve(stream: TcpStream, count: Arc<Mutex<Count>>) -> Result<()> {
 }
 
 /// Reads a message to its final dot, and makes a key of its Message-ID.
-async fn message(stream: &mut BufStream<TcpStream>, line: &mut Vec<u8>) -> Result<u64> {
+async fn message(stream: &mut Stream, line: &mut Vec<u8>) -> Result<u64> {
     let mut hasher = DefaultHasher::new();
     loop {
         line.clear();
@@ -145,7 +149,11 @@ async fn message(stream: &mut BufStream<TcpStream>, line: &mut Vec<u8>) -> Resul
     }
 }
 
-async fn say(stream: &mut BufStream<TcpStream>, line: &str) -> Result<()> {
+/// Answers, as good servers do, all commands that came together in one write.
+async fn say(stream: &mut Stream, line: &str) -> Result<()> {
     stream.write_all(format!("{line}\r\n").as_bytes()).await?;
-    Ok(stream.flush().await?)
+    if stream.buffer().is_empty() {
+        stream.flush().await?;
+    }
+    Ok(())
 }

@@ -169,6 +169,12 @@ pub trait Destination: Send + Sync {
     /// How it failed, in the terms that decide what happens next.
     async fn deliver(&self, parcel: &Parcel<'_>) -> Result<Delivered, Failure>;
 
+    /// How long `deliver` may wait until it can ask the other side, for other deliveries to end. That is not
+    /// the other side's slowness, and no part of `timeout`.
+    fn wait_max(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// What `deliver` would send, as text for the operator, with secrets left out.
     ///
     /// # Errors

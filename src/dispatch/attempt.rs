@@ -63,7 +63,8 @@ async fn send(plan: &Plan, destination: &PlannedDestination, claim: &Claim) -> R
         false => None,
     };
     let sending = AssertUnwindSafe(destination.destination.deliver(&parcel)).catch_unwind();
-    match tokio::time::timeout(destination.timeout + TIMEOUT_SLACK, sending).await {
+    let limit = destination.destination.wait_max() + destination.timeout + TIMEOUT_SLACK;
+    match tokio::time::timeout(limit, sending).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_panic)) => Err(Failure::Transient {
             reason: "the destination's code panicked on this message; please report it".to_owned(),

@@ -14,6 +14,9 @@ use uuid::Uuid;
 use crate::servers::fake_smtp::{FakeSmtp, GREETING, Turn};
 use crate::servers::postfix::{PASSWORD, Postfix, USERNAME};
 
+mod busy;
+mod pipelining;
+
 fn email(smtp: &str, to: &[&str], timeout: Duration) -> Email {
     let smtp: SmtpConfig = toml::from_str(smtp).unwrap();
     let config = format!("smtp = \"main\"\nfrom = \"SMS bridge <sms@example.com>\"\nto = {to:?}");
@@ -51,6 +54,9 @@ fn plainly(fake: &FakeSmtp, more: &str) -> Email {
     );
     email(&smtp, &["desk@example.com"], Duration::from_secs(5))
 }
+
+/// What servers offer that are fed one command at a time, and such that take several at once.
+const WAYS: [&[&str]; 2] = [&[], &["PIPELINING", "8BITMIME"]];
 
 fn message(number: u128, text: &str) -> Message {
     Message {
@@ -387,7 +393,8 @@ async fn an_answer_that_does_not_belong_to_the_command_ends_the_session() {
 
 #[tokio::test]
 async fn an_idle_connection_that_died_is_replaced_once() {
-    for how in ["421", "closed", "421 at RCPT"] {
+    let hows = ["421", "closed", "421 at RCPT"];
+    for (how, way) in hows.iter().flat_map(|how| WAYS.map(|way| (*how, way))) {
         let script = move |connection: usize, message: usize, line: &str| match (connection, message, how) {
             (1, 2, "421") if line.starts_with("MAIL") => {
                 Some(Turn::SayAndClose("421 4.4.2 timeout exceeded"))
@@ -398,7 +405,7 @@ async fn an_idle_connection_that_died_is_replaced_once() {
             (1, 1, "closed") if line == "." => Some(Turn::SayAndClose("250 2.0.0 Ok, and good bye")),
             _ => None,
         };
-        let fake = FakeSmtp::start(&[], script).await;
+        let fake = FakeSmtp::start(way, script).await;
         let email = plainly(&fake, "");
         for number in 1..=3 {
             send(&email, number)
@@ -489,7 +496,8 @@ async fn answers_to_the_message_decide_about_the_message() {
 
 #[tokio::test]
 async fn a_server_that_says_nothing_costs_the_timeout_and_no_more() {
-    for hanging in [GREETING, "EHLO", "MAIL", "RCPT", "DATA", "."] {
+    let steps = [GREETING, "EHLO", "MAIL", "RCPT", "DATA", "."];
+    for (hanging, way) in steps.iter().flat_map(|step| WAYS.map(|way| (*step, way))) {
         let script = move |_: usize, _: usize, line: &str| {
             let here = if hanging == "." {
                 line == "."
@@ -498,7 +506,7 @@ async fn a_server_that_says_nothing_costs_the_timeout_and_no_more() {
             };
             here.then_some(Turn::Hang)
         };
-        let fake = FakeSmtp::start(&[], script).await;
+        let fake = FakeSmtp::start(way, script).await;
         let smtp = format!("host = \"127.0.0.1\"\nport = {}\nsecurity = \"none\"", fake.port);
         let email = email(&smtp, &["desk@example.com"], Duration::from_millis(300));
         let start = Instant::now();

@@ -3,6 +3,7 @@
 //! | answer | at | class |
 //! |---|---|---|
 //! | 421, a lost connection, a timeout, DNS, a certificate that is not trusted | anywhere | later, the whole destination |
+//! | no connection has become free for minutes | | later, the whole destination |
 //! | 5.4.5, 5.1.90 (daily quota) | anywhere | in an hour, the whole destination |
 //! | 530, 534, 535, 538, 5.7.8, 5.7.9, 5.7.30, 5.7.57, 5.7.60 (login) | anywhere | parked |
 //! | STARTTLS, a login mechanism or SMTPUTF8 is not offered | greeting | parked |
@@ -109,6 +110,8 @@ pub(super) enum Cause {
     Withheld(&'static str),
     /// No token for the login could be had.
     NoToken(String),
+    /// Other deliveries held all connections for so long.
+    Busy(Duration),
 }
 
 impl Trouble {
@@ -118,9 +121,19 @@ impl Trouble {
         let gone = match &self.cause {
             Cause::Reply(reply) => reply.code == 421,
             Cause::Lost(_) => true,
-            Cause::Late | Cause::Untrusted(_) | Cause::Withheld(_) | Cause::NoToken(_) => false,
+            Cause::Late | Cause::Untrusted(_) | Cause::Withheld(_) | Cause::NoToken(_) | Cause::Busy(_) => {
+                false
+            }
         };
         gone && self.step < Step::Content
+    }
+
+    /// The server's refusal, if the session goes on after it; else the trouble itself.
+    pub(super) fn into_refusal(self) -> Result<Reply, Self> {
+        match self.cause {
+            Cause::Reply(reply) if reply.code != 421 => Ok(reply),
+            cause => Err(Self { cause, ..self }),
+        }
     }
 
     /// Whether the server did not like the credentials.
@@ -145,6 +158,11 @@ impl fmt::Display for Trouble {
             ),
             Cause::Withheld(what) => f.write_str(what),
             Cause::NoToken(why) => f.write_str(why),
+            Cause::Busy(wait) => write!(
+                f,
+                "other e-mails held all connections for {}: raise the server's `max_connections`, or lower `concurrency`",
+                humantime::format_duration(*wait)
+            ),
         }
     }
 }
@@ -154,7 +172,7 @@ impl From<Trouble> for Failure {
         let reason = trouble.to_string();
         match &trouble.cause {
             Cause::Reply(reply) => class(trouble.step, reply).failure(reason, None),
-            Cause::Lost(_) | Cause::Late | Cause::Untrusted(_) | Cause::NoToken(_) => {
+            Cause::Lost(_) | Cause::Late | Cause::Untrusted(_) | Cause::NoToken(_) | Cause::Busy(_) => {
                 Self::unreachable(reason)
             }
             Cause::Withheld(_) => Self::parked(reason),
@@ -349,6 +367,7 @@ mod tests {
             Cause::Late,
             Cause::Untrusted("x".into()),
             Cause::NoToken("x".into()),
+            Cause::Busy(Duration::from_secs(300)),
         ] {
             let failure = Failure::from(Trouble {
                 step: Step::Connect,

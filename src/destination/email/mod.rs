@@ -11,14 +11,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use lettre::Address;
 use serde::Deserialize;
-use tokio::time::Instant;
 
 use self::classes::{Class, Step, class};
 use self::compose::Composer;
 pub use self::mailbox::{Mailbox, MailboxError};
 pub use self::server::Server;
-use self::session::{Envelope, Receipt};
 pub use self::smtp::{Auth, Security, SmtpConfig};
+use self::transaction::{Envelope, Receipt};
 use super::{Delivered, Destination, Failure, Parcel, Surroundings};
 use crate::message::Name;
 use crate::template::Template;
@@ -32,6 +31,7 @@ mod server;
 mod session;
 mod smtp;
 mod token;
+mod transaction;
 
 /// How many recipients one destination may have.
 const RECIPIENTS_MAX: usize = 50;
@@ -129,8 +129,12 @@ impl Destination for Email {
                 thread: None,
             });
         }
-        let receipt = self.server.send(&envelope, Instant::now() + self.timeout).await?;
+        let receipt = self.server.send(&envelope, self.timeout).await?;
         settle(receipt, parcel.progress)
+    }
+
+    fn wait_max(&self) -> Duration {
+        server::WAIT_MAX
     }
 
     fn render(&self, parcel: &Parcel<'_>) -> Result<String, Failure> {

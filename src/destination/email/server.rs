@@ -11,13 +11,18 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::classes::{Cause, Step, Trouble};
-use super::session::{Envelope, Login, Protection, Receipt, Session};
+use super::session::{Login, Protection, Session};
 use super::token::{Token, Tokens};
+use super::transaction::{Envelope, Receipt};
 use crate::secret::Secrets;
 
 /// How long an unused connection is kept. Servers close theirs after some minutes, and home routers forget
 /// them sooner.
 const IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// How long a message waits for a free connection. They become free in turns, each within somebody's `timeout`,
+/// so only very slow servers make anybody wait so long.
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(300);
 
 /// Who logs in at each new connection.
 pub(super) enum Account {
@@ -75,15 +80,20 @@ impl Server {
 
     /// Sends one message, over an idle connection if there is one. An idle connection that turns out to be
     /// dead is replaced by a new one, once: the server may have closed it at any time since its last use.
-    pub(super) async fn send(&self, envelope: &Envelope<'_>, deadline: Instant) -> Result<Receipt, Trouble> {
-        let late = Trouble {
-            step: Step::Connect,
-            cause: Cause::Late,
-        };
-        let _permit = match tokio::time::timeout_at(deadline, self.permits.acquire()).await {
+    ///
+    /// The server's `timeout` begins when a connection is free for the message: those before it are none of
+    /// its doing, and what they left of the time could end in the middle of the content.
+    pub(super) async fn send(&self, envelope: &Envelope<'_>, timeout: Duration) -> Result<Receipt, Trouble> {
+        let _permit = match tokio::time::timeout(WAIT_MAX, self.permits.acquire()).await {
             Ok(Ok(permit)) => permit,
-            Ok(Err(_)) | Err(_) => return Err(late),
+            Ok(Err(_)) | Err(_) => {
+                return Err(Trouble {
+                    step: Step::Connect,
+                    cause: Cause::Busy(WAIT_MAX),
+                });
+            }
         };
+        let deadline = Instant::now() + timeout;
         if let Some(mut session) = self.take_idle() {
             match session.send(envelope, deadline).await {
                 Err(trouble) if trouble.is_stale_connection() => self.forget_idle(),
@@ -162,7 +172,7 @@ impl Server {
 
     /// Keeps the session for the next message, unless this one broke it.
     fn keep(&self, session: Session, result: Result<Receipt, Trouble>) -> Result<Receipt, Trouble> {
-        if result.is_ok() {
+        if result.is_ok() && session.is_usable() {
             self.idle
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)

@@ -1,11 +1,10 @@
-//! One connection to a mail server: opening it as securely as the configuration asks, and sending messages.
+//! One connection to a mail server: opening it as securely as the configuration asks, and asking it things.
 //!
 //! This drives lettre's connection command by command, because its transport fails a whole message when one
 //! recipient is refused, and asks `NOOP` before each message. Every answer must have exactly the code that
 //! belongs to its step: an answer smuggled in before TLS began shifts the later ones, and is noticed so.
 
 use std::error::Error as _;
-use std::fmt::Display;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -13,11 +12,10 @@ use std::panic::AssertUnwindSafe;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use futures_util::FutureExt as _;
-use lettre::Address;
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
-use lettre::transport::smtp::commands::{Data, Mail, Rcpt, Rset};
-use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
+use lettre::transport::smtp::commands::Ehlo;
+use lettre::transport::smtp::extension::{ClientId, Extension};
 use lettre::transport::smtp::response::Response;
 use tokio::time::Instant;
 
@@ -25,24 +23,6 @@ use super::classes::{Cause, Reply, Step, Trouble};
 use crate::secret::Secret;
 
 const NOT_SMTP: &str = "the server closed the connection or answered something that is not SMTP";
-
-/// One message and whom it is for.
-#[derive(Clone, Debug)]
-pub(super) struct Envelope<'a> {
-    pub(super) sender: &'a Address,
-    pub(super) recipients: Vec<&'a Address>,
-    /// The whole e-mail, with CRLF line ends.
-    pub(super) content: &'a str,
-}
-
-/// What became of a message, for each recipient.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Receipt {
-    pub(super) accepted: Vec<String>,
-    pub(super) refused: Vec<(String, Reply)>,
-    /// The final answer; empty when nobody accepted and so nothing was sent.
-    pub(super) answer: String,
-}
 
 /// How a connection is protected.
 #[derive(Clone)]
@@ -72,6 +52,8 @@ pub(super) enum Login<'a> {
 /// An open, logged-in connection.
 pub(super) struct Session {
     connection: AsyncSmtpConnection,
+    pipelining: bool,
+    usable: bool,
 }
 
 impl Session {
@@ -92,70 +74,47 @@ impl Session {
         if let Protection::StartTls(parameters) = protection {
             in_time(deadline, Step::StartTls, session.start_tls(parameters, hello)).await?;
         }
+        session.pipelining = in_time(deadline, Step::Connect, session.offers_pipelining(hello)).await?;
         in_time(deadline, Step::Login, session.log_in(login)).await?;
         Ok(session)
     }
 
-    /// Sends one message to all its recipients that the server accepts. After an error the session is of no
-    /// further use.
-    pub(super) async fn send(
-        &mut self,
-        envelope: &Envelope<'_>,
-        deadline: Instant,
-    ) -> Result<Receipt, Trouble> {
-        let parameters = self.mail_parameters(envelope)?;
-        let mail = Mail::new(Some(envelope.sender.clone()), parameters);
-        self.ask(deadline, Step::Sender, mail, &[250]).await?;
-        let mut receipt = Receipt {
-            accepted: Vec::new(),
-            refused: Vec::new(),
-            answer: String::new(),
-        };
-        for recipient in &envelope.recipients {
-            let rcpt = Rcpt::new((*recipient).clone(), Vec::new());
-            match self.ask(deadline, Step::Recipient, rcpt, &[250, 251]).await {
-                Ok(_) => receipt.accepted.push(recipient.to_string()),
-                Err(Trouble {
-                    cause: Cause::Reply(reply),
-                    ..
-                }) if reply.code != 421 => {
-                    receipt.refused.push((recipient.to_string(), reply));
-                }
-                Err(trouble) => return Err(trouble),
-            }
-        }
-        if receipt.accepted.is_empty() {
-            self.ask(deadline, Step::Recipient, Rset, &[250]).await?;
-            return Ok(receipt);
-        }
-        self.ask(deadline, Step::Data, Data, &[354]).await?;
-        let answer = self
-            .ask(deadline, Step::Content, dotted(envelope.content), &[250])
-            .await?;
-        receipt.answer = Reply::new(250, &answer.message().collect::<Vec<_>>().join(" ")).to_string();
-        Ok(receipt)
+    /// Whether another message may be sent over it, if the last one was no error.
+    pub(super) fn is_usable(&self) -> bool {
+        self.usable
     }
 
-    /// What `MAIL FROM` has to announce. Only international addresses make a message other than ASCII.
-    fn mail_parameters(&self, envelope: &Envelope<'_>) -> Result<Vec<MailParameter>, Trouble> {
-        if envelope.content.is_ascii() {
-            return Ok(Vec::new());
-        }
-        if !self
-            .connection
-            .server_info()
-            .supports_feature(Extension::SmtpUtfEight)
-        {
-            let what = "an address is not ASCII and the server does not offer SMTPUTF8: use ASCII addresses";
-            return Err(Trouble {
-                step: Step::Sender,
-                cause: Cause::Withheld(what),
-            });
-        }
-        Ok(vec![
-            MailParameter::Body(MailBodyParameter::EightBitMime),
-            MailParameter::SmtpUtfEight,
-        ])
+    /// For a session that no longer knows what the server awaits next.
+    pub(super) fn give_up(&mut self) {
+        self.usable = false;
+    }
+
+    /// Whether several commands may be sent before their answers are read.
+    pub(super) fn pipelines(&self) -> bool {
+        self.pipelining
+    }
+
+    pub(super) fn offers(&self, extension: Extension) -> bool {
+        self.connection.server_info().supports_feature(extension)
+    }
+
+    /// The answer to a command. Each command is a single write, the message included, so that it never waits
+    /// for the acknowledgement of its own first half. There is no command where an earlier write had it.
+    pub(super) async fn ask(
+        &mut self,
+        deadline: Instant,
+        step: Step,
+        command: Option<String>,
+        expected: &[u16],
+    ) -> Result<Response, Trouble> {
+        in_time(deadline, step, async {
+            let answer = match command {
+                Some(command) => self.connection.command(command).await,
+                None => self.connection.read_response().await,
+            };
+            expect(step, answer, expected)
+        })
+        .await
     }
 
     async fn start_tls(&mut self, parameters: &TlsParameters, hello: &ClientId) -> Result<(), Trouble> {
@@ -172,6 +131,19 @@ impl Session {
             .starttls(parameters.clone(), hello)
             .await
             .map_err(|error| trouble(step, &error))
+    }
+
+    /// Whether the server offers PIPELINING. lettre keeps of an answer to `EHLO` only the keywords it has a
+    /// use for, so this asks again: inside TLS, since an answer before it could be anybody's, and before the
+    /// login, which [some servers forget](https://github.com/jstedfast/MailKit/issues/162) at an `EHLO`. A
+    /// server that does not want to hear it twice gets one command at a time.
+    async fn offers_pipelining(&mut self, hello: &ClientId) -> Result<bool, Trouble> {
+        let answer = self.connection.command(Ehlo::new(hello.clone())).await;
+        let refusal = match expect(Step::Connect, answer, &[250]) {
+            Ok(answer) => return Ok(has_keyword(&answer, "PIPELINING")),
+            Err(trouble) => trouble.into_refusal(),
+        };
+        refusal.map(|_| false)
     }
 
     async fn log_in(&mut self, login: &Login<'_>) -> Result<(), Trouble> {
@@ -232,21 +204,6 @@ impl Session {
             cause: Cause::Withheld(what),
         })
     }
-
-    /// One command and its answer. Each command is a single write, the message included, so that it never
-    /// waits for the acknowledgement of its own first half.
-    async fn ask(
-        &mut self,
-        deadline: Instant,
-        step: Step,
-        command: impl Display,
-        expected: &[u16],
-    ) -> Result<Response, Trouble> {
-        in_time(deadline, step, async {
-            expect(step, self.connection.command(command).await, expected)
-        })
-        .await
-    }
 }
 
 /// Resolves the host and tries its addresses in turn, each for its share of the time: a broken IPv6 route
@@ -275,6 +232,8 @@ async fn connect(
     let connection = AsyncSmtpConnection::connect_tokio1(&addresses[..], Some(share), hello, tls, None).await;
     Ok(Session {
         connection: connection.map_err(|error| trouble(Step::Connect, &error))?,
+        pipelining: false,
+        usable: true,
     })
 }
 
@@ -315,6 +274,15 @@ fn expect(
     })
 }
 
+/// Whether an answer to `EHLO` lists the keyword; its first line is the server's name.
+fn has_keyword(answer: &Response, keyword: &str) -> bool {
+    answer
+        .message()
+        .skip(1)
+        .filter_map(|line| line.split_whitespace().next())
+        .any(|word| word.eq_ignore_ascii_case(keyword))
+}
+
 fn trouble(step: Step, error: &lettre::transport::smtp::Error) -> Trouble {
     let text = causes(error).last().map(ToString::to_string).unwrap_or_default();
     let cause = if let Some(code) = error.status() {
@@ -348,33 +316,27 @@ fn causes(
     std::iter::successors(error.source(), |&error| error.source())
 }
 
-/// The message as `DATA` wants it: a dot that begins a line doubled, and the line with the final dot.
-fn dotted(content: &str) -> String {
-    let mut dotted = content.replace("\r\n.", "\r\n..");
-    if dotted.starts_with('.') {
-        dotted.insert(0, '.');
-    }
-    if !dotted.ends_with("\r\n") {
-        dotted.push_str("\r\n");
-    }
-    dotted.push_str(".\r\n");
-    dotted
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_dot_that_begins_a_line_is_doubled() {
-        for (content, expected) in [
-            ("a\r\n", "a\r\n.\r\n"),
-            ("a", "a\r\n.\r\n"),
-            (".\r\n", "..\r\n.\r\n"),
-            ("a\r\n.\r\n.b\r\nc.\r\n", "a\r\n..\r\n..b\r\nc.\r\n.\r\n"),
-            ("", "\r\n.\r\n"),
+    fn a_keyword_is_a_lines_first_word_in_any_case_and_not_the_servers_name() {
+        for (answer, expected) in [
+            ("250-fake\r\n250-SIZE 1000\r\n250 PIPELINING\r\n", true),
+            ("250-fake\r\n250-pipelining\r\n250 HELP\r\n", true),
+            ("250-PIPELINING says hello\r\n250 HELP\r\n", false),
+            (
+                "250-fake\r\n250-XPIPELINING\r\n250-X PIPELINING\r\n250 \r\n",
+                false,
+            ),
+            ("250 PIPELINING\r\n", false),
         ] {
-            assert_eq!(dotted(content), expected);
+            assert_eq!(
+                has_keyword(&answer.parse().unwrap(), "PIPELINING"),
+                expected,
+                "{answer}"
+            );
         }
     }
 }

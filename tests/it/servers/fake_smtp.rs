@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -11,6 +12,8 @@ use tokio::task::JoinHandle;
 pub enum Turn {
     /// Answers so (without the line end).
     Say(&'static str),
+    /// Answers so, but only after a while.
+    SayAfter(Duration, &'static str),
     /// Answers so and closes the connection.
     SayAndClose(&'static str),
     /// Closes the connection without a word.
@@ -26,11 +29,18 @@ type Script = dyn Fn(usize, usize, &str) -> Option<Turn> + Send + Sync;
 /// What the script hears before the client has said anything.
 pub const GREETING: &str = "(greeting)";
 
+/// What came in.
+#[derive(Default)]
+struct Ears {
+    lines: Mutex<Vec<String>>,
+    reads: Mutex<Vec<String>>,
+}
+
 /// A running fake; dropping it ends it.
 pub struct FakeSmtp {
     /// Where it listens.
     pub port: u16,
-    heard: Arc<Mutex<Vec<String>>>,
+    ears: Arc<Ears>,
     task: JoinHandle<()>,
 }
 
@@ -42,14 +52,19 @@ impl FakeSmtp {
     ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let port = listener.local_addr().expect("its address").port();
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let task = tokio::spawn(serve(listener, extensions, Arc::new(script), heard.clone()));
-        Self { port, heard, task }
+        let ears = Arc::new(Ears::default());
+        let task = tokio::spawn(serve(listener, extensions, Arc::new(script), ears.clone()));
+        Self { port, ears, task }
     }
 
     /// All lines of all connections, without their ends; a new connection shows as `connection N`.
     pub fn heard(&self) -> Vec<String> {
-        self.heard.lock().expect("the lines").clone()
+        self.ears.lines.lock().expect("the lines").clone()
+    }
+
+    /// The same as it came in, each string what one read gave.
+    pub fn reads(&self) -> Vec<String> {
+        self.ears.reads.lock().expect("the reads").clone()
     }
 }
 
@@ -63,18 +78,18 @@ async fn serve(
     listener: TcpListener,
     extensions: &'static [&'static str],
     script: Arc<Script>,
-    heard: Arc<Mutex<Vec<String>>>,
+    ears: Arc<Ears>,
 ) {
     let mut talks = tokio::task::JoinSet::new();
     for number in 1.. {
         let Ok((stream, _)) = listener.accept().await else {
             return;
         };
-        heard
+        ears.lines
             .lock()
             .expect("the lines")
             .push(format!("connection {number}"));
-        talks.spawn(talk(stream, number, extensions, script.clone(), heard.clone()));
+        talks.spawn(talk(stream, number, extensions, script.clone(), ears.clone()));
     }
 }
 
@@ -83,7 +98,7 @@ async fn talk(
     connection: usize,
     extensions: &'static [&'static str],
     script: Arc<Script>,
-    heard: Arc<Mutex<Vec<String>>>,
+    ears: Arc<Ears>,
 ) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     let (mut message, mut line) = (1, GREETING.to_owned());
@@ -114,7 +129,11 @@ async fn talk(
         if matches!(turn, Some(Turn::Hang)) {
             std::future::pending::<()>().await;
         }
+        if let Some(Turn::SayAfter(pause, _)) = turn {
+            tokio::time::sleep(pause).await;
+        }
         let (answer, close) = match turn {
+            Some(Turn::SayAfter(_, answer)) => (answer, false),
             Some(Turn::Say(answer)) => (answer, false),
             Some(Turn::SayAndClose(answer)) => (answer, true),
             _ => (usual.as_str(), line == "QUIT"),
@@ -130,11 +149,15 @@ async fn talk(
         message += usize::from(line == ".");
         loop {
             line.clear();
+            if stream.buffer().is_empty() {
+                let read = String::from_utf8_lossy(stream.fill_buf().await?).into_owned();
+                ears.reads.lock().expect("the reads").push(read);
+            }
             if stream.read_line(&mut line).await? == 0 {
                 return Ok(());
             }
             line.truncate(line.trim_end_matches(['\r', '\n']).len());
-            heard.lock().expect("the lines").push(line.clone());
+            ears.lines.lock().expect("the lines").push(line.clone());
             if !in_data || line == "." {
                 break;
             }

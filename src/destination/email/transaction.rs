@@ -1,0 +1,150 @@
+//! One message over an open connection: `MAIL`, `RCPT` for each recipient, `DATA`, and the content.
+//!
+//! Where the server offers PIPELINING ([RFC 2920](https://www.rfc-editor.org/rfc/rfc2920)), all up to `DATA`
+//! goes out in one write: two round trips instead of four or more. Every answer is judged at its own step all
+//! the same. The content never goes ahead of the answer to `DATA`, so that whatever fails before it has
+//! delivered nothing to anybody.
+
+use lettre::Address;
+use lettre::transport::smtp::commands::{Data, Mail, Rcpt, Rset};
+use lettre::transport::smtp::extension::{Extension, MailBodyParameter, MailParameter};
+use tokio::time::Instant;
+
+use super::classes::{Cause, Reply, Step, Trouble};
+use super::session::Session;
+
+/// One message and whom it is for.
+#[derive(Clone, Debug)]
+pub(super) struct Envelope<'a> {
+    pub(super) sender: &'a Address,
+    pub(super) recipients: Vec<&'a Address>,
+    /// The whole e-mail, with CRLF line ends.
+    pub(super) content: &'a str,
+}
+
+/// What became of a message, for each recipient.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Receipt {
+    pub(super) accepted: Vec<String>,
+    pub(super) refused: Vec<(String, Reply)>,
+    /// The final answer; empty when nobody accepted and so nothing was sent.
+    pub(super) answer: String,
+}
+
+impl Session {
+    /// Sends one message to all its recipients that the server accepts. After an error the session is of no
+    /// further use: with pipelining it may owe answers, or await content that must not come.
+    pub(super) async fn send(
+        &mut self,
+        envelope: &Envelope<'_>,
+        deadline: Instant,
+    ) -> Result<Receipt, Trouble> {
+        let mut commands = self.commands(envelope)?.into_iter();
+        self.ask(deadline, Step::Sender, commands.next(), &[250]).await?;
+        let mut receipt = Receipt {
+            accepted: Vec::new(),
+            refused: Vec::new(),
+            answer: String::new(),
+        };
+        for recipient in &envelope.recipients {
+            let answer = self.ask(deadline, Step::Recipient, commands.next(), &[250, 251]);
+            match answer.await {
+                Ok(_) => receipt.accepted.push(recipient.to_string()),
+                Err(trouble) => receipt
+                    .refused
+                    .push((recipient.to_string(), trouble.into_refusal()?)),
+            }
+        }
+        if receipt.accepted.is_empty() {
+            self.withdraw(deadline).await?;
+            return Ok(receipt);
+        }
+        self.ask(deadline, Step::Data, commands.next(), &[354]).await?;
+        let content = dotted(envelope.content);
+        let answer = self.ask(deadline, Step::Content, Some(content), &[250]).await?;
+        receipt.answer = Reply::new(250, &answer.message().collect::<Vec<_>>().join(" ")).to_string();
+        Ok(receipt)
+    }
+
+    /// What to write before each of the answers up to that to `DATA`: one command each, or all of them
+    /// before the first.
+    fn commands(&self, envelope: &Envelope<'_>) -> Result<Vec<String>, Trouble> {
+        let mail = Mail::new(Some(envelope.sender.clone()), self.mail_parameters(envelope)?);
+        let mut commands = vec![mail.to_string()];
+        for recipient in &envelope.recipients {
+            commands.push(Rcpt::new((*recipient).clone(), Vec::new()).to_string());
+        }
+        commands.push(Data.to_string());
+        if self.pipelines() {
+            commands = vec![commands.concat()];
+        }
+        Ok(commands)
+    }
+
+    /// What `MAIL FROM` has to announce. Only international addresses make a message other than ASCII.
+    fn mail_parameters(&self, envelope: &Envelope<'_>) -> Result<Vec<MailParameter>, Trouble> {
+        if envelope.content.is_ascii() {
+            return Ok(Vec::new());
+        }
+        if !self.offers(Extension::SmtpUtfEight) {
+            let what = "an address is not ASCII and the server does not offer SMTPUTF8: use ASCII addresses";
+            return Err(Trouble {
+                step: Step::Sender,
+                cause: Cause::Withheld(what),
+            });
+        }
+        Ok(vec![
+            MailParameter::Body(MailBodyParameter::EightBitMime),
+            MailParameter::SmtpUtfEight,
+        ])
+    }
+
+    /// Ends the transaction of a message that nobody accepted. With pipelining `DATA` has gone out already,
+    /// and is refused by nearly every server. One that asks for the content gets nothing more, and the
+    /// connection is dropped: RFC 2920 proposes a lone dot, but that completes an empty message, and only
+    /// the server's goodness would keep it from being delivered. Without the dot there is no message.
+    async fn withdraw(&mut self, deadline: Instant) -> Result<(), Trouble> {
+        if self.pipelines() {
+            match self.ask(deadline, Step::Data, None, &[354]).await {
+                Ok(_) => {
+                    self.give_up();
+                    return Ok(());
+                }
+                Err(trouble) => trouble.into_refusal()?,
+            };
+        }
+        let reset = Some(Rset.to_string());
+        self.ask(deadline, Step::Recipient, reset, &[250]).await.map(drop)
+    }
+}
+
+/// The message as `DATA` wants it: a dot that begins a line doubled, and the line with the final dot.
+fn dotted(content: &str) -> String {
+    let mut dotted = content.replace("\r\n.", "\r\n..");
+    if dotted.starts_with('.') {
+        dotted.insert(0, '.');
+    }
+    if !dotted.ends_with("\r\n") {
+        dotted.push_str("\r\n");
+    }
+    dotted.push_str(".\r\n");
+    dotted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dot_that_begins_a_line_is_doubled() {
+        for (content, expected) in [
+            ("a\r\n", "a\r\n.\r\n"),
+            ("a", "a\r\n.\r\n"),
+            (".\r\n", "..\r\n.\r\n"),
+            ("a\r\n.\r\n.b\r\nc.\r\n", "a\r\n..\r\n..b\r\nc.\r\n.\r\n"),
+            ("", "\r\n.\r\n"),
+        ] {
+            assert_eq!(dotted(content), expected);
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! More e-mails at once than there are connections for them.
+
+use super::*;
+use crate::bridge::{Bridge, wait_for};
+
+/// Takes this long for each e-mail.
+async fn slow(pause: Duration) -> FakeSmtp {
+    FakeSmtp::start(&["PIPELINING"], move |_, _, line| {
+        (line == ".").then_some(Turn::SayAfter(pause, "250 2.0.0 Ok"))
+    })
+    .await
+}
+
+/// How many e-mails came over how many connections.
+fn came(fake: &FakeSmtp) -> (usize, usize) {
+    let heard = fake.heard();
+    let connections = heard.iter().filter(|line| line.starts_with("connection"));
+    (
+        heard.iter().filter(|line| line.as_str() == ".").count(),
+        connections.count(),
+    )
+}
+
+#[tokio::test]
+async fn waiting_for_a_free_connection_is_not_the_servers_slowness() {
+    let fake = slow(Duration::from_millis(500)).await;
+    // Six times half a second through one connection; two seconds are for the server alone.
+    let smtp = format!(
+        "host = \"127.0.0.1\"\nport = {}\nsecurity = \"none\"\nmax_connections = 1",
+        fake.port
+    );
+    let email = email(&smtp, &["desk@example.com"], Duration::from_secs(2));
+    let sent = futures_util::future::join_all((1..=6).map(|number| send(&email, number))).await;
+    for outcome in sent {
+        outcome.unwrap();
+    }
+    assert_eq!(came(&fake), (6, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lane_lets_e_mails_wait_for_a_connection_and_counts_no_failure() {
+    let fake = slow(Duration::from_millis(600)).await;
+    let bridge = Bridge::start(&format!(
+        "[smtp.main]\nhost = \"127.0.0.1\"\nport = {}\nsecurity = \"none\"\nmax_connections = 1\n\
+         [destination.desk]\nkind = \"email\"\nsmtp = \"main\"\nfrom = \"sms@example.com\"\n\
+         to = [\"desk@example.com\"]\nconcurrency = 64\ntimeout = \"2s\"\n[routing]\nunmatched = [\"desk\"]\n",
+        fake.port
+    ));
+    for number in 10..20 {
+        let (status, _) = bridge.text(&format!("{number:032X}"), &format!("+130355501{number}"), "text");
+        assert_eq!(status, 200);
+    }
+    let delivered = wait_for("ten e-mails", || {
+        let log = bridge.log();
+        let lines: Vec<String> = log
+            .into_iter()
+            .filter(|line| line.contains("delivered to desk"))
+            .collect();
+        (lines.len() == 10).then_some(lines)
+    });
+    for line in delivered {
+        assert!(line.contains("\"attempts\":1,"), "{line}");
+    }
+    assert_eq!(came(&fake), (10, 1));
+}
