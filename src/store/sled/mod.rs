@@ -206,6 +206,7 @@ impl Sled {
             known: audited.known,
             weight: audited.weight,
             compaction: Compaction::new(options),
+            crowd: 0,
         })
         .map_err(io)?;
         Ok(Self { threads, shared })

@@ -43,6 +43,14 @@ use crate::store::Error;
 /// How many requests go into one commit.
 const GROUP_MAX: usize = 1024;
 
+/// A group of so many is followed by more: texts come faster than commits.
+const CROWD: usize = 8;
+
+/// How long the next group then gathers. Each commit costs two waits for the disk and a dozen changes of thread,
+/// however little it writes: fewer and larger ones leave more of the processor to all others. While little
+/// comes, nobody waits for company.
+const GATHERING: Duration = Duration::from_millis(1);
+
 /// Adds its changes to the group, and gives back how to tell its caller once they are committed or not.
 pub(super) type Request = Box<dyn FnOnce(&mut Group<'_>) -> Decided + Send>;
 
@@ -94,6 +102,8 @@ pub(super) struct Writer {
     pub(super) known: Known,
     pub(super) weight: Weight,
     pub(super) compaction: Compaction,
+    /// How many were in the last group.
+    pub(super) crowd: usize,
 }
 
 impl Writer {
@@ -116,7 +126,11 @@ impl Writer {
     /// Takes what waits; only while a compaction is at work is nothing enough. Says whether there is more to come.
     fn wait(&mut self, requests: &mut Vec<Request>) -> bool {
         if !self.compaction.is_copying() {
-            return self.requests.blocking_recv_many(requests, GROUP_MAX) > 0;
+            if self.crowd >= CROWD {
+                std::thread::sleep(GATHERING);
+            }
+            self.crowd = self.requests.blocking_recv_many(requests, GROUP_MAX);
+            return self.crowd > 0;
         }
         while requests.len() < GROUP_MAX {
             match self.requests.try_recv() {
