@@ -151,6 +151,7 @@ macro_rules! suite {
             a_repeated_provider_id_is_stored_once,
             fifty_copies_at_once_are_stored_once,
             a_provider_id_counts_only_within_the_window,
+            of_two_texts_with_one_provider_id_the_last_is_remembered,
             texts_without_a_provider_id_are_all_new,
             a_text_owed_to_nobody_is_kept,
             a_text_of_64_kib_is_kept_whole_and_goes_whole,

@@ -105,6 +105,35 @@ pub(super) async fn a_provider_id_counts_only_within_the_window(store: Arc<dyn S
     );
 }
 
+pub(super) async fn of_two_texts_with_one_provider_id_the_last_is_remembered(store: Arc<dyn Store>) {
+    for (case, owed) in [(1_000, &[][..]), (2_000, &["desk"])] {
+        let repeated = |n: u64, since: u64| {
+            let mut repeated = arrival(case + n, 1, if n == 1 { owed } else { &[] });
+            repeated.message.provider_id = format!("ref-{case}");
+            repeated.dedup_since = Timestamp((case + since).cast_signed());
+            repeated
+        };
+        let last = repeated(13, 8);
+        let expected = Ok(Acceptance::Duplicate(last.message.id));
+        assert_eq!(store.accept(repeated(1, 0)).await, Ok(Acceptance::New));
+        assert_eq!(store.accept(last).await, Ok(Acceptance::New));
+        let both = |dedup: u64| Horizon {
+            purge_before: Some(Timestamp((case + 14).cast_signed())),
+            dedup_before: Timestamp((case + dedup).cast_signed()),
+            ..horizon()
+        };
+        // The last one goes first where the first one is still owed.
+        forget(&*store, both(if owed.is_empty() { 13 } else { 0 })).await;
+        assert_eq!(store.accept(repeated(20, 13)).await, expected, "owed to {owed:?}");
+        for claim in claim(&*store, "desk", FAR).await {
+            store.settle(delivered(&claim)).await.unwrap();
+        }
+        forget(&*store, both(0)).await;
+        assert_eq!(assert_adds_up(&*store).await.messages_purged, case / 1_000 * 2);
+        assert_eq!(store.accept(repeated(21, 13)).await, expected, "owed to {owed:?}");
+    }
+}
+
 pub(super) async fn texts_without_a_provider_id_are_all_new(store: Arc<dyn Store>) {
     for n in 1..=2 {
         let mut nameless = arrival(n, 1, &[]);

@@ -250,11 +250,22 @@ impl<'a> Group<'a> {
                 last = Some(Seen { seq, id, received_at });
             }
         }
-        if last.is_none() && self.known.on_disk > 0 {
-            last = self.shared.sound(self.view.load(&keys::seen(digest)))?;
+        // A later one may be gone already while an earlier one is still owed.
+        if let Some(gone) = self.remembered(digest)?
+            && last.is_none_or(|last| last.seq < gone.seq)
+        {
+            last = Some(gone);
         }
         let within = last.filter(|seen| seen.received_at >= incoming.dedup_since);
         Ok(within.map(|seen| seen.id))
+    }
+
+    /// The last one of this provider id among the texts that are gone.
+    pub(super) fn remembered(&self, digest: Digest) -> Result<Option<Seen>, Error> {
+        if self.known.on_disk == 0 {
+            return Ok(None);
+        }
+        self.shared.sound(self.view.load(&keys::seen(digest)))
     }
 
     fn follow_up(&mut self, seq: u64, conversation: Conversation, delivery: Delivery) -> Result<(), Error> {

@@ -5,8 +5,11 @@
 //! into a database beside it. A change to a key that was copied already goes into both; the others come with
 //! their turn. When all is copied and synced, the new folder takes the old one's place, between two groups.
 //! Until then the old database is the only truth: a crash, or an error here, just leaves things as they were.
+//! An error while one folder takes the other's place is final, as one of a commit is (see `folders`).
 
+use std::io;
 use std::ops::Bound::{Excluded, Unbounded};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ::sled::{Batch, Db};
@@ -14,7 +17,7 @@ use tracing::{info, warn};
 
 use super::Options;
 use super::database;
-use super::folders::{self, COMPACTING};
+use super::folders::{self, COMPACTING, Step, Unfinished};
 use super::space::Space;
 use super::view::Changes;
 use super::writer::Disk;
@@ -37,6 +40,9 @@ const PAUSE: Duration = Duration::from_secs(60);
 /// The compaction, at work or waiting for its time.
 pub(super) struct Compaction {
     options: Options,
+    worthwhile: u64,
+    /// How the copy takes the database's place, step by step.
+    carry_out: fn(&Path, Step) -> io::Result<()>,
     copying: Option<Copying>,
     /// What the log was when it was last new: estimates may be wrong, and must not lead to one copy after another.
     left: u64,
@@ -55,6 +61,8 @@ impl Compaction {
     pub(super) fn new(options: &Options) -> Self {
         Self {
             options: options.clone(),
+            worthwhile: WORTHWHILE,
+            carry_out: |folder, step| step.carry_out(folder),
             copying: None,
             left: 0,
             not_before: None,
@@ -67,7 +75,7 @@ impl Compaction {
 
     /// Begins when it is worth it; `live` is about how many bytes of the log are still of use.
     pub(super) fn consider(&mut self, space: &Space, live: u64) {
-        let large = space.bytes > WORTHWHILE.max(2 * self.left) && space.bytes > RATIO * live + BASE;
+        let large = space.bytes > self.worthwhile.max(2 * self.left) && space.bytes > RATIO * live + BASE;
         let room = space.free > 2 * live + 4 * BASE;
         let time = self.not_before.is_none_or(|moment| moment <= Instant::now());
         if self.is_copying() || !large || !room || !time {
@@ -102,25 +110,29 @@ impl Compaction {
     }
 
     /// Copies a little more. Gives the new database once it has taken the place of the old one.
-    pub(super) fn step(&mut self, db: &Db) -> Option<(Db, Disk)> {
-        let copying = self.copying.as_mut()?;
+    ///
+    /// # Errors
+    /// When neither of the two may be written to any more.
+    pub(super) fn step(&mut self, db: &Db) -> Result<Option<(Db, Disk)>, String> {
+        let Some(copying) = self.copying.as_mut() else {
+            return Ok(None);
+        };
         match copying.step(db) {
-            Ok(false) => None,
+            Ok(false) => Ok(None),
             Ok(true) => self.finish(),
             Err(error) => {
                 self.give_up(&error);
-                None
+                Ok(None)
             }
         }
     }
 
-    fn finish(&mut self) -> Option<(Db, Disk)> {
-        let Copying { db, disk, began, .. } = self.copying.take()?;
-        let swapped = db
-            .flush()
-            .map_err(|error| error.to_string())
-            .and_then(|_| folders::finish_compaction(&self.options.path).map_err(|error| error.to_string()));
-        match swapped {
+    fn finish(&mut self) -> Result<Option<(Db, Disk)>, String> {
+        let Some(Copying { db, disk, began, .. }) = self.copying.take() else {
+            return Ok(None);
+        };
+        let flushed = db.flush().map_err(|error| Unfinished::Unchanged(error.into()));
+        match flushed.and_then(|_| folders::finish_compaction(&self.options.path, self.carry_out)) {
             Ok(bytes) => {
                 info!(
                     "the store was compacted to {} MiB in {:.1} s",
@@ -129,13 +141,16 @@ impl Compaction {
                 );
                 self.left = bytes;
                 self.not_before = Some(Instant::now() + PAUSE);
-                Some((db, disk))
+                Ok(Some((db, disk)))
             }
-            Err(error) => {
+            Err(Unfinished::Unchanged(error)) => {
                 drop((db, disk));
-                self.give_up(&error);
-                None
+                self.give_up(&error.to_string());
+                Ok(None)
             }
+            Err(Unfinished::Midway(error)) => Err(format!(
+                "the compacted log may not have taken the old one's place on disk: {error}"
+            )),
         }
     }
 
@@ -188,5 +203,107 @@ pub(super) struct Weight {
 impl Weight {
     pub(super) fn of(self, present: u64) -> u64 {
         self.bytes / self.texts.max(1) * present
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::message::Timestamp;
+    use crate::store::conformance::{arrival, assert_adds_up};
+    use crate::store::sled::Sled;
+    use crate::store::sled::tests::Folder;
+    use crate::store::{Error, Horizon, Store};
+
+    const WAITING: u64 = 20;
+
+    /// A store with texts that wait and a log that is mostly empty, which is about to be compacted with this disk.
+    async fn about_to_be_compacted(folder: &Folder, carry_out: fn(&Path, Step) -> io::Result<()>) -> Sled {
+        let compaction = Compaction {
+            worthwhile: 2 * BASE,
+            carry_out,
+            ..Compaction::new(&folder.options())
+        };
+        let store = Sled::open_with(&folder.options(), compaction).unwrap();
+        for n in 1..=200 {
+            let mut large = arrival(n, n, &[]);
+            large.message.text = "x".repeat(60_000);
+            store.accept(large).await.unwrap();
+        }
+        for n in 1_001..=1_000 + WAITING {
+            store.accept(arrival(n, n % 100, &["desk"])).await.unwrap();
+        }
+        let horizon = Horizon {
+            purge_before: Some(Timestamp(201)),
+            redact_before: None,
+            dedup_before: Timestamp(201),
+        };
+        while let Ok(true) = store.prune(&horizon, Timestamp(2_000)).await {}
+        store
+    }
+
+    /// Accepts texts until `done` says so; says how many were acknowledged.
+    async fn accept_until(store: &Sled, done: impl Fn(&Result<(), Error>) -> bool) -> u64 {
+        for n in 1..5_000 {
+            let accepted = store.accept(arrival(2_000 + n, n % 100, &["desk"])).await;
+            let accepted = accepted.map(drop);
+            if done(&accepted) {
+                return n - u64::from(accepted.is_err());
+            }
+        }
+        panic!("the compaction does not end");
+    }
+
+    async fn assert_waiting(store: &Sled, expected: u64) {
+        assert_eq!(store.health().findings, [""; 0]);
+        assert_eq!(assert_adds_up(store).await.pending, expected);
+    }
+
+    /// As if the disk failed while the new log takes the old one's place.
+    async fn assert_nothing_is_lost(carry_out: fn(&Path, Step) -> io::Result<()>) {
+        let folder = Folder::new();
+        let store = about_to_be_compacted(&folder, carry_out).await;
+        let acknowledged = accept_until(&store, Result::is_err).await;
+        let failed = store.health().failed.unwrap();
+        assert!(failed.contains("the disk is gone"), "{failed}");
+        drop(store);
+        assert_waiting(&folder.open(), WAITING + acknowledged).await;
+    }
+
+    #[tokio::test]
+    async fn nothing_is_acknowledged_once_a_compaction_has_failed_half_way() {
+        assert_nothing_is_lost(|folder, step| match step {
+            Step::Rename(_, "sled") => Err(io::Error::other("the disk is gone")),
+            step => step.carry_out(folder),
+        })
+        .await;
+        assert_nothing_is_lost(|folder, step| match step {
+            Step::SyncFolder if folder.join("sled.former").exists() => {
+                Err(io::Error::other("the disk is gone"))
+            }
+            step => step.carry_out(folder),
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_store_goes_on_after_a_compaction_that_changed_nothing() {
+        static FAILED: AtomicBool = AtomicBool::new(false);
+        let folder = Folder::new();
+        let store = about_to_be_compacted(&folder, |folder, step| match step {
+            Step::Rename("sled", _) => {
+                FAILED.store(true, Ordering::SeqCst);
+                Err(io::Error::other("not now"))
+            }
+            step => step.carry_out(folder),
+        })
+        .await;
+        let left = || folder.options().path.join("sled.salvaged").exists();
+        let acknowledged = accept_until(&store, |_| FAILED.load(Ordering::SeqCst) && !left()).await;
+        assert_eq!(store.health().failed, None);
+        drop(store);
+        assert_waiting(&folder.open(), WAITING + acknowledged).await;
     }
 }

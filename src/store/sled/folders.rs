@@ -18,6 +18,10 @@
 //! 3. `sled.salvaged` becomes `sled`, and `sled.former` is removed.
 //!
 //! So a start that finds `sled.salvaged` takes it for the store if there is no `sled`, and removes it if there is.
+//!
+//! A compaction that fails before the second step has changed nothing: the store goes on with the database it
+//! has. From the second step until the third one is synced nobody can tell which of the two the next start will
+//! find, so nothing may be written to either: what went into the one could be missing in the other.
 
 use std::fs::File;
 use std::io;
@@ -36,6 +40,48 @@ pub(super) const COMPACTING: &str = "sled.compacting";
 const DATABASE: &str = "sled";
 const SALVAGED: &str = "sled.salvaged";
 const FORMER: &str = "sled.former";
+
+/// One step of the way on which the copy of a compaction takes the database's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    SyncFiles(&'static str),
+    SyncFolder,
+    Remove(&'static str),
+    Rename(&'static str, &'static str),
+}
+
+/// As long as the last of these is not done, the store is what it was.
+const PREPARE: [Step; 6] = [
+    Step::SyncFiles(COMPACTING),
+    Step::Remove(SALVAGED),
+    Step::Rename(COMPACTING, SALVAGED),
+    Step::SyncFolder,
+    Step::Remove(FORMER),
+    Step::Rename(DATABASE, FORMER),
+];
+
+/// After these the store is the copy, whatever happens.
+const COMPLETE: [Step; 2] = [Step::Rename(SALVAGED, DATABASE), Step::SyncFolder];
+
+impl Step {
+    pub(super) fn carry_out(self, folder: &Path) -> io::Result<()> {
+        match self {
+            Self::SyncFiles(name) => sync_files(&folder.join(name)),
+            Self::SyncFolder => sync_folder(folder),
+            Self::Remove(name) => remove(&folder.join(name)),
+            Self::Rename(from, to) => std::fs::rename(folder.join(from), folder.join(to)),
+        }
+    }
+}
+
+/// Why the copy of a compaction did not take the database's place.
+#[derive(Debug)]
+pub(super) enum Unfinished {
+    /// The database is in its place, and the store can go on with it.
+    Unchanged(io::Error),
+    /// Only the next start can tell which database is the store: nothing may be written until then.
+    Midway(io::Error),
+}
 
 /// The store's database.
 pub(super) fn database(folder: &Path) -> PathBuf {
@@ -72,6 +118,7 @@ pub(super) fn finish_restore(folder: &Path) -> Result<(), OpenError> {
 pub(super) fn finish_salvage(folder: &Path) -> io::Result<PathBuf> {
     let aside = free_name(folder, "damaged-store");
     std::fs::rename(folder.join(SALVAGING), folder.join(SALVAGED))?;
+    sync_folder(folder)?;
     std::fs::rename(database(folder), &aside)?;
     settle(folder)?;
     Ok(aside)
@@ -79,23 +126,36 @@ pub(super) fn finish_salvage(folder: &Path) -> io::Result<PathBuf> {
 
 /// Syncs the copy and puts it in the place of the database, which nothing is written to any more. Says how
 /// large it is.
-pub(super) fn finish_compaction(folder: &Path) -> io::Result<u64> {
-    let (database, copy) = (database(folder), folder.join(COMPACTING));
-    let (fresh, former) = (folder.join(SALVAGED), folder.join(FORMER));
-    sync_files(&copy)?;
-    std::fs::rename(&copy, &fresh)?;
-    sync_folder(folder)?;
-    remove(&former)?;
-    std::fs::rename(&database, &former)?;
-    std::fs::rename(&fresh, &database)?;
-    sync_folder(folder)?;
-    remove(&former)?;
-    Ok(std::fs::metadata(log(folder))?.len())
+pub(super) fn finish_compaction(
+    folder: &Path,
+    carry_out: impl Fn(&Path, Step) -> io::Result<()>,
+) -> Result<u64, Unfinished> {
+    let carry_out = |step| carry_out(folder, step);
+    if let Err(error) = PREPARE.into_iter().try_for_each(carry_out) {
+        // Some file systems report an error for a rename that was done.
+        return Err(if database(folder).exists() {
+            Unfinished::Unchanged(error)
+        } else {
+            Unfinished::Midway(error)
+        });
+    }
+    COMPLETE
+        .into_iter()
+        .try_for_each(carry_out)
+        .map_err(Unfinished::Midway)?;
+    if let Err(error) = carry_out(Step::Remove(FORMER)) {
+        warn!(
+            "{} is of no use any more and cannot be removed; the next start tries again: {error}",
+            folder.join(FORMER).display()
+        );
+    }
+    Ok(std::fs::metadata(log(folder)).map_or(0, |log| log.len()))
 }
 
-/// Removes what a compaction that did not come to its end, or only just did, has left.
+/// Removes what a compaction that did not come to its end, or only just did, has left. The database must be in
+/// its place.
 pub(super) fn drop_compaction(folder: &Path) {
-    for name in [COMPACTING, FORMER] {
+    for name in [COMPACTING, SALVAGED, FORMER] {
         if let Err(error) = remove(&folder.join(name)) {
             warn!("{} cannot be removed: {error}", folder.join(name).display());
         }
@@ -143,11 +203,14 @@ pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// The third step, if the second was done; else back to before the first.
+/// The third step, if the second was done; else back to before the first. Nothing is removed before it is on
+/// disk which database is the store: a process that died may not have come to syncing that.
 fn settle(folder: &Path) -> io::Result<()> {
     let (fresh, database) = (folder.join(SALVAGED), database(folder));
     if fresh.exists() && !database.exists() {
         std::fs::rename(&fresh, database)?;
+        sync_folder(folder)?;
+    } else if folder.join(FORMER).exists() {
         sync_folder(folder)?;
     }
     remove(&fresh)
@@ -201,7 +264,8 @@ mod tests {
     #[test]
     fn a_new_database_takes_the_place_of_the_old_one() {
         let folder = store(&["sled", COMPACTING, FORMER]);
-        assert_eq!(finish_compaction(folder.path()).unwrap(), COMPACTING.len() as u64);
+        let length = finish_compaction(folder.path(), |folder, step| step.carry_out(folder)).unwrap();
+        assert_eq!(length, COMPACTING.len() as u64);
         assert_eq!(left(folder.path()), (vec!["sled".into()], COMPACTING.into()));
 
         let folder = store(&["sled", RESTORING]);
@@ -212,5 +276,68 @@ mod tests {
         let aside = finish_salvage(folder.path()).unwrap();
         assert_eq!(std::fs::read_to_string(aside.join("db")).unwrap(), "sled");
         assert_eq!(left(folder.path()).1, SALVAGING);
+    }
+
+    /// Has the step with this number fail, done or not.
+    fn failing(number: usize, done: bool) -> impl Fn(&Path, Step) -> io::Result<()> {
+        let count = std::cell::Cell::new(0);
+        move |folder, step| {
+            count.set(count.get() + 1);
+            if count.get() != number || done {
+                step.carry_out(folder)?;
+            }
+            if count.get() == number {
+                return Err(io::Error::other("the disk is gone"));
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_compaction_that_fails_leaves_the_old_database_or_ends_the_store() {
+        let irrevocable = PREPARE.len() + 1..=PREPARE.len() + COMPLETE.len();
+        for done in [false, true] {
+            for number in 1..=*irrevocable.end() {
+                let folder = store(&["sled", COMPACTING]);
+                let result = finish_compaction(folder.path(), failing(number, done));
+                let renamed = done && number == PREPARE.len();
+                let step = format!("step {number}, done: {done}: {result:?}");
+                if irrevocable.contains(&number) || renamed {
+                    assert!(matches!(result, Err(Unfinished::Midway(_))), "{step}");
+                    recover(folder.path()).unwrap();
+                    assert_eq!(
+                        left(folder.path()),
+                        (vec!["sled".into()], COMPACTING.into()),
+                        "{step}"
+                    );
+                } else {
+                    assert!(matches!(result, Err(Unfinished::Unchanged(_))), "{step}");
+                    drop_compaction(folder.path());
+                    assert_eq!(
+                        left(folder.path()),
+                        (vec!["sled".into()], "sled".into()),
+                        "{step}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_former_database_that_cannot_be_removed_does_not_undo_a_compaction() {
+        let folder = store(&["sled", COMPACTING]);
+        let last = PREPARE.len() + COMPLETE.len() + 1;
+        let length = finish_compaction(folder.path(), failing(last, false)).unwrap();
+        assert_eq!(length, COMPACTING.len() as u64);
+        assert!(folder.path().join(FORMER).exists());
+        recover(folder.path()).unwrap();
+        assert_eq!(left(folder.path()), (vec!["sled".into()], COMPACTING.into()));
+    }
+
+    #[test]
+    fn what_an_earlier_compaction_has_left_is_not_in_the_way_of_the_next() {
+        let folder = store(&["sled", COMPACTING, SALVAGED, FORMER]);
+        finish_compaction(folder.path(), |folder, step| step.carry_out(folder)).unwrap();
+        assert_eq!(left(folder.path()), (vec!["sled".into()], COMPACTING.into()));
     }
 }

@@ -6,6 +6,7 @@
 use std::fs::File;
 
 use ::sled::Db;
+use tracing::warn;
 
 use super::books::Books;
 use super::folders::{self, RESTORING};
@@ -146,13 +147,17 @@ impl Import {
             _lock,
             ..
         } = self;
-        disk.mark
-            .write(&ledger)
-            .and_then(|()| disk.mark.sync())
-            .map_err(|error| ImportError::Failed(error.to_string()))?;
-        drop((db, disk));
-        folders::finish_restore(&options.path)?;
+        // The mark of the store that was there may be ahead of this one, and a crash may come between any two
+        // steps: so there is no mark until the new database is in its place. That says nothing.
+        let mark = disk.mark;
+        let mark_as = |ledger: &Ledger| mark.write(ledger).and_then(|()| mark.sync());
+        mark_as(&Ledger::default()).map_err(|error| ImportError::Failed(error.to_string()))?;
         start::write_format(&options.path)?;
+        drop((db, disk.database));
+        folders::finish_restore(&options.path)?;
+        if let Err(error) = mark_as(&ledger) {
+            warn!("the mark was not written: {error}");
+        }
         let Counts { owed, purged, .. } = ledger.counts;
         Ok((messages, owed - purged))
     }
@@ -181,5 +186,83 @@ impl Import {
     fn commit(&mut self) -> Result<(), ImportError> {
         let view = View::with(&self.db, std::mem::take(&mut self.changes));
         self.disk.commit(&self.db, view).map_err(ImportError::Failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store as _;
+    use crate::store::conformance::{arrival, name};
+    use crate::store::sled::mark::{Mark, Reached};
+    use crate::store::sled::tests::Folder;
+
+    /// A restore of this many texts that has read its backup.
+    fn restore(folder: &Folder, texts: u64) -> Result<Import, ImportError> {
+        let mut import = Import::begin(&folder.options())?;
+        for seq in 1..=texts {
+            let arrival = arrival(seq, seq, &["desk"]);
+            import.add(Record::Message {
+                seq,
+                message: arrival.message,
+                deliveries: arrival.deliveries,
+            })?;
+        }
+        Ok(import)
+    }
+
+    /// A store without texts that has made some commits, and a restore that ends just before its database
+    /// takes the place of the store's.
+    async fn interrupted() -> Folder {
+        let folder = Folder::new();
+        let store = folder.open();
+        for paused in [true, false, true, false] {
+            store.set_paused(&name("desk"), paused).await.unwrap();
+        }
+        drop(store);
+        let path = folder.options().path;
+        let (database, aside) = (folders::database(&path), path.join("aside"));
+        let import = restore(&folder, 3).unwrap();
+        std::fs::rename(&database, &aside).unwrap();
+        // What is not a folder is not removed.
+        std::fs::write(&database, "").unwrap();
+        assert!(matches!(import.finish(), Err(ImportError::Open(_))));
+        std::fs::remove_file(&database).unwrap();
+        std::fs::rename(&aside, &database).unwrap();
+        folder
+    }
+
+    #[tokio::test]
+    async fn a_restore_that_ends_before_the_exchange_is_begun_again() {
+        let folder = interrupted().await;
+        assert_eq!(restore(&folder, 3).unwrap().finish().unwrap(), (3, 3));
+        let store = folder.open();
+        assert_eq!(store.health().findings, [""; 0]);
+        assert_eq!(store.counts().await.unwrap().accepted, 3);
+        drop(store);
+        assert!(matches!(restore(&folder, 3), Err(ImportError::NotEmpty(3))));
+    }
+
+    #[tokio::test]
+    async fn a_restore_that_ends_right_after_the_exchange_is_whole() {
+        let folder = interrupted().await;
+        folders::finish_restore(&folder.options().path).unwrap();
+        let store = folder.open();
+        assert_eq!(store.health().findings, [""; 0]);
+        assert_eq!(store.counts().await.unwrap().accepted, 3);
+    }
+
+    #[tokio::test]
+    async fn a_restored_store_has_its_mark() {
+        let folder = Folder::new();
+        restore(&folder, 3).unwrap().finish().unwrap();
+        let reached = Mark::open(&folder.options().path).unwrap().read();
+        assert_eq!(
+            reached,
+            Reached {
+                commits: 1,
+                accepted: 3
+            }
+        );
     }
 }

@@ -175,6 +175,10 @@ impl Sled {
     /// When it is in use, was written by a newer version, or cannot even be begun anew. Damage is no error: it
     /// is set aside, and told in [`Health::findings`].
     pub fn open(options: &Options) -> Result<Self, OpenError> {
+        Self::open_with(options, Compaction::new(options))
+    }
+
+    fn open_with(options: &Options, compaction: Compaction) -> Result<Self, OpenError> {
         let folder = &options.path;
         let io = at(folder);
         let lock = start::enter(folder)?;
@@ -205,7 +209,7 @@ impl Sled {
             sweep: Sweep::default(),
             known: audited.known,
             weight: audited.weight,
-            compaction: Compaction::new(options),
+            compaction,
             crowd: 0,
         })
         .map_err(io)?;

@@ -114,7 +114,7 @@ impl Group<'_> {
         }
         self.view.drop_record(&keys::message(seq)).map_err(dropped)?;
         self.notes.push(Note::Gone { seq });
-        self.remember(seq, &found.message, horizon);
+        self.remember(seq, &found.message, horizon)?;
         let mut books = lock(&self.shared.books);
         found.deliveries.iter().for_each(|delivery| books.leave(delivery));
         books.ledger.counts.purged += found.deliveries.len() as u64;
@@ -122,21 +122,27 @@ impl Group<'_> {
         Ok(())
     }
 
-    /// Keeps the provider id of a message that goes as long as it may be asked for.
-    fn remember(&mut self, seq: u64, message: &Message, horizon: &Horizon) {
+    /// Keeps the provider id of a message that goes as long as it may be asked for. Of several messages with one
+    /// provider id the last one accepted counts, whichever of them goes first.
+    fn remember(&mut self, seq: u64, message: &Message, horizon: &Horizon) -> Result<(), Error> {
         if message.provider_id.is_empty() {
-            return;
+            return Ok(());
         }
         let digest = backup::digest(&message.source, &message.provider_id);
         self.known.remove(digest, seq);
-        if message.received_at >= horizon.dedup_before {
+        if message.received_at < horizon.dedup_before {
+            return Ok(());
+        }
+        let there = self.remembered(digest)?;
+        if there.is_none_or(|there| there.seq < seq) {
             let (id, received_at) = (message.id, message.received_at);
-            self.known.on_disk += 1;
+            self.known.on_disk += u64::from(there.is_none());
             self.view.create(
                 &keys::seen(digest),
                 &record::encode(&Seen { seq, id, received_at }),
             );
         }
+        Ok(())
     }
 
     fn redact(&mut self, seq: u64, kept: Kept, now: Timestamp) -> Result<(), Error> {

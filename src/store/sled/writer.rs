@@ -149,10 +149,20 @@ impl Writer {
         }
         let live = self.weight.of(self.shared.index.table().len());
         self.compaction.consider(&self.space, live);
-        if let Some((db, disk)) = self.compaction.step(&self.shared.db()) {
-            *lock(&self.shared.db) = db;
-            self.disk = disk;
+        if !self.compaction.is_copying() {
+            return;
         }
+        // The disk may hang here as it may in a commit.
+        self.shared.status.begin();
+        match self.compaction.step(&self.shared.db()) {
+            Ok(None) => {}
+            Ok(Some((db, disk))) => {
+                *lock(&self.shared.db) = db;
+                self.disk = disk;
+            }
+            Err(reason) => drop(self.shared.status.fail(&reason)),
+        }
+        self.shared.status.end(false);
     }
 
     /// One group. After a failure nothing is even tried; a request that is dropped tells its caller so.
