@@ -4,11 +4,13 @@
 //! with `--controls` that the tests fail when what they test is switched off.
 
 mod backlog;
+mod cgroup;
 mod chaos;
 mod clock;
 mod damage;
 mod disk;
 mod durability;
+mod errors;
 mod faults;
 mod formats;
 mod ledger;

@@ -84,6 +84,7 @@ pub(super) fn open(options: &Options, database: &Path) -> Result<(Db, Disk), Fau
     let mark = Mark::open(&options.path).map_err(Fault::Io)?;
     let disk = Disk {
         database: file,
+        config,
         mark,
         skip_sync: options.skip_sync,
     };

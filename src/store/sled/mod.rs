@@ -158,6 +158,8 @@ pub struct Sled {
 /// What the writer and the readers have in common.
 struct Shared {
     db: Mutex<::sled::Db>,
+    /// What that was opened with.
+    config: Mutex<::sled::Config>,
     index: Index,
     books: Mutex<Books>,
     leases: Leases,
@@ -194,11 +196,12 @@ impl Sled {
         let paused = paused(&db).map_err(|error| io(io::Error::other(error)))?;
         let shared = Arc::new(Shared {
             db: Mutex::new(db),
+            config: Mutex::new(disk.config.clone()),
             index: audited.index,
             books: Mutex::new(audited.books),
             leases: Leases::default(),
             paused: Mutex::new(paused),
-            status: Arc::clone(&status),
+            status,
             _lock: lock,
         });
         let threads = Threads::start(options, |requests| Writer {

@@ -22,6 +22,10 @@ use super::{keys, salvage};
 /// What `format` says in a store that this build can read.
 const FORMAT: u32 = 2;
 
+/// What sled writes down of the settings it was made with: the same in every store, since ours never differ and
+/// `format` changes with sled's version.
+const SETTINGS: &[u8] = b"segment_size: 524288\nuse_compression: false\nversion: 0.34\n\x76\x19\x51\xc1";
+
 /// An open and audited store.
 pub(super) struct Opened {
     pub(super) db: Db,
@@ -163,6 +167,7 @@ impl<'a> Start<'a> {
         let database = folders::database(folder);
         folders::recover(folder).map_err(at(folder))?;
         remove_unfinished_snapshots(&database).map_err(at(&database))?;
+        let findings = renew_settings(&database).map_err(at(&database))?;
         let spare = Spare::take(folder, &database).map_err(at(&database))?;
         let opened = attempt(options, &database);
         Ok(Self {
@@ -170,7 +175,7 @@ impl<'a> Start<'a> {
             database,
             spare,
             opened,
-            findings: Vec::new(),
+            findings: findings.into_iter().collect(),
         })
     }
 
@@ -304,6 +309,25 @@ fn remove_unfinished_snapshots(database: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Settings that are damaged would keep sled from opening a log that is sound. Without them it writes them anew. A
+/// crash during the very first start leaves a part of them, or zeros: nothing to speak of.
+fn renew_settings(database: &Path) -> io::Result<Option<String>> {
+    let path = database.join("conf");
+    match std::fs::read(&path) {
+        Ok(bytes) if bytes != SETTINGS => {
+            std::fs::remove_file(&path)?;
+            let is_begun = SETTINGS.starts_with(&bytes) || bytes.iter().all(|byte| *byte == 0);
+            let finding = format!(
+                "{} was damaged: written anew, nothing was lost by that",
+                path.display()
+            );
+            Ok((!is_begun).then_some(finding))
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(None),
+    }
 }
 
 fn set_aside_snapshots(folder: &Path, database: &Path) -> io::Result<PathBuf> {

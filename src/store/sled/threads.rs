@@ -41,7 +41,7 @@ impl Threads {
         let (stop_watch, stop) = std::sync::mpsc::channel();
         let writer = writer(waiting);
         let status = Arc::clone(&writer.shared.status);
-        let (watched, abort_after) = (Arc::clone(&status), options.abort_after);
+        let (watched, abort_after) = (Arc::clone(&writer.shared), options.abort_after);
         let spawn = |name: &str| thread::Builder::new().name(name.into());
         Ok(Self {
             status,

@@ -15,12 +15,14 @@
 //!
 //! A second thread does nothing but look how long the group at hand has been worked on. A disk that hangs
 //! does not give the process back what it holds, so it ends the process: the service manager starts it anew.
+//! It also wakes the writer when only sled has noticed that a write failed.
 
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
 use tracing::{error, warn};
@@ -63,6 +65,8 @@ pub(super) type Answer = Box<dyn FnOnce(Result<(), Error>) + Send>;
 /// The file that commits are synced on.
 pub(super) struct Disk {
     pub(super) database: File,
+    /// What sled was opened with: it knows first when a write has failed.
+    pub(super) config: ::sled::Config,
     pub(super) mark: Mark,
     /// Leaves out the sync: only to show that a test of durability would notice.
     pub(super) skip_sync: bool,
@@ -158,6 +162,7 @@ impl Writer {
             Ok(None) => {}
             Ok(Some((db, disk))) => {
                 *lock(&self.shared.db) = db;
+                *lock(&self.shared.config) = disk.config.clone();
                 self.disk = disk;
             }
             Err(reason) => drop(self.shared.status.fail(&reason)),
@@ -254,15 +259,30 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// Ends the process when a group takes longer than `abort_after`. Returns when the other end is dropped.
-pub(super) fn watch(status: &Status, stop: &Receiver<()>, abort_after: Duration) {
+/// Wakes a group that waits in vain, and ends the process when one takes longer than `abort_after`. Returns when
+/// the other end is dropped.
+pub(super) fn watch(shared: &Shared, stop: &Receiver<()>, abort_after: Duration) {
     let pace = (abort_after / 10).min(Duration::from_secs(1));
     while stop.recv_timeout(pace) == Err(RecvTimeoutError::Timeout) {
-        if let Some(running) = status.running().filter(|running| *running > abort_after) {
+        let Some(running) = shared.status.running().filter(|running| *running > pace) else {
+            continue;
+        };
+        if running > abort_after {
             error!(
                 "a commit has not ended after {running:?}: the disk hangs; ending the process to be restarted"
             );
             std::process::abort();
         }
+        rouse(shared);
+    }
+}
+
+/// sled writes its log on threads of its own. When such a write fails it keeps the error, but does not always wake
+/// the flush that waits for the write, which then waits for ever. Any further flush meets the error and wakes the
+/// first, which gives it to the writer. It is begun on sled's threads and not waited for: nothing may hold up the
+/// watchdog, and without an error there is nothing to begin.
+fn rouse(shared: &Shared) {
+    if lock(&shared.config).global_error().is_err() {
+        let _begun = shared.db().flush_async().now_or_never();
     }
 }

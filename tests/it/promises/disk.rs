@@ -43,6 +43,15 @@ impl Disk {
         &self.mount
     }
 
+    /// Holds back whatever is written until it is thawed, as a disk does that hangs.
+    pub fn freeze(&self) {
+        run(as_root("fsfreeze").arg("--freeze").arg(&self.mount));
+    }
+
+    pub fn thaw(&self) {
+        run(as_root("fsfreeze").arg("--unfreeze").arg(&self.mount));
+    }
+
     /// What would be on the disk if the power went out now: everything that was handed to the device, and nothing
     /// that only the file system has in memory. The copy shares the file's blocks, and the file is locked for
     /// the time it takes, so it is of one instant.
@@ -74,11 +83,11 @@ pub fn yard() -> tempfile::TempDir {
         .unwrap()
 }
 
-fn user() -> u32 {
+pub fn user() -> u32 {
     std::fs::metadata("/proc/self").unwrap().uid()
 }
 
-fn as_root(program: &str) -> Command {
+pub fn as_root(program: &str) -> Command {
     if user() == 0 {
         return Command::new(program);
     }
@@ -87,7 +96,7 @@ fn as_root(program: &str) -> Command {
     command
 }
 
-fn run(command: &mut Command) {
+pub fn run(command: &mut Command) {
     let output = command
         .output()
         .unwrap_or_else(|error| panic!("{command:?}: {error}; run tests/setup"));

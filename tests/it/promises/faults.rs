@@ -1,6 +1,5 @@
-//! P4, P5, P6 and P25: a disk that errs, hangs or fills up, and what the bridge says meanwhile.
+//! P5, P6 and P25: a disk that hangs or fills up, and what the bridge says meanwhile.
 
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -11,13 +10,11 @@ use crate::bridge::{Bridge, http, try_http, wait_for, wait_within};
 use crate::daemon::refid;
 use crate::servers::recorder::Reply;
 
-const SIGABRT: i32 = 6;
-
-fn waiting() -> String {
+pub fn waiting() -> String {
     nowhere("crm") + &unmatched(&["crm"])
 }
 
-fn post(bridge: &Bridge, number: usize) -> Option<(u16, String)> {
+pub fn post(bridge: &Bridge, number: usize) -> Option<(u16, String)> {
     let body = Bridge::body(&refid(number), "+13035550100", "x").to_string();
     let url = bridge.url("/inbound/intelepeer");
     let (status, head, _) = try_http("POST", &url, &[("content-type", "application/json")], &body)?;
@@ -39,125 +36,6 @@ fn metric(bridge: &Bridge, name: &str) -> f64 {
     let line = metrics.lines().find(|line| line.starts_with(name));
     let line = line.unwrap_or_else(|| panic!("no metric {name}: {metrics}"));
     line.rsplit(' ').next().unwrap().parse().unwrap()
-}
-
-fn was_injected(bridge: &Bridge) -> bool {
-    std::fs::read_to_string(bridge.folder().join("strace")).is_ok_and(|trace| trace.contains("INJECTED"))
-}
-
-/// Texts are posted one after the other while the `nth` and every later call of one kind fails. Each text needs
-/// at least one such call, so the 200s must end, the daemon must end with its own status, and what it had
-/// acknowledged must be there at the next start.
-fn fail_from(call: &str, error: &str, nth: usize) -> &'static str {
-    let mut bridge = Bridge::configured(&waiting());
-    bridge.run();
-    let mut acknowledged: Vec<usize> = (0..5).filter(|n| post(&bridge, *n).unwrap().0 == 200).collect();
-    assert_eq!(acknowledged.len(), 5);
-    bridge.stop();
-    let what = format!("{call} {error} from the {nth}th on");
-    let started = bridge.run_with_faults(&[&format!("{call}:error={error}:when={nth}+")]);
-    let (posting, mut hung) = (Instant::now(), false);
-    if started.is_ok() {
-        for number in 5..65 {
-            match post(&bridge, number) {
-                Some((200, _)) => acknowledged.push(number),
-                Some((503, head)) => assert!(head.contains("retry-after"), "{what}: {head}"),
-                Some((status, _)) => panic!("{what}: {status}"),
-                None => break,
-            }
-        }
-        if was_injected(&bridge) {
-            assert!(
-                acknowledged.len() < 65,
-                "{what}: all texts were acknowledged, although commits failed"
-            );
-            let (ended, after) = (bridge.end(), posting.elapsed());
-            // A failing sync can leave sled waiting for ever; then the watchdog ends the process, as for a hung disk.
-            let by_watchdog = ended.signal() == Some(SIGABRT) && after > Duration::from_secs(25);
-            assert!(
-                ended.code() == Some(74) || by_watchdog,
-                "{what}: {ended} after {after:?}"
-            );
-            hung = by_watchdog;
-        } else {
-            bridge.kill();
-        }
-    }
-    let hit = was_injected(&bridge);
-    bridge.run();
-    let there = stored(&bridge);
-    let lost: Vec<&usize> = acknowledged
-        .iter()
-        .filter(|number| !there.contains_key(&refid(**number)))
-        .collect();
-    assert!(lost.is_empty(), "{what}: acknowledged texts were lost: {lost:?}");
-    match (started.is_ok(), hit) {
-        (true, true) if hung => "hung and was ended by the watchdog",
-        (true, true) => "failed while working",
-        (false, true) => "failed at start",
-        (_, false) => "was not reached",
-    }
-}
-
-#[test]
-fn p4_a_failed_write_is_never_a_200_and_ends_the_daemon_with_a_status_of_its_own() {
-    let last = rounds(0, 40);
-    let mut cases = vec![
-        ("fdatasync", "EIO", 8),
-        ("pwrite64", "EIO", 20),
-        ("pwrite64", "ENOSPC", 12),
-    ];
-    for nth in 1..=last {
-        for call in ["fdatasync", "pwrite64", "sync_file_range"] {
-            cases.push((call, if nth % 2 == 0 { "EIO" } else { "ENOSPC" }, nth));
-        }
-    }
-    let mut seen = std::collections::BTreeMap::new();
-    for (call, error, nth) in cases {
-        *seen.entry(fail_from(call, error, nth)).or_insert(0) += 1;
-    }
-    assert!(
-        seen.get("failed while working").is_some_and(|count| *count >= 2),
-        "hardly any call failed: is the test blind? {seen:?}"
-    );
-    report(
-        "P4",
-        &format!("calls that failed from the nth on: {seen:?}, no 200 for a failed commit, 0 lost"),
-    );
-}
-
-/// One call at start fails: the daemon either overcomes it or refuses to start, and loses nothing either way.
-#[test]
-fn p4_a_passing_error_while_opening_loses_nothing() {
-    let mut bridge = Bridge::start(&waiting());
-    for number in 0..100 {
-        let text = "long ".repeat(200);
-        assert_eq!(bridge.text(&refid(number), "+13035550100", &text).0, 200);
-    }
-    bridge.kill();
-    let (mut started, mut refused) = (0, 0);
-    for nth in 1..=rounds(3, 30) {
-        for call in ["pread64", "openat", "rename", "fsync", "ftruncate"] {
-            // The loader's own calls come first, and a program that cannot be loaded proves nothing.
-            let nth = if call == "openat" { nth + 12 } else { nth };
-            match bridge.run_with_faults(&[&format!("{call}:error=EIO:when={nth}")]) {
-                Ok(()) => {
-                    assert_eq!(stored(&bridge).len(), 100, "the {nth}th {call} failed");
-                    bridge.kill();
-                    started += 1;
-                }
-                Err(_) => refused += 1,
-            }
-            bridge.run();
-            assert_eq!(stored(&bridge).len(), 100, "after the {nth}th {call} failed");
-            bridge.kill();
-        }
-    }
-    assert!(started > 0, "a passing error was never overcome");
-    report(
-        "P4",
-        &format!("one failed call at start: {started} started all the same, {refused} did not, 0 lost"),
-    );
 }
 
 #[test]

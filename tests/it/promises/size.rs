@@ -1,15 +1,17 @@
 //! P13 and P14: how much memory a backlog takes, and how soon the daemon is back with one.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use smsbridge::store::Store as _;
 use smsbridge::store::sled::{Options, Sled};
 
-use super::ledger::{nowhere, unmatched};
+use super::cgroup::Cgroup;
+use super::disk::{Disk, run, yard};
+use super::ledger::{nowhere, stored, unmatched};
 use super::{report, rounds};
 use crate::bridge::{Bridge, try_http};
 use crate::daemon::refid;
@@ -47,16 +49,62 @@ fn peak(bridge: &Bridge) -> u64 {
 const BOUND_MIB: u64 = 256;
 const BOUND_QUICK_MIB: u64 = 128;
 
+/// The daemon in a control group of its own with exactly the promised memory and no swap, and the most that it had
+/// there apart from the page cache.
+struct Confined {
+    group: Cgroup,
+    peak: AtomicU64,
+}
+
+impl Confined {
+    fn new() -> Self {
+        Self {
+            group: Cgroup::with_memory(BOUND_MIB << 20),
+            peak: AtomicU64::new(0),
+        }
+    }
+
+    /// What moves into the group and becomes the daemon.
+    fn command(&self) -> Command {
+        let mut command = self.group.enter();
+        command.arg(env!("CARGO_BIN_EXE_smsbridge"));
+        command
+    }
+
+    /// Looks at what it uses, until told to stop.
+    fn sample(&self, stop: &AtomicBool) {
+        while !stop.load(Ordering::Relaxed) {
+            self.peak
+                .fetch_max(self.group.anonymous() >> 20, Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// What the group has seen. Nothing in it was ended by the kernel.
+    fn seen(&self) -> String {
+        assert_eq!(
+            self.group.kills(),
+            0,
+            "the kernel ended the daemon: over {BOUND_MIB} MiB"
+        );
+        let peak = self.peak.load(Ordering::Relaxed);
+        assert!(peak > 0, "the group was empty: is the test blind?");
+        format!("in a group of {BOUND_MIB} MiB at most {peak} MiB without page cache, no OOM kill")
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn p13_memory_is_bounded_at_any_backlog_and_any_inbound_rate() {
     let (count, connections) = (rounds(20_000, 1_000_000), 64);
+    let confined = Confined::new();
     let mut bridge = Bridge::configured(&waiting());
     fill(&bridge.store(), count).await;
-    bridge.run();
+    bridge.run_command(confined.command(), &[], &[]).unwrap();
     let after_start = peak(&bridge);
-    let (stop, next) = (Arc::new(AtomicBool::new(false)), AtomicUsize::new(0));
+    let (stop, next) = (AtomicBool::new(false), AtomicUsize::new(0));
     let (taken, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
+        let _stop = Stop(&stop);
         for _ in 0..connections {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
@@ -71,6 +119,7 @@ async fn p13_memory_is_bounded_at_any_backlog_and_any_inbound_rate() {
                 }
             });
         }
+        scope.spawn(|| confined.sample(&stop));
         std::thread::sleep(Duration::from_secs(if count > 100_000 { 30 } else { 3 }));
         // Somebody looks through it all at the same time.
         for _ in 0..5 {
@@ -79,7 +128,6 @@ async fn p13_memory_is_bounded_at_any_backlog_and_any_inbound_rate() {
                 .unwrap();
             assert_eq!(status, 200);
         }
-        stop.store(true, Ordering::Relaxed);
     });
     let peak = peak(&bridge);
     let bound = if count > 20_000 {
@@ -88,12 +136,151 @@ async fn p13_memory_is_bounded_at_any_backlog_and_any_inbound_rate() {
         BOUND_QUICK_MIB
     };
     let words = format!(
-        "{count} waiting and {connections} connections: {after_start} MiB after the start, at most {peak} MiB, {} taken, {} not",
+        "{count} waiting and {connections} connections: {after_start} MiB after the start, at most {peak} MiB, {}; {} taken, {} not",
+        confined.seen(),
         taken.into_inner(),
         refused.into_inner()
     );
     report("P13", &words);
     assert!(peak <= bound, "over {bound} MiB: {words}");
+    bridge.kill();
+}
+
+/// More than the store's queue holds and one commit takes, 1 024 each.
+const CROWD: usize = 3_000;
+
+/// A crowd of connections, and a disk that hangs for two seconds again and again: what does not fit into the queue
+/// is refused with a time to come back, what fits is kept, and nobody waits for long.
+#[tokio::test(flavor = "multi_thread")]
+async fn p13_overload_is_a_503_in_time_and_what_was_taken_is_kept() {
+    let confined = Confined::new();
+    allow_files(4 * CROWD);
+    let yard = yard();
+    let disk = Disk::ext4(yard.path(), "slow", 512 << 20);
+    let mut bridge = Bridge::placed(&disk.path().join("store"), "min_free = \"1MiB\"", &waiting());
+    let config = bridge.folder().join("config.toml");
+    let room = format!("[server]\nmax_connections = {}\n", 2 * CROWD);
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replacen("[server]\n", &room, 1)).unwrap();
+    bridge.run_command(confined.command(), &[], &[]).unwrap();
+    let address = bridge.url("").strip_prefix("http://").unwrap().to_owned();
+    let until = Instant::now() + Duration::from_secs(rounds(8, 60) as u64);
+    let stop = AtomicBool::new(false);
+    let posted = std::thread::scope(|scope| {
+        let _stop = Stop(&stop);
+        scope.spawn(|| confined.sample(&stop));
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                disk.freeze();
+                std::thread::sleep(Duration::from_secs(2));
+                disk.thaw();
+                std::thread::sleep(Duration::from_millis(300));
+            }
+        });
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(crowd(&address, until)))
+    });
+    let (taken, refused): (Vec<_>, Vec<_>) = posted.iter().partition(|posted| posted.status == 200);
+    let longest = posted.iter().map(|posted| posted.took).max().unwrap();
+    let quickest = refused.iter().map(|posted| posted.took).min();
+    let peak = peak(&bridge);
+    let words = format!(
+        "{CROWD} connections on a slow disk: {} taken, {} refused with 503 and Retry-After, the slowest answer after {:.1} s, the quickest 503 after {quickest:.1?}; {peak} MiB, {}",
+        taken.len(),
+        refused.len(),
+        longest.as_secs_f64(),
+        confined.seen()
+    );
+    report("P13", &words);
+    assert!(
+        !taken.is_empty() && refused.len() > CROWD / 10,
+        "no overload: is the test blind? {words}"
+    );
+    assert!(
+        longest < Duration::from_secs(10),
+        "somebody was kept waiting: {words}"
+    );
+    assert!(peak <= BOUND_MIB, "over {BOUND_MIB} MiB: {words}");
+    bridge.kill();
+    bridge.run();
+    let there = stored(&bridge);
+    let lost = taken
+        .iter()
+        .filter(|posted| !there.contains_key(&refid(posted.number)))
+        .count();
+    assert_eq!(lost, 0, "acknowledged texts were lost: {words}");
+}
+
+struct Posted {
+    number: usize,
+    status: u16,
+    took: Duration,
+}
+
+/// Tells threads to stop, also when the test has failed and waits for them.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Many connections at once, each of which posts one text after the other.
+async fn crowd(address: &str, until: Instant) -> Vec<Posted> {
+    let next = AtomicUsize::new(0);
+    let connections = (0..CROWD).map(|_| async {
+        let mut posted = Vec::new();
+        while Instant::now() < until {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let (status, took) = post(address, number)
+                .await
+                .unwrap_or_else(|error| panic!("no answer: {error}"));
+            posted.push(Posted { number, status, took });
+            if status == 503 {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+        posted
+    });
+    futures_util::future::join_all(connections)
+        .await
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// The status of the answer, which is 200 or a 503 that says when to come back, and how long it took. What the
+/// kernel takes to make the connection is left out: it drops what does not fit into its own queue, and the other
+/// side's kernel comes back after one, three, seven and fifteen seconds.
+async fn post(address: &str, number: usize) -> std::io::Result<(u16, Duration)> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let body = Bridge::body(&refid(number), "+13035550100", &"long ".repeat(200)).to_string();
+    let head = format!(
+        "POST /inbound/intelepeer HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut stream = tokio::net::TcpStream::connect(address).await?;
+    let began = Instant::now();
+    stream.write_all((head + &body).as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let answer = answer.to_lowercase();
+    let status = answer
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .unwrap_or(0);
+    assert!(
+        status == 200 || status == 503 && answer.contains("\r\nretry-after: "),
+        "{answer}"
+    );
+    Ok((status, began.elapsed()))
+}
+
+/// Lets this process, and what it starts, have so many files and connections open.
+fn allow_files(count: usize) {
+    let process = std::process::id().to_string();
+    run(Command::new("prlimit").args(["--pid", &process, &format!("--nofile={count}:")]));
 }
 
 /// Linux counts in these for programs, whatever its own clock is.
@@ -107,10 +294,16 @@ fn processor_time(bridge: &Bridge) -> Duration {
     Duration::from_millis(ticks * 1_000 / TICKS)
 }
 
-/// The promise is 2 s for 100 000. A build for tests is not optimised; it gets ten times as long.
-fn bound(count: usize) -> Duration {
-    let slowness = if cfg!(debug_assertions) { 10 } else { 1 };
-    Duration::from_millis(2_000 * slowness * count as u64 / 100_000).max(Duration::from_secs(2))
+/// The promise is 2 s with 100 000 waiting, of the program as it is released. A build for tests is not optimised; it
+/// gets ten times as long, which only shows that nothing grows out of bounds: `tests/torture` takes a release build.
+fn bound(count: usize) -> (Duration, &'static str) {
+    let (slowness, build) = if cfg!(debug_assertions) {
+        (10, "a build for tests")
+    } else {
+        (1, "a release build")
+    };
+    let bound = Duration::from_millis(2_000 * slowness * count as u64 / 100_000);
+    (bound.max(Duration::from_secs(2)), build)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,8 +321,14 @@ async fn p14_the_daemon_is_ready_soon_after_a_kill() {
         bridge.text(&refid(passed.len()), "+13035550100", "between two kills");
         bridge.kill();
     }
-    let words = format!("{count} waiting: ready after {passed:?}, {worked:?} of work");
+    let (bound, build) = bound(count);
+    let words = format!(
+        "{count} waiting, {build}, which may take {bound:?}: ready after {passed:.1?}, {worked:.1?} of work"
+    );
     report("P14", &words);
     worked.sort_unstable();
-    assert!(worked[1] <= bound(count), "over {:?}: {words}", bound(count));
+    passed.sort_unstable();
+    // On a machine that others use as well only the work is ours.
+    let judged = if cfg!(debug_assertions) { &worked } else { &passed };
+    assert!(judged[1] <= bound, "over {bound:?}: {words}");
 }
