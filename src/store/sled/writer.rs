@@ -51,7 +51,7 @@ const CROWD: usize = 8;
 /// How long the next group then gathers. Each commit costs two waits for the disk and a dozen changes of thread,
 /// however little it writes: fewer and larger ones leave more of the processor to all others. While little
 /// comes, nobody waits for company.
-const GATHERING: Duration = Duration::from_millis(1);
+const GATHERING: Duration = Duration::from_micros(500);
 
 /// Adds its changes to the group, and gives back how to tell its caller once they are committed or not.
 pub(super) type Request = Box<dyn FnOnce(&mut Group<'_>) -> Decided + Send>;
