@@ -124,28 +124,33 @@ impl Receiver {
         self.taken.lock().unwrap().clone()
     }
 
-    /// Waits until every acknowledged text came with this ordinal, and says how many came more than once.
+    /// Waits until every acknowledged text came with this ordinal, and says how many came more than once. What
+    /// takes long is no loss as long as more comes: `patience` is for the time in which nothing does.
     pub fn expect(&self, acknowledged: &Acknowledged, ordinal: u16, patience: Duration) -> usize {
-        let owed: BTreeSet<String> = acknowledged
-            .values()
-            .map(|id| format!("{id}-{ordinal}"))
-            .collect();
-        let what = || {
-            let taken: BTreeSet<String> = self.taken().into_iter().collect();
-            let missing: Vec<&String> = owed.difference(&taken).take(5).collect();
-            format!("{} of {}, without {missing:?}", taken.len(), owed.len())
-        };
-        let deadline = std::time::Instant::now() + patience;
+        let owed = acknowledged.values().map(|id| format!("{id}-{ordinal}"));
+        let mut missing: BTreeSet<String> = owed.collect();
+        let mut distinct = BTreeSet::new();
+        let mut seen = 0;
+        let mut last = std::time::Instant::now();
         loop {
-            let taken = self.taken();
-            let distinct: BTreeSet<&String> = taken.iter().collect();
-            if owed.iter().all(|id| distinct.contains(id)) {
-                return taken.len() - distinct.len();
+            let news = self.taken.lock().unwrap()[seen..].to_vec();
+            if !news.is_empty() {
+                seen += news.len();
+                last = std::time::Instant::now();
+            }
+            for id in news {
+                missing.remove(&id);
+                distinct.insert(id);
+            }
+            if missing.is_empty() {
+                return seen - distinct.len();
             }
             assert!(
-                std::time::Instant::now() < deadline,
-                "acknowledged texts were lost or held: came {}",
-                what()
+                last.elapsed() < patience,
+                "acknowledged texts were lost or held: {} came, {} did not: {:?}",
+                distinct.len(),
+                missing.len(),
+                missing.iter().take(5).collect::<Vec<_>>()
             );
             std::thread::sleep(Duration::from_millis(50));
         }
