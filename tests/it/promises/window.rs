@@ -145,6 +145,9 @@ async fn p9_a_kill_while_sending_repeats_only_what_was_in_flight_and_under_the_s
         life.fetch_add(1, Ordering::SeqCst);
         bridge.run();
         drained(&bridge, Duration::from_secs(20));
+        // The status counts what is in the commit at hand. One change later that is on disk.
+        let (status, _) = bridge.admin("POST", "/destinations/crm/resume", "").unwrap();
+        assert_eq!(status, 200);
         bridge.kill();
         life.fetch_add(1, Ordering::SeqCst);
         bridge.run();
