@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::disk::{as_root, run};
 
@@ -40,7 +41,9 @@ const VERSION_2: Files = Files {
 impl Cgroup {
     pub fn with_memory(bytes: u64) -> Self {
         let (parent, files) = parent();
-        let folder = parent.join(format!("smsbridge-test.{}", std::process::id()));
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let folder = parent.join(format!("smsbridge-test.{}.{number}", std::process::id()));
         run(as_root("mkdir").arg(&folder));
         let group = Self { folder, files };
         for (file, value) in files.limits {
