@@ -388,11 +388,13 @@ async fn send_test(planned: &PlannedDestination, message: &Message) -> Result<St
         progress: &[],
         thread: None,
     };
-    match tokio::time::timeout(planned.timeout, planned.destination.deliver(&parcel)).await {
+    let _held = planned.destination.permit().await?;
+    let limit = planned.attempt_max();
+    match tokio::time::timeout(limit, planned.destination.deliver(&parcel)).await {
         Ok(outcome) => outcome.map(|delivered| delivered.detail),
         Err(_elapsed) => Err(Failure::unreachable(format!(
             "no answer within {}",
-            seconds(planned.timeout)
+            seconds(limit)
         ))),
     }
 }

@@ -157,22 +157,33 @@ impl Failure {
     }
 }
 
+/// The right to call `deliver`, for as long as it is held. `None` where nothing limits it.
+pub type Permit = Option<tokio::sync::OwnedSemaphorePermit>;
+
 /// A place texts go to.
 ///
 /// `deliver` may be called again with the same parcel after a crash or a lost answer, and must then use the
 /// same idempotency key wherever the other side has a place for one. It keeps no queue and does not retry.
 #[async_trait]
 pub trait Destination: Send + Sync {
-    /// Sends one parcel, and returns when the other side has answered.
+    /// Sends one parcel, and returns when the other side has answered. The caller holds a [`Permit`].
     ///
     /// # Errors
     /// How it failed, in the terms that decide what happens next.
     async fn deliver(&self, parcel: &Parcel<'_>) -> Result<Delivered, Failure>;
 
-    /// How long `deliver` may wait until it can ask the other side, for other deliveries to end. That is not
-    /// the other side's slowness, and no part of `timeout`.
-    fn wait_max(&self) -> Duration {
-        Duration::ZERO
+    /// Waits for what `deliver` needs on this side (a free connection) and is not the other side's slowness. It
+    /// is held while `deliver` runs. Nothing was sent yet, so the wait may be broken off at any time.
+    ///
+    /// # Errors
+    /// When it took too long.
+    async fn permit(&self) -> Result<Permit, Failure> {
+        Ok(None)
+    }
+
+    /// The longest time that `deliver` takes with this `timeout`.
+    fn attempt_max(&self, timeout: Duration) -> Duration {
+        timeout
     }
 
     /// What `deliver` would send, as text for the operator, with secrets left out.

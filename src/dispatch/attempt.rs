@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use tokio_util::sync::CancellationToken;
 
 use super::gate::{Cause, Change, Gate};
 use super::shared::Shared;
@@ -19,18 +20,27 @@ use crate::retry::Next;
 use crate::sabotage::{self, Protection};
 use crate::store::{Claim, Error, Settlement};
 
-/// Carries out one claimed delivery, to the written end.
+/// Carries out one claimed delivery, to the written end. Before anything was sent, `stop` breaks it off.
 pub(super) async fn run(
     shared: Arc<Shared>,
     plan: Arc<Plan>,
     destination: Arc<PlannedDestination>,
     claim: Claim,
+    stop: CancellationToken,
 ) {
+    let permit = tokio::select! {
+        permit = destination.destination.permit() => permit,
+        () = stop.cancelled() => return shared.store.release(claim).await,
+    };
     let epoch = shared.gate().epoch();
     let started = shared.clock.now();
     let stopwatch = Stopwatch::start();
-    let outcome = send(&plan, &destination, &claim).await;
+    let outcome = match &permit {
+        Ok(_held) => send(&plan, &destination, &claim).await,
+        Err(failure) => Err(failure.clone()),
+    };
     let took = stopwatch.elapsed();
+    drop(permit);
     let by = ByDestination {
         destination: destination.name.to_string(),
     };
@@ -46,9 +56,6 @@ pub(super) async fn run(
     settle(&shared, settlement).await;
 }
 
-/// Destinations keep their timeout themselves and can then say how far they came; this is for those that do not.
-const TIMEOUT_SLACK: Duration = Duration::from_secs(2);
-
 /// What all lanes wait for when each is not to have its own.
 static ONE_LANE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
@@ -63,8 +70,7 @@ async fn send(plan: &Plan, destination: &PlannedDestination, claim: &Claim) -> R
         false => None,
     };
     let sending = AssertUnwindSafe(destination.destination.deliver(&parcel)).catch_unwind();
-    let limit = destination.destination.wait_max() + destination.timeout + TIMEOUT_SLACK;
-    match tokio::time::timeout(limit, sending).await {
+    match tokio::time::timeout(destination.attempt_max(), sending).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_panic)) => Err(Failure::Transient {
             reason: "the destination's code panicked on this message; please report it".to_owned(),
@@ -74,7 +80,7 @@ async fn send(plan: &Plan, destination: &PlannedDestination, claim: &Claim) -> R
         }),
         Err(_elapsed) => Err(Failure::unreachable(format!(
             "no answer within {}",
-            humantime::format_duration(destination.timeout)
+            humantime::format_duration(destination.attempt_max())
         ))),
     }
 }

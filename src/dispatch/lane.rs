@@ -175,6 +175,7 @@ impl Lane {
             plan,
             self.destination.clone(),
             claim,
+            self.stop.clone(),
         ));
     }
 

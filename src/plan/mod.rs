@@ -93,6 +93,18 @@ pub struct PlannedDestination {
     pub fallback: Option<Name>,
 }
 
+/// Destinations keep their timeout themselves and can then say how far they came; this is for those that do not.
+const TIMEOUT_SLACK: Duration = Duration::from_secs(2);
+
+impl PlannedDestination {
+    /// The longest time from the first byte that an attempt sends to its end. What an attempt waits for before
+    /// (a free connection) is not in it: that wait ends when the daemon stops.
+    #[must_use]
+    pub fn attempt_max(&self) -> Duration {
+        self.destination.attempt_max(self.timeout) + TIMEOUT_SLACK
+    }
+}
+
 impl Plan {
     /// The contact's name for a number in normal form.
     #[must_use]

@@ -92,6 +92,7 @@ fn parcel<'a>(message: &'a Message, progress: &'a [String]) -> Parcel<'a> {
 }
 
 async fn send(email: &Email, number: u128) -> Result<Delivered, Failure> {
+    let _permit = email.permit().await?;
     email
         .deliver(&parcel(&message(number, "Hello World!"), &[]))
         .await

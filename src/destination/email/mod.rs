@@ -18,7 +18,7 @@ pub use self::mailbox::{Mailbox, MailboxError};
 pub use self::server::Server;
 pub use self::smtp::{Auth, Security, SmtpConfig};
 use self::transaction::{Envelope, Receipt};
-use super::{Delivered, Destination, Failure, Parcel, Surroundings};
+use super::{Delivered, Destination, Failure, Parcel, Permit, Surroundings};
 use crate::message::Name;
 use crate::template::Template;
 
@@ -133,8 +133,8 @@ impl Destination for Email {
         settle(receipt, parcel.progress)
     }
 
-    fn wait_max(&self) -> Duration {
-        server::WAIT_MAX
+    async fn permit(&self) -> Result<Permit, Failure> {
+        Ok(Some(self.server.permit().await?))
     }
 
     fn render(&self, parcel: &Parcel<'_>) -> Result<String, Failure> {

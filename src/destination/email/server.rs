@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lettre::transport::smtp::authentication::Mechanism;
 use lettre::transport::smtp::extension::ClientId;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::classes::{Cause, Step, Trouble};
@@ -22,7 +22,7 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// How long a message waits for a free connection. They become free in turns, each within somebody's `timeout`,
 /// so only very slow servers make anybody wait so long.
-pub(super) const WAIT_MAX: Duration = Duration::from_secs(300);
+const WAIT_MAX: Duration = Duration::from_secs(300);
 
 /// Who logs in at each new connection.
 pub(super) enum Account {
@@ -45,7 +45,7 @@ pub struct Server {
     hello: ClientId,
     protection: Protection,
     account: Account,
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
     idle: Mutex<VecDeque<(Session, Instant)>>,
 }
 
@@ -66,7 +66,7 @@ impl Server {
         account: Account,
         max_connections: usize,
     ) -> Self {
-        let permits = Semaphore::new(max_connections);
+        let permits = Arc::new(Semaphore::new(max_connections));
         Self {
             host,
             port,
@@ -78,21 +78,22 @@ impl Server {
         }
     }
 
+    /// Waits until a message may be sent. The server's `timeout` begins only then: the messages before it are
+    /// none of its doing, and what they left of the time could end in the middle of the content.
+    pub(super) async fn permit(&self) -> Result<OwnedSemaphorePermit, Trouble> {
+        match tokio::time::timeout(WAIT_MAX, self.permits.clone().acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => Err(Trouble {
+                step: Step::Connect,
+                cause: Cause::Busy(WAIT_MAX),
+            }),
+        }
+    }
+
     /// Sends one message, over an idle connection if there is one. An idle connection that turns out to be
-    /// dead is replaced by a new one, once: the server may have closed it at any time since its last use.
-    ///
-    /// The server's `timeout` begins when a connection is free for the message: those before it are none of
-    /// its doing, and what they left of the time could end in the middle of the content.
+    /// dead is replaced by a new one, once: the server may have closed it at any time since its last use. The
+    /// caller holds a permit.
     pub(super) async fn send(&self, envelope: &Envelope<'_>, timeout: Duration) -> Result<Receipt, Trouble> {
-        let _permit = match tokio::time::timeout(WAIT_MAX, self.permits.acquire()).await {
-            Ok(Ok(permit)) => permit,
-            Ok(Err(_)) | Err(_) => {
-                return Err(Trouble {
-                    step: Step::Connect,
-                    cause: Cause::Busy(WAIT_MAX),
-                });
-            }
-        };
         let deadline = Instant::now() + timeout;
         if let Some(mut session) = self.take_idle() {
             match session.send(envelope, deadline).await {

@@ -63,3 +63,29 @@ async fn a_lane_lets_e_mails_wait_for_a_connection_and_counts_no_failure() {
     }
     assert_eq!(came(&fake), (10, 1));
 }
+
+/// An e-mail without a connection has sent nothing yet, so the stop leaves it to the next start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_waits_for_the_e_mail_under_way_and_begins_no_other() {
+    let fake = slow(Duration::from_secs(2)).await;
+    let mut bridge = Bridge::start(&format!(
+        "[smtp.main]\nhost = \"127.0.0.1\"\nport = {}\nsecurity = \"none\"\nmax_connections = 1\n\
+         [destination.desk]\nkind = \"email\"\nsmtp = \"main\"\nfrom = \"sms@example.com\"\n\
+         to = [\"desk@example.com\"]\nconcurrency = 4\n[routing]\nunmatched = [\"desk\"]\n",
+        fake.port
+    ));
+    for number in 1..=3 {
+        let (status, _) = bridge.text(
+            &format!("{number:032X}"),
+            &format!("+130355501{number:02}"),
+            "text",
+        );
+        assert_eq!(status, 200);
+    }
+    wait_for("the first e-mail", || (came(&fake).0 == 1).then_some(()));
+    let (status, _, log) = bridge.stop();
+    assert!(status.success(), "{log:#?}");
+    assert_eq!(came(&fake), (1, 1), "{log:#?}");
+    bridge.run();
+    wait_for("the other two", || (came(&fake).0 == 3).then_some(()));
+}
