@@ -1,8 +1,11 @@
 //! When to try again, and when to stop: the one retry decision, made of numbers that come in.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::message::Timestamp;
+
+/// The longest pause another side can ask for.
+pub const PAUSE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A destination's patience.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,9 +64,58 @@ impl Policy {
     }
 }
 
+/// The pause that a [`Retry-After`][1] asks for: seconds, or an HTTP date in any of its three forms. None when the value
+/// is neither, or asks for no pause at all: zero, or a date that has passed.
+///
+/// [1]: https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3
+#[must_use]
+pub fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    let value = value.trim();
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More digits than fit ask for more than can be had.
+        return pause(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
+    }
+    pause(httpdate::parse_http_date(value).ok()?.duration_since(now).ok()?)
+}
+
+/// A pause that was asked for in some other form: at most [`PAUSE_MAX`], and none when it is zero.
+#[must_use]
+pub fn pause(asked: Duration) -> Option<Duration> {
+    (!asked.is_zero()).then(|| asked.min(PAUSE_MAX))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_and_bounded() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        for (value, seconds) in [
+            ("30", Some(30)),
+            (" 30 ", Some(30)),
+            ("0", None),
+            ("999999999", Some(86_400)),
+            ("99999999999999999999999", Some(86_400)),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
+            ("Sunday, 06-Nov-94 08:50:37 GMT", Some(60)),
+            ("Sun Nov  6 08:50:37 1994", Some(60)),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", Some(86_400)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", None),
+            ("Sun, 06 Nov 1994 08:00:00 GMT", None),
+            ("soon", None),
+            ("-5", None),
+            ("+5", None),
+            ("1.5", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                retry_after(value, now),
+                seconds.map(Duration::from_secs),
+                "{value}"
+            );
+        }
+    }
 
     const POLICY: Policy = Policy {
         initial: Duration::from_secs(5),

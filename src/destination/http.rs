@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{Failure, Scope};
 use crate::message::Message;
+use crate::retry;
 use crate::template;
 
 /// For the TCP and TLS handshake, within the destination's own timeout.
@@ -17,9 +18,6 @@ const ANSWER_MAX: usize = 8 * 1024;
 
 /// How much of an answer an operator is shown, in characters.
 const EXCERPT_MAX: usize = 120;
-
-/// The longest wait another side can ask for.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A client with our limits. It follows no redirect (a redirected POST may lose its body, and a token would go
 /// to a host nobody configured) and ignores `http_proxy` and its kin: what is used stands in the configuration.
@@ -72,7 +70,7 @@ impl Client {
 pub struct Answer {
     /// Its status.
     pub status: StatusCode,
-    /// Its `Retry-After`, at most a day.
+    /// The pause its `Retry-After` asks for.
     pub retry_after: Option<Duration>,
     /// The first 8 KiB of its body; less when the connection broke.
     pub body: String,
@@ -209,48 +207,12 @@ fn repeats(body: &str, message: &Message, secrets: &[&str]) -> bool {
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?;
-    parse_retry_after(value, SystemTime::now())
-}
-
-/// Seconds, or an HTTP date; a date in the past is now.
-fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
-    let value = value.trim();
-    let wait = match value.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let date = jiff::fmt::rfc2822::DateTimeParser::new()
-                .parse_timestamp(value)
-                .ok()?;
-            SystemTime::from(date).duration_since(now).unwrap_or_default()
-        }
-    };
-    Some(wait.min(RETRY_AFTER_MAX))
+    retry::retry_after(value, SystemTime::now())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date_and_bounded() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
-        for (value, seconds) in [
-            ("30", Some(30)),
-            (" 0 ", Some(0)),
-            ("999999999", Some(86_400)),
-            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
-            ("Sun, 06 Nov 1994 08:00:00 GMT", Some(0)),
-            ("soon", None),
-            ("-5", None),
-            ("", None),
-        ] {
-            assert_eq!(
-                parse_retry_after(value, now),
-                seconds.map(Duration::from_secs),
-                "{value}"
-            );
-        }
-    }
 
     #[test]
     fn an_unusable_url_is_not_repeated() {

@@ -146,18 +146,18 @@ impl Gate {
             Failure::Parked { .. } => (Cause::Parked, None),
         };
         if epoch != self.epoch {
+            self.lengthen(asked, now);
             return None;
         }
         let before = self.closed.take();
         let (since, failures) = before
             .as_ref()
             .map_or((now, 1), |closed| (closed.since, closed.failures + 1));
+        let backoff = policy.wait(failures, jitter);
         let wait = match cause {
-            Cause::Limited => asked
-                .unwrap_or_default()
-                .max(policy.wait(1, jitter).min(Duration::from_secs(1))),
-            Cause::Down => policy.wait(failures, jitter),
-            Cause::Parked => policy.wait(failures, jitter).min(PROBE_MAX),
+            // Asking for less than the backoff does not shorten it.
+            Cause::Limited | Cause::Down => backoff.max(asked.unwrap_or_default()),
+            Cause::Parked => backoff.min(PROBE_MAX),
         };
         let change = match &before {
             Some(closed) if closed.cause != cause => Some(Change::Closed(cause)),
@@ -191,6 +191,15 @@ impl Gate {
     pub fn reset(&mut self) {
         self.closed = None;
         self.epoch += 1;
+    }
+
+    /// An attempt that began before the gate closed is no further failure in a row, but the pause it was asked for counts.
+    fn lengthen(&mut self, asked: Option<Duration>, now: Timestamp) {
+        if let (Some(closed), Some(asked)) = (&mut self.closed, asked)
+            && closed.cause != Cause::Parked
+        {
+            closed.until = closed.until.max(now.after(asked));
+        }
     }
 
     fn outage(&self) -> Option<&Outage> {
@@ -227,6 +236,29 @@ mod tests {
         assert_eq!(gate.allows(1, 8, Timestamp(30_000)), 0);
         assert_eq!(gate.works(), Some(Change::Opened(Timestamp(0))));
         assert_eq!(gate.allows(1, 8, Timestamp(30_000)), 7);
+    }
+
+    #[test]
+    fn a_pause_shorter_than_the_backoff_does_not_shorten_it() {
+        for asked in [0, 1] {
+            let mut gate = Gate::default();
+            for seconds in [5, 10, 20, 40] {
+                let epoch = gate.epoch();
+                gate.failed(&limited(asked), epoch, &POLICY, Timestamp(0), 1.0);
+                let until = gate.closed().map(|closed| closed.until);
+                assert_eq!(until, Some(Timestamp(seconds * 1000)), "asked for {asked} s");
+            }
+        }
+    }
+
+    #[test]
+    fn of_attempts_that_were_under_way_the_longest_pause_counts() {
+        let mut gate = Gate::default();
+        for seconds in [30, 300, 60] {
+            gate.failed(&limited(seconds), 0, &POLICY, Timestamp(0), 1.0);
+        }
+        assert_eq!(gate.closed().map(|closed| closed.until), Some(Timestamp(300_000)));
+        assert_eq!(gate.closed().map(|closed| closed.failures), Some(1));
     }
 
     #[test]

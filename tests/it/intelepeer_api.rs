@@ -199,3 +199,23 @@ async fn nobody_listening_is_said_in_words_without_secrets() {
     );
     assert!(!format!("{client:?}").contains("\"p\""));
 }
+
+#[tokio::test]
+async fn asking_for_no_pause_does_not_switch_the_backoff_off() {
+    for asked in ["0", "Sun, 06 Nov 1994 08:49:37 GMT"] {
+        let busy = Answer {
+            status: 503,
+            headers: [("retry-after".to_owned(), asked.to_owned())].into(),
+            ..Answer::default()
+        };
+        let server = FakeIntelepeer::start(move |_| busy.clone()).await;
+        let client = client(&server, login()).with_backoff(Duration::from_millis(50));
+        let began = std::time::Instant::now();
+        client.token().await.unwrap_err();
+        assert!(
+            began.elapsed() >= Duration::from_millis(350),
+            "{asked}: {:?}",
+            began.elapsed()
+        );
+    }
+}

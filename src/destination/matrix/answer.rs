@@ -8,6 +8,7 @@ use http::StatusCode;
 
 use super::super::Failure;
 use super::super::http::Answer;
+use crate::retry;
 
 /// Errors that concern every message, and what the operator can do.
 const MISCONFIGURED: &[(&str, &str)] = &[
@@ -93,11 +94,7 @@ pub fn failure(answer: &Answer, doing: &str) -> Failure {
 }
 
 fn limited(answer: &Answer, reason: String) -> Failure {
-    let in_body = || {
-        answer.json()["retry_after_ms"]
-            .as_u64()
-            .map(Duration::from_millis)
-    };
+    let in_body = || retry::pause(Duration::from_millis(answer.json()["retry_after_ms"].as_u64()?));
     let retry_after = answer.retry_after.or_else(in_body);
     Answer {
         retry_after,

@@ -9,6 +9,7 @@ use http::StatusCode;
 
 use super::super::http::Answer;
 use super::super::{Failure, Scope};
+use crate::retry;
 
 /// What to leave out to be accepted after all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,7 +184,7 @@ pub fn failure(answer: &Answer) -> Failure {
 
 /// The whole destination waits: an app that goes on after a 429 may be switched off by Slack.
 fn busy(answer: &Answer, reason: String) -> Failure {
-    let in_body = || answer.json()["retry_after"].as_u64().map(Duration::from_secs);
+    let in_body = || retry::pause(Duration::from_secs(answer.json()["retry_after"].as_u64()?));
     let retry_after = answer.retry_after.or_else(in_body);
     Failure::Transient {
         reason,

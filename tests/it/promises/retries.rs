@@ -56,6 +56,7 @@ type Case = (
     Expect,
 );
 
+const LIMIT_NONE: &str = r#"{"errcode":"M_LIMIT_EXCEEDED","retry_after_ms":0}"#;
 const LIMIT_MS: &str = r#"{"errcode":"M_LIMIT_EXCEEDED","retry_after_ms":7000}"#;
 
 fn cases() -> Vec<Case> {
@@ -66,6 +67,17 @@ fn cases() -> Vec<Case> {
         ("webhook", 409, None, "", BacksOffAlone),
         ("webhook", 429, asked("9"), "", Waits(seconds(9))),
         ("webhook", 503, asked("20"), "", Waits(seconds(20))),
+        ("webhook", 429, asked("0"), "", BacksOff),
+        ("webhook", 503, asked("0"), "", BacksOff),
+        ("webhook", 503, asked("-1"), "", BacksOff),
+        (
+            "webhook",
+            429,
+            asked("Sun, 06 Nov 1994 08:49:37 GMT"),
+            "",
+            BacksOff,
+        ),
+        ("webhook", 409, asked("0"), "", BacksOffAlone),
         ("webhook", 400, None, "", Dies(1)),
         ("webhook", 422, None, "", Dies(1)),
         ("slack", 500, None, "rollup_error", BacksOff),
@@ -76,6 +88,13 @@ fn cases() -> Vec<Case> {
             r#"{"ok":false,"error":"rate_limited"}"#,
             Waits(seconds(9)),
         ),
+        (
+            "slack",
+            429,
+            None,
+            r#"{"ok":false,"error":"rate_limited","retry_after":0}"#,
+            BacksOff,
+        ),
         ("slack", 400, None, "invalid_payload", Dies(2)),
         ("slack", 403, None, "invalid_token", Parks),
         ("slack", 404, None, "no_service", Parks),
@@ -83,6 +102,7 @@ fn cases() -> Vec<Case> {
         ("matrix", 502, None, "", BacksOff),
         ("matrix", 429, None, LIMIT_MS, Waits(seconds(7))),
         ("matrix", 429, asked("11"), LIMIT_MS, Waits(seconds(11))),
+        ("matrix", 429, None, LIMIT_NONE, BacksOff),
         ("matrix", 413, None, r#"{"errcode":"M_TOO_LARGE"}"#, Dies(1)),
         ("matrix", 401, None, r#"{"errcode":"M_UNKNOWN_TOKEN"}"#, Parks),
         ("hookshot", 503, None, "", BacksOff),

@@ -1,13 +1,14 @@
 //! One call to the API: bounded in time, size and repetitions.
 
 use std::error::Error as _;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::header;
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 
 use super::mask_url;
+use crate::retry;
 
 /// How often a request is sent at most.
 const ATTEMPTS_MAX: u32 = 4;
@@ -78,9 +79,8 @@ impl<F: Fn() -> RequestBuilder> Call<F> {
                     failed.reason
                 )));
             }
-            let wait = failed
-                .retry_after
-                .unwrap_or(self.backoff.saturating_mul(1 << (attempt - 1)));
+            let backoff = self.backoff.saturating_mul(1 << (attempt - 1));
+            let wait = failed.retry_after.unwrap_or_default().max(backoff);
             tracing::debug!(attempt, reason = failed.reason, "asking the provider's API again");
             tokio::time::sleep(wait.min(WAIT_MAX)).await;
         }
@@ -118,15 +118,8 @@ async fn read(mut response: Response) -> Result<Vec<u8>, Failed> {
 }
 
 fn retry_after(response: &Response) -> Option<Duration> {
-    response
-        .headers()
-        .get(header::RETRY_AFTER)?
-        .to_str()
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
-        .map(Duration::from_secs)
+    let value = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
+    retry::retry_after(value, SystemTime::now())
 }
 
 /// reqwest's own words stop before the cause ("error sending request"); the cause is what helps.
