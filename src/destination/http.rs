@@ -1,8 +1,10 @@
 //! The HTTP client that destinations share: bounded in time and size, and silent about secrets.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::{Failure, Scope};
@@ -10,11 +12,27 @@ use crate::message::Message;
 use crate::retry;
 use crate::template;
 
+mod members;
+
+pub use members::Members;
+
 /// For the TCP and TLS handshake, within the destination's own timeout.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How much of an answer is read, in bytes.
-const ANSWER_MAX: usize = 8 * 1024;
+/// How much is read of an answer whose status says all, in bytes.
+const PLAIN_MAX: usize = 8 * 1024;
+
+/// How much is read of an answer whose members matter, in bytes. Of these only the members are kept.
+const MEMBERS_READ_MAX: usize = 1024 * 1024;
+
+/// Where an answer begins to be a long one, in bytes. The connection's buffer grows with the answer, up to half a
+/// megabyte, so only [`LONG_AT_ONCE`] go on at once, and others after [`LONG_WAIT`] are left at what was read of them.
+const LONG: usize = 64 * 1024;
+const LONG_AT_ONCE: usize = 16;
+const LONG_WAIT: Duration = Duration::from_secs(1);
+
+/// How much of the body is kept as it came, in bytes.
+const START_MAX: usize = 2 * 1024;
 
 /// How much of an answer an operator is shown, in characters.
 const EXCERPT_MAX: usize = 120;
@@ -22,7 +40,11 @@ const EXCERPT_MAX: usize = 120;
 /// A client with our limits. It follows no redirect (a redirected POST may lose its body, and a token would go
 /// to a host nobody configured) and ignores `http_proxy` and its kin: what is used stands in the configuration.
 #[derive(Clone, Debug)]
-pub struct Client(reqwest::Client);
+pub struct Client {
+    http: reqwest::Client,
+    /// A permit for each answer beyond [`LONG`] that may be read at once.
+    long: Arc<Semaphore>,
+}
 
 impl Client {
     /// Builds it once; clones share its connections.
@@ -39,13 +61,16 @@ impl Client {
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(Duration::from_secs(60))
             .build()
-            .map(Self)
+            .map(|http| Self {
+                http,
+                long: Arc::new(Semaphore::new(LONG_AT_ONCE)),
+            })
             .map_err(|error| format!("the HTTP client cannot be set up: {}", explain(error)))
     }
 
     /// Begins a request.
     pub fn request(&self, method: http::Method, url: url::Url) -> reqwest::RequestBuilder {
-        self.0.request(method, url)
+        self.http.request(method, url)
     }
 
     /// Sends a request and reads the start of the answer, all before `deadline`.
@@ -53,15 +78,55 @@ impl Client {
     /// # Errors
     /// A transient failure of the whole destination when no answer came; any status is an answer.
     pub async fn send(&self, request: reqwest::RequestBuilder, deadline: Instant) -> Result<Answer, Failure> {
+        self.exchange(request, deadline, PLAIN_MAX).await
+    }
+
+    /// The same for an API that answers with a JSON object: its members count, wherever in the answer they stand.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn ask(&self, request: reqwest::RequestBuilder, deadline: Instant) -> Result<Answer, Failure> {
+        self.exchange(request, deadline, MEMBERS_READ_MAX).await
+    }
+
+    async fn exchange(
+        &self,
+        request: reqwest::RequestBuilder,
+        deadline: Instant,
+        max: usize,
+    ) -> Result<Answer, Failure> {
         let left = deadline.saturating_duration_since(Instant::now());
         let sent = request.timeout(left).send().await;
         let mut response = sent.map_err(|error| Failure::unreachable(unreached(error)))?;
-        let body = read_start(&mut response).await;
+        let (start, members) = self.read(&mut response, max).await;
         Ok(Answer {
             status: response.status(),
             retry_after: retry_after(response.headers()),
-            body,
+            start,
+            members,
         })
+    }
+
+    /// What is left of an answer when its connection breaks is still an answer: the status has been given.
+    async fn read(&self, response: &mut reqwest::Response, max: usize) -> (String, Members) {
+        let (mut start, mut members, mut read) = (Vec::new(), Members::default(), 0);
+        let mut permit = None;
+        while read < max {
+            if read >= LONG && permit.is_none() {
+                permit = match tokio::time::timeout(LONG_WAIT, self.long.acquire()).await {
+                    Ok(Ok(permit)) => Some(permit),
+                    Ok(Err(_)) | Err(_) => break,
+                };
+            }
+            let Ok(Some(chunk)) = response.chunk().await else {
+                break;
+            };
+            read += chunk.len();
+            members.feed(&chunk);
+            let room = START_MAX - start.len();
+            start.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        }
+        (String::from_utf8_lossy(&start).into_owned(), members)
     }
 }
 
@@ -72,15 +137,24 @@ pub struct Answer {
     pub status: StatusCode,
     /// The pause its `Retry-After` asks for.
     pub retry_after: Option<Duration>,
-    /// The first 8 KiB of its body; less when the connection broke.
-    pub body: String,
+    /// The first 2 KiB of its body; less when the connection broke.
+    pub start: String,
+    /// The members of its body, if that is a JSON object.
+    pub members: Members,
 }
 
 impl Answer {
-    /// The body as JSON; null when it is not.
-    #[must_use]
-    pub fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.body).unwrap_or_default()
+    /// An answer with this body and no `Retry-After`.
+    #[cfg(test)]
+    pub fn new(status: StatusCode, body: &str) -> Self {
+        let mut members = Members::default();
+        members.feed(body.as_bytes());
+        Self {
+            status,
+            retry_after: None,
+            start: body.to_owned(),
+            members,
+        }
     }
 
     /// `HTTP 503 Service Unavailable`
@@ -93,11 +167,11 @@ impl Answer {
     /// number or a secret is left out: reasons are logged, and those never are.
     #[must_use]
     pub fn excerpt(&self, message: &Message, secrets: &[&str]) -> String {
-        let said = template::one_line(self.body.trim());
+        let said = template::one_line(self.start.trim());
         if said.is_empty() {
             return self.status_line();
         }
-        if repeats(&self.body, message, secrets) {
+        if repeats(&self.start, message, secrets) {
             return format!(
                 "{} (its words repeat the text or a secret and are left out)",
                 self.status_line()
@@ -151,19 +225,6 @@ pub fn shorten(text: &str, characters: usize) -> String {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
-}
-
-/// What is left of an answer when its connection breaks is still an answer: the status has been given.
-async fn read_start(response: &mut reqwest::Response) -> String {
-    let mut body = Vec::new();
-    while body.len() < ANSWER_MAX {
-        match response.chunk().await {
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Ok(None) | Err(_) => break,
-        }
-    }
-    body.truncate(ANSWER_MAX);
-    String::from_utf8_lossy(&body).into_owned()
 }
 
 fn unreached(error: reqwest::Error) -> String {

@@ -117,14 +117,14 @@ impl Slack {
                 .bearer_auth(token.reveal()),
         };
         let request = request.header(http::header::CONTENT_TYPE, "application/json; charset=utf-8");
-        self.http.send(request.body(payload.to_string()), deadline).await
+        self.http.ask(request.body(payload.to_string()), deadline).await
     }
 
     /// The thread this answer began, if it is one to be kept.
     fn thread_begun(&self, answer: &Answer, parcel: &Parcel<'_>, without: Without) -> Option<String> {
         let begun = parcel.thread.is_none() || without.thread;
         match self.way {
-            Way::Token { threads: true, .. } if begun => answer.json()["ts"].as_str().map(str::to_owned),
+            Way::Token { threads: true, .. } if begun => answer.members.get("ts").as_str().map(str::to_owned),
             _ => None,
         }
     }

@@ -297,3 +297,31 @@ async fn hookshots_answers_are_classified() {
         assert!(!failure.reason().contains("webhook/abc"), "{failure:?}");
     }
 }
+
+/// A room on many servers has an answer of many names, and a server may add what it likes to any.
+#[tokio::test]
+async fn answers_of_any_length_are_understood() {
+    let servers: Vec<String> = (0..600)
+        .map(|n| format!("server-{n}.matrix.example.com"))
+        .collect();
+    for (servers_first, padding) in [(true, 0), (false, 0), (false, 2 * 1024 * 1024)] {
+        let padding = "x".repeat(padding);
+        let alias = json!(servers).to_string();
+        let alias = match servers_first {
+            true => format!(r#"{{"servers":{alias},"room_id":"!a:b.example"}}"#),
+            false => format!(r#"{{"room_id":"!a:b.example","servers":{alias},"x":"{padding}"}}"#),
+        };
+        let sent = format!(r#"{{"event_id":"$1","x":"{padding}"}}"#);
+        let server = Recorder::start(move |request| match request.path.as_str() {
+            path if path.contains("/directory/room/") => Reply::new(200, &alias),
+            path if path.contains("/send/") => Reply::new(200, &sent),
+            _ => Reply::new(404, r#"{"errcode":"M_NOT_FOUND"}"#),
+        })
+        .await;
+        let config = json!({ "homeserver": server.url("/"), "room": "#a:b.example", "access_token": "t" });
+        let destination = build("matrix", config, None).unwrap();
+        let delivered = destination.deliver(&parcel(&message("hi"))).await.unwrap();
+        assert_eq!(delivered.thread.as_deref(), Some("$1"));
+        assert!(server.received()[1].path.contains("/rooms/!a:b.example/send/"));
+    }
+}

@@ -204,20 +204,50 @@ async fn a_template_is_mrkdwn_with_escaped_values() {
 async fn texts_of_any_length_are_accepted() {
     let slack = FakeSlack::start().await;
     let destination = build("slack", slack.token(), None).unwrap();
-    for text in [
+    let texts = [
         String::new(),
         " \n ".to_owned(),
         "a".repeat(65_536),
         "&".repeat(65_536),
         "👩".repeat(16_384),
-    ] {
-        destination.deliver(&parcel(&message(&text))).await.unwrap();
+        "a".repeat(7_000),
+        "ы".repeat(670),
+    ];
+    for text in &texts {
+        let delivered = destination.deliver(&parcel(&message(text))).await.unwrap();
+        assert!(delivered.thread.is_some(), "{} bytes: no thread", text.len());
     }
     let payloads = slack.payloads();
-    assert_eq!(payloads.len(), 5, "none needed a second try");
+    assert_eq!(payloads.len(), texts.len(), "none needed a second try");
     let cut = payloads[3].to_string();
     assert!(
         cut.contains("smsbridge message show 00000000000000000000000000000007"),
         "the cut says where the rest is"
     );
+}
+
+/// Whatever Slack adds to its answer, and wherever the connection breaks, a posted message must not be posted again.
+#[tokio::test]
+async fn an_answer_of_any_length_says_that_the_text_was_posted() {
+    for filler in [9 * 1024, 2 * 1024 * 1024] {
+        let slack = FakeSlack::start().await;
+        let body = format!(
+            r#"{{"ok":true,"ts":"1.5","message":{{"ok":false,"text":"{}"}}}}"#,
+            "x".repeat(filler)
+        );
+        slack.script(Reply::new(200, &body));
+        slack.script(Reply::new(200, &body[..body.len() - 1]));
+        let destination = build("slack", slack.token(), None).unwrap();
+        for _ in 0..2 {
+            let delivered = destination.deliver(&parcel(&message("x"))).await.unwrap();
+            assert_eq!(delivered.thread.as_deref(), Some("1.5"), "{filler}");
+        }
+        let refused = format!(
+            r#"{{"ok":false,"error":"not_in_channel","padding":"{}"}}"#,
+            "x".repeat(filler)
+        );
+        slack.script(Reply::new(200, &refused));
+        let failure = destination.deliver(&parcel(&message("x"))).await.unwrap_err();
+        assert!(failure.reason().contains("not_in_channel"), "{failure:?}");
+    }
 }

@@ -54,8 +54,7 @@ const REFUSED: &[&str] = &[
 
 /// The `errcode`, if it is one.
 pub fn code(answer: &Answer) -> Option<String> {
-    let json = answer.json();
-    let code = json["errcode"].as_str()?;
+    let code = answer.members.get("errcode").as_str()?;
     let usual = code
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || b"_.".contains(&byte));
@@ -94,7 +93,11 @@ pub fn failure(answer: &Answer, doing: &str) -> Failure {
 }
 
 fn limited(answer: &Answer, reason: String) -> Failure {
-    let in_body = || retry::pause(Duration::from_millis(answer.json()["retry_after_ms"].as_u64()?));
+    let in_body = || {
+        retry::pause(Duration::from_millis(
+            answer.members.get("retry_after_ms").as_u64()?,
+        ))
+    };
     let retry_after = answer.retry_after.or_else(in_body);
     Answer {
         retry_after,
@@ -114,11 +117,7 @@ mod tests {
         } else {
             format!("{{\"errcode\":\"{code}\",\"error\":\"words <i>\",\"retry_after_ms\":1500}}")
         };
-        Answer {
-            status: StatusCode::from_u16(status).unwrap(),
-            retry_after: None,
-            body,
-        }
+        Answer::new(StatusCode::from_u16(status).unwrap(), &body)
     }
 
     #[test]

@@ -148,7 +148,7 @@ impl Room {
         let answer = self
             .call(Method::GET, &["directory", "room", &self.address], None, deadline)
             .await?;
-        match answer.json()["room_id"].as_str() {
+        match answer.members.get("room_id").as_str() {
             Some(id) if answer.status.is_success() => Ok(known.insert(id.to_owned()).clone()),
             _ => Err(answer::failure(&answer, "looking up the room's alias")),
         }
@@ -200,7 +200,7 @@ impl Room {
         if let Some(body) = body {
             request = request.json(body);
         }
-        self.http.send(request, deadline).await
+        self.http.ask(request, deadline).await
     }
 
     /// Each part is escaped as a part, so that no alias or id can lead elsewhere.
@@ -217,8 +217,9 @@ impl Room {
 }
 
 fn event_id(answer: &Answer) -> Option<String> {
-    let json = answer.json();
-    json["event_id"]
+    answer
+        .members
+        .get("event_id")
         .as_str()
         .filter(|_| answer.status.is_success())
         .map(str::to_owned)

@@ -122,7 +122,7 @@ const NEEDS_NO_CLIENT_ID: &[&str] = &["duplicate_channel_not_found", "duplicate_
 
 /// Whether Slack has taken the message: `ok` from a webhook, `ok: true` from the Web API.
 pub fn accepted(answer: &Answer) -> bool {
-    answer.status.is_success() && (answer.body.trim() == "ok" || answer.json()["ok"] == true)
+    answer.status.is_success() && (answer.start.trim() == "ok" || answer.members.get("ok") == true)
 }
 
 /// What would make a refused message acceptable.
@@ -184,7 +184,7 @@ pub fn failure(answer: &Answer) -> Failure {
 
 /// The whole destination waits: an app that goes on after a 429 may be switched off by Slack.
 fn busy(answer: &Answer, reason: String) -> Failure {
-    let in_body = || retry::pause(Duration::from_secs(answer.json()["retry_after"].as_u64()?));
+    let in_body = || retry::pause(Duration::from_secs(answer.members.get("retry_after").as_u64()?));
     let retry_after = answer.retry_after.or_else(in_body);
     Failure::Transient {
         reason,
@@ -196,8 +196,11 @@ fn busy(answer: &Answer, reason: String) -> Failure {
 
 /// Slack's error code, from JSON or as the whole body.
 fn code(answer: &Answer) -> Option<String> {
-    let json = answer.json();
-    let code = json["error"].as_str().unwrap_or(answer.body.trim());
+    let code = answer
+        .members
+        .get("error")
+        .as_str()
+        .unwrap_or(answer.start.trim());
     let usual = code
         .bytes()
         .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
@@ -209,12 +212,7 @@ mod tests {
     use super::*;
 
     fn answer(status: u16, body: &str) -> Answer {
-        let status = StatusCode::from_u16(status).unwrap();
-        Answer {
-            status,
-            retry_after: None,
-            body: body.to_owned(),
-        }
+        Answer::new(StatusCode::from_u16(status).unwrap(), body)
     }
 
     fn class(failure: &Failure) -> &'static str {

@@ -1,5 +1,6 @@
 //! Slack as its documents describe it: an incoming webhook at `/services/T0/B0/key` and `chat.postMessage` under
-//! `/api`, with Slack's checks of the payload, its error codes, and answers that a test may script.
+//! `/api`, with Slack's checks of the payload, its error codes and its echo of the message, and answers that a test may
+//! script.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -57,14 +58,14 @@ fn answer(request: &Received, posted: &mut Vec<String>) -> Reply {
             Some(code) => Reply::new(400, code),
             None => Reply::new(200, "ok"),
         },
-        "/api/chat.postMessage" => Reply::new(200, &post_message(request, posted).to_string()),
+        "/api/chat.postMessage" => Reply::new(200, &post_message(request, posted)),
         _ => Reply::new(404, "no_service"),
     }
 }
 
-fn post_message(request: &Received, posted: &mut Vec<String>) -> Value {
+fn post_message(request: &Received, posted: &mut Vec<String>) -> String {
     let payload = request.json();
-    let refused = |code: &str| json!({ "ok": false, "error": code });
+    let refused = |code: &str| json!({ "ok": false, "error": code }).to_string();
     if request.header("authorization") != format!("Bearer {TOKEN}") {
         return refused("invalid_auth");
     }
@@ -81,7 +82,28 @@ fn post_message(request: &Received, posted: &mut Vec<String>) -> Value {
     }
     let ts = format!("1790000000.{:06}", posted.len() + 1);
     posted.push(ts.clone());
-    json!({ "ok": true, "channel": CHANNEL, "ts": ts })
+    let message = json!({
+        "bot_id": "B0123ABCD", "type": "message", "user": "U0123ABCD", "ts": ts, "team": "T0123ABCD",
+        "text": payload["text"], "blocks": payload["blocks"],
+    });
+    format!(
+        r#"{{"ok":true,"channel":"{CHANNEL}","ts":"{ts}","message":{}}}"#,
+        ascii(&message.to_string())
+    )
+}
+
+/// JSON with everything but ASCII, and slashes, escaped: the way Slack writes it.
+fn ascii(json: &str) -> String {
+    let escaped = |unit: &u16| match char::from_u32(u32::from(*unit)).filter(char::is_ascii) {
+        Some('/') => "\\/".to_owned(),
+        Some(plain) => plain.to_string(),
+        None => format!("\\u{unit:04x}"),
+    };
+    json.encode_utf16()
+        .collect::<Vec<_>>()
+        .iter()
+        .map(escaped)
+        .collect()
 }
 
 /// What Slack would refuse in a payload.
