@@ -3,11 +3,17 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::io::{AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::Mutex;
 
+use self::output::{Output, STDOUT};
 use super::{Delivered, Destination, Failure, Parcel, Surroundings};
+use crate::delivery::DeliveryId;
 use crate::template::{Medium, Template};
+
+mod output;
+
+/// A reader that takes no line for this long has stopped, whatever `timeout` is: the end of the process waits for
+/// attempts.
+const WRITE_MAX: Duration = Duration::from_secs(2);
 
 const TEMPLATE: &str = "{{ received_at }} {{ from_name or from }} → {{ to_name or to }}: {{ text }}\
     {% for m in media %} [{{ m.link or m.filename or m.content_type or 'attachment' }}]{% endfor %}";
@@ -21,8 +27,8 @@ pub struct Config {}
 pub struct Console {
     template: Template,
     timeout: Duration,
-    /// Locked for a whole line, so that lines never mix.
-    out: Mutex<Box<dyn AsyncWrite + Send + Unpin>>,
+    /// Standard output if there is none.
+    out: Option<Output>,
 }
 
 impl Console {
@@ -38,14 +44,24 @@ impl Console {
         Ok(Self {
             template,
             timeout: around.timeout,
-            out: Mutex::new(Box::new(tokio::io::stdout())),
+            out: None,
         })
     }
 
-    async fn write(&self, line: &str) -> std::io::Result<()> {
-        let mut out = self.out.lock().await;
-        out.write_all(line.as_bytes()).await?;
-        out.flush().await
+    async fn write(&self, id: DeliveryId, line: String) -> Result<(), Failure> {
+        let failed = |error: &std::io::Error| {
+            Failure::unreachable(format!("cannot write to standard output: {error}"))
+        };
+        let out = match &self.out {
+            Some(out) => out,
+            None => STDOUT.as_ref().map_err(failed)?,
+        };
+        match tokio::time::timeout(self.timeout.min(WRITE_MAX), out.write(id, line)).await {
+            Ok(written) => written.map_err(|error| failed(&error)),
+            Err(_) => Err(Failure::unreachable(
+                "standard output takes nothing: is its reader stopped?",
+            )),
+        }
     }
 }
 
@@ -53,18 +69,11 @@ impl Console {
 impl Destination for Console {
     async fn deliver(&self, parcel: &Parcel<'_>) -> Result<Delivered, Failure> {
         let line = self.render(parcel)? + "\n";
-        match tokio::time::timeout(self.timeout, self.write(&line)).await {
-            Ok(Ok(())) => Ok(Delivered {
-                detail: "written to standard output".to_owned(),
-                thread: None,
-            }),
-            Ok(Err(error)) => Err(Failure::unreachable(format!(
-                "cannot write to standard output: {error}"
-            ))),
-            Err(_) => Err(Failure::unreachable(
-                "standard output takes nothing: is its reader stopped?",
-            )),
-        }
+        self.write(parcel.id, line).await?;
+        Ok(Delivered {
+            detail: "written to standard output".to_owned(),
+            thread: None,
+        })
     }
 
     fn render(&self, parcel: &Parcel<'_>) -> Result<String, Failure> {
@@ -78,21 +87,23 @@ impl Destination for Console {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-
-    use tokio::io::AsyncReadExt as _;
+    use std::io::{BufRead as _, BufReader, PipeReader, Read as _, Write as _};
 
     use super::*;
-    use crate::delivery::DeliveryId;
     use crate::message::{Message, MessageId, Timestamp};
     use crate::number::Number;
 
-    async fn deliver(out: tokio::io::DuplexStream, text: &str) -> Result<Delivered, Failure> {
-        let template = Template::compile(TEMPLATE).unwrap();
+    fn console() -> (Console, PipeReader, std::io::PipeWriter) {
+        let (read, write) = std::io::pipe().unwrap();
         let console = Console {
-            template,
+            template: Template::compile(TEMPLATE).unwrap(),
             timeout: Duration::from_millis(50),
-            out: Mutex::new(Box::new(out)),
+            out: Some(Output::to(write.try_clone().unwrap()).unwrap()),
         };
+        (console, read, write)
+    }
+
+    async fn deliver(console: &Console, ordinal: u16, text: &str) -> Result<Delivered, Failure> {
         let message = Message {
             id: MessageId(uuid::Uuid::nil()),
             source: "carrier".parse().unwrap(),
@@ -109,7 +120,7 @@ mod tests {
         let parcel = Parcel {
             id: DeliveryId {
                 message: message.id,
-                ordinal: 1,
+                ordinal,
             },
             message: &message,
             from_name: None,
@@ -125,10 +136,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_text_is_one_line() {
-        let (out, mut read) = tokio::io::duplex(1024);
-        deliver(out, "two\nlines \u{1b}[2J").await.unwrap();
+        let (console, mut read, write) = console();
+        deliver(&console, 1, "two\nlines \u{1b}[2J").await.unwrap();
+        drop((console, write));
         let mut written = String::new();
-        read.read_to_string(&mut written).await.unwrap();
+        read.read_to_string(&mut written).unwrap();
         assert_eq!(
             written,
             "1970-01-01T00:00:00.000Z +13035550100 → Desk: two lines [U+001B][2J\n"
@@ -136,17 +148,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_closed_or_stopped_reader_is_transient() {
-        let (out, read) = tokio::io::duplex(8);
-        assert!(matches!(
-            deliver(out, "stopped").await,
-            Err(Failure::Transient { .. })
-        ));
+    async fn what_a_stopped_reader_takes_late_is_written_once_and_what_it_never_took_is_not() {
+        let (console, read, mut write) = console();
+        write.write_all(&vec![b'-'; 64 * 1024 - 1]).unwrap();
+        write.write_all(b"\n").unwrap();
+        for (ordinal, text) in [(1, "late"), (2, "never"), (1, "late")] {
+            let failure = deliver(&console, ordinal, text).await.unwrap_err();
+            assert!(matches!(failure, Failure::Transient { .. }), "{failure:?}");
+        }
+        let mut lines = BufReader::new(read).lines().map(Result::unwrap);
+        assert!(lines.next().unwrap().starts_with("---"));
+        assert!(lines.next().unwrap().ends_with(": late"));
+        deliver(&console, 1, "late").await.unwrap();
+        deliver(&console, 3, "next").await.unwrap();
+        drop((console, write));
+        let rest: Vec<String> = lines.collect();
+        assert!(rest.len() == 1 && rest[0].ends_with(": next"), "{rest:?}");
+    }
+
+    #[tokio::test]
+    async fn a_closed_reader_is_transient() {
+        let (console, read, _write) = console();
         drop(read);
-        let (out, read) = tokio::io::duplex(8);
-        drop(read);
         assert!(matches!(
-            deliver(out, "closed").await,
+            deliver(&console, 1, "closed").await,
             Err(Failure::Transient { .. })
         ));
     }
