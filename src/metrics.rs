@@ -11,8 +11,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+pub mod log;
 pub mod rates;
 
+use log::Log;
 use rates::Rates;
 
 /// `{source="…"}`
@@ -77,6 +79,8 @@ pub struct Metrics {
     pub end_to_end: Family<ByDestination, Histogram>,
     /// How much goes through at the moment.
     pub rates: Rates,
+    /// How the log fares.
+    pub log: Log,
     queue_pending: Family<ByDestination, Gauge>,
     queue_dead: Family<ByDestination, Gauge>,
     queue_oldest: Family<ByDestination, Gauge<f64, AtomicU64>>,
@@ -115,6 +119,7 @@ impl Default for Metrics {
             delivery_duration: Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS)),
             end_to_end: Family::new_with_constructor(|| Histogram::new(END_TO_END_BUCKETS)),
             rates: Rates::default(),
+            log: Log::default(),
             queue_pending: Family::default(),
             queue_dead: Family::default(),
             queue_oldest: Family::default(),
@@ -208,6 +213,11 @@ impl Metrics {
             "How long commits take, from the first change to the end of the sync",
             Unit::Seconds,
             self.store_commit.clone(),
+        );
+        registry.register(
+            "log_lines_dropped",
+            "Log lines that could not be written",
+            self.log.counter(),
         );
         registry.register(
             "build",

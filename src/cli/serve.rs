@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Exit, Global, check};
 use crate::clock::Clock;
-use crate::config::{Outside, Purpose};
+use crate::config::{Outside, Problems, Purpose};
 use crate::control::Loader;
 use crate::daemon::{Daemon, Start, log, notify};
 use crate::message::Timestamp;
@@ -31,19 +31,32 @@ pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
         Ok(loaded) => loaded,
         Err(exit) => return Ok(exit),
     };
-    check::tell(&warnings);
-    log::start(&plan.log, global.louder())?;
+    let metrics = Arc::new(Metrics::default());
+    let flush = log::start(&plan.log, global.louder(), metrics.log.clone())?;
+    warn(&warnings);
+    let exit = run_logging(global, plan, metrics).unwrap_or_else(|error| {
+        // Not written to standard error like other commands' errors: a stuck reader would keep the process.
+        tracing::error!("{error:#}");
+        Exit::Failed
+    });
+    drop(flush);
+    Ok(exit)
+}
+
+fn run_logging(global: &Global, plan: Plan, metrics: Arc<Metrics>) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("no async runtime")?;
-    runtime.block_on(serve(global, plan))
+    let exit = runtime.block_on(serve(global, plan, metrics));
+    // What still runs is a read or a lookup that hangs; nothing waits for its result.
+    runtime.shutdown_background();
+    exit
 }
 
-async fn serve(global: &Global, plan: Plan) -> anyhow::Result<Exit> {
+async fn serve(global: &Global, plan: Plan, metrics: Arc<Metrics>) -> anyhow::Result<Exit> {
     let signals = Signals::listen()?;
     let listener = passed_socket()?;
-    let metrics = Arc::new(Metrics::default());
     let store = open(&plan, &metrics).await?;
     let clock = Clock::since(latest(&*store).await?);
     let daemon = Daemon::start(Start {
@@ -218,9 +231,13 @@ fn loader(global: &Global) -> Loader {
     let path = outside.config_path(global.config());
     Box::new(move |old| {
         let loaded = plan::load(&path, Purpose::Serve, &Outside::of_process(), old)?;
-        for problem in loaded.warnings.all() {
-            tracing::warn!("{}", loaded.warnings.place(problem));
-        }
+        warn(&loaded.warnings);
         Ok(loaded.plan)
     })
+}
+
+fn warn(warnings: &Problems) {
+    for problem in warnings.all() {
+        tracing::warn!("{}", warnings.place(problem));
+    }
 }

@@ -24,6 +24,7 @@ impl Control {
         problems.extend(plan.tls.as_ref().and_then(|tls| tls.doubt(self.clock.wall())));
         problems.extend(destinations.iter().filter_map(|view| trouble(view, now)));
         problems.extend(self.drift.problems());
+        problems.extend(self.metrics.log.problem());
         Ok(StatusView {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.started_at,

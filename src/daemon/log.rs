@@ -1,6 +1,11 @@
-//! Where log lines go and how they look: text on a terminal, the journal under systemd, JSON otherwise.
+//! Where log lines go and how they look: text on a terminal, the journal under systemd, JSON otherwise. Whoever logs
+//! only formats a line and queues it; the queue's thread writes.
 
-use std::io::IsTerminal as _;
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::panic::PanicHookInfo;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tracing_subscriber::filter::EnvFilter;
@@ -8,19 +13,49 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, Registry};
 
+use self::journal::Journal;
+use self::queue::{Queue, Sink};
+use crate::metrics;
 use crate::plan::{Log, LogFormat};
 
-/// Starts logging for the life of the process. `louder` is the number of `-v` minus that of `-q`.
+mod journal;
+mod queue;
+
+/// How long the end of the process waits for the last lines.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// Writes the last lines when it is dropped, if their reader takes them soon.
+pub struct Flush(Queue);
+
+impl Drop for Flush {
+    fn drop(&mut self) {
+        self.0.flush(FLUSH);
+    }
+}
+
+/// Starts logging for the life of the process. `louder` is the number of `-v` minus that of `-q`; `fares` is told
+/// of lines that are dropped.
 ///
 /// # Errors
 /// When `log.level` is not a level or filter, or logging was started before.
-pub fn start(log: &Log, louder: i8) -> anyhow::Result<()> {
+pub fn start(log: &Log, louder: i8, fares: metrics::log::Log) -> anyhow::Result<Flush> {
     let filter = filter(&log.level, louder)?;
+    let (layer, queue) = layer(log.format, fares)?;
     tracing_subscriber::registry()
-        .with(layer(log.format)?)
+        .with(layer)
         .with(filter)
         .try_init()
-        .context("logging was started twice")
+        .context("logging was started twice")?;
+    // The default hook writes to standard error, where it may hang.
+    std::panic::set_hook(Box::new(log_panic));
+    Ok(Flush(queue))
+}
+
+/// Logs a panic. A message that was formatted may hold parts of a message's text, so only literal ones are shown.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let words = panic.payload().downcast_ref::<&'static str>().unwrap_or(&"");
+    tracing::error!("internal error, please report it: panic at {place}: {words}");
 }
 
 /// Libraries are kept at `warn` whatever the level: at `trace`, HTTP clients print headers and bodies.
@@ -40,27 +75,54 @@ fn filter(level: &str, louder: i8) -> anyhow::Result<EnvFilter> {
     })
 }
 
-fn layer(format: LogFormat) -> anyhow::Result<Box<dyn Layer<Registry> + Send + Sync>> {
+type AnyLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
+fn layer(format: LogFormat, fares: metrics::log::Log) -> anyhow::Result<(AnyLayer, Queue)> {
     let format = match format {
-        LogFormat::Auto if std::io::stderr().is_terminal() => LogFormat::Text,
+        LogFormat::Auto if io::stderr().is_terminal() => LogFormat::Text,
         LogFormat::Auto if std::env::var_os("JOURNAL_STREAM").is_some() => LogFormat::Journald,
         LogFormat::Auto => LogFormat::Json,
         chosen => chosen,
     };
-    Ok(match format {
-        LogFormat::Journald => tracing_journald::layer()
-            .context("log.format: the journal cannot be reached; choose `text` or `json`")?
-            .with_syslog_identifier("smsbridge".to_owned())
-            .boxed(),
+    let queue = match format {
+        LogFormat::Journald => {
+            let sink = journal::sink()
+                .context("log.format: the journal cannot be reached; choose `text` or `json`")?;
+            Queue::start(fares, "the journal", sink)
+        }
+        LogFormat::Json | LogFormat::Text | LogFormat::Auto => {
+            let sink = standard_error().context("standard error cannot be used for the log")?;
+            Queue::start(fares, "standard error", sink)
+        }
+    };
+    let queue = queue.context("the log's thread cannot be started")?;
+    let layer = match format {
+        LogFormat::Journald => Journal(queue.clone()).boxed(),
         LogFormat::Json => tracing_subscriber::fmt::layer()
             .json()
             .flatten_event(true)
-            .with_writer(std::io::stderr)
+            .with_writer(queue.clone())
             .boxed(),
         LogFormat::Text | LogFormat::Auto => tracing_subscriber::fmt::layer()
-            .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+            .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
             .with_target(false)
-            .with_writer(std::io::stderr)
+            .with_writer(queue.clone())
             .boxed(),
-    })
+    };
+    Ok((layer, queue))
+}
+
+/// Writes to standard error past the library's lock: a write that hangs must not hold it.
+fn standard_error() -> io::Result<Sink> {
+    let mut file = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+    let mut is_broken = false;
+    Ok(Box::new(move |line| {
+        // A write that failed may have left the beginning of a line.
+        if std::mem::take(&mut is_broken) {
+            let _ = file.write_all(b"\n");
+        }
+        let written = file.write_all(line);
+        is_broken = written.is_err();
+        written
+    }))
 }

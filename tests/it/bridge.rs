@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -34,7 +35,11 @@ struct Running {
 }
 
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<String>>>);
+struct Lines {
+    read: Arc<Mutex<Vec<String>>>,
+    /// While set, the reader does not read: the pipe fills up.
+    stopped: Arc<AtomicBool>,
+}
 
 impl Lines {
     fn read(stream: impl std::io::Read + Send + 'static) -> Self {
@@ -42,14 +47,17 @@ impl Lines {
         let kept = lines.clone();
         std::thread::spawn(move || {
             for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                kept.0.lock().unwrap().push(line);
+                kept.read.lock().unwrap().push(line);
+                while kept.stopped.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
             }
         });
         lines
     }
 
     fn all(&self) -> Vec<String> {
-        self.0.lock().unwrap().clone()
+        self.read.lock().unwrap().clone()
     }
 }
 
@@ -211,7 +219,20 @@ impl Bridge {
     ///
     /// # Errors
     /// When it ended instead.
-    pub fn run_as_it_is(&mut self, mut command: Command, variables: &[(&str, &str)]) -> Result<(), String> {
+    pub fn run_as_it_is(&mut self, command: Command, variables: &[(&str, &str)]) -> Result<(), String> {
+        self.run_logging(command, variables, Vec::new)
+    }
+
+    /// The same for a daemon that may log elsewhere than to standard error.
+    ///
+    /// # Errors
+    /// When it ended instead.
+    pub fn run_logging(
+        &mut self,
+        mut command: Command,
+        variables: &[(&str, &str)],
+        elsewhere: impl Fn() -> Vec<String>,
+    ) -> Result<(), String> {
         let mut child = command
             .envs(variables.iter().copied())
             .stdout(Stdio::piped())
@@ -221,7 +242,7 @@ impl Bridge {
         let console = Lines::read(child.stdout.take().unwrap());
         let log = Lines::read(child.stderr.take().unwrap());
         let address = wait_for("the daemon to be ready", || {
-            let lines = log.all();
+            let lines = [log.all(), elsewhere()].concat();
             if let Some(status) = child.try_wait().unwrap() {
                 return Some(Err(format!("the daemon ended with {status}: {lines:#?}")));
             }
@@ -265,6 +286,16 @@ impl Bridge {
     /// What it has logged.
     pub fn log(&self) -> Vec<String> {
         self.running().log.all()
+    }
+
+    /// Stops or resumes reading the log, as a stopped reader of standard error would.
+    pub fn stop_reading_log(&self, stopped: bool) {
+        self.running().log.stopped.store(stopped, Ordering::Relaxed);
+    }
+
+    /// The same for the console.
+    pub fn stop_reading_console(&self, stopped: bool) {
+        self.running().console.stopped.store(stopped, Ordering::Relaxed);
     }
 
     /// Waits for a log line with these words.
@@ -326,6 +357,18 @@ impl Bridge {
         Some((status, serde_json::from_str(body).ok()?))
     }
 
+    /// `GET /metrics`
+    pub fn metrics(&self) -> String {
+        use std::io::{Read as _, Write as _};
+        let mut stream = std::os::unix::net::UnixStream::connect(self.store().join("admin.sock")).unwrap();
+        stream
+            .write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            .unwrap();
+        let mut metrics = String::new();
+        stream.read_to_string(&mut metrics).unwrap();
+        metrics
+    }
+
     /// `GET /api/v1/status`
     pub fn status(&self) -> serde_json::Value {
         let (code, status) = self.admin("GET", "/status", "").expect("an answer to `status`");
@@ -366,6 +409,17 @@ impl Bridge {
             text(output.stderr),
         )
     }
+}
+
+/// A shell that runs `script` with mounts of its own; `$0` in it is the daemon's binary, `$1` and so on what the
+/// caller appends.
+pub fn private_mounts(script: &str) -> Command {
+    let mut unshare = Command::new("unshare");
+    if crate::promises::disk::user() != 0 {
+        unshare.args(["--user", "--map-root-user"]);
+    }
+    unshare.args(["--mount", "sh", "-c", script, env!("CARGO_BIN_EXE_smsbridge")]);
+    unshare
 }
 
 /// A test that fails half-way must not leave a daemon behind, and should show what it logged.

@@ -259,6 +259,9 @@ impl Drop for Ending<'_> {
     }
 }
 
+/// How long the log gets to write why the process ends.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
 /// Wakes a group that waits in vain, and ends the process when one takes longer than `abort_after`. Returns when
 /// the other end is dropped.
 pub(super) fn watch(shared: &Shared, stop: &Receiver<()>, abort_after: Duration) {
@@ -271,6 +274,8 @@ pub(super) fn watch(shared: &Shared, stop: &Receiver<()>, abort_after: Duration)
             error!(
                 "a commit has not ended after {running:?}: the disk hangs; ending the process to be restarted"
             );
+            // The log is written by a thread of its own.
+            std::thread::sleep(LAST_WORDS);
             std::process::abort();
         }
         rouse(shared);
