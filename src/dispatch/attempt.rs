@@ -18,7 +18,7 @@ use crate::metrics::{ByDestination, Outcome};
 use crate::plan::{Plan, PlannedDestination};
 use crate::retry::Next;
 use crate::sabotage::{self, Protection};
-use crate::store::{Claim, Error, Settlement};
+use crate::store::{Claim, Error, Settlement, Store};
 
 /// Carries out one claimed delivery, to the written end. Before anything was sent, `stop` breaks it off.
 pub(super) async fn run(
@@ -116,22 +116,11 @@ async fn succeeded(
 ) -> Settlement {
     let change = shared.gate().works();
     tell(shared, change).await;
-    let name = &shared.name;
-    let age = shared.clock.now().since(claim.delivery.created_at);
-    shared
-        .metrics
-        .end_to_end
-        .get_or_create(&ByDestination {
-            destination: name.to_string(),
-        })
-        .observe(age.as_secs_f64());
     let attempt = Attempt::new(started, took, Verdict::Delivered, &delivered.detail);
-    let delivery = claim.delivery.delivered(attempt);
-    tracing::info!(delivery.id = %delivery.id, destination = %name, attempts = delivery.attempts_made, "delivered to {name}");
     shared.delivered_now();
     Settlement {
         token: claim.token,
-        delivery,
+        delivery: claim.delivery.delivered(attempt),
         follow_up: None,
         thread: delivered.thread,
     }
@@ -168,7 +157,7 @@ async fn failed(
         }
         Failure::Parked { .. } => {
             let due = gate.closed().map_or(now, |closed| closed.until);
-            keep(shared, token, delivery.retry(attempt(Verdict::Parked), due, None))
+            keep(token, delivery.retry(attempt(Verdict::Parked), due, None))
         }
         Failure::Transient {
             reason,
@@ -193,7 +182,6 @@ async fn failed(
                 Next::At(due) => {
                     let due = due_in_outage(&gate, due);
                     keep(
-                        shared,
                         token,
                         delivery.retry(attempt(Verdict::Transient), due, progress.clone()),
                     )
@@ -212,17 +200,7 @@ fn due_in_outage(gate: &Gate, due: Timestamp) -> Timestamp {
     }
 }
 
-fn keep(shared: &Shared, token: u64, delivery: Delivery) -> Settlement {
-    count(shared, "retried");
-    let attempt = delivery
-        .attempts
-        .last()
-        .map_or("", |attempt| attempt.detail.as_str());
-    let due = match delivery.state {
-        State::Waiting { due } => due.since(shared.clock.now()),
-        State::Delivered { .. } | State::Dead { .. } => Duration::ZERO,
-    };
-    tracing::debug!(delivery.id = %delivery.id, destination = %shared.name, attempts = delivery.attempts_made, "will try again in {}: {attempt}", age(due));
+fn keep(token: u64, delivery: Delivery) -> Settlement {
     Settlement {
         token,
         delivery,
@@ -238,11 +216,6 @@ pub(super) fn bury(
     token: u64,
     delivery: Delivery,
 ) -> Settlement {
-    count(shared, "dead");
-    let name = &shared.name;
-    if let State::Dead { reason, .. } = &delivery.state {
-        tracing::error!(delivery.id = %delivery.id, destination = %name, attempts = delivery.attempts_made, fallback = destination.fallback.as_ref().map(tracing::field::display), "a text could not be delivered to {name}: {reason}");
-    }
     let follow_up = destination.fallback.as_ref().map(|fallback| {
         Delivery::new(
             delivery.id,
@@ -259,6 +232,75 @@ pub(super) fn bury(
     }
 }
 
+/// Writes the end down. A busy or full store is asked again for as long as it takes: the lease holds until the
+/// process ends, and a delivery that was sent but not written would be sent once more after a restart.
+pub(super) async fn settle(shared: &Shared, settlement: Settlement) {
+    let (id, name) = (settlement.delivery.id, &shared.name);
+    loop {
+        match shared.store.settle(settlement.clone()).await {
+            Ok(()) => break,
+            Err(Error::LostClaim) if is_recorded(&*shared.store, &settlement.delivery).await => break,
+            Err(Error::LostClaim) => {
+                tracing::warn!(delivery.id = %id, destination = %name, "the outcome of a delivery to {name} was not recorded: the claim was lost meanwhile");
+                return;
+            }
+            Err(Error::Busy | Error::Slow | Error::Full { .. }) => tokio::time::sleep(SETTLE_PAUSE).await,
+            Err(error @ (Error::Failed(_) | Error::NotFound)) => {
+                tracing::error!(delivery.id = %id, destination = %name, "the outcome of a delivery could not be written: {error}");
+                return;
+            }
+        }
+    }
+    announce(shared, &settlement);
+}
+
+/// Returns true if the store has this outcome: a commit that answered too late had recorded it, and ended the lease.
+async fn is_recorded(store: &dyn Store, delivery: &Delivery) -> bool {
+    let found = store.find(delivery.id.message).await;
+    matches!(found, Ok(Some(found)) if found.deliveries.contains(delivery))
+}
+
+/// Counts and logs a recorded outcome, and tells everybody who waits for it.
+fn announce(shared: &Shared, settlement: &Settlement) {
+    let Settlement {
+        delivery, follow_up, ..
+    } = settlement;
+    let (id, name, attempts) = (delivery.id, &shared.name, delivery.attempts_made);
+    let fallback = follow_up.as_ref().map(|delivery| &delivery.destination);
+    match &delivery.state {
+        State::Waiting { due } => {
+            count(shared, "retried");
+            let answer = delivery
+                .attempts
+                .last()
+                .map_or("", |attempt| attempt.detail.as_str());
+            let due = age(due.since(shared.clock.now()));
+            tracing::debug!(delivery.id = %id, destination = %name, attempts, "will try again in {due}: {answer}");
+        }
+        State::Delivered { .. } => {
+            count(shared, "delivered");
+            let now = shared.clock.now();
+            shared.metrics.rates.delivered.count(now);
+            shared
+                .metrics
+                .end_to_end
+                .get_or_create(&ByDestination {
+                    destination: name.to_string(),
+                })
+                .observe(now.since(delivery.created_at).as_secs_f64());
+            tracing::info!(delivery.id = %id, destination = %name, attempts, "delivered to {name}");
+        }
+        State::Dead { reason, .. } => {
+            count(shared, "dead");
+            tracing::error!(delivery.id = %id, destination = %name, attempts, fallback = fallback.map(tracing::field::display), "a text could not be delivered to {name}: {reason}");
+        }
+    }
+    shared.events.tell(|| Event::delivery(delivery));
+    if let Some(fallback) = fallback {
+        shared.wake_other(fallback);
+    }
+}
+
 fn count(shared: &Shared, outcome: &'static str) {
     shared
         .metrics
@@ -268,35 +310,6 @@ fn count(shared: &Shared, outcome: &'static str) {
             outcome,
         })
         .inc();
-}
-
-/// Writes the end down. A busy or full store is asked again for as long as it takes: the lease holds until the
-/// process ends, and a delivery that was sent but not written would be sent once more after a restart.
-pub(super) async fn settle(shared: &Shared, settlement: Settlement) {
-    let delivered = matches!(settlement.delivery.state, State::Delivered { .. });
-    let fallback = settlement
-        .follow_up
-        .as_ref()
-        .map(|delivery| delivery.destination.clone());
-    let (id, name) = (settlement.delivery.id, &shared.name);
-    loop {
-        match shared.store.settle(settlement.clone()).await {
-            Ok(()) | Err(Error::LostClaim) => break,
-            Err(Error::Busy | Error::Slow | Error::Full { .. }) => tokio::time::sleep(SETTLE_PAUSE).await,
-            Err(error @ (Error::Failed(_) | Error::NotFound)) => {
-                tracing::error!(delivery.id = %id, destination = %name, "the outcome of a delivery could not be written: {error}");
-                return;
-            }
-        }
-    }
-    shared.events.tell(|| Event::delivery(&settlement.delivery));
-    if delivered {
-        count(shared, "delivered");
-        shared.metrics.rates.delivered.count(shared.clock.now());
-    }
-    if let Some(fallback) = fallback {
-        shared.wake_other(&fallback);
-    }
 }
 
 /// Between two tries to write an outcome. The daemon's end, or the store's, ends the tries.
@@ -348,4 +361,65 @@ fn age(duration: Duration) -> String {
         Duration::from_millis(u64::from(duration.subsec_millis()))
     };
     humantime::format_duration(rounded).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::DeliveryId;
+    use crate::message::Message;
+    use crate::number::Number;
+    use crate::store::Arrival;
+    use crate::store::memory::Memory;
+
+    #[tokio::test]
+    async fn an_outcome_that_was_recorded_late_is_known_as_recorded() {
+        let (id, desk) = (MessageId(uuid::Uuid::from_u128(1)), "desk".parse().unwrap());
+        let delivery = Delivery::new(
+            DeliveryId {
+                message: id,
+                ordinal: 1,
+            },
+            desk,
+            None,
+            Timestamp(1),
+        );
+        let message = Message {
+            id,
+            source: "carrier".parse().unwrap(),
+            provider_id: String::new(),
+            from: Number::parse("+13035550100").unwrap(),
+            to: Number::parse("+13038675309").unwrap(),
+            text: "hello".to_owned(),
+            media: Vec::new(),
+            extra: std::collections::BTreeMap::new(),
+            received_at: Timestamp(1),
+            routes: Vec::new(),
+            redacted_at: None,
+        };
+        let store = Memory::new();
+        let arrival = Arrival {
+            message,
+            deliveries: vec![delivery.clone()],
+            dedup_since: Timestamp(0),
+        };
+        store.accept(arrival).await.unwrap();
+        let claim = store
+            .claim(&delivery.destination, Timestamp(1), 1)
+            .await
+            .unwrap()
+            .remove(0);
+        let attempt = Attempt::new(Timestamp(2), Duration::ZERO, Verdict::Delivered, "ok");
+        let delivered = delivery.delivered(attempt);
+        assert!(!is_recorded(&store, &delivered).await);
+        let settlement = Settlement {
+            token: claim.token,
+            delivery: delivered.clone(),
+            follow_up: None,
+            thread: None,
+        };
+        store.settle(settlement.clone()).await.unwrap();
+        assert_eq!(store.settle(settlement).await, Err(Error::LostClaim));
+        assert!(is_recorded(&store, &delivered).await);
+    }
 }

@@ -116,6 +116,7 @@ impl<'a> Group<'a> {
         Ok(Acceptance::New)
     }
 
+    /// The lease ends last of what can go wrong: an outcome that is refused can be recorded later.
     pub(super) fn settle(&mut self, settlement: Settlement) -> Result<(), Error> {
         let Settlement {
             token,
@@ -124,6 +125,10 @@ impl<'a> Group<'a> {
             thread,
         } = settlement;
         self.space.for_anything()?;
+        let follow_up = match follow_up {
+            Some(follow_up) => Some((self.claimed(token, delivery.id)?, follow_up)),
+            None => None,
+        };
         let lease = self
             .shared
             .leases
@@ -164,10 +169,18 @@ impl<'a> Group<'a> {
                 .store(&keys::thread(&queue), &root)
                 .map_err(Trouble::from)?;
         }
-        if let Some(follow_up) = follow_up {
-            self.follow_up(place.seq, queue.conversation, follow_up)?;
+        if let Some((kept, follow_up)) = follow_up {
+            self.add(place.seq, &kept, queue.conversation, follow_up)?;
         }
         Ok(())
+    }
+
+    /// The message of a claimed delivery. One that cannot be read any more keeps its lease, so that nothing
+    /// overtakes it, until the next start sets it aside.
+    fn claimed(&self, token: u64, id: DeliveryId) -> Result<Kept, Error> {
+        let place = self.shared.leases.place(token, id).ok_or(Error::LostClaim)?;
+        let kept = self.shared.sound(self.view.kept(place.seq))?;
+        kept.ok_or(Error::NotFound)
     }
 
     pub(super) fn owe(&mut self, id: MessageId, deliveries: Vec<Delivery>) -> Result<Vec<DeliveryId>, Error> {
@@ -266,11 +279,6 @@ impl<'a> Group<'a> {
             return Ok(None);
         }
         self.shared.sound(self.view.load(&keys::seen(digest)))
-    }
-
-    fn follow_up(&mut self, seq: u64, conversation: Conversation, delivery: Delivery) -> Result<(), Error> {
-        let kept = self.view.kept(seq)?.ok_or(Error::NotFound)?;
-        self.add(seq, &kept, conversation, delivery).map(drop)
     }
 
     /// One more delivery of a stored message.

@@ -59,6 +59,13 @@ impl Leases {
         inner.reserved.contains(queue) || inner.held.contains_key(queue)
     }
 
+    /// Which delivery a lease is for, while it holds.
+    pub(super) fn place(&self, token: u64, id: DeliveryId) -> Option<Place> {
+        let inner = lock(&self.0);
+        let lease = inner.by_token.get(&token).filter(|lease| lease.id == id)?;
+        Some(lease.place)
+    }
+
     /// Ends a lease; its queue stays held until it is let go. The second to try gets nothing.
     pub(super) fn end(&self, token: u64, id: DeliveryId) -> Option<Lease> {
         let mut inner = lock(&self.0);

@@ -812,3 +812,36 @@ async fn damaged_settings_of_sled_are_written_anew() {
         assert_eq!(std::fs::read(&settings).unwrap(), sound);
     }
 }
+
+#[tokio::test]
+async fn an_outcome_whose_fallback_cannot_be_recorded_changes_nothing_and_can_be_recorded_later() {
+    let folder = Folder::new();
+    let store = folder.open();
+    accept(&store, 1, 1, &["desk"]).await;
+    let held = claim_one(&store, "desk", FAR).await;
+    let fallback = Delivery::new(held.delivery.id, name("front"), None, Timestamp(5));
+    let settlement = Settlement {
+        follow_up: Some(fallback),
+        ..died(&held)
+    };
+    let db = store.shared.db();
+    let message = db.get(keys::message(1)).unwrap().unwrap();
+    for damaged in [true, false] {
+        if damaged {
+            flip(&db, &keys::message(1));
+        } else {
+            db.remove(keys::message(1)).unwrap();
+        }
+        assert_eq!(store.settle(settlement.clone()).await, Err(Error::NotFound));
+        assert_eq!(store.health().failed, None, "damaged: {damaged}");
+        let backlog = store.backlog(&name("desk")).await.unwrap();
+        assert_eq!((backlog.pending, backlog.dead), (1, 0), "damaged: {damaged}");
+        db.insert(keys::message(1), message.clone()).unwrap();
+    }
+    let found = store.find(held.message.id).await.unwrap().unwrap();
+    assert_eq!(found.deliveries, [held.delivery.clone()]);
+    store.settle(settlement).await.unwrap();
+    assert_eq!(claim_one(&store, "front", FAR).await.delivery.id.ordinal, 2);
+    let counts = assert_adds_up(&store).await;
+    assert_eq!((counts.dead, counts.pending), (1, 1));
+}

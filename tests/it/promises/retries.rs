@@ -9,11 +9,11 @@ use smsbridge::clock::Clock;
 use smsbridge::config::{Outside, Purpose};
 use smsbridge::delivery::{Delivery, DeliveryId, State};
 use smsbridge::dispatch::{Around, Lanes};
-use smsbridge::events::Events;
+use smsbridge::events::{Event, Events};
 use smsbridge::message::MessageId;
-use smsbridge::metrics::Metrics;
+use smsbridge::metrics::{Metrics, Outcome};
 use smsbridge::store::memory::Memory;
-use smsbridge::store::{Arrival, DeliveryQuery, Store};
+use smsbridge::store::{Arrival, Claim, DeliveryQuery, MessageState, Store};
 use tokio::time::Instant;
 
 use super::report;
@@ -137,6 +137,7 @@ fn config(kind: &str, url: &str) -> String {
 struct Bench {
     store: Arc<Memory>,
     clock: Clock,
+    metrics: Arc<Metrics>,
     lanes: Arc<Lanes>,
     requests: Arc<Mutex<Vec<Duration>>>,
     _plan: tokio::sync::watch::Sender<Arc<smsbridge::plan::Plan>>,
@@ -155,16 +156,18 @@ impl Bench {
         let (sender, plan) = tokio::sync::watch::channel(Arc::new(plan));
         let store = Arc::new(Memory::new());
         let clock = Clock::system();
+        let metrics = Arc::new(Metrics::default());
         let lanes = Lanes::new(Around {
             store: store.clone(),
             clock: clock.clone(),
-            metrics: Arc::new(Metrics::default()),
+            metrics: metrics.clone(),
             events: Events::default(),
         });
         lanes.follow(&plan, &[]);
         Self {
             store,
             clock,
+            metrics,
             lanes,
             requests,
             _plan: sender,
@@ -470,5 +473,54 @@ async fn p10_a_backlog_that_is_overdue_after_a_pause_does_not_die_of_one_refusal
             .iter()
             .filter(|delivery| matches!(delivery.state, State::Delivered { .. }));
         assert_eq!(delivered.count(), 4, "{status}: all but the one that was refused");
+    }
+}
+
+/// Another claim than the lane's ends its lease: the lane's outcome is not recorded, whatever it was.
+#[tokio::test]
+async fn an_outcome_whose_claim_was_lost_is_neither_counted_nor_announced() {
+    for (status, outcome) in [(200, "delivered"), (503, "retried"), (400, "dead")] {
+        let asked = Arc::new(tokio::sync::Notify::new());
+        let ask = asked.clone();
+        let (bench, server) = Bench::webhook(move |_| {
+            ask.notify_one();
+            Reply {
+                delay: Duration::from_millis(300),
+                ..Reply::new(status, "")
+            }
+        })
+        .await;
+        let mut events = bench.lanes.events().watch();
+        bench.accept(1..=1).await;
+        asked.notified().await;
+        let delivery = bench.deliveries().await.remove(0);
+        bench.lanes.set_paused(&delivery.destination, true);
+        let claim = Claim {
+            delivery: delivery.clone(),
+            message: Arc::new(message("hello")),
+            thread: None,
+            // The first one that this store has given.
+            token: 1,
+        };
+        bench.store.release(claim).await;
+        while bench.lanes.status(&delivery.destination).unwrap().running > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(
+            bench.deliveries().await,
+            [delivery],
+            "{outcome}: nothing is recorded"
+        );
+        let counted = bench.metrics.deliveries.get_or_create(&Outcome {
+            destination: "it".to_owned(),
+            outcome,
+        });
+        assert_eq!(counted.get(), 0, "{outcome}");
+        while let Ok(event) = events.try_recv() {
+            let is_outcome =
+                matches!(&event, Event::Delivery { state, .. } if *state != MessageState::Pending);
+            assert!(!is_outcome, "{outcome}: {event:?}");
+        }
+        assert_eq!(server.received().len(), 1, "{outcome}");
     }
 }
