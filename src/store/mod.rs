@@ -26,7 +26,7 @@ pub enum Error {
     Full {
         /// Bytes left on the file system.
         free: u64,
-        /// The configured `min_free`.
+        /// What must be free: the configured `min_free`, or what the store itself needs to write.
         needed: u64,
     },
     /// A commit took longer than ten seconds. It may or may not have happened.

@@ -59,18 +59,14 @@ impl Space {
         }
     }
 
-    /// Whether new texts are refused.
+    /// Whether new texts are refused: the one decision that acceptance, readiness and status share.
     pub(super) fn is_full(&self) -> bool {
-        self.free < self.min_free
+        self.free < self.needed()
     }
 
     /// Refuses a new text when too little is left.
     pub(super) fn for_arrivals(&self) -> Result<(), Error> {
-        if self.is_full() {
-            Err(self.full())
-        } else {
-            self.for_anything()
-        }
+        if self.is_full() { Err(self.full()) } else { Ok(()) }
     }
 
     /// Refuses everything when hardly anything is left.
@@ -85,8 +81,13 @@ impl Space {
     fn full(&self) -> Error {
         Error::Full {
             free: self.free,
-            needed: self.min_free,
+            needed: self.needed(),
         }
+    }
+
+    /// What must be free for a new text. Nothing can be written without the reserve, however small `min_free` is.
+    fn needed(&self) -> u64 {
+        self.min_free.max(RESERVE_BYTES)
     }
 
     fn measure(&mut self) -> io::Result<()> {
@@ -155,5 +156,32 @@ mod tests {
         space.free = RESERVE_BYTES;
         space.min_free = RESERVE_BYTES + 1;
         assert!(space.for_arrivals().is_err() && space.for_anything().is_ok());
+    }
+
+    #[test]
+    fn what_is_refused_is_also_said_to_be_full_whatever_min_free_is() {
+        let folder = tempfile::tempdir().unwrap();
+        for min_free in [0, 1, RESERVE_BYTES - 1, RESERVE_BYTES, RESERVE_BYTES + 1, 1 << 28] {
+            let mut space = Space::new(folder.path(), &folder.path().join("db"), min_free).unwrap();
+            for free in [
+                0,
+                RESERVE_BYTES - 1,
+                RESERVE_BYTES,
+                RESERVE_BYTES + 1,
+                (1 << 28) - 1,
+                1 << 28,
+            ] {
+                space.free = free;
+                let refused = space.for_arrivals();
+                assert_eq!(
+                    space.is_full(),
+                    refused.is_err(),
+                    "min_free {min_free}, {free} free"
+                );
+                if let Err(Error::Full { free, needed }) = refused {
+                    assert!(free < needed, "{free} of {needed}");
+                }
+            }
+        }
     }
 }

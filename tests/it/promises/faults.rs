@@ -104,6 +104,27 @@ fn fill(disk: &Disk, name: &str, leave: u64) {
     rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, take).unwrap();
 }
 
+/// Below the mebibyte that every write needs, whatever `min_free` is.
+#[test]
+fn p25_a_full_disk_is_told_by_readiness_and_status_however_small_min_free_is() {
+    let yard = yard();
+    let disk = Disk::ext4(yard.path(), "tiny", 64 * MIB);
+    let mut bridge = Bridge::placed(&disk.path().join("store"), "min_free = \"4KiB\"", &waiting());
+    bridge.run();
+    assert_eq!((post(&bridge, 0).unwrap().0, readyz(&bridge)), (200, 200));
+    fill(&disk, "filler", MIB / 2);
+    let mut numbers = 1..;
+    let mut next = || post(&bridge, numbers.next().unwrap()).unwrap().0;
+    wait_for("a 503", || (next() == 503).then_some(()));
+    assert_eq!(readyz(&bridge), 503);
+    let status = bridge.status();
+    assert_eq!(status["ready"], false, "{status}");
+    assert!(status["problems"].to_string().contains("the disk is full"), "{status}");
+    std::fs::remove_file(disk.path().join("filler")).unwrap();
+    wait_for("a 200", || (next() == 200).then_some(()));
+    assert_eq!(readyz(&bridge), 200);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn p6_a_full_disk_is_a_503_and_deliveries_go_on() {
     let rounds = rounds(1, 20);
