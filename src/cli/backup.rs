@@ -1,7 +1,7 @@
 //! `smsbridge backup PATH`: a copy of everything that is kept, from the running daemon.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufReader, BufWriter, Write as _};
+use std::io::{self, BufReader, BufWriter, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -47,13 +47,17 @@ fn part_path(path: &Path) -> PathBuf {
     part.into()
 }
 
-/// Writes what the daemon sends, for its owner's eyes only.
+/// Writes what the daemon sends into a new file that only its owner may read. What an earlier backup has left under
+/// this name is removed first: written to, it would keep its mode, and a link would be followed.
 fn fetch(global: &Global, daemon: &Daemon, part: &Path) -> Result<(), Stop> {
-    let failed = |error: std::io::Error| Stop::failed(format!("cannot write {}: {error}", part.display()));
+    let failed = |error: io::Error| Stop::failed(format!("cannot write {}: {error}", part.display()));
+    match std::fs::remove_file(part) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
     let file = OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(part)
         .map_err(failed)?;

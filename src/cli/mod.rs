@@ -109,6 +109,11 @@ enum Command {
     Restore(restore::Arguments),
 }
 
+/// Whatever this process makes from now on is for its owner only, whatever the umask was: messages and secrets.
+fn keep_files_private() {
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+}
+
 /// How a command ended, as a script sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {

@@ -30,6 +30,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
     let path = &arguments.path;
     // The whole file is read before anything is written: a damaged one changes nothing.
     verify(global, path).with_context(|| path.display().to_string())?;
+    super::keep_files_private();
     let options = Options::new(&plan.store.path, plan.store.min_free);
     let import = match Import::begin(&options) {
         Ok(import) => import,

@@ -31,6 +31,7 @@ pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
         Ok(loaded) => loaded,
         Err(exit) => return Ok(exit),
     };
+    super::keep_files_private();
     let metrics = Arc::new(Metrics::default());
     let flush = log::start(&plan.log, global.louder(), metrics.log.clone())?;
     warn(&warnings);

@@ -1,11 +1,12 @@
 //! The operators' doors: the unix socket, and the TCP listener if there is one.
 
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -18,6 +19,9 @@ const CONNECTIONS: usize = 64;
 
 /// For the head of an operator's request, and for an idle connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a process that listens on the socket may take to accept a connection.
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// A bound listener, and what lets people in.
 pub(super) struct Door {
@@ -46,9 +50,10 @@ impl Door {
 }
 
 /// Binds the unix socket, and `admin.listen` if it is configured.
-pub(super) async fn bind(admin: &config::Admin) -> anyhow::Result<Vec<Door>> {
+pub(super) async fn bind(admin: &config::Admin) -> anyhow::Result<(Vec<Door>, SocketFile)> {
+    let (unix, file) = bind_unix(admin).await?;
     let mut doors = vec![Door {
-        listener: Listener::Unix(bind_unix(admin)?),
+        listener: Listener::Unix(unix),
         token: None,
     }];
     if let Some(address) = admin.listen {
@@ -60,26 +65,54 @@ pub(super) async fn bind(admin: &config::Admin) -> anyhow::Result<Vec<Door>> {
             token: admin.token.clone(),
         });
     }
-    Ok(doors)
+    Ok((doors, file))
 }
 
-/// Leaves no socket behind that nobody answers.
-pub(super) fn remove(socket: &Path) {
-    if let Err(error) = std::fs::remove_file(socket) {
-        tracing::debug!("the admin socket could not be removed: {error}");
+/// The file of the bound unix socket. It is removed when this is dropped, unless something else is there by then.
+pub(super) struct SocketFile {
+    path: PathBuf,
+    /// Device and inode.
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            identity: identity(path)?,
+        })
     }
 }
 
-/// A socket file that a killed daemon left behind is replaced; the store's lock has shown that no other
-/// daemon of this store runs.
-fn bind_unix(admin: &config::Admin) -> anyhow::Result<UnixListener> {
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let path = self.path.display();
+        match identity(&self.path) {
+            Ok(found) if found != self.identity => {
+                tracing::warn!("{path} (admin.socket) was replaced by another process; it is left alone");
+                return;
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) => return tracing::debug!("the admin socket {path} could not be removed: {error}"),
+        }
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::debug!("the admin socket {path} could not be removed: {error}");
+        }
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let file = std::fs::symlink_metadata(path)?;
+    Ok((file.dev(), file.ino()))
+}
+
+async fn bind_unix(admin: &config::Admin) -> anyhow::Result<(UnixListener, SocketFile)> {
     let path = &admin.socket;
     let failed = || format!("cannot make the admin socket {} (admin.socket)", path.display());
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).with_context(failed),
-        _ => {}
-    }
+    make_room(path).await.with_context(failed)?;
     let listener = UnixListener::bind(path).with_context(failed)?;
+    let file = SocketFile::of(path).with_context(failed)?;
     let mode = if admin.socket_group.is_some() {
         0o660
     } else {
@@ -89,7 +122,28 @@ fn bind_unix(admin: &config::Admin) -> anyhow::Result<UnixListener> {
     if let Some(group) = &admin.socket_group {
         give_to(path, group).with_context(failed)?;
     }
-    Ok(listener)
+    Ok((listener, file))
+}
+
+/// Removes the socket of a process that ended without doing so. Refuses anything else: a file that is not a socket,
+/// and a socket that another process listens on, a daemon with another store for example.
+async fn make_room(path: &Path) -> anyhow::Result<()> {
+    let there = match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        there => there?,
+    };
+    anyhow::ensure!(
+        there.file_type().is_socket(),
+        "a file is there that is not a socket: move it away, or set another path"
+    );
+    match tokio::time::timeout(ANSWER, UnixStream::connect(path)).await {
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(std::fs::remove_file(path)?),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Ok(Err(error)) if error.kind() != io::ErrorKind::WouldBlock => {
+            Err(error).context("it cannot be tried")
+        }
+        _ => anyhow::bail!("it is in use by another process: stop that, or set another path"),
+    }
 }
 
 /// Lets a group use the socket. The unit's sandbox forbids any chown, but there the group is right from the start.

@@ -57,6 +57,7 @@ pub struct Daemon {
     store: Arc<dyn Store>,
     lanes: Arc<Lanes>,
     public: SocketAddr,
+    socket: doors::SocketFile,
     stop_intake: CancellationToken,
     stop: CancellationToken,
     intake_tasks: TaskTracker,
@@ -81,7 +82,7 @@ impl Daemon {
             Some(listener) => listener,
             None => bind("server.listen", plan.server.listen).await?,
         };
-        let doors = doors::bind(&plan.admin).await?;
+        let (doors, socket) = doors::bind(&plan.admin).await?;
         let public = listener
             .local_addr()
             .context("the listening socket has no address")?;
@@ -148,6 +149,7 @@ impl Daemon {
             store,
             lanes,
             public,
+            socket,
             stop_intake,
             stop,
             intake_tasks,
@@ -198,7 +200,7 @@ impl Daemon {
         {
             tracing::info!("an operator's request did not end in time and was cut off");
         }
-        doors::remove(&self.control.plan().admin.socket);
+        drop(self.socket);
         self.store.close().await.context("the store's last commit failed")
     }
 }

@@ -17,6 +17,7 @@ mod daemon;
 mod dashboard;
 mod docs;
 mod email;
+mod files;
 mod hostile;
 mod intelepeer_api;
 mod intelepeer_receive;

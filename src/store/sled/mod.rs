@@ -11,7 +11,7 @@
 //! * `export`, `import`: backups. `compact`: a log that is mostly empty.
 //! * `start`, `audit`, `mark`, `spare`, `salvage`: opening, and making sure that what is there is whole.
 //!   `database`: one of sled's. `folders`: which one is the store, whenever the process dies.
-//! * `space`: a disk that fills up. `status`: how the store is.
+//! * `space`: a disk that fills up. `status`: how the store is. `access`: who may read its files.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -44,6 +44,7 @@ use super::{
 use crate::delivery::{Delivery, DeliveryId};
 use crate::message::{MessageId, Name, Timestamp};
 
+mod access;
 mod audit;
 mod books;
 mod change;

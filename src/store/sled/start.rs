@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use ::sled::Db;
 use tracing::warn;
 
+use super::access;
 use super::audit::{self, Audited};
 use super::database::{self, Fault};
 use super::folders::{self, free_name, sync_folder};
@@ -49,6 +50,7 @@ pub(super) fn enter(folder: &Path) -> Result<File, OpenError> {
         .create(folder)
         .map_err(at(folder))?;
     let lock = take_lock(folder)?;
+    access::restrict(folder).map_err(at(folder))?;
     check_format(folder)?;
     Ok(lock)
 }

@@ -839,7 +839,7 @@ async fn an_outcome_whose_fallback_cannot_be_recorded_changes_nothing_and_can_be
         db.insert(keys::message(1), message.clone()).unwrap();
     }
     let found = store.find(held.message.id).await.unwrap().unwrap();
-    assert_eq!(found.deliveries, [held.delivery.clone()]);
+    assert_eq!(found.deliveries, std::slice::from_ref(&held.delivery));
     store.settle(settlement).await.unwrap();
     assert_eq!(claim_one(&store, "front", FAR).await.delivery.id.ordinal, 2);
     let counts = assert_adds_up(&store).await;

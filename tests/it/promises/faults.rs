@@ -119,7 +119,10 @@ fn p25_a_full_disk_is_told_by_readiness_and_status_however_small_min_free_is() {
     assert_eq!(readyz(&bridge), 503);
     let status = bridge.status();
     assert_eq!(status["ready"], false, "{status}");
-    assert!(status["problems"].to_string().contains("the disk is full"), "{status}");
+    assert!(
+        status["problems"].to_string().contains("the disk is full"),
+        "{status}"
+    );
     std::fs::remove_file(disk.path().join("filler")).unwrap();
     wait_for("a 200", || (next() == 200).then_some(()));
     assert_eq!(readyz(&bridge), 200);
