@@ -16,8 +16,10 @@ use crate::message::{Media, Message};
 
 mod check;
 mod escape;
+mod link;
 
-pub use escape::{html, one_line, safe_link, slack, visible};
+pub use escape::{html, one_line, slack, visible};
+pub use link::safe_link;
 
 /// Steps one rendering may take: far more than any sensible template needs, and over in milliseconds.
 const FUEL: u64 = 1_000_000;

@@ -8,9 +8,6 @@ use std::fmt::Write as _;
 
 use crate::sabotage::{self, Protection};
 
-/// The longest link that is shown as one, in bytes.
-const LINK_MAX: usize = 2048;
-
 /// Shows what is invisible or changes what stands around it, as `[U+202E]`; line breaks become `\n`.
 #[must_use]
 pub fn visible(text: &str) -> String {
@@ -75,23 +72,6 @@ pub fn json(text: &str) -> String {
     quoted[1..quoted.len() - 1].to_owned()
 }
 
-/// The link, if it is one that may be clicked: `http` or `https`, a host, nobody's password, and nothing but
-/// the characters a URL is made of (so none that ends an attribute or a Slack link).
-#[must_use]
-pub fn safe_link(link: &str) -> Option<&str> {
-    let ordinary = link
-        .bytes()
-        .all(|byte| byte.is_ascii_graphic() && !b"<>\"\\^`{|}".contains(&byte));
-    if !ordinary || link.len() > LINK_MAX {
-        return None;
-    }
-    let url = url::Url::parse(link).ok()?;
-    let web = matches!(url.scheme(), "http" | "https") && url.has_host();
-    // `https://bank.example@evil.example/` goes to `evil.example`, whatever a reader sees first.
-    let plain = url.username().is_empty() && url.password().is_none();
-    (web && plain).then_some(link)
-}
-
 /// Controls, and characters that reorder or hide what stands around them. The left-to-right and right-to-left
 /// marks and the joiners stay: ordinary Arabic, Hebrew, Persian and emoji need them and they cannot disguise
 /// anything of note.
@@ -143,36 +123,6 @@ mod tests {
             assert_eq!(visible(text), shown, "{text:?}");
         }
         assert_eq!(one_line("a\r\n\r\nb\tc"), "a  b c");
-    }
-
-    #[test]
-    fn only_plain_web_links_are_links() {
-        for link in [
-            "https://example.com/a?b=c&d=%20#e",
-            "http://127.0.0.1:8080/x",
-            "HTTPS://EXAMPLE.COM",
-        ] {
-            assert_eq!(safe_link(link), Some(link));
-        }
-        for link in [
-            "javascript:alert(1)",
-            "data:text/html,x",
-            "ftp://example.com/",
-            "/relative",
-            "https://bank.example@evil.example/",
-            "https://a:b@example.com/",
-            "https://evil.example/|bank",
-            "https://evil.example/>x",
-            "https://evil.example/\"onclick=",
-            "https://evil.example/\nx",
-            "https://evil.example/ x",
-            "https://évil.example/",
-            "https:\\\\evil.example",
-            "https://",
-            "",
-        ] {
-            assert_eq!(safe_link(link), None, "{link:?}");
-        }
     }
 
     proptest! {

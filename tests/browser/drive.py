@@ -27,11 +27,11 @@ wrong = []
 sent = 0
 
 
-def text(words, sender="+13035550100"):
+def text(words, sender="+13035550100", **more):
     """Posts a text as the carrier would, and gives the id it was accepted with."""
     global sent
     sent += 1
-    body = {"refid": f"{sent:032X}", "from": sender, "to": "+13038675309", "message": words, "signature": GIVEN["code"]}
+    body = {"refid": f"{sent:032X}", "from": sender, "to": "+13038675309", "message": words, "signature": GIVEN["code"], **more}
     request = urllib.request.Request(GIVEN["inbound"], json.dumps(body).encode(), {"content-type": "application/json"})
     with urllib.request.urlopen(request, timeout=10) as answer:
         return json.load(answer)["id"]
@@ -145,6 +145,25 @@ def runs_nothing_that_a_text_says(page):
     page.keyboard.press("Escape")
 
 
+def links_only_what_shows_where_it_leads(page):
+    links = json.loads(Path(GIVEN["links"]).read_text())
+    ask = "(texts) => import('/assets/link.js').then(({ isSafeLink }) => texts.filter((text) => isSafeLink(text)))"
+    assert len(links["links"]) > 10 and len(links["texts"]) > 60, "few links: is the test blind?"
+    assert page.evaluate(ask, links["links"]) == links["links"]
+    assert page.evaluate(ask, links["texts"]) == []
+    longest = "https://example.com/" + "x" * 2028
+    assert page.evaluate(ask, [longest, longest + "x"]) == [longest]
+    media = [{"link": link} for link in ("https://example.com/a.jpg", "https://bank.example@evil.example/", "https:\\\\evil.example")]
+    text("look at this", "+13035550155", media=media)
+    row(page, "look at this").click()
+    listed = page.locator(".detail .media")
+    expect(listed.locator("li")).to_have_count(3)
+    expect(listed).to_contain_text("evil.example")
+    shown = listed.locator("a").evaluate_all("(all) => all.map((one) => [one.href, one.textContent])")
+    assert shown == [["https://example.com/a.jpg"] * 2], shown
+    page.keyboard.press("Escape")
+
+
 def finds_and_goes_by_keyboard(page):
     page.get_by_role("link", name="Overview").click()
     expect(page.locator("h1", has_text="Overview")).to_be_attached()
@@ -157,7 +176,7 @@ def finds_and_goes_by_keyboard(page):
     expect(page.locator(".empty")).to_contain_text("No message is like that")
     page.get_by_role("button", name="Clear the filters").click()
     rows = page.locator("table.messages tbody tr")
-    expect(rows).to_have_count(4)
+    expect(rows).to_have_count(5)
     rows.first.focus()
     page.keyboard.press("ArrowDown")
     expect(rows.nth(1)).to_be_focused()
@@ -173,7 +192,7 @@ def finds_and_goes_by_keyboard(page):
     page.locator("select[name=state]").select_option("dead")
     expect(page.locator(".empty")).to_be_visible()
     page.get_by_role("button", name="Clear", exact=True).click()
-    expect(rows).to_have_count(4)
+    expect(rows).to_have_count(5)
 
 
 def pauses_resumes_and_tests_a_destination(page):
@@ -297,7 +316,7 @@ def logs_out(page):
 
 STEPS = [
     goes_in_only_with_the_token, says_what_to_do_when_there_is_nothing, shows_a_text_as_it_comes, follows_a_retry, resends_a_dead_one,
-    runs_nothing_that_a_text_says, finds_and_goes_by_keyboard, pauses_resumes_and_tests_a_destination, tries_a_route,
+    runs_nothing_that_a_text_says, links_only_what_shows_where_it_leads, finds_and_goes_by_keyboard, pauses_resumes_and_tests_a_destination, tries_a_route,
 ]
 
 

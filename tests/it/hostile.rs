@@ -216,6 +216,10 @@ fn check_mail(text: &str) {
 }
 
 fn mail(text: &str) -> String {
+    mail_of(&message(text))
+}
+
+fn mail_of(message: &smsbridge::message::Message) -> String {
     use smsbridge::destination::Destination as _;
     use smsbridge::destination::email::{Config, Email, SmtpConfig};
     let smtp: SmtpConfig = toml::from_str("host = \"127.0.0.1\"\nsecurity = \"none\"").unwrap();
@@ -229,7 +233,7 @@ fn mail(text: &str) -> String {
         http: &CLIENT,
     };
     let email = Email::build(&config, surroundings).unwrap();
-    email.render(&parcel(&message(text))).unwrap()
+    email.render(&parcel(message)).unwrap()
 }
 
 #[test]
@@ -311,4 +315,118 @@ proptest! {
         prop_assert_eq!(&payload("webhook", webhook(), None, &text)["text"], &json!(text));
         check_mail(&text);
     }
+}
+
+/// What a stranger may pass off as a link.
+fn link() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        6 => prop::sample::select(vec![
+            "https://", "http://", "https:", "HTTPS:\\\\", "/", "//", "\\", "bank.example", "evil.example", "@", ":", ":443", "?", "#",
+            "%40", "%2f", "a:b@", "[::1]", "127.1", "0x7f000001", "\u{430}", "\u{202e}", "\u{200b}", "\n", "\t", " ", "\"", "'", ">", "<",
+            "|", "&amp;", "javascript:", ".", "x",
+        ])
+        .prop_map(str::to_owned),
+        1 => any::<String>(),
+    ];
+    (
+        "(https?://|https://(bank|evil)[.]example/?|https:|)",
+        prop::collection::vec(piece, 0..8),
+    )
+        .prop_map(|(scheme, pieces)| scheme + &pieces.concat())
+}
+
+/// The links of HTML: where each leads, and what it shows.
+fn html_links(html: &str) -> Vec<(String, String)> {
+    let plain = |text: &str| {
+        [
+            ("&lt;", "<"),
+            ("&gt;", ">"),
+            ("&quot;", "\""),
+            ("&#39;", "'"),
+            ("&amp;", "&"),
+        ]
+        .iter()
+        .fold(text.to_owned(), |text, (entity, character)| {
+            text.replace(entity, character)
+        })
+    };
+    let anchors: Vec<_> = html.split("<a href=\"").skip(1).collect();
+    assert_eq!(anchors.len(), html.matches("href").count(), "{html}");
+    anchors
+        .iter()
+        .map(|anchor| {
+            let (target, rest) = anchor.split_once("\">").unwrap();
+            (plain(target), plain(rest.split_once("</a>").unwrap().0))
+        })
+        .collect()
+}
+
+/// A link leads to the host that a reader sees first in it.
+fn check_links(links: &[(String, String)]) {
+    for (target, shown) in links {
+        assert_eq!(target, shown);
+        let url = url::Url::parse(target).unwrap();
+        assert!(matches!(url.scheme(), "http" | "https"), "{target:?}");
+        let seen = shown.split("//").nth(1).unwrap().to_ascii_lowercase();
+        assert!(seen.starts_with(url.host_str().unwrap()), "{target:?}");
+        assert!(!seen.split('/').next().unwrap().contains('@'), "{target:?}");
+    }
+}
+
+#[test]
+fn p21_every_link_shows_where_it_leads() {
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        cases: u32::try_from(crate::promises::rounds(500, 20_000)).unwrap(),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    let seen = std::cell::Cell::new(0);
+    let outcome = runner.run(
+        &(link(), link(), any::<Option<String>>()),
+        |(link, text, filename)| {
+            let mut message = message(&text);
+            message.media.push(smsbridge::message::Media {
+                link,
+                content_type: None,
+                filename,
+            });
+            let with = |kind: &str, config: Value| -> Value {
+                let destination = build_with(&CLIENT, kind, config, None, TIMEOUT).unwrap();
+                serde_json::from_str(&destination.render(&parcel(&message)).unwrap()).unwrap()
+            };
+            let mail = mail_of(&message);
+            let mail = mail_parser::MessageParser::default()
+                .parse(mail.as_bytes())
+                .unwrap();
+            let html = mail
+                .html_bodies()
+                .next()
+                .and_then(|part| part.text_contents())
+                .unwrap();
+            let slack = with("slack", slack());
+            let slack: Vec<(String, String)> = strings(&slack)
+                .into_iter()
+                .filter_map(|string| string.strip_prefix('<')?.strip_suffix('>'))
+                .map(|link| (link.replace("&amp;", "&"), link.replace("&amp;", "&")))
+                .collect();
+            let matrix = with("matrix", matrix());
+            let hookshot = with("matrix", hookshot());
+            for links in [
+                html_links(html),
+                html_links(matrix["formatted_body"].as_str().unwrap()),
+                html_links(hookshot["html"].as_str().unwrap()),
+                slack,
+            ] {
+                seen.set(seen.get() + links.len());
+                check_links(&links);
+            }
+            Ok(())
+        },
+    );
+    outcome.unwrap();
+    assert!(
+        seen.get() > 50,
+        "only {} links were made: is the test blind?",
+        seen.get()
+    );
 }

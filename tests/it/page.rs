@@ -105,6 +105,7 @@ async fn an_operator_sees_and_does_everything_in_a_browser() {
         "page": page_of(&bridge),
         "inbound": bridge.url("/inbound/intelepeer"),
         "code": CODE,
+        "links": Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/links.json"),
         "token": TOKEN,
         "chromium": installed("/usr/bin/chromium"),
         "screenshots": screenshots,

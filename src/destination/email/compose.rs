@@ -200,15 +200,12 @@ fn row(label: &str, html: &str) -> String {
     format!("<tr><td style=\"padding-right:1em\">{label}</td><td>{html}</td></tr>\n")
 }
 
-/// A link that shows where it leads. Whatever is not a plain web address is shown and cannot be clicked.
+/// A link that shows where it leads. What is not safe to click is shown as text.
 fn link(link: &str) -> String {
     let shown = template::html(&template::one_line(link));
-    let is_web = url::Url::parse(link).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
-    let is_plain = link.bytes().all(|byte| byte.is_ascii_graphic());
-    if is_web && is_plain {
-        format!("<a href=\"{shown}\">{shown}</a>")
-    } else {
-        shown
+    match template::safe_link(link) {
+        Some(_) => format!("<a href=\"{shown}\">{shown}</a>"),
+        None => shown,
     }
 }
 

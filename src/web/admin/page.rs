@@ -20,6 +20,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/assets/app.js", SCRIPT, include_str!("assets/app.js")),
     ("/assets/api.js", SCRIPT, include_str!("assets/api.js")),
     ("/assets/dom.js", SCRIPT, include_str!("assets/dom.js")),
+    ("/assets/link.js", SCRIPT, include_str!("assets/link.js")),
     ("/assets/chart.js", SCRIPT, include_str!("assets/chart.js")),
     ("/assets/overview.js", SCRIPT, include_str!("assets/overview.js")),
     ("/assets/messages.js", SCRIPT, include_str!("assets/messages.js")),

@@ -2,6 +2,7 @@
 
 import { get } from './api.js';
 import { confirm, dueTime, fill, h, lasting, party, pill, plural, say, statePill, time, words } from './dom.js';
+import { isSafeLink } from './link.js';
 
 export class Detail {
   id = '';
@@ -109,11 +110,10 @@ const fact = (name, value) => h('div', {}, h('dt', {}, name), h('dd', {}, value)
 const attempt = ({ at, took_ms: took, verdict, detail }) => h('li', { class: verdict },
   h('span', { class: 'muted' }, time(at), ` · ${took < 1000 ? `${took} ms` : lasting(took / 1000)}`), pill(verdict), words(detail || 'no words', 'span', { class: 'answer' }));
 
-/** Only web addresses become links: others could run something. */
+/** What is not safe to click is shown as text. */
 function attachment({ link, content_type: type, filename }) {
   const name = filename ?? type ?? 'attachment';
-  const isWeb = /^https?:[/][/]/i.test(link);
-  return h('li', {}, words(name), ' ', isWeb
+  return h('li', {}, words(name), ' ', isSafeLink(link)
     ? h('a', { href: link, target: '_blank', rel: 'noopener noreferrer' }, words(link))
     : words(link, 'span', { class: 'muted' }));
 }
