@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::servers::fake_smtp::{FakeSmtp, GREETING, Turn};
 use crate::servers::postfix::{PASSWORD, Postfix, USERNAME};
 
+mod answers;
 mod busy;
 mod pipelining;
 

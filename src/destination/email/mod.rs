@@ -30,8 +30,10 @@ mod mailbox;
 mod server;
 mod session;
 mod smtp;
+mod tls;
 mod token;
 mod transaction;
+mod wire;
 
 /// How many recipients one destination may have.
 const RECIPIENTS_MAX: usize = 50;

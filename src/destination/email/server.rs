@@ -5,13 +5,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use lettre::transport::smtp::authentication::Mechanism;
-use lettre::transport::smtp::extension::ClientId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::classes::{Cause, Step, Trouble};
-use super::session::{Login, Protection, Session};
+use super::session::{Login, Mechanism, Protection, Session};
 use super::token::{Token, Tokens};
 use super::transaction::{Envelope, Receipt};
 use crate::secret::Secrets;
@@ -42,7 +40,7 @@ pub(super) enum Account {
 pub struct Server {
     host: String,
     port: u16,
-    hello: ClientId,
+    hello: String,
     protection: Protection,
     account: Account,
     permits: Arc<Semaphore>,
@@ -61,7 +59,7 @@ impl fmt::Debug for Server {
 impl Server {
     pub(super) fn new(
         (host, port): (String, u16),
-        hello: ClientId,
+        hello: String,
         protection: Protection,
         account: Account,
         max_connections: usize,

@@ -1,28 +1,18 @@
 //! One connection to a mail server: opening it as securely as the configuration asks, and asking it things.
-//!
-//! This drives lettre's connection command by command, because its transport fails a whole message when one
-//! recipient is refused, and asks `NOOP` before each message. Every answer must have exactly the code that
-//! belongs to its step: an answer smuggled in before TLS began shifts the later ones, and is noticed so.
-
-use std::error::Error as _;
-use std::future::Future;
-use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use futures_util::FutureExt as _;
-use lettre::transport::smtp::authentication::{Credentials, Mechanism};
-use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
-use lettre::transport::smtp::commands::Ehlo;
-use lettre::transport::smtp::extension::{ClientId, Extension};
-use lettre::transport::smtp::response::Response;
 use tokio::time::Instant;
 
-use super::classes::{Cause, Reply, Step, Trouble};
+use super::classes::{Cause, Step, Trouble};
+use super::wire::{Answer, Tls, Wire};
 use crate::secret::Secret;
 
-const NOT_SMTP: &str = "the server closed the connection or answered something that is not SMTP";
+/// The first digit of an answer that ends a command well.
+pub(super) const DONE: u16 = 2;
+
+/// The first digit of an answer that asks for more.
+pub(super) const GO_ON: u16 = 3;
 
 /// How a connection is protected.
 #[derive(Clone)]
@@ -30,9 +20,25 @@ pub(super) enum Protection {
     /// Not at all.
     None,
     /// `STARTTLS`, required.
-    StartTls(TlsParameters),
+    StartTls(Tls),
     /// TLS from the first byte.
-    Tls(TlsParameters),
+    Tls(Tls),
+}
+
+/// A way to log in with a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mechanism {
+    Plain,
+    Login,
+}
+
+impl Mechanism {
+    fn keyword(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::Login => "LOGIN",
+        }
+    }
 }
 
 /// Who logs in, and how.
@@ -51,9 +57,9 @@ pub(super) enum Login<'a> {
 
 /// An open, logged-in connection.
 pub(super) struct Session {
-    connection: AsyncSmtpConnection,
-    pipelining: bool,
-    usable: bool,
+    wire: Wire,
+    offers: Offers,
+    given_up: bool,
 }
 
 impl Session {
@@ -61,65 +67,96 @@ impl Session {
     pub(super) async fn open(
         (host, port): (&str, u16),
         protection: &Protection,
-        hello: &ClientId,
+        hello: &str,
         login: &Login<'_>,
         deadline: Instant,
     ) -> Result<Self, Trouble> {
-        let mut session = in_time(
-            deadline,
-            Step::Connect,
-            connect(host, port, protection, hello, deadline),
-        )
-        .await?;
-        if let Protection::StartTls(parameters) = protection {
-            in_time(deadline, Step::StartTls, session.start_tls(parameters, hello)).await?;
+        let connecting = |cause| Trouble {
+            step: Step::Connect,
+            cause,
+        };
+        let mut wire = Wire::connect(host, port, deadline).await.map_err(connecting)?;
+        if let Protection::Tls(tls) = protection {
+            wire = wire.secure(tls, deadline).await.map_err(connecting)?;
         }
-        session.pipelining = in_time(deadline, Step::Connect, session.offers_pipelining(hello)).await?;
-        in_time(deadline, Step::Login, session.log_in(login)).await?;
+        let mut session = Self {
+            wire,
+            offers: Offers::default(),
+            given_up: false,
+        };
+        session.ask(deadline, Step::Connect, None, &[DONE]).await?;
+        session.hello(hello, deadline).await?;
+        if let Protection::StartTls(tls) = protection {
+            session = session.start_tls(tls, hello, deadline).await?;
+        }
+        session.log_in(login, deadline).await?;
         Ok(session)
     }
 
     /// Whether another message may be sent over it, if the last one was no error.
     pub(super) fn is_usable(&self) -> bool {
-        self.usable
+        !self.given_up && self.wire.is_in_step()
     }
 
     /// For a session that no longer knows what the server awaits next.
     pub(super) fn give_up(&mut self) {
-        self.usable = false;
+        self.given_up = true;
     }
 
     /// Whether several commands may be sent before their answers are read.
     pub(super) fn pipelines(&self) -> bool {
-        self.pipelining
+        self.offers.has("PIPELINING")
     }
 
-    pub(super) fn offers(&self, extension: Extension) -> bool {
-        self.connection.server_info().supports_feature(extension)
+    pub(super) fn offers(&self, keyword: &str) -> bool {
+        self.offers.has(keyword)
     }
 
-    /// The answer to a command. Each command is a single write, the message included, so that it never waits
-    /// for the acknowledgement of its own first half. There is no command where an earlier write had it.
+    /// The answer to a command, if it begins with one of the digits that belong to the step. Each command is a
+    /// single write, so that it never waits for the acknowledgement of its own first half. There is no command
+    /// where an earlier write had it.
     pub(super) async fn ask(
         &mut self,
         deadline: Instant,
         step: Step,
         command: Option<String>,
         expected: &[u16],
-    ) -> Result<Response, Trouble> {
-        in_time(deadline, step, async {
-            let answer = match command {
-                Some(command) => self.connection.command(command).await,
-                None => self.connection.read_response().await,
-            };
-            expect(step, answer, expected)
-        })
-        .await
+    ) -> Result<Answer, Trouble> {
+        if let Some(command) = command {
+            let written = self.wire.write(command.as_bytes(), deadline).await;
+            written.map_err(|cause| Trouble { step, cause })?;
+        }
+        self.hear(deadline, step, expected).await
     }
 
-    async fn start_tls(&mut self, parameters: &TlsParameters, hello: &ClientId) -> Result<(), Trouble> {
+    async fn hear(&mut self, deadline: Instant, step: Step, expected: &[u16]) -> Result<Answer, Trouble> {
+        let answer = self.wire.answer(deadline).await;
+        let answer = answer.map_err(|cause| Trouble { step, cause })?;
+        let digit = answer.code / 100;
+        let cause = match (&answer.broken, digit) {
+            // Nothing follows the last step, so that its answer need not have an end.
+            (Some(cause), _) if expected.contains(&digit) && step != Step::Content => cause.clone(),
+            _ if expected.contains(&digit) => return Ok(answer),
+            (_, 4 | 5) => Cause::Reply(answer.reply()),
+            _ => Cause::Lost(format!(
+                "the server answered {}, which does not belong here",
+                answer.code
+            )),
+        };
+        Err(Trouble { step, cause })
+    }
+
+    /// Asks what the server offers. It forgets what it said before TLS, which could be anybody's word.
+    async fn hello(&mut self, name: &str, deadline: Instant) -> Result<(), Trouble> {
+        let command = format!("EHLO {name}\r\n");
+        let answer = self.ask(deadline, Step::Connect, Some(command), &[DONE]).await?;
+        self.offers = Offers::of(&answer);
+        Ok(())
+    }
+
+    async fn start_tls(mut self, tls: &Tls, hello: &str, deadline: Instant) -> Result<Self, Trouble> {
         let step = Step::StartTls;
-        if !self.connection.can_starttls() {
+        if !self.offers.has("STARTTLS") {
             let what = "the server does not offer STARTTLS, so nothing was sent: check `port`, or set \
                         `security = \"tls\"` if this port speaks TLS from the start";
             return Err(Trouble {
@@ -127,215 +164,175 @@ impl Session {
                 cause: Cause::Withheld(what),
             });
         }
-        self.connection
-            .starttls(parameters.clone(), hello)
-            .await
-            .map_err(|error| trouble(step, &error))
+        let command = Some("STARTTLS\r\n".to_owned());
+        self.ask(deadline, step, command, &[DONE]).await?;
+        let secured = self.wire.secure(tls, deadline).await;
+        self.wire = secured.map_err(|cause| Trouble { step, cause })?;
+        self.hello(hello, deadline).await?;
+        Ok(self)
     }
 
-    /// Whether the server offers PIPELINING. lettre keeps of an answer to `EHLO` only the keywords it has a
-    /// use for, so this asks again: inside TLS, since an answer before it could be anybody's, and before the
-    /// login, which [some servers forget](https://github.com/jstedfast/MailKit/issues/162) at an `EHLO`. A
-    /// server that does not want to hear it twice gets one command at a time.
-    async fn offers_pipelining(&mut self, hello: &ClientId) -> Result<bool, Trouble> {
-        let answer = self.connection.command(Ehlo::new(hello.clone())).await;
-        let refusal = match expect(Step::Connect, answer, &[250]) {
-            Ok(answer) => return Ok(has_keyword(&answer, "PIPELINING")),
-            Err(trouble) => trouble.into_refusal(),
-        };
-        refusal.map(|_| false)
-    }
-
-    async fn log_in(&mut self, login: &Login<'_>) -> Result<(), Trouble> {
+    async fn log_in(&mut self, login: &Login<'_>, deadline: Instant) -> Result<(), Trouble> {
         match login {
-            Login::Nobody => return Ok(()),
+            Login::Nobody => Ok(()),
             Login::Password {
                 username,
                 password,
                 mechanisms,
             } => {
-                self.require(mechanisms)?;
-                let credentials = Credentials::new((*username).to_owned(), password.reveal().to_owned());
-                let answer = self.connection.auth(mechanisms, &credentials).await;
-                expect(Step::Login, answer, &[235])
+                let offered = |mechanism: &&Mechanism| self.offers.has_login(mechanism.keyword());
+                match mechanisms.iter().find(offered) {
+                    Some(Mechanism::Plain) => self.log_in_plain(username, password, deadline).await,
+                    Some(Mechanism::Login) => self.log_in_login(username, password, deadline).await,
+                    None => Err(withheld(
+                        "the server does not offer the password login that is configured: check `auth`, `security` and `port`",
+                    )),
+                }
             }
-            Login::Token { username, token } => {
-                self.require(&[Mechanism::Xoauth2])?;
-                self.log_in_with_token(username, token).await
+            Login::Token { username, token } if self.offers.has_login("XOAUTH2") => {
+                self.log_in_with_token(username, token, deadline).await
             }
+            Login::Token { .. } => Err(withheld(
+                "the server does not offer AUTH XOAUTH2: use `password` instead of a token",
+            )),
         }
-        .map(drop)
+    }
+
+    /// [RFC 4616](https://www.rfc-editor.org/rfc/rfc4616)
+    async fn log_in_plain(
+        &mut self,
+        username: &str,
+        password: &Secret,
+        deadline: Instant,
+    ) -> Result<(), Trouble> {
+        let response = format!("\0{username}\0{}", password.reveal());
+        let command = format!("AUTH PLAIN {}", BASE64.encode(response));
+        self.authenticate(command, &[DONE], deadline).await.map(drop)
+    }
+
+    /// [The LOGIN mechanism](https://datatracker.ietf.org/doc/html/draft-murchison-sasl-login-00) asks twice, and
+    /// servers differ in the words they do it with.
+    async fn log_in_login(
+        &mut self,
+        username: &str,
+        password: &Secret,
+        deadline: Instant,
+    ) -> Result<(), Trouble> {
+        self.authenticate("AUTH LOGIN".to_owned(), &[GO_ON], deadline)
+            .await?;
+        self.authenticate(BASE64.encode(username), &[GO_ON], deadline)
+            .await?;
+        let password = BASE64.encode(password.reveal());
+        self.authenticate(password, &[DONE], deadline).await.map(drop)
     }
 
     /// XOAUTH2, as <https://developers.google.com/workspace/gmail/imap/xoauth2-protocol> has it. A refusal
     /// comes in two parts: 334 with details, which the client must answer with an empty line to get the
-    /// code itself; lettre's own login stops at the first.
-    async fn log_in_with_token(&mut self, username: &str, token: &Secret) -> Result<Response, Trouble> {
+    /// code itself.
+    async fn log_in_with_token(
+        &mut self,
+        username: &str,
+        token: &Secret,
+        deadline: Instant,
+    ) -> Result<(), Trouble> {
         let response = format!("user={username}\x01auth=Bearer {}\x01\x01", token.reveal());
-        let command = format!("AUTH XOAUTH2 {}\r\n", BASE64.encode(response));
-        let answer = self.connection.command(command).await;
-        let answer = expect(Step::Login, answer, &[235, 334])?;
-        if !answer.has_code(334) {
-            return Ok(answer);
+        let command = format!("AUTH XOAUTH2 {}", BASE64.encode(response));
+        let answer = self.authenticate(command, &[DONE, GO_ON], deadline).await?;
+        if answer.code / 100 == GO_ON {
+            self.authenticate(String::new(), &[DONE], deadline).await?;
         }
-        let answer = self.connection.command("\r\n").await;
-        expect(Step::Login, answer, &[235])
+        Ok(())
     }
 
-    fn require(&self, mechanisms: &[Mechanism]) -> Result<(), Trouble> {
-        if self
-            .connection
-            .server_info()
-            .get_auth_mechanism(mechanisms)
-            .is_some()
-        {
-            return Ok(());
-        }
-        let what = match mechanisms {
-            [Mechanism::Xoauth2] => {
-                "the server does not offer AUTH XOAUTH2: use `password` instead of a token"
-            }
-            _ => {
-                "the server does not offer the password login that is configured: check `auth`, `security` and `port`"
-            }
-        };
-        Err(Trouble {
-            step: Step::Login,
-            cause: Cause::Withheld(what),
-        })
+    async fn authenticate(
+        &mut self,
+        line: String,
+        expected: &[u16],
+        deadline: Instant,
+    ) -> Result<Answer, Trouble> {
+        self.ask(deadline, Step::Login, Some(line + "\r\n"), expected)
+            .await
     }
 }
 
-/// Resolves the host and tries its addresses in turn, each for its share of the time: a broken IPv6 route
-/// must not use it up.
-async fn connect(
-    host: &str,
-    port: u16,
-    protection: &Protection,
-    hello: &ClientId,
-    deadline: Instant,
-) -> Result<Session, Trouble> {
-    let lost = |why: String| Trouble {
-        step: Step::Connect,
-        cause: Cause::Lost(why),
-    };
-    let found = tokio::net::lookup_host((host, port))
-        .await
-        .map_err(|error| lost(format!("{host}: {error}")))?;
-    let addresses: Vec<SocketAddr> = found.collect();
-    let share = deadline.saturating_duration_since(Instant::now())
-        / u32::try_from(addresses.len().max(1)).unwrap_or(1);
-    let tls = match protection {
-        Protection::Tls(parameters) => Some(parameters.clone()),
-        Protection::None | Protection::StartTls(_) => None,
-    };
-    let connection = AsyncSmtpConnection::connect_tokio1(&addresses[..], Some(share), hello, tls, None).await;
-    Ok(Session {
-        connection: connection.map_err(|error| trouble(Step::Connect, &error))?,
-        pipelining: false,
-        usable: true,
-    })
-}
-
-/// Does the work by the deadline. lettre's parser of `EHLO` panics on a line of blanks: that must cost a
-/// connection, not the destination's lane.
-async fn in_time<T>(
-    deadline: Instant,
-    step: Step,
-    work: impl Future<Output = Result<T, Trouble>>,
-) -> Result<T, Trouble> {
-    match tokio::time::timeout_at(deadline, AssertUnwindSafe(work).catch_unwind()).await {
-        Ok(Ok(result)) => result,
-        Ok(Err(_)) => Err(Trouble {
-            step,
-            cause: Cause::Lost(NOT_SMTP.to_owned()),
-        }),
-        Err(_) => Err(Trouble {
-            step,
-            cause: Cause::Late,
-        }),
+fn withheld(what: &'static str) -> Trouble {
+    Trouble {
+        step: Step::Login,
+        cause: Cause::Withheld(what),
     }
 }
 
-/// The answer, if it has one of the codes that belong to the step.
-fn expect(
-    step: Step,
-    answer: Result<Response, lettre::transport::smtp::Error>,
-    codes: &[u16],
-) -> Result<Response, Trouble> {
-    let answer = answer.map_err(|error| trouble(step, &error))?;
-    let code = u16::from(answer.code());
-    if codes.contains(&code) {
-        return Ok(answer);
+/// What a server offers: the words of each line of its answer to `EHLO`, in capitals. The first line is its name.
+#[derive(Default)]
+struct Offers(Vec<Vec<String>>);
+
+impl Offers {
+    fn of(answer: &Answer) -> Self {
+        let lines = answer.lines.iter().skip(1);
+        // `AUTH=LOGIN` is how servers said it before RFC 2554, and some still do.
+        let words = lines.map(|line| {
+            let words = line.split([' ', '\t', '=']).filter(|word| !word.is_empty());
+            words.map(str::to_ascii_uppercase).collect()
+        });
+        Self(words.collect())
     }
-    Err(Trouble {
-        step,
-        cause: Cause::Lost(format!("the server answered {code}, which does not belong here")),
-    })
-}
 
-/// Whether an answer to `EHLO` lists the keyword; its first line is the server's name.
-fn has_keyword(answer: &Response, keyword: &str) -> bool {
-    answer
-        .message()
-        .skip(1)
-        .filter_map(|line| line.split_whitespace().next())
-        .any(|word| word.eq_ignore_ascii_case(keyword))
-}
+    fn has(&self, keyword: &str) -> bool {
+        self.0
+            .iter()
+            .any(|words| words.first().is_some_and(|word| word == keyword))
+    }
 
-fn trouble(step: Step, error: &lettre::transport::smtp::Error) -> Trouble {
-    let text = causes(error).last().map(ToString::to_string).unwrap_or_default();
-    let cause = if let Some(code) = error.status() {
-        Cause::Reply(Reply::new(code.into(), &text))
-    } else if let Some(why) = distrust(error) {
-        Cause::Untrusted(why)
-    } else if error.is_response() {
-        Cause::Lost(NOT_SMTP.to_owned())
-    } else {
-        Cause::Lost(if text.is_empty() { error.to_string() } else { text })
-    };
-    Trouble { step, cause }
-}
-
-/// What is wrong with the server's certificate, if that is what the error is about.
-fn distrust(error: &lettre::transport::smtp::Error) -> Option<String> {
-    causes(error)
-        .filter_map(|error| {
-            error
-                .downcast_ref::<std::io::Error>()?
-                .get_ref()?
-                .downcast_ref::<rustls::Error>()
-        })
-        .find(|error| matches!(error, rustls::Error::InvalidCertificate(_)))
-        .map(ToString::to_string)
-}
-
-fn causes(
-    error: &lettre::transport::smtp::Error,
-) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
-    std::iter::successors(error.source(), |&error| error.source())
+    fn has_login(&self, mechanism: &str) -> bool {
+        let logins = self
+            .0
+            .iter()
+            .filter(|words| words.first().is_some_and(|word| word == "AUTH"));
+        logins.flatten().skip(1).any(|word| word == mechanism)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn offers(lines: &[&str]) -> Offers {
+        Offers::of(&Answer {
+            code: 250,
+            lines: lines.iter().map(|&line| line.to_owned()).collect(),
+            broken: None,
+        })
+    }
+
     #[test]
     fn a_keyword_is_a_lines_first_word_in_any_case_and_not_the_servers_name() {
-        for (answer, expected) in [
-            ("250-fake\r\n250-SIZE 1000\r\n250 PIPELINING\r\n", true),
-            ("250-fake\r\n250-pipelining\r\n250 HELP\r\n", true),
-            ("250-PIPELINING says hello\r\n250 HELP\r\n", false),
-            (
-                "250-fake\r\n250-XPIPELINING\r\n250-X PIPELINING\r\n250 \r\n",
-                false,
-            ),
-            ("250 PIPELINING\r\n", false),
+        for (lines, expected) in [
+            (&["fake", "SIZE 1000", "PIPELINING"][..], true),
+            (&["fake", "pipelining", "HELP"], true),
+            (&["PIPELINING says hello", "HELP"], false),
+            (&["fake", "XPIPELINING", "X PIPELINING", ""], false),
+            (&["PIPELINING"], false),
+            (&[], false),
         ] {
+            assert_eq!(offers(lines).has("PIPELINING"), expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn logins_are_offered_in_the_new_way_and_the_old_one() {
+        for (line, plain, login) in [
+            ("AUTH PLAIN LOGIN", true, true),
+            ("auth login", false, true),
+            ("AUTH=LOGIN PLAIN", true, true),
+            ("AUTH", false, false),
+            ("XAUTH PLAIN", false, false),
+            ("AUTH XPLAIN", false, false),
+        ] {
+            let offers = offers(&["fake", line]);
             assert_eq!(
-                has_keyword(&answer.parse().unwrap(), "PIPELINING"),
-                expected,
-                "{answer}"
+                (offers.has_login("PLAIN"), offers.has_login("LOGIN")),
+                (plain, login),
+                "{line}"
             );
         }
     }

@@ -1,18 +1,15 @@
 //! `[smtp.NAME]`: a mail server as the operator describes it.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use lettre::transport::smtp::authentication::Mechanism;
-use lettre::transport::smtp::client::{Certificate, TlsParameters};
-use lettre::transport::smtp::extension::ClientId;
 use serde::{Deserialize, Deserializer};
 
 use super::server::{Account, Server};
-use super::session::Protection;
+use super::session::{Mechanism, Protection};
+use super::tls;
 use super::token::{Source, Tokens};
 use crate::secret::Secrets;
 
@@ -84,6 +81,9 @@ pub enum Auth {
     Xoauth2,
 }
 
+/// What `EHLO` says where nothing is configured: an address, since not every machine knows a name of its own.
+const HELLO: &str = "[127.0.0.1]";
+
 fn token_lifetime() -> Duration {
     Duration::from_secs(45 * 60)
 }
@@ -118,9 +118,7 @@ impl SmtpConfig {
         self.check()?;
         let server = Arc::new(Server::new(
             (self.host.clone(), self.port()),
-            self.helo_name
-                .clone()
-                .map_or_else(ClientId::default, ClientId::Domain),
+            self.helo_name.clone().unwrap_or_else(|| HELLO.to_owned()),
             self.protection()?,
             self.account()?,
             self.max_connections,
@@ -216,21 +214,7 @@ impl SmtpConfig {
             Security::StartTls => Protection::StartTls,
             Security::Tls => Protection::Tls,
         };
-        let mut parameters = TlsParameters::builder(self.host.clone());
-        if let Some(path) = &self.ca_file {
-            let wrong = |why: &dyn fmt::Display| format!("ca_file {}: {why}", path.display());
-            let pem = std::fs::read(path).map_err(|error| wrong(&error))?;
-            if !pem.windows(10).any(|bytes| bytes == b"-----BEGIN") {
-                return Err(wrong(&"has no PEM certificate"));
-            }
-            parameters = parameters.add_root_certificate(
-                Certificate::from_pem(&pem).map_err(|_| wrong(&"has no valid PEM certificate"))?,
-            );
-        }
-        parameters
-            .build()
-            .map(wrap)
-            .map_err(|error| format!("TLS: {error}"))
+        tls::client(&self.host, self.ca_file.as_deref()).map(wrap)
     }
 }
 

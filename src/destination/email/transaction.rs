@@ -6,12 +6,10 @@
 //! delivered nothing to anybody.
 
 use lettre::Address;
-use lettre::transport::smtp::commands::{Data, Mail, Rcpt, Rset};
-use lettre::transport::smtp::extension::{Extension, MailBodyParameter, MailParameter};
 use tokio::time::Instant;
 
 use super::classes::{Cause, Reply, Step, Trouble};
-use super::session::Session;
+use super::session::{DONE, GO_ON, Session};
 
 /// One message and whom it is for.
 #[derive(Clone, Debug)]
@@ -40,14 +38,14 @@ impl Session {
         deadline: Instant,
     ) -> Result<Receipt, Trouble> {
         let mut commands = self.commands(envelope)?.into_iter();
-        self.ask(deadline, Step::Sender, commands.next(), &[250]).await?;
+        self.ask(deadline, Step::Sender, commands.next(), &[DONE]).await?;
         let mut receipt = Receipt {
             accepted: Vec::new(),
             refused: Vec::new(),
             answer: String::new(),
         };
         for recipient in &envelope.recipients {
-            let answer = self.ask(deadline, Step::Recipient, commands.next(), &[250, 251]);
+            let answer = self.ask(deadline, Step::Recipient, commands.next(), &[DONE]);
             match answer.await {
                 Ok(_) => receipt.accepted.push(recipient.to_string()),
                 Err(trouble) => receipt
@@ -59,22 +57,28 @@ impl Session {
             self.withdraw(deadline).await?;
             return Ok(receipt);
         }
-        self.ask(deadline, Step::Data, commands.next(), &[354]).await?;
+        self.ask(deadline, Step::Data, commands.next(), &[GO_ON]).await?;
+        if !self.is_usable() {
+            return Err(Trouble {
+                step: Step::Data,
+                cause: Cause::Lost("the server answered more than it was asked".to_owned()),
+            });
+        }
         let content = dotted(envelope.content);
-        let answer = self.ask(deadline, Step::Content, Some(content), &[250]).await?;
-        receipt.answer = Reply::new(250, &answer.message().collect::<Vec<_>>().join(" ")).to_string();
+        let answer = self.ask(deadline, Step::Content, Some(content), &[DONE]).await?;
+        receipt.answer = answer.reply().to_string();
         Ok(receipt)
     }
 
     /// What to write before each of the answers up to that to `DATA`: one command each, or all of them
     /// before the first.
     fn commands(&self, envelope: &Envelope<'_>) -> Result<Vec<String>, Trouble> {
-        let mail = Mail::new(Some(envelope.sender.clone()), self.mail_parameters(envelope)?);
-        let mut commands = vec![mail.to_string()];
+        let parameters = self.mail_parameters(envelope)?;
+        let mut commands = vec![format!("MAIL FROM:<{}>{parameters}\r\n", envelope.sender)];
         for recipient in &envelope.recipients {
-            commands.push(Rcpt::new((*recipient).clone(), Vec::new()).to_string());
+            commands.push(format!("RCPT TO:<{recipient}>\r\n"));
         }
-        commands.push(Data.to_string());
+        commands.push("DATA\r\n".to_owned());
         if self.pipelines() {
             commands = vec![commands.concat()];
         }
@@ -82,21 +86,18 @@ impl Session {
     }
 
     /// What `MAIL FROM` has to announce. Only international addresses make a message other than ASCII.
-    fn mail_parameters(&self, envelope: &Envelope<'_>) -> Result<Vec<MailParameter>, Trouble> {
+    fn mail_parameters(&self, envelope: &Envelope<'_>) -> Result<&'static str, Trouble> {
         if envelope.content.is_ascii() {
-            return Ok(Vec::new());
+            return Ok("");
         }
-        if !self.offers(Extension::SmtpUtfEight) {
+        if !self.offers("SMTPUTF8") {
             let what = "an address is not ASCII and the server does not offer SMTPUTF8: use ASCII addresses";
             return Err(Trouble {
                 step: Step::Sender,
                 cause: Cause::Withheld(what),
             });
         }
-        Ok(vec![
-            MailParameter::Body(MailBodyParameter::EightBitMime),
-            MailParameter::SmtpUtfEight,
-        ])
+        Ok(" BODY=8BITMIME SMTPUTF8")
     }
 
     /// Ends the transaction of a message that nobody accepted. With pipelining `DATA` has gone out already,
@@ -105,7 +106,7 @@ impl Session {
     /// the server's goodness would keep it from being delivered. Without the dot there is no message.
     async fn withdraw(&mut self, deadline: Instant) -> Result<(), Trouble> {
         if self.pipelines() {
-            match self.ask(deadline, Step::Data, None, &[354]).await {
+            match self.ask(deadline, Step::Data, None, &[GO_ON]).await {
                 Ok(_) => {
                     self.give_up();
                     return Ok(());
@@ -113,8 +114,10 @@ impl Session {
                 Err(trouble) => trouble.into_refusal()?,
             };
         }
-        let reset = Some(Rset.to_string());
-        self.ask(deadline, Step::Recipient, reset, &[250]).await.map(drop)
+        let reset = Some("RSET\r\n".to_owned());
+        self.ask(deadline, Step::Recipient, reset, &[DONE])
+            .await
+            .map(drop)
     }
 }
 

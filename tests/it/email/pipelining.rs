@@ -1,7 +1,5 @@
 //! Several commands in one write, to servers that offer PIPELINING.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use super::*;
 
 const OFFER: &[&str] = &["SIZE 1000000", "PIPELINING", "8BITMIME"];
@@ -32,14 +30,14 @@ async fn all_commands_of_an_e_mail_are_one_write_and_its_content_another() {
     }
     let reads = fake.reads();
     let batch = "MAIL FROM:<sms@example.com>\r\nRCPT TO:<desk@example.com>\r\nRCPT TO:<night@example.com>\r\nDATA\r\n";
-    assert_eq!(reads[2], batch, "{reads:?}");
+    assert_eq!(reads[1], batch, "{reads:?}");
     let second = reads.iter().rposition(|read| read == batch).unwrap();
     assert!(
-        second > 3 && reads[second - 1].ends_with("\r\n.\r\n"),
+        second > 2 && reads[second - 1].ends_with("\r\n.\r\n"),
         "{reads:?}"
     );
     assert!(
-        reads[3].starts_with("From: ") || reads[3].contains("\r\nFrom: "),
+        reads[2].starts_with("From: ") || reads[2].contains("\r\nFrom: "),
         "{reads:?}"
     );
     assert_eq!(count(&fake.heard(), "connection"), 1);
@@ -47,32 +45,25 @@ async fn all_commands_of_an_e_mail_are_one_write_and_its_content_another() {
 
 #[tokio::test]
 async fn a_server_that_does_not_offer_it_gets_one_command_at_a_time() {
-    for (offer, second_hello) in [
-        (&["SIZE 1000000", "8BITMIME"][..], None),
-        (OFFER, Some("503 5.5.1 Invalid command: Already identified")),
-        (OFFER, Some("250-fake\r\n250-X PIPELINING\r\n250 XPIPELINING")),
+    for offer in [
+        &["SIZE 1000000", "8BITMIME"][..],
+        &["X PIPELINING", "XPIPELINING"],
     ] {
-        let hellos = AtomicUsize::new(0);
-        let script = move |_: usize, _: usize, line: &str| {
-            let second = line.starts_with("EHLO") && hellos.fetch_add(1, Ordering::Relaxed) == 1;
-            second_hello.filter(|_| second).map(Turn::Say)
-        };
-        let fake = FakeSmtp::start(offer, script).await;
+        let fake = FakeSmtp::start(offer, |_, _, _| None).await;
         send(&to_both(&fake), 1).await.unwrap();
-        let commands: Vec<String> = fake.reads().into_iter().take(6).collect();
+        let commands: Vec<String> = fake.reads().into_iter().take(5).collect();
         let expected = [
-            "EHLO [127.0.0.1]\r\n",
             "EHLO [127.0.0.1]\r\n",
             "MAIL FROM:<sms@example.com>\r\n",
             "RCPT TO:<desk@example.com>\r\n",
             "RCPT TO:<night@example.com>\r\n",
             "DATA\r\n",
         ];
-        assert_eq!(commands, expected, "{offer:?} {second_hello:?}");
+        assert_eq!(commands, expected, "{offer:?}");
     }
 }
 
-/// What a login means is forgotten by some servers at an `EHLO`, and what was said before TLS is nobody's word.
+/// What a login means is forgotten by [some servers](https://github.com/jstedfast/MailKit/issues/162) at an `EHLO`.
 #[tokio::test]
 async fn the_server_is_asked_what_it_offers_before_the_login() {
     let fake = FakeSmtp::start(&["AUTH PLAIN", "PIPELINING"], |_, _, _| None).await;
@@ -80,7 +71,7 @@ async fn the_server_is_asked_what_it_offers_before_the_login() {
     send(&email, 1).await.unwrap();
     let heard = fake.heard();
     let login = heard.iter().position(|line| line.starts_with("AUTH")).unwrap();
-    assert_eq!(count(&heard[..login], "EHLO"), 2, "{heard:?}");
+    assert_eq!(count(&heard[..login], "EHLO"), 1, "{heard:?}");
     assert_eq!(count(&heard[login..], "EHLO"), 0, "{heard:?}");
 }
 

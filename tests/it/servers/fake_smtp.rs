@@ -1,6 +1,7 @@
 //! A mail server that misbehaves on demand: everything a real one does too seldom for a test.
 
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,6 +17,12 @@ pub enum Turn {
     SayAfter(Duration, &'static str),
     /// Answers so and closes the connection.
     SayAndClose(&'static str),
+    /// Answers with these bytes and adds nothing.
+    Bytes(&'static [u8]),
+    /// The same, and closes the connection.
+    BytesAndClose(&'static [u8]),
+    /// Answers with the first bytes, and then the second ones again and again, up to [`FLOOD_MAX`].
+    Flood(&'static [u8], &'static [u8]),
     /// Closes the connection without a word.
     Close,
     /// Never answers.
@@ -29,9 +36,13 @@ type Script = dyn Fn(usize, usize, &str) -> Option<Turn> + Send + Sync;
 /// What the script hears before the client has said anything.
 pub const GREETING: &str = "(greeting)";
 
+/// How much a flood pours out at most: a test that fails must not take the machine with it.
+pub const FLOOD_MAX: usize = 256 << 20;
+
 /// What came in.
 #[derive(Default)]
 struct Ears {
+    flooded: AtomicUsize,
     lines: Mutex<Vec<String>>,
     reads: Mutex<Vec<String>>,
 }
@@ -60,6 +71,11 @@ impl FakeSmtp {
     /// All lines of all connections, without their ends; a new connection shows as `connection N`.
     pub fn heard(&self) -> Vec<String> {
         self.ears.lines.lock().expect("the lines").clone()
+    }
+
+    /// How many bytes of floods the client let in.
+    pub fn flooded(&self) -> usize {
+        self.ears.flooded.load(Ordering::Relaxed)
     }
 
     /// The same as it came in, each string what one read gave.
@@ -132,20 +148,28 @@ async fn talk(
         if let Some(Turn::SayAfter(pause, _)) = turn {
             tokio::time::sleep(pause).await;
         }
+        if let Some(Turn::Flood(first, again)) = turn {
+            stream.get_mut().write_all(first).await?;
+            let block = again.repeat(65_536 / again.len());
+            while ears.flooded.load(Ordering::Relaxed) < FLOOD_MAX {
+                stream.get_mut().write_all(&block).await?;
+                ears.flooded.fetch_add(block.len(), Ordering::Relaxed);
+            }
+            return Ok(());
+        }
         let (answer, close) = match turn {
-            Some(Turn::SayAfter(_, answer)) => (answer, false),
-            Some(Turn::Say(answer)) => (answer, false),
-            Some(Turn::SayAndClose(answer)) => (answer, true),
-            _ => (usual.as_str(), line == "QUIT"),
+            Some(Turn::SayAfter(_, answer)) => (with_end(answer), false),
+            Some(Turn::Say(answer)) => (with_end(answer), false),
+            Some(Turn::SayAndClose(answer)) => (with_end(answer), true),
+            Some(Turn::Bytes(answer)) => (answer.to_vec(), false),
+            Some(Turn::BytesAndClose(answer)) => (answer.to_vec(), true),
+            _ => (with_end(&usual), line == "QUIT"),
         };
-        stream
-            .get_mut()
-            .write_all(format!("{answer}\r\n").as_bytes())
-            .await?;
+        stream.get_mut().write_all(&answer).await?;
         if close {
             return Ok(());
         }
-        let in_data = line == "DATA" && answer.starts_with("354");
+        let in_data = line == "DATA" && answer.starts_with(b"3");
         message += usize::from(line == ".");
         loop {
             line.clear();
@@ -163,4 +187,8 @@ async fn talk(
             }
         }
     }
+}
+
+fn with_end(answer: &str) -> Vec<u8> {
+    format!("{answer}\r\n").into_bytes()
 }

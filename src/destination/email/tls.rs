@@ -1,0 +1,49 @@
+//! TLS with a mail server: which certificates are trusted.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls_platform_verifier::Verifier;
+
+use super::wire::Tls;
+
+/// Trusts what the system trusts, and what `ca_file` names.
+///
+/// # Errors
+/// Which key is wrong, and why.
+pub(super) fn client(host: &str, ca_file: Option<&Path>) -> Result<Tls, String> {
+    let name =
+        ServerName::try_from(host.to_owned()).map_err(|_| format!("host: {host:?} is not a host name"))?;
+    let extra = ca_file.map(authorities).transpose()?.unwrap_or_default();
+    let failed = |error: rustls::Error| match ca_file {
+        Some(path) => format!("ca_file {}: {error}", path.display()),
+        None => format!("TLS: {error}"),
+    };
+    let provider = Arc::new(ring::default_provider());
+    let verifier = Verifier::new_with_extra_roots(extra, provider.clone()).map_err(failed)?;
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(failed)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    Ok(Tls {
+        config: Arc::new(config),
+        name,
+    })
+}
+
+fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let wrong = |why: &str| format!("ca_file {}: {why}", path.display());
+    let pem = std::fs::read(path).map_err(|error| wrong(&error.to_string()))?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) => Err(wrong("has no PEM certificate")),
+        Err(_) => Err(wrong("has no valid PEM certificate")),
+    }
+}
