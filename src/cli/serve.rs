@@ -56,7 +56,7 @@ fn run_logging(global: &Global, plan: Plan, metrics: Arc<Metrics>) -> anyhow::Re
 }
 
 async fn serve(global: &Global, plan: Plan, metrics: Arc<Metrics>) -> anyhow::Result<Exit> {
-    let signals = Signals::listen()?;
+    let mut signals = Signals::listen()?;
     let listener = passed_socket()?;
     let store = open(&plan, &metrics).await?;
     let clock = Clock::since(latest(&*store).await?);
@@ -72,10 +72,20 @@ async fn serve(global: &Global, plan: Plan, metrics: Arc<Metrics>) -> anyhow::Re
     let status = format!("takes texts on {}", daemon.public_address());
     let config = Outside::of_process().config_path(global.config());
     announce(&daemon, &config, &status).await;
-    let exit = attend(&daemon, signals, &status).await;
+    let exit = attend(&daemon, &mut signals, &status).await;
     notify::stopping();
     tracing::info!("stopping");
-    match daemon.stop().await {
+    let mut stop = Box::pin(daemon.stop());
+    let stopped = tokio::select! {
+        stopped = &mut stop => stopped,
+        () = signals.end.recv() => {
+            tracing::warn!("second signal: ending at once; what was being sent is pending and will be sent again");
+            // Its destructors would wait for the disk. All that was acknowledged is on it.
+            std::mem::forget(stop);
+            return Ok(exit);
+        }
+    };
+    match stopped {
         Ok(()) => {}
         Err(error) if exit == Exit::StoreFailed => tracing::debug!("{error:#}"),
         Err(error) => return Err(error),
@@ -103,13 +113,12 @@ async fn announce(daemon: &Daemon, config: &Path, status: &str) {
 }
 
 /// Until told to stop: reloads at SIGHUP, feeds the watchdog, and ends when the store has failed.
-async fn attend(daemon: &Daemon, mut signals: Signals, status: &str) -> Exit {
+async fn attend(daemon: &Daemon, signals: &mut Signals, status: &str) -> Exit {
     let mut pulse = tokio::time::interval(PULSE);
     let mut watchdog = notify::watchdog_interval().map(tokio::time::interval);
     loop {
         tokio::select! {
-            _ = signals.terminate.recv() => return Exit::Done,
-            _ = signals.interrupt.recv() => return Exit::Done,
+            () = signals.end.recv() => return Exit::Done,
             _ = signals.hang_up.recv() => reload(daemon, status).await,
             _ = pulse.tick() => {
                 if let Some(failed) = daemon.store_health().failed {
@@ -153,19 +162,35 @@ async fn reload(daemon: &Daemon, status: &str) {
 }
 
 struct Signals {
+    end: End,
+    hang_up: Signal,
+}
+
+/// SIGTERM and SIGINT.
+struct End {
     terminate: Signal,
     interrupt: Signal,
-    hang_up: Signal,
 }
 
 impl Signals {
     fn listen() -> anyhow::Result<Self> {
         let of = |kind| signal(kind).context("signals cannot be received");
         Ok(Self {
-            terminate: of(SignalKind::terminate())?,
-            interrupt: of(SignalKind::interrupt())?,
+            end: End {
+                terminate: of(SignalKind::terminate())?,
+                interrupt: of(SignalKind::interrupt())?,
+            },
             hang_up: of(SignalKind::hangup())?,
         })
+    }
+}
+
+impl End {
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 
@@ -200,7 +225,7 @@ async fn open(plan: &Plan, metrics: &Metrics) -> anyhow::Result<Arc<dyn Store>> 
     let store = loop {
         tokio::select! {
             opened = &mut opening => break opened.context("opening the store was interrupted")?,
-            _ = patience.tick() => notify::starting("opening the store", Duration::from_secs(20)),
+            _ = patience.tick() => notify::going_on("opening the store", Duration::from_secs(20)),
         }
     };
     let store = store.map_err(|error| anyhow::anyhow!("the store cannot be opened: {error}"))?;

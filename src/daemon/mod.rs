@@ -25,14 +25,12 @@ use crate::web::serve::{Limits, serve};
 use crate::web::tls;
 
 mod doors;
+mod drain;
 pub mod log;
 pub mod notify;
 mod upkeep;
 
-/// How long requests and deliveries under way may take to end. What does not is on disk and due again.
-const GRACE: Duration = Duration::from_secs(15);
-
-/// The same for operators' requests, after everything else.
+/// How long operators' requests may take to end, after everything else.
 const GRACE_ADMIN: Duration = Duration::from_secs(2);
 
 /// What a daemon is started with.
@@ -175,23 +173,23 @@ impl Daemon {
         self.store.health()
     }
 
-    /// Stops in reverse order: no new texts, then what is under way, then the store.
+    /// Stops in reverse order: no new messages and attempts, then what is under way, then the store.
     ///
     /// # Errors
     /// When the last commit failed.
     pub async fn stop(self) -> anyhow::Result<()> {
         self.stop_intake.cancel();
         self.intake_tasks.close();
-        let drained = async {
-            self.intake_tasks.wait().await;
-            self.lanes.stop().await;
+        let plan = self.control.plan();
+        // A store that failed keeps no outcome: what is under way is sent again however long it is waited for.
+        let grace = match self.store.health().failed {
+            Some(_) => Duration::ZERO,
+            None => drain::grace(&plan),
         };
-        if tokio::time::timeout(GRACE, drained).await.is_err() {
-            let seconds = GRACE.as_secs();
-            tracing::warn!(
-                "some deliveries did not end within {seconds} s; they are on disk and go on after the next start"
-            );
-        }
+        tokio::join!(
+            drain::requests(&self.intake_tasks),
+            drain::deliveries(&self.lanes, grace)
+        );
         self.stop.cancel();
         self.tasks.close();
         if tokio::time::timeout(GRACE_ADMIN, self.tasks.wait())

@@ -26,8 +26,8 @@ pub fn stopping() {
     ]);
 }
 
-/// A long start is going well: opening a large store.
-pub fn starting(status: &str, extend_by: Duration) {
+/// A long start or stop is going on: the store is large, or a delivery slow.
+pub fn going_on(status: &str, extend_by: Duration) {
     let microseconds = u32::try_from(extend_by.as_micros()).unwrap_or(u32::MAX);
     send(&[
         NotifyState::ExtendTimeoutUsec(microseconds),

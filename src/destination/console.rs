@@ -76,6 +76,10 @@ impl Destination for Console {
         })
     }
 
+    fn attempt_max(&self, timeout: Duration) -> Duration {
+        timeout.min(WRITE_MAX)
+    }
+
     fn render(&self, parcel: &Parcel<'_>) -> Result<String, Failure> {
         let template = parcel.template.unwrap_or(&self.template);
         template

@@ -84,7 +84,9 @@ impl Lane {
                 () = tokio::time::sleep(wait) => {}
             }
         }
-        while self.running.join_next().await.is_some() {}
+        while self.running.join_next().await.is_some() {
+            self.shared.inner().running = self.running.len();
+        }
     }
 
     /// Takes up the new plan; false when this destination is no longer in it.

@@ -129,6 +129,16 @@ impl Lanes {
         }
     }
 
+    /// How many deliveries are under way, for each destination that has any.
+    #[must_use]
+    pub fn in_flight(&self) -> Vec<(Name, usize)> {
+        let lanes = self.lanes();
+        let running = lanes
+            .iter()
+            .map(|(name, lane)| (name.clone(), lane.inner().running));
+        running.filter(|(_, count)| *count > 0).collect()
+    }
+
     /// Starts nothing more, and waits until what is under way has ended.
     pub async fn stop(&self) {
         self.stop.cancel();

@@ -30,6 +30,7 @@ mod schema;
 mod security;
 mod servers;
 mod slack;
+mod stop;
 mod store_long;
 mod systemd;
 mod tls;

@@ -1,0 +1,95 @@
+//! How the daemon stops: what it waits for, what it says meanwhile, and that a second signal ends the wait.
+
+use std::os::unix::net::UnixDatagram;
+use std::time::{Duration, Instant};
+
+use crate::bridge::{Bridge, wait_for, wait_within};
+use crate::daemon::{refid, webhook};
+use crate::servers::recorder::{Recorder, Reply};
+
+const TO_CRM: &str = "[routing]\nunmatched = [\"crm\"]\n";
+
+/// A server that answers 200 after this time.
+async fn slow(delay: Duration) -> Recorder {
+    Recorder::start(move |_| {
+        let mut reply = Reply::new(200, "ok");
+        reply.delay = delay;
+        reply
+    })
+    .await
+}
+
+/// Everything that the daemon told its service manager.
+fn told(manager: &UnixDatagram) -> Vec<String> {
+    manager.set_nonblocking(true).unwrap();
+    let mut buffer = [0; 4096];
+    let mut all = Vec::new();
+    while let Ok(length) = manager.recv(&mut buffer) {
+        all.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_under_way_may_take_its_timeout_when_the_daemon_stops() {
+    // Longer than any other limit that a stop has.
+    let slow = slow(Duration::from_secs(17)).await;
+    let mut bridge = Bridge::configured(&(webhook("crm", &slow, "timeout = \"30s\"") + TO_CRM));
+    let path = bridge.folder().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    bridge.run_with(&[], &[("NOTIFY_SOCKET", path.to_str().unwrap())]);
+    bridge.text(&refid(1), "+13035550100", "once");
+    wait_for("the attempt", || (slow.received().len() == 1).then_some(()));
+    told(&manager);
+    bridge.signal("TERM");
+    bridge.logged("waiting for 1 delivery to crm");
+    let mut all = Vec::new();
+    let mut lines = 0;
+    wait_within(Duration::from_secs(40), "the end", || {
+        all.extend(told(&manager));
+        let log = bridge.log();
+        lines = log
+            .iter()
+            .filter(|line| line.contains("1 delivery to crm"))
+            .count();
+        log.iter().any(|line| line.contains("\"stopped\"")).then_some(())
+    });
+    assert!(bridge.end().success());
+    assert_eq!(lines, 2, "said at once and after ten seconds");
+    let stopping = all.iter().position(|told| told.contains("STOPPING=1")).unwrap();
+    let extended: Vec<&String> = all[stopping..]
+        .iter()
+        .filter(|told| told.contains("EXTEND_TIMEOUT_USEC=30000000"))
+        .collect();
+    assert_eq!(extended.len(), 2, "{all:?}");
+    assert!(extended[0].contains("STATUS=stopping: waiting"), "{extended:?}");
+
+    bridge.run();
+    let messages = bridge.status()["messages"].clone();
+    assert_eq!(
+        (messages["delivered"].as_u64(), messages["pending"].as_u64()),
+        (Some(1), Some(0))
+    );
+    assert_eq!(slow.received().len(), 1, "it was sent once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_the_daemon_at_once() {
+    let hanging = slow(Duration::from_secs(600)).await;
+    let mut bridge = Bridge::start(&(webhook("crm", &hanging, "timeout = \"60s\"") + TO_CRM));
+    bridge.text(&refid(1), "+13035550100", "x");
+    wait_for("the attempt", || (hanging.received().len() == 1).then_some(()));
+    bridge.signal("TERM");
+    bridge.logged("waiting for 1 delivery to crm");
+    let started = Instant::now();
+    bridge.signal("INT");
+    bridge.logged("second signal");
+    assert!(bridge.end().success());
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        started.elapsed()
+    );
+    bridge.run();
+    assert_eq!(bridge.status()["messages"]["pending"], 1, "it is not lost");
+}
