@@ -2,8 +2,9 @@
 
 use clap::Args;
 
+use super::service::Places;
 use super::{Exit, Global, Stop, paint, print};
-use crate::config::{self, Outside, Problem, Problems, Purpose, Severity};
+use crate::config::{self, Problem, Problems, Purpose, Severity};
 use crate::plan::{self, Loaded};
 
 /// `check`
@@ -19,8 +20,11 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
         print::json(&config::schema().map_err(Stop::failed)?)?;
         return Ok(Exit::Done);
     }
-    let outside = Outside::of_process();
-    let path = outside.config_path(global.config());
+    let Places {
+        config: path,
+        outside,
+        ..
+    } = Places::find(global);
     let result = plan::load(&path, Purpose::Check, &outside, None);
     let (problems, exit) = match &result {
         Ok(loaded) => (&loaded.warnings, Exit::Done),
@@ -40,9 +44,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
 
 /// Reads the configuration for a command, or says what is wrong with it.
 pub(super) fn load(global: &Global, purpose: Purpose) -> Result<Loaded, Exit> {
-    let outside = Outside::of_process();
-    let path = outside.config_path(global.config());
-    plan::load(&path, purpose, &outside, None).map_err(|problems| {
+    let places = Places::find(global);
+    plan::load(&places.config, purpose, &places.outside, None).map_err(|problems| {
         tell(&problems);
         eprintln!("{}", verdict(&problems));
         Exit::Wrong

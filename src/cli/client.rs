@@ -10,8 +10,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 
-use super::{Exit, Global, Stop, check};
-use crate::config::{Admin, Config, Outside, Problems, Purpose, Severity};
+use super::service::Places;
+use super::{Global, Stop};
 use crate::template::one_line;
 
 /// To read something, however much there is.
@@ -20,10 +20,6 @@ const READING: Duration = Duration::from_secs(60);
 /// To do something: a test lasts as long as its destination's `timeout`, at most ten minutes.
 const DOING: Duration = Duration::from_secs(11 * 60);
 
-/// Where systemd's unit has its configuration and its socket.
-const UNIT_CONFIG: &str = "/etc/smsbridge/config.toml";
-const UNIT_SOCKET: &str = "/run/smsbridge/admin.sock";
-
 /// For a copy of everything, however much it is.
 const COPY_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
@@ -31,6 +27,7 @@ const COPY_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 pub(super) struct Daemon {
     http: reqwest::Client,
     runtime: Runtime,
+    places: Places,
     socket: PathBuf,
     group: Option<String>,
 }
@@ -46,21 +43,17 @@ impl Daemon {
     /// The one whose configuration this is. Errors elsewhere in the file do not matter: when an edit went
     /// wrong, `status` and `reload` are needed most.
     pub(super) fn find(global: &Global) -> Result<Self, Stop> {
-        let outside = Outside::of_process();
-        let path = outside.config_path(global.config());
-        let admin = admin(&path, &outside).map_err(|problems| {
-            check::tell(&problems);
-            Exit::Wrong
-        })?;
-        let socket = socket(&path, admin.socket);
+        let places = Places::find(global);
+        let admin = places.read(&["admin", "store"])?.admin;
         let http = http()
-            .unix_socket(socket.as_path())
+            .unix_socket(admin.socket.as_path())
             .build()
             .map_err(|error| Stop::failed(format!("no HTTP client: {error}")))?;
         Ok(Self {
             http,
             runtime: runtime()?,
-            socket,
+            places,
+            socket: admin.socket,
             group: admin.socket_group,
         })
     }
@@ -143,10 +136,9 @@ impl Daemon {
         }
         match cause(error).map(io::Error::kind) {
             Some(io::ErrorKind::PermissionDenied) => denied(&self.socket, self.group.as_deref()),
-            Some(io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => format!(
-                "the daemon does not answer at {socket}: is it running? See `systemctl status smsbridge`, or start \
-                 it with `smsbridge serve`"
-            ),
+            Some(io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                format!("no daemon answers at {socket}: {}", self.places.not_running())
+            }
             _ => format!("the daemon cannot be asked at {socket}: {}", root(error)),
         }
     }
@@ -207,24 +199,6 @@ pub(super) fn runtime() -> Result<Runtime, Stop> {
         .map_err(|error| Stop::failed(format!("no async runtime: {error}")))
 }
 
-/// `[admin]`, or the problems that hide it.
-fn admin(path: &Path, outside: &Outside) -> Result<Admin, Problems> {
-    let (config, problems) = Config::load(path, Purpose::Route, outside)?;
-    let hidden = problems.all().iter().any(|problem| {
-        let table = problem.key.split('.').next();
-        problem.severity == Severity::Error && matches!(table, Some("admin" | "store"))
-    });
-    if hidden { Err(problems) } else { Ok(config.admin) }
-}
-
-/// The unit's socket is in a folder that only its own processes are told of. Whoever reads the unit's
-/// configuration means the unit.
-fn socket(config: &Path, socket: PathBuf) -> PathBuf {
-    let unit = Path::new(UNIT_SOCKET);
-    let elsewhere = config == Path::new(UNIT_CONFIG) && !socket.exists() && unit.exists();
-    if elsewhere { unit.to_owned() } else { socket }
-}
-
 fn denied(socket: &Path, group: Option<&str>) -> String {
     let member = group.map_or_else(
         || "set admin.socket_group in the configuration, restart, and be a member of that group".to_owned(),
@@ -261,6 +235,7 @@ fn root(error: &reqwest::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::Exit;
 
     fn answer(status: u16, body: &str) -> Answer {
         Answer {
@@ -293,11 +268,5 @@ mod tests {
         let path = Path::new("/run/smsbridge/admin.sock");
         assert!(denied(path, Some("adm")).contains("member of the group `adm`"));
         assert!(denied(path, None).contains("set admin.socket_group"));
-    }
-
-    #[test]
-    fn only_the_unit_s_configuration_means_the_unit_s_socket() {
-        let own = PathBuf::from("/nowhere/data/admin.sock");
-        assert_eq!(socket(Path::new("/nowhere/config.toml"), own.clone()), own);
     }
 }

@@ -24,6 +24,7 @@ mod reload;
 mod restore;
 mod route;
 mod serve;
+mod service;
 mod simulate;
 mod status;
 mod stop;

@@ -1,7 +1,8 @@
 //! `smsbridge restore PATH`: a backup into an empty store, while the daemon does not run.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{self, BufReader};
+use std::os::unix::fs::{MetadataExt as _, lchown};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -9,8 +10,8 @@ use clap::Args;
 
 use super::backup::verify;
 use super::progress::Progress;
-use super::{Exit, Global, Stop, check, complain, print};
-use crate::config::Purpose;
+use super::service::Places;
+use super::{Exit, Global, Stop, print};
 use crate::store::backup::Reader;
 use crate::store::sled::{Import, ImportError, OpenError, Options};
 
@@ -23,33 +24,77 @@ pub struct Arguments {
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> {
-    let plan = match check::load(global, Purpose::Check) {
-        Ok(loaded) => loaded.plan,
-        Err(exit) => return Ok(exit),
-    };
+    let places = Places::find(global);
+    let store = places.read(&["store"])?.store;
+    places.refuse_to_guess(&store.path)?;
     let path = &arguments.path;
     // The whole file is read before anything is written: a damaged one changes nothing.
     verify(global, path).with_context(|| path.display().to_string())?;
     super::keep_files_private();
-    let options = Options::new(&plan.store.path, plan.store.min_free);
-    let import = match Import::begin(&options) {
-        Ok(import) => import,
-        Err(error @ (ImportError::NotEmpty(_) | ImportError::Open(OpenError::InUse { .. }))) => {
-            complain(&error.to_string());
-            return Ok(Exit::Refused);
-        }
-        Err(error) => return Err(Stop::failed(error.to_string())),
-    };
-    let (messages, deliveries) = read(global, import, path)?;
+    let options = Options::new(&store.path, store.min_free);
+    let restored = Import::begin(&options)
+        .map_err(|error| explain(&error, &places, &store.path))
+        .and_then(|import| Ok(read(global, import, path)?));
+    // Also after a failure: whatever was made must be the daemon's to remove.
+    let handed_over = hand_over(&store.path);
+    let (messages, deliveries) = restored?;
+    handed_over.with_context(|| format!("{} cannot be given to its owner", store.path.display()))?;
     if global.json {
         print::json(&serde_json::json!({ "messages": messages, "deliveries": deliveries }))?;
     } else {
-        let store = plan.store.path.display();
         print::text(&format!(
-            "{messages} messages with {deliveries} deliveries restored into {store}\n"
+            "{messages} messages with {deliveries} deliveries restored into {}\n",
+            store.path.display()
         ))?;
     }
     Ok(Exit::Done)
+}
+
+/// What stands in the way, and what to do.
+fn explain(error: &ImportError, places: &Places, store: &Path) -> Stop {
+    let service = places.is_service();
+    match error {
+        ImportError::NotEmpty(_) => Stop::refused(format!("{}: {error}", store.display())),
+        ImportError::Open(OpenError::InUse { .. }) if service => Stop::refused(format!(
+            "{error}: stop the service with `systemctl stop smsbridge.socket smsbridge`"
+        )),
+        ImportError::Open(OpenError::InUse { .. }) => {
+            Stop::refused(format!("{error}: stop the daemon, then run this again"))
+        }
+        ImportError::Open(OpenError::Io { source, .. })
+            if service && source.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            Stop::failed(format!("{error}: the store is the service's; run this as root"))
+        }
+        _ => Stop::failed(error.to_string()),
+    }
+}
+
+/// Gives root's files in the store's folder to the folder's owner, who could not open them otherwise. systemd changes
+/// the owner of all files at the next start only if the folder itself has another owner, as a new one has.
+fn hand_over(store: &Path) -> io::Result<()> {
+    let owner = match std::fs::symlink_metadata(store) {
+        Ok(found) => (found.uid(), found.gid()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if owner.0 == 0 {
+        return Ok(());
+    }
+    let mut folders = vec![store.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder)? {
+            let entry = entry?;
+            let found = entry.metadata()?;
+            if found.uid() == 0 {
+                lchown(entry.path(), Some(owner.0), Some(owner.1))?;
+            }
+            if found.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    Ok(())
 }
 
 fn read(global: &Global, mut import: Import, path: &Path) -> anyhow::Result<(u64, u64)> {

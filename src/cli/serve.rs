@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::service::Places;
 use super::{Exit, Global, check};
 use crate::clock::Clock;
 use crate::config::{Outside, Problems, Purpose};
@@ -27,6 +28,9 @@ const PULSE: Duration = Duration::from_millis(500);
 const COMMIT_DEAD: Duration = Duration::from_secs(20);
 
 pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
+    if let Err(refused) = Places::find(global).refuse_by_hand() {
+        return Ok(refused.say());
+    }
     let Loaded { plan, warnings } = match check::load(global, Purpose::Serve) {
         Ok(loaded) => loaded,
         Err(exit) => return Ok(exit),
@@ -70,7 +74,7 @@ async fn serve(global: &Global, plan: Plan, metrics: Arc<Metrics>) -> anyhow::Re
     })
     .await?;
     let status = format!("takes texts on {}", daemon.public_address());
-    let config = Outside::of_process().config_path(global.config());
+    let config = Places::find(global).config;
     announce(&daemon, &config, &status).await;
     let exit = attend(&daemon, &mut signals, &status).await;
     notify::stopping();
@@ -253,8 +257,7 @@ async fn latest(store: &dyn Store) -> anyhow::Result<Timestamp> {
 }
 
 fn loader(global: &Global) -> Loader {
-    let outside = Outside::of_process();
-    let path = outside.config_path(global.config());
+    let path = Places::find(global).config;
     Box::new(move |old| {
         let loaded = plan::load(&path, Purpose::Serve, &Outside::of_process(), old)?;
         warn(&loaded.warnings);

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::client::http;
+use super::service::Places;
 use super::{Exit, Global, Stop, check, complain, paint, pinned, print};
 use crate::config::Purpose;
 use crate::message::Name;
@@ -136,7 +137,7 @@ async fn post_all(
         let answer = match post(client, source, url, &refid, arguments).await {
             Ok(answer) => answer,
             Err(error) => {
-                complain(&unreached(url, &error));
+                complain(&unreached(global, arguments, url, &error));
                 return Ok(Exit::Refused);
             }
         };
@@ -183,11 +184,16 @@ async fn post(
     })
 }
 
-fn unreached(url: &str, error: &reqwest::Error) -> String {
+fn unreached(global: &Global, arguments: &Arguments, url: &str, error: &reqwest::Error) -> String {
     if let Some(refused) = pinned::refused(error) {
         format!("no TLS with {url}: {refused}")
     } else if error.is_connect() {
-        format!("nothing answers at {url}: is the daemon running (`smsbridge serve`)?")
+        let mut words = format!("nothing answers at {url}");
+        // A given URL may be any machine's.
+        if arguments.url.is_none() {
+            words += &format!(": {}", Places::find(global).not_running());
+        }
+        words
     } else {
         format!("no answer from {url}: {error}")
     }

@@ -58,20 +58,24 @@ impl Outside {
             .map(PathBuf::from)
     }
 
+    /// Sets a variable to a path where it is not set.
+    pub fn set_default(&mut self, name: &str, path: &Path) {
+        if self.variable(name).is_none() {
+            let path = path.to_string_lossy().into_owned();
+            self.variables.insert(name.to_owned(), path);
+        }
+    }
+
     /// Where the configuration is: the path given, else `$SMSBRIDGE_CONFIG`, else `./config.toml` if it exists,
-    /// else `/etc/smsbridge/config.toml`.
+    /// else `default`.
     #[must_use]
-    pub fn config_path(&self, given: Option<&Path>) -> PathBuf {
+    pub fn config_path(&self, given: Option<&Path>, default: &Path) -> PathBuf {
         let named = given
             .map(Path::to_owned)
             .or_else(|| self.variable("SMSBRIDGE_CONFIG").map(PathBuf::from));
         named.unwrap_or_else(|| {
             let here = PathBuf::from("config.toml");
-            if here.exists() {
-                here
-            } else {
-                PathBuf::from("/etc/smsbridge/config.toml")
-            }
+            if here.exists() { here } else { default.to_owned() }
         })
     }
 }

@@ -6,6 +6,7 @@ use crate::bridge::{Bridge, head, wait_for};
 
 mod intelepeer;
 mod progress;
+mod service;
 
 /// A destination that works, one that refuses connections, and a route to both for whatever is urgent.
 const TWO: &str = "[destination.screen]\nkind = \"console\"\n\
@@ -414,14 +415,14 @@ fn a_daemon_that_does_not_run_is_said_so() {
     ] {
         let words = complaint(&bridge, 3, &command);
         assert!(
-            words.contains("is it running?") && words.contains("smsbridge serve"),
+            words.contains("the daemon is not running") && words.contains("`smsbridge serve --config /"),
             "{words}"
         );
     }
     // Nor when a killed one left its socket behind.
     bridge.run();
     bridge.kill();
-    assert!(complaint(&bridge, 3, &["status"]).contains("admin.sock: is it running?"));
+    assert!(complaint(&bridge, 3, &["status"]).contains("admin.sock: the daemon is not running"));
     // Nor can it be found when the configuration hides it.
     bridge.configure("[admin]\nsocket = 7\n");
     assert!(complaint(&bridge, 2, &["status"]).contains("admin.socket"));

@@ -172,13 +172,14 @@ fn a_missing_file_says_how_to_name_another() {
 #[test]
 fn the_configuration_is_looked_for_in_this_order() {
     let outside = Outside::of([("SMSBRIDGE_CONFIG", "/a.toml")]);
+    let default = Path::new("/c.toml");
     assert_eq!(
-        outside.config_path(Some(Path::new("/b.toml"))),
+        outside.config_path(Some(Path::new("/b.toml")), default),
         Path::new("/b.toml")
     );
-    assert_eq!(outside.config_path(None), Path::new("/a.toml"));
-    let unset = Outside::default().config_path(None);
-    assert!([Path::new("config.toml"), Path::new("/etc/smsbridge/config.toml")].contains(&unset.as_path()));
+    assert_eq!(outside.config_path(None, default), Path::new("/a.toml"));
+    let unset = Outside::default().config_path(None, default);
+    assert!([Path::new("config.toml"), default].contains(&unset.as_path()));
 }
 
 #[test]

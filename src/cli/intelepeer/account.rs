@@ -3,8 +3,9 @@
 use clap::Args;
 use url::Url;
 
+use crate::cli::service::Places;
 use crate::cli::{Exit, Global, Stop, check, client};
-use crate::config::{Config, Outside, Problem, Purpose, Severity};
+use crate::config::{Config, Problem, Purpose, Severity};
 use crate::message::Name;
 use crate::secret::Secret;
 use crate::source;
@@ -32,13 +33,13 @@ impl Account {
     /// Reads the configuration. What is wrong elsewhere in it, or a destination's secret that only the service
     /// manager can hand over, does not matter here.
     pub(super) fn open(global: &Global, which: &Which) -> Result<Self, Stop> {
-        let outside = Outside::of_process();
-        let path = outside.config_path(global.config());
+        let places = Places::find(global);
         let said = |problems| {
             check::tell(&problems);
             Stop::from(Exit::Wrong)
         };
-        let (config, problems) = Config::load(&path, Purpose::Serve, &outside).map_err(said)?;
+        let (config, problems) =
+            Config::load(&places.config, Purpose::Serve, &places.outside).map_err(said)?;
         if problems.all().iter().any(|problem| concerns(problem, which)) {
             return Err(said(problems));
         }

@@ -1,0 +1,376 @@
+//! The installed systemd service, as its unit files describe it: which configuration it runs on, and where systemd
+//! puts its store and its socket. Commands that read the same configuration must use the same places.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::{Exit, Global, Stop, check};
+use crate::config::{Config, Outside, Purpose, Severity};
+
+/// The unit, as the package and the manual install it.
+const UNIT: &str = "smsbridge.service";
+
+/// Where systemd looks for units, the folder with precedence first (systemd.unit(5)).
+const UNIT_FOLDERS: [&str; 5] = [
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
+
+/// The configuration when nothing names another.
+const CONFIG: &str = "/etc/smsbridge/config.toml";
+
+/// The installed service.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Service {
+    /// What `ExecStart` gives as `--config`.
+    config: Option<PathBuf>,
+    /// The first folders of `StateDirectory` and `RuntimeDirectory`, below /var/lib and /run.
+    state: Option<String>,
+    runtime: Option<String>,
+    dynamic_user: bool,
+}
+
+/// The places that a command works with.
+pub(super) struct Places {
+    /// The configuration file.
+    pub(super) config: PathBuf,
+    /// The environment; with the service's folders where the configuration is the service's.
+    pub(super) outside: Outside,
+    service: Option<Service>,
+    is_service: bool,
+    /// The configuration is the service's, and systemd did not start this process for it.
+    by_hand: bool,
+}
+
+impl Places {
+    /// Finds the configuration, and the service if there is one.
+    pub(super) fn find(global: &Global) -> Self {
+        let mut outside = Outside::of_process();
+        let service = Service::installed(&outside);
+        let default = service.as_ref().map_or(Path::new(CONFIG), Service::config);
+        let config = outside.config_path(global.config(), default);
+        let is_service = service
+            .as_ref()
+            .is_some_and(|service| is_same(&config, service.config()));
+        let state_given = outside.variable("STATE_DIRECTORY").is_some();
+        let mut by_hand = false;
+        if let Some(service) = service.as_ref().filter(|_| is_service) {
+            by_hand = service.state.is_some() && !state_given;
+            service.complete(&mut outside);
+        }
+        Self {
+            config,
+            outside,
+            service,
+            is_service,
+            by_hand,
+        }
+    }
+
+    /// Reads the configuration for these tables alone: errors elsewhere in it do not matter, and no secret is read.
+    pub(super) fn read(&self, tables: &[&str]) -> Result<Config, Stop> {
+        let told = |problems| {
+            check::tell(&problems);
+            Stop::from(Exit::Wrong)
+        };
+        let (config, problems) = Config::load(&self.config, Purpose::Route, &self.outside).map_err(told)?;
+        let concerned = problems.all().iter().any(|problem| {
+            let table = problem.key.split('.').next().unwrap_or_default();
+            problem.severity == Severity::Error && tables.contains(&table)
+        });
+        if concerned {
+            return Err(told(problems));
+        }
+        Ok(config)
+    }
+
+    /// Refuses to run the service's daemon outside of the service: its files would belong to whoever runs it.
+    pub(super) fn refuse_by_hand(&self) -> Result<(), Stop> {
+        if !self.by_hand {
+            return Ok(());
+        }
+        Err(Stop::wrong(format!(
+            "{} is the configuration of the installed service: start it with `systemctl start smsbridge`. To run \
+             another daemon by hand, give it a configuration of its own with --config",
+            self.config.display()
+        )))
+    }
+
+    /// Why the daemon may not answer, and how it is started.
+    pub(super) fn not_running(&self) -> String {
+        match &self.service {
+            Some(_) if self.is_service => service_state().to_owned(),
+            Some(service) => format!(
+                "the daemon of {} is not running. The installed service has another configuration: for that one give \
+                 --config {}",
+                self.config.display(),
+                service.config().display()
+            ),
+            None => format!(
+                "the daemon is not running; start it with `smsbridge serve --config {}`",
+                self.config.display()
+            ),
+        }
+    }
+
+    /// Refuses a store that nothing names: beside the system-wide configuration no service would look for it.
+    pub(super) fn refuse_to_guess(&self, store: &Path) -> Result<(), Stop> {
+        let guessed = self.outside.folder("STATE_DIRECTORY").is_none()
+            && is_same(&self.config, Path::new(CONFIG))
+            && store.file_name().is_some_and(|name| name == "smsbridge-data");
+        if !guessed {
+            return Ok(());
+        }
+        Err(Stop::wrong(format!(
+            "the store of {} is not known: the file has no `store.path`, and no installed {UNIT} names a \
+             StateDirectory. Set `store.path`, or give the daemon's folder as STATE_DIRECTORY=FOLDER before the command",
+            self.config.display()
+        )))
+    }
+
+    /// Whether the configuration is that of the installed service.
+    pub(super) fn is_service(&self) -> bool {
+        self.is_service
+    }
+}
+
+impl Service {
+    fn installed(outside: &Outside) -> Option<Self> {
+        Self::read(&unit_folders(outside))
+    }
+
+    /// Reads the unit and its drop-ins. A unit that is masked is as good as not there.
+    fn read(folders: &[PathBuf]) -> Option<Self> {
+        let unit = folders
+            .iter()
+            .find_map(|folder| std::fs::read_to_string(folder.join(UNIT)).ok())
+            .filter(|unit| !unit.trim().is_empty())?;
+        let mut service = Self::default();
+        service.apply(&unit);
+        for path in drop_ins(folders).values() {
+            service.apply(&std::fs::read_to_string(path).unwrap_or_default());
+        }
+        Some(service)
+    }
+
+    /// Takes over what the lines of a unit file set.
+    fn apply(&mut self, file: &str) {
+        let file = file.replace("\\\n", " ");
+        for (key, value) in file.lines().filter_map(|line| line.split_once('=')) {
+            let value = value.trim();
+            match key.trim() {
+                "StateDirectory" => set_folder(&mut self.state, value),
+                "RuntimeDirectory" => set_folder(&mut self.runtime, value),
+                "DynamicUser" => self.dynamic_user = matches!(value, "1" | "yes" | "true" | "on"),
+                "ExecStart" => self.config = config_of(value),
+                _ => {}
+            }
+        }
+    }
+
+    fn config(&self) -> &Path {
+        self.config.as_deref().unwrap_or(Path::new(CONFIG))
+    }
+
+    /// Sets what systemd sets for the service's own processes.
+    fn complete(&self, outside: &mut Outside) {
+        if let Some(name) = &self.state {
+            outside.set_default(
+                "STATE_DIRECTORY",
+                &state_folder(Path::new("/var/lib"), name, self.dynamic_user),
+            );
+        }
+        if let Some(name) = &self.runtime {
+            outside.set_default("RUNTIME_DIRECTORY", &Path::new("/run").join(name));
+        }
+    }
+}
+
+fn unit_folders(outside: &Outside) -> Vec<PathBuf> {
+    match outside.variable("SYSTEMD_UNIT_PATH") {
+        Some(given) => given
+            .split(':')
+            .filter(|folder| !folder.is_empty())
+            .map(PathBuf::from)
+            .collect(),
+        None => UNIT_FOLDERS.map(PathBuf::from).to_vec(),
+    }
+}
+
+/// By name, in the order in which systemd applies them; of two with one name the folder with precedence counts.
+fn drop_ins(folders: &[PathBuf]) -> BTreeMap<OsString, PathBuf> {
+    let listed = folders
+        .iter()
+        .rev()
+        .filter_map(|folder| std::fs::read_dir(folder.join(format!("{UNIT}.d"))).ok());
+    listed
+        .flatten()
+        .filter_map(|entry| Some((entry.as_ref().ok()?.file_name(), entry.ok()?.path())))
+        .filter(|(_, path)| path.extension().is_some_and(|extension| extension == "conf"))
+        .collect()
+}
+
+/// A list of folders, of which the first counts. An empty value begins the list anew.
+fn set_folder(folder: &mut Option<String>, value: &str) {
+    let Some(first) = value.split_whitespace().next() else {
+        *folder = None;
+        return;
+    };
+    // `NAME:LINK` also makes a link; a specifier such as `%i` has no meaning outside of systemd.
+    let name = first.split(':').next().unwrap_or_default();
+    if folder.is_none() && !name.contains('%') {
+        *folder = Some(name.to_owned());
+    }
+}
+
+/// The value of `--config` in a command line.
+fn config_of(command: &str) -> Option<PathBuf> {
+    let mut words = command
+        .split_whitespace()
+        .map(|word| word.trim_matches(['"', '\'']));
+    while let Some(word) = words.next() {
+        match word {
+            "--config" | "-c" => return words.next().map(PathBuf::from),
+            _ => {
+                if let Some(path) = word.strip_prefix("--config=") {
+                    return Some(PathBuf::from(path));
+                }
+            }
+        }
+    }
+    None
+}
+
+/// The folder itself, not the link to it: systemd makes the link when the service starts, and a link that points
+/// nowhere stands in the way of a folder that is to be made. A folder left from before `DynamicUser` is still moved
+/// by systemd, with what is in it.
+fn state_folder(base: &Path, name: &str, dynamic_user: bool) -> PathBuf {
+    let public = base.join(name);
+    if dynamic_user && !std::fs::symlink_metadata(&public).is_ok_and(|found| found.is_dir()) {
+        base.join("private").join(name)
+    } else {
+        public
+    }
+}
+
+fn is_same(path: &Path, other: &Path) -> bool {
+    let whole = |path: &Path| std::fs::canonicalize(path).or_else(|_| std::path::absolute(path));
+    path == other || matches!((whole(path), whole(other)), (Ok(path), Ok(other)) if path == other)
+}
+
+/// Asks systemd, so that a service which is starting is not called stopped.
+fn service_state() -> &'static str {
+    let asked = Command::new("systemctl")
+        .args(["is-active", UNIT])
+        .stderr(Stdio::null())
+        .stdin(Stdio::null())
+        .output();
+    let state = asked.map(|output| output.stdout).unwrap_or_default();
+    match state.trim_ascii() {
+        b"active" | b"reloading" => {
+            "the service is running but does not answer there: was `admin.socket` changed without a restart? \
+             `systemctl restart smsbridge`"
+        }
+        b"activating" => {
+            "the service is starting, or is started again after an error: `journalctl -u smsbridge` says which"
+        }
+        _ => {
+            "the service is not running; start it with `systemctl start smsbridge` (`journalctl -u smsbridge` says why \
+             it stopped)"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(config: &str, state: &str) -> Option<Service> {
+        Some(Service {
+            config: Some(config.into()),
+            state: Some(state.to_owned()),
+            runtime: Some("smsbridge".to_owned()),
+            dynamic_user: true,
+        })
+    }
+
+    #[test]
+    fn the_unit_and_its_drop_ins_are_read_as_systemd_reads_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let folders = ["etc", "lib"].map(|name| folder.path().join(name));
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        assert_eq!(Service::read(&folders), None);
+        write(
+            "lib/smsbridge.service",
+            include_str!("../../systemd/smsbridge.service"),
+        );
+        let shipped = service(CONFIG, "smsbridge");
+        assert_eq!(Service::read(&folders), shipped);
+        write("etc/smsbridge.service.d/note.txt", "[Service]\nStateDirectory=\n");
+        write(
+            "lib/smsbridge.service.d/a.conf",
+            "[Service]\nStateDirectory=unused\n",
+        );
+        write(
+            "etc/smsbridge.service.d/a.conf",
+            "[Service]\nStateDirectory=\nStateDirectory=sms:link more\n",
+        );
+        write(
+            "etc/smsbridge.service.d/b.conf",
+            "[Service]\nExecStart=\nExecStart=/usr/bin/smsbridge serve \\\n  --config=/srv/sms.toml\n",
+        );
+        assert_eq!(Service::read(&folders), service("/srv/sms.toml", "sms"));
+        write(
+            "etc/smsbridge.service.d/c.conf",
+            "[Service]\nStateDirectory=\nStateDirectory=%N\n",
+        );
+        assert_eq!(Service::read(&folders).unwrap().state, None);
+        // Masked.
+        write("etc/smsbridge.service", "");
+        assert_eq!(Service::read(&folders), None);
+    }
+
+    #[test]
+    fn the_store_of_a_dynamic_user_is_found_before_and_after_its_first_start() {
+        let base = tempfile::tempdir().unwrap();
+        let (public, private) = (base.path().join("sms"), base.path().join("private/sms"));
+        let found = |dynamic| state_folder(base.path(), "sms", dynamic);
+        assert_eq!((found(true), found(false)), (private.clone(), public.clone()));
+        // The link that systemd makes, with nothing behind it.
+        std::os::unix::fs::symlink("private/sms", &public).unwrap();
+        assert_eq!(found(true), private);
+        std::fs::remove_file(&public).unwrap();
+        std::fs::create_dir(&public).unwrap();
+        assert_eq!(found(true), public);
+    }
+
+    #[test]
+    fn a_store_beside_the_system_wide_configuration_is_not_guessed() {
+        let places = |outside| Places {
+            config: CONFIG.into(),
+            outside,
+            service: None,
+            is_service: false,
+            by_hand: false,
+        };
+        let beside = Path::new("/etc/smsbridge/smsbridge-data");
+        let refused = places(Outside::default()).refuse_to_guess(beside).unwrap_err();
+        assert_eq!(refused.say(), Exit::Wrong);
+        assert!(
+            places(Outside::default())
+                .refuse_to_guess(Path::new("/srv/sms"))
+                .is_ok()
+        );
+        let given = Outside::of([("STATE_DIRECTORY", "/etc/smsbridge/smsbridge-data")]);
+        assert!(places(given).refuse_to_guess(beside).is_ok());
+    }
+}
