@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use serde_json::json;
 use smsbridge::config::{Outside, Problems, Purpose};
 use smsbridge::plan::load;
+use smsbridge::{destination, source};
 
 use crate::bridge::{Bridge, wait_for};
 use crate::parcels::{build, message, parcel};
@@ -172,6 +173,55 @@ fn a_wrong_configuration_in_the_documentation_would_be_found() {
             HEADERS.iter().all(|header| checked(text, header).is_err()),
             "{text}"
         );
+    }
+}
+
+#[test]
+fn no_command_of_the_documentation_changes_the_reader_s_umask() {
+    let shells: Vec<Block> = blocks()
+        .into_iter()
+        .filter(|block| ["sh", "bash", "console"].contains(&block.language.as_str()))
+        .collect();
+    assert!(shells.len() > 20, "only {} were found", shells.len());
+    for Block { file, text, .. } in shells {
+        let changes = |line: &str| line.trim_start_matches(['$', '#', ' ']).starts_with("umask");
+        assert!(!text.lines().any(changes), "{file}: {text}");
+    }
+}
+
+#[test]
+fn the_readme_s_first_lines_name_every_carrier_and_destination() {
+    let readme = page("README.md");
+    let head = readme.split("\n## ").next().unwrap().to_lowercase();
+    let first: String = head.lines().take(8).collect::<Vec<_>>().join(" ");
+    for kind in source::KINDS.iter().chain(destination::KINDS) {
+        let word = if *kind == "email" { "e-mail" } else { kind };
+        assert!(first.contains(word), "{kind}: {first}");
+    }
+}
+
+#[test]
+fn the_package_and_the_tarball_have_both_manual_pages() {
+    let made = tempfile::tempdir().unwrap();
+    let status = Command::new(env!("CARGO_BIN_EXE_smsbridge"))
+        .args(["man", "--out"])
+        .arg(made.path())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let sections: std::collections::BTreeSet<String> = fs::read_dir(made.path())
+        .unwrap()
+        .map(|entry| {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            name.rsplit('.').next().unwrap().to_owned()
+        })
+        .collect();
+    assert_eq!(sections, ["1", "5"].map(str::to_owned).into());
+    for section in sections {
+        let asset = format!("[\"target/stage/man/*.{section}\", \"usr/share/man/man{section}/\"");
+        assert!(page("Cargo.toml").contains(&asset), "{asset}");
+        let copied = format!("target/stage/man/*.{section} ");
+        assert!(page("packaging/tarball").contains(&copied), "{copied}");
     }
 }
 
