@@ -12,6 +12,7 @@ pub mod number;
 pub mod sabotage;
 pub mod secret;
 pub mod template;
+pub mod unseen;
 
 pub mod retry;
 pub mod route;

@@ -1,6 +1,6 @@
-//! Phone numbers, short codes and alphanumeric senders, and the patterns that match them.
+//! Phone numbers, short codes and sender names, and the patterns that match them.
 //!
-//! A number is kept as the carrier wrote it and compared in a normal form:
+//! A sender or receiver is kept as the carrier wrote it and compared in a normal form:
 //!
 //! | as received | normal form | what it is |
 //! |---|---|---|
@@ -10,15 +10,27 @@
 //! | `1-1234` | `1-1234` | short code of a country |
 //! | `57-MyCompany` | `57-mycompany` | alphanumeric sender of a country, compared without case |
 //! | `1234` | `1234` | short code without its country |
+//! | `Google`, `AT&T` | `google`, `at&t` | name: compared without case, and shown as it was written |
+//! | `+12`, `1;2` | `+12`, `1;2` | in no known format: kept, and compared as it was written |
+//! | nothing | `unknown` | the carrier named none |
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The longest number text that is looked at, in bytes.
+use crate::unseen::acts_unseen;
+
+/// The longest text that is read as a number, in bytes.
 const LENGTH_MAX: usize = 64;
 
-/// A sender or receiver: what was received, and the form that is compared.
+/// The characters of a name that are compared and shown; the rest of a longer one is only kept.
+const NAME_MAX: usize = 64;
+
+/// Normal form of a sender or receiver that the carrier left out or empty.
+const UNKNOWN: &str = "unknown";
+
+/// A sender or receiver, a number or a name: what was received, and the form that is compared.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Number {
     raw: String,
@@ -48,21 +60,65 @@ impl Number {
         })
     }
 
+    /// Takes whatever a carrier names as sender or receiver: a number in a known format, or else a name.
+    #[must_use]
+    pub fn received(raw: &str) -> Self {
+        Self::parse(raw).unwrap_or_else(|_| {
+            let name = name(raw);
+            let normal = if name.is_empty() {
+                UNKNOWN.to_owned()
+            } else {
+                without_case(&name)
+            };
+            Self {
+                raw: raw.to_owned(),
+                normal,
+            }
+        })
+    }
+
+    /// Reads what an operator typed: a number in a known format, or a name.
+    ///
+    /// # Errors
+    /// When the text is neither, such as a misspelt number.
+    pub fn typed(text: &str) -> Result<Self, NumberError> {
+        match Self::parse(text) {
+            Err(_) if is_like_a_name(text) => Ok(Self::received(text)),
+            parsed => parsed,
+        }
+    }
+
     /// As the carrier sent it.
     #[must_use]
     pub fn raw(&self) -> &str {
         &self.raw
     }
 
-    /// The form that is compared and shown.
+    /// The form that is compared.
     #[must_use]
     pub fn normal(&self) -> &str {
         &self.normal
     }
 
+    /// The form for people and programs: the normal form of a number, a name as it was written. At most 64
+    /// characters of a name, and none that acts unseen.
+    #[must_use]
+    pub fn shown(&self) -> Cow<'_, str> {
+        let is_number = self.normal.bytes().all(|byte| b"+-*0123456789".contains(&byte));
+        let name = if is_number { String::new() } else { name(&self.raw) };
+        if name.is_empty() {
+            Cow::Borrowed(&self.normal)
+        } else {
+            Cow::Owned(name)
+        }
+    }
+
     /// Enough to recognise, not enough to call: the first and the last two characters.
     #[must_use]
     pub fn masked(&self) -> String {
+        if self.normal == UNKNOWN {
+            return UNKNOWN.to_owned();
+        }
         mask(&self.normal)
     }
 
@@ -77,10 +133,10 @@ impl Number {
     }
 }
 
-/// The normal form in full: for the people the text is for. Logs use [`Number::masked`].
+/// [`Number::shown`] in full: for the people the message is for. Logs use [`Number::masked`].
 impl fmt::Display for Number {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.normal)
+        f.pad(&self.shown())
     }
 }
 
@@ -121,6 +177,39 @@ fn normalise(raw: &str) -> Option<String> {
     }
 }
 
+/// A name on one line, without what acts unseen, and cut.
+fn name(raw: &str) -> String {
+    let visible = raw
+        .chars()
+        .map(|c| if c.is_whitespace() { ' ' } else { c })
+        .filter(|c| !acts_unseen(*c));
+    let mut name = String::new();
+    let mut length = 0;
+    for character in visible {
+        if character == ' ' && (name.is_empty() || name.ends_with(' ')) {
+            continue;
+        }
+        if length == NAME_MAX {
+            break;
+        }
+        name.push(character);
+        length += 1;
+    }
+    name.truncate(name.trim_end().len());
+    name
+}
+
+/// Letter by letter, so that the part of a name has the case of the whole; at most as long as a name.
+fn without_case(text: &str) -> String {
+    text.chars().flat_map(char::to_lowercase).take(NAME_MAX).collect()
+}
+
+/// Tells a name from a misspelt number: it has a letter, or a character of another script, and no plus in front.
+fn is_like_a_name(text: &str) -> bool {
+    let telling = |c: char| c.is_alphabetic() || !(c.is_ascii() || c.is_whitespace() || c.is_numeric());
+    !text.trim().starts_with('+') && text.chars().any(|c| telling(c) && !acts_unseen(c))
+}
+
 /// `1-1234` and `57-MyCompany`: a country code without a plus, a hyphen, and a code or name.
 fn country_and_code(text: &str) -> Option<String> {
     let (country, code) = text.split_once('-')?;
@@ -145,10 +234,10 @@ fn digits(text: &str) -> Option<String> {
     (usual && !digits.is_empty()).then_some(digits)
 }
 
-/// What a route compares a number with: exact, or with one `*` at the start or the end.
+/// What a route compares a number or name with: exact, or with one `*` at the start or the end.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Pattern {
-    /// Every number (`*`).
+    /// Every number and name (`*`).
     Any,
     /// This normal form.
     Exact(String),
@@ -158,11 +247,11 @@ pub enum Pattern {
     Suffix(String),
 }
 
-/// Why a text is not a number pattern.
+/// Why a text is not a pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
-    /// No wildcard, and no number either.
-    #[error("`{0}` is {NumberError}")]
+    /// No wildcard, and neither a number nor a name.
+    #[error("`{0}` is {NumberError}, nor a sender's name (`Google`)")]
     Number(String),
     /// A wildcard in the middle, or two of them.
     #[error("`{0}`: a `*` may stand only at the start or at the end")]
@@ -170,8 +259,8 @@ pub enum PatternError {
     /// Digits that no normal form begins with.
     #[error("`{0}` begins with neither `+` nor a country code and a hyphen: write `+1303*` or `1-12*`")]
     Start(String),
-    /// Something beside the wildcard that no number contains.
-    #[error("`{0}`: beside the `*` only what numbers are made of may stand")]
+    /// Something beside the wildcard that is part of neither a number nor a name.
+    #[error("`{0}`: what stands beside the `*` is part of neither a number nor a name")]
     Characters(String),
 }
 
@@ -189,7 +278,7 @@ impl Pattern {
             match (trimmed.strip_suffix('*'), trimmed.strip_prefix('*')) {
                 (None, None) if trimmed.contains('*') => return Err(PatternError::Wildcard(text.to_owned())),
                 (None, None) => {
-                    let number = Number::parse(trimmed).map_err(|_| PatternError::Number(text.to_owned()))?;
+                    let number = Number::typed(trimmed).map_err(|_| PatternError::Number(text.to_owned()))?;
                     return Ok(Self::Exact(number.normal));
                 }
                 (Some(_), Some(_)) => return Err(PatternError::Wildcard(text.to_owned())),
@@ -205,6 +294,17 @@ impl Pattern {
             return Err(PatternError::Start(text.to_owned()));
         }
         Ok(kind(part))
+    }
+
+    /// What a search compares: a pattern, or exactly the text. Any text may be the name of a sender.
+    ///
+    /// # Errors
+    /// When a `*` stands where it could never match.
+    pub fn search(text: &str) -> Result<Self, PatternError> {
+        Self::parse(text).or_else(|error| match error {
+            PatternError::Number(text) => Ok(Self::Exact(Number::received(&text).normal)),
+            error => Err(error),
+        })
     }
 
     /// Whether the number fits.
@@ -236,17 +336,18 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// Part of a normal form: separators go, except the hyphen of `1-12*` and what sender names contain.
+/// Part of a normal form: separators go, except the hyphen of `1-12*` and what names contain.
 fn partial(part: &str) -> Option<String> {
     let short = part.split_once('-').is_some_and(|(country, _)| {
         (1..=3).contains(&country.len()) && country.bytes().all(|byte| byte.is_ascii_digit())
     });
-    let alphabetic = part.chars().any(|c| c.is_ascii_alphabetic());
-    if short || alphabetic {
-        let usual = part
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || " _.&+-".contains(c));
-        return usual.then(|| part.to_ascii_lowercase());
+    if is_like_a_name(part) {
+        let usual = !part.contains(|c: char| acts_unseen(c) || (c.is_whitespace() && c != ' '));
+        return usual.then(|| without_case(part));
+    }
+    if short {
+        let usual = part.chars().all(|c| c.is_ascii_digit() || " _.&+-".contains(c));
+        return usual.then(|| part.to_owned());
     }
     let plus = if part.starts_with('+') { "+" } else { "" };
     digits(part.strip_prefix('+').unwrap_or(part))
@@ -299,6 +400,56 @@ mod tests {
         assert_eq!(Number::parse(&"1".repeat(65)), Err(NumberError));
     }
 
+    /// As received, in normal form, and as people see it.
+    #[test]
+    fn a_carrier_may_name_a_sender_in_any_way() {
+        let long = "N".repeat(5_000);
+        for (raw, normal, shown) in [
+            ("+1 (303) 867-5309", "+13038675309", "+13038675309"),
+            ("57-MyCompany", "57-mycompany", "57-MyCompany"),
+            ("Google", "google", "Google"),
+            ("AT&T", "at&t", "AT&T"),
+            ("3M", "3m", "3M"),
+            ("Приват Банк", "приват банк", "Приват Банк"),
+            (" Goo\u{7}gle\u{202e}\t\n Pay\u{9b} ", "google pay", "Google Pay"),
+            (&long, &long[..64].to_lowercase(), &long[..64]),
+            ("\u{130}\u{130}", "i\u{307}i\u{307}", "\u{130}\u{130}"),
+            ("+12", "+12", "+12"),
+            ("+1303x", "+1303x", "+1303x"),
+            ("🏦", "🏦", "🏦"),
+            ("", "unknown", "unknown"),
+            (" \u{202e}\0", "unknown", "unknown"),
+        ] {
+            let number = Number::received(raw);
+            assert_eq!((number.normal(), &*number.shown()), (normal, shown), "{raw:?}");
+            assert_eq!(number.raw(), raw);
+            assert!(Pattern::search(shown).unwrap().matches(&number), "{raw:?}");
+            let other_way = Number::received(&number.shown());
+            assert_eq!(other_way.normal(), normal, "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_typed_is_a_number_or_a_name_but_no_misspelt_number() {
+        for name in ["Google", "abc", "7-Eleven", "Приват Банк", "🏦", "57-MyCompany"] {
+            assert!(Number::typed(name).is_ok(), "{name}");
+        }
+        for wrong in ["", " ", "+1303x", "+12", "12", "1;2", "١٢٣٤٥٦٧", "\u{202e}"] {
+            assert_eq!(Number::typed(wrong), Err(NumberError), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_masked_as_numbers_are() {
+        for (raw, masked) in [("Google", "g***e"), ("Приват Банк", "пр***нк"), ("BBC", "***")] {
+            let number = Number::received(raw);
+            assert_eq!(number.masked(), masked);
+            assert_eq!(format!("{number:?}"), format!("\"{masked}\""));
+            let redacted = number.redacted();
+            assert_eq!((redacted.raw(), &*redacted.shown()), (masked, masked));
+        }
+    }
+
     #[test]
     fn debug_and_mask_never_show_a_full_number() {
         let number = Number::parse("+13038675309").unwrap();
@@ -322,15 +473,35 @@ mod tests {
             ("57-MY*", "57-MyCompany", true),
             ("1-1234", "1-1234", true),
             ("+*", "1-1234", false),
+            ("Google", "GOOGLE", true),
+            ("google", "Google Pay", false),
+            ("Goo*", "Google", true),
+            ("* Pay", "Google  Pay", true),
+            ("Bank of *", "Bank of X", true),
+            ("ПРИВАТ*", "Приват Банк", true),
+            ("*&t", "AT&T", true),
+            ("7-E*", "7-Eleven", true),
+            ("*", "", true),
         ] {
             let pattern = Pattern::parse(pattern).unwrap();
             assert_eq!(
-                pattern.matches(&Number::parse(number).unwrap()),
+                pattern.matches(&Number::received(number)),
                 expected,
                 "{pattern} on {number}"
             );
         }
-        for wrong in ["", "abc", "720555*", "31/07*", "+1*2", "**", "+1#*", "*1*"] {
+        for wrong in [
+            "",
+            "+1303x",
+            "720555*",
+            "31/07*",
+            "+1*2",
+            "**",
+            "+1#*",
+            "*1*",
+            "a\u{202e}*",
+            "a*b",
+        ] {
             assert!(Pattern::parse(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -13,12 +13,12 @@ use crate::plan::{DryRun, Plan};
 /// What `route` takes: a whole text, or nothing.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Sender
-    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true, value_parser = Number::parse, requires_all = ["to", "message"])]
-    from: Option<Number>,
+    /// Sender: a number, or a name like Google
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true, requires_all = ["to", "message"])]
+    from: Option<String>,
     /// The company's number
-    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true, value_parser = Number::parse, requires = "from")]
-    to: Option<Number>,
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true, requires = "from")]
+    to: Option<String>,
     /// The text
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, requires = "from")]
     message: Option<String>,
@@ -48,15 +48,15 @@ fn explain(
     global: &Global,
     plan: &Plan,
     arguments: &Arguments,
-    (from, to, text): (&Number, &Number, &str),
+    (from, to, text): (&str, &str, &str),
 ) -> Result<Exit, Stop> {
     let Some(source) = source(plan, arguments) else {
         return Ok(Exit::Wrong);
     };
     let explanation = plan.explain(&DryRun {
         source: &source,
-        from,
-        to,
+        from: &Number::received(from),
+        to: &Number::received(to),
         text,
         at: arguments
             .at

@@ -17,7 +17,7 @@ use crate::template::one_line;
 /// What `simulate` takes.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Sender
+    /// Sender: a number, or a name like Google
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     from: String,
     /// The company's number

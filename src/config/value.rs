@@ -264,7 +264,7 @@ impl<'de> Deserialize<'de> for Numbers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         from_text(
             deserializer,
-            "a number like \"+13035550100\", or with a `*` at its end or start",
+            "a number like \"+13035550100\" or a name like \"Google\", or with a `*` at its end or start",
             |text| {
                 Pattern::parse(text)
                     .map(Numbers)
@@ -304,11 +304,11 @@ fn regex_error(error: &regex::Error) -> String {
     )
 }
 
-/// The normal form of a contact's number.
+/// The normal form of a contact's number or name.
 pub(super) fn contact_number(text: &str) -> Result<String, String> {
-    Number::parse(text)
+    Number::typed(text)
         .map(|number| number.normal().to_owned())
-        .map_err(|error| format!("`{text}` is {error}"))
+        .map_err(|error| format!("`{text}` is {error}, nor a sender's name (`Google`)"))
 }
 
 #[cfg(test)]

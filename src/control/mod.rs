@@ -432,12 +432,9 @@ impl Control {
     /// Where a text would go, and why.
     ///
     /// # Errors
-    /// When a number is none, or there is no such source.
+    /// When there is no such source.
     pub fn explain(&self, question: &Question) -> Result<Explanation, Error> {
         let plan = self.plan();
-        let number = |what: &str, text: &str| {
-            Number::parse(text).map_err(|error| Error::Wrong(format!("`{what}` is {error}")))
-        };
         let source = match &question.source {
             Some(name) if plan.sources.contains_key(name) => Some(name),
             Some(name) => return Err(Error::Wrong(format!("no source `{name}` is configured"))),
@@ -445,8 +442,8 @@ impl Control {
         };
         Ok(plan.explain(&DryRun {
             source: source.ok_or_else(|| Error::Wrong("no source is configured".to_owned()))?,
-            from: &number("from", &question.from)?,
-            to: &number("to", &question.to)?,
+            from: &Number::received(&question.from),
+            to: &Number::received(&question.to),
             text: &question.text,
             at: question.at.unwrap_or_else(|| self.clock.wall()),
             render: question.render,

@@ -83,9 +83,9 @@ impl Plan {
             .collect();
         Explanation {
             source: run.source.clone(),
-            from: run.from.normal().to_owned(),
+            from: run.from.to_string(),
             from_name: self.contact(run.from.normal()).map(str::to_owned),
-            to: run.to.normal().to_owned(),
+            to: run.to.to_string(),
             to_name: self.contact(run.to.normal()).map(str::to_owned),
             routes: self.routes.explain(&subject),
             matched: !decision.routes.is_empty(),

@@ -245,8 +245,8 @@ fn wrong_paths_methods_and_parameters_are_named() {
         ),
         (
             "api/v1/route",
-            "{\"from\":\"nobody\",\"to\":\"+13038675309\"}",
-            "`from`",
+            "{\"from\":\"Google\",\"to\":\"+13038675309\",\"source\":\"nowhere\"}",
+            "no source `nowhere`",
         ),
         (
             "api/v1/route",

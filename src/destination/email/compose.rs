@@ -101,8 +101,8 @@ impl Composer {
             // new thread where the subject changes.
             None => format!(
                 "SMS from {} to {}",
-                parcel.from_name.unwrap_or(parcel.message.from.normal()),
-                parcel.to_name.unwrap_or(parcel.message.to.normal())
+                parcel.from_name.unwrap_or(&parcel.message.from.shown()),
+                parcel.to_name.unwrap_or(&parcel.message.to.shown())
             ),
         };
         Ok(template::one_line(subject.trim())
@@ -150,8 +150,8 @@ fn facts(parcel: &Parcel<'_>) -> Vec<(&'static str, String)> {
         None => template::one_line(number),
     };
     let mut facts = vec![
-        ("From", person(parcel.from_name, message.from.normal())),
-        ("To", person(parcel.to_name, message.to.normal())),
+        ("From", person(parcel.from_name, &message.from.shown())),
+        ("To", person(parcel.to_name, &message.to.shown())),
         ("Received", message.received_at.to_string()),
     ];
     if let Some(route) = parcel.route {

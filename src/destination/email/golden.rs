@@ -272,10 +272,10 @@ proptest! {
         text in hostile(),
         name in hostile(),
         link in hostile(),
-        sender in "57-[A-Za-z][A-Za-z0-9 _.&+-]{0,10}",
+        sender in hostile(),
     ) {
         let mut message = message(&text);
-        message.from = Number::parse(&sender).unwrap_or_else(|_| Number::parse("1-1234").unwrap());
+        message.from = Number::received(&sender);
         message.media = vec![Media { link: format!("https://{link}"), content_type: None, filename: None }];
         let source = email(CONFIG, None).unwrap().render(&parcel(&message, None, Some(&name))).unwrap();
         let (subject, plain, html) = check_shape(&source);

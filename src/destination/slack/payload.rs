@@ -135,8 +135,8 @@ fn header(parcel: &Parcel<'_>) -> String {
         Some(name) => slack(&format!("{} ({number})", shorten(&one_line(name), NAME_MAX))),
         None => slack(number),
     };
-    let from = party(parcel.from_name, parcel.message.from.normal());
-    let to = party(parcel.to_name, parcel.message.to.normal());
+    let from = party(parcel.from_name, &parcel.message.from.shown());
+    let to = party(parcel.to_name, &parcel.message.to.shown());
     format!("{from} → {to}")
 }
 

@@ -88,7 +88,7 @@ fn pattern(text: &str) -> Result<Pattern, String> {
     let text = text
         .strip_prefix(' ')
         .map_or_else(|| text.to_owned(), |rest| format!("+{rest}"));
-    Pattern::parse(&text).map_err(|error| error.to_string())
+    Pattern::search(&text).map_err(|error| error.to_string())
 }
 
 fn state(text: &str, known: &[&str]) -> Result<MessageState, String> {
@@ -128,6 +128,10 @@ mod tests {
             messages("from=+13038675309").unwrap().from,
             Some(Pattern::Exact("+13038675309".to_owned()))
         );
+        for name in ["Google", "AT%26T", "+1303x", "12"] {
+            let query = messages(&format!("from={name}")).unwrap();
+            assert!(matches!(query.from, Some(Pattern::Exact(_))), "{name}");
+        }
         for (wrong, words) in [
             ("limit=0", "`limit`: must be from 1 to 500"),
             ("since=yesterday", "`since`: "),

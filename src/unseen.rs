@@ -1,0 +1,18 @@
+//! Characters that act on what stands around them, or hide, without being seen themselves.
+
+/// Reports whether a character is a control, or reorders or hides what stands around it. Line breaks and tabs are
+/// controls, too: a caller that allows them says so.
+///
+/// The left-to-right and right-to-left marks and the joiners are none: ordinary Arabic, Hebrew, Persian and emoji
+/// need them, and they cannot disguise anything of note.
+#[must_use]
+pub fn acts_unseen(character: char) -> bool {
+    match character {
+        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true, // direction embeddings, overrides, isolates
+        '\u{2028}' | '\u{2029}' => true,                           // line and paragraph separators
+        '\u{206a}'..='\u{206f}' => true,                           // deprecated format characters
+        '\u{fff9}'..='\u{fffb}' | '\u{feff}' => true,              // interlinear annotations, byte order mark
+        '\u{e0000}'..='\u{e007f}' => true,                         // tag characters
+        other => other.is_control(),
+    }
+}
