@@ -37,6 +37,7 @@ struct Seen {
     source: Name,
     from: String,
     to: String,
+    odd: Vec<String>,
 }
 
 impl Intake {
@@ -77,10 +78,11 @@ impl Intake {
         if sabotage::is_off(Protection::QuietLog) {
             tracing::info!("{}", incoming.text);
         }
+        let odd = incoming.odd.clone();
         let arrival = self.arrival(plan, source, incoming, &decision);
         let shown = |number: &Number| {
             if plan.log.numbers_full {
-                number.normal().to_owned()
+                number.to_string()
             } else {
                 number.masked()
             }
@@ -90,6 +92,7 @@ impl Intake {
             source: source.clone(),
             from: shown(&arrival.message.from),
             to: shown(&arrival.message.to),
+            odd,
         };
         let inner = self.inner.clone();
         let storing = self
@@ -123,6 +126,7 @@ impl Intake {
             text,
             media,
             extra,
+            odd: _,
         } = incoming;
         let message = Message {
             id,
@@ -158,12 +162,21 @@ impl Inner {
             .deliveries
             .iter()
             .for_each(|(destination, _)| self.lanes.wake(destination));
-        let Seen { id, source, from, to } = seen;
+        let Seen {
+            id,
+            source,
+            from,
+            to,
+            odd,
+        } = seen;
         match accepted? {
             Acceptance::New => {
                 self.count(&source, &decision);
                 self.lanes.events().tell(|| Event::Message { id });
                 tracing::info!(message.id = %id, source = %source, from, to, destinations = decision.deliveries.len(), "accepted a text from {source}");
+                if !odd.is_empty() {
+                    tracing::warn!(message.id = %id, source = %source, "a message from {source} is incomplete and was kept all the same: {}", odd.join("; "));
+                }
                 Ok(Receipt { id, duplicate: false })
             }
             Acceptance::Duplicate(id) => {

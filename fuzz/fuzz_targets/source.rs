@@ -44,6 +44,7 @@ fuzz_target!(|data: &[u8]| {
     };
     let _ = OPEN.receive(&request);
     let has_code = rest.windows(CODE.len()).any(|part| part == CODE.as_bytes())
+        || rest.contains(&0)
         || rest.contains(&b'%')
         || rest.contains(&b'\\');
     assert!(

@@ -185,6 +185,15 @@ fn describe(message: &MessageView, now: Timestamp) -> String {
             &message.media.iter().map(attachment).collect::<String>(),
         );
     }
+    if !message.extra.is_empty() {
+        let extra = message.extra.iter();
+        shown += &section(
+            "other fields",
+            &extra
+                .map(|(name, json)| format!("  {}: {}\n", one_line(name), one_line(json)))
+                .collect::<String>(),
+        );
+    }
     if !message.deliveries.is_empty() {
         let deliveries = message.deliveries.iter();
         shown += &section(

@@ -1,5 +1,7 @@
 //! What operators are shown: the JSON of the admin API, and what the commands read back from it.
 
+use std::collections::BTreeMap;
+
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
@@ -28,11 +30,11 @@ pub struct MessageView {
     pub provider_id: String,
     /// Source.
     pub source: Name,
-    /// Sender, normalised.
+    /// Sender: a number in normal form, or a name as it was written.
     pub from: String,
     /// The contact's name.
     pub from_name: Option<String>,
-    /// Receiver, normalised.
+    /// Receiver, likewise.
     pub to: String,
     /// The contact's name.
     pub to_name: Option<String>,
@@ -40,6 +42,9 @@ pub struct MessageView {
     pub text: String,
     /// Attachments.
     pub media: Vec<Media>,
+    /// Fields of the webhook that the source does not know, as JSON text by name.
+    #[serde(default)]
+    pub extra: BTreeMap<String, String>,
     /// When it was received.
     pub received_at: Timestamp,
     /// Routes that matched.
@@ -303,12 +308,13 @@ impl MessageView {
             id: message.id,
             provider_id: message.provider_id.clone(),
             source: message.source.clone(),
-            from: message.from.normal().to_owned(),
+            from: message.from.to_string(),
             from_name: name(message.from.normal()),
-            to: message.to.normal().to_owned(),
+            to: message.to.to_string(),
             to_name: name(message.to.normal()),
             text: message.text.clone(),
             media: message.media.clone(),
+            extra: message.extra.clone(),
             received_at: message.received_at,
             routes: message.routes.clone(),
             state: found.state(),

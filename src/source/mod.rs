@@ -41,6 +41,8 @@ pub struct Incoming {
     pub media: Vec<Media>,
     /// Unknown fields, as JSON text by name.
     pub extra: BTreeMap<String, String>,
+    /// What was unusual about the request, for the log: nothing of what it said.
+    pub odd: Vec<String>,
 }
 
 /// What a request turned out to be.

@@ -49,6 +49,8 @@ enum Expect {
         provider_id: Option<String>,
         from: Option<String>,
         to: Option<String>,
+        /// The sender as people see it.
+        shown: Option<String>,
         media: Option<Vec<Media>>,
         extra: Option<BTreeMap<String, String>>,
     },
@@ -112,6 +114,7 @@ fn run(source: &Intelepeer, case: Case) {
                 provider_id,
                 from,
                 to,
+                shown,
                 media,
                 extra,
             },
@@ -130,6 +133,11 @@ fn run(source: &Intelepeer, case: Case) {
             assert_eq!(
                 incoming.to.normal(),
                 to.as_deref().unwrap_or(incoming.to.normal()),
+                "{name}"
+            );
+            assert_eq!(
+                incoming.from.shown(),
+                shown.as_deref().unwrap_or(&incoming.from.shown()),
                 "{name}"
             );
             assert_eq!(
@@ -167,7 +175,7 @@ fn every_recorded_request_has_the_recorded_outcome() {
             run(&source, case);
         }
     }
-    assert!(names.len() >= 90, "only {} cases were found", names.len());
+    assert!(names.len() >= 120, "only {} cases were found", names.len());
 }
 
 fn hmac_config() -> Config {

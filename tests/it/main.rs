@@ -28,6 +28,7 @@ mod promises;
 mod proxies;
 mod schema;
 mod security;
+mod senders;
 mod servers;
 mod slack;
 mod stop;

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 
 use http::{HeaderMap, StatusCode, header};
@@ -11,49 +12,78 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer as _};
 use serde_json::value::RawValue;
 
+use super::encoding::Charset;
+use super::repair::repair;
 use super::{Refusal, malformed};
 
-/// Names that an error may repeat; any other is the sender's own words.
-const KNOWN: [&str; 6] = ["refid", "from", "to", "message", "signature", "media"];
+/// Values kept of fields that appear again.
+const REPEATED_MAX: usize = 64;
+
+/// A body as far as it can be read.
+#[derive(Clone, Debug)]
+pub(super) struct Body {
+    pub(super) fields: Fields,
+    /// Why it is not what it should be. The fields are what could be made of it.
+    pub(super) broken: Option<Refusal>,
+}
+
+impl Body {
+    pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Self {
+        let content_type = headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes());
+        let charset = Charset::named(content_type.unwrap_or_default());
+        let text = charset.decode_body(body);
+        let format = Format::named(content_type.unwrap_or_default());
+        let (fields, wrong) = match format.unwrap_or_else(|| Format::guessed(&text)) {
+            Format::Json => json(&text),
+            Format::Form => (form(&text, charset), None),
+        };
+        let unnamed = (content_type.is_some() && format.is_none()).then(media_type);
+        Self {
+            fields,
+            broken: unnamed.or(wrong),
+        }
+    }
+}
+
+/// A body as text, for when nothing else can be made of it.
+pub(super) fn as_text<'b>(headers: &HeaderMap, body: &'b [u8]) -> Cow<'b, str> {
+    let content_type = headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes());
+    Charset::named(content_type.unwrap_or_default()).decode_body(body)
+}
+
+fn media_type() -> Refusal {
+    Refusal {
+        status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        reason: "media_type",
+        error: "Content-Type must be application/json or application/x-www-form-urlencoded".to_owned(),
+    }
+}
 
 /// How a body is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
+enum Format {
     Json,
     Form,
 }
 
 impl Format {
-    /// From `Content-Type`; without one, from the body's first character.
-    pub(super) fn of(headers: &HeaderMap, body: &[u8]) -> Result<Self, Refusal> {
-        let Some(value) = headers.get(header::CONTENT_TYPE) else {
-            let json = without_mark(body).trim_ascii_start().starts_with(b"{");
-            return Ok(if json { Self::Json } else { Self::Form });
-        };
-        let essence = value
-            .as_bytes()
-            .split(|&byte| byte == b';')
-            .next()
-            .unwrap_or_default()
-            .trim_ascii();
+    fn named(content_type: &[u8]) -> Option<Self> {
+        let essence = content_type.split(|&byte| byte == b';').next();
+        let essence = essence.unwrap_or_default().trim_ascii();
         if essence.eq_ignore_ascii_case(b"application/json") {
-            Ok(Self::Json)
+            Some(Self::Json)
         } else if essence.eq_ignore_ascii_case(b"application/x-www-form-urlencoded") {
-            Ok(Self::Form)
+            Some(Self::Form)
         } else {
-            Err(Refusal {
-                status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                reason: "media_type",
-                error: "Content-Type must be application/json or application/x-www-form-urlencoded"
-                    .to_owned(),
-            })
+            None
         }
     }
 
-    pub(super) fn parse(self, body: &[u8]) -> Result<Fields, Refusal> {
-        match self {
-            Self::Json => json(without_mark(body)),
-            Self::Form => form(body),
+    fn guessed(text: &str) -> Self {
+        if text.trim_ascii_start().starts_with('{') {
+            Self::Json
+        } else {
+            Self::Form
         }
     }
 }
@@ -75,73 +105,122 @@ impl Value {
             Self::Json(json) => json.get().to_owned(),
         }
     }
+
+    fn of(raw: Box<RawValue>) -> Self {
+        text(&raw).map_or(Self::Json(raw), Self::Text)
+    }
+
+    /// As text: a number as it is written, the one element of a list, nothing for `null`.
+    fn as_text(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Text(text) => Some(Cow::Borrowed(text)),
+            Self::Json(raw) if raw.get() == "null" => None,
+            Self::Json(raw) => Some(match only_element(raw) {
+                Some(Self::Text(text)) => Cow::Owned(text),
+                _ => Cow::Borrowed(raw.get()),
+            }),
+        }
+    }
 }
 
-/// The fields of one body, each once.
+fn only_element(list: &RawValue) -> Option<Value> {
+    let [element]: [Box<RawValue>; 1] = serde_json::from_str(list.get()).ok()?;
+    Some(Value::of(element))
+}
+
+/// The fields of one body by their names. What is verified and what is delivered is the first value of each.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Fields(BTreeMap<String, Value>);
+pub(super) struct Fields {
+    first: BTreeMap<String, Value>,
+    repeated: Vec<(String, Value)>,
+}
 
 impl Fields {
-    /// A string that must be there.
+    /// A string that must be there, once.
     pub(super) fn required_text(&self, name: &str) -> Result<&str, Refusal> {
-        match self.0.get(name) {
+        if self.repeated.iter().any(|(repeated, _)| repeated == name) {
+            return Err(malformed(format!("`{name}` appears more than once")));
+        }
+        match self.first.get(name) {
             Some(Value::Text(text)) => Ok(text),
             Some(Value::Json(_)) => Err(malformed(format!("`{name}` must be a string"))),
             None => Err(malformed(format!("`{name}` is missing"))),
         }
     }
 
-    /// A string, or an empty one where there is none.
-    pub(super) fn text(&self, name: &str) -> &str {
-        self.required_text(name).unwrap_or_default()
+    /// What can be read as text; empty where there is nothing.
+    pub(super) fn text(&self, name: &str) -> Cow<'_, str> {
+        let text = self.first.get(name).and_then(Value::as_text);
+        text.unwrap_or_default()
     }
 
-    /// The same, and it is gone from the rest.
-    pub(super) fn take_text(&mut self, name: &str) -> Result<String, Refusal> {
-        let text = self.required_text(name)?.to_owned();
-        self.take(name);
-        Ok(text)
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.first.contains_key(name)
+    }
+
+    /// The same as [`Fields::text`], nothing where there is nothing, and it is gone from the rest.
+    pub(super) fn take_text(&mut self, name: &str) -> Option<String> {
+        self.take(name)?.as_text().map(Cow::into_owned)
     }
 
     pub(super) fn take(&mut self, name: &str) -> Option<Value> {
-        self.0.remove(name)
+        self.first.remove(name)
     }
 
-    /// What nobody took, in the order of the names.
+    /// Removes a field, however often it is there.
+    pub(super) fn forget(&mut self, name: &str) {
+        self.first.remove(name);
+        self.repeated.retain(|(repeated, _)| repeated != name);
+    }
+
+    /// What nobody took, in the order of the names; repeated ones last, as `name (2)`.
     pub(super) fn rest(self) -> impl Iterator<Item = (String, Value)> {
-        self.0.into_iter()
+        let mut count: BTreeMap<String, u32> = BTreeMap::new();
+        let repeated = self.repeated.into_iter().map(move |(name, value)| {
+            let times = count.entry(name.clone()).or_insert(1);
+            *times += 1;
+            (format!("{name} ({times})"), value)
+        });
+        self.first.into_iter().chain(repeated)
     }
 
-    /// Refuses a second value: one reader would verify the first and another use the last.
-    fn insert(&mut self, name: String, value: Value) -> Result<(), Refusal> {
-        if self.0.contains_key(&name) {
-            let shown = KNOWN.iter().find(|known| **known == name);
-            let shown = shown.map_or(Cow::Borrowed("an unknown field"), |name| {
-                Cow::Owned(format!("`{name}`"))
-            });
-            return Err(malformed(format!("{shown} appears more than once")));
+    fn insert(&mut self, name: String, value: Value) {
+        match self.first.entry(name) {
+            Entry::Vacant(entry) => {
+                entry.insert(value);
+            }
+            Entry::Occupied(entry) if self.repeated.len() < REPEATED_MAX => {
+                self.repeated.push((entry.key().clone(), value));
+            }
+            Entry::Occupied(_) => {}
         }
-        self.0.insert(name, value);
-        Ok(())
     }
 }
 
-fn json(body: &[u8]) -> Result<Fields, Refusal> {
-    let Pairs(pairs) = serde_json::from_slice(body).map_err(|error| {
-        if error.is_data() {
-            malformed("the body must be a JSON object")
-        } else {
-            malformed(format!(
-                "the body is not valid JSON: line {} column {}",
-                error.line(),
-                error.column()
-            ))
-        }
-    })?;
+/// The fields of a JSON object, or of what was probably meant to be one, and what is wrong with it.
+fn json(text: &str) -> (Fields, Option<Refusal>) {
+    match object(text) {
+        Ok(fields) => (fields, None),
+        Err(error) => (object(&repair(text)).unwrap_or_default(), Some(not_json(&error))),
+    }
+}
+
+fn not_json(error: &serde_json::Error) -> Refusal {
+    if error.is_data() {
+        return malformed("the body must be a JSON object");
+    }
+    malformed(format!(
+        "the body is not valid JSON: line {} column {}",
+        error.line(),
+        error.column()
+    ))
+}
+
+fn object(text: &str) -> Result<Fields, serde_json::Error> {
+    let Pairs(pairs) = serde_json::from_str(text)?;
     let mut fields = Fields::default();
     for (name, raw) in pairs {
-        let value = text(&raw).map_or(Value::Json(raw), Value::Text);
-        fields.insert(name, value)?;
+        fields.insert(name, Value::of(raw));
     }
     Ok(fields)
 }
@@ -169,31 +248,19 @@ fn text(raw: &RawValue) -> Option<String> {
         .ok()
 }
 
-fn form(body: &[u8]) -> Result<Fields, Refusal> {
+fn form(text: &str, charset: Charset) -> Fields {
     let mut fields = Fields::default();
-    for pair in body.split(|&byte| byte == b'&').filter(|pair| !pair.is_empty()) {
-        let equals = pair.iter().position(|&byte| byte == b'=').unwrap_or(pair.len());
-        let (name, value) = pair.split_at(equals);
-        fields.insert(
-            decode(name)?,
-            Value::Text(decode(value.strip_prefix(b"=").unwrap_or_default())?),
-        )?;
+    for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        fields.insert(decode(name, charset), Value::Text(decode(value, charset)));
     }
-    Ok(fields)
+    fields
 }
 
-fn decode(encoded: &[u8]) -> Result<String, Refusal> {
-    let spaced: Vec<u8> = encoded
-        .iter()
-        .map(|&byte| if byte == b'+' { b' ' } else { byte })
-        .collect();
-    let decoded = percent_encoding::percent_decode(&spaced).collect();
-    String::from_utf8(decoded).map_err(|_| malformed("the body is not a valid form: it is not UTF-8"))
-}
-
-/// The body without a byte order mark, which some .NET clients put before their JSON.
-fn without_mark(body: &[u8]) -> &[u8] {
-    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
+fn decode(encoded: &str, charset: Charset) -> String {
+    let spaced = encoded.replace('+', " ");
+    let decoded: Cow<'_, [u8]> = percent_encoding::percent_decode_str(&spaced).into();
+    charset.decode(&decoded).into_owned()
 }
 
 /// A JSON object as it was written, with repeated names. Values stay raw: a deep or huge one that nobody

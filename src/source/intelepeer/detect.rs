@@ -7,7 +7,7 @@ use http::HeaderMap;
 
 use crate::secret::Secret;
 
-use super::body::{Fields, Format};
+use super::body::{Body, Fields};
 use super::hmac::{Algorithm, Config, Encoding, REFID_LENGTH};
 
 /// A scheme that explains the sample.
@@ -31,8 +31,10 @@ const SEPARATORS: [&str; 8] = ["", "|", ":", ",", ".", " ", "\n", "&"];
 /// # Errors
 /// A sentence for the operator when the sample is no webhook's body.
 pub fn detect(secret: &Secret, sample: &[u8]) -> Result<Vec<Scheme>, String> {
-    let fields = Format::of(&HeaderMap::new(), sample).and_then(|format| format.parse(sample));
-    let fields = fields.map_err(|refusal| refusal.error)?;
+    let Body { fields, broken } = Body::read(&HeaderMap::new(), sample);
+    if let Some(refusal) = broken {
+        return Err(refusal.error);
+    }
     let signature = fields
         .required_text("signature")
         .map_err(|refusal| refusal.error)?;
@@ -113,7 +115,7 @@ fn layouts(fields: &Fields) -> Vec<(String, String)> {
         };
         for separator in separators {
             let over: Vec<String> = order.iter().map(|name| format!("{{{name}}}")).collect();
-            let data: Vec<&str> = order.iter().map(|name| fields.text(name)).collect();
+            let data: Vec<_> = order.iter().map(|name| fields.text(name)).collect();
             layouts.push((over.join(separator), data.join(separator)));
         }
     }

@@ -18,12 +18,15 @@ use crate::message::Name;
 use crate::secret::{Secret, Secrets};
 
 use super::{Composed, Receipt, Received, Refusal, Request, Sample, Source};
+use body::Body;
 
 pub mod api;
 mod body;
 mod compose;
 pub mod detect;
+mod encoding;
 pub mod hmac;
+mod repair;
 mod text;
 mod upstream;
 mod verify;
@@ -161,12 +164,27 @@ impl Intelepeer {
         })
     }
 
-    /// Cheap checks first, and nothing of the body is believed before its signature is right.
+    /// Cheap checks first, and nothing of the body is believed before its signature is right. What is known to be
+    /// the carrier's is read however odd it is.
     fn read(&self, request: &Request<'_>) -> Result<super::Incoming, Refusal> {
         self.caller.check(request.client, request.headers)?;
-        let fields = body::Format::of(request.headers, request.body)?.parse(request.body)?;
-        self.signature.check(&fields)?;
-        text::read(fields)
+        let Body { fields, broken } = Body::read(request.headers, request.body);
+        if let Err(refusal) = self.signature.check(&fields) {
+            return Err(broken.unwrap_or(refusal));
+        }
+        let known = self.caller.is_checked() || self.signature.is_checked();
+        match broken {
+            Some(refusal) if !known => Err(refusal),
+            Some(_) if !text::is_message(&fields) => {
+                text::unreadable(&body::as_text(request.headers, request.body))
+            }
+            Some(refusal) => text::read(fields).map(|mut incoming| {
+                incoming.odd.push(refusal.error);
+                incoming
+            }),
+            None if !known => text::require(&fields).and_then(|()| text::read(fields)),
+            None => text::read(fields),
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! From the fields of a verified body to a text.
+//! From the fields of a verified body to a message. Nothing verified is refused for being odd: the carrier would send
+//! it a few times more, and then it would be lost.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ use crate::source::Incoming;
 use super::body::{Fields, Value};
 use super::{Refusal, malformed};
 
-/// The longest `refid`, in bytes: four times what the provider documents.
+/// The longest `refid` that is kept as it came, in bytes: four times what the provider documents.
 const REFID_MAX: usize = 128;
 
 /// Bounds of what is kept of unknown fields: of one, in bytes with its name; of all; and their number.
@@ -19,47 +20,102 @@ const EXTRA_EACH_MAX: usize = 4 * 1024;
 const EXTRA_ALL_MAX: usize = 16 * 1024;
 const EXTRA_COUNT_MAX: usize = 64;
 
-/// Reads a text; whatever is not understood is kept beside it.
+/// Fails unless the fields are there that every webhook of the provider has. For requests that nothing proves to be
+/// the carrier's; of others whatever is there is kept.
+pub(super) fn require(fields: &Fields) -> Result<(), Refusal> {
+    let text = if fields.has("media") { "media" } else { "message" };
+    let missing = ["refid", "from", "to", text]
+        .into_iter()
+        .find(|name| !fields.has(name));
+    missing.map_or(Ok(()), |name| Err(malformed(format!("`{name}` is missing"))))
+}
+
+/// Whether anything is there that only a message has.
+pub(super) fn is_message(fields: &Fields) -> bool {
+    ["from", "to", "message", "media"]
+        .iter()
+        .any(|name| fields.has(name))
+}
+
+/// Reads a message; whatever is not understood is kept beside it.
 pub(super) fn read(mut fields: Fields) -> Result<Incoming, Refusal> {
     // The secret itself, perhaps: it must not be kept.
-    fields.take("signature");
-    let provider_id = refid(&mut fields)?;
-    let from = number(&mut fields, "from")?;
-    let to = number(&mut fields, "to")?;
+    fields.forget("signature");
+    let mut odd = Vec::new();
+    let mut take = |fields: &mut Fields, name: &str| {
+        let text = fields.take_text(name);
+        if text.is_none() {
+            odd.push(format!("no `{name}`"));
+        }
+        text
+    };
+    let refid = take(&mut fields, "refid");
+    let from = take(&mut fields, "from");
+    let to = take(&mut fields, "to");
     let attached = Attached::read(fields.take("media"));
-    let text = message(fields.take("message"), attached.any)?;
+    let text = match attached.any {
+        true => fields.take_text("message"),
+        false => take(&mut fields, "message"),
+    };
+    let nothing = from.is_none() && to.is_none() && text.is_none() && !attached.any;
     let extra = extra(fields, attached.odd);
+    if nothing && extra.is_empty() {
+        return Err(malformed("`from`, `to` and `message` are missing"));
+    }
     Ok(Incoming {
-        provider_id,
-        from,
-        to,
-        text,
+        provider_id: provider_id(refid.unwrap_or_default()),
+        from: Number::received(&from.unwrap_or_default()),
+        to: Number::received(&to.unwrap_or_default()),
+        text: text.unwrap_or_default(),
         media: attached.media,
         extra,
+        odd,
     })
 }
 
-fn refid(fields: &mut Fields) -> Result<String, Refusal> {
-    let refid = fields.take_text("refid")?;
-    match refid.len() {
-        0 => Err(malformed("`refid` is empty")),
-        1..=REFID_MAX => Ok(refid),
-        _ => Err(malformed(format!("`refid` is longer than {REFID_MAX} bytes"))),
+/// Keeps a body of the carrier's that nothing else can be made of: people may still read it.
+pub(super) fn unreadable(body: &str) -> Result<Incoming, Refusal> {
+    if body.trim().is_empty() {
+        return Err(malformed("the body is empty"));
     }
+    Ok(Incoming {
+        provider_id: String::new(),
+        from: Number::received(""),
+        to: Number::received(""),
+        text: without_signature(body),
+        media: Vec::new(),
+        extra: BTreeMap::new(),
+        odd: vec!["no field could be read".to_owned()],
+    })
 }
 
-fn number(fields: &mut Fields, name: &str) -> Result<Number, Refusal> {
-    Number::parse(&fields.take_text(name)?).map_err(|error| malformed(format!("`{name}` is {error}")))
+/// The body without the values of `signature`: they may be the secret itself.
+fn without_signature(body: &str) -> String {
+    let lower = body.to_ascii_lowercase();
+    let (mut kept, mut end) = (String::new(), 0);
+    for (at, name) in lower.match_indices("signature") {
+        if at < end {
+            continue;
+        }
+        let (before, found) = body.split_at(at + name.len());
+        kept.push_str(&before[end..]);
+        let value = found.trim_start_matches(|c: char| c.is_whitespace() || "\":=>".contains(c));
+        let ends: &[char] = match found[..found.len() - value.len()].chars().last() {
+            Some('"') => &['"'],
+            _ => &['&', ',', '}', '<', '"', '\n'],
+        };
+        kept.push_str("=***");
+        end = body.len() - value.len() + value.find(ends).unwrap_or(value.len());
+    }
+    kept + &body[end..]
 }
 
-/// A text may be empty, and absent only where there is something else to deliver.
-fn message(value: Option<Value>, media: bool) -> Result<String, Refusal> {
-    match value {
-        Some(Value::Text(text)) => Ok(text),
-        Some(Value::Json(raw)) if media && raw.get() == "null" => Ok(String::new()),
-        Some(Value::Json(_)) => Err(malformed("`message` must be a string")),
-        None if media => Ok(String::new()),
-        None => Err(malformed("`message` is missing")),
+/// A longer id than any carrier's is known by its digest, so that two of the same beginning stay two.
+fn provider_id(refid: String) -> String {
+    use sha2::Digest as _;
+    match refid.len() {
+        0..=REFID_MAX => refid,
+        _ => format!("sha256:{}", hex::encode(sha2::Sha256::digest(refid))),
     }
 }
 
@@ -146,4 +202,31 @@ fn extra(fields: Fields, media: Option<Value>) -> BTreeMap<String, String> {
         );
     }
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_value_of_a_signature_stays_in_a_body() {
+        for (body, kept) in [
+            (r#"{"signature": "a,b}", "x": 1"#, r#"{"signature=***", "x": 1"#),
+            (r#"{"Signature":canary,"x":1"#, r#"{"Signature=***,"x":1"#),
+            (
+                "from=1&signature=canary&to=2&signature=canary",
+                "from=1&signature=***&to=2&signature=***",
+            ),
+            (
+                "name=\"signature\"\r\n\r\ncanary\r\n--x",
+                "name=\"signature=***\n--x",
+            ),
+            ("<signature>canary</signature>", "<signature=***</signature=***"),
+            ("signature", "signature=***"),
+            ("signaturesignature=canary", "signature=***"),
+            ("ÄÖÜ no such word", "ÄÖÜ no such word"),
+        ] {
+            assert_eq!(without_signature(body), kept, "{body}");
+        }
+    }
 }

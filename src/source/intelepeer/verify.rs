@@ -45,6 +45,11 @@ impl Caller {
         self.basic_auth.as_ref()
     }
 
+    /// Whether anything about the caller is checked at all.
+    pub(super) fn is_checked(&self) -> bool {
+        self.allow_from.is_some() || self.basic_auth.is_some()
+    }
+
     pub(super) fn check(&self, client: IpAddr, headers: &HeaderMap) -> Result<(), Refusal> {
         let client = client.to_canonical();
         if let Some(networks) = &self.allow_from
@@ -130,11 +135,13 @@ impl Signature {
             Self::SharedCode(secrets) => secrets.any_matches(fields.required_text("signature")?.as_bytes()),
             Self::Hmac(scheme, secrets) => {
                 let signature = fields.required_text("signature")?;
+                let [refid, from, to, message] =
+                    ["refid", "from", "to", "message"].map(|name| fields.text(name));
                 let signed = Signed {
-                    refid: fields.text("refid"),
-                    from: fields.text("from"),
-                    to: fields.text("to"),
-                    message: fields.text("message"),
+                    refid: &refid,
+                    from: &from,
+                    to: &to,
+                    message: &message,
                 };
                 if signed.refid.len() != scheme.refid_length() {
                     let length = scheme.refid_length();
@@ -146,6 +153,11 @@ impl Signature {
             }
         };
         if right { Ok(()) } else { Err(forbidden()) }
+    }
+
+    /// Whether it is looked at.
+    pub(super) fn is_checked(&self) -> bool {
+        !matches!(self, Self::Unchecked)
     }
 
     /// The signature the carrier would send.

@@ -66,6 +66,7 @@ export class Detail {
         fact('Routes', message.routes.length ? message.routes.join(', ') : 'none matched'),
         fact('Source', message.source),
         fact('Carrier’s id', words(message.provider_id)),
+        Object.entries(message.extra).map(([name, json]) => fact(words(`Field ${name}`), words(json))),
         fact('Id', message.id)));
   }
 
