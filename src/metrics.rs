@@ -84,6 +84,7 @@ pub struct Metrics {
     queue_pending: Family<ByDestination, Gauge>,
     queue_dead: Family<ByDestination, Gauge>,
     queue_oldest: Family<ByDestination, Gauge<f64, AtomicU64>>,
+    attempt_oldest: Family<ByDestination, Gauge<f64, AtomicU64>>,
     destination_state: Family<ByState, Gauge>,
     drift: Family<BySource, Gauge>,
     store_bytes: Gauge,
@@ -123,6 +124,7 @@ impl Default for Metrics {
             queue_pending: Family::default(),
             queue_dead: Family::default(),
             queue_oldest: Family::default(),
+            attempt_oldest: Family::default(),
             destination_state: Family::default(),
             drift: Family::default(),
             store_bytes: Gauge::default(),
@@ -186,6 +188,12 @@ impl Metrics {
             Unit::Seconds,
             self.queue_oldest.clone(),
         );
+        registry.register_with_unit(
+            "attempt_oldest",
+            "Age of the oldest attempt under way",
+            Unit::Seconds,
+            self.attempt_oldest.clone(),
+        );
         registry.register(
             "destination_state",
             "1 for the state a destination is in",
@@ -243,6 +251,14 @@ impl Metrics {
                 .get_or_create(&by)
                 .set(i64::from(known == state));
         }
+    }
+
+    /// Sets how long the oldest attempt of a destination has been under way.
+    pub fn show_attempt(&self, name: &str, age: Duration) {
+        let by = ByDestination {
+            destination: name.to_owned(),
+        };
+        self.attempt_oldest.get_or_create(&by).set(age.as_secs_f64());
     }
 
     /// Sets how many numbers of a source do not point here, as far as is known.

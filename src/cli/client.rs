@@ -17,8 +17,9 @@ use crate::template::one_line;
 /// To read something, however much there is.
 const READING: Duration = Duration::from_secs(60);
 
-/// To do something: a test lasts as long as its destination's `timeout`, at most ten minutes.
-const DOING: Duration = Duration::from_secs(11 * 60);
+/// To do something: a test lasts as long as its destination's `timeout` and its server's `data_timeout`, each at most
+/// ten minutes.
+const DOING: Duration = Duration::from_secs(21 * 60);
 
 /// For a copy of everything, however much it is.
 const COPY_TIMEOUT: Duration = Duration::from_secs(24 * 3600);

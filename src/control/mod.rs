@@ -471,12 +471,13 @@ impl Control {
     pub async fn metrics(&self) -> Result<String, Error> {
         let plan = self.plan();
         for view in self.destinations(&plan).await? {
-            let oldest = view
-                .oldest
-                .map(|oldest| self.clock.now().since(oldest))
-                .unwrap_or_default();
+            let now = self.clock.now();
+            let age = |since: Option<Timestamp>| since.map(|since| now.since(since)).unwrap_or_default();
+            let oldest = age(view.oldest);
             self.metrics
                 .show_destination(view.name.as_str(), &view.state, view.pending, view.dead, oldest);
+            self.metrics
+                .show_attempt(view.name.as_str(), age(view.attempting_since));
         }
         let health = self.store.health();
         self.metrics.show_store(health.bytes, health.free);

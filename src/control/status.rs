@@ -104,6 +104,7 @@ impl Control {
             pending: backlog.pending,
             dead: backlog.dead,
             oldest: backlog.oldest,
+            attempting_since: of(|status| status.attempting_since),
             delivered_at: of(|status| status.delivered_at),
             fallback: planned.and_then(|planned| planned.fallback.clone()),
         })
@@ -128,6 +129,9 @@ fn store_problems(health: &Health, refused: Option<&String>) -> Vec<String> {
     problems
 }
 
+/// An attempt that lasts longer than this is worth a word: a mail server may take ten minutes to answer.
+const SLOW: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// What an operator should do something about, or know.
 fn trouble(view: &DestinationView, now: Timestamp) -> Option<String> {
     let name = &view.name;
@@ -144,6 +148,10 @@ fn trouble(view: &DestinationView, now: Timestamp) -> Option<String> {
         "removed" if view.pending > 0 => Some(format!(
             "{name} is no longer configured{waiting}: configure it again, or discard them"
         )),
+        _ if view.attempting_since.is_some_and(|since| now.since(since) > SLOW) => Some(format!(
+            "{name} does not answer: an attempt has been under way for {}{waiting}",
+            minutes(now, view.attempting_since)
+        )),
         _ if view.oldest.is_some_and(|oldest| now.since(oldest) > LATE) => Some(format!(
             "{name} is late{waiting}, the oldest for {}",
             minutes(now, view.oldest)
@@ -156,7 +164,40 @@ fn trouble(view: &DestinationView, now: Timestamp) -> Option<String> {
     }
 }
 
-fn minutes(now: Timestamp, oldest: Option<Timestamp>) -> String {
-    let age = oldest.map(|oldest| now.since(oldest)).unwrap_or_default();
+fn minutes(now: Timestamp, since: Option<Timestamp>) -> String {
+    let age = since.map(|since| now.since(since)).unwrap_or_default();
     humantime::format_duration(std::time::Duration::from_secs(age.as_secs() / 60 * 60)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(attempting_since: Option<i64>) -> DestinationView {
+        DestinationView {
+            name: "desk".parse().unwrap(),
+            kind: Some("email".to_owned()),
+            state: "up".to_owned(),
+            since: None,
+            until: None,
+            reason: None,
+            pending: 3,
+            dead: 0,
+            oldest: Some(Timestamp(0)),
+            attempting_since: attempting_since.map(Timestamp),
+            delivered_at: None,
+            fallback: None,
+        }
+    }
+
+    #[test]
+    fn an_attempt_that_lasts_for_minutes_is_a_problem_before_its_message_is_late() {
+        let now = Timestamp(200_000);
+        assert_eq!(trouble(&view(None), now), None);
+        assert_eq!(trouble(&view(Some(150_000)), now), None);
+        assert_eq!(
+            trouble(&view(Some(10_000)), now).unwrap(),
+            "desk does not answer: an attempt has been under way for 3m, 3 texts wait"
+        );
+    }
 }

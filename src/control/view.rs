@@ -103,6 +103,8 @@ pub struct DestinationView {
     pub dead: u64,
     /// When the oldest waiting one came to be owed.
     pub oldest: Option<Timestamp>,
+    /// When the oldest attempt under way began.
+    pub attempting_since: Option<Timestamp>,
     /// When it last took a text, since the daemon's start.
     pub delivered_at: Option<Timestamp>,
     /// Who gets what dies here.

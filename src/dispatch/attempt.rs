@@ -1,6 +1,7 @@
 //! One attempt at one delivery: make the parcel, send it, decide, and write down how it ended.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,12 +36,13 @@ pub(super) async fn run(
     let epoch = shared.gate().epoch();
     let started = shared.clock.now();
     let stopwatch = Stopwatch::start();
+    let attempting = shared.attempt(claim.token);
     let outcome = match &permit {
         Ok(_held) => send(&plan, &destination, &claim).await,
         Err(failure) => Err(failure.clone()),
     };
     let took = stopwatch.elapsed();
-    drop(permit);
+    drop((permit, attempting));
     let by = ByDestination {
         destination: destination.name.to_string(),
     };
@@ -56,6 +58,9 @@ pub(super) async fn run(
     settle(&shared, settlement).await;
 }
 
+/// An attempt that lasts longer than this is worth a line: nothing else would tell before it ends.
+const SLOW: Duration = Duration::from_secs(60);
+
 /// What all lanes wait for when each is not to have its own.
 static ONE_LANE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
@@ -69,8 +74,15 @@ async fn send(plan: &Plan, destination: &PlannedDestination, claim: &Claim) -> R
         true => Some(ONE_LANE.lock().await),
         false => None,
     };
-    let sending = AssertUnwindSafe(destination.destination.deliver(&parcel)).catch_unwind();
-    match tokio::time::timeout(destination.attempt_max(), sending).await {
+    let mut sending = pin!(AssertUnwindSafe(destination.destination.deliver(&parcel)).catch_unwind());
+    let limit = destination.attempt_max();
+    let mut outcome = tokio::time::timeout(limit.min(SLOW), &mut sending).await;
+    if outcome.is_err() && limit > SLOW {
+        let name = &destination.name;
+        tracing::warn!(delivery.id = %claim.delivery.id, destination = %name, "{name} has not answered for {}; waiting for it for up to {}", age(SLOW), age(limit));
+        outcome = tokio::time::timeout(limit - SLOW, sending).await;
+    }
+    match outcome {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_panic)) => Err(Failure::Transient {
             reason: "the destination's code panicked on this message; please report it".to_owned(),
@@ -80,7 +92,7 @@ async fn send(plan: &Plan, destination: &PlannedDestination, claim: &Claim) -> R
         }),
         Err(_elapsed) => Err(Failure::unreachable(format!(
             "no answer within {}",
-            humantime::format_duration(destination.attempt_max())
+            humantime::format_duration(limit)
         ))),
     }
 }

@@ -1,5 +1,6 @@
 //! What a lane, its attempts and those who ask about it have in common.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::Notify;
@@ -30,6 +31,8 @@ pub(super) struct Inner {
     pub(super) paused: bool,
     delivered_at: Option<Timestamp>,
     pub(super) running: usize,
+    /// When each attempt under way began, by the token of its claim.
+    attempts: BTreeMap<u64, Timestamp>,
 }
 
 /// How a lane fares.
@@ -47,6 +50,8 @@ pub struct Status {
     pub delivered_at: Option<Timestamp>,
     /// Deliveries under way.
     pub running: usize,
+    /// When the oldest attempt under way began.
+    pub attempting_since: Option<Timestamp>,
 }
 
 impl Shared {
@@ -84,6 +89,12 @@ impl Shared {
         if let Some(lanes) = self.lanes.upgrade() {
             lanes.wake(name);
         }
+    }
+
+    /// An attempt begins; it ends when what this gives is dropped.
+    pub(super) fn attempt(self: &Arc<Self>, token: u64) -> Attempting {
+        self.inner().attempts.insert(token, self.clock.now());
+        Attempting(self.clone(), token)
     }
 
     pub(super) fn delivered_now(&self) {
@@ -133,6 +144,16 @@ impl Shared {
             reason: closed.map(|closed| closed.reason.clone()),
             delivered_at: inner.delivered_at,
             running: inner.running,
+            attempting_since: inner.attempts.values().min().copied(),
         }
+    }
+}
+
+/// An attempt under way.
+pub(super) struct Attempting(Arc<Shared>, u64);
+
+impl Drop for Attempting {
+    fn drop(&mut self) {
+        self.0.inner().attempts.remove(&self.1);
     }
 }

@@ -509,12 +509,16 @@ async fn a_server_that_says_nothing_costs_the_timeout_and_no_more() {
             here.then_some(Turn::Hang)
         };
         let fake = FakeSmtp::start(way, script).await;
-        let smtp = format!("host = \"127.0.0.1\"\nport = {}\nsecurity = \"none\"", fake.port);
+        let smtp = format!(
+            "host = \"127.0.0.1\"\nport = {}\nsecurity = \"none\"\ndata_timeout = \"300ms\"",
+            fake.port
+        );
         let email = email(&smtp, &["desk@example.com"], Duration::from_millis(300));
         let start = Instant::now();
         let reason = unreachable(send(&email, 1).await);
+        let key = if hanging == "." { "data_timeout" } else { "timeout" };
         assert!(
-            reason.contains("no answer within `timeout`"),
+            reason.contains(&format!("no answer within `{key}`")),
             "{hanging}: {reason}"
         );
         assert!(

@@ -43,8 +43,10 @@ pub(super) enum Step {
     Recipient,
     /// `DATA`.
     Data,
-    /// The message itself, and the final answer.
+    /// The message itself.
     Content,
+    /// The answer to the message.
+    Verdict,
 }
 
 impl fmt::Display for Step {
@@ -56,7 +58,7 @@ impl fmt::Display for Step {
             Self::Sender => "MAIL FROM",
             Self::Recipient => "RCPT TO",
             Self::Data => "DATA",
-            Self::Content => "sending the message",
+            Self::Content | Self::Verdict => "sending the message",
         })
     }
 }
@@ -147,10 +149,13 @@ impl fmt::Display for Trouble {
         write!(f, "{}: ", self.step)?;
         match &self.cause {
             Cause::Reply(reply) => write!(f, "{reply}{}", advice(self.step, reply)),
-            Cause::Lost(what) if self.step == Step::Content => {
+            Cause::Lost(what) if self.step >= Step::Content => {
                 write!(f, "{what}; whether the server took it is not known")
             }
             Cause::Lost(what) => f.write_str(what),
+            Cause::Late if self.step == Step::Verdict => {
+                f.write_str("no answer within `data_timeout`; whether the server took it is not known")
+            }
             Cause::Late => f.write_str("no answer within `timeout`"),
             Cause::Untrusted(why) => write!(
                 f,
@@ -235,8 +240,8 @@ pub(super) fn class(step: Step, reply: &Reply) -> Class {
             Step::Connect | Step::StartTls => Class::LaterDestination,
             Step::Login | Step::Sender if temporary => Class::LaterDestination,
             Step::Login | Step::Sender => Class::Misconfigured,
-            Step::Recipient | Step::Data | Step::Content if temporary => Class::LaterMessage,
-            Step::Recipient | Step::Data | Step::Content => Class::Never,
+            Step::Recipient | Step::Data | Step::Content | Step::Verdict if temporary => Class::LaterMessage,
+            Step::Recipient | Step::Data | Step::Content | Step::Verdict => Class::Never,
         },
     }
 }
@@ -268,7 +273,7 @@ mod tests {
     #[test]
     fn every_answer_has_its_class() {
         use Class::{LaterDestination, LaterMessage, Misconfigured, Never, Quota};
-        use Step::{Connect, Content, Data, Login, Recipient, Sender, StartTls};
+        use Step::{Connect, Data, Login, Recipient, Sender, StartTls, Verdict};
         for (step, code, text, expected) in [
             (Connect, 421, "4.3.2 too busy", LaterDestination),
             (Connect, 450, "4.7.1 not now", LaterDestination),
@@ -323,12 +328,12 @@ mod tests {
             (Recipient, 530, "Authentication required", Misconfigured),
             (Data, 451, "4.3.0", LaterMessage),
             (Data, 554, "5.5.1 no valid recipients", Never),
-            (Content, 432, "4.3.2 thread limit", LaterMessage),
-            (Content, 421, "4.3.0", LaterDestination),
-            (Content, 550, "5.7.1 spam", Never),
-            (Content, 552, "5.3.4 too big", Never),
+            (Verdict, 432, "4.3.2 thread limit", LaterMessage),
+            (Verdict, 421, "4.3.0", LaterDestination),
+            (Verdict, 550, "5.7.1 spam", Never),
+            (Verdict, 552, "5.3.4 too big", Never),
             (
-                Content,
+                Verdict,
                 550,
                 "5.7.60 Client does not have permissions to send as this sender",
                 Misconfigured,
@@ -345,7 +350,7 @@ mod tests {
     #[test]
     fn a_used_up_quota_pauses_the_destination_for_an_hour() {
         let trouble = Trouble {
-            step: Step::Content,
+            step: Step::Verdict,
             cause: Cause::Reply(Reply::new(550, "5.4.5 limit")),
         };
         let Failure::Transient {
@@ -398,7 +403,7 @@ mod tests {
             cause: Cause::Lost("end of file".into()),
         };
         assert!(lost(Step::Sender).is_stale_connection() && lost(Step::Data).is_stale_connection());
-        assert!(!lost(Step::Content).is_stale_connection());
+        assert!(!lost(Step::Content).is_stale_connection() && !lost(Step::Verdict).is_stale_connection());
         let said = |code| Trouble {
             step: Step::Sender,
             cause: Cause::Reply(Reply::new(code, "")),

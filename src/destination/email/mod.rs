@@ -139,6 +139,10 @@ impl Destination for Email {
         Ok(Some(self.server.permit().await?))
     }
 
+    fn attempt_max(&self, timeout: Duration) -> Duration {
+        timeout + self.server.data_timeout()
+    }
+
     fn render(&self, parcel: &Parcel<'_>) -> Result<String, Failure> {
         self.composer.compose(parcel)
     }

@@ -18,8 +18,8 @@ use crate::secret::Secrets;
 /// them sooner.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
-/// How long a message waits for a free connection. They become free in turns, each within somebody's `timeout`,
-/// so only very slow servers make anybody wait so long.
+/// How long a message waits for a free connection. Only servers that leave messages without an answer for minutes
+/// make anybody wait so long; then the operator is told.
 const WAIT_MAX: Duration = Duration::from_secs(300);
 
 /// Who logs in at each new connection.
@@ -43,6 +43,7 @@ pub struct Server {
     hello: String,
     protection: Protection,
     account: Account,
+    data_timeout: Duration,
     permits: Arc<Semaphore>,
     idle: Mutex<VecDeque<(Session, Instant)>>,
 }
@@ -62,6 +63,7 @@ impl Server {
         hello: String,
         protection: Protection,
         account: Account,
+        data_timeout: Duration,
         max_connections: usize,
     ) -> Self {
         let permits = Arc::new(Semaphore::new(max_connections));
@@ -71,9 +73,15 @@ impl Server {
             hello,
             protection,
             account,
+            data_timeout,
             permits,
             idle: Mutex::new(VecDeque::new()),
         }
+    }
+
+    /// How long the answer to a message may take, after `timeout` for all before it.
+    pub(super) fn data_timeout(&self) -> Duration {
+        self.data_timeout
     }
 
     /// Waits until a message may be sent. The server's `timeout` begins only then: the messages before it are
@@ -94,13 +102,13 @@ impl Server {
     pub(super) async fn send(&self, envelope: &Envelope<'_>, timeout: Duration) -> Result<Receipt, Trouble> {
         let deadline = Instant::now() + timeout;
         if let Some(mut session) = self.take_idle() {
-            match session.send(envelope, deadline).await {
+            match session.send(envelope, deadline, self.data_timeout).await {
                 Err(trouble) if trouble.is_stale_connection() => self.forget_idle(),
                 result => return self.keep(session, result),
             }
         }
         let mut session = self.connect(deadline).await?;
-        let result = session.send(envelope, deadline).await;
+        let result = session.send(envelope, deadline, self.data_timeout).await;
         self.keep(session, result)
     }
 

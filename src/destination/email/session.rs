@@ -1,5 +1,7 @@
 //! One connection to a mail server: opening it as securely as the configuration asks, and asking it things.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use tokio::time::Instant;
@@ -129,13 +131,29 @@ impl Session {
         self.hear(deadline, step, expected).await
     }
 
+    /// Writes the message and hears what becomes of it, within a time that begins when all of it is written.
+    pub(super) async fn submit(
+        &mut self,
+        content: &str,
+        deadline: Instant,
+        data_timeout: Duration,
+    ) -> Result<Answer, Trouble> {
+        let written = self.wire.write(content.as_bytes(), deadline).await;
+        written.map_err(|cause| Trouble {
+            step: Step::Content,
+            cause,
+        })?;
+        self.hear(Instant::now() + data_timeout, Step::Verdict, &[DONE])
+            .await
+    }
+
     async fn hear(&mut self, deadline: Instant, step: Step, expected: &[u16]) -> Result<Answer, Trouble> {
         let answer = self.wire.answer(deadline).await;
         let answer = answer.map_err(|cause| Trouble { step, cause })?;
         let digit = answer.code / 100;
         let cause = match (&answer.broken, digit) {
             // Nothing follows the last step, so that its answer need not have an end.
-            (Some(cause), _) if expected.contains(&digit) && step != Step::Content => cause.clone(),
+            (Some(cause), _) if expected.contains(&digit) && step != Step::Verdict => cause.clone(),
             _ if expected.contains(&digit) => return Ok(answer),
             (_, 4 | 5) => Cause::Reply(answer.reply()),
             _ => Cause::Lost(format!(

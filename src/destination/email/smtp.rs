@@ -38,6 +38,9 @@ pub struct SmtpConfig {
     /// How long the command's token is used unless it is refused earlier; `"45m"` by default.
     #[serde(default = "token_lifetime", deserialize_with = "duration")]
     pub token_lifetime: Duration,
+    /// How long the server may look at a message before it answers; `"10m"` by default.
+    #[serde(default = "data_timeout", deserialize_with = "timeout")]
+    pub data_timeout: Duration,
     /// What `EHLO` says; `[127.0.0.1]` by default.
     pub helo_name: Option<String>,
     /// PEM file with a certificate authority to trust beside the system's.
@@ -84,6 +87,12 @@ pub enum Auth {
 /// What `EHLO` says where nothing is configured: an address, since not every machine knows a name of its own.
 const HELLO: &str = "[127.0.0.1]";
 
+/// As [RFC 5321, section 4.5.3.2.6](https://www.rfc-editor.org/rfc/rfc5321#section-4.5.3.2.6) has it: whoever waits
+/// for less gets messages delivered twice.
+fn data_timeout() -> Duration {
+    Duration::from_secs(10 * 60)
+}
+
 fn token_lifetime() -> Duration {
     Duration::from_secs(45 * 60)
 }
@@ -96,6 +105,15 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     match humantime::parse_duration(&String::deserialize(deserializer)?) {
         Ok(duration) if duration.is_zero() => Err(serde::de::Error::custom("must be longer than nothing")),
         other => other.map_err(serde::de::Error::custom),
+    }
+}
+
+fn timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let timeout = duration(deserializer)?;
+    if (Duration::from_millis(10)..=Duration::from_secs(600)).contains(&timeout) {
+        Ok(timeout)
+    } else {
+        Err(serde::de::Error::custom("must be 10ms to 10m"))
     }
 }
 
@@ -121,6 +139,7 @@ impl SmtpConfig {
             self.helo_name.clone().unwrap_or_else(|| HELLO.to_owned()),
             self.protection()?,
             self.account()?,
+            self.data_timeout,
             self.max_connections,
         ));
         Ok(self.server.get_or_init(|| server).clone())

@@ -5,6 +5,8 @@
 //! the same. The content never goes ahead of the answer to `DATA`, so that whatever fails before it has
 //! delivered nothing to anybody.
 
+use std::time::Duration;
+
 use lettre::Address;
 use tokio::time::Instant;
 
@@ -36,6 +38,7 @@ impl Session {
         &mut self,
         envelope: &Envelope<'_>,
         deadline: Instant,
+        data_timeout: Duration,
     ) -> Result<Receipt, Trouble> {
         let mut commands = self.commands(envelope)?.into_iter();
         self.ask(deadline, Step::Sender, commands.next(), &[DONE]).await?;
@@ -64,8 +67,9 @@ impl Session {
                 cause: Cause::Lost("the server answered more than it was asked".to_owned()),
             });
         }
-        let content = dotted(envelope.content);
-        let answer = self.ask(deadline, Step::Content, Some(content), &[DONE]).await?;
+        let answer = self
+            .submit(&dotted(envelope.content), deadline, data_timeout)
+            .await?;
         receipt.answer = answer.reply().to_string();
         Ok(receipt)
     }

@@ -1,6 +1,7 @@
 //! Answers that are odd, endless, or late: the three digits decide, and no answer costs more than it may.
 
 use super::*;
+use crate::bridge::{Bridge, wait_for};
 
 /// How often the content was sent to its end.
 fn completed(fake: &FakeSmtp) -> usize {
@@ -169,4 +170,60 @@ async fn an_answer_without_an_end_counts_by_its_digits() {
             .count(),
         2
     );
+}
+
+/// A server that looks at each message for a while before it takes it.
+async fn thoughtful(pause: Duration) -> FakeSmtp {
+    FakeSmtp::start(&[], move |_, _, line| {
+        (line == ".").then_some(Turn::SayAfter(pause, "250 2.0.0 Ok"))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_answer_to_the_message_has_a_time_of_its_own() {
+    let deliver = async |pause, data_timeout| {
+        let fake = thoughtful(pause).await;
+        let smtp = format!(
+            "host = \"127.0.0.1\"\nport = {}\nsecurity = \"none\"\n{data_timeout}",
+            fake.port
+        );
+        let email = email(&smtp, &["desk@example.com"], Duration::from_millis(300));
+        let longest = email.attempt_max(Duration::from_millis(300));
+        (send(&email, 1).await, longest)
+    };
+    let (result, longest) = deliver(Duration::from_secs(1), "").await;
+    result.unwrap();
+    assert_eq!(longest, Duration::from_millis(600_300));
+    let (result, longest) = deliver(Duration::from_secs(9), "data_timeout = \"500ms\"").await;
+    let reason = unreachable(result);
+    assert_eq!(
+        reason,
+        "sending the message: no answer within `data_timeout`; whether the server took it is not known"
+    );
+    assert_eq!(longest, Duration::from_millis(800));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_scans_for_longer_than_timeout_gets_one_copy() {
+    let fake = thoughtful(Duration::from_secs(4)).await;
+    let bridge = Bridge::start(&format!(
+        "[smtp.main]\nhost = \"127.0.0.1\"\nport = {}\nsecurity = \"none\"\n\
+         [destination.desk]\nkind = \"email\"\nsmtp = \"main\"\nfrom = \"sms@example.com\"\n\
+         to = [\"desk@example.com\"]\ntimeout = \"1s\"\nretry = {{ initial = \"100ms\", max = \"1s\" }}\n\
+         [routing]\nunmatched = [\"desk\"]\n",
+        fake.port
+    ));
+    let (status, _) = bridge.text(&format!("{:032X}", 1), "+13035550100", "text");
+    assert_eq!(status, 200);
+    wait_for("an attempt under way", || {
+        let status = bridge.status();
+        status["destinations"][0]["attempting_since"]
+            .as_str()
+            .map(str::to_owned)
+    });
+    let line = bridge.logged("delivered to desk");
+    assert!(line.contains("\"attempts\":1,"), "{line}");
+    assert_eq!(completed(&fake), 1);
+    assert!(bridge.status()["destinations"][0]["attempting_since"].is_null());
 }
