@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::service::Places;
@@ -13,7 +12,7 @@ use super::{Exit, Global, check};
 use crate::clock::Clock;
 use crate::config::{Outside, Problems, Purpose};
 use crate::control::Loader;
-use crate::daemon::{Daemon, Start, log, notify};
+use crate::daemon::{Daemon, Sockets, Start, log, notify};
 use crate::message::Timestamp;
 use crate::metrics::Metrics;
 use crate::plan::{self, Loaded, Plan};
@@ -61,7 +60,7 @@ fn run_logging(global: &Global, plan: Plan, metrics: Arc<Metrics>) -> anyhow::Re
 
 async fn serve(global: &Global, plan: Plan, metrics: Arc<Metrics>) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen()?;
-    let listener = passed_socket()?;
+    let sockets = Sockets::passed()?;
     let store = open(&plan, &metrics).await?;
     let clock = Clock::since(latest(&*store).await?);
     let daemon = Daemon::start(Start {
@@ -70,10 +69,15 @@ async fn serve(global: &Global, plan: Plan, metrics: Arc<Metrics>) -> anyhow::Re
         clock,
         store,
         metrics,
-        listener,
+        sockets,
     })
     .await?;
-    let status = format!("takes texts on {}", daemon.public_address());
+    let addresses: Vec<String> = daemon
+        .public_addresses()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let status = format!("takes texts on {}", addresses.join(" and "));
     let config = Places::find(global).config;
     announce(&daemon, &config, &status).await;
     let exit = attend(&daemon, &mut signals, &status).await;
@@ -101,7 +105,9 @@ async fn serve(global: &Global, plan: Plan, metrics: Arc<Metrics>) -> anyhow::Re
 async fn announce(daemon: &Daemon, config: &Path, status: &str) {
     let plan = daemon.control().plan();
     for (name, source) in &plan.sources {
-        tracing::info!(source = %name, "{name} takes webhooks on {}://{}{}", plan.scheme(), daemon.public_address(), source.path);
+        for address in daemon.public_addresses() {
+            tracing::info!(source = %name, "{name} takes webhooks on {}://{address}{}", plan.scheme(), source.path);
+        }
     }
     let pending = daemon.control().pending().await.unwrap_or_default();
     tracing::info!(
@@ -196,22 +202,6 @@ impl End {
             _ = self.interrupt.recv() => {}
         }
     }
-}
-
-/// The first socket that systemd passed, if it passed one.
-fn passed_socket() -> anyhow::Result<Option<TcpListener>> {
-    let Some(listener) = listenfd::ListenFd::from_env()
-        .take_tcp_listener(0)
-        .context("the passed socket is no TCP listener")?
-    else {
-        return Ok(None);
-    };
-    listener
-        .set_nonblocking(true)
-        .context("the passed socket cannot be made non-blocking")?;
-    Ok(Some(
-        TcpListener::from_std(listener).context("the passed socket cannot be used")?,
-    ))
 }
 
 /// Opens the store, telling systemd to be patient: a large one is audited first.

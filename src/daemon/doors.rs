@@ -49,16 +49,30 @@ impl Door {
     }
 }
 
-/// Binds the unix socket, and `admin.listen` if it is configured.
-pub(super) async fn bind(admin: &config::Admin) -> anyhow::Result<(Vec<Door>, SocketFile)> {
-    let (unix, file) = bind_unix(admin).await?;
+/// Binds the unix socket, and `admin.listen` if it is configured. A socket that was passed takes the place of each.
+pub(super) async fn bind(
+    admin: &config::Admin,
+    passed_unix: Option<std::os::unix::net::UnixListener>,
+    passed: Vec<std::net::TcpListener>,
+) -> anyhow::Result<(Vec<Door>, Option<SocketFile>)> {
+    let (unix, file) = match passed_unix {
+        Some(unix) => (adopt_unix(admin, unix)?, None),
+        None => bind_unix(admin).await.map(|(unix, file)| (unix, Some(file)))?,
+    };
     let mut doors = vec![Door {
         listener: Listener::Unix(unix),
         token: None,
     }];
-    if let Some(address) = admin.listen {
-        let listener = super::bind("admin.listen", address).await?;
+    let listeners = match admin.listen {
+        Some(address) if passed.is_empty() => vec![super::bind("admin.listen", address).await?],
+        _ => super::adopt(passed)?,
+    };
+    for listener in listeners {
         let address = listener.local_addr().context("the admin socket has no address")?;
+        anyhow::ensure!(
+            admin.token.is_some(),
+            "a socket with FileDescriptorName=admin was passed ({address}), but `admin.token` is not set"
+        );
         tracing::info!("operators are served on http://{address}/");
         doors.push(Door {
             listener: Listener::Tcp(listener),
@@ -66,6 +80,19 @@ pub(super) async fn bind(admin: &config::Admin) -> anyhow::Result<(Vec<Door>, So
         });
     }
     Ok((doors, file))
+}
+
+/// Takes over the passed socket, if the commands look for it where it is.
+fn adopt_unix(admin: &config::Admin, unix: std::os::unix::net::UnixListener) -> anyhow::Result<UnixListener> {
+    let address = unix.local_addr().context("the admin socket has no address")?;
+    let (expected, found) = (&admin.socket, address.as_pathname());
+    anyhow::ensure!(
+        found.is_some_and(|found| found == expected),
+        "the passed unix socket is {}, but the commands look for {} (admin.socket): make them the same",
+        found.map_or("abstract".into(), |found| found.display().to_string()),
+        expected.display()
+    );
+    UnixListener::from_std(unix).context("the passed admin socket cannot be used")
 }
 
 /// The file of the bound unix socket. It is removed when this is dropped, unless something else is there by then.

@@ -1,5 +1,6 @@
 //! The daemon: wires everything together, reloads it, and stops it in reverse order.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +29,10 @@ mod doors;
 mod drain;
 pub mod log;
 pub mod notify;
+mod sockets;
 mod upkeep;
+
+pub use sockets::Sockets;
 
 /// How long operators' requests may take to end, after everything else.
 const GRACE_ADMIN: Duration = Duration::from_secs(2);
@@ -45,8 +49,8 @@ pub struct Start {
     pub store: Arc<dyn Store>,
     /// What is counted, the store's commits among it.
     pub metrics: Arc<Metrics>,
-    /// A socket passed in by systemd, instead of `server.listen`.
-    pub listener: Option<TcpListener>,
+    /// Sockets that the service manager passed, instead of those of the configuration.
+    pub sockets: Sockets,
 }
 
 /// A running daemon.
@@ -54,8 +58,8 @@ pub struct Daemon {
     control: Arc<Control>,
     store: Arc<dyn Store>,
     lanes: Arc<Lanes>,
-    public: SocketAddr,
-    socket: doors::SocketFile,
+    public: Vec<SocketAddr>,
+    socket: Option<doors::SocketFile>,
     stop_intake: CancellationToken,
     stop: CancellationToken,
     intake_tasks: TaskTracker,
@@ -74,16 +78,15 @@ impl Daemon {
             clock,
             store,
             metrics,
-            listener,
+            sockets,
         } = start;
-        let listener = match listener {
-            Some(listener) => listener,
-            None => bind("server.listen", plan.server.listen).await?,
+        let listeners = match sockets.public.is_empty() {
+            true => vec![bind("server.listen", plan.server.listen).await?],
+            false => adopt(sockets.public)?,
         };
-        let (doors, socket) = doors::bind(&plan.admin).await?;
-        let public = listener
-            .local_addr()
-            .context("the listening socket has no address")?;
+        let (doors, socket) = doors::bind(&plan.admin, sockets.admin_unix, sockets.admin).await?;
+        let public: io::Result<Vec<SocketAddr>> = listeners.iter().map(TcpListener::local_addr).collect();
+        let public = public.context("a listening socket has no address")?;
         let limits = limits(&plan);
         let (plan_sender, plan) = watch::channel(Arc::new(plan));
 
@@ -127,7 +130,7 @@ impl Daemon {
         let tasks = TaskTracker::new();
         let inbound = Arc::new(inbound);
         intake_tasks.spawn(serve(
-            tls::Listener::new(listener, inbound.clone()),
+            tls::Listener::new(listeners, inbound.clone()),
             inbound::filter(inbound),
             limits,
             stop_intake.clone(),
@@ -157,8 +160,8 @@ impl Daemon {
 
     /// Where carriers' webhooks are taken.
     #[must_use]
-    pub fn public_address(&self) -> SocketAddr {
-        self.public
+    pub fn public_addresses(&self) -> &[SocketAddr] {
+        &self.public
     }
 
     /// What operators can ask and do.
@@ -201,6 +204,12 @@ impl Daemon {
         drop(self.socket);
         self.store.close().await.context("the store's last commit failed")
     }
+}
+
+/// Takes over sockets that do not block.
+fn adopt(sockets: Vec<std::net::TcpListener>) -> anyhow::Result<Vec<TcpListener>> {
+    let adopted: io::Result<_> = sockets.into_iter().map(TcpListener::from_std).collect();
+    adopted.context("a passed socket cannot be used")
 }
 
 async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -1,7 +1,11 @@
 //! The carriers' listener: plain HTTP, or TLS while the plan has a certificate.
 
+use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 
 use futures_util::future::BoxFuture;
 use tokio::net::{TcpListener, TcpStream};
@@ -12,18 +16,35 @@ use tokio_util::either::Either;
 use super::inbound::Inbound;
 use super::serve::{self, Peer};
 
-/// A TCP listener that asks the plan for each new connection, so that a reload exchanges the certificate and
-/// connections that are open keep theirs.
+/// TCP listeners that ask the plan for each new connection, so that a reload exchanges the certificate and
+/// connections that are open keep theirs. They share the limits of one, so that more sockets are not more load.
 pub struct Listener {
-    tcp: TcpListener,
+    tcp: Vec<TcpListener>,
+    /// Which socket is looked at first, in turns.
+    first: AtomicUsize,
     inbound: Arc<Inbound>,
 }
 
 impl Listener {
     /// Serves what `inbound` has planned.
     #[must_use]
-    pub fn new(tcp: TcpListener, inbound: Arc<Inbound>) -> Self {
-        Self { tcp, inbound }
+    pub fn new(tcp: Vec<TcpListener>, inbound: Arc<Inbound>) -> Self {
+        Self {
+            tcp,
+            first: AtomicUsize::new(0),
+            inbound,
+        }
+    }
+
+    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+        let first = self.first.fetch_add(1, Ordering::Relaxed) % self.tcp.len();
+        let (before, after) = self.tcp.split_at(first);
+        for listener in after.iter().chain(before) {
+            if let Poll::Ready(accepted) = listener.poll_accept(context) {
+                return Poll::Ready(accepted);
+            }
+        }
+        Poll::Pending
     }
 }
 
@@ -32,16 +53,13 @@ impl serve::Listener for Listener {
     type Opening = BoxFuture<'static, io::Result<Self::Stream>>;
 
     async fn accept(&self) -> io::Result<(Self::Opening, Peer)> {
-        let (opening, peer) = serve::Listener::accept(&self.tcp).await?;
-        Ok((Box::pin(open(opening.into_inner(), self.inbound.clone())), peer))
+        let (stream, address) = poll_fn(|context| self.poll_accept(context)).await?;
+        stream.set_nodelay(true)?;
+        Ok((Box::pin(open(stream, self.inbound.clone())), Peer::Tcp(address)))
     }
 }
 
-async fn open(
-    stream: io::Result<TcpStream>,
-    inbound: Arc<Inbound>,
-) -> io::Result<<Listener as serve::Listener>::Stream> {
-    let stream = stream?;
+async fn open(stream: TcpStream, inbound: Arc<Inbound>) -> io::Result<<Listener as serve::Listener>::Stream> {
     let server = inbound.plan.borrow().tls.as_ref().map(|tls| tls.server().clone());
     let Some(server) = server else {
         return Ok(Either::Right(stream));

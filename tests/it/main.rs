@@ -31,6 +31,7 @@ mod security;
 mod senders;
 mod servers;
 mod slack;
+mod sockets;
 mod stop;
 mod store_long;
 mod systemd;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use smsbridge::clock::Clock;
 use smsbridge::config::{Outside, Purpose};
-use smsbridge::daemon::{Daemon, Start};
+use smsbridge::daemon::{Daemon, Sockets, Start};
 use smsbridge::message::Timestamp;
 use smsbridge::plan::{self, Plan};
 use smsbridge::store::Store;
@@ -41,13 +41,13 @@ async fn daemon(folder: &std::path::Path, clock: Clock) -> (Daemon, Arc<dyn Stor
         loader: Box::new(move |old| Ok(load(old)?.plan)),
         clock,
         store: store.clone(),
-        listener: None,
+        sockets: Sockets::default(),
     };
     (Daemon::start(start).await.unwrap(), store)
 }
 
 fn post(daemon: &Daemon, number: usize) -> String {
-    let url = format!("http://{}/inbound/intelepeer", daemon.public_address());
+    let url = format!("http://{}/inbound/intelepeer", daemon.public_addresses()[0]);
     let from = format!("+1303555{:04}", number % 40);
     let body = Bridge::body(&refid(number), &from, "x").to_string();
     let (status, _, body) = http("POST", &url, &[("content-type", "application/json")], &body);
