@@ -89,7 +89,8 @@ impl Control {
     pub async fn destination(&self, plan: &Plan, name: &Name) -> Result<DestinationView, Error> {
         let backlog = self.store.backlog(name).await?;
         let planned = plan.destinations.get(name);
-        let status = self.lanes.status(name);
+        // The lane of a removed destination lives until everything under way has ended.
+        let status = planned.and_then(|_| self.lanes.status(name));
         let of = |field: fn(&crate::dispatch::Status) -> Option<Timestamp>| status.as_ref().and_then(field);
         Ok(DestinationView {
             name: name.clone(),

@@ -67,25 +67,39 @@ impl Lane {
         }
     }
 
-    /// Carries texts until it is stopped or its destination is configured away; then ends what is under way.
+    /// Carries messages until it is stopped or its destination is configured away. A destination that is back by the
+    /// time everything under way has ended goes on with this lane.
     pub(super) async fn run(mut self) {
+        loop {
+            let stopped = self.reload() && self.carry().await;
+            while self.running.join_next().await.is_some() {
+                self.shared.inner().running = self.running.len();
+            }
+            if stopped || self.shared.end(&self.plan) {
+                return;
+            }
+        }
+    }
+
+    /// Carries messages; true when it is stopped, false when its destination is not in the plan.
+    async fn carry(&mut self) -> bool {
         loop {
             let wait = self.fill().await;
             let wake = self.shared.notify.notified();
             tokio::select! {
-                () = self.stop.cancelled() => break,
+                () = self.stop.cancelled() => return true,
                 changed = self.plan.changed() => {
-                    if changed.is_err() || !self.reload() {
-                        break;
+                    if changed.is_err() {
+                        return true;
+                    }
+                    if !self.reload() {
+                        return false;
                     }
                 }
                 Some(_) = self.running.join_next(), if !self.running.is_empty() => {}
                 () = wake => {}
                 () = tokio::time::sleep(wait) => {}
             }
-        }
-        while self.running.join_next().await.is_some() {
-            self.shared.inner().running = self.running.len();
         }
     }
 

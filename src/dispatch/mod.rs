@@ -62,14 +62,16 @@ impl Lanes {
         })
     }
 
-    /// Makes a lane for each destination of the plan that has none, and forgets those that are gone. Lanes
-    /// that stay take the new plan up by themselves.
+    /// Starts a lane for each destination of the newest plan that has none. Lanes that exist take the plan up by
+    /// themselves: they end when their destination is no longer in it, and go on when it is back before they ended. So
+    /// there is never more than one lane of a destination.
     ///
     /// `paused` names the destinations the operator paused.
     pub fn follow(&self, plan: &watch::Receiver<Arc<Plan>>, paused: &[Name]) {
-        let current = plan.borrow().clone();
         let mut lanes = self.lanes();
-        lanes.retain(|name, _| current.destinations.contains_key(name));
+        // What lanes take for seen is exactly the plan they are started with.
+        let mut plan = plan.clone();
+        let current = plan.borrow_and_update().clone();
         for (name, destination) in &current.destinations {
             if lanes.contains_key(name) {
                 continue;
@@ -82,11 +84,20 @@ impl Lanes {
             );
             let shared = Arc::new(shared);
             lanes.insert(name.clone(), shared.clone());
-            let mut plan = plan.clone();
-            plan.mark_unchanged();
-            let lane = Lane::new(shared, plan, destination.clone(), self.stop.clone());
+            let lane = Lane::new(shared, plan.clone(), destination.clone(), self.stop.clone());
             self.tracker.spawn(lane.run());
         }
+    }
+
+    /// Forgets a lane that has nothing under way; false if its destination is in the newest plan again.
+    fn end(&self, name: &Name, plan: &watch::Receiver<Arc<Plan>>) -> bool {
+        // Looked at under the lock, as `follow` does: either the destination is seen here, or the lane is not seen there.
+        let mut lanes = self.lanes();
+        let is_back = plan.borrow().destinations.contains_key(name);
+        if !is_back {
+            lanes.remove(name);
+        }
+        !is_back
     }
 
     /// Tells a lane that there is something to do. Does nothing for a destination that is not configured.

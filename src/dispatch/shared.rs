@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::gate::{Cause, Gate};
 use super::{Around, Lanes};
@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::events::{Event, Events};
 use crate::message::{Name, Timestamp};
 use crate::metrics::Metrics;
+use crate::plan::Plan;
 use crate::store::Store;
 
 /// One lane's common ground.
@@ -95,6 +96,13 @@ impl Shared {
     pub(super) fn attempt(self: &Arc<Self>, token: u64) -> Attempting {
         self.inner().attempts.insert(token, self.clock.now());
         Attempting(self.clone(), token)
+    }
+
+    /// Forgets the lane; false if its destination is in the newest plan again.
+    pub(super) fn end(&self, plan: &watch::Receiver<Arc<Plan>>) -> bool {
+        self.lanes
+            .upgrade()
+            .is_none_or(|lanes| lanes.end(&self.name, plan))
     }
 
     pub(super) fn delivered_now(&self) {
