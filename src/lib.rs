@@ -18,6 +18,7 @@ pub mod retry;
 pub mod route;
 
 pub mod destination;
+pub mod file;
 pub mod source;
 pub mod store;
 

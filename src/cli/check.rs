@@ -1,11 +1,13 @@
 //! `smsbridge check`: every problem of the configuration, with its place.
 
+use std::path::Path;
+
 use clap::Args;
 
 use super::service::Places;
 use super::{Exit, Global, Stop, paint, print};
-use crate::config::{self, Problem, Problems, Purpose, Severity};
-use crate::plan::{self, Loaded};
+use crate::config::{self, Outside, Problem, Problems, Purpose, Severity};
+use crate::plan::{self, Loaded, Loader};
 
 /// `check`
 #[derive(Debug, Args)]
@@ -25,7 +27,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
         outside,
         ..
     } = Places::find(global);
-    let result = plan::load(&path, Purpose::Check, &outside, None);
+    let result = in_time(&path, Purpose::Check, outside)?;
     let (problems, exit) = match &result {
         Ok(loaded) => (&loaded.warnings, Exit::Done),
         Err(problems) => (problems, Exit::Wrong),
@@ -45,17 +47,35 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
 /// Reads the configuration for a command, or says what is wrong with it.
 pub(super) fn load(global: &Global, purpose: Purpose) -> Result<Loaded, Exit> {
     let places = Places::find(global);
-    plan::load(&places.config, purpose, &places.outside, None).map_err(|problems| {
+    let loaded = in_time(&places.config, purpose, places.outside).map_err(|stop| stop.say())?;
+    loaded.map_err(|problems| {
         tell(&problems);
         eprintln!("{}", verdict(&problems));
         Exit::Wrong
     })
 }
 
+/// Loads it, but does not wait for ever for a file that does not answer.
+fn in_time(path: &Path, purpose: Purpose, outside: Outside) -> Result<Result<Loaded, Problems>, Stop> {
+    let file = path.to_owned();
+    let loader = Loader::new(path, move |reading, old| {
+        plan::load(&file, purpose, &outside.clone().watched(reading.clone()), old)
+    });
+    let load = async {
+        let mut loading = loader.start(None)?;
+        loading.ready().await?;
+        loading.loaded()
+    };
+    Ok(super::client::runtime()?.block_on(load))
+}
+
 /// Each problem on a line of its own, on standard error.
 pub(super) fn tell(problems: &Problems) {
     for problem in problems.all() {
         eprintln!("smsbridge: {}", line(problems, problem));
+    }
+    if let Some(unlisted) = problems.unlisted() {
+        eprintln!("smsbridge: {unlisted}");
     }
 }
 
@@ -81,21 +101,15 @@ fn line(problems: &Problems, problem: &Problem) -> String {
 }
 
 fn verdict(problems: &Problems) -> String {
-    let errors = problems
-        .all()
-        .iter()
-        .filter(|problem| problem.severity == Severity::Error)
-        .count();
-    let plural = if errors == 1 { "error" } else { "errors" };
-    format!("smsbridge: {errors} {plural}; nothing was started or changed")
+    let errors = problems.error_count();
+    format!("smsbridge: {errors}; nothing was started or changed")
 }
 
-fn summary(path: &std::path::Path, loaded: &Loaded) -> String {
+fn summary(path: &Path, loaded: &Loaded) -> String {
     let plan = &loaded.plan;
-    let warnings = match loaded.warnings.all().len() {
-        0 => String::new(),
-        1 => ", 1 warning".to_owned(),
-        many => format!(", {many} warnings"),
+    let warnings = match loaded.warnings.all() {
+        [] => String::new(),
+        _ => format!(", {}", loaded.warnings.warning_count()),
     };
     format!(
         "{} {}: {}, {}, {}{warnings}",

@@ -12,6 +12,9 @@ use crate::template::one_line;
 #[derive(Deserialize)]
 struct Reloaded {
     changes: Vec<Changed>,
+    file: String,
+    warnings: Vec<Found>,
+    unlisted: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -26,6 +29,7 @@ struct Changed {
 struct Unusable {
     file: String,
     problems: Vec<Found>,
+    unlisted: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -51,6 +55,7 @@ fn report(global: &Global, answer: &Answer) -> Result<Exit, Stop> {
         return Ok(Exit::Done);
     }
     let reloaded: Reloaded = answer.read()?;
+    list(&reloaded.file, &reloaded.warnings, reloaded.unlisted.as_deref());
     let lines: String = reloaded.changes.iter().map(line).collect();
     if lines.is_empty() {
         print::text("reloaded: nothing changed\n")?;
@@ -79,10 +84,18 @@ fn refuse(global: &Global, answer: &Answer) -> Result<Exit, Stop> {
         return Ok(Exit::Wrong);
     }
     let unusable: Unusable = answer.read()?;
-    for found in &unusable.problems {
-        eprintln!("smsbridge: {}", problem(&unusable.file, found));
-    }
+    list(&unusable.file, &unusable.problems, unusable.unlisted.as_deref());
     Err(Stop::wrong("the configuration has errors; nothing was changed"))
+}
+
+/// Each on a line of its own, on standard error.
+fn list(file: &str, problems: &[Found], unlisted: Option<&str>) {
+    for found in problems {
+        eprintln!("smsbridge: {}", problem(file, found));
+    }
+    if let Some(unlisted) = unlisted {
+        eprintln!("smsbridge: {}", one_line(unlisted));
+    }
 }
 
 fn problem(file: &str, found: &Found) -> String {

@@ -11,11 +11,10 @@ use super::service::Places;
 use super::{Exit, Global, check};
 use crate::clock::Clock;
 use crate::config::{Outside, Problems, Purpose};
-use crate::control::Loader;
 use crate::daemon::{Daemon, Sockets, Start, log, notify};
 use crate::message::Timestamp;
 use crate::metrics::Metrics;
-use crate::plan::{self, Loaded, Plan};
+use crate::plan::{self, Loaded, Loader, Plan};
 use crate::sabotage::{self, Protection};
 use crate::store::sled::{self, Sled};
 use crate::store::{Found, Query, Store};
@@ -126,10 +125,15 @@ async fn announce(daemon: &Daemon, config: &Path, status: &str) {
 async fn attend(daemon: &Daemon, signals: &mut Signals, status: &str) -> Exit {
     let mut pulse = tokio::time::interval(PULSE);
     let mut watchdog = notify::watchdog_interval().map(tokio::time::interval);
+    // Reads files, and some do not answer: everything else goes on meanwhile.
+    let mut reloading = None;
     loop {
         tokio::select! {
             () = signals.end.recv() => return Exit::Done,
-            _ = signals.hang_up.recv() => reload(daemon, status).await,
+            _ = signals.hang_up.recv(), if reloading.is_none() => {
+                reloading = Some(Box::pin(reload(daemon, status)));
+            }
+            () = ended(&mut reloading) => reloading = None,
             _ = pulse.tick() => {
                 if let Some(failed) = daemon.store_health().failed {
                     tracing::error!("the store failed and nothing more can be kept, so the daemon ends; check the disk, then start it again: {failed}");
@@ -154,17 +158,29 @@ async fn tick(interval: &mut Option<tokio::time::Interval>) {
     }
 }
 
+async fn ended(task: &mut Option<impl Future<Output = ()> + Unpin>) {
+    match task {
+        Some(task) => task.await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn reload(daemon: &Daemon, status: &str) {
     notify::reloading();
     match daemon.control().reload().await {
-        Ok(changes) if changes.is_empty() => tracing::info!("reloaded: nothing changed"),
-        Ok(changes) => changes
+        Ok(reloaded) if reloaded.changes.is_empty() => tracing::info!("reloaded: nothing changed"),
+        Ok(reloaded) => reloaded
+            .changes
             .iter()
             .for_each(|change| tracing::info!("reloaded: {change}")),
         Err(problems) => {
-            tracing::error!("not reloaded: the configuration has errors, the one before goes on");
+            let count = problems.error_count();
+            tracing::error!("reload failed: {count}; previous configuration stays active");
             for problem in problems.all() {
-                tracing::error!("not reloaded: {}", problems.place(problem));
+                tracing::error!("reload failed: {}", problems.place(problem));
+            }
+            if let Some(unlisted) = problems.unlisted() {
+                tracing::error!("reload failed: {unlisted}");
             }
         }
     }
@@ -248,10 +264,9 @@ async fn latest(store: &dyn Store) -> anyhow::Result<Timestamp> {
 
 fn loader(global: &Global) -> Loader {
     let path = Places::find(global).config;
-    Box::new(move |old| {
-        let loaded = plan::load(&path, Purpose::Serve, &Outside::of_process(), old)?;
-        warn(&loaded.warnings);
-        Ok(loaded.plan)
+    Loader::new(&path.clone(), move |reading, old| {
+        let outside = Outside::of_process().watched(reading.clone());
+        plan::load(&path, Purpose::Serve, &outside, old)
     })
 }
 

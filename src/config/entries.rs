@@ -9,6 +9,7 @@ use toml::Spanned;
 
 use super::fingerprint::Fingerprint;
 use super::problem::Problems;
+use super::secrets;
 use super::section::Section;
 use super::settings::Retry;
 use super::value;
@@ -205,7 +206,9 @@ impl Source {
 impl Smtp {
     pub(super) fn read(name: Name, section: &Section<'_>, problems: &mut Problems) -> Option<Self> {
         let fingerprint = Fingerprint::of(section.value.get_ref());
-        let config = section.read(&[], problems, destination::email::SmtpConfig::deserialize)?;
+        let mut config = section.read(&[], problems, destination::email::SmtpConfig::deserialize)?;
+        // A file that was not read was reported already, or is not needed.
+        config.ca_file = config.ca_file.filter(secrets::is_fetched);
         Some(Self {
             name,
             config,
@@ -311,12 +314,10 @@ fn known_kind(
 ) -> Option<&'static str> {
     let found = known.iter().copied().find(|known| known == kind.get_ref());
     if found.is_none() {
-        let suggestion = super::nearest::suggestion(kind.get_ref(), known.iter().copied());
-        problems.error(
-            &kind.span(),
-            format!("{key}.kind"),
-            format!("unknown kind `{}`{suggestion}", kind.get_ref()),
-        );
+        problems.error_with(&kind.span(), format!("{key}.kind"), || {
+            let suggestion = super::nearest::suggestion(kind.get_ref(), known.iter().copied());
+            format!("unknown kind `{}`{suggestion}", kind.get_ref())
+        });
     }
     found
 }

@@ -21,6 +21,7 @@ pub(crate) mod nearest;
 mod outside;
 mod problem;
 mod reader;
+mod reading;
 pub mod reference;
 mod schema;
 mod secrets;
@@ -33,6 +34,7 @@ pub use entries::{Conditions, Destination, Route, Smtp, Source};
 pub use fingerprint::Fingerprint;
 pub use outside::{Outside, Purpose};
 pub use problem::{Problem, Problems, Severity};
+pub use reading::Reading;
 pub use schema::schema;
 pub use settings::{Admin, Log, LogFormat, Server, Store, Tls};
 
@@ -85,7 +87,7 @@ impl Config {
     /// # Errors
     /// When there is no file, or it is not TOML at all.
     pub fn load(path: &Path, purpose: Purpose, outside: &Outside) -> Result<(Self, Problems), Problems> {
-        let text = text_of(path).map_err(|message| Problems::unreadable(path, message))?;
+        let text = text_of(path, outside.reading()).map_err(|message| Problems::unreadable(path, message))?;
         Self::read(&text, path, purpose, outside)
     }
 
@@ -103,17 +105,14 @@ impl Config {
     }
 }
 
-fn text_of(path: &Path) -> Result<String, String> {
-    use std::io::Read as _;
-    let mut text = String::new();
-    let read = std::fs::File::open(path).and_then(|file| file.take(FILE_MAX + 1).read_to_string(&mut text));
-    match read {
-        Ok(_) if text.len() as u64 > FILE_MAX => Err("larger than 16MiB; this cannot be a configuration".to_owned()),
-        Ok(_) => Ok(text),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(
+fn text_of(path: &Path, reading: &Reading) -> Result<String, String> {
+    let content = reading.file("configuration file", path, FILE_MAX).map_err(|error| {
+        if error.is_missing() {
             "no such file; name another with --config PATH or $SMSBRIDGE_CONFIG, or begin with config.example.toml"
-                .to_owned(),
-        ),
-        Err(error) => Err(format!("cannot be read: {error}")),
-    }
+                .to_owned()
+        } else {
+            error.to_string()
+        }
+    })?;
+    String::from_utf8(content.bytes).map_err(|_| "is not UTF-8".to_owned())
 }

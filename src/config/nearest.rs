@@ -27,8 +27,14 @@ fn list(known: &[&str]) -> String {
     }
 }
 
+/// The longest word a guess is made for, in bytes: comparing takes time and memory with its length.
+const WORD_MAX: usize = 64;
+
 /// The known word with the fewest slips of the finger in between, if they are few for its length.
 fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    if word.len() > WORD_MAX {
+        return None;
+    }
     let lower = word.to_lowercase();
     let (distance, near) = known
         .iter()

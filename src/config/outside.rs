@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::reading::Reading;
+
 /// What the configuration is read for, and so how much of the outside must be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
@@ -18,6 +20,7 @@ pub enum Purpose {
 #[derive(Clone, Debug, Default)]
 pub struct Outside {
     variables: BTreeMap<String, String>,
+    reading: Reading,
 }
 
 impl Outside {
@@ -28,7 +31,14 @@ impl Outside {
         let variables = std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?)));
         Self {
             variables: variables.collect(),
+            reading: Reading::default(),
         }
+    }
+
+    /// The same environment; `reading` tells which of its files is being read.
+    #[must_use]
+    pub fn watched(self, reading: Reading) -> Self {
+        Self { reading, ..self }
     }
 
     /// An environment with just these variables.
@@ -38,7 +48,13 @@ impl Outside {
             variables: variables
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into(),
+            reading: Reading::default(),
         }
+    }
+
+    /// Reads files, and tells which.
+    pub(super) fn reading(&self) -> &Reading {
+        &self.reading
     }
 
     /// A variable that is set and not empty.

@@ -3,8 +3,10 @@
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use serde::Serialize;
+use serde::ser::SerializeStruct as _;
+use serde::{Serialize, Serializer};
 
 /// How bad a problem is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -31,13 +33,35 @@ pub struct Problem {
     pub message: String,
 }
 
-/// Every problem of one file, in the order of the file.
-#[derive(Clone, Debug, Serialize)]
+/// How many problems of one severity are listed: more than anybody reads at once. The others are counted.
+const LISTED_MAX: usize = 100;
+
+/// The longest key and the longest message, in bytes.
+const WORDS_MAX: usize = 1000;
+
+/// The problems of one file, in the order of the file.
+#[derive(Clone, Debug)]
 pub struct Problems {
     file: PathBuf,
     problems: Vec<Problem>,
-    #[serde(skip)]
+    errors: Count,
+    warnings: Count,
+    text: Arc<Text>,
+}
+
+/// How many there are, and how many of them are listed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    total: usize,
+    listed: usize,
+}
+
+/// What the places are places in.
+#[derive(Clone, Debug, Default)]
+struct Text {
     text: String,
+    /// Where each line but the first begins.
+    lines: Vec<usize>,
 }
 
 impl Problems {
@@ -47,7 +71,9 @@ impl Problems {
         Self {
             file: file.to_owned(),
             problems: Vec::new(),
-            text: text.to_owned(),
+            errors: Count::default(),
+            warnings: Count::default(),
+            text: Arc::new(Text::of(text)),
         }
     }
 
@@ -64,13 +90,35 @@ impl Problems {
         Self {
             file: file.to_owned(),
             problems: vec![problem],
-            text: String::new(),
+            errors: Count { total: 1, listed: 1 },
+            warnings: Count::default(),
+            text: Arc::default(),
+        }
+    }
+
+    /// Forgets the text of the file: no more problems are noted.
+    #[must_use]
+    pub fn complete(self) -> Self {
+        Self {
+            text: Arc::default(),
+            ..self
         }
     }
 
     /// Notes an error at this place of the text.
     pub fn error(&mut self, place: &Range<usize>, key: impl Into<String>, message: impl Into<String>) {
         self.note(Severity::Error, place, key.into(), message.into());
+    }
+
+    /// The same with words that are looked for only if they are listed.
+    pub fn error_with(
+        &mut self,
+        place: &Range<usize>,
+        key: impl Into<String>,
+        message: impl FnOnce() -> String,
+    ) {
+        let message = if self.is_full() { String::new() } else { message() };
+        self.error(place, key, message);
     }
 
     /// Notes a warning at this place of the text.
@@ -81,15 +129,47 @@ impl Problems {
     /// Whether the configuration cannot be used.
     #[must_use]
     pub fn any_error(&self) -> bool {
-        self.problems
-            .iter()
-            .any(|problem| problem.severity == Severity::Error)
+        self.errors.total > 0
     }
 
-    /// All of them.
+    /// Whether further errors are only counted, so that what would explain them need not be looked for.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.errors.listed == LISTED_MAX
+    }
+
+    /// The problems that are listed.
     #[must_use]
     pub fn all(&self) -> &[Problem] {
         &self.problems
+    }
+
+    /// How many errors there are: `1 error`.
+    #[must_use]
+    pub fn error_count(&self) -> String {
+        counted(self.errors.total, "error")
+    }
+
+    /// How many warnings there are: `2 warnings`.
+    #[must_use]
+    pub fn warning_count(&self) -> String {
+        counted(self.warnings.total, "warning")
+    }
+
+    /// What is not listed, if there are too many: `at least 400 more errors not listed`.
+    #[must_use]
+    pub fn unlisted(&self) -> Option<String> {
+        let more = |count: Count, what| match count.total - count.listed {
+            0 => None,
+            more => Some(counted(more, what)),
+        };
+        let (errors, warnings) = (
+            more(self.errors, "more error"),
+            more(self.warnings, "more warning"),
+        );
+        let what = [errors, warnings].into_iter().flatten().collect::<Vec<_>>();
+        // Once they are only counted, not every one is looked for.
+        (!what.is_empty()).then(|| format!("at least {} not listed", what.join(" and ")))
     }
 
     /// The file they are in.
@@ -128,17 +208,27 @@ impl Problems {
     }
 
     fn note(&mut self, severity: Severity, place: &Range<usize>, key: String, message: String) {
-        let (line, column) = position(&self.text, place.start);
+        let count = match severity {
+            Severity::Error => &mut self.errors,
+            Severity::Warning => &mut self.warnings,
+        };
+        if count.listed == LISTED_MAX {
+            count.total += 1;
+            return;
+        }
+        let (line, column) = self.text.position(place.start);
         let problem = Problem {
             severity,
             line,
             column,
-            key,
-            message,
+            key: shortened(key),
+            message: shortened(message),
         };
         if self.problems.contains(&problem) {
             return;
         }
+        count.total += 1;
+        count.listed += 1;
         let at = self
             .problems
             .partition_point(|other| (other.line, other.column) <= (line, column));
@@ -146,24 +236,61 @@ impl Problems {
     }
 }
 
+/// What is wrong may be quoted, and be of any length.
+fn shortened(mut text: String) -> String {
+    if text.len() > WORDS_MAX {
+        text.truncate(text.floor_char_boundary(WORDS_MAX));
+        text.push('…');
+    }
+    text
+}
+
+fn counted(count: usize, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}
+
 /// One problem a line, in the order of the file.
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines: Vec<String> = self.problems.iter().map(|problem| self.line(problem)).collect();
+        let listed = self.problems.iter().map(|problem| self.line(problem));
+        let lines: Vec<String> = listed.chain(self.unlisted()).collect();
         f.write_str(&lines.join("\n"))
     }
 }
 
 impl std::error::Error for Problems {}
 
-/// Line and column of a byte, both counted from 1.
-fn position(text: &str, at: usize) -> (usize, usize) {
-    let before = text.get(..at.min(text.len())).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    (
-        before.matches('\n').count() + 1,
-        before[line_start..].chars().count() + 1,
-    )
+/// The file, its problems, and in words what is not listed.
+impl Serialize for Problems {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let unlisted = self.unlisted();
+        let mut fields = serializer.serialize_struct("Problems", 2 + usize::from(unlisted.is_some()))?;
+        fields.serialize_field("file", &self.file)?;
+        fields.serialize_field("problems", &self.problems)?;
+        if let Some(unlisted) = unlisted {
+            fields.serialize_field("unlisted", &unlisted)?;
+        }
+        fields.end()
+    }
+}
+
+impl Text {
+    fn of(text: &str) -> Self {
+        Self {
+            text: text.to_owned(),
+            lines: text.match_indices('\n').map(|(at, _)| at + 1).collect(),
+        }
+    }
+
+    /// Line and column of a byte, both counted from 1.
+    fn position(&self, at: usize) -> (usize, usize) {
+        let at = at.min(self.text.len());
+        let line = self.lines.partition_point(|start| *start <= at);
+        let start = line.checked_sub(1).and_then(|line| self.lines.get(line));
+        let before = self.text.get(start.copied().unwrap_or_default()..at);
+        (line + 1, before.unwrap_or_default().chars().count() + 1)
+    }
 }
 
 #[cfg(test)]
@@ -185,8 +312,38 @@ mod tests {
 
     #[test]
     fn a_place_beyond_the_end_is_the_end() {
-        assert_eq!(position("ab\nc", 99), (2, 2));
-        assert_eq!(position("", 5), (1, 1));
+        assert_eq!(Text::of("ab\nc").position(99), (2, 2));
+        assert_eq!(Text::of("").position(5), (1, 1));
+    }
+
+    #[test]
+    fn what_is_quoted_is_cut() {
+        let mut problems = Problems::none(Path::new("c.toml"), "x");
+        problems.error(&(0..1), "é".repeat(2000), "x".repeat(2000));
+        let problem = &problems.all()[0];
+        assert_eq!(problem.key, format!("{}…", "é".repeat(500)));
+        assert_eq!(problem.message, format!("{}…", "x".repeat(1000)));
+    }
+
+    #[test]
+    fn what_nobody_reads_is_counted() {
+        let mut problems = Problems::none(Path::new("c.toml"), "x");
+        for number in 0..250 {
+            problems.error(&(0..1), "x", format!("{number}"));
+        }
+        problems.warning(&(0..1), "x", "odd");
+        assert!(problems.is_full() && problems.all().len() == 101);
+        assert_eq!(problems.error_count(), "250 errors");
+        assert_eq!(problems.warning_count(), "1 warning");
+        assert_eq!(
+            problems.unlisted().unwrap(),
+            "at least 150 more errors not listed"
+        );
+        assert!(
+            problems
+                .to_string()
+                .ends_with("\nat least 150 more errors not listed")
+        );
     }
 
     #[test]

@@ -35,7 +35,7 @@ const TABLES: &[&str] = &[
 ];
 
 /// The keys of kinds that hold paths.
-const PATHS: &[&str] = &["ca_file", "token_file"];
+const PATHS: &[&str] = &["token_file"];
 
 /// Reads a whole file.
 pub(super) fn read(
@@ -86,6 +86,11 @@ impl<'t> Reader<'t, '_> {
         let retry = self.retry();
         let mut declared = Declared::default();
         let sources = self.named("source", &mut declared.sources, Source::read);
+        if let Some(DeValue::Table(servers)) = self.root.get_mut("smtp").map(Spanned::get_mut) {
+            for (_, server) in servers.iter_mut() {
+                secrets::paths_are_files(server.get_mut(), &["ca_file"]);
+            }
+        }
         let smtp = self.named("smtp", &mut declared.smtp, |name, section, problems| {
             Smtp::read(name, &section, problems)
         });
@@ -117,12 +122,12 @@ impl<'t> Reader<'t, '_> {
             .keys()
             .filter(|key| !TABLES.contains(&key.get_ref().as_ref()))
         {
-            let suggestion = suggestion(key.get_ref(), TABLES.iter().copied());
-            self.problems.error(
-                &key.span(),
-                key.get_ref().as_ref(),
-                format!("unknown table{suggestion}"),
-            );
+            self.problems.error_with(&key.span(), key.get_ref().as_ref(), || {
+                format!(
+                    "unknown table{}",
+                    suggestion(key.get_ref(), TABLES.iter().copied())
+                )
+            });
         }
     }
 
@@ -158,8 +163,12 @@ impl<'t> Reader<'t, '_> {
     }
 
     fn server(&mut self) -> Server {
-        if let Some(section) = self.root.get_mut("server") {
-            secrets::paths_are_files(section.get_mut(), "tls", &["certificate", "key"]);
+        if let Some(tls) = self
+            .root
+            .get_mut("server")
+            .and_then(|server| member(server, "tls"))
+        {
+            secrets::paths_are_files(tls, &["certificate", "key"]);
         }
         let mut server: Server = self.settings("server", Server::deserialize).unwrap_or_default();
         // What was not fetched has been told of, or is not needed.
@@ -336,6 +345,14 @@ impl<'t> Reader<'t, '_> {
                 .warning(&routing.unmatched.span(), "routing.unmatched", message);
         }
         routing.unmatched.into_inner()
+    }
+}
+
+/// The value at this key, if this is a table that has it.
+fn member<'v, 't>(value: &'v mut Spanned<DeValue<'t>>, key: &str) -> Option<&'v mut DeValue<'t>> {
+    match value.get_mut() {
+        DeValue::Table(table) => table.get_mut(key).map(Spanned::get_mut),
+        _ => None,
     }
 }
 

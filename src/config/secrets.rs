@@ -1,9 +1,8 @@
 //! Fetches secrets: `{ env = "NAME" }`, `{ file = "PATH" }` and `{ credential = "NAME" }` become the strings
 //! they name before anything is read, so that every kind's configuration sees plain strings.
 
-use std::io::Read as _;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -13,7 +12,13 @@ use super::problem::Problems;
 use crate::secret::Secret;
 
 /// The largest secret file, in bytes.
-const FILE_MAX: u64 = 64 * 1024;
+const SECRET_MAX: u64 = 64 * 1024;
+
+/// The largest file of certificates, in bytes. A system's whole bundle fits.
+const CERTIFICATES_MAX: u64 = 1024 * 1024;
+
+/// The keys of certificates: kept in files like secrets, and known to everybody.
+const CERTIFICATES: [&str; 2] = [".certificate", ".ca_file"];
 
 /// What the unit calls its folder of credentials: systemd hands the file `NAME` in it over as `smsbridge_NAME`. The
 /// unit sets `smsbridge` alone to a word, so that it starts without the folder, too; that is no secret.
@@ -36,18 +41,11 @@ pub(super) struct Fetcher<'a> {
     pub purpose: Purpose,
 }
 
-/// Makes `KEY = "PATH"` in the table `name` mean `KEY = { file = "PATH" }`: for what is always kept in files.
-pub(super) fn paths_are_files(section: &mut DeValue<'_>, name: &str, keys: &[&str]) {
-    let table = |value| match value {
-        &mut DeValue::Table(ref mut table) => Some(table),
-        _ => None,
-    };
-    let inner = table(section).and_then(|section| section.get_mut(name));
-    let Some(inner) = inner.and_then(|inner| table(inner.get_mut())) else {
-        return;
-    };
+/// Makes `KEY = "PATH"` in a table mean `KEY = { file = "PATH" }`: for what is always kept in files.
+pub(super) fn paths_are_files(table: &mut DeValue<'_>, keys: &[&str]) {
+    let DeValue::Table(table) = table else { return };
     for key in keys {
-        let Some(value) = inner.get_mut(*key).filter(|value| value.get_ref().is_str()) else {
+        let Some(value) = table.get_mut(*key).filter(|value| value.get_ref().is_str()) else {
             continue;
         };
         let place = value.span();
@@ -76,6 +74,8 @@ enum Origin {
 enum Absent {
     /// It should be there.
     Missing(String),
+    /// The same: the file it should be in is not there.
+    NoSuchFile(String),
     /// It cannot be there in this environment.
     Unavailable(String),
 }
@@ -152,11 +152,16 @@ impl Fetcher<'_> {
             Origin::Env(name) => self.variable(name),
             Origin::File(path) => {
                 let path = self.folder.join(path);
-                if key.ends_with(".certificate") {
-                    file_content("file", &path)
+                if CERTIFICATES
+                    .iter()
+                    .any(|certificates| key.ends_with(certificates))
+                {
+                    self.file("file", &path, CERTIFICATES_MAX).map(|file| file.text)
                 } else {
-                    warn_if_open(&path, key, place, problems);
-                    file_content("secret file", &path)
+                    self.file("secret file", &path, SECRET_MAX).map(|file| {
+                        warn_if_open(&path, file.mode, key, place, problems);
+                        file.text
+                    })
                 }
             }
             Origin::Credential(name) => self.credential(name),
@@ -166,7 +171,9 @@ impl Fetcher<'_> {
             Err(Absent::Unavailable(why)) if self.purpose == Purpose::Check => {
                 problems.warning(place, key, why)
             }
-            Err(Absent::Missing(why) | Absent::Unavailable(why)) => problems.error(place, key, why),
+            Err(Absent::Missing(why) | Absent::NoSuchFile(why) | Absent::Unavailable(why)) => {
+                problems.error(place, key, why);
+            }
         }
         None
     }
@@ -190,18 +197,48 @@ impl Fetcher<'_> {
             ))
         })?;
         // A line of the unit for this very name is more particular than the folder.
-        let own = folder.join(name);
-        let in_folder = folder.join(format!("{UNIT_FOLDER}_{name}"));
-        let there = |path: &PathBuf| path.try_exists().unwrap_or(true);
-        let path = [own, in_folder].into_iter().find(there).ok_or_else(|| {
-            Absent::Missing(format!(
-                "there is no credential `{name}` in {}: put it into /etc/smsbridge/credentials/{name}, or give the \
-                 unit LoadCredential={name}:…, and restart it",
-                folder.display()
-            ))
-        })?;
-        file_content("secret file", &path)
+        for name in [name, &format!("{UNIT_FOLDER}_{name}")] {
+            match self.file("credential file", &folder.join(name), SECRET_MAX) {
+                Err(Absent::NoSuchFile(_)) => {}
+                found => return found.map(|file| file.text),
+            }
+        }
+        Err(Absent::Missing(format!(
+            "there is no credential `{name}` in {}: put it into /etc/smsbridge/credentials/{name}, or give the \
+             unit LoadCredential={name}:…, and restart it",
+            folder.display()
+        )))
     }
+
+    fn file(&self, what: &str, path: &Path, max: u64) -> Result<File, Absent> {
+        let shown = path.display();
+        let content = self.outside.reading().file(what, path, max).map_err(|error| {
+            let why = format!("the {what} {shown} {error}");
+            if error.is_missing() {
+                Absent::NoSuchFile(why)
+            } else {
+                Absent::Missing(why)
+            }
+        })?;
+        let text = String::from_utf8(content.bytes)
+            .map_err(|_| Absent::Missing(format!("the {what} {shown} is not UTF-8")))?;
+        let text = text
+            .strip_suffix('\n')
+            .map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
+        if text.is_empty() {
+            return Err(Absent::Missing(format!("the {what} {shown} is empty")));
+        }
+        Ok(File {
+            text: text.to_owned(),
+            mode: content.mode,
+        })
+    }
+}
+
+/// What a file says, without the line end that editors add.
+struct File {
+    text: String,
+    mode: u32,
 }
 
 /// A table whose one key happens to be called like an origin, but that is meant as a table.
@@ -224,32 +261,8 @@ fn string(table: &DeTable<'_>, key: &str) -> Option<String> {
     table.get(key)?.get_ref().as_str().map(str::to_owned)
 }
 
-fn file_content(what: &str, path: &Path) -> Result<String, Absent> {
-    let shown = path.display();
-    let mut text = String::new();
-    let read = std::fs::File::open(path).and_then(|file| file.take(FILE_MAX + 1).read_to_string(&mut text));
-    read.map_err(|error| Absent::Missing(format!("cannot read the {what} {shown}: {error}")))?;
-    if text.len() as u64 > FILE_MAX {
-        return Err(Absent::Missing(format!(
-            "the {what} {shown} is larger than 64KiB"
-        )));
-    }
-    let secret = text
-        .strip_suffix('\n')
-        .map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
-    if secret.is_empty() {
-        return Err(Absent::Missing(format!("the {what} {shown} is empty")));
-    }
-    Ok(secret.to_owned())
-}
-
 /// A secret that others can read is none. Credentials are the service manager's business.
-fn warn_if_open(path: &PathBuf, key: &str, place: &Range<usize>, problems: &mut Problems) {
-    use std::os::unix::fs::PermissionsExt as _;
-    let Ok(metadata) = std::fs::metadata(path) else {
-        return;
-    };
-    let mode = metadata.permissions().mode() & 0o777;
+fn warn_if_open(path: &Path, mode: u32, key: &str, place: &Range<usize>, problems: &mut Problems) {
     if mode & 0o077 != 0 {
         let shown = path.display();
         problems.warning(

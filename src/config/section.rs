@@ -158,6 +158,11 @@ impl<'t> Reading<'_, 't> {
         if let Some(index) = stand_in_at(&span) {
             return self.stand_in(index);
         }
+        if problems.is_full() {
+            self.errors += 1;
+            problems.error_with(&span, "", String::new);
+            return false;
+        }
         let mut path = Vec::new();
         locate(&self.rest, &span, &mut path);
         if let Some(field) = quoted_after(error.message(), "missing field ") {

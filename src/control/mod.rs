@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::clock::{Clock, Stopwatch};
-use crate::config::Problems;
 use crate::delivery::{Delivery, DeliveryId};
 use crate::destination::{Failure, Parcel};
 use crate::dispatch::Lanes;
@@ -16,17 +15,16 @@ use crate::events::Event;
 use crate::message::{Message, MessageId, Name, Timestamp};
 use crate::metrics::Metrics;
 use crate::number::Number;
-use crate::plan::{Change, DryRun, Explanation, Plan, PlannedDestination};
+use crate::plan::{DryRun, Explanation, Loader, Plan, PlannedDestination};
 use crate::store::{self, DeliveryQuery, Found, Query, Selector, Store, backup};
 
 mod process;
+mod reload;
 mod status;
 pub mod view;
 
+pub use reload::Reloaded;
 use view::{DeliveryView, DestinationView, MessageView, Page, RoutesView, Tested, Touched};
-
-/// Reads the configuration again, reusing what did not change of the plan that runs.
-pub type Loader = Box<dyn Fn(Option<&Plan>) -> Result<Plan, Problems> + Send + Sync>;
 
 /// Why something was not done.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +43,7 @@ pub enum Error {
 /// The operator's hands.
 pub struct Control {
     plan: watch::Sender<Arc<Plan>>,
-    loader: Loader,
+    reloads: reload::Reloads,
     store: Arc<dyn Store>,
     lanes: Arc<Lanes>,
     clock: Clock,
@@ -69,7 +67,7 @@ impl Control {
         let started_at = clock.wall();
         Self {
             plan,
-            loader,
+            reloads: reload::Reloads::new(loader),
             store,
             lanes,
             clock,
@@ -83,22 +81,6 @@ impl Control {
     #[must_use]
     pub fn plan(&self) -> Arc<Plan> {
         self.plan.borrow().clone()
-    }
-
-    /// Reads the configuration again, builds all that could fail, and swaps once. Says what changed; after an
-    /// error nothing did.
-    ///
-    /// # Errors
-    /// All problems of the new configuration.
-    pub async fn reload(&self) -> Result<Vec<Change>, Problems> {
-        let old = self.plan();
-        let plan = Arc::new((self.loader)(Some(&old))?);
-        let changes = plan.changes_from(&old);
-        let paused = self.store.paused().await.unwrap_or_default();
-        self.plan.send_replace(plan);
-        self.lanes.follow(&self.plan.subscribe(), &paused);
-        self.lanes.events().tell(|| Event::Reload {});
-        Ok(changes)
     }
 
     /// The next part of a backup.

@@ -12,13 +12,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::control::{Control, Loader};
+use crate::control::Control;
 use crate::dispatch::{Around, Lanes};
 use crate::drift::{self, Drift};
 use crate::events::Events;
 use crate::intake::Intake;
 use crate::metrics::Metrics;
-use crate::plan::Plan;
+use crate::plan::{Loader, Plan};
 use crate::store::{Health, Store};
 use crate::web::admin::{self, Admin, Guard, Watching};
 use crate::web::inbound::{self, Inbound};

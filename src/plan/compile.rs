@@ -1,6 +1,6 @@
 //! Makes a plan of a configuration: names become what they stand for, and everything that can fail, fails here.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -293,13 +293,16 @@ impl Compiler<'_> {
             .iter()
             .filter_map(|from| Some((from.name.as_str(), from.fallback.as_ref()?.get_ref().as_str())))
             .collect();
+        let mut settled = HashSet::new();
         for destination in &self.config.destinations {
             let Some(fallback) = &destination.fallback else {
                 continue;
             };
             let key = format!("destination.{}.fallback", destination.name);
             self.destination_name(fallback, &key);
-            if let Some(circle) = circle(destination.name.as_str(), &next) {
+            if !self.problems.is_full()
+                && let Some(circle) = circle(destination.name.as_str(), &next, &mut settled)
+            {
                 let message = format!("the fallbacks go round in a circle: {}", circle.join(" → "));
                 self.problems.error(&fallback.span(), key, message);
             }
@@ -352,25 +355,68 @@ fn resolve(
         .get_key_value(name.get_ref().as_str())
         .map(|(name, _)| name.clone());
     if found.is_none() {
-        let suggestion = suggestion(name.get_ref(), declared.keys().map(Name::as_str));
-        problems.error(
-            &name.span(),
-            key,
-            format!("unknown {what} `{}`{suggestion}", name.get_ref()),
-        );
+        problems.error_with(&name.span(), key, || {
+            let suggestion = suggestion(name.get_ref(), declared.keys().map(Name::as_str));
+            format!("unknown {what} `{}`{suggestion}", name.get_ref())
+        });
     }
     found
 }
 
-/// The way from a destination along the fallbacks back to itself, if there is one.
-fn circle<'n>(start: &'n str, next: &HashMap<&'n str, &'n str>) -> Option<Vec<&'n str>> {
+/// The way from a destination along the fallbacks back to itself, if there is one. `settled` are those from which there
+/// is none, so that a long chain is walked along once.
+fn circle<'n>(
+    start: &'n str,
+    next: &HashMap<&'n str, &'n str>,
+    settled: &mut HashSet<&'n str>,
+) -> Option<Vec<&'n str>> {
     let mut way = vec![start];
-    for _ in 0..next.len() {
-        let here = *next.get(way.last()?)?;
+    let mut seen = HashSet::from([start]);
+    while let Some(here) = way.last().and_then(|last| next.get(last)) {
+        if settled.contains(here) || (*here != start && !seen.insert(here)) {
+            break;
+        }
         way.push(here);
-        if here == start {
+        if *here == start {
             return Some(way);
         }
     }
+    // Where it leads into a circle, that one's own members are not settled.
+    let outside = way.last().and_then(|last| next.get(last));
+    let before = way
+        .iter()
+        .position(|name| Some(name) == outside)
+        .unwrap_or(way.len());
+    settled.extend(&way[..before]);
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_members_of_a_circle_are_in_it() {
+        let next = HashMap::from([
+            ("a", "b"),
+            ("b", "c"),
+            ("c", "d"),
+            ("d", "b"),
+            ("x", "y"),
+            ("y", "z"),
+        ]);
+        let mut settled = HashSet::new();
+        for (start, found) in [
+            ("a", None),
+            ("b", Some(vec!["b", "c", "d", "b"])),
+            ("c", Some(vec!["c", "d", "b", "c"])),
+            ("x", None),
+            ("y", None),
+            ("z", None),
+            ("d", Some(vec!["d", "b", "c", "d"])),
+        ] {
+            assert_eq!(circle(start, &next, &mut settled), found, "{start}");
+        }
+        assert_eq!(settled, HashSet::from(["a", "x", "y", "z"]));
+    }
 }

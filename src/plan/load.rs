@@ -27,8 +27,8 @@ pub fn load(
     match Plan::compile(config, previous, &mut problems) {
         Some(plan) => Ok(Loaded {
             plan,
-            warnings: problems,
+            warnings: problems.complete(),
         }),
-        None => Err(problems),
+        None => Err(problems.complete()),
     }
 }

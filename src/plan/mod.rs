@@ -17,6 +17,7 @@ mod compile;
 mod doubts;
 mod dry_run;
 mod load;
+mod loading;
 mod tls;
 mod validity;
 
@@ -24,6 +25,7 @@ pub use crate::config::{Admin, Log, LogFormat, Problem, Problems, Server, Severi
 pub use changes::Change;
 pub use dry_run::{DryRun, Explanation, Planned};
 pub use load::{Loaded, load};
+pub use loading::{Loader, Loading};
 pub use tls::Tls;
 
 /// What runs.

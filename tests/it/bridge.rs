@@ -344,17 +344,7 @@ impl Bridge {
 
     /// Asks the admin API over its socket; nothing when nobody answers there.
     pub fn admin(&self, method: &str, path: &str, body: &str) -> Option<(u16, serde_json::Value)> {
-        use std::io::{Read as _, Write as _};
-        let mut stream = std::os::unix::net::UnixStream::connect(self.store().join("admin.sock")).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let length = body.len();
-        let head = format!("{method} /api/v1{path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
-        write!(stream, "{head}content-length: {length}\r\n\r\n{body}").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        let status = head.split(' ').nth(1)?.parse().ok()?;
-        Some((status, serde_json::from_str(body).ok()?))
+        ask(&self.store().join("admin.sock"), method, path, body)
     }
 
     /// `GET /metrics`
@@ -433,6 +423,21 @@ impl Drop for Bridge {
             }
         }
     }
+}
+
+/// Asks the admin API at this socket; nothing when nobody answers there in time.
+pub fn ask(socket: &Path, method: &str, path: &str, body: &str) -> Option<(u16, serde_json::Value)> {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::os::unix::net::UnixStream::connect(socket).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let length = body.len();
+    let head = format!("{method} /api/v1{path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
+    write!(stream, "{head}content-length: {length}\r\n\r\n{body}").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some((status, serde_json::from_str(body).ok()?))
 }
 
 /// Status, head and body.

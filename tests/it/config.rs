@@ -13,6 +13,8 @@ use smsbridge::number::Number;
 use smsbridge::plan::{DryRun, Loaded, Plan, load};
 use smsbridge::route::Subject;
 
+use crate::servers::certificate::certificate;
+
 /// A configuration that is right, to add to.
 pub const BASE: &str = r#"
     [source.carrier]
@@ -588,4 +590,83 @@ fn ten_thousand_routes_are_read_and_decided() {
         text: "it is down",
     };
     assert_eq!(plan.routes.decide(&subject).routes[0].as_str(), "route-10000");
+}
+
+#[test]
+fn a_replaced_ca_file_takes_effect_at_a_reload() {
+    let mail = "[smtp.m]\nhost = \"localhost\"\nca_file = \"ca.pem\"\n\
+                [destination.desk]\nkind = \"email\"\nsmtp = \"m\"\nfrom = \"a@b.example\"\nto = [\"c@d.example\"]\n";
+    let (folder, path) = folder(&format!(
+        "{mail}{}",
+        BASE.replace("\"spare\"]", "\"spare\", \"desk\"]")
+    ));
+    let load = |previous: Option<&Plan>| {
+        certificate(folder.path(), 90);
+        fs::rename(folder.path().join("cert.pem"), folder.path().join("ca.pem")).unwrap();
+        load(&path, Purpose::Serve, &Outside::default(), previous)
+            .unwrap_or_else(|problems| panic!("{problems}"))
+            .plan
+    };
+    let before = load(None);
+    let after = load(Some(&before));
+    let changes: Vec<String> = after
+        .changes_from(&before)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(changes, ["destination.desk changed"]);
+}
+
+/// Kinds of lines that are wrong, fifty thousand of each: the head, then the line with its number.
+#[test]
+fn fifty_thousand_bad_lines_are_a_hundred_errors_and_a_count() {
+    let head = |table: &str| format!("{BASE}\n{table}\n");
+    let many = |line: &dyn Fn(usize) -> String| (0..50_000).map(line).collect::<String>();
+    for (what, text) in [
+        ("no TOML", head("") + &many(&|number| format!("a{number} = = \n"))),
+        (
+            "unknown tables",
+            many(&|number| format!("[sourc{number}]\n")) + BASE,
+        ),
+        (
+            "unknown keys",
+            head("[server]") + &many(&|number| format!("listn{number} = 1\n")),
+        ),
+        (
+            "contacts",
+            head("[contacts]") + &many(&|number| format!("x{number} = 1\n")),
+        ),
+        (
+            "routes",
+            head("") + &many(&|number| format!("[[route]]\nname = 'r{number}'\nto = [{number}]\n")),
+        ),
+        (
+            "destinations",
+            head("") + &many(&|number| format!("[destination.d{number}]\nkind = 'emial'\n")),
+        ),
+        (
+            "names",
+            format!(
+                "{BASE}\n[[route]]\ndeliver = [{}]\n",
+                many(&|number| format!("'scren{number}',"))
+            ),
+        ),
+        (
+            "items",
+            format!(
+                "{BASE}\n[[route]]\ndeliver = []\nto = [{}]\n",
+                many(&|number| format!("{number},"))
+            ),
+        ),
+    ] {
+        let started = std::time::Instant::now();
+        let problems = read(&text, Purpose::Check, &Outside::default(), None)
+            .err()
+            .unwrap();
+        let took = started.elapsed();
+        println!("{what}: {took:?}: {}", problems.unlisted().unwrap_or_default());
+        assert!(problems.all().len() <= 200, "{what}: {}", problems.all().len());
+        assert!(problems.unlisted().is_some(), "{what}");
+        assert!(took.as_secs() < 60, "{what}: {took:?}");
+    }
 }

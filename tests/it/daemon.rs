@@ -432,7 +432,7 @@ async fn a_bad_configuration_never_replaces_a_good_one() {
     let bridge = Bridge::start(&good);
     bridge.configure("[destination.crm]\nkind = \"webhok\"\n[routing]\nunmatched = [\"cmr\"]\n");
     bridge.signal("HUP");
-    bridge.logged("not reloaded");
+    bridge.logged("reload failed");
     bridge.text(&refid(1), "+13035550100", "still delivered");
     wait_for("the text", || (recorder.received().len() == 1).then_some(()));
     let route = "[[route]]\nname = \"spam\"\nfrom = [\"+1900*\"]\ndeliver = []\n";

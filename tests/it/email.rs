@@ -43,7 +43,7 @@ fn starttls(postfix: &Postfix, password: &str) -> String {
     format!(
         "host = \"localhost\"\nport = {}\nusername = {USERNAME:?}\npassword = {password:?}\nca_file = {:?}",
         postfix.starttls_port,
-        postfix.ca_file()
+        std::fs::read_to_string(postfix.ca_file()).unwrap()
     )
 }
 

@@ -136,8 +136,8 @@ async fn a_bad_certificate_is_told_of_and_never_replaces_a_good_one() {
     let other_key = std::fs::read(other.path().join("key.pem")).unwrap();
     let broken = b"-----BEGIN CERTIFICATE-----\ncanary-7\n-----END CERTIFICATE-----\n";
     let cases: [(&str, Option<&[u8]>, &str); 6] = [
-        ("cert.pem", None, "server.tls.certificate: cannot read the file"),
-        ("key.pem", None, "server.tls.key: cannot read the secret file"),
+        ("cert.pem", None, "cert.pem cannot be read: No such file"),
+        ("key.pem", None, "key.pem cannot be read: No such file"),
         (
             "cert.pem",
             Some(b"canary-7"),
@@ -258,6 +258,11 @@ fn a_certificate_that_ends_soon_is_warned_of() {
     bridge.run();
     let (_, said, _) = bridge.command(&["status"]);
     assert!(said.contains("the TLS certificate expires in 4 days"), "{said}");
+    let (status, out, said) = bridge.command(&["reload"]);
+    assert!(
+        status == 0 && said.contains(": warning: ") && said.contains("the TLS certificate expires in 4 days"),
+        "{out}{said}"
+    );
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `[smtp.NAME]`: a mail server as the operator describes it.
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::server::{Account, Server};
 use super::session::{Mechanism, Protection};
 use super::tls;
 use super::token::{Source, Tokens};
-use crate::secret::Secrets;
+use crate::secret::{Secret, Secrets};
 
 /// An `[smtp.NAME]` table.
 #[derive(Clone, Debug, Deserialize)]
@@ -43,8 +43,8 @@ pub struct SmtpConfig {
     pub data_timeout: Duration,
     /// What `EHLO` says; `[127.0.0.1]` by default.
     pub helo_name: Option<String>,
-    /// PEM file with a certificate authority to trust beside the system's.
-    pub ca_file: Option<PathBuf>,
+    /// What the PEM file says: a certificate authority to trust beside the system's. No secret, but kept like one.
+    pub ca_file: Option<Secret>,
     /// Whether addresses may be other than ASCII; the server must offer SMTPUTF8.
     #[serde(default)]
     pub smtputf8: bool,
@@ -118,14 +118,7 @@ fn timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Er
 }
 
 impl SmtpConfig {
-    /// Makes its paths relative to `folder`, where the configuration file is.
-    pub fn resolve_paths(&mut self, folder: &Path) {
-        for path in [&mut self.token_file, &mut self.ca_file].into_iter().flatten() {
-            *path = folder.join(&*path);
-        }
-    }
-
-    /// The server this table describes, the same at every call. Reads `ca_file`, opens no connection.
+    /// The server this table describes, the same at every call. Opens no connection.
     ///
     /// # Errors
     /// What is wrong with the table, without its name.
@@ -233,7 +226,8 @@ impl SmtpConfig {
             Security::StartTls => Protection::StartTls,
             Security::Tls => Protection::Tls,
         };
-        tls::client(&self.host, self.ca_file.as_deref()).map(wrap)
+        let authorities = self.ca_file.as_ref().map(Secret::reveal);
+        tls::client(&self.host, authorities).map(wrap)
     }
 }
 
@@ -303,8 +297,8 @@ mod tests {
                 "auth:",
             ),
             (
-                "host = \"h\"\nca_file = \"/nonexistent/ca.pem\"",
-                "ca_file /nonexistent/ca.pem:",
+                "host = \"h\"\nca_file = \"none\"",
+                "ca_file has no PEM certificate",
             ),
         ] {
             let error = read(toml).unwrap().server().unwrap_err();
@@ -337,16 +331,5 @@ mod tests {
         let config = read("host = \"localhost\"\nusername = \"u\"\npassword = \"hunter2\"").unwrap();
         assert!(Arc::ptr_eq(&config.server().unwrap(), &config.server().unwrap()));
         assert!(!format!("{config:?}").contains("hunter2"));
-    }
-
-    #[test]
-    fn paths_are_relative_to_the_configuration_file() {
-        let mut config = read("host = \"h\"\ntoken_file = \"token\"\nca_file = \"/etc/ca.pem\"").unwrap();
-        config.resolve_paths(Path::new("/etc/smsbridge"));
-        assert_eq!(
-            config.token_file.as_deref(),
-            Some(Path::new("/etc/smsbridge/token"))
-        );
-        assert_eq!(config.ca_file.as_deref(), Some(Path::new("/etc/ca.pem")));
     }
 }

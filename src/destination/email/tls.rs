@@ -1,6 +1,5 @@
 //! TLS with a mail server: which certificates are trusted.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
@@ -11,16 +10,16 @@ use rustls_platform_verifier::Verifier;
 
 use super::wire::Tls;
 
-/// Trusts what the system trusts, and what `ca_file` names.
+/// Trusts what the system trusts, and what `ca_file` says.
 ///
 /// # Errors
 /// Which key is wrong, and why.
-pub(super) fn client(host: &str, ca_file: Option<&Path>) -> Result<Tls, String> {
+pub(super) fn client(host: &str, ca_file: Option<&str>) -> Result<Tls, String> {
     let name =
         ServerName::try_from(host.to_owned()).map_err(|_| format!("host: {host:?} is not a host name"))?;
     let extra = ca_file.map(authorities).transpose()?.unwrap_or_default();
     let failed = |error: rustls::Error| match ca_file {
-        Some(path) => format!("ca_file {}: {error}", path.display()),
+        Some(_) => format!("ca_file: {error}"),
         None => format!("TLS: {error}"),
     };
     let provider = Arc::new(ring::default_provider());
@@ -37,13 +36,11 @@ pub(super) fn client(host: &str, ca_file: Option<&Path>) -> Result<Tls, String> 
     })
 }
 
-fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let wrong = |why: &str| format!("ca_file {}: {why}", path.display());
-    let pem = std::fs::read(path).map_err(|error| wrong(&error.to_string()))?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+fn authorities(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     match found {
         Ok(found) if !found.is_empty() => Ok(found),
-        Ok(_) => Err(wrong("has no PEM certificate")),
-        Err(_) => Err(wrong("has no valid PEM certificate")),
+        Ok(_) => Err("ca_file has no PEM certificate".to_owned()),
+        Err(_) => Err("ca_file has no valid PEM certificate".to_owned()),
     }
 }

@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::process::Command;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
+use crate::file;
 use crate::secret::Secret;
 
 /// The longest token that is accepted, in bytes.
@@ -36,6 +38,8 @@ pub(super) struct Tokens {
     source: Source,
     // Held while the command runs, so that it runs once however many connections wait for it.
     kept: Mutex<Option<(Secret, Instant)>>,
+    /// Held while the file is read.
+    turn: Arc<Semaphore>,
 }
 
 impl Tokens {
@@ -43,6 +47,7 @@ impl Tokens {
         Self {
             source,
             kept: Mutex::new(None),
+            turn: Arc::new(Semaphore::new(1)),
         }
     }
 
@@ -51,12 +56,16 @@ impl Tokens {
         match &self.source {
             Source::File(path) => {
                 let path = path.clone();
+                // Moves into the thread: while the file system hangs, later deliveries wait here and start no thread.
+                let turn = self.turn.clone().acquire_owned().await;
                 let read = tokio::task::spawn_blocking(move || {
-                    std::fs::read(&path).map_err(|error| format!("token_file {}: {error}", path.display()))
+                    let _turn = turn;
+                    file::read(&path, TOKEN_MAX as u64)
+                        .map_err(|error| format!("token_file {} {error}", path.display()))
                 });
-                let bytes = read.await.map_err(|error| format!("token_file: {error}"))??;
+                let content = read.await.map_err(|error| format!("token_file: {error}"))??;
                 Ok(Token {
-                    secret: token(&bytes).map_err(|wrong| format!("token_file {wrong}"))?,
+                    secret: token(&content.bytes).map_err(|wrong| format!("token_file {wrong}"))?,
                     kept: false,
                 })
             }
@@ -127,6 +136,13 @@ mod tests {
             line: vec!["sh".into(), "-c".into(), script.into()],
             lifetime,
         })
+    }
+
+    #[tokio::test]
+    async fn what_is_no_regular_file_is_refused_without_waiting() {
+        let tokens = Tokens::new(Source::File("/dev/zero".into()));
+        let error = tokens.get().await.unwrap_err();
+        assert_eq!(error, "token_file /dev/zero is a device, not a regular file");
     }
 
     #[tokio::test]

@@ -100,7 +100,12 @@ async fn change(control: &Control, call: &Call, path: &[&str]) -> Outcome {
             show(control.explain(&question.into()).map_err(Trouble::Control)?)
         }
         ["reload"] => match control.reload().await {
-            Ok(changes) => show(serde_json::json!({ "changes": changes })),
+            Ok(reloaded) => show(serde_json::json!({
+                "changes": reloaded.changes,
+                "file": reloaded.warnings.file(),
+                "warnings": reloaded.warnings.all(),
+                "unlisted": reloaded.warnings.unlisted(),
+            })),
             Err(problems) => {
                 let mut value = show(&problems)?;
                 value["error"] = "the configuration has errors, nothing was changed".into();

@@ -8,7 +8,7 @@ use smsbridge::clock::Clock;
 use smsbridge::config::{Outside, Purpose};
 use smsbridge::daemon::{Daemon, Sockets, Start};
 use smsbridge::message::Timestamp;
-use smsbridge::plan::{self, Plan};
+use smsbridge::plan::{self, Loader};
 use smsbridge::store::Store;
 use smsbridge::store::sled::{Options, Sled};
 
@@ -26,8 +26,10 @@ async fn daemon(folder: &std::path::Path, clock: Clock) -> (Daemon, Arc<dyn Stor
     let text = std::fs::read_to_string(&path).unwrap();
     let store = format!("path = \"{}\"", folder.join("data").display());
     std::fs::write(&path, text.replace("path = \"data\"", &store)).unwrap();
-    let load = move |old: Option<&Plan>| plan::load(&path, Purpose::Serve, &Outside::default(), old);
-    let plan = load(None).ok().unwrap().plan;
+    let plan = plan::load(&path, Purpose::Serve, &Outside::default(), None)
+        .ok()
+        .unwrap()
+        .plan;
     let options = Options::new(&plan.store.path, 0);
     let store: Arc<dyn Store> = Arc::new(
         tokio::task::spawn_blocking(move || Sled::open(&options))
@@ -38,7 +40,9 @@ async fn daemon(folder: &std::path::Path, clock: Clock) -> (Daemon, Arc<dyn Stor
     let start = Start {
         metrics: std::sync::Arc::default(),
         plan,
-        loader: Box::new(move |old| Ok(load(old)?.plan)),
+        loader: Loader::new(&path.clone(), move |_, old| {
+            plan::load(&path, Purpose::Serve, &Outside::default(), old)
+        }),
         clock,
         store: store.clone(),
         sockets: Sockets::default(),

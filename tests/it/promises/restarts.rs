@@ -130,7 +130,7 @@ async fn p16_a_bad_configuration_changes_nothing_and_a_removed_destination_keeps
         (first.taken().len() == BAD.len()).then_some(())
     });
     bridge.signal("HUP");
-    bridge.logged("not reloaded");
+    bridge.logged("reload failed");
 
     // Another address for `crm`, and `old` is gone with nine texts owed to it.
     let without = second.config("crm", "") + &unmatched(&["crm"]);

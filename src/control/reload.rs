@@ -1,0 +1,122 @@
+//! Reloads, one after the other. Whoever asks while one is under way gets the next, which all of them share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::Mutex;
+
+use super::Control;
+use crate::config::Problems;
+use crate::events::Event;
+use crate::plan::{Change, Loader, Loading, Plan};
+
+/// What a reload did.
+#[derive(Clone, Debug)]
+pub struct Reloaded {
+    /// What is different from the configuration before.
+    pub changes: Vec<Change>,
+    /// What is doubtful about the configuration that runs now.
+    pub warnings: Problems,
+}
+
+/// Reloads that were asked for.
+pub(super) struct Reloads {
+    loader: Loader,
+    /// How many were started.
+    started: AtomicU64,
+    turn: Mutex<Turn>,
+}
+
+/// What only one reload at a time works with. It stays when whoever waits for a reload stops waiting.
+#[derive(Default)]
+struct Turn {
+    under_way: Option<UnderWay>,
+    /// The last one that ended, by its number.
+    ended: Option<(u64, Result<Reloaded, Problems>)>,
+}
+
+struct UnderWay {
+    number: u64,
+    loading: Loading,
+    /// It was reported as failed already, because a file did not answer.
+    is_late: bool,
+}
+
+impl Reloads {
+    pub(super) fn new(loader: Loader) -> Self {
+        Self {
+            loader,
+            started: AtomicU64::new(0),
+            turn: Mutex::default(),
+        }
+    }
+
+    fn start(&self, plan: Arc<Plan>) -> Result<UnderWay, Problems> {
+        let number = self.started.fetch_add(1, Ordering::Relaxed) + 1;
+        Ok(UnderWay {
+            number,
+            loading: self.loader.start(Some(plan))?,
+            is_late: false,
+        })
+    }
+}
+
+impl Control {
+    /// Reads the configuration again, builds all that could fail, and swaps once. Says what changed; after an
+    /// error nothing did.
+    ///
+    /// The files are read on a thread of their own, and there is never more than one such thread: while a file does not
+    /// answer, every reload fails at once.
+    ///
+    /// # Errors
+    /// All problems of the new configuration.
+    pub async fn reload(&self) -> Result<Reloaded, Problems> {
+        // One that was started before may have read a file before it was changed.
+        let wanted = self.reloads.started.load(Ordering::Relaxed) + 1;
+        let mut turn = self.reloads.turn.lock().await;
+        loop {
+            match &turn.ended {
+                Some((number, outcome)) if *number >= wanted => return outcome.clone(),
+                _ => self.next(&mut turn).await?,
+            }
+        }
+    }
+
+    /// Carries out the reload that is under way, or a new one.
+    async fn next(&self, turn: &mut Turn) -> Result<(), Problems> {
+        let under_way = match turn.under_way.take() {
+            Some(under_way) => under_way,
+            None => self.reloads.start(self.plan())?,
+        };
+        let under_way = turn.under_way.insert(under_way);
+        if let Err(problems) = under_way.loading.ready().await {
+            under_way.is_late = true;
+            return Err(problems);
+        }
+        let paused = self.store.paused().await.unwrap_or_default();
+        // From here on nothing waits, so that nothing is broken off half-way.
+        let Some(under_way) = turn.under_way.take() else {
+            return Ok(());
+        };
+        // What was read long ago may be outdated by now.
+        if under_way.is_late {
+            return Ok(());
+        }
+        let outcome = under_way.loading.loaded().map(|loaded| {
+            let plan = Arc::new(loaded.plan);
+            let changes = plan.changes_from(&self.plan());
+            self.plan.send_replace(plan);
+            self.lanes.follow(&self.plan.subscribe(), &paused);
+            self.lanes.events().tell(|| Event::Reload {});
+            for problem in loaded.warnings.all() {
+                tracing::warn!("{}", loaded.warnings.place(problem));
+            }
+            Reloaded {
+                changes,
+                warnings: loaded.warnings,
+            }
+        });
+        turn.ended = Some((under_way.number, outcome));
+        Ok(())
+    }
+}

@@ -1,0 +1,178 @@
+//! Loads a configuration on a thread of its own: a file that never answers, on a network file system for example,
+//! holds up nothing but this thread, and is named.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::{Loaded, Plan};
+use crate::config::{Problems, Reading};
+
+/// How long one file may take to be read.
+const FILE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long all of it may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Reads and compiles a configuration; at a reload, with the plan that runs.
+type Load = dyn Fn(&Reading, Option<&Plan>) -> Result<Loaded, Problems> + Send + Sync;
+
+/// How a configuration is loaded.
+#[derive(Clone)]
+pub struct Loader {
+    path: PathBuf,
+    load: Arc<Load>,
+    file_patience: Duration,
+}
+
+impl Loader {
+    /// Loads the file at `path` with `load`, which tells in [`Reading`] what it reads.
+    #[must_use]
+    pub fn new(
+        path: &Path,
+        load: impl Fn(&Reading, Option<&Plan>) -> Result<Loaded, Problems> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            path: path.to_owned(),
+            load: Arc::new(load),
+            file_patience: FILE_PATIENCE,
+        }
+    }
+
+    /// Starts a thread that loads the configuration.
+    ///
+    /// # Errors
+    /// When there is no thread.
+    pub fn start(&self, previous: Option<Arc<Plan>>) -> Result<Loading, Problems> {
+        let reading = Reading::default();
+        let (sender, done) = oneshot::channel();
+        let (load, watched) = (self.load.clone(), reading.clone());
+        std::thread::Builder::new()
+            .name("configuration".to_owned())
+            .spawn(move || {
+                let loaded = load(&watched, previous.as_deref());
+                drop(previous);
+                // Whoever started this may have stopped waiting.
+                let _ = sender.send(loaded);
+            })
+            .map_err(|error| Problems::unreadable(&self.path, format!("no thread to read it: {error}")))?;
+        Ok(Loading {
+            path: self.path.clone(),
+            reading,
+            file_patience: self.file_patience,
+            started: Instant::now(),
+            done,
+            loaded: None,
+        })
+    }
+}
+
+/// A configuration that is being loaded.
+pub struct Loading {
+    path: PathBuf,
+    reading: Reading,
+    file_patience: Duration,
+    started: Instant,
+    done: oneshot::Receiver<Result<Loaded, Problems>>,
+    loaded: Option<Result<Loaded, Problems>>,
+}
+
+impl Loading {
+    /// Waits until it is loaded, and can be called again after it was broken off.
+    ///
+    /// # Errors
+    /// When a file does not answer in time, at once if that was so before. The thread goes on waiting for it.
+    pub async fn ready(&mut self) -> Result<(), Problems> {
+        while self.loaded.is_none() {
+            let patience = self.patience();
+            let limit = patience.as_ref().copied().unwrap_or_default();
+            match (tokio::time::timeout(limit, &mut self.done).await, patience) {
+                (Ok(Ok(loaded)), _) => self.loaded = Some(loaded),
+                (Ok(Err(_)), _) => {
+                    let bug = "the code that reads it panicked; please report it".to_owned();
+                    self.loaded = Some(Err(self.problem(bug)));
+                }
+                (Err(_elapsed), Ok(_)) => {}
+                (Err(_elapsed), Err(overdue)) => return Err(self.problem(overdue)),
+            }
+        }
+        Ok(())
+    }
+
+    /// What came of it, after [`Loading::ready`].
+    ///
+    /// # Errors
+    /// Every problem of the configuration.
+    pub fn loaded(self) -> Result<Loaded, Problems> {
+        let problem = self.problem("is not loaded yet".to_owned());
+        self.loaded.unwrap_or(Err(problem))
+    }
+
+    /// How much longer it may take, or what has taken too long.
+    fn patience(&self) -> Result<Duration, String> {
+        let left = |limit: Duration, taken| limit.checked_sub(taken).filter(|left| !left.is_zero());
+        let file = match self.reading.current() {
+            None => self.file_patience,
+            Some((file, taken)) => left(self.file_patience, taken).ok_or_else(|| {
+                let seconds = taken.as_secs();
+                format!("the {file} has not answered for {seconds} s: check the file system it is on")
+            })?,
+        };
+        let whole = left(PATIENCE, self.started.elapsed()).ok_or_else(|| {
+            let seconds = PATIENCE.as_secs();
+            format!("could not be read and compiled within {seconds} s")
+        })?;
+        Ok(whole.min(file))
+    }
+
+    fn problem(&self, message: String) -> Problems {
+        Problems::unreadable(&self.path, message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_that_does_not_answer_is_named_at_once_the_second_time_and_may_answer_late() {
+        let (answer, answers) = channel();
+        let answers = Mutex::new(answers);
+        let path = Path::new("/c.toml");
+        let mut loader = Loader::new(path, move |reading, _| {
+            reading.during("secret file /nfs/code".to_owned(), || {
+                answers.lock().unwrap().recv().unwrap()
+            });
+            Err(Problems::unreadable(Path::new("/c.toml"), "read".to_owned()))
+        });
+        loader.file_patience = Duration::from_millis(50);
+        let mut loading = loader.start(None).unwrap();
+        let words =
+            "/c.toml: error: the secret file /nfs/code has not answered for 0 s: check the file system";
+        for _ in 0..2 {
+            let problems = loading.ready().await.unwrap_err().to_string();
+            assert!(problems.starts_with(words), "{problems}");
+            loading.file_patience = Duration::ZERO;
+        }
+        answer.send(()).unwrap();
+        while loading.ready().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let problems = loading.loaded().err().unwrap().to_string();
+        assert_eq!(problems, "/c.toml: error: read");
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_problem_like_others() {
+        let loader = Loader::new(Path::new("/c.toml"), |_, _| panic!("a bug"));
+        let mut loading = loader.start(None).unwrap();
+        loading.ready().await.unwrap();
+        let problems = loading.loaded().err().unwrap().to_string();
+        assert!(problems.contains("panicked; please report it"), "{problems}");
+    }
+}

@@ -1,0 +1,379 @@
+//! Reloads that go wrong: files that never answer, files that are none, and reloads that overlap.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use futures_util::poll;
+use smsbridge::clock::Clock;
+use smsbridge::config::{Outside, Purpose};
+use smsbridge::daemon::{Daemon, Sockets, Start};
+use smsbridge::delivery::{Delivery, DeliveryId};
+use smsbridge::dispatch::{Around, Lanes};
+use smsbridge::events::Events;
+use smsbridge::message::{MessageId, Name};
+use smsbridge::metrics::Metrics;
+use smsbridge::number::Number;
+use smsbridge::plan::{self, Change, Loader, Plan};
+use smsbridge::store::memory::Memory;
+use smsbridge::store::{Arrival, Store as _};
+use tokio::sync::{Semaphore, watch};
+
+use crate::bridge::{Bridge, CODE, ask, head, wait_for};
+use crate::daemon::refid;
+use crate::parcels::message;
+use crate::servers::Owned;
+use crate::servers::recorder::{Recorder, Reply};
+
+const SCREEN: &str = "[destination.screen]\nkind = \"console\"\n[routing]\nunmatched = [\"screen\"]\n";
+
+/// A source whose secret is in `secret`, beside the one of every configuration here.
+const SECOND: &str = "[source.second]\nkind = \"intelepeer\"\nsecret = { file = \"secret\" }\n";
+
+fn fifo(path: &Path) {
+    let made = Command::new("mkfifo").arg(path).status().unwrap();
+    assert!(made.success());
+}
+
+fn secret(bridge: &Bridge) -> std::path::PathBuf {
+    let path = bridge.folder().join("secret");
+    std::fs::write(&path, CODE).unwrap();
+    path
+}
+
+/// Reloads by the API from a thread of its own, so that a daemon that never answers fails the test and not the run.
+fn reload(bridge: &Bridge) -> std::thread::JoinHandle<Option<(u16, serde_json::Value)>> {
+    let socket = bridge.store().join("admin.sock");
+    std::thread::spawn(move || ask(&socket, "POST", "/reload", ""))
+}
+
+/// Ends the daemon by SIGTERM and says how long it took.
+fn end(bridge: &mut Bridge) -> Duration {
+    let started = Instant::now();
+    bridge.signal("TERM");
+    assert!(bridge.end().success());
+    started.elapsed()
+}
+
+#[test]
+fn a_secret_file_that_is_a_fifo_is_refused_and_freezes_nothing() {
+    let mut bridge = Bridge::configured(&format!("{SECOND}{SCREEN}"));
+    let path = secret(&bridge);
+    bridge.run_with(&[], &[("TOKIO_WORKER_THREADS", "2")]);
+    std::fs::remove_file(&path).unwrap();
+    fifo(&path);
+    let reloads = [reload(&bridge), reload(&bridge)];
+    bridge.signal("HUP");
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(bridge.text(&refid(1), "+13035550100", "hello").0, 200);
+    for reload in reloads {
+        let (status, said) = reload.join().unwrap().expect("an answer to the reload");
+        assert_eq!(status, 422, "{said}");
+        let message = said["problems"][0]["message"].as_str().unwrap();
+        assert!(message.contains("is a FIFO, not a regular file"), "{said}");
+    }
+    assert!(end(&mut bridge) < Duration::from_secs(10));
+}
+
+#[test]
+fn a_configuration_that_is_no_file_is_refused_at_start_check_and_reload() {
+    let mut bridge = Bridge::start(SCREEN);
+    let path = bridge.folder().join("config.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    fifo(&path);
+    let (status, said) = reload(&bridge).join().unwrap().expect("an answer to the reload");
+    let message = said["problems"][0]["message"].as_str().unwrap();
+    assert_eq!(
+        (status, message),
+        (422, "is a FIFO, not a regular file"),
+        "{said}"
+    );
+    for command in ["check", "serve", "route"] {
+        let (status, _, said) = bridge.command(&[command]);
+        assert_eq!(status, 2, "{command}: {said}");
+        assert!(
+            said.contains("config.toml: is a FIFO, not a regular file"),
+            "{command}: {said}"
+        );
+    }
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, text).unwrap();
+    assert_eq!(reload(&bridge).join().unwrap().unwrap().0, 200);
+    assert!(end(&mut bridge) < Duration::from_secs(10));
+}
+
+/// How long a file may take.
+const FILE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// From now on this file takes longer to open than anything waits.
+fn hang(bridge: &Bridge, path: &Path) -> Owned {
+    let strace = Command::new("strace")
+        .args(["-f", "-qq", "-p", &bridge.pid().to_string(), "-o"])
+        .arg(bridge.folder().join("strace"))
+        .arg("-P")
+        .arg(path)
+        .args(["-e", "trace=openat", "-e", "inject=openat:delay_enter=60000000"])
+        .spawn()
+        .expect("strace");
+    let strace = Owned(strace);
+    wait_for("strace to be attached to every thread", || {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", bridge.pid())).unwrap();
+        let traced = |thread: std::io::Result<std::fs::DirEntry>| {
+            let status = std::fs::read_to_string(thread.ok()?.path().join("status")).ok()?;
+            (!status.contains("TracerPid:\t0\n")).then_some(())
+        };
+        threads.map(traced).collect::<Option<()>>()
+    });
+    strace
+}
+
+#[test]
+fn a_file_that_never_answers_is_named_and_holds_nothing_up() {
+    let mut bridge = Bridge::configured(&format!("{SECOND}{SCREEN}"));
+    let path = secret(&bridge);
+    bridge.run_with(&[], &[("TOKIO_WORKER_THREADS", "2")]);
+    let strace = hang(&bridge, &path);
+    let started = Instant::now();
+    let reloads = [reload(&bridge), reload(&bridge)];
+    bridge.signal("HUP");
+    std::thread::sleep(Duration::from_millis(500));
+    for number in 0..20 {
+        assert_eq!(bridge.text(&refid(number), "+13035550100", "hello").0, 200);
+    }
+    assert_eq!(bridge.admin("GET", "/status", "").unwrap().0, 200);
+    assert!(started.elapsed() < FILE_PATIENCE, "{:?}", started.elapsed());
+    let named = format!("the secret file {} has not answered for 1", path.display());
+    for reload in reloads {
+        let (status, said) = reload.join().unwrap().expect("an answer to the reload");
+        let message = said["problems"][0]["message"].as_str().unwrap();
+        assert!(status == 422 && message.starts_with(&named), "{said}");
+    }
+    let asked = Instant::now();
+    let (_, said) = reload(&bridge).join().unwrap().unwrap();
+    assert!(said.to_string().contains(&named), "{said}");
+    assert!(
+        asked.elapsed() < Duration::from_secs(3),
+        "not waited for again: {:?}",
+        asked.elapsed()
+    );
+    bridge.logged("reload failed: 1 error; previous configuration stays active");
+    let threads = std::fs::read_dir(format!("/proc/{}/task", bridge.pid())).unwrap();
+    let reading = threads.filter(|thread| {
+        let name = thread.as_ref().unwrap().path().join("comm");
+        std::fs::read_to_string(name).is_ok_and(|name| name.trim() == "configuration")
+    });
+    assert_eq!(reading.count(), 1, "one thread waits, however often it was asked");
+    let asked = Instant::now();
+    bridge.signal("TERM");
+    bridge.logged("\"stopped\"");
+    assert!(asked.elapsed() < Duration::from_secs(10));
+    // A thread that a tracer holds up holds up the process's very end, too.
+    drop(strace);
+    assert!(bridge.end().success());
+}
+
+/// A plan made of this configuration after [`head`].
+fn plan(folder: &Path, rest: &str) -> Plan {
+    let path = folder.join("config.toml");
+    let data = format!("path = \"{}\"", folder.join("data").display());
+    std::fs::write(&path, head().replace("path = \"data\"", &data) + rest).unwrap();
+    let loaded = plan::load(&path, Purpose::Serve, &Outside::default(), None);
+    loaded.unwrap_or_else(|problems| panic!("{problems}")).plan
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reloads_that_overlap_run_one_after_the_other_and_the_newest_wins() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    let first = plan(folder.path(), SCREEN);
+    std::fs::create_dir(folder.path().join("data")).unwrap();
+    let (loads, at_once, gate) = (
+        Arc::new(AtomicUsize::new(0)),
+        Arc::new(AtomicUsize::new(0)),
+        Arc::new(Semaphore::new(0)),
+    );
+    let loader = {
+        let (loads, at_once, gate, path) = (loads.clone(), at_once.clone(), gate.clone(), path.clone());
+        let runtime = tokio::runtime::Handle::current();
+        Loader::new(&path.clone(), move |_, old| {
+            assert_eq!(at_once.fetch_add(1, Ordering::SeqCst), 0, "one at a time");
+            loads.fetch_add(1, Ordering::SeqCst);
+            // What it read is outdated by the time it goes on.
+            let loaded = plan::load(&path, Purpose::Serve, &Outside::default(), old);
+            runtime.block_on(async { gate.acquire().await.unwrap().forget() });
+            at_once.fetch_sub(1, Ordering::SeqCst);
+            loaded
+        })
+    };
+    let daemon = Daemon::start(Start {
+        plan: first,
+        loader,
+        clock: Clock::system(),
+        store: Arc::new(Memory::new()),
+        metrics: Arc::default(),
+        sockets: Sockets::default(),
+    })
+    .await
+    .unwrap();
+    let control = daemon.control().clone();
+    let slow = tokio::spawn(async move { control.reload().await });
+    wait_for("the first reload to have read", || {
+        (loads.load(Ordering::SeqCst) == 1).then_some(())
+    });
+    let newer = plan(folder.path(), &SCREEN.replace("screen", "newer"));
+    assert_eq!(newer.destinations.len(), 1);
+    let mut later = Box::pin(join_all((0..20).map(|_| daemon.control().reload())));
+    assert!(poll!(&mut later).is_pending());
+    // Whoever stops waiting takes nothing with them.
+    slow.abort();
+    gate.add_permits(2);
+    for reloaded in later.await {
+        let reloaded = reloaded.unwrap_or_else(|problems| panic!("{problems}"));
+        let added = |change: &Change| change.key == "destination.newer" && change.what == "added";
+        assert!(reloaded.changes.iter().any(added));
+    }
+    assert_eq!(
+        loads.load(Ordering::SeqCst),
+        2,
+        "all that waited share one reload"
+    );
+    assert!(daemon.control().plan().destinations.contains_key("newer"));
+    daemon.stop().await.unwrap();
+}
+
+/// Deliveries of a lane, and the plans with and without it.
+struct Bench {
+    lanes: Arc<Lanes>,
+    plans: watch::Sender<Arc<Plan>>,
+    with: Arc<Plan>,
+    without: Arc<Plan>,
+    server: Recorder,
+}
+
+const TAKES: Duration = Duration::from_millis(300);
+
+impl Bench {
+    async fn start() -> Self {
+        let server = Recorder::start(|_| {
+            let mut reply = Reply::new(200, "ok");
+            reply.delay = TAKES;
+            reply
+        })
+        .await;
+        let folder = tempfile::tempdir().unwrap();
+        let it = format!(
+            "[destination.it]\nkind = \"webhook\"\nurl = \"{}/x\"\n",
+            server.url("")
+        );
+        let with = Arc::new(plan(
+            folder.path(),
+            &format!("{it}[routing]\nunmatched = [\"it\"]\n"),
+        ));
+        let without = Arc::new(plan(folder.path(), SCREEN));
+        let store = Arc::new(Memory::new());
+        for number in 1..=8_u128 {
+            let mut text = message("hello");
+            text.id = MessageId(uuid::Uuid::from_u128(number));
+            text.provider_id = number.to_string();
+            text.from = Number::parse(&format!("+1303555{number:04}")).unwrap();
+            let id = DeliveryId {
+                message: text.id,
+                ordinal: 1,
+            };
+            let deliveries = vec![Delivery::new(
+                id,
+                "it".parse().unwrap(),
+                None,
+                Clock::system().now(),
+            )];
+            let arrival = Arrival {
+                dedup_since: text.received_at,
+                message: text,
+                deliveries,
+            };
+            store.accept(arrival).await.unwrap();
+        }
+        let lanes = Lanes::new(Around {
+            store,
+            clock: Clock::system(),
+            metrics: Arc::new(Metrics::default()),
+            events: Events::default(),
+        });
+        let (plans, _) = watch::channel(with.clone());
+        let bench = Self {
+            lanes,
+            plans,
+            with,
+            without,
+            server,
+        };
+        bench.lanes.follow(&bench.plans.subscribe(), &[]);
+        bench.sent(1).await;
+        bench
+    }
+
+    fn reload(&self, plan: &Arc<Plan>, paused: &[Name]) {
+        self.plans.send_replace(plan.clone());
+        self.lanes.follow(&self.plans.subscribe(), paused);
+    }
+
+    async fn sent(&self, count: usize) {
+        while self.server.received().len() < count {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_destination_removed_and_added_at_once_keeps_its_one_lane() {
+    // The lane may or may not have seen the plan without it in between.
+    for seen in [false, true] {
+        let bench = Bench::start().await;
+        let name: Name = "it".parse().unwrap();
+        for _ in 0..3 {
+            bench.reload(&bench.without, &[]);
+            if seen {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            bench.reload(&bench.with, &[]);
+        }
+        // With another lane beside it, there would be another request before this one is answered.
+        tokio::time::sleep(TAKES / 2).await;
+        assert_eq!(bench.server.received().len(), 1, "one at a time (seen: {seen})");
+        bench.sent(3).await;
+        bench.lanes.set_paused(&name, true);
+        tokio::time::sleep(TAKES * 3).await;
+        assert_eq!(
+            bench.server.received().len(),
+            3,
+            "paused is paused (seen: {seen})"
+        );
+        bench.lanes.set_paused(&name, false);
+        bench.sent(8).await;
+        tokio::time::timeout(Duration::from_secs(10), bench.lanes.stop())
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_removed_destination_sends_nothing_more_and_goes_on_when_it_is_back_much_later() {
+    let bench = Bench::start().await;
+    bench.reload(&bench.without, &[]);
+    tokio::time::sleep(TAKES * 3).await;
+    assert_eq!(bench.server.received().len(), 1);
+    assert!(
+        bench.lanes.status(&"it".parse().unwrap()).is_none(),
+        "its lane has ended"
+    );
+    bench.reload(&bench.with, &["it".parse().unwrap()]);
+    tokio::time::sleep(TAKES).await;
+    assert_eq!(bench.server.received().len(), 1, "paused before it was removed");
+    bench.lanes.set_paused(&"it".parse().unwrap(), false);
+    bench.sent(8).await;
+    bench.lanes.stop().await;
+}
