@@ -241,6 +241,16 @@ impl Delivery {
         }
     }
 
+    /// Due now instead of later, and created no later than now.
+    #[must_use]
+    pub fn advanced(self, now: Timestamp) -> Self {
+        Self {
+            state: State::Waiting { due: now },
+            created_at: self.created_at.min(now),
+            ..self
+        }
+    }
+
     fn tried(mut self, attempt: Attempt) -> Self {
         // A parked destination's probes would otherwise push the attempts that meant something out of the list.
         let repeated = attempt.verdict == Verdict::Parked

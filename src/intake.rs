@@ -105,7 +105,7 @@ impl Intake {
 
     fn arrival(&self, plan: &Plan, source: &Name, incoming: Incoming, decision: &Decision) -> Arrival {
         let clock = &self.inner.clock;
-        let (id, now, received_at) = (MessageId(Uuid::now_v7()), clock.now(), clock.wall());
+        let (id, now, received_at) = (MessageId(Uuid::now_v7()), clock.now(), clock.date());
         let deliveries = decision
             .deliveries
             .iter()
@@ -144,7 +144,7 @@ impl Intake {
         let dedup_since = if sabotage::is_off(Protection::Dedup) {
             Timestamp(i64::MAX)
         } else {
-            received_at.before(plan.store.dedup_window)
+            clock.retention().before(plan.store.dedup_window)
         };
         Arrival {
             message,

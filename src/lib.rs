@@ -16,6 +16,7 @@ pub mod unseen;
 
 pub mod retry;
 pub mod route;
+pub mod timeline;
 
 pub mod destination;
 pub mod file;

@@ -12,12 +12,11 @@ use super::{Exit, Global, check};
 use crate::clock::Clock;
 use crate::config::{Outside, Problems, Purpose};
 use crate::daemon::{Daemon, Sockets, Start, log, notify};
-use crate::message::Timestamp;
 use crate::metrics::Metrics;
 use crate::plan::{self, Loaded, Loader, Plan};
 use crate::sabotage::{self, Protection};
+use crate::store::Store;
 use crate::store::sled::{self, Sled};
-use crate::store::{Found, Query, Store};
 
 /// How often the store is asked how it is.
 const PULSE: Duration = Duration::from_millis(500);
@@ -61,7 +60,7 @@ async fn serve(global: &Global, plan: Plan, metrics: Arc<Metrics>) -> anyhow::Re
     let mut signals = Signals::listen()?;
     let sockets = Sockets::passed()?;
     let store = open(&plan, &metrics).await?;
-    let clock = Clock::since(latest(&*store).await?);
+    let clock = Clock::system();
     let daemon = Daemon::start(Start {
         plan,
         loader: loader(global),
@@ -243,23 +242,6 @@ async fn open(plan: &Plan, metrics: &Metrics) -> anyhow::Result<Arc<dyn Store>> 
         tracing::warn!("store: {finding}");
     }
     Ok(Arc::new(store))
-}
-
-/// When the store's newest text was taken in: a machine that starts with its clock behind that is wrong.
-async fn latest(store: &dyn Store) -> anyhow::Result<Timestamp> {
-    let newest = store
-        .messages(&Query {
-            limit: 1,
-            ..Query::default()
-        })
-        .await
-        .context("the store cannot be read")?;
-    let owed = |found: &Found| found.deliveries.iter().map(|delivery| delivery.created_at).max();
-    let times = newest
-        .items
-        .iter()
-        .flat_map(|found| [Some(found.message.received_at), owed(found)]);
-    Ok(times.flatten().max().unwrap_or_default())
 }
 
 fn loader(global: &Global) -> Loader {

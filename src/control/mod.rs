@@ -119,7 +119,9 @@ impl Control {
     }
 
     fn show(&self, plan: &Plan, found: &Found) -> MessageView {
-        MessageView::of(found, |number| plan.contact(number).map(str::to_owned))
+        MessageView::of(found, &self.clock, |number| {
+            plan.contact(number).map(str::to_owned)
+        })
     }
 
     /// Owes a message once more: to `destinations`, or to those it was owed to before.
@@ -198,7 +200,11 @@ impl Control {
     /// The store's.
     pub async fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<DeliveryView>, Error> {
         let page = self.store.deliveries(query).await?;
-        let items = page.items.iter().map(DeliveryView::of).collect();
+        let items = page
+            .items
+            .iter()
+            .map(|delivery| DeliveryView::of(delivery, &self.clock))
+            .collect();
         Ok(Page {
             items,
             next: page.next.map(|cursor| cursor.to_string()),
@@ -215,7 +221,7 @@ impl Control {
             .as_ref()
             .and_then(|found| found.deliveries.iter().find(|delivery| delivery.id == id));
         delivery
-            .map(DeliveryView::of)
+            .map(|delivery| DeliveryView::of(delivery, &self.clock))
             .ok_or_else(|| Error::NotFound(format!("no delivery {id}")))
     }
 
@@ -453,7 +459,7 @@ impl Control {
     pub async fn metrics(&self) -> Result<String, Error> {
         let plan = self.plan();
         for view in self.destinations(&plan).await? {
-            let now = self.clock.now();
+            let now = self.clock.wall();
             let age = |since: Option<Timestamp>| since.map(|since| now.since(since)).unwrap_or_default();
             let oldest = age(view.oldest);
             self.metrics

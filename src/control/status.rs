@@ -21,8 +21,13 @@ impl Control {
         let destinations = self.destinations(&plan).await?;
         let taking = self.store.ready();
         let mut problems = store_problems(&health, taking.as_ref().err());
+        problems.extend(self.clock.doubt().map(|doubt| doubt.to_string()));
         problems.extend(plan.tls.as_ref().and_then(|tls| tls.doubt(self.clock.wall())));
-        problems.extend(destinations.iter().filter_map(|view| trouble(view, now)));
+        problems.extend(
+            destinations
+                .iter()
+                .filter_map(|view| trouble(view, self.clock.wall())),
+        );
         problems.extend(self.drift.problems());
         problems.extend(self.metrics.log.problem());
         Ok(StatusView {
@@ -91,6 +96,7 @@ impl Control {
         let planned = plan.destinations.get(name);
         // The lane of a removed destination lives until everything under way has ended.
         let status = planned.and_then(|_| self.lanes.status(name));
+        let shown = |moment: Option<Timestamp>| moment.map(|moment| self.clock.shown(moment));
         let of = |field: fn(&crate::dispatch::Status) -> Option<Timestamp>| status.as_ref().and_then(field);
         Ok(DestinationView {
             name: name.clone(),
@@ -99,13 +105,13 @@ impl Control {
                 .as_ref()
                 .map_or("removed", |status| status.state)
                 .to_owned(),
-            since: of(|status| status.since),
-            until: of(|status| status.until),
+            since: shown(of(|status| status.since)),
+            until: shown(of(|status| status.until)),
             reason: status.as_ref().and_then(|status| status.reason.clone()),
             pending: backlog.pending,
             dead: backlog.dead,
-            oldest: backlog.oldest,
-            attempting_since: of(|status| status.attempting_since),
+            oldest: backlog.oldest.map(|oldest| self.clock.ago(oldest)),
+            attempting_since: of(|status| status.attempting_since).map(|since| self.clock.ago(since)),
             delivered_at: of(|status| status.delivered_at),
             fallback: planned.and_then(|planned| planned.fallback.clone()),
         })

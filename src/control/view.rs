@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Clock;
 use crate::delivery::{Attempt, Delivery, DeliveryId, State};
 use crate::message::{Media, MessageId, Name, Timestamp};
 use crate::metrics::rates::PerMinute;
@@ -277,26 +278,31 @@ impl ConditionsView {
 }
 
 impl DeliveryView {
-    /// Shows a delivery.
+    /// Shows a delivery, in times of the wall clock.
     #[must_use]
-    pub fn of(delivery: &Delivery) -> Self {
+    pub fn of(delivery: &Delivery, clock: &Clock) -> Self {
         let last = || delivery.attempts.last().map(|attempt| attempt.detail.clone());
         let (state, due, ended_at, reason) = match &delivery.state {
             State::Waiting { due } => (MessageState::Pending, Some(*due), None, last()),
             State::Delivered { at } => (MessageState::Delivered, None, Some(*at), None),
             State::Dead { at, reason } => (MessageState::Dead, None, Some(*at), Some(reason.clone())),
         };
+        let shown = |moment: Option<Timestamp>| moment.map(|moment| clock.shown(moment));
+        let attempts = delivery.attempts.iter().map(|attempt| Attempt {
+            at: clock.shown(attempt.at),
+            ..attempt.clone()
+        });
         Self {
             id: delivery.id,
             destination: delivery.destination.clone(),
             route: delivery.route.clone(),
             state,
-            created_at: delivery.created_at,
-            due,
-            ended_at,
+            created_at: clock.shown(delivery.created_at),
+            due: shown(due),
+            ended_at: shown(ended_at),
             reason,
             attempts_made: delivery.attempts_made,
-            attempts: delivery.attempts.clone(),
+            attempts: attempts.collect(),
         }
     }
 }
@@ -304,8 +310,12 @@ impl DeliveryView {
 impl MessageView {
     /// Shows a message; `name` looks a contact up.
     #[must_use]
-    pub fn of(found: &Found, name: impl Fn(&str) -> Option<String>) -> Self {
+    pub fn of(found: &Found, clock: &Clock, name: impl Fn(&str) -> Option<String>) -> Self {
         let message = &found.message;
+        let deliveries = found
+            .deliveries
+            .iter()
+            .map(|delivery| DeliveryView::of(delivery, clock));
         Self {
             id: message.id,
             provider_id: message.provider_id.clone(),
@@ -321,7 +331,7 @@ impl MessageView {
             routes: message.routes.clone(),
             state: found.state(),
             redacted_at: message.redacted_at,
-            deliveries: found.deliveries.iter().map(DeliveryView::of).collect(),
+            deliveries: deliveries.collect(),
         }
     }
 }

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::timekeeping::Timekeeper;
 use crate::clock::Clock;
 use crate::control::Control;
 use crate::dispatch::{Around, Lanes};
@@ -30,6 +31,7 @@ mod drain;
 pub mod log;
 pub mod notify;
 mod sockets;
+mod timekeeping;
 mod upkeep;
 
 pub use sockets::Sockets;
@@ -88,6 +90,7 @@ impl Daemon {
         let public: io::Result<Vec<SocketAddr>> = listeners.iter().map(TcpListener::local_addr).collect();
         let public = public.context("a listening socket has no address")?;
         let limits = limits(&plan);
+        let is_set_back = timekeeping::resume(&*store, &clock).await?;
         let (plan_sender, plan) = watch::channel(Arc::new(plan));
 
         let around = Around {
@@ -136,6 +139,13 @@ impl Daemon {
             stop_intake.clone(),
         ));
         tasks.spawn(drift::watch(drift, metrics, plan.clone(), stop.clone()));
+        let timekeeper = Timekeeper {
+            store: store.clone(),
+            lanes: lanes.clone(),
+            clock: clock.clone(),
+            plan: plan.clone(),
+        };
+        tasks.spawn(timekeeper.keep(is_set_back, stop.clone()));
         tasks.spawn(upkeep::forget(store.clone(), plan, clock, stop.clone()));
         for door in doors {
             let admin = Admin {

@@ -25,7 +25,7 @@ pub(super) async fn forget(
 ) {
     loop {
         let horizon = horizon(&plan.borrow().clone(), &clock);
-        let wait = match store.prune(&horizon, clock.wall()).await {
+        let wait = match store.prune(&horizon, clock.date()).await {
             Ok(true) => BREATH,
             Ok(false) => IDLE,
             Err(error) => {
@@ -41,7 +41,7 @@ pub(super) async fn forget(
 }
 
 fn horizon(plan: &Plan, clock: &Clock) -> Horizon {
-    let now = clock.wall();
+    let now = clock.retention();
     Horizon {
         purge_before: plan.store.retain.map(|retain| now.before(retain)),
         redact_before: plan.store.redact_after.map(|after| now.before(after)),

@@ -178,12 +178,13 @@ async fn failed(
             ..
         } => {
             let failures = delivery.attempts_made.saturating_add(1);
+            let since = shared.clock.patience_since(delivery.created_at);
             match destination
                 .policy
-                .next(failures, delivery.created_at, now, *retry_after, jitter)
+                .next(failures, since, now, *retry_after, jitter)
             {
                 Next::GiveUp => {
-                    let reason = format!("given up after {}: {reason}", age(now.since(delivery.created_at)));
+                    let reason = format!("given up after {}: {reason}", age(now.since(since)));
                     bury(
                         shared,
                         destination,

@@ -235,7 +235,9 @@ impl Lane {
         let patience = self.destination.policy.give_up_after;
         let now = self.shared.clock.now();
         let end = match self.shared.store.backlog(&self.shared.name).await {
-            Ok(backlog) => backlog.oldest.map(|oldest| oldest.after(patience)),
+            Ok(backlog) => backlog
+                .oldest
+                .map(|oldest| self.shared.clock.patience_since(oldest).after(patience)),
             Err(_) => return STORE_PAUSE,
         };
         let wait = match end {
@@ -258,7 +260,8 @@ impl Lane {
         let Some(closed) = gate.closed() else { return 0 };
         let patience = self.destination.policy.give_up_after;
         let is_over = |claim: &Claim| {
-            let end = claim.delivery.created_at.after(patience);
+            let since = self.shared.clock.patience_since(claim.delivery.created_at);
+            let end = since.after(patience);
             end <= now && gate.gives_up(end)
         };
         // Whenever they are due: a patience made shorter since counts, too.

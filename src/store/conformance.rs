@@ -164,6 +164,8 @@ macro_rules! suite {
             a_fallback_is_owed_with_the_next_ordinal,
             the_dead_come_back_when_requeued_and_in_their_old_place,
             waiting_ones_are_requeued_sooner_but_not_claimed_or_ended_ones,
+            what_is_due_too_far_ahead_is_brought_forward_with_its_date,
+            what_is_known_about_time_is_remembered,
             discarding_spares_what_is_claimed,
             commands_reach_a_long_backlog,
             a_stored_text_is_owed_again,

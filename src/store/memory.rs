@@ -13,6 +13,7 @@ use super::{
 };
 use crate::delivery::{Delivery, DeliveryId, State};
 use crate::message::{Conversation, MessageId, Name, Timestamp};
+use crate::timeline::Timeline;
 
 mod export;
 
@@ -32,6 +33,7 @@ struct Inner {
     messages_purged: u64,
     owed: u64,
     purged: u64,
+    timeline: Option<Timeline>,
 }
 
 /// The message that a provider id belongs to.
@@ -333,6 +335,22 @@ impl Store for Memory {
         Ok(touched)
     }
 
+    async fn advance(&self, beyond: Timestamp, now: Timestamp) -> Result<u64, Error> {
+        let mut inner = self.inner();
+        let is_late = |delivery: &Delivery| matches!(delivery.state, State::Waiting { due } if due > beyond);
+        let late = inner.deliveries().filter(|(.., delivery)| is_late(delivery));
+        let places: Vec<Place> = late.map(|(place, ..)| place).collect();
+        let mut touched = 0;
+        for place in places {
+            let leased = inner.is_leased(place);
+            if let Some(delivery) = inner.delivery(place).filter(|_| !leased) {
+                *delivery = delivery.clone().advanced(now);
+                touched += 1;
+            }
+        }
+        Ok(touched)
+    }
+
     async fn discard(&self, selector: &Selector, now: Timestamp, reason: &str) -> Result<u64, Error> {
         let mut inner = self.inner();
         let mut touched = 0;
@@ -395,6 +413,15 @@ impl Store for Memory {
 
     async fn paused(&self) -> Result<Vec<Name>, Error> {
         Ok(self.inner().paused.iter().cloned().collect())
+    }
+
+    async fn set_timeline(&self, timeline: &Timeline) -> Result<(), Error> {
+        self.inner().timeline = Some(timeline.clone());
+        Ok(())
+    }
+
+    async fn timeline(&self) -> Result<Option<Timeline>, Error> {
+        Ok(self.inner().timeline.clone())
     }
 
     async fn prune(&self, horizon: &Horizon, now: Timestamp) -> Result<bool, Error> {

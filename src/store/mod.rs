@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use crate::delivery::{Delivery, DeliveryId, State};
 use crate::message::{Message, MessageId, Name, Timestamp};
 use crate::number::Pattern;
+use crate::timeline::Timeline;
 
 pub mod backup;
 pub mod memory;
@@ -341,6 +342,10 @@ pub trait Store: Send + Sync + 'static {
     /// Makes dead deliveries due at `now`, and waiting ones due sooner. Says how many it touched.
     async fn requeue(&self, selector: &Selector, now: Timestamp) -> Result<u64, Error>;
 
+    /// Makes every waiting delivery that is due after `beyond` due at `now`, and one that was created later than that
+    /// created at `now`: their times were told by a clock that was ahead. Says how many it touched.
+    async fn advance(&self, beyond: Timestamp, now: Timestamp) -> Result<u64, Error>;
+
     /// Makes waiting deliveries dead for `reason`, except those claimed just now. Says how many it touched.
     async fn discard(&self, selector: &Selector, now: Timestamp, reason: &str) -> Result<u64, Error>;
 
@@ -358,6 +363,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// The destinations the operator paused.
     async fn paused(&self) -> Result<Vec<Name>, Error>;
+
+    /// Remembers what is known about time, for the next run.
+    async fn set_timeline(&self, timeline: &Timeline) -> Result<(), Error>;
+
+    /// What the last run has left about time.
+    async fn timeline(&self) -> Result<Option<Timeline>, Error>;
 
     /// Forgets what may be forgotten, a bounded step at a time; says whether there is more to do.
     async fn prune(&self, horizon: &Horizon, now: Timestamp) -> Result<bool, Error>;

@@ -16,6 +16,7 @@ const RINGS: &[(&str, u8, &[&str])] = &[
     ("unseen", 0, &[]),
     ("route", 1, &[]),
     ("retry", 1, &[]),
+    ("timeline", 1, &[]),
     ("file", 2, &[]),
     ("source", 2, &[]),
     ("destination", 2, &["file"]),

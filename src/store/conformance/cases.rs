@@ -375,6 +375,41 @@ pub(super) async fn waiting_ones_are_requeued_sooner_but_not_claimed_or_ended_on
     );
 }
 
+pub(super) async fn what_is_due_too_far_ahead_is_brought_forward_with_its_date(store: Arc<dyn Store>) {
+    let (now, beyond) = (Timestamp(5), Timestamp(50));
+    // Of one conversation each: due in time, created and due too late, retried too late, claimed, not the first.
+    for (n, from) in [(5, 1), (9_000, 2), (3, 3), (60, 4), (9_001, 2)] {
+        accept(&*store, n, from, &["desk"]).await;
+    }
+    let all = claim(&*store, "desk", FAR).await;
+    assert_eq!(numbers(&all), [3, 5, 60, 9_000]);
+    store.settle(again(&all[0], Timestamp(8_000))).await.unwrap();
+    for held in [&all[1], &all[3]] {
+        store.release(held.clone()).await;
+    }
+    assert_eq!(store.advance(beyond, now).await, Ok(3), "60 is claimed");
+    assert_eq!(store.advance(beyond, now).await, Ok(0));
+    assert_eq!(numbers(&claim(&*store, "desk", now).await), [5, 9_000, 3]);
+    for (n, created_at) in [(3, 3), (5, 5), (60, 60), (9_000, 5), (9_001, 5)] {
+        let id = MessageId(uuid::Uuid::from_u128(n));
+        let found = store.find(id).await.unwrap().unwrap();
+        assert_eq!(found.deliveries[0].created_at, Timestamp(created_at), "{n}");
+    }
+    let backlog = store.backlog(&name("desk")).await.unwrap();
+    assert_eq!((backlog.pending, backlog.oldest), (5, Some(Timestamp(3))));
+    assert_adds_up(&*store).await;
+}
+
+pub(super) async fn what_is_known_about_time_is_remembered(store: Arc<dyn Store>) {
+    assert_eq!(store.timeline().await, Ok(None));
+    let mut timeline = Timeline::new(Timestamp(1), Timestamp(2));
+    store.set_timeline(&timeline).await.unwrap();
+    assert_eq!(store.timeline().await, Ok(Some(timeline.clone())));
+    timeline.observe(Timestamp(1_001), Timestamp(1_002));
+    store.set_timeline(&timeline).await.unwrap();
+    assert_eq!(store.timeline().await, Ok(Some(timeline)));
+}
+
 pub(super) async fn discarding_spares_what_is_claimed(store: Arc<dyn Store>) {
     for n in 1..=3 {
         accept(&*store, n, 1, &["desk"]).await;

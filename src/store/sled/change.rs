@@ -19,6 +19,7 @@ use super::{Shared, lock};
 use crate::delivery::{Delivery, DeliveryId, State};
 use crate::message::{Conversation, MessageId, Name, Timestamp};
 use crate::store::{Acceptance, Error, Settlement, backup, changed_at};
+use crate::timeline::Timeline;
 
 /// How many entries one step of a long operation looks at, so that texts are accepted in between.
 pub(super) const STEP: usize = 500;
@@ -198,6 +199,16 @@ impl<'a> Group<'a> {
         self.each(places, |group, place| group.requeue_one(place, now))
     }
 
+    /// Makes waiting deliveries that are due after `beyond` due at `now`, unless they are claimed.
+    pub(super) fn advance(
+        &mut self,
+        places: &[Place],
+        beyond: Timestamp,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        self.each(places, |group, place| group.advance_one(place, beyond, now))
+    }
+
     /// Makes waiting deliveries dead, unless they are claimed.
     pub(super) fn discard(&mut self, places: &[Place], now: Timestamp, reason: &str) -> Result<u64, Error> {
         self.each(places, |group, place| group.discard_one(place, now, reason))
@@ -244,6 +255,13 @@ impl<'a> Group<'a> {
             all.remove(&destination);
         }
         Ok(())
+    }
+
+    pub(super) fn set_timeline(&mut self, timeline: &Timeline) -> Result<(), Error> {
+        self.space.for_anything()?;
+        self.view
+            .store(keys::TIMELINE, timeline)
+            .map_err(|error| Trouble::from(error).into())
     }
 
     /// The last one of this provider id, unless that is too long ago or was damaged and set aside since: then
@@ -358,6 +376,22 @@ impl<'a> Group<'a> {
             }
             _ => return Ok(false),
         }
+        Ok(true)
+    }
+
+    fn advance_one(&mut self, place: Place, beyond: Timestamp, now: Timestamp) -> Result<bool, Error> {
+        let Some((delivery, message)) = self.shared.sound(self.view.with_message(place))? else {
+            return Ok(false);
+        };
+        let queue = queue(&message, &delivery.destination);
+        let is_late = matches!(delivery.state, State::Waiting { due } if due > beyond);
+        if !is_late || !self.reserve(&queue, place) {
+            return Ok(false);
+        }
+        let advanced = delivery.clone().advanced(now);
+        let due = now;
+        self.notes.push(Note::Due { queue, place, due });
+        self.replace(place, &delivery, &advanced)?;
         Ok(true)
     }
 

@@ -8,6 +8,7 @@
 //! | `b` key part | bytes | what of a record did not fit in its first entry |
 //! | `k` hash | [`Seen`](super::record::Seen) | source and provider id of a message that is gone, to know a repeated webhook |
 //! | `t` destination 0 conversation | [`Root`](super::record::Root) | where a conversation's thread began |
+//! | `w` | [`Timeline`](crate::timeline::Timeline) | what the last run knew about time |
 //! | `z` destination | | paused by the operator |
 //! | `!` key | bytes | set aside, damaged |
 //!
@@ -18,6 +19,9 @@ use crate::message::{Conversation, Name};
 
 /// The key of the sums.
 pub(super) const LEDGER: &[u8] = b"c";
+
+/// The key of what is known about time.
+pub(super) const TIMELINE: &[u8] = b"w";
 
 pub(super) const PART: u8 = b'b';
 pub(super) const MESSAGE: u8 = b'm';

@@ -43,6 +43,7 @@ use super::{
 };
 use crate::delivery::{Delivery, DeliveryId};
 use crate::message::{MessageId, Name, Timestamp};
+use crate::timeline::Timeline;
 
 mod access;
 mod audit;
@@ -335,6 +336,29 @@ impl Store for Sled {
         .await
     }
 
+    async fn advance(&self, beyond: Timestamp, now: Timestamp) -> Result<u64, Error> {
+        let mut touched = 0;
+        for destination in self.destinations().await? {
+            let mut after = None;
+            loop {
+                let (places, next) = self
+                    .shared
+                    .index
+                    .queues()
+                    .due_after(&destination, beyond, after, STEP);
+                if !places.is_empty() {
+                    let change = move |group: &mut Group<'_>| group.advance(&places, beyond, now);
+                    touched += self.threads.write(change).await?;
+                }
+                if next.is_none() {
+                    break;
+                }
+                after = next;
+            }
+        }
+        Ok(touched)
+    }
+
     async fn discard(&self, selector: &Selector, now: Timestamp, reason: &str) -> Result<u64, Error> {
         self.on_selected(selector, |places| {
             let reason = reason.to_owned();
@@ -366,6 +390,21 @@ impl Store for Sled {
 
     async fn paused(&self) -> Result<Vec<Name>, Error> {
         Ok(lock(&self.shared.paused).iter().cloned().collect())
+    }
+
+    async fn set_timeline(&self, timeline: &Timeline) -> Result<(), Error> {
+        let timeline = timeline.clone();
+        self.threads
+            .write(move |group| group.set_timeline(&timeline))
+            .await
+    }
+
+    async fn timeline(&self) -> Result<Option<Timeline>, Error> {
+        match record::load(&*self.shared.db(), keys::TIMELINE) {
+            // What is damaged or of another version is as good as not there: the next observation replaces it.
+            Err(record::Trouble::Damaged) => Ok(None),
+            loaded => self.shared.sound(loaded),
+        }
     }
 
     async fn prune(&self, horizon: &Horizon, now: Timestamp) -> Result<bool, Error> {

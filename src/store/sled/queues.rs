@@ -149,6 +149,27 @@ impl Queues {
         )
     }
 
+    /// The same for those that are due after `beyond`.
+    pub(super) fn due_after(
+        &self,
+        destination: &Name,
+        beyond: Timestamp,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Listed {
+        let from = after.map_or((0, 0), |(conversation, place)| (conversation, place + 1));
+        let waiting = self
+            .0
+            .get(destination)
+            .into_iter()
+            .flat_map(|line| line.waiting.range(from..));
+        let late = waiting.filter(|(_, due)| **due > beyond.0);
+        let keys: Vec<(u64, u64)> = late.map(|(&key, _)| key).take(limit).collect();
+        let last = keys.last().copied().filter(|_| keys.len() == limit);
+        let places = keys.into_iter().map(|(_, place)| Place::unpacked(place));
+        (places.collect(), last)
+    }
+
     /// The same for the dead ones.
     pub(super) fn dead_after(&self, destination: &Name, after: Option<Cursor>, limit: usize) -> Listed {
         let from = after.map_or(0, |(_, place)| place + 1);

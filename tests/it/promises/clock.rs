@@ -1,7 +1,7 @@
 //! P18: a wall clock that jumps by a day, forwards and back, while texts come and go.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use smsbridge::clock::Clock;
@@ -12,7 +12,7 @@ use smsbridge::plan::{self, Loader};
 use smsbridge::store::Store;
 use smsbridge::store::sled::{Options, Sled};
 
-use super::ledger::{Receiver, unmatched};
+use super::ledger::{Receiver, nowhere, unmatched};
 use super::{report, rounds};
 use crate::bridge::{Bridge, head, http, wait_for};
 use crate::daemon::refid;
@@ -50,10 +50,54 @@ async fn daemon(folder: &std::path::Path, clock: Clock) -> (Daemon, Arc<dyn Stor
     (Daemon::start(start).await.unwrap(), store)
 }
 
+/// A machine whose date and whose steady clock are this many milliseconds off.
+#[derive(Clone, Default)]
+struct Machine {
+    wall: Arc<AtomicI64>,
+    steady: Arc<AtomicI64>,
+}
+
+impl Machine {
+    fn off_by(milliseconds: i64) -> Self {
+        let machine = Self::default();
+        machine.wall.store(milliseconds, Ordering::Relaxed);
+        machine.steady.store(milliseconds, Ordering::Relaxed);
+        machine
+    }
+
+    /// Lets time pass.
+    fn pass(&self, milliseconds: i64) {
+        self.wall.fetch_add(milliseconds, Ordering::Relaxed);
+        self.steady.fetch_add(milliseconds, Ordering::Relaxed);
+    }
+
+    /// Somebody sets the date.
+    fn set_date(&self, milliseconds: i64) {
+        self.wall.store(milliseconds, Ordering::Relaxed);
+    }
+
+    /// Its clocks, as a process finds them that starts now.
+    fn clock(&self) -> Clock {
+        let real = Clock::system();
+        let (steady, Self { wall, steady: passed }) = (real.clone(), self.clone());
+        Clock::apart(
+            move || Timestamp(real.wall().0 + wall.load(Ordering::Relaxed)),
+            move || Timestamp(steady.now().0 + passed.load(Ordering::Relaxed)),
+        )
+    }
+}
+
+async fn problems(daemon: &Daemon) -> String {
+    daemon.control().status().await.unwrap().problems.join("; ")
+}
+
 fn post(daemon: &Daemon, number: usize) -> String {
+    post_from(daemon, number, &format!("+1303555{:04}", number % 40))
+}
+
+fn post_from(daemon: &Daemon, number: usize, from: &str) -> String {
     let url = format!("http://{}/inbound/intelepeer", daemon.public_addresses()[0]);
-    let from = format!("+1303555{:04}", number % 40);
-    let body = Bridge::body(&refid(number), &from, "x").to_string();
+    let body = Bridge::body(&refid(number), from, "x").to_string();
     let (status, _, body) = http("POST", &url, &[("content-type", "application/json")], &body);
     assert_eq!(status, 200, "{body}");
     let body: serde_json::Value = serde_json::from_str(&body).unwrap();
@@ -124,22 +168,173 @@ async fn p18_a_clock_that_jumps_a_day_loses_nothing_and_makes_no_burst() {
     );
     running.stop().await.unwrap();
     drop(store);
-
-    // The machine comes up a day behind its newest text, as `serve` finds it: what waits does not wait a day.
-    let taking = Receiver::good().await;
-    let config = good.config("good", "") + &taking.config("down", "") + &limited.config("limited", "");
-    let config = head() + &config + &unmatched(&["good", "down", "limited"]);
-    std::fs::write(folder.path().join("config.toml"), config).unwrap();
-    let latest = Timestamp(Clock::system().wall().0 + DAY);
-    let (running, store) = daemon(folder.path(), Clock::since(latest)).await;
-    wait_for("what waited", || (taking.taken().len() == number).then_some(()));
-    assert_eq!(post(&running, 0), "duplicate");
-    running.stop().await.unwrap();
-    drop(store);
     report(
         "P18",
         &format!(
             "{jumps} jumps of a day, {number} texts: 0 lost, 0 given up, no burst, {tried} tries in {elapsed:.1} s"
         ),
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p18_a_start_far_ahead_forgets_nothing_until_the_clock_was_so_for_a_day() {
+    let good = Receiver::good().await;
+    let refusing = Receiver::start(|_| Reply::new(400, "no")).await;
+    let config =
+        good.config("good", "") + &refusing.config("refusing", "") + &unmatched(&["good", "refusing"]);
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.toml"), head() + &config).unwrap();
+    let count = 7;
+    let (running, store) = daemon(folder.path(), Machine::default().clock()).await;
+    for number in 0..count {
+        assert_eq!(post(&running, number), "accepted");
+    }
+    while store.counts().await.unwrap().pending > 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    running.stop().await.unwrap();
+    drop(store);
+
+    // Beyond `retain` by far, and said to be so.
+    let machine = Machine::off_by(100 * DAY);
+    let (running, store) = daemon(folder.path(), machine.clock()).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let counts = store.counts().await.unwrap();
+    assert_eq!(
+        (counts.messages_purged, counts.dead),
+        (0, count as u64),
+        "something was forgotten"
+    );
+    let said = problems(&running).await;
+    assert!(said.contains("the machine's clock is 100 days ahead"), "{said}");
+    assert_eq!(post(&running, 0), "duplicate", "of what is known");
+    machine.pass(DAY / 2);
+    running.stop().await.unwrap();
+    drop(store);
+
+    // A restart does not make the date right; the date that is set does.
+    let (running, store) = daemon(folder.path(), machine.clock()).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(store.counts().await.unwrap().messages_purged, 0);
+    assert!(
+        problems(&running).await.contains("for another 1"),
+        "{}",
+        problems(&running).await
+    );
+    machine.set_date(DAY / 2);
+    let said = problems(&running).await;
+    assert!(!said.contains("clock"), "{said}");
+    machine.set_date(100 * DAY + DAY / 2);
+
+    // A machine that really was off that long.
+    machine.pass(DAY / 2);
+    running.stop().await.unwrap();
+    drop(store);
+    let (running, store) = daemon(folder.path(), machine.clock()).await;
+    while store.counts().await.unwrap().messages_purged < count as u64 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!problems(&running).await.contains("clock"));
+    running.stop().await.unwrap();
+    report(
+        "P18",
+        &format!("a start 100 days ahead: 0 of {count} forgotten on the first day"),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p18_a_start_a_day_ahead_gives_nothing_up_and_nothing_waits_when_the_clock_is_corrected() {
+    let (is_up, tried) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (up, count_tries) = (is_up.clone(), tried.clone());
+    let receiver = Receiver::start(move |_| {
+        count_tries.fetch_add(1, Ordering::Relaxed);
+        if up.load(Ordering::Relaxed) {
+            Reply::new(200, "ok")
+        } else {
+            Reply::new(503, "not now")
+        }
+    })
+    .await;
+    let retry = "retry = { initial = \"1s\", max = \"1s\", give_up_after = \"12h\" }";
+    let config = receiver.config("down", retry)
+        + "[[route]]\nname = \"kept\"\nfrom = [\"+13039990000\"]\ndeliver = []\n"
+        + &unmatched(&["down"]);
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.toml"), head() + &config).unwrap();
+    let count = 50;
+    let (running, store) = daemon(folder.path(), Machine::default().clock()).await;
+    for number in 0..count {
+        assert_eq!(post(&running, number), "accepted");
+    }
+    running.stop().await.unwrap();
+    drop(store);
+
+    let machine = Machine::off_by(DAY);
+    tried.store(0, Ordering::Relaxed);
+    let (running, store) = daemon(folder.path(), machine.clock()).await;
+    // The second failure in a row is one of the whole destination.
+    wait_for("some attempts", || {
+        (tried.load(Ordering::Relaxed) >= 5).then_some(())
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let counts = store.counts().await.unwrap();
+    assert_eq!(
+        (counts.dead, counts.pending),
+        (0, count as u64),
+        "given up after {tried:?} attempts"
+    );
+    let down = running.control().status().await.unwrap().destinations.remove(0);
+    assert_eq!(down.state, "down");
+
+    // The date is set while the daemon runs, and the newest message is owed to nobody.
+    machine.set_date(0);
+    let now = machine.clock().wall();
+    let shown = running.control().status().await.unwrap().destinations.remove(0);
+    let until = shown.until.unwrap();
+    assert!(
+        until.since(now) < Duration::from_secs(60),
+        "the next attempt is shown for {until}"
+    );
+    assert_eq!(post_from(&running, count, "+13039990000"), "accepted");
+    running.stop().await.unwrap();
+    drop(store);
+
+    is_up.store(true, Ordering::Relaxed);
+    let (running, store) = daemon(folder.path(), Machine::default().clock()).await;
+    wait_for("what waited", || (receiver.taken().len() == count).then_some(()));
+    running.stop().await.unwrap();
+    drop(store);
+    report(
+        "P18",
+        &format!("a start a day ahead: 0 of {count} given up, and none waits when the date is set back"),
+    );
+}
+
+/// A machine without a battery: it comes up decades ago, and learns the date while the daemon runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn p18_what_comes_while_the_clock_is_decades_behind_is_not_forgotten_when_it_is_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = nowhere("down") + "[[route]]\nname = \"kept\"\ndeliver = []\n" + &unmatched(&["down"]);
+    std::fs::write(folder.path().join("config.toml"), head() + &config).unwrap();
+    let (running, store) = daemon(folder.path(), Machine::default().clock()).await;
+    assert_eq!(post(&running, 0), "accepted");
+    running.stop().await.unwrap();
+    drop(store);
+
+    let machine = Machine::off_by(-20 * 365 * DAY);
+    let (running, store) = daemon(folder.path(), machine.clock()).await;
+    let said = problems(&running).await;
+    assert!(said.contains(" days behind the time that is known"), "{said}");
+    assert_eq!(post(&running, 0), "duplicate");
+    assert_eq!(post(&running, 1), "accepted");
+    machine.set_date(0);
+    assert!(!problems(&running).await.contains("clock"));
+    running.stop().await.unwrap();
+    drop(store);
+
+    let (running, store) = daemon(folder.path(), Machine::default().clock()).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(store.counts().await.unwrap().messages_purged, 0);
+    assert_eq!(post(&running, 1), "duplicate");
+    running.stop().await.unwrap();
 }

@@ -1,0 +1,126 @@
+//! Carries what is known about time from one run to the next, and looks after a clock that is in doubt.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::dispatch::Lanes;
+use crate::plan::Plan;
+use crate::store::{Error, Query, Store};
+use crate::timeline::Timeline;
+
+/// Between two observations of the clocks. What passed since the last one before a crash counts as downtime.
+const OBSERVE: Duration = Duration::from_secs(60);
+
+/// After the store could not do something just now.
+const STORE_PAUSE: Duration = Duration::from_secs(5);
+
+/// The least that counts as a wait for a wrong date.
+const WAIT_MAX: Duration = Duration::from_secs(3_600);
+
+/// What looks after the clock.
+pub(super) struct Timekeeper {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) lanes: Arc<Lanes>,
+    pub(super) clock: Clock,
+    pub(super) plan: watch::Receiver<Arc<Plan>>,
+}
+
+/// Goes on from the last run. Returns true if what that left may be due in the future because its clock was ahead.
+///
+/// A store on which no daemon with this knowledge has run tells the time of its newest message.
+pub(super) async fn resume(store: &dyn Store, clock: &Clock) -> anyhow::Result<bool> {
+    let known = store.timeline().await.context("the store could not be read")?;
+    let is_known = known.is_some();
+    let last = match known {
+        Some(last) => Some(last),
+        None => newest(store).await.context("the store could not be read")?,
+    };
+    let is_set_back = last.is_some_and(|last| clock.resume(&last) || !is_known);
+    if let Some(doubt) = clock.doubt() {
+        tracing::warn!("{doubt}");
+    }
+    Ok(is_set_back)
+}
+
+async fn newest(store: &dyn Store) -> Result<Option<Timeline>, Error> {
+    let query = Query {
+        limit: 1,
+        ..Query::default()
+    };
+    let newest = store.messages(&query).await?.items.pop();
+    Ok(newest.map(|found| {
+        let received_at = found.message.received_at;
+        let created = found.deliveries.iter().map(|delivery| delivery.created_at);
+        Timeline::new(received_at, created.max().unwrap_or(received_at))
+    }))
+}
+
+impl Timekeeper {
+    /// Observes the clocks until stopped. Deliveries that are due too late are brought forward first: the next run
+    /// could not tell that the clock was set back.
+    pub(super) async fn keep(self, is_set_back: bool, stop: CancellationToken) {
+        if is_set_back && stop.run_until_cancelled(self.bring_forward()).await.is_none() {
+            return;
+        }
+        let mut is_doubted = self.clock.doubt().is_some();
+        while !stop.is_cancelled() {
+            stop.run_until_cancelled(tokio::time::sleep(OBSERVE)).await;
+            is_doubted = self.observe(is_doubted).await;
+        }
+    }
+
+    async fn bring_forward(&self) {
+        let now = self.clock.now();
+        let longest = self.longest_wait();
+        let count = loop {
+            match self.store.advance(now.after(longest), now).await {
+                Ok(count) => break count,
+                Err(Error::Busy | Error::Slow | Error::Full { .. }) => tokio::time::sleep(STORE_PAUSE).await,
+                Err(error) => {
+                    tracing::error!("deliveries that are due too late could not be brought forward: {error}");
+                    return;
+                }
+            }
+        };
+        if count > 0 {
+            let longest = humantime::format_duration(longest);
+            tracing::warn!(
+                "the clock was ahead and has been set back: {count} pending deliveries were due more than {longest} \
+                 from now; they are due now"
+            );
+            let plan = self.plan.borrow().clone();
+            plan.destinations.keys().for_each(|name| self.lanes.wake(name));
+        }
+    }
+
+    fn longest_wait(&self) -> Duration {
+        let plan = self.plan.borrow();
+        let waits = plan
+            .destinations
+            .values()
+            .map(|destination| destination.policy.max);
+        waits.max().unwrap_or_default().max(WAIT_MAX)
+    }
+
+    /// Takes note of the clocks, and says what changed. Returns whether they are in doubt.
+    async fn observe(&self, was_doubted: bool) -> bool {
+        let timeline = self.clock.observe();
+        if let Err(error) = self.store.set_timeline(&timeline).await {
+            tracing::debug!("the time could not be recorded: {error}");
+        }
+        match (was_doubted, self.clock.doubt()) {
+            (false, Some(doubt)) => tracing::warn!("{doubt}"),
+            (true, None) => tracing::info!(
+                "the machine's clock is taken as right from now on: {}",
+                self.clock.wall()
+            ),
+            _ => return was_doubted,
+        }
+        !was_doubted
+    }
+}
