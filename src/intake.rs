@@ -1,5 +1,6 @@
 //! Intake: a verified text gets its id, its routes and its deliveries, and is on disk when this returns.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
 use tokio_util::task::TaskTracker;
@@ -29,11 +30,14 @@ struct Inner {
     lanes: Arc<Lanes>,
     clock: Clock,
     metrics: Arc<Metrics>,
+    contents: RandomState,
 }
 
 /// What the log may say of a text.
 struct Seen {
     id: MessageId,
+    /// Stands for the content, to tell a repeat from another message of the same provider id.
+    content: u64,
     source: Name,
     from: String,
     to: String,
@@ -56,6 +60,7 @@ impl Intake {
                 lanes,
                 clock,
                 metrics,
+                contents: RandomState::new(),
             }),
             tracker,
         }
@@ -89,6 +94,7 @@ impl Intake {
         };
         let seen = Seen {
             id: arrival.message.id,
+            content: self.inner.content(&arrival.message),
             source: source.clone(),
             from: shown(&arrival.message.from),
             to: shown(&arrival.message.to),
@@ -164,6 +170,7 @@ impl Inner {
             .for_each(|(destination, _)| self.lanes.wake(destination));
         let Seen {
             id,
+            content,
             source,
             from,
             to,
@@ -180,25 +187,51 @@ impl Inner {
                 Ok(Receipt { id, duplicate: false })
             }
             Acceptance::Duplicate(id) => {
-                self.metrics
-                    .duplicate
-                    .get_or_create(&BySource {
-                        source: source.to_string(),
-                    })
-                    .inc();
-                tracing::info!(message.id = %id, source = %source, "{source} sent a known text again");
+                let differs = self.differs(id, content).await;
+                self.count_duplicate(&source, differs);
+                if differs {
+                    tracing::warn!(message.id = %id, source = %source, "dropped a message from {source}: its provider id is that of message {id}, which has other content");
+                } else {
+                    tracing::info!(message.id = %id, source = %source, "{source} sent a known text again");
+                }
                 Ok(Receipt { id, duplicate: true })
             }
         }
     }
 
-    fn count(&self, source: &Name, decision: &Decision) {
+    /// What a carrier does not change when it sends a message again.
+    fn content(&self, message: &Message) -> u64 {
+        let numbers = (message.from.normal(), message.to.normal());
+        self.contents.hash_one((numbers, &message.text, &message.media))
+    }
+
+    /// Whether the message stored under this id has other content. One that cannot be read or was redacted tells
+    /// nothing.
+    async fn differs(&self, id: MessageId, content: u64) -> bool {
+        let found = self.store.find(id).await.ok().flatten();
+        found.is_some_and(|found| {
+            found.message.redacted_at.is_none() && self.content(&found.message) != content
+        })
+    }
+
+    fn count_duplicate(&self, source: &Name, differs: bool) {
+        let by = BySource {
+            source: source.to_string(),
+        };
+        self.metrics.duplicate.get_or_create(&by).inc();
         self.metrics
-            .accepted
-            .get_or_create(&BySource {
-                source: source.to_string(),
-            })
-            .inc();
+            .duplicate_differing
+            .get_or_create(&by)
+            .inc_by(u64::from(differs));
+    }
+
+    fn count(&self, source: &Name, decision: &Decision) {
+        let by = BySource {
+            source: source.to_string(),
+        };
+        self.metrics.accepted.get_or_create(&by).inc();
+        // So that Prometheus sees the first one as an increase.
+        self.metrics.duplicate_differing.get_or_create(&by);
         self.metrics.rates.accepted.count(self.clock.now());
         if decision.routes.is_empty() {
             self.metrics.unrouted.inc();

@@ -196,7 +196,7 @@ impl<'de> Deserialize<'de> for MessageId {
 }
 
 /// Something attached to a message, as the carrier names it; the bridge passes the link on and never fetches it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Media {
     /// Where the carrier keeps it. Only `http` and `https` links are ever shown as links.
     pub link: String,

@@ -67,6 +67,8 @@ pub struct Metrics {
     pub accepted: Family<BySource, Counter>,
     /// Webhooks of messages that were stored before.
     pub duplicate: Family<BySource, Counter>,
+    /// Those of them whose sender, receiver, text or attachments differ from what was stored.
+    pub duplicate_differing: Family<BySource, Counter>,
     /// Webhooks answered with an error.
     pub rejected: Family<Rejected, Counter>,
     /// Messages that no route matched.
@@ -114,6 +116,7 @@ impl Default for Metrics {
         let mut metrics = Self {
             accepted: Family::default(),
             duplicate: Family::default(),
+            duplicate_differing: Family::default(),
             rejected: Family::default(),
             unrouted: Counter::default(),
             deliveries: Family::default(),
@@ -148,6 +151,11 @@ impl Metrics {
             "messages_duplicate",
             "Webhooks of messages stored before",
             self.duplicate.clone(),
+        );
+        registry.register(
+            "messages_duplicate_differing",
+            "Webhooks that reuse the id of another message",
+            self.duplicate_differing.clone(),
         );
         registry.register(
             "requests_rejected",

@@ -31,7 +31,7 @@ fn promtool_takes_the_alert_rules() {
     let said =
         String::from_utf8_lossy(&checked.stdout).into_owned() + &String::from_utf8_lossy(&checked.stderr);
     assert!(
-        checked.status.success() && said.contains("9 rules found"),
+        checked.status.success() && said.contains("10 rules found"),
         "{said}"
     );
 }

@@ -141,3 +141,46 @@ fn what_was_unusual_about_a_webhook_is_logged_without_its_words() {
     );
     assert!(!bridge.log().iter().any(|line| line.contains("canary")));
 }
+
+#[test]
+fn a_known_refid_with_other_content_is_a_duplicate_and_a_warning() {
+    let bridge = Bridge::start(CONFIG);
+    let first = Bridge::body(&refid(1), "+13035550100", "canary one");
+    let (status, answer) = bridge.post(&first.to_string(), "application/json");
+    assert_eq!((status, &answer["status"]), (200, &json!("accepted")));
+    let id = answer["id"].clone();
+    let mut same = first.clone();
+    (same["from"], same["try"]) = ("+1 (303) 555-0100".into(), 2.into());
+    let mut other_sender = first.clone();
+    other_sender["from"] = "+13035550101".into();
+    let mut other_text = first.clone();
+    other_text["message"] = "canary two".into();
+    for (body, differing) in [(&first, 0), (&same, 0), (&other_text, 1), (&other_sender, 2)] {
+        let (status, answer) = bridge.post(&body.to_string(), "application/json");
+        assert_eq!(
+            (status, &answer["status"], &answer["id"]),
+            (200, &json!("duplicate"), &id),
+            "{body}"
+        );
+        let metrics = bridge.metrics();
+        let counted =
+            format!("smsbridge_messages_duplicate_differing_total{{source=\"intelepeer\"}} {differing}\n");
+        assert!(metrics.contains(&counted), "{counted}{metrics}");
+    }
+    let warnings: Vec<String> = bridge
+        .log()
+        .into_iter()
+        .filter(|line| line.contains("\"WARN\""))
+        .collect();
+    assert_eq!(warnings.len(), 2, "{warnings:#?}");
+    assert!(
+        warnings[0].contains(id.as_str().unwrap()) && warnings[0].contains("other content"),
+        "{warnings:#?}"
+    );
+    assert!(
+        !bridge
+            .log()
+            .iter()
+            .any(|line| line.contains("canary") || line.contains("5550101"))
+    );
+}

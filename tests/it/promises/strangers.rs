@@ -283,7 +283,7 @@ async fn p22_no_secret_text_or_number_is_told_to_logs_metrics_or_errors() {
             (!bridge.console().is_empty() && all_failed && status["messages"]["dead"] == 1).then_some(())
         });
         told.push(bridge.status().to_string());
-        told.push(metrics(&bridge));
+        told.push(bridge.metrics());
         told.push(bridge.admin("GET", "/deliveries", "").unwrap().1.to_string());
         std::fs::write(&path, text + "[destination.crm]\n").unwrap();
         told.push(bridge.admin("POST", "/reload", "").unwrap().1.to_string());
@@ -306,18 +306,6 @@ async fn p22_no_secret_text_or_number_is_told_to_logs_metrics_or_errors() {
         "P22",
         "no canary in trace logs of two formats, answers, status, metrics, deliveries, problems, Debug",
     );
-}
-
-fn metrics(bridge: &Bridge) -> String {
-    use std::io::{Read as _, Write as _};
-    let mut stream = std::os::unix::net::UnixStream::connect(bridge.store().join("admin.sock")).unwrap();
-    stream
-        .write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-        .unwrap();
-    let mut metrics = String::new();
-    stream.read_to_string(&mut metrics).unwrap();
-    assert!(metrics.contains("smsbridge_messages_accepted_total"), "{metrics}");
-    metrics
 }
 
 /// Any JSON, for fields that nobody knows.
