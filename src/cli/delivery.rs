@@ -258,7 +258,20 @@ fn change(global: &Global, daemon: &Daemon, change: Change, which: &Which) -> Re
     if global.json {
         print::text(&answer.raw())?;
     } else {
-        print::text(&format!("{} {}\n", count(touched.deliveries), change.done))?;
+        let skipped = match touched.redacted {
+            0 => String::new(),
+            1 => "; 1 delivery skipped: its message has no content any more (store.redact_after)".to_owned(),
+            many => {
+                format!(
+                    "; {many} deliveries skipped: their messages have no content any more (store.redact_after)"
+                )
+            }
+        };
+        print::text(&format!(
+            "{} {}{skipped}\n",
+            count(touched.deliveries),
+            change.done
+        ))?;
     }
     if touched.deliveries < wanted {
         let left = wanted - touched.deliveries;

@@ -162,6 +162,7 @@ impl Control {
         }
         Ok(Touched {
             deliveries: ids.len() as u64,
+            redacted: 0,
             ids,
         })
     }
@@ -226,19 +227,35 @@ impl Control {
     }
 
     /// Tries deliveries again now. What was tried in vain because its destination was parked or down goes
-    /// at once, too.
+    /// at once, too. Those of a destination whose messages were redacted are skipped and counted.
     ///
     /// # Errors
-    /// The store's.
+    /// When one that is named belongs to a redacted message; nothing is retried then. Otherwise the store's.
     pub async fn retry(&self, selector: &Selector) -> Result<Touched, Error> {
-        let deliveries = self.store.requeue(selector, self.clock.now()).await?;
+        if let Selector::Ids(ids) = selector {
+            self.refuse_redacted(ids).await?;
+        }
+        let requeued = self.store.requeue(selector, self.clock.now()).await?;
         for name in self.concerned(selector).await? {
             self.lanes.reset(&name);
         }
         Ok(Touched {
-            deliveries,
+            deliveries: requeued.touched,
+            redacted: requeued.redacted,
             ids: Vec::new(),
         })
+    }
+
+    async fn refuse_redacted(&self, ids: &[DeliveryId]) -> Result<(), Error> {
+        for id in ids {
+            let found = self.store.find(id.message).await?;
+            if found.is_some_and(|found| found.message.redacted_at.is_some()) {
+                return Err(Error::Wrong(format!(
+                    "delivery {id} cannot be retried: the content of its message was removed (store.redact_after)"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Gives waiting deliveries up.
@@ -260,6 +277,7 @@ impl Control {
         }
         Ok(Touched {
             deliveries,
+            redacted: 0,
             ids: Vec::new(),
         })
     }

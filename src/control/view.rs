@@ -220,6 +220,9 @@ pub struct ConditionsView {
 pub struct Touched {
     /// How many deliveries.
     pub deliveries: u64,
+    /// How many were skipped because the content of their messages was removed.
+    #[serde(default)]
+    pub redacted: u64,
     /// Their ids, when they are new.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<DeliveryId>,

@@ -55,6 +55,10 @@ pub(super) async fn accept(store: &dyn Store, n: u64, from: u64, destinations: &
     id
 }
 
+pub(super) fn requeued(touched: u64) -> Requeued {
+    Requeued { touched, redacted: 0 }
+}
+
 pub(super) async fn claim(store: &dyn Store, destination: &str, now: Timestamp) -> Vec<Claim> {
     store.claim(&name(destination), now, 100).await.unwrap()
 }
@@ -175,6 +179,7 @@ macro_rules! suite {
             a_thread_belongs_to_a_conversation_at_a_destination,
             pruning_keeps_what_is_owed,
             redaction_forgets_the_words_and_keeps_the_facts,
+            what_is_redacted_is_not_requeued,
             messages_are_searched_newest_first_and_page_by_page,
             deliveries_are_listed_newest_first_and_page_by_page,
             many_writers_at_once_leave_nothing_out,

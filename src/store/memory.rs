@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use super::backup::{Part, Position};
 use super::{
     Acceptance, Arrival, Backlog, Claim, Counts, DeliveryQuery, Error, Found, Health, Horizon, Page, Query,
-    Selector, Settlement, Store, changed_at, redacted,
+    Requeued, Selector, Settlement, Store, changed_at, redacted,
 };
 use crate::delivery::{Delivery, DeliveryId, State};
 use crate::message::{Conversation, MessageId, Name, Timestamp};
@@ -315,24 +315,32 @@ impl Store for Memory {
         })
     }
 
-    async fn requeue(&self, selector: &Selector, now: Timestamp) -> Result<u64, Error> {
+    async fn requeue(&self, selector: &Selector, now: Timestamp) -> Result<Requeued, Error> {
         let mut inner = self.inner();
-        let mut touched = 0;
+        let mut requeued = Requeued::default();
         for place in inner.selected(selector) {
             let leased = inner.is_leased(place);
+            let redacted = inner
+                .messages
+                .get(&place.0)
+                .is_some_and(|found| found.message.redacted_at.is_some());
             let Some(delivery) = inner.delivery(place) else {
                 continue;
             };
             match delivery.state {
+                State::Dead { .. } | State::Waiting { .. } if redacted => {
+                    requeued.redacted += 1;
+                    continue;
+                }
                 State::Dead { .. } => *delivery = delivery.clone().requeued(now),
                 State::Waiting { due } if due > now && !leased => {
                     delivery.state = State::Waiting { due: now }
                 }
                 _ => continue,
             }
-            touched += 1;
+            requeued.touched += 1;
         }
-        Ok(touched)
+        Ok(requeued)
     }
 
     async fn advance(&self, beyond: Timestamp, now: Timestamp) -> Result<u64, Error> {

@@ -134,6 +134,15 @@ pub enum Selector {
     Pending(Name),
 }
 
+/// What a retry did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Requeued {
+    /// Deliveries made due.
+    pub touched: u64,
+    /// Deliveries skipped because the content of their messages was removed.
+    pub redacted: u64,
+}
+
 /// The state of a message, told from its deliveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -339,8 +348,8 @@ pub trait Store: Send + Sync + 'static {
     /// Deliveries, newest message first.
     async fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<Delivery>, Error>;
 
-    /// Makes dead deliveries due at `now`, and waiting ones due sooner. Says how many it touched.
-    async fn requeue(&self, selector: &Selector, now: Timestamp) -> Result<u64, Error>;
+    /// Makes dead deliveries due at `now`, and waiting ones due sooner; not those of redacted messages.
+    async fn requeue(&self, selector: &Selector, now: Timestamp) -> Result<Requeued, Error>;
 
     /// Makes every waiting delivery that is due after `beyond` due at `now`, and one that was created later than that
     /// created at `now`: their times were told by a clock that was ahead. Says how many it touched.

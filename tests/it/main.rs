@@ -26,6 +26,7 @@ mod page;
 mod parcels;
 mod promises;
 mod proxies;
+mod redaction;
 mod reload;
 mod schema;
 mod security;

@@ -324,7 +324,7 @@ pub(super) async fn the_dead_come_back_when_requeued_and_in_their_old_place(stor
     let touched = store
         .requeue(&Selector::Dead(name("desk")), Timestamp(2_000))
         .await;
-    assert_eq!(touched, Ok(1));
+    assert_eq!(touched, Ok(requeued(1)));
     let backlog = store.backlog(&name("desk")).await.unwrap();
     assert_eq!(
         backlog,
@@ -358,13 +358,13 @@ pub(super) async fn waiting_ones_are_requeued_sooner_but_not_claimed_or_ended_on
     });
     assert_eq!(
         store.requeue(&Selector::Ids(ids.clone()), Timestamp(100)).await,
-        Ok(1)
+        Ok(requeued(1))
     );
     assert_eq!(
         store
             .requeue(&Selector::Pending(name("desk")), Timestamp(100))
             .await,
-        Ok(0),
+        Ok(requeued(0)),
         "due already"
     );
     assert_eq!(numbers(&claim(&*store, "desk", Timestamp(100)).await), [1]);
@@ -454,9 +454,9 @@ pub(super) async fn commands_reach_a_long_backlog(store: Arc<dyn Store>) {
         store
             .requeue(&Selector::Dead(name("desk")), Timestamp(6_000))
             .await,
-        Ok(600)
+        Ok(requeued(600))
     );
-    assert_eq!(store.requeue(&desk, Timestamp(5_500)).await, Ok(600));
+    assert_eq!(store.requeue(&desk, Timestamp(5_500)).await, Ok(requeued(600)));
     let first = claim(&*store, "desk", Timestamp(5_500)).await;
     assert_eq!(numbers(&first), [1, 2, 3, 4, 5, 6, 7]);
     assert_adds_up(&*store).await;
@@ -640,6 +640,39 @@ pub(super) async fn redaction_forgets_the_words_and_keeps_the_facts(store: Arc<d
         "text 2",
         "still owed"
     );
+}
+
+pub(super) async fn what_is_redacted_is_not_requeued(store: Arc<dyn Store>) {
+    for n in 1..=3 {
+        accept(&*store, n, n, &["desk", "ops"]).await;
+    }
+    for destination in ["desk", "ops"] {
+        for claim in &claim(&*store, destination, FAR).await {
+            store.settle(died(claim)).await.unwrap();
+        }
+    }
+    let horizon = Horizon {
+        redact_before: Some(Timestamp(3)),
+        ..horizon()
+    };
+    forget(&*store, horizon).await;
+    let desk = Selector::Dead(name("desk"));
+    let ids = (1..=3).map(|n| DeliveryId {
+        message: MessageId(uuid::Uuid::from_u128(n)),
+        ordinal: 2,
+    });
+    for selector in [desk, Selector::Ids(ids.collect())] {
+        assert_eq!(
+            store.requeue(&selector, Timestamp(5)).await,
+            Ok(Requeued {
+                touched: 1,
+                redacted: 2
+            }),
+            "{selector:?}"
+        );
+    }
+    assert_eq!(numbers(&claim(&*store, "desk", FAR).await), [3]);
+    assert_adds_up(&*store).await;
 }
 
 pub(super) async fn messages_are_searched_newest_first_and_page_by_page(store: Arc<dyn Store>) {

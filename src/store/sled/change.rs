@@ -4,6 +4,7 @@
 //! at everything it needs before it changes anything, so that one that is refused leaves no trace.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::index::Note;
 use super::keys::{self, Digest, Place, Queue};
@@ -194,9 +195,14 @@ impl<'a> Group<'a> {
             .collect()
     }
 
-    /// Makes dead deliveries due, and waiting ones due sooner.
-    pub(super) fn requeue(&mut self, places: &[Place], now: Timestamp) -> Result<u64, Error> {
-        self.each(places, |group, place| group.requeue_one(place, now))
+    /// Makes dead deliveries due, and waiting ones due sooner; counts those of redacted messages, which stay.
+    pub(super) fn requeue(
+        &mut self,
+        places: &[Place],
+        now: Timestamp,
+        redacted: &AtomicU64,
+    ) -> Result<u64, Error> {
+        self.each(places, |group, place| group.requeue_one(place, now, redacted))
     }
 
     /// Makes waiting deliveries that are due after `beyond` due at `now`, unless they are claimed.
@@ -345,12 +351,16 @@ impl<'a> Group<'a> {
         Ok(touched)
     }
 
-    fn requeue_one(&mut self, place: Place, now: Timestamp) -> Result<bool, Error> {
+    fn requeue_one(&mut self, place: Place, now: Timestamp, redacted: &AtomicU64) -> Result<bool, Error> {
         let Some((delivery, message)) = self.shared.sound(self.view.with_message(place))? else {
             return Ok(false);
         };
         let queue = queue(&message, &delivery.destination);
         match delivery.state {
+            State::Dead { .. } | State::Waiting { .. } if message.redacted_at.is_some() => {
+                redacted.fetch_add(1, Ordering::Relaxed);
+                return Ok(false);
+            }
             State::Dead { .. } => {
                 let again = delivery.clone().requeued(now);
                 let destination = queue.destination.clone();

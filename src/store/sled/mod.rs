@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,7 +40,7 @@ use self::writer::Writer;
 use super::backup::{self, Part, Position};
 use super::{
     Acceptance, Arrival, Backlog, Claim, Counts, DeliveryQuery, Error, Found, Health, Horizon, Page, Query,
-    Selector, Settlement, Store,
+    Requeued, Selector, Settlement, Store,
 };
 use crate::delivery::{Delivery, DeliveryId};
 use crate::message::{MessageId, Name, Timestamp};
@@ -329,11 +330,15 @@ impl Store for Sled {
         self.read(move |shared| shared.deliveries(&query)).await
     }
 
-    async fn requeue(&self, selector: &Selector, now: Timestamp) -> Result<u64, Error> {
-        self.on_selected(selector, |places| {
-            Box::new(move |group| group.requeue(&places, now))
-        })
-        .await
+    async fn requeue(&self, selector: &Selector, now: Timestamp) -> Result<Requeued, Error> {
+        let skipped = Arc::new(AtomicU64::new(0));
+        let requeue = |places: Vec<Place>| -> Change {
+            let skipped = skipped.clone();
+            Box::new(move |group| group.requeue(&places, now, &skipped))
+        };
+        let touched = self.on_selected(selector, requeue).await?;
+        let redacted = skipped.load(Ordering::Relaxed);
+        Ok(Requeued { touched, redacted })
     }
 
     async fn advance(&self, beyond: Timestamp, now: Timestamp) -> Result<u64, Error> {

@@ -4,7 +4,7 @@ use super::threads::WAITING_MAX;
 use super::*;
 use crate::delivery::State;
 use crate::store::conformance::{
-    FAR, accept, again, arrival, assert_adds_up, claim, claim_one, delivered, died, name, numbers,
+    FAR, accept, again, arrival, assert_adds_up, claim, claim_one, delivered, died, name, numbers, requeued,
 };
 use crate::store::{MessageState, Store};
 
@@ -381,7 +381,7 @@ async fn a_full_disk_stops_new_texts_and_nothing_else() {
     store.settle(died(&claims[2])).await.unwrap();
     assert_eq!(
         store.requeue(&Selector::Dead(name("desk")), Timestamp(5)).await,
-        Ok(1)
+        Ok(requeued(1))
     );
     assert_eq!(assert_adds_up(&store).await.accepted, 3);
 }

@@ -10,7 +10,7 @@ use smsbridge::config::{Outside, Purpose};
 use smsbridge::delivery::{Delivery, DeliveryId, State};
 use smsbridge::dispatch::{Around, Lanes};
 use smsbridge::events::{Event, Events};
-use smsbridge::message::MessageId;
+use smsbridge::message::{Message, MessageId, Timestamp};
 use smsbridge::metrics::{Metrics, Outcome};
 use smsbridge::store::memory::Memory;
 use smsbridge::store::{Arrival, Claim, DeliveryQuery, MessageState, Store};
@@ -191,8 +191,14 @@ impl Bench {
 
     /// Texts of a conversation each.
     async fn accept(&self, numbers: RangeInclusive<u128>) {
+        self.accept_each(numbers, |_| {}).await;
+    }
+
+    /// The same after a change.
+    async fn accept_each(&self, numbers: RangeInclusive<u128>, change: impl Fn(&mut Message)) {
         for number in numbers {
             let mut text = message("hello");
+            change(&mut text);
             text.id = MessageId(uuid::Uuid::from_u128(number));
             text.provider_id = number.to_string();
             text.from = smsbridge::number::Number::parse(&format!("+1303555{number:04}")).unwrap();
@@ -523,4 +529,22 @@ async fn an_outcome_whose_claim_was_lost_is_neither_counted_nor_announced() {
         }
         assert_eq!(server.received().len(), 1, "{outcome}");
     }
+}
+
+/// Retry and resend refuse it; but an earlier version, or a backup of it, may have one that waits.
+#[tokio::test(start_paused = true)]
+async fn a_message_without_its_content_is_given_up_unsent() {
+    let (bench, _server) = Bench::webhook(|_| Reply::new(200, "ok")).await;
+    bench
+        .accept_each(1..=1, |message| message.redacted_at = Some(Timestamp(1)))
+        .await;
+    bench.accept(2..=2).await;
+    bench.pass(seconds(1)).await;
+    let deliveries = bench.deliveries().await;
+    assert!(
+        matches!(&deliveries[1].state, State::Dead { reason, .. } if reason.contains("store.redact_after")),
+        "{deliveries:?}"
+    );
+    assert!(matches!(deliveries[0].state, State::Delivered { .. }));
+    assert_eq!(bench.requests.lock().unwrap().len(), 1);
 }

@@ -136,7 +136,7 @@ class Card {
       fill(this.listed, h('p', { class: 'muted' }, state === 'dead' ? 'Nothing is dead any more.' : 'Nothing waits any more.'));
       return;
     }
-    const told = (verb) => ({ deliveries }) => `${plural(deliveries, 'delivery', 'deliveries')} ${verb}`;
+    const told = (verb) => ({ deliveries, redacted }) => `${plural(deliveries, 'delivery', 'deliveries')} ${verb}${redacted ? `, ${redacted} skipped: their messages have no content any more` : ''}`;
     const retry = async ({ currentTarget }) => {
       const sure = await confirm({ title: `Retry everything ${state} at ${this.name}?`, text: 'All of it is tried again now, in its order.', action: 'Retry all' });
       if (sure) await this.desk.change(currentTarget, '/deliveries/retry', { destination: this.name, state }, told('tried again'));

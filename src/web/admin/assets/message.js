@@ -61,7 +61,7 @@ export class Detail {
       h('div', { class: 'buttons' }, statePill(message), !forgotten && h('button', { onclick: ({ currentTarget }) => this.#resend(currentTarget, message) }, 'Resend')),
       h('h3', {}, message.deliveries.length ? plural(message.deliveries.length, 'delivery', 'deliveries') : 'No deliveries'),
       message.deliveries.length === 0 && h('p', { class: 'muted' }, 'It was kept, and nobody was to be told. Resend sends it to a destination you choose.'),
-      message.deliveries.map((delivery) => this.#delivery(delivery)),
+      message.deliveries.map((delivery) => this.#delivery(delivery, forgotten)),
       h('dl', { class: 'facts' },
         fact('Routes', message.routes.length ? message.routes.join(', ') : 'none matched'),
         fact('Source', message.source),
@@ -70,7 +70,7 @@ export class Detail {
         fact('Id', message.id)));
   }
 
-  #delivery(delivery) {
+  #delivery(delivery, forgotten) {
     const { id, destination, route, state, attempts, attempts_made: made, due, ended_at: ended, reason } = delivery;
     const button = (name, action, danger) => h('button', { class: danger ? 'danger' : null, onclick: ({ currentTarget }) => action(currentTarget) }, name);
     const told = (done, none) => ({ deliveries }) => (deliveries ? done : none);
@@ -87,7 +87,7 @@ export class Detail {
         state === 'dead' && ['Given up ', time(ended), ': ', words(reason ?? 'no reason given'), '.']),
       attempts.length > 0 && h('ol', { class: 'attempts' }, attempts.map(attempt)),
       made > attempts.length && h('p', { class: 'muted' }, `The first and the latest of ${made} attempts are kept.`),
-      state !== 'delivered' && h('div', { class: 'buttons' }, button('Retry now', retry), state === 'pending' && button('Discard', discard, true)));
+      state !== 'delivered' && h('div', { class: 'buttons' }, !forgotten && button('Retry now', retry), state === 'pending' && button('Discard', discard, true)));
   }
 
   async #resend(button, message) {
