@@ -20,6 +20,7 @@ pub mod timeline;
 
 pub mod destination;
 pub mod file;
+pub mod resolver;
 pub mod source;
 pub mod store;
 

@@ -12,6 +12,7 @@ use tokio::runtime::Runtime;
 
 use super::service::Places;
 use super::{Global, Stop};
+use crate::resolver::Resolver;
 use crate::template::one_line;
 
 /// To read something, however much there is.
@@ -189,6 +190,8 @@ pub(super) fn http() -> reqwest::ClientBuilder {
         .user_agent(concat!("smsbridge/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
+        // The runtime's own lookups would keep a command from ending.
+        .dns_resolver(Resolver::default())
         .connect_timeout(Duration::from_secs(10))
 }
 

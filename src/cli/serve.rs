@@ -24,6 +24,9 @@ const PULSE: Duration = Duration::from_millis(500);
 /// A commit that has been running this long is no sign of life.
 const COMMIT_DEAD: Duration = Duration::from_secs(20);
 
+/// Threads for reads of the store and of files. The unit's `TasksMax` is meant for these and the name lookups.
+const BLOCKING_MAX: usize = 64;
+
 pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
     if let Err(refused) = Places::find(global).refuse_by_hand() {
         return Ok(refused.say());
@@ -48,6 +51,7 @@ pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
 fn run_logging(global: &Global, plan: Plan, metrics: Arc<Metrics>) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .max_blocking_threads(BLOCKING_MAX)
         .build()
         .context("no async runtime")?;
     let exit = runtime.block_on(serve(global, plan, metrics));

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{Failure, Scope};
 use crate::message::Message;
+use crate::resolver::Resolver;
 use crate::retry;
 use crate::template;
 
@@ -42,6 +43,7 @@ const EXCERPT_MAX: usize = 120;
 #[derive(Clone, Debug)]
 pub struct Client {
     http: reqwest::Client,
+    resolver: Resolver,
     /// A permit for each answer beyond [`LONG`] that may be read at once.
     long: Arc<Semaphore>,
 }
@@ -52,6 +54,14 @@ impl Client {
     /// # Errors
     /// When TLS cannot be set up.
     pub fn new() -> Result<Self, String> {
+        Self::with(Resolver::default())
+    }
+
+    /// The same with a resolver that others use as well.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn with(resolver: Resolver) -> Result<Self, String> {
         // There may be only one default for the process; if somebody set it before, theirs is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         reqwest::Client::builder()
@@ -60,12 +70,20 @@ impl Client {
             .no_proxy()
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(Duration::from_secs(60))
+            .dns_resolver(resolver.clone())
             .build()
             .map(|http| Self {
                 http,
+                resolver,
                 long: Arc::new(Semaphore::new(LONG_AT_ONCE)),
             })
             .map_err(|error| format!("the HTTP client cannot be set up: {}", explain(error)))
+    }
+
+    /// What looks its hosts up.
+    #[must_use]
+    pub fn resolver(&self) -> &Resolver {
+        &self.resolver
     }
 
     /// Begins a request.

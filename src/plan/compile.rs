@@ -12,6 +12,7 @@ use crate::config::{self, Config, Fingerprint, Problems};
 use crate::destination::email::SmtpConfig;
 use crate::destination::{Surroundings, http};
 use crate::message::{Name, Timestamp};
+use crate::resolver::Resolver;
 use crate::route::{Conditions, Route, Routes};
 use crate::template::Template;
 
@@ -21,7 +22,8 @@ impl Plan {
     /// Destinations that say the same in `previous` are taken over from it, with their open connections.
     #[must_use]
     pub fn compile(config: Config, previous: Option<&Self>, problems: &mut Problems) -> Option<Self> {
-        let client = http::Client::new()
+        let resolver = previous.map_or_else(Resolver::default, |plan| plan.resolver.clone());
+        let client = http::Client::with(resolver.clone())
             .map_err(|error| problems.error(&(0..0), "", error))
             .ok()?;
         let mut compiler = Compiler {
@@ -60,6 +62,7 @@ impl Plan {
             destinations,
             routes,
             contacts,
+            resolver,
             fingerprints,
         })
     }
@@ -103,9 +106,11 @@ impl Compiler<'_> {
                 self.problems
                     .error(&source.path.span(), format!("{key}.path"), message);
             }
-            let upstream = source
-                .config
-                .upstream(self.config.server.public_url.as_ref(), path);
+            let upstream = source.config.upstream(
+                self.config.server.public_url.as_ref(),
+                path,
+                self.client.resolver(),
+            );
             match source
                 .config
                 .build(&source.name)

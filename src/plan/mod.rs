@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::config::Fingerprint;
 use crate::destination::Destination;
 use crate::message::Name;
+use crate::resolver::Resolver;
 use crate::retry::Policy;
 use crate::route::Routes;
 use crate::source::{Source, Upstream};
@@ -48,6 +49,9 @@ pub struct Plan {
     pub routes: Routes,
     /// `[contacts]`, by normal form.
     pub contacts: BTreeMap<String, String>,
+    /// What looks up the names of destinations and carriers. It stays from plan to plan, so that lookups that hang
+    /// do not become more with each reload.
+    pub resolver: Resolver,
     /// What each part says, to tell at a reload what changed.
     pub fingerprints: Fingerprints,
 }

@@ -12,6 +12,7 @@ use http::{HeaderMap, StatusCode};
 
 use crate::message::{Media, MessageId, Name};
 use crate::number::Number;
+use crate::resolver::Resolver;
 
 pub mod intelepeer;
 
@@ -170,9 +171,10 @@ impl Config {
         &self,
         public_url: Option<&url::Url>,
         path: &str,
+        resolver: &Resolver,
     ) -> Result<Option<Box<dyn Upstream>>, String> {
         match self {
-            Self::Intelepeer(config) => config.upstream(public_url, path),
+            Self::Intelepeer(config) => config.upstream(public_url, path, resolver),
         }
     }
 

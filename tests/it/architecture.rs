@@ -18,8 +18,9 @@ const RINGS: &[(&str, u8, &[&str])] = &[
     ("retry", 1, &[]),
     ("timeline", 1, &[]),
     ("file", 2, &[]),
-    ("source", 2, &[]),
-    ("destination", 2, &["file"]),
+    ("resolver", 2, &[]),
+    ("source", 2, &["resolver"]),
+    ("destination", 2, &["file", "resolver"]),
     ("store", 2, &[]),
     ("config", 3, &["plan"]),
     ("plan", 3, &["config"]),
@@ -42,7 +43,10 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("sled::", &["store/sled"]),
     ("clap::", &["cli"]),
     ("lettre::", &["destination/email"]),
-    ("reqwest::", &["destination", "source/intelepeer/api", "cli"]),
+    (
+        "reqwest::",
+        &["destination", "source/intelepeer/api", "resolver", "cli"],
+    ),
 ];
 
 fn sources() -> Vec<PathBuf> {

@@ -98,7 +98,7 @@ impl Email {
         Ok(Self {
             recipients: recipients(config),
             server: smtp
-                .server()
+                .server(around.http.resolver())
                 .map_err(|error| format!("[smtp.{}]: {error}", config.smtp))?,
             timeout: around.timeout,
             composer: Composer {

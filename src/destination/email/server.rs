@@ -12,6 +12,7 @@ use super::classes::{Cause, Step, Trouble};
 use super::session::{Login, Mechanism, Protection, Session};
 use super::token::{Token, Tokens};
 use super::transaction::{Envelope, Receipt};
+use crate::resolver::Resolver;
 use crate::secret::Secrets;
 
 /// How long an unused connection is kept. Servers close theirs after some minutes, and home routers forget
@@ -40,6 +41,7 @@ pub(super) enum Account {
 pub struct Server {
     host: String,
     port: u16,
+    resolver: Resolver,
     hello: String,
     protection: Protection,
     account: Account,
@@ -60,6 +62,7 @@ impl fmt::Debug for Server {
 impl Server {
     pub(super) fn new(
         (host, port): (String, u16),
+        resolver: Resolver,
         hello: String,
         protection: Protection,
         account: Account,
@@ -70,6 +73,7 @@ impl Server {
         Self {
             host,
             port,
+            resolver,
             hello,
             protection,
             account,
@@ -169,6 +173,7 @@ impl Server {
     async fn open(&self, login: &Login<'_>, deadline: Instant) -> Result<Session, Trouble> {
         Session::open(
             (&self.host, self.port),
+            &self.resolver,
             &self.protection,
             &self.hello,
             login,

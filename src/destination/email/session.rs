@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::classes::{Cause, Step, Trouble};
 use super::wire::{Answer, Tls, Wire};
+use crate::resolver::Resolver;
 use crate::secret::Secret;
 
 /// The first digit of an answer that ends a command well.
@@ -68,6 +69,7 @@ impl Session {
     /// Connects, starts TLS and logs in.
     pub(super) async fn open(
         (host, port): (&str, u16),
+        resolver: &Resolver,
         protection: &Protection,
         hello: &str,
         login: &Login<'_>,
@@ -77,7 +79,9 @@ impl Session {
             step: Step::Connect,
             cause,
         };
-        let mut wire = Wire::connect(host, port, deadline).await.map_err(connecting)?;
+        let mut wire = Wire::connect(resolver, host, port, deadline)
+            .await
+            .map_err(connecting)?;
         if let Protection::Tls(tls) = protection {
             wire = wire.secure(tls, deadline).await.map_err(connecting)?;
         }

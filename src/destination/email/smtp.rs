@@ -11,6 +11,7 @@ use super::server::{Account, Server};
 use super::session::{Mechanism, Protection};
 use super::tls;
 use super::token::{Source, Tokens};
+use crate::resolver::Resolver;
 use crate::secret::{Secret, Secrets};
 
 /// An `[smtp.NAME]` table.
@@ -122,13 +123,14 @@ impl SmtpConfig {
     ///
     /// # Errors
     /// What is wrong with the table, without its name.
-    pub fn server(&self) -> Result<Arc<Server>, String> {
+    pub fn server(&self, resolver: &Resolver) -> Result<Arc<Server>, String> {
         if let Some(server) = self.server.get() {
             return Ok(server.clone());
         }
         self.check()?;
         let server = Arc::new(Server::new(
             (self.host.clone(), self.port()),
+            resolver.clone(),
             self.helo_name.clone().unwrap_or_else(|| HELLO.to_owned()),
             self.protection()?,
             self.account()?,
@@ -301,7 +303,7 @@ mod tests {
                 "ca_file has no PEM certificate",
             ),
         ] {
-            let error = read(toml).unwrap().server().unwrap_err();
+            let error = read(toml).unwrap().server(&Resolver::default()).unwrap_err();
             assert!(error.contains(expected), "{toml}: {error}");
         }
         assert!(
@@ -322,14 +324,19 @@ mod tests {
             ("localhost.evil", false),
         ] {
             let toml = format!("host = \"{host}\"\nsecurity = \"none\"\nusername = \"u\"\npassword = \"p\"");
-            assert_eq!(read(&toml).unwrap().server().is_ok(), allowed, "{host}");
+            assert_eq!(
+                read(&toml).unwrap().server(&Resolver::default()).is_ok(),
+                allowed,
+                "{host}"
+            );
         }
     }
 
     #[test]
     fn destinations_share_the_server_of_one_table_and_debug_shows_no_password() {
         let config = read("host = \"localhost\"\nusername = \"u\"\npassword = \"hunter2\"").unwrap();
-        assert!(Arc::ptr_eq(&config.server().unwrap(), &config.server().unwrap()));
+        let server = || config.server(&Resolver::default()).unwrap();
+        assert!(Arc::ptr_eq(&server(), &server()));
         assert!(!format!("{config:?}").contains("hunter2"));
     }
 }

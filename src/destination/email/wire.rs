@@ -5,7 +5,6 @@
 //! the caller's deadline and in size by [`ANSWER_MAX`], whatever the server sends.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::{BufMut as _, BytesMut};
@@ -19,6 +18,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
 use super::classes::{Cause, Reply};
+use crate::resolver::Resolver;
 
 /// How many bytes of one answer are read. No server has more to say.
 const ANSWER_MAX: usize = 64 * 1024;
@@ -96,15 +96,20 @@ fn digits(line: &[u8]) -> Option<(u16, &[u8])> {
 impl Wire {
     /// Resolves the host and tries its addresses in turn, each for its share of the time: a broken IPv6 route
     /// must not use it up.
-    pub(super) async fn connect(host: &str, port: u16, deadline: Instant) -> Result<Self, Cause> {
+    pub(super) async fn connect(
+        resolver: &Resolver,
+        host: &str,
+        port: u16,
+        deadline: Instant,
+    ) -> Result<Self, Cause> {
         let lost = |error: io::Error| Cause::Lost(format!("{host}: {error}"));
-        let found = in_time(deadline, tokio::net::lookup_host((host, port))).await?;
-        let addresses: Vec<SocketAddr> = found.map_err(lost)?.collect();
+        let found = in_time(deadline, resolver.addresses(host)).await?;
+        let addresses = found.map_err(lost)?;
         let mut last = Cause::Lost(format!("{host} has no address"));
-        for (index, address) in addresses.iter().enumerate() {
+        for (index, &address) in addresses.iter().enumerate() {
             let left = deadline.saturating_duration_since(Instant::now());
             let share = left / u32::try_from(addresses.len() - index).unwrap_or(1);
-            match in_time(Instant::now() + share, TcpStream::connect(address)).await {
+            match in_time(Instant::now() + share, TcpStream::connect((address, port))).await {
                 Ok(Ok(stream)) => return Self::over(stream),
                 Ok(Err(error)) => last = Cause::Lost(error.to_string()),
                 Err(late) => last = late,
@@ -248,7 +253,9 @@ mod tests {
                 }
             }
         });
-        let mut wire = Wire::connect("127.0.0.1", port, deadline).await.unwrap();
+        let mut wire = Wire::connect(&Resolver::default(), "127.0.0.1", port, deadline)
+            .await
+            .unwrap();
         let mut answers = Vec::new();
         let cause = loop {
             match wire.answer(deadline).await {
@@ -303,7 +310,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let soon = || Instant::now() + Duration::from_millis(200);
-        let mut wire = Wire::connect("127.0.0.1", port, soon()).await.unwrap();
+        let mut wire = Wire::connect(&Resolver::default(), "127.0.0.1", port, soon())
+            .await
+            .unwrap();
         let (mut server, _) = listener.accept().await.unwrap();
         assert_eq!(wire.answer(soon()).await, Err(Cause::Late));
         server.write_all(b"250-2.0.0 Ok\r\n").await.unwrap();

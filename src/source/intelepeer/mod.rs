@@ -15,6 +15,7 @@ use serde_json::json;
 use url::Url;
 
 use crate::message::Name;
+use crate::resolver::Resolver;
 use crate::secret::{Secret, Secrets};
 
 use super::{Composed, Receipt, Received, Refusal, Request, Sample, Source};
@@ -127,8 +128,9 @@ impl Config {
         &self,
         public_url: Option<&Url>,
         path: &str,
+        resolver: &Resolver,
     ) -> Result<Option<Box<dyn super::Upstream>>, String> {
-        let account = upstream::Account::build(self, public_url, path)?;
+        let account = upstream::Account::build(self, public_url, path, resolver)?;
         Ok(account.map(|account| Box::new(account) as Box<dyn super::Upstream>))
     }
 

@@ -7,6 +7,7 @@ use super::super::{NumberPoints, Upstream};
 use super::Config;
 use super::api::{self, Row, State};
 use crate::number::Number;
+use crate::resolver::Resolver;
 use crate::secret::Secret;
 
 /// The numbers of one account, and the URL they should have.
@@ -22,6 +23,7 @@ impl Account {
         config: &Config,
         public_url: Option<&Url>,
         path: &str,
+        resolver: &Resolver,
     ) -> Result<Option<Self>, String> {
         let (Some(api), Some(public_url)) = (&config.api, public_url) else {
             return Ok(None);
@@ -30,7 +32,8 @@ impl Account {
         if numbers.is_empty() {
             return Ok(None);
         }
-        let client = api::Client::new(api, api::http()?).map_err(|error| format!("`api`: {error}"))?;
+        let client =
+            api::Client::new(api, api::http(resolver)?).map_err(|error| format!("`api`: {error}"))?;
         Ok(Some(Self {
             client,
             numbers,

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::number::Number;
+use crate::resolver::Resolver;
 use crate::secret::Secret;
 
 pub use answer::{Outcome, State, Webhook};
@@ -138,11 +139,12 @@ pub fn endpoint(text: &str) -> Result<String, crate::number::NumberError> {
 ///
 /// # Errors
 /// When TLS cannot be set up.
-pub fn http() -> Result<reqwest::Client, String> {
+pub fn http(resolver: &Resolver) -> Result<reqwest::Client, String> {
     reqwest::Client::builder()
         .user_agent(concat!("smsbridge/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
+        .dns_resolver(resolver.clone())
         .build()
         .map_err(|error| format!("the HTTP client cannot be set up: {error}"))
 }
