@@ -8,6 +8,7 @@
 pub mod delivery;
 pub mod message;
 pub mod metrics;
+pub mod network;
 pub mod number;
 pub mod sabotage;
 pub mod secret;

@@ -1,7 +1,7 @@
 //! Values with units: durations, sizes, rates, addresses. Each says what it wants when it gets something else.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use regex::Regex;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
+use crate::network;
 use crate::number::{Number, Pattern};
 
 /// Reads a string with `parse`. The error is raised inside the visitor, so that it gets the string's own place.
@@ -213,11 +214,9 @@ impl<'de> Deserialize<'de> for Network {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         const EXPECTED: &str = "an address like \"192.0.2.1\" or a network like \"192.0.2.0/24\"";
         from_text(deserializer, EXPECTED, |text| {
-            let address = text.parse::<IpAddr>().map(IpNet::from);
-            let network = address.or_else(|_| text.parse());
-            network
+            network::parse(text)
                 .map(Network)
-                .map_err(|_| format!("`{text}` is not {EXPECTED}"))
+                .ok_or_else(|| format!("`{text}` is not {EXPECTED}"))
         })
     }
 }

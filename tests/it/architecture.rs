@@ -13,6 +13,7 @@ const RINGS: &[(&str, u8, &[&str])] = &[
     ("template", 0, &["message", "number", "sabotage", "unseen"]),
     ("metrics", 0, &["message"]),
     ("sabotage", 0, &[]),
+    ("network", 0, &[]),
     ("unseen", 0, &[]),
     ("route", 1, &[]),
     ("retry", 1, &[]),

@@ -7,14 +7,13 @@
 //! [Receiving SMS Messages]: https://docs.intelepeer.com/Atmosphere/Content/Atmosphere-SMS-Messaging/SMS-APIs/Receiving-SMS-Messages.htm
 //! [Securing Inbound SMS Webhooks]: https://docs.intelepeer.com/Atmosphere/Content/Atmosphere-SMS-Messaging/SMS-APIs/Securing-Inbound-SMS-Webhooks.htm
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 use serde_json::json;
 use url::Url;
 
 use crate::message::Name;
+use crate::network;
 use crate::resolver::Resolver;
 use crate::secret::{Secret, Secrets};
 
@@ -223,13 +222,11 @@ fn malformed(error: impl Into<String>) -> Refusal {
 /// Networks, or single addresses without their `/32`.
 fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<IpNet>>, D::Error> {
     let read = |text: &String| {
-        text.parse()
-            .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-            .map_err(|_| {
-                serde::de::Error::custom(format!(
-                    "`{text}` is neither a network (`203.0.113.0/24`) nor an address (`203.0.113.7`)"
-                ))
-            })
+        network::parse(text).ok_or_else(|| {
+            serde::de::Error::custom(format!(
+                "`{text}` is neither a network (`203.0.113.0/24`) nor an address (`203.0.113.7`)"
+            ))
+        })
     };
     Vec::<String>::deserialize(deserializer)?
         .iter()
