@@ -8,7 +8,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Request, StatusCode};
+use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
+use http::{HeaderValue, Method, Request, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -198,17 +199,24 @@ where
         return Ok(refusal);
     }
     request.extensions_mut().insert(peer);
+    // hyper drops a Content-Length beside Transfer-Encoding; the next request may begin elsewhere for a proxy.
+    let is_last = request.headers().contains_key(TRANSFER_ENCODING);
     let answer = routes.call(request);
-    match timeout {
+    let answer = match timeout {
         None => answer.await,
         Some(timeout) => tokio::time::timeout(timeout, answer)
             .await
             .unwrap_or_else(|_| Ok(too_slow())),
-    }
+    };
+    if is_last { answer.map(closing) } else { answer }
 }
 
-/// What warp must not see (it panics on `CONNECT host:port`), and heads that are too big.
+/// Rejects what warp must not see (it panics on `CONNECT host:port`), heads that a proxy in front could read
+/// differently from us, and heads that are too big.
 fn refusal(request: &Request<Incoming>) -> Option<Response> {
+    if let Some(why) = ambiguous(request) {
+        return Some(closing(super::error(StatusCode::BAD_REQUEST, why)));
+    }
     if request.method() == Method::CONNECT {
         return Some(super::method_not_allowed("GET, POST"));
     }
@@ -232,10 +240,36 @@ fn refusal(request: &Request<Incoming>) -> Option<Response> {
     })
 }
 
+/// Why it is not certain where this request ends or which host it is for. Such heads are how one request is smuggled
+/// behind another through a proxy ([RFC 9112][1], sections 3.2 and 6.3).
+///
+/// [1]: https://www.rfc-editor.org/rfc/rfc9112
+fn ambiguous(request: &Request<Incoming>) -> Option<&'static str> {
+    let fields = request.headers();
+    let count = |name| fields.get_all(name).iter().count();
+    let hosts = count(HOST);
+    if count(TRANSFER_ENCODING) > 1 {
+        Some("more than one Transfer-Encoding field")
+    } else if hosts > 1 {
+        Some("more than one Host field")
+    } else if hosts == 0 && request.version() == Version::HTTP_11 {
+        Some("no Host field")
+    } else {
+        None
+    }
+}
+
 fn too_slow() -> Response {
-    let mut response = super::error(StatusCode::REQUEST_TIMEOUT, "the request took too long");
+    closing(super::error(
+        StatusCode::REQUEST_TIMEOUT,
+        "the request took too long",
+    ))
+}
+
+/// The last answer on its connection.
+fn closing(mut response: Response) -> Response {
     response
         .headers_mut()
-        .insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+        .insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }

@@ -194,6 +194,62 @@ fn what_a_client_must_not_do_does_not_hurt() {
     assert_eq!(bridge.text(&refid(3), "+13035550100", "still here").0, 200);
 }
 
+/// What a proxy in front may read differently: each is refused, and nothing behind it on the connection is read.
+#[test]
+fn an_ambiguous_head_is_refused_and_ends_the_connection() {
+    let bridge = Bridge::start(CONSOLE);
+    let address = bridge.url("/");
+    let address = address.strip_prefix("http://").unwrap().trim_end_matches('/');
+    let body = Bridge::body(&refid(1), "+13035550100", "smuggled").to_string();
+    let behind = format!(
+        "POST /inbound/intelepeer HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    for (head, words) in [
+        (
+            "host: x\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked",
+            "Transfer-Encoding",
+        ),
+        (
+            "host: x\r\ntransfer-encoding: identity\r\ntransfer-encoding: chunked",
+            "Transfer-Encoding",
+        ),
+        (
+            "host: x\r\ntransfer-encoding: chunked\r\ncontent-length: 5",
+            "Content-Length",
+        ),
+        (
+            "host: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked",
+            "Content-Length",
+        ),
+        ("host: x\r\nhost: y\r\ntransfer-encoding: chunked", "Host"),
+        ("transfer-encoding: chunked", "Host"),
+    ] {
+        let request = format!("POST /inbound/intelepeer HTTP/1.1\r\n{head}\r\n\r\n0\r\n\r\n{behind}");
+        let (status, answer, body) = raw(address, &request);
+        assert_eq!(status, 400, "{head}: {answer} {body}");
+        // The HTTP library drops the length that does not count, so that only the end of the connection is left.
+        assert!(
+            body.contains(words) || words == "Content-Length",
+            "{head}: {body}"
+        );
+        assert!(
+            !body.contains("HTTP/1.1"),
+            "{head}: the connection went on: {body}"
+        );
+        assert!(
+            answer.to_lowercase().contains("\r\nconnection: close"),
+            "{answer}"
+        );
+    }
+    assert_eq!(
+        raw(address, "GET /healthz HTTP/1.0\r\n\r\n").0,
+        200,
+        "HTTP/1.0 needs no Host"
+    );
+    assert!(bridge.console().is_empty());
+}
+
 #[test]
 fn wrong_basic_auth_is_challenged() {
     let bridge = Bridge::configured(CONSOLE);
