@@ -84,6 +84,10 @@ def goes_in_only_with_the_token(page):
     expect(page.get_by_role("alert")).to_contain_text("not the token")
     log_in(page)
     assert page.evaluate("document.cookie") == "", "scripts can read the cookie"
+    for name in ["constructor", "__proto__", "toString"]:
+        page.goto(GIVEN["page"] + "#/" + name)
+        expect(page).to_have_title("Overview · smsbridge")
+    page.goto(GIVEN["page"] + "#/overview")
 
 
 def says_what_to_do_when_there_is_nothing(page):

@@ -109,6 +109,9 @@ fn a_login_gives_a_cookie_that_scripts_and_other_sites_cannot_use() {
     for flag in ["HttpOnly", "SameSite=Strict", "Path=/", "Max-Age=43200"] {
         assert!(cookie.contains(flag), "{cookie}");
     }
+    assert!(!cookie.contains("Secure"), "{cookie}");
+    let (_, head, _) = login(TOKEN, &host(&page).replace("http://", "https://"));
+    assert!(head.contains("; Secure"), "behind a proxy that ends TLS: {head}");
     let session = cookie.split(';').next().unwrap();
     let with = |method: &str, path: &str, origin: &[(&str, &str)]| {
         let fields = [&[("cookie", session)], origin].concat();

@@ -73,10 +73,7 @@ impl Guard {
         }
         tracing::info!("login by {}", call.who());
         let session = uuid::Uuid::new_v4().simple().to_string() + &uuid::Uuid::new_v4().simple().to_string();
-        let cookie = format!(
-            "{COOKIE}={session}; Path=/; HttpOnly; SameSite=Strict; Max-Age={}",
-            SESSION.as_secs()
-        );
+        let cookie = cookie_of(call, &session, SESSION);
         self.open(session);
         with_cookie(&cookie)
     }
@@ -89,9 +86,7 @@ impl Guard {
         if let Some(session) = cookie(&call.headers) {
             self.sessions().remove(session);
         }
-        with_cookie(&format!(
-            "{COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"
-        ))
+        with_cookie(&cookie_of(call, "", Duration::ZERO))
     }
 
     fn open(&self, session: String) {
@@ -134,6 +129,20 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// The `Set-Cookie` of a session. A browser that reached the page over https must not send it over http; the proxy in
+/// front ends the TLS, so the browser's own `Origin` tells.
+fn cookie_of(call: &Call, session: &str, age: Duration) -> String {
+    let origin = call.headers.get(header::ORIGIN);
+    let secure = match origin.is_some_and(|origin| origin.as_bytes().starts_with(b"https://")) {
+        true => "; Secure",
+        false => "",
+    };
+    format!(
+        "{COOKIE}={session}; Path=/; HttpOnly; SameSite=Strict; Max-Age={}{secure}",
+        age.as_secs()
+    )
 }
 
 fn cookie(headers: &HeaderMap) -> Option<&str> {

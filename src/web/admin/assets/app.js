@@ -24,7 +24,7 @@ const app = document.getElementById('app');
 function place() {
   const [path, search = ''] = location.hash.replace(/^#\/?/, '').split('?');
   const [view = '', rest = ''] = path.split('/');
-  return { view: view in VIEWS ? view : 'overview', rest, query: Object.fromEntries(new URLSearchParams(search)) };
+  return { view: Object.hasOwn(VIEWS, view) ? view : 'overview', rest, query: Object.fromEntries(new URLSearchParams(search)) };
 }
 
 // --- The login ---------------------------------------------------------------------------------------------------
