@@ -107,6 +107,7 @@ pub(super) fn state(state: MessageState) -> &'static str {
         MessageState::Pending => "pending",
         MessageState::Delivered => "delivered",
         MessageState::Dead => "dead",
+        MessageState::Kept => "kept",
         MessageState::Unrouted => "unrouted",
     }
 }

@@ -47,7 +47,7 @@ pub struct List {
     #[arg(long, value_name = "NAME")]
     source: Option<Name>,
     /// What became of it
-    #[arg(long, value_parser = ["pending", "delivered", "dead", "unrouted"])]
+    #[arg(long, value_parser = ["pending", "delivered", "dead", "kept", "unrouted"])]
     state: Option<String>,
     /// Received at or after this: RFC 3339, or how long ago (2h, 3d)
     #[arg(long, value_name = "WHEN", value_parser = moment::parse)]

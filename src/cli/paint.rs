@@ -20,7 +20,7 @@ pub(super) fn of_state(state: MessageState) -> Style {
     match state {
         MessageState::Dead => BAD,
         MessageState::Pending | MessageState::Unrouted => ODD,
-        MessageState::Delivered => Style::new(),
+        MessageState::Delivered | MessageState::Kept => Style::new(),
     }
 }
 

@@ -50,7 +50,7 @@ pub struct MessageView {
     pub received_at: Timestamp,
     /// Routes that matched.
     pub routes: Vec<Name>,
-    /// `pending`, `delivered`, `dead`, or `unrouted` when nothing is owed and no route matched.
+    /// `pending`, `delivered` or `dead`; without any delivery `kept`, or `unrouted` when no route matched.
     pub state: MessageState,
     /// When text and numbers were forgotten.
     pub redacted_at: Option<Timestamp>,

@@ -153,7 +153,9 @@ pub enum MessageState {
     Dead,
     /// All that was owed was delivered.
     Delivered,
-    /// No route matched it; it was kept, and delivered to `unmatched` if that names anyone.
+    /// Its routes deliver it nowhere (`deliver = []`).
+    Kept,
+    /// No route matched it, and `unmatched` names no destination.
     Unrouted,
 }
 
@@ -207,8 +209,7 @@ impl Query {
 }
 
 impl Found {
-    /// How the message stands. One that nobody was to be told of counts as delivered, unless no route
-    /// matched it.
+    /// How the message stands.
     #[must_use]
     pub fn state(&self) -> MessageState {
         if self.deliveries.iter().any(Delivery::is_waiting) {
@@ -219,10 +220,12 @@ impl Found {
             .any(|delivery| matches!(delivery.state, State::Dead { .. }))
         {
             MessageState::Dead
-        } else if self.deliveries.is_empty() && self.message.routes.is_empty() {
+        } else if !self.deliveries.is_empty() {
+            MessageState::Delivered
+        } else if self.message.routes.is_empty() {
             MessageState::Unrouted
         } else {
-            MessageState::Delivered
+            MessageState::Kept
         }
     }
 
@@ -250,7 +253,7 @@ pub struct DeliveryQuery {
 }
 
 impl DeliveryQuery {
-    /// Whether the conditions hold. No delivery is `Unrouted`.
+    /// Whether the conditions hold. No delivery is `Kept` or `Unrouted`.
     #[must_use]
     pub fn matches(&self, delivery: &Delivery) -> bool {
         let state = match delivery.state {

@@ -248,6 +248,21 @@ def tries_a_route(page):
     expect(page.locator(".tried")).to_be_visible()
 
 
+def shows_as_kept_what_a_route_delivers_nowhere(page):
+    text("you have won a car")
+    page.get_by_role("link", name="Messages").click()
+    kept = row(page, "you have won a car").first
+    expect(kept.locator(".pill")).to_have_text("kept")
+    expect(kept.locator(".pill")).not_to_have_class(re.compile("good"))
+    kept.click()
+    expect(page.locator(".detail")).to_contain_text("Its routes keep it and deliver it nowhere")
+    page.keyboard.press("Escape")
+    page.locator(".more summary").click()
+    page.locator("select[name=state]").select_option("kept")
+    expect(page.locator("table.messages tbody tr")).to_have_count(1)
+    page.get_by_role("button", name="Clear", exact=True).click()
+
+
 def busy_day():
     """Something to look at: texts of several people, one destination that is down."""
     lines = [
@@ -322,6 +337,7 @@ def logs_out(page):
 STEPS = [
     goes_in_only_with_the_token, says_what_to_do_when_there_is_nothing, shows_a_text_as_it_comes, follows_a_retry, resends_a_dead_one,
     runs_nothing_that_a_text_says, links_only_what_shows_where_it_leads, finds_and_goes_by_keyboard, pauses_resumes_and_tests_a_destination, tries_a_route,
+    shows_as_kept_what_a_route_delivers_nowhere,
 ]
 
 

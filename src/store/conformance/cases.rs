@@ -142,6 +142,11 @@ pub(super) async fn texts_without_a_provider_id_are_all_new(store: Arc<dyn Store
     }
 }
 
+fn ids(page: &Page<Found>) -> Vec<u128> {
+    let ids = page.items.iter().map(|found| found.message.id.0.as_u128());
+    ids.collect()
+}
+
 pub(super) async fn a_text_owed_to_nobody_is_kept(store: Arc<dyn Store>) {
     let mut nobody = arrival(1, 1, &[]);
     nobody.message.text = String::new();
@@ -151,6 +156,44 @@ pub(super) async fn a_text_owed_to_nobody_is_kept(store: Arc<dyn Store>) {
     let found = store.find(id).await.unwrap().unwrap();
     assert_eq!((found.message.text.as_str(), found.deliveries.len()), ("", 0));
     assert_eq!(found.state(), MessageState::Unrouted);
+    accept(&*store, 2, 1, &["desk"]).await;
+    let claimed = claim_one(&*store, "desk", FAR).await;
+    store.settle(delivered(&claimed)).await.unwrap();
+    store.accept(arrival(3, 1, &[])).await.unwrap();
+    let state = |state| Query {
+        state: Some(state),
+        limit: 9,
+        ..Query::default()
+    };
+    for (wanted, expected) in [
+        (MessageState::Unrouted, vec![1]),
+        (MessageState::Delivered, vec![2]),
+        (MessageState::Kept, vec![3]),
+        (MessageState::Pending, vec![]),
+    ] {
+        let page = store.messages(&state(wanted)).await.unwrap();
+        assert_eq!(ids(&page), expected, "{wanted:?}");
+        assert!(
+            page.items.iter().all(|found| found.state() == wanted),
+            "{wanted:?}"
+        );
+    }
+    // Once it is owed, it is kept no more.
+    let owed = Delivery::new(
+        DeliveryId {
+            message: arrival(3, 1, &[]).message.id,
+            ordinal: 0,
+        },
+        name("desk"),
+        None,
+        FAR,
+    );
+    store.owe(owed.id.message, vec![owed]).await.unwrap();
+    assert!(ids(&store.messages(&state(MessageState::Kept)).await.unwrap()).is_empty());
+    assert_eq!(
+        ids(&store.messages(&state(MessageState::Pending)).await.unwrap()),
+        [3]
+    );
 }
 
 pub(super) async fn a_text_of_64_kib_is_kept_whole_and_goes_whole(store: Arc<dyn Store>) {
@@ -684,12 +727,6 @@ pub(super) async fn messages_are_searched_newest_first_and_page_by_page(store: A
         ..Query::default()
     };
     let first = store.messages(&all).await.unwrap();
-    let ids = |page: &Page<Found>| {
-        page.items
-            .iter()
-            .map(|found| found.message.id.0.as_u128())
-            .collect::<Vec<_>>()
-    };
     assert_eq!(ids(&first), [6, 5, 4, 3]);
     let second = store
         .messages(&Query {

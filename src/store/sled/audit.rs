@@ -137,7 +137,7 @@ impl Audit<'_> {
                 seq,
                 ordinal: delivery.id.ordinal,
             };
-            notes.extend(Note::delivery(
+            notes.push(Note::delivery(
                 queue(&message, &delivery.destination),
                 place,
                 delivery,

@@ -332,7 +332,7 @@ impl<'a> Group<'a> {
 
     /// A delivery comes to be owed.
     fn begin(&mut self, queue: Queue, place: Place, delivery: &Delivery) {
-        self.notes.extend(Note::delivery(queue, place, delivery));
+        self.notes.push(Note::delivery(queue, place, delivery));
         let mut books = lock(&self.shared.books);
         books.ledger.counts.owed += 1;
         books.enter(delivery);

@@ -42,6 +42,8 @@ pub(super) enum Note {
     Ended { queue: Queue, place: Place },
     /// A delivery is dead.
     Dead { destination: Name, place: Place },
+    /// A delivery was carried out before.
+    Delivered { place: Place },
     /// A dead delivery is dead no more, or gone.
     Risen { destination: Name, place: Place },
 }
@@ -55,14 +57,14 @@ impl Note {
     }
 
     /// A delivery is there, in whatever state.
-    pub(super) fn delivery(queue: Queue, place: Place, delivery: &Delivery) -> Option<Self> {
+    pub(super) fn delivery(queue: Queue, place: Place, delivery: &Delivery) -> Self {
         match delivery.state {
-            State::Waiting { due } => Some(Self::Waits { queue, place, due }),
-            State::Dead { .. } => Some(Self::Dead {
+            State::Waiting { due } => Self::Waits { queue, place, due },
+            State::Dead { .. } => Self::Dead {
                 destination: queue.destination,
                 place,
-            }),
-            State::Delivered { .. } => None,
+            },
+            State::Delivered { .. } => Self::Delivered { place },
         }
     }
 
@@ -73,7 +75,7 @@ impl Note {
             Self::Ended { queue, place } => queues.dequeue(queue, *place),
             Self::Dead { destination, place } => queues.bury(destination, *place),
             Self::Risen { destination, place } => queues.unbury(destination, *place),
-            Self::Message { .. } | Self::Gone { .. } => {}
+            Self::Message { .. } | Self::Delivered { .. } | Self::Gone { .. } => {}
         }
     }
 
@@ -87,6 +89,7 @@ impl Note {
             Self::Waits { place, .. } => count(place, |row| row.count_waiting(true)),
             Self::Ended { place, .. } => count(place, |row| row.count_waiting(false)),
             Self::Dead { place, .. } => count(place, |row| row.count_dead(true)),
+            Self::Delivered { place } => count(place, super::row::Row::is_owed),
             Self::Risen { place, .. } => count(place, |row| row.count_dead(false)),
             Self::Message { seq, draft } => table.set(seq, *draft),
             Self::Gone { seq } => table.remove(seq),

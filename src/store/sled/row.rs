@@ -21,6 +21,8 @@ const MANY: u8 = u8::MAX;
 const PRESENT: u8 = 1;
 const UNROUTED: u8 = 2;
 const REDACTED: u8 = 4;
+/// It has deliveries, or had them.
+const OWED: u8 = 8;
 
 /// One message.
 #[derive(Clone, Copy, Default)]
@@ -96,15 +98,23 @@ impl Row {
         Self {
             waiting: other.waiting,
             dead: other.dead,
+            flags: self.flags | (other.flags & OWED),
             ..self
         }
     }
 
+    /// Notes that it has a delivery.
+    pub(super) fn is_owed(&mut self) {
+        self.flags |= OWED;
+    }
+
     pub(super) fn count_waiting(&mut self, up: bool) {
+        self.is_owed();
         self.waiting = count(self.waiting, up);
     }
 
     pub(super) fn count_dead(&mut self, up: bool) {
+        self.is_owed();
         self.dead = count(self.dead, up);
     }
 
@@ -127,7 +137,10 @@ impl Row {
         match state {
             MessageState::Pending => self.waiting > 0,
             MessageState::Dead => self.dead > 0 && self.may_be_ended(),
-            MessageState::Delivered => self.may_be_ended() && matches!(self.dead, 0 | MANY),
+            MessageState::Delivered => {
+                self.flags & OWED != 0 && self.may_be_ended() && matches!(self.dead, 0 | MANY)
+            }
+            MessageState::Kept => self.flags & (OWED | UNROUTED) == 0,
             MessageState::Unrouted => self.flags & UNROUTED != 0,
         }
     }
@@ -297,6 +310,8 @@ mod tests {
     #[test]
     fn counts_that_were_too_high_are_looked_up() {
         let mut row = row("+13035550100", "");
+        assert!(!row.may_be(MessageState::Delivered) && !row.may_be(MessageState::Pending));
+        row.is_owed();
         assert!(row.may_be(MessageState::Delivered) && !row.may_be(MessageState::Pending));
         row.count_waiting(true);
         row.count_dead(true);

@@ -126,6 +126,23 @@ async fn a_reopened_store_has_everything_and_no_leases() {
 }
 
 #[tokio::test]
+async fn a_reopened_store_tells_kept_messages_from_delivered_ones_without_reading_them() {
+    let folder = Folder::new();
+    let store = folder.open();
+    accept(&store, 1, 1, &["desk"]).await;
+    let claimed = claim_one(&store, "desk", FAR).await;
+    store.settle(delivered(&claimed)).await.unwrap();
+    accept(&store, 2, 1, &[]).await;
+    store.close().await.unwrap();
+    drop(store);
+    let store = folder.open();
+    let table = store.shared.index.table();
+    let may_be = |state| [1, 2].map(|seq| table.get(seq).unwrap().may_be(state));
+    assert_eq!(may_be(MessageState::Delivered), [true, false]);
+    assert_eq!(may_be(MessageState::Kept), [false, true]);
+}
+
+#[tokio::test]
 async fn what_was_acknowledged_is_on_disk_without_any_closing() {
     let folder = Folder::new();
     let store = folder.open();

@@ -55,7 +55,7 @@ pub(super) fn messages(query: &str) -> Result<Query, String> {
         text: given.take("text", |text| Ok(text.to_owned()))?,
         source: given.take("source", parse::<Name>)?,
         state: given.take("state", |text| {
-            state(text, &["pending", "delivered", "dead", "unrouted"])
+            state(text, &["pending", "delivered", "dead", "kept", "unrouted"])
         })?,
         since: given.take("since", parse::<Timestamp>)?,
         until: given.take("until", parse::<Timestamp>)?,
@@ -96,6 +96,7 @@ fn state(text: &str, known: &[&str]) -> Result<MessageState, String> {
         "pending" => MessageState::Pending,
         "delivered" => MessageState::Delivered,
         "dead" => MessageState::Dead,
+        "kept" => MessageState::Kept,
         "unrouted" => MessageState::Unrouted,
         _ => return Err(format!("must be one of {}", known.join(", "))),
     };
@@ -142,6 +143,6 @@ mod tests {
             let error = messages(wrong).unwrap_err();
             assert!(error.contains(words), "{wrong}: {error}");
         }
-        assert!(deliveries("state=unrouted").is_err());
+        assert!(deliveries("state=unrouted").is_err() && deliveries("state=kept").is_err());
     }
 }

@@ -143,7 +143,7 @@ export function tick() {
 
 /** What a state means for the operator: good, bad, to be watched, or neither. */
 const TONES = {
-  up: 'good', delivered: 'good', limited: 'wait', pending: 'calm', retrying: 'wait', paused: 'wait', unrouted: 'wait', transient: 'wait',
+  up: 'good', delivered: 'good', limited: 'wait', pending: 'calm', kept: 'calm', retrying: 'wait', paused: 'wait', unrouted: 'wait', transient: 'wait',
   down: 'bad', parked: 'bad', dead: 'bad', removed: 'bad', permanent: 'bad',
 };
 

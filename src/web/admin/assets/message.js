@@ -60,7 +60,7 @@ export class Detail {
       message.media.length > 0 && h('ul', { class: 'media' }, message.media.map(attachment)),
       h('div', { class: 'buttons' }, statePill(message), !forgotten && h('button', { onclick: ({ currentTarget }) => this.#resend(currentTarget, message) }, 'Resend')),
       h('h3', {}, message.deliveries.length ? plural(message.deliveries.length, 'delivery', 'deliveries') : 'No deliveries'),
-      message.deliveries.length === 0 && h('p', { class: 'muted' }, 'It was kept, and nobody was to be told. Resend sends it to a destination you choose.'),
+      message.deliveries.length === 0 && h('p', { class: 'muted' }, `${message.state === 'kept' ? 'Its routes keep it and deliver it nowhere' : 'No route matched it'}.`, !forgotten && ' Resend sends it to a destination you choose.'),
       message.deliveries.map((delivery) => this.#delivery(delivery, forgotten)),
       h('dl', { class: 'facts' },
         fact('Routes', message.routes.length ? message.routes.join(', ') : 'none matched'),

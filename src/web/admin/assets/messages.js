@@ -36,7 +36,7 @@ export class Messages {
         h('div', { class: 'fields' },
           label('From', field('from', { placeholder: '+1303* or *0100' })),
           label('To', field('to', { placeholder: '+13038675309' })),
-          label('State', h('select', { name: 'state' }, h('option', { value: '' }, 'any'), ['pending', 'delivered', 'dead', 'unrouted'].map((state) => h('option', {}, state)))),
+          label('State', h('select', { name: 'state' }, h('option', { value: '' }, 'any'), ['pending', 'delivered', 'dead', 'kept', 'unrouted'].map((state) => h('option', {}, state)))),
           label('Source', field('source', { placeholder: 'name' })),
           label('Since', field('since', { type: 'datetime-local' })),
           label('Until', field('until', { type: 'datetime-local' })),
