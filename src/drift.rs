@@ -74,12 +74,15 @@ impl Drift {
         found.insert(source.clone(), now);
     }
 
-    fn forget_others(&self, plan: &Plan) {
-        self.found().retain(|name, _| {
-            plan.sources
-                .get(name)
-                .is_some_and(|source| source.upstream.is_some())
-        });
+    /// Forgets the sources that are not asked any more, and names them.
+    fn forget_others(&self, plan: &Plan) -> Vec<Name> {
+        let is_asked = |name: &Name| {
+            let source = plan.sources.get(name);
+            source.is_some_and(|source| source.upstream.is_some())
+        };
+        let mut found = self.found();
+        let others = found.extract_if(.., |name, _| !is_asked(name));
+        others.map(|(name, _)| name).collect()
     }
 
     fn found(&self) -> MutexGuard<'_, BTreeMap<Name, BTreeMap<Number, NumberPoints>>> {
@@ -133,7 +136,11 @@ pub async fn watch(
 
 /// Asks every source's carrier; false when a number is astray, or nobody knows.
 async fn look(drift: &Drift, metrics: &Metrics, plan: &Plan) -> bool {
-    drift.forget_others(plan);
+    for source in drift.forget_others(plan) {
+        if !plan.sources.contains_key(&source) {
+            metrics.forget_drift(source.as_str());
+        }
+    }
     for (name, source) in &plan.sources {
         match &source.upstream {
             Some(upstream) => drift.note(name, upstream.look().await, metrics),

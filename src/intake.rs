@@ -230,11 +230,11 @@ impl Inner {
             source: source.to_string(),
         };
         self.metrics.accepted.get_or_create(&by).inc();
-        // The series begins with 0, so that Prometheus sees the first one as an increase.
-        self.metrics.duplicate_differing.get_or_create(&by).inc_by(0);
         self.metrics.rates.accepted.count(self.clock.now());
         if decision.routes.is_empty() {
             self.metrics.unrouted.inc();
+        } else if decision.deliveries.is_empty() {
+            self.metrics.kept.inc();
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What the bridge counts, in Prometheus' terms. One value is made at start and passed to whoever counts.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -45,7 +47,7 @@ pub struct ByDestination {
 pub struct Outcome {
     /// The destination's name.
     pub destination: String,
-    /// `delivered`, `retried` or `dead`.
+    /// One of [`OUTCOMES`].
     pub outcome: &'static str,
 }
 
@@ -57,6 +59,26 @@ pub struct ByState {
     /// One of [`STATES`].
     pub state: &'static str,
 }
+
+/// How attempts end.
+pub const OUTCOMES: [&str; 3] = ["delivered", "retried", "dead"];
+
+/// Why a request to a source is answered with an error.
+pub const REASONS: [&str; 10] = [
+    "method",
+    "body",
+    "media_type",
+    "malformed",
+    "unauthorized",
+    "forbidden",
+    "busy",
+    "full",
+    "slow",
+    "failed",
+];
+
+/// The same for a request that belongs to no source.
+pub const REASONS_WITHOUT_SOURCE: [&str; 2] = ["path", "tls"];
 
 /// The states of a destination.
 pub const STATES: [&str; 6] = ["up", "limited", "down", "parked", "paused", "removed"];
@@ -73,6 +95,8 @@ pub struct Metrics {
     pub rejected: Family<Rejected, Counter>,
     /// Messages that no route matched.
     pub unrouted: Counter,
+    /// Messages that a route keeps and delivers nowhere.
+    pub kept: Counter,
     /// Attempts, by how they ended.
     pub deliveries: Family<Outcome, Counter>,
     /// How long attempts take.
@@ -89,10 +113,13 @@ pub struct Metrics {
     attempt_oldest: Family<ByDestination, Gauge<f64, AtomicU64>>,
     destination_state: Family<ByState, Gauge>,
     drift: Family<BySource, Gauge>,
+    reloaded: Gauge,
     store_bytes: Gauge,
     store_free_bytes: Gauge,
     /// How long commits take.
     pub store_commit: Histogram,
+    /// The destinations that have gauges.
+    shown: Mutex<BTreeSet<String>>,
     process: Process,
     registry: Registry,
 }
@@ -119,6 +146,7 @@ impl Default for Metrics {
             duplicate_differing: Family::default(),
             rejected: Family::default(),
             unrouted: Counter::default(),
+            kept: Counter::default(),
             deliveries: Family::default(),
             delivery_duration: Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS)),
             end_to_end: Family::new_with_constructor(|| Histogram::new(END_TO_END_BUCKETS)),
@@ -130,9 +158,11 @@ impl Default for Metrics {
             attempt_oldest: Family::default(),
             destination_state: Family::default(),
             drift: Family::default(),
+            reloaded: Gauge::default(),
             store_bytes: Gauge::default(),
             store_free_bytes: Gauge::default(),
             store_commit: Histogram::new(COMMIT_BUCKETS),
+            shown: Mutex::default(),
             process: Process::default(),
             registry: Registry::default(),
         };
@@ -166,6 +196,11 @@ impl Metrics {
             "messages_unrouted",
             "Messages that no route matched",
             self.unrouted.clone(),
+        );
+        registry.register(
+            "messages_kept",
+            "Messages that a route keeps and delivers nowhere",
+            self.kept.clone(),
         );
         registry.register(
             "deliveries",
@@ -212,6 +247,11 @@ impl Metrics {
             "Numbers that may not point here",
             self.drift.clone(),
         );
+        registry.register(
+            "config_last_reload_successful",
+            "1 if the active configuration is the one that was read last",
+            self.reloaded.clone(),
+        );
         registry.register_with_unit(
             "store",
             "Size of the store on disk",
@@ -240,6 +280,67 @@ impl Metrics {
             "The running version",
             Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
         );
+    }
+
+    /// Creates every series whose labels are known, with 0: `increase()` does not see the first event of a series that
+    /// begins with 1.
+    pub fn begin<'n>(
+        &self,
+        sources: impl Iterator<Item = &'n str>,
+        destinations: impl Iterator<Item = &'n str>,
+    ) {
+        let rejected = |source: &str, reason: &'static str| {
+            let source = source.to_owned();
+            drop(self.rejected.get_or_create(&Rejected { source, reason }));
+        };
+        REASONS_WITHOUT_SOURCE
+            .iter()
+            .for_each(|reason| rejected("", reason));
+        for source in sources {
+            let by = BySource {
+                source: source.to_owned(),
+            };
+            drop(self.accepted.get_or_create(&by));
+            drop(self.duplicate.get_or_create(&by));
+            drop(self.duplicate_differing.get_or_create(&by));
+            drop(self.drift.get_or_create(&by));
+            REASONS.iter().for_each(|reason| rejected(source, reason));
+        }
+        for destination in destinations {
+            let destination = destination.to_owned();
+            for outcome in OUTCOMES {
+                let destination = destination.clone();
+                drop(self.deliveries.get_or_create(&Outcome { destination, outcome }));
+            }
+            let by = ByDestination { destination };
+            drop(self.delivery_duration.get_or_create(&by));
+            drop(self.end_to_end.get_or_create(&by));
+        }
+    }
+
+    /// Sets whether the last attempt to read the configuration succeeded.
+    pub fn show_reload(&self, succeeded: bool) {
+        self.reloaded.set(i64::from(succeeded));
+    }
+
+    /// Ends the gauges of all destinations but these: an alert must not go on for one that is removed.
+    pub fn keep_destinations<'n>(&self, names: impl Iterator<Item = &'n str>) {
+        let names: BTreeSet<String> = names.map(str::to_owned).collect();
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        for gone in shown.difference(&names) {
+            let by = ByDestination {
+                destination: gone.clone(),
+            };
+            self.queue_pending.remove(&by);
+            self.queue_dead.remove(&by);
+            self.queue_oldest.remove(&by);
+            self.attempt_oldest.remove(&by);
+            for state in STATES {
+                let destination = gone.clone();
+                self.destination_state.remove(&ByState { destination, state });
+            }
+        }
+        *shown = names;
     }
 
     /// Sets the gauges of one destination.
@@ -276,6 +377,13 @@ impl Metrics {
                 source: source.to_owned(),
             })
             .set(signed(numbers));
+    }
+
+    /// Ends the gauge of a source that is not configured any more.
+    pub fn forget_drift(&self, source: &str) {
+        self.drift.remove(&BySource {
+            source: source.to_owned(),
+        });
     }
 
     /// Sets the gauges of the store.

@@ -65,6 +65,8 @@ impl Control {
         drift: Arc<Drift>,
     ) -> Self {
         let started_at = clock.wall();
+        begin_metrics(&metrics, &plan.borrow());
+        metrics.show_reload(true);
         Self {
             plan,
             reloads: reload::Reloads::new(loader),
@@ -371,6 +373,11 @@ impl Control {
     }
 }
 
+fn begin_metrics(metrics: &Metrics, plan: &Plan) {
+    let sources = plan.sources.keys().map(Name::as_str);
+    metrics.begin(sources, plan.destinations.keys().map(Name::as_str));
+}
+
 /// What to do with dead deliveries instead of discarding them.
 pub const DEAD_ALREADY: &str = "`state`: dead deliveries were given up already. They are kept to be looked at and tried \
      again (`smsbridge delivery retry`), and are forgotten with their messages after `store.retain`; what can be \
@@ -476,7 +483,10 @@ impl Control {
     /// The store's.
     pub async fn metrics(&self) -> Result<String, Error> {
         let plan = self.plan();
-        for view in self.destinations(&plan).await? {
+        let destinations = self.destinations(&plan).await?;
+        self.metrics
+            .keep_destinations(destinations.iter().map(|view| view.name.as_str()));
+        for view in destinations {
             let now = self.clock.wall();
             let age = |since: Option<Timestamp>| since.map(|since| now.since(since)).unwrap_or_default();
             let oldest = age(view.oldest);

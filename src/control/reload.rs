@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Mutex;
 
-use super::Control;
+use super::{Control, begin_metrics};
 use crate::config::Problems;
 use crate::events::Event;
 use crate::plan::{Change, Loader, Loading, Plan};
@@ -86,11 +86,15 @@ impl Control {
     async fn next(&self, turn: &mut Turn) -> Result<(), Problems> {
         let under_way = match turn.under_way.take() {
             Some(under_way) => under_way,
-            None => self.reloads.start(self.plan())?,
+            None => self
+                .reloads
+                .start(self.plan())
+                .inspect_err(|_| self.metrics.show_reload(false))?,
         };
         let under_way = turn.under_way.insert(under_way);
         if let Err(problems) = under_way.loading.ready().await {
             under_way.is_late = true;
+            self.metrics.show_reload(false);
             return Err(problems);
         }
         let paused = self.store.paused().await.unwrap_or_default();
@@ -105,6 +109,7 @@ impl Control {
         let outcome = under_way.loading.loaded().map(|loaded| {
             let plan = Arc::new(loaded.plan);
             let changes = plan.changes_from(&self.plan());
+            begin_metrics(&self.metrics, &plan);
             self.plan.send_replace(plan);
             self.lanes.follow(&self.plan.subscribe(), &paused);
             self.lanes.events().tell(|| Event::Reload {});
@@ -116,6 +121,7 @@ impl Control {
                 warnings: loaded.warnings,
             }
         });
+        self.metrics.show_reload(outcome.is_ok());
         turn.ended = Some((under_way.number, outcome));
         Ok(())
     }

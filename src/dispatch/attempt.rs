@@ -15,7 +15,7 @@ use crate::delivery::{Attempt, Delivery, State, Verdict};
 use crate::destination::{Delivered, Failure, Parcel, Scope};
 use crate::events::Event;
 use crate::message::{MessageId, Timestamp};
-use crate::metrics::{ByDestination, Outcome};
+use crate::metrics::{ByDestination, OUTCOMES, Outcome};
 use crate::plan::{Plan, PlannedDestination};
 use crate::retry::Next;
 use crate::sabotage::{self, Protection};
@@ -326,6 +326,10 @@ fn announce(shared: &Shared, settlement: &Settlement) {
 }
 
 fn count(shared: &Shared, outcome: &'static str) {
+    debug_assert!(
+        OUTCOMES.contains(&outcome),
+        "{outcome} has no series from the start"
+    );
     shared
         .metrics
         .deliveries

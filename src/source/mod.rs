@@ -62,7 +62,7 @@ pub enum Received {
 pub struct Refusal {
     /// 400, 401, 403 or 415.
     pub status: StatusCode,
-    /// One word for metrics: `malformed`, `unauthorized`, `forbidden`, `media_type`.
+    /// One word for metrics, of [`crate::metrics::REASONS`].
     pub reason: &'static str,
     /// For the JSON error.
     pub error: String,

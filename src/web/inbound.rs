@@ -21,7 +21,7 @@ use super::{error, json, method_not_allowed};
 use crate::drift::Drift;
 use crate::intake::Intake;
 use crate::message::Name;
-use crate::metrics::{Metrics, Rejected};
+use crate::metrics::{Metrics, REASONS, REASONS_WITHOUT_SOURCE, Rejected};
 use crate::plan::{Plan, PlannedSource};
 use crate::source::{Receipt, Received, Refusal, Request};
 use crate::store::{self, Store};
@@ -193,6 +193,10 @@ impl Inbound {
     }
 
     fn count(&self, source: &str, reason: &'static str) {
+        debug_assert!(
+            REASONS.contains(&reason) || REASONS_WITHOUT_SOURCE.contains(&reason),
+            "{reason} has no series from the start"
+        );
         self.metrics
             .rejected
             .get_or_create(&Rejected {

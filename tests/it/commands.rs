@@ -283,6 +283,34 @@ fn a_message_is_owed_again() {
 }
 
 #[test]
+fn a_message_that_its_route_delivers_nowhere_is_kept() {
+    let quiet = "[[route]]\nname = \"quiet\"\nmessage = \"you have won\"\ndeliver = []\n[routing]";
+    let bridge = Bridge::start(&TWO.replace("[routing]", quiet));
+    let (_, body) = bridge.text(&"1".repeat(32), "+19005550100", "you have won");
+    let id = body["id"].as_str().unwrap();
+    bridge.text(&"2".repeat(32), "+13035550100", "Hello");
+    wait_for("the other one to be delivered", || {
+        let found = run_json(&bridge, 0, &["message", "list", "--state", "delivered"]);
+        let found = found["items"].as_array().unwrap();
+        (found.len() == 1 && found[0]["id"] != id).then_some(())
+    });
+    let found = run_json(&bridge, 0, &["message", "list", "--state", "kept"]);
+    assert_eq!(found["items"].as_array().unwrap().len(), 1, "{found}");
+    assert_eq!(
+        (&found["items"][0]["id"], &found["items"][0]["state"]),
+        (&json!(id), &json!("kept"))
+    );
+    assert!(run(&bridge, 0, &["message", "list"]).contains("  kept "));
+    assert!(run(&bridge, 0, &["message", "show", id]).contains("\nstate        kept\n"));
+    let metrics = bridge.metrics();
+    assert!(metrics.contains("smsbridge_messages_kept_total 1\n"), "{metrics}");
+    assert!(
+        metrics.contains("smsbridge_messages_unrouted_total 1\n"),
+        "{metrics}"
+    );
+}
+
+#[test]
 fn destinations_are_tested_paused_and_resumed() {
     let bridge = Bridge::start(TWO);
     assert!(run(&bridge, 0, &["destination", "test", "screen"]).starts_with("delivered to screen in "));
