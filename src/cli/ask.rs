@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
-use super::Stop;
+use super::{Stop, print};
 
 /// Goes on when `--yes` was given, or the person at the terminal agrees. Where nobody can be asked, an action
 /// that wants a word first is refused: a script says `--yes`.
@@ -15,7 +15,7 @@ pub(super) fn confirm(question: &str, yes: bool) -> Result<(), Stop> {
             "{question} Nobody can be asked here: add --yes. Nothing was done"
         )));
     }
-    eprint!("{question} [y/N] ");
+    eprint!("{} [y/N] ", print::harmless(question));
     let mut answer = String::new();
     let read = io::stderr()
         .flush()

@@ -8,6 +8,7 @@ use super::service::Places;
 use super::{Exit, Global, Stop, paint, print};
 use crate::config::{self, Outside, Problem, Problems, Purpose, Severity};
 use crate::plan::{self, Loaded, Loader};
+use crate::template::one_line;
 
 /// `check`
 #[derive(Debug, Args)]
@@ -39,7 +40,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
     tell(problems);
     match &result {
         Ok(loaded) => print::text(&format!("{}\n", summary(&path, loaded)))?,
-        Err(problems) => eprintln!("{}", verdict(problems)),
+        Err(problems) => print::remark(&verdict(problems)),
     }
     Ok(exit)
 }
@@ -50,7 +51,7 @@ pub(super) fn load(global: &Global, purpose: Purpose) -> Result<Loaded, Exit> {
     let loaded = in_time(&places.config, purpose, places.outside).map_err(|stop| stop.say())?;
     loaded.map_err(|problems| {
         tell(&problems);
-        eprintln!("{}", verdict(&problems));
+        print::remark(&verdict(&problems));
         Exit::Wrong
     })
 }
@@ -72,10 +73,10 @@ fn in_time(path: &Path, purpose: Purpose, outside: Outside) -> Result<Result<Loa
 /// Each problem on a line of its own, on standard error.
 pub(super) fn tell(problems: &Problems) {
     for problem in problems.all() {
-        eprintln!("smsbridge: {}", line(problems, problem));
+        print::remark(&line(problems, problem));
     }
     if let Some(unlisted) = problems.unlisted() {
-        eprintln!("smsbridge: {unlisted}");
+        print::remark(&unlisted);
     }
 }
 
@@ -91,18 +92,18 @@ fn line(problems: &Problems, problem: &Problem) -> String {
     let key = if problem.key.is_empty() {
         String::new()
     } else {
-        format!("{}: ", problem.key)
+        format!("{}: ", one_line(&problem.key))
     };
     format!(
         "{}: {place}: {key}{}",
         paint::on_stderr(style, word),
-        problem.message
+        one_line(&problem.message)
     )
 }
 
 fn verdict(problems: &Problems) -> String {
     let errors = problems.error_count();
-    format!("smsbridge: {errors}; nothing was started or changed")
+    format!("{errors}; nothing was started or changed")
 }
 
 fn summary(path: &Path, loaded: &Loaded) -> String {

@@ -148,8 +148,8 @@ impl Daemon {
 
 impl Answer {
     /// The JSON as it came, for scripts.
-    pub(super) fn raw(&self) -> String {
-        format!("{}\n", self.body.trim_end())
+    pub(super) fn raw(&self) -> &str {
+        &self.body
     }
 
     /// The JSON, read.

@@ -139,7 +139,7 @@ fn list(global: &Global, daemon: &Daemon, list: &List) -> Result<Exit, Stop> {
     query.extend(list.paging.query());
     let answer = daemon.get("/deliveries", &query)?;
     if global.json {
-        print::text(&answer.raw())?;
+        print::document(answer.raw())?;
         return Ok(Exit::Done);
     }
     let page: Page<DeliveryView> = answer.read()?;
@@ -177,7 +177,7 @@ fn next(due: Timestamp, now: Timestamp) -> String {
 fn show(global: &Global, daemon: &Daemon, id: DeliveryId) -> Result<Exit, Stop> {
     let answer = daemon.get(&format!("/deliveries/{id}"), &[])?;
     if global.json {
-        print::text(&answer.raw())?;
+        print::document(answer.raw())?;
         return Ok(Exit::Done);
     }
     let delivery: DeliveryView = answer.read()?;
@@ -257,7 +257,7 @@ fn change(global: &Global, daemon: &Daemon, change: Change, which: &Which) -> Re
     let touched: Touched = answer.read()?;
     let wanted = which.ids.len() as u64;
     if global.json {
-        print::text(&answer.raw())?;
+        print::document(answer.raw())?;
     } else {
         let skipped = match touched.redacted {
             0 => String::new(),

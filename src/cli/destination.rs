@@ -96,7 +96,7 @@ fn style(destination: &DestinationView) -> Style {
 fn list(global: &Global, daemon: &Daemon) -> Result<Exit, Stop> {
     let answer = daemon.get("/destinations", &[])?;
     if global.json {
-        print::text(&answer.raw())?;
+        print::document(answer.raw())?;
     } else {
         let destinations: Vec<DestinationView> = answer.read()?;
         table(&destinations, moment::now()).print("no destination is configured")?;
@@ -108,7 +108,7 @@ fn test(global: &Global, daemon: &Daemon, name: &Name) -> Result<Exit, Stop> {
     let answer = daemon.post(&format!("/destinations/{name}/test"), &json!({}))?;
     let tested: Tested = answer.read()?;
     if global.json {
-        print::text(&answer.raw())?;
+        print::document(answer.raw())?;
     } else {
         print::text(&outcome(name, &tested))?;
     }
@@ -151,7 +151,7 @@ fn meaning(failure: &str) -> &str {
 fn switch(global: &Global, daemon: &Daemon, name: &Name, action: &str) -> Result<Exit, Stop> {
     let answer = daemon.post(&format!("/destinations/{name}/{action}"), &json!({}))?;
     if global.json {
-        print::text(&answer.raw())?;
+        print::document(answer.raw())?;
         return Ok(Exit::Done);
     }
     let destination: DestinationView = answer.read()?;

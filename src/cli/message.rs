@@ -98,7 +98,7 @@ fn message_id(text: &str) -> Result<MessageId, String> {
 /// How to see more, where it does not disturb who reads the list.
 pub(super) fn say_next<T>(page: &Page<T>) {
     if let Some(cursor) = &page.next {
-        eprintln!("smsbridge: there are more: add --cursor {}", one_line(cursor));
+        print::remark(&format!("there are more: add --cursor {}", one_line(cursor)));
     }
 }
 
@@ -115,7 +115,7 @@ fn list(global: &Global, daemon: &Daemon, list: &List) -> Result<Exit, Stop> {
     query.extend(list.paging.query());
     let answer = daemon.get("/messages", &query)?;
     if global.json {
-        print::text(&answer.raw())?;
+        print::document(answer.raw())?;
         return Ok(Exit::Done);
     }
     let page: Page<MessageView> = answer.read()?;
@@ -152,7 +152,7 @@ fn summary(message: &MessageView) -> String {
 fn show(global: &Global, daemon: &Daemon, id: MessageId) -> Result<Exit, Stop> {
     let answer = daemon.get(&format!("/messages/{id}"), &[])?;
     if global.json {
-        print::text(&answer.raw())?;
+        print::document(answer.raw())?;
     } else {
         print::text(&describe(&answer.read()?, moment::now()))?;
     }
@@ -236,7 +236,7 @@ fn resend(global: &Global, daemon: &Daemon, id: MessageId, destinations: &[Name]
     let body = serde_json::json!({ "destinations": destinations });
     let answer = daemon.post(&format!("/messages/{id}/resend"), &body)?;
     if global.json {
-        print::text(&answer.raw())?;
+        print::document(answer.raw())?;
         return Ok(Exit::Done);
     }
     let touched: Touched = answer.read()?;

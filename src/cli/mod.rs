@@ -157,11 +157,25 @@ impl Global {
 /// Reads the command line, does what it says, and returns the exit status.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return misunderstood(&error),
+    };
     match run(&cli.global, &cli.command) {
         Ok(exit) => exit.into(),
         Err(stop) => stop.say().into(),
     }
+}
+
+/// Prints the help that was asked for, or what is wrong with what was typed. That may be quoted, and a stranger's.
+fn misunderstood(error: &clap::Error) -> ExitCode {
+    let plain = error.render().to_string();
+    let shown = print::harmless(&plain);
+    if shown == plain {
+        error.exit();
+    }
+    eprint!("{shown}");
+    Exit::Wrong.into()
 }
 
 fn run(global: &Global, command: &Command) -> Result<Exit, Stop> {
@@ -185,5 +199,5 @@ fn run(global: &Global, command: &Command) -> Result<Exit, Stop> {
 
 /// An error, where errors go.
 fn complain(error: &str) {
-    eprintln!("smsbridge: {}: {error}", paint::on_stderr(paint::BAD, "error"));
+    print::remark(&format!("{}: {error}", paint::on_stderr(paint::BAD, "error")));
 }

@@ -15,6 +15,21 @@ pub(super) const GOOD: Style = AnsiColor::Green.on_default();
 /// Beside the point.
 pub(super) const DIM: Style = Style::new().dimmed();
 
+/// What terminals are sent for these styles, and after them.
+const SEQUENCES: [&str; 6] = [
+    "\u{1b}[0m",
+    "\u{1b}[1m",
+    "\u{1b}[2m",
+    "\u{1b}[31m",
+    "\u{1b}[32m",
+    "\u{1b}[33m",
+];
+
+/// The one of them that a text begins with.
+pub(super) fn sequence(text: &str) -> Option<&'static str> {
+    SEQUENCES.into_iter().find(|sequence| text.starts_with(sequence))
+}
+
 /// How a message or a delivery stands.
 pub(super) fn of_state(state: MessageState) -> Style {
     match state {
@@ -40,5 +55,22 @@ fn paint(terminal: bool, style: Style, text: &str) -> String {
         format!("{style}{text}{style:#}")
     } else {
         text.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_style_is_written_in_known_sequences() {
+        for style in [BAD, ODD, GOOD, DIM] {
+            let painted = format!("{style}{style:#}");
+            let mut rest = painted.as_str();
+            while let Some(found) = sequence(rest) {
+                rest = &rest[found.len()..];
+            }
+            assert_eq!(rest, "", "{painted:?}");
+        }
     }
 }

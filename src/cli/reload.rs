@@ -51,7 +51,7 @@ pub(super) fn run(global: &Global) -> Result<Exit, Stop> {
 
 fn report(global: &Global, answer: &Answer) -> Result<Exit, Stop> {
     if global.json {
-        print::text(&answer.raw())?;
+        print::document(answer.raw())?;
         return Ok(Exit::Done);
     }
     let reloaded: Reloaded = answer.read()?;
@@ -80,7 +80,7 @@ fn line(change: &Changed) -> String {
 
 fn refuse(global: &Global, answer: &Answer) -> Result<Exit, Stop> {
     if global.json {
-        print::text(&answer.raw())?;
+        print::document(answer.raw())?;
         return Ok(Exit::Wrong);
     }
     let unusable: Unusable = answer.read()?;
@@ -91,10 +91,10 @@ fn refuse(global: &Global, answer: &Answer) -> Result<Exit, Stop> {
 /// Each on a line of its own, on standard error.
 fn list(file: &str, problems: &[Found], unlisted: Option<&str>) {
     for found in problems {
-        eprintln!("smsbridge: {}", problem(file, found));
+        print::remark(&problem(file, found));
     }
     if let Some(unlisted) = unlisted {
-        eprintln!("smsbridge: {}", one_line(unlisted));
+        print::remark(&one_line(unlisted));
     }
 }
 

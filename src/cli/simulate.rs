@@ -203,10 +203,7 @@ fn show(global: &Global, answer: &Answer) -> Result<(), Stop> {
     let Answer { status, body } = answer;
     if global.json {
         let body: serde_json::Value = serde_json::from_str(body).unwrap_or_else(|_| body.clone().into());
-        return print::text(&format!(
-            "{}\n",
-            serde_json::json!({ "status": status, "body": body })
-        ));
+        return print::document(&serde_json::json!({ "status": status, "body": body }).to_string());
     }
     let style = if *status == 200 { paint::GOOD } else { paint::BAD };
     print::text(&format!(
@@ -220,7 +217,7 @@ fn sum_up(global: &Global, sent: u32, accepted: u32, took: Duration) -> Result<(
     let seconds = took.as_secs_f64();
     if global.json {
         let sums = serde_json::json!({ "sent": sent, "accepted": accepted, "seconds": seconds });
-        return print::text(&format!("{sums}\n"));
+        return print::document(&sums.to_string());
     }
     let rate = f64::from(sent) / seconds.max(0.001);
     print::text(&format!(

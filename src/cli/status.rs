@@ -14,7 +14,7 @@ use crate::template::one_line;
 pub(super) fn run(global: &Global) -> Result<Exit, Stop> {
     let answer = Daemon::find(global)?.get("/status", &[])?;
     if global.json {
-        print::text(&answer.raw())?;
+        print::document(answer.raw())?;
     } else {
         print::text(&screen(&answer.read()?, terminal_width()))?;
     }

@@ -56,7 +56,7 @@ impl Table {
     /// Prints it; nothing but a remark on standard error when it has no rows.
     pub(super) fn print(mut self, nothing: &str) -> Result<(), Stop> {
         if self.table.is_empty() {
-            eprintln!("smsbridge: {nothing}");
+            print::remark(nothing);
             return Ok(());
         }
         print::text(&self.render(terminal_width()))

@@ -11,6 +11,7 @@ use crate::destination::Parcel;
 use crate::message::{Message, MessageId, Name, Timestamp};
 use crate::number::Number;
 use crate::route::{Outcome, Subject, Tried};
+use crate::template::{one_line, visible};
 
 /// The text to be tried out.
 #[derive(Clone, Debug)]
@@ -165,7 +166,12 @@ impl Explanation {
             .max()
             .unwrap_or_default();
         for tried in &self.routes {
-            let _ = writeln!(text, "route {:<width$}  {}", tried.route, outcome(&tried.outcome));
+            let _ = writeln!(
+                text,
+                "route {:<width$}  {}",
+                tried.route,
+                one_line(&outcome(&tried.outcome))
+            );
         }
         if !self.matched {
             let _ = writeln!(text, "no route matched: it goes to `unmatched`");
@@ -190,9 +196,11 @@ impl Explanation {
                 planned.destination, planned.kind
             );
             let details = planned.payload.iter().chain(&planned.error);
-            details.flat_map(|detail| detail.lines()).for_each(|line| {
-                let _ = writeln!(text, "    {line}");
-            });
+            for detail in details {
+                for line in visible(detail).lines() {
+                    let _ = writeln!(text, "    {line}");
+                }
+            }
         }
         text
     }

@@ -50,7 +50,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
             .map(|scheme| format!("\n# or:\n{}", detect::lines(scheme)))
             .collect();
         print::text(&others)?;
-        eprintln!("smsbridge: several schemes explain this sample; try another one to tell them apart");
+        print::remark("several schemes explain this sample; try another one to tell them apart");
     }
     Ok(Exit::Done)
 }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::account::{Account, Which};
 use super::report::{self, Action as Done, Line};
-use crate::cli::{Exit, Global, Stop, ask, client};
+use crate::cli::{Exit, Global, Stop, ask, client, print};
 use crate::secret::Secret;
 use crate::source::intelepeer::api::{self, Client, Outcome, Row, State, mask_url};
 
@@ -189,7 +189,7 @@ fn agree(numbers: &[String], url: &Secret, care: &Care) -> Result<(), Stop> {
         mask_url(url.reveal())
     );
     if care.yes {
-        eprintln!("smsbridge: {consequence}");
+        print::remark(&consequence);
     }
     ask::confirm(&format!("{consequence} Go on?"), care.yes)
 }
@@ -220,10 +220,10 @@ async fn watch(client: &Client, url: &Secret, lines: &mut [Line]) {
             give_up(lines);
             return;
         }
-        eprintln!(
-            "smsbridge: waiting for the provider to provision {}",
+        print::remark(&format!(
+            "waiting for the provider to provision {}",
             open.join(", ")
-        );
+        ));
         tokio::time::sleep(WATCH_PAUSE).await;
         for row in report::rows(Some(url), client.get(&open).await) {
             if let Some(line) = lines.iter_mut().find(|line| line.row.number == row.number) {
