@@ -105,7 +105,7 @@ pub struct Metrics {
     pub end_to_end: Family<ByDestination, Histogram>,
     /// How much goes through at the moment.
     pub rates: Rates,
-    /// How the log fares.
+    /// The state of the log.
     pub log: Log,
     queue_pending: Family<ByDestination, Gauge>,
     queue_dead: Family<ByDestination, Gauge>,

@@ -1,5 +1,5 @@
-//! Where log lines go and how they look: text on a terminal, the journal under systemd, JSON otherwise. Whoever logs
-//! only formats a line and queues it; the queue's thread writes.
+//! Where log lines go and how they look: text on a terminal, the journal under systemd, JSON otherwise. The
+//! thread that logs only formats a line and queues it; the queue's thread writes.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -33,14 +33,14 @@ impl Drop for Flush {
     }
 }
 
-/// Starts logging for the life of the process. `louder` is the number of `-v` minus that of `-q`; `fares` is told
-/// of lines that are dropped.
+/// Starts logging for the life of the process. `louder` is the number of `-v` minus that of `-q`; `state`
+/// counts dropped lines.
 ///
 /// # Errors
 /// When `log.level` is not a level or filter, or logging was started before.
-pub fn start(log: &Log, louder: i8, fares: metrics::log::Log) -> anyhow::Result<Flush> {
+pub fn start(log: &Log, louder: i8, state: metrics::log::Log) -> anyhow::Result<Flush> {
     let filter = filter(&log.level, louder)?;
-    let (layer, queue) = layer(log.format, fares)?;
+    let (layer, queue) = layer(log.format, state)?;
     tracing_subscriber::registry()
         .with(layer)
         .with(filter)
@@ -77,7 +77,7 @@ fn filter(level: &str, louder: i8) -> anyhow::Result<EnvFilter> {
 
 type AnyLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
-fn layer(format: LogFormat, fares: metrics::log::Log) -> anyhow::Result<(AnyLayer, Queue)> {
+fn layer(format: LogFormat, state: metrics::log::Log) -> anyhow::Result<(AnyLayer, Queue)> {
     let format = match format {
         LogFormat::Auto if io::stderr().is_terminal() => LogFormat::Text,
         LogFormat::Auto if std::env::var_os("JOURNAL_STREAM").is_some() => LogFormat::Journald,
@@ -88,11 +88,11 @@ fn layer(format: LogFormat, fares: metrics::log::Log) -> anyhow::Result<(AnyLaye
         LogFormat::Journald => {
             let sink = journal::sink()
                 .context("log.format: the journal cannot be reached; choose `text` or `json`")?;
-            Queue::start(fares, "the journal", sink)
+            Queue::start(state, "the journal", sink)
         }
         LogFormat::Json | LogFormat::Text | LogFormat::Auto => {
             let sink = standard_error().context("standard error cannot be used for the log")?;
-            Queue::start(fares, "standard error", sink)
+            Queue::start(state, "standard error", sink)
         }
     };
     let queue = queue.context("the log's thread cannot be started")?;

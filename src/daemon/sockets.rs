@@ -1,5 +1,5 @@
 //! Sockets that the service manager passes (systemd's socket units). Those called `admin` are for operators, all
-//! others for carriers. One that cannot be served is an error: it would take connections that nobody answers.
+//! others for carriers. One that cannot be served is an error: connections to it would never be answered.
 
 use std::net::TcpListener;
 use std::os::fd::AsFd;

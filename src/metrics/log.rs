@@ -1,4 +1,4 @@
-//! How the log fares: which lines were dropped, and since when its reader takes nothing.
+//! The state of the log: which lines were dropped, and since when a write has been blocked.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

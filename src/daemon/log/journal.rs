@@ -24,7 +24,7 @@ const VALUE_MAX: usize = 16 * 1024;
 /// # Errors
 /// When journald does not run.
 pub(super) fn sink() -> io::Result<Sink> {
-    // Connecting shows that somebody listens without waiting until he reads.
+    // Connecting shows that journald listens, and does not wait until it reads.
     UnixDatagram::unbound()?.connect(SOCKET)?;
     let socket = UnixDatagram::unbound()?;
     Ok(Box::new(move |fields| socket.send_to(fields, SOCKET).map(drop)))

@@ -1,5 +1,5 @@
 //! The queue between those who log and the thread that writes. It is bounded, and when it is full it drops lines
-//! and counts them: a log that nobody reads must never delay a message.
+//! and counts them: a log that is not read must never delay a message.
 
 use std::collections::VecDeque;
 use std::io;
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sink_that_hangs_delays_nobody_and_costs_a_bounded_number_of_lines() {
+    fn a_sink_that_hangs_blocks_no_caller_and_costs_a_bounded_number_of_lines() {
         let (queue, permits, lines, log) = held();
         let started = Instant::now();
         for _ in 0..2 * LINES_MAX {

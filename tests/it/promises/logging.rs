@@ -1,4 +1,4 @@
-//! P32: a log or a console that nobody reads delays nothing.
+//! P32: a log or a console that is not read delays nothing.
 
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -98,7 +98,7 @@ fn end(bridge: &mut Bridge) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p32_a_log_that_nobody_reads_delays_nothing() {
+async fn p32_a_log_that_is_not_read_delays_nothing() {
     let receiver = Receiver::good().await;
     let mut bridge = Bridge::start(&(receiver.config("crm", "concurrency = 8") + &unmatched(&["crm"])));
     bridge.stop_reading_log(true);
@@ -216,7 +216,7 @@ async fn p32_a_journal_that_hangs_delays_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p32_a_console_that_nobody_reads_delays_nothing() {
+async fn p32_a_console_that_is_not_read_delays_nothing() {
     let receiver = Receiver::good().await;
     let config = receiver.config("crm", "concurrency = 8")
         + "[destination.screen]\nkind = \"console\"\nretry = { initial = \"100ms\", max = \"1s\" }\n"
