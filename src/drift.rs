@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::mask::Reason;
 use crate::message::Name;
 use crate::metrics::Metrics;
 use crate::number::Number;
@@ -35,7 +36,7 @@ impl Drift {
                 .values()
                 .filter_map(|points| Some((points, points.problem.as_ref()?)));
             wrong
-                .map(|(points, problem)| format!("{source}: {}: {problem}", points.number))
+                .map(|(points, problem)| format!("{source}: {}: {}", points.number, problem.shown()))
                 .collect::<Vec<_>>()
         };
         found.iter().flat_map(wrong).collect()
@@ -90,13 +91,15 @@ impl Drift {
     }
 }
 
-fn tell(source: &Name, number: &Number, before: Option<&String>, points: &NumberPoints) {
+fn tell(source: &Name, number: &Number, before: Option<&Reason>, points: &NumberPoints) {
     let number = number.masked();
     match (&points.problem, before) {
         (Some(problem), before) if before != Some(problem) && points.known => {
+            let problem = problem.logged();
             tracing::error!(source = %source, number, "texts to {number} may not arrive: {problem}");
         }
         (Some(problem), before) if before != Some(problem) => {
+            let problem = problem.logged();
             tracing::warn!(source = %source, number, "{source} could not be asked where {number} points: {problem}");
         }
         (None, Some(_)) => tracing::info!(source = %source, number, "{number} points here again"),

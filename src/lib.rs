@@ -6,6 +6,7 @@
 //! `destination` → `retry` → `store`.
 
 pub mod delivery;
+pub mod mask;
 pub mod message;
 pub mod metrics;
 pub mod network;

@@ -18,7 +18,7 @@ mod check;
 mod escape;
 mod link;
 
-pub use escape::{html, one_line, slack, visible};
+pub use escape::{html, one_line, shorten, slack, visible};
 pub use link::safe_link;
 
 /// Steps one rendering may take: far more than any sensible template needs, and over in milliseconds.

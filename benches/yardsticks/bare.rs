@@ -166,7 +166,9 @@ impl Poster {
         let http = self.http.clone();
         tokio::spawn(async move {
             let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-            let _ = http.send(request, deadline).await;
+            let _ = http
+                .send(request, deadline, &smsbridge::mask::Mask::default())
+                .await;
             drop(permit);
         });
     }

@@ -339,7 +339,7 @@ impl Control {
             Err(failure) => Tested {
                 delivered: false,
                 failure: Some(kind(&failure).to_owned()),
-                detail: failure.reason().to_owned(),
+                detail: failure.reason().shown().to_owned(),
                 took_ms,
             },
         })

@@ -8,10 +8,10 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::{Failure, Scope};
+use crate::mask::{Mask, Reason};
 use crate::message::Message;
 use crate::resolver::Resolver;
 use crate::retry;
-use crate::template;
 
 mod members;
 
@@ -34,9 +34,6 @@ const LONG_WAIT: Duration = Duration::from_secs(1);
 
 /// How much of the body is kept as it came, in bytes.
 const START_MAX: usize = 2 * 1024;
-
-/// How much of an answer an operator is shown, in characters.
-const EXCERPT_MAX: usize = 120;
 
 /// A client with our limits. It follows no redirect (a redirected POST may lose its body, and a token would go
 /// to a host nobody configured) and ignores `http_proxy` and its kin: what is used stands in the configuration.
@@ -95,27 +92,38 @@ impl Client {
     ///
     /// # Errors
     /// A transient failure of the whole destination when no answer came; any status is an answer.
-    pub async fn send(&self, request: reqwest::RequestBuilder, deadline: Instant) -> Result<Answer, Failure> {
-        self.exchange(request, deadline, PLAIN_MAX).await
+    pub async fn send(
+        &self,
+        request: reqwest::RequestBuilder,
+        deadline: Instant,
+        mask: &Mask,
+    ) -> Result<Answer, Failure> {
+        self.exchange(request, deadline, mask, PLAIN_MAX).await
     }
 
     /// The same for an API that answers with a JSON object: its members count, wherever in the answer they stand.
     ///
     /// # Errors
     /// As [`Client::send`].
-    pub async fn ask(&self, request: reqwest::RequestBuilder, deadline: Instant) -> Result<Answer, Failure> {
-        self.exchange(request, deadline, MEMBERS_READ_MAX).await
+    pub async fn ask(
+        &self,
+        request: reqwest::RequestBuilder,
+        deadline: Instant,
+        mask: &Mask,
+    ) -> Result<Answer, Failure> {
+        self.exchange(request, deadline, mask, MEMBERS_READ_MAX).await
     }
 
     async fn exchange(
         &self,
         request: reqwest::RequestBuilder,
         deadline: Instant,
+        mask: &Mask,
         max: usize,
     ) -> Result<Answer, Failure> {
         let left = deadline.saturating_duration_since(Instant::now());
         let sent = request.timeout(left).send().await;
-        let mut response = sent.map_err(|error| Failure::unreachable(unreached(error)))?;
+        let mut response = sent.map_err(|error| Failure::unreachable(unreached(error, mask)))?;
         let (start, members) = self.read(&mut response, max).await;
         Ok(Answer {
             status: response.status(),
@@ -155,7 +163,7 @@ pub struct Answer {
     pub status: StatusCode,
     /// The pause its `Retry-After` asks for.
     pub retry_after: Option<Duration>,
-    /// The first 2 KiB of its body; less when the connection broke.
+    /// The first 2 KiB of its body; less when the connection broke. Never to be shown as it is.
     pub start: String,
     /// The members of its body, if that is a JSON object.
     pub members: Members,
@@ -181,29 +189,19 @@ impl Answer {
         format!("HTTP {}", self.status)
     }
 
-    /// The status and, on one short line, what the other side said. An answer that repeats a word of the text, a
-    /// number or a secret is left out: reasons are logged, and those never are.
+    /// The status, and what the other side said about `message`.
     #[must_use]
-    pub fn excerpt(&self, message: &Message, secrets: &[&str]) -> String {
-        let said = template::one_line(self.start.trim());
-        if said.is_empty() {
-            return self.status_line();
-        }
-        if repeats(&self.start, message, secrets) {
-            return format!(
-                "{} (its words repeat the text or a secret and are left out)",
-                self.status_line()
-            );
-        }
-        format!("{}: {}", self.status_line(), shorten(&said, EXCERPT_MAX))
+    pub fn reason(&self, mask: &Mask, message: &Message) -> Reason {
+        let said = mask.excerpt(&self.start, Some(message));
+        Reason::from(self.status_line()).quote(": ", &said)
     }
 
     /// A failure that time may heal, for the whole destination, at the moment the other side asked for.
     #[must_use]
-    pub fn busy(&self, reason: String) -> Failure {
+    pub fn busy(&self, reason: impl Into<Reason>) -> Failure {
         let retry_after = self.retry_after;
         Failure::Transient {
-            reason,
+            reason: reason.into(),
             retry_after,
             scope: Scope::Destination,
             progress: None,
@@ -212,10 +210,10 @@ impl Answer {
 
     /// A failure of unknown kind: only this message waits.
     #[must_use]
-    pub fn odd(&self, reason: String) -> Failure {
+    pub fn odd(&self, reason: impl Into<Reason>) -> Failure {
         let retry_after = self.retry_after;
         Failure::Transient {
-            reason,
+            reason: reason.into(),
             retry_after,
             scope: Scope::Message,
             progress: None,
@@ -236,16 +234,7 @@ pub fn parse_url(key: &str, text: &str) -> Result<url::Url, String> {
     }
 }
 
-/// The first `characters` of a text, with an ellipsis when there are more.
-#[must_use]
-pub fn shorten(text: &str, characters: usize) -> String {
-    match text.char_indices().nth(characters) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
-}
-
-fn unreached(error: reqwest::Error) -> String {
+fn unreached(error: reqwest::Error, mask: &Mask) -> String {
     let host = error
         .url()
         .and_then(url::Url::host_str)
@@ -254,7 +243,7 @@ fn unreached(error: reqwest::Error) -> String {
     if error.is_timeout() && !error.is_connect() {
         format!("{host} did not answer in time")
     } else {
-        format!("cannot reach {host}: {}", explain(error))
+        format!("cannot reach {host}: {}", mask.error(&explain(error)))
     }
 }
 
@@ -269,19 +258,6 @@ fn explain(error: reqwest::Error) -> String {
         cause = next.source();
     }
     words
-}
-
-fn repeats(body: &str, message: &Message, secrets: &[&str]) -> bool {
-    let numbers = [message.from.normal(), message.to.normal()];
-    let words = message
-        .text
-        .split(|c: char| !c.is_alphanumeric())
-        .filter(|word| word.chars().count() >= 4);
-    let digits = numbers.into_iter().map(|number| number.trim_start_matches('+'));
-    words
-        .chain(digits)
-        .chain(secrets.iter().copied())
-        .any(|word| body.contains(word))
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
@@ -318,7 +294,11 @@ mod tests {
         let url = parse_url("url", &format!("http://{closed}/secret-token")).unwrap();
         let deadline = Instant::now() + Duration::from_secs(5);
         let failure = client
-            .send(client.request(http::Method::POST, url), deadline)
+            .send(
+                client.request(http::Method::POST, url),
+                deadline,
+                &Mask::default(),
+            )
             .await
             .unwrap_err();
         assert!(
@@ -332,15 +312,9 @@ mod tests {
             "{failure:?}"
         );
         assert!(
-            failure.reason().starts_with("cannot reach 127.0.0.1: "),
+            failure.reason().shown().starts_with("cannot reach 127.0.0.1: "),
             "{failure:?}"
         );
-        assert!(!failure.reason().contains("secret-token"), "{failure:?}");
-    }
-
-    #[test]
-    fn a_cut_falls_between_characters() {
-        assert_eq!(shorten("äöü", 2), "äö…");
-        assert_eq!(shorten("äöü", 3), "äöü");
+        assert!(!failure.reason().shown().contains("secret-token"), "{failure:?}");
     }
 }

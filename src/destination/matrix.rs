@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::http::{Client, parse_url};
 use super::{Delivered, Destination, Failure, Parcel, Surroundings};
+use crate::mask::Mask;
 use crate::secret::{Secret, Secrets};
 
 mod answer;
@@ -115,6 +116,7 @@ fn way(config: &Config, http: &Client) -> Result<Way, String> {
     let url = parse_url("webhook_url", first(url)?.reveal())?;
     Ok(Way::Hookshot(Hookshot {
         http: http.clone(),
+        mask: Mask::default().url(&url),
         url,
         username: config.username.clone(),
     }))
@@ -139,6 +141,7 @@ fn room(config: &Config, http: &Client) -> Result<Room, String> {
         homeserver: parse_url("homeserver", homeserver)?,
         address: room.clone(),
         token: first(token)?.clone(),
+        mask: Mask::default().secrets(token),
         msgtype: config.msgtype.unwrap_or_default(),
         threads: config.threads.unwrap_or(true),
         join: config.join.unwrap_or(true),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::delivery::DeliveryId;
+use crate::mask::Reason;
 use crate::message::{Conversation, Message, Name};
 use crate::template::{Template, Values};
 
@@ -91,13 +92,13 @@ pub enum Scope {
     Destination,
 }
 
-/// Why a delivery did not succeed. `reason` is for the operator: the other side's answer, never a secret.
+/// Why a delivery did not succeed, and what the other side said of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// Try again later. Whatever is not known to be something else is this.
     Transient {
         /// What happened.
-        reason: String,
+        reason: Reason,
         /// When the other side asked to be tried again.
         retry_after: Option<Duration>,
         /// Whom it concerns.
@@ -107,8 +108,8 @@ pub enum Failure {
     },
     /// This message will never be taken; trying again is pointless.
     Permanent {
-        /// What the other side said.
-        reason: String,
+        /// Why the message was refused.
+        reason: Reason,
         /// What was done nevertheless (recipients that did accept).
         progress: Option<Vec<String>>,
     },
@@ -116,13 +117,13 @@ pub enum Failure {
     /// fault. The operator must act.
     Parked {
         /// What is wrong and what to do.
-        reason: String,
+        reason: Reason,
     },
 }
 
 impl Failure {
     /// A transient failure of the whole destination, with nothing more known.
-    pub fn unreachable(reason: impl Into<String>) -> Self {
+    pub fn unreachable(reason: impl Into<Reason>) -> Self {
         Self::Transient {
             reason: reason.into(),
             retry_after: None,
@@ -132,7 +133,7 @@ impl Failure {
     }
 
     /// The message's own fault.
-    pub fn permanent(reason: impl Into<String>) -> Self {
+    pub fn permanent(reason: impl Into<Reason>) -> Self {
         Self::Permanent {
             reason: reason.into(),
             progress: None,
@@ -140,15 +141,15 @@ impl Failure {
     }
 
     /// The destination's misconfiguration.
-    pub fn parked(reason: impl Into<String>) -> Self {
+    pub fn parked(reason: impl Into<Reason>) -> Self {
         Self::Parked {
             reason: reason.into(),
         }
     }
 
-    /// The words for the operator.
+    /// Why, for the log and for the operator.
     #[must_use]
-    pub fn reason(&self) -> &str {
+    pub fn reason(&self) -> &Reason {
         match self {
             Self::Transient { reason, .. } | Self::Permanent { reason, .. } | Self::Parked { reason } => {
                 reason

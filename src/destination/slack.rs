@@ -16,6 +16,7 @@ use url::Url;
 use super::http::{Answer, Client, parse_url};
 use super::{Delivered, Destination, Failure, Parcel, Surroundings};
 use crate::delivery::DeliveryId;
+use crate::mask::Mask;
 use crate::secret::{Secret, Secrets};
 use crate::template::Template;
 
@@ -49,6 +50,7 @@ pub struct Slack {
     timeout: Duration,
     template: Option<Template>,
     way: Way,
+    mask: Mask,
 }
 
 enum Way {
@@ -81,6 +83,7 @@ impl Slack {
             http: around.http.clone(),
             timeout: around.timeout,
             template: around.template,
+            mask: mask(config),
             way: way(config)?,
         })
     }
@@ -117,7 +120,9 @@ impl Slack {
                 .bearer_auth(token.reveal()),
         };
         let request = request.header(http::header::CONTENT_TYPE, "application/json; charset=utf-8");
-        self.http.ask(request.body(payload.to_string()), deadline).await
+        self.http
+            .ask(request.body(payload.to_string()), deadline, &self.mask)
+            .await
     }
 
     /// The thread this answer began, if it is one to be kept.
@@ -152,7 +157,10 @@ impl Destination for Slack {
                 Some(Remedy::Plain) if !without.blocks => without.blocks = true,
                 Some(Remedy::Unthreaded) if !without.thread => without.thread = true,
                 Some(Remedy::WithoutClientId) if !without.client_id => without.client_id = true,
-                _ => return Err(answer::failure(&answer)),
+                _ => {
+                    let may_tell = |code: &str| self.mask.permits(code, Some(parcel.message));
+                    return Err(answer::failure(&answer, may_tell));
+                }
             }
         }
     }
@@ -161,6 +169,14 @@ impl Destination for Slack {
         let payload = self.payload(&self.content(parcel)?, parcel, Without::default());
         Ok(format!("{payload:#}"))
     }
+}
+
+/// The secrets that an answer could repeat.
+fn mask(config: &Config) -> Mask {
+    let urls = config.webhook_url.iter().flat_map(Secrets::all);
+    let urls = urls.filter_map(|url| Url::parse(url.reveal()).ok());
+    let mask = urls.fold(Mask::default(), |mask, url| mask.url(&url));
+    config.token.iter().fold(mask, Mask::secrets)
 }
 
 fn way(config: &Config) -> Result<Way, String> {

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::http::{Answer, Client, parse_url};
 use super::{Delivered, Destination, Failure, Parcel, Surroundings};
 use crate::delivery::DeliveryId;
+use crate::mask::{Mask, Reason};
 use crate::message::{Media, Message, MessageId, NameError, Timestamp};
 use crate::number::Number;
 use crate::secret::Secrets;
@@ -72,8 +73,7 @@ pub struct Webhook {
     body: Option<Template>,
     template: Option<Template>,
     keys: Vec<Vec<u8>>,
-    /// What no reason may repeat.
-    secrets: Vec<String>,
+    mask: Mask,
 }
 
 impl Webhook {
@@ -91,12 +91,13 @@ impl Webhook {
         if body.is_some() && around.template.is_some() {
             return Err("`template` has no use beside `body`: the body says what is sent".to_owned());
         }
-        let url = first(&config.url);
+        let url = parse_url("url", first(&config.url))?;
         Ok(Self {
+            mask: mask(config, &url),
             http: around.http.clone(),
             timeout: around.timeout,
             method: method(config.method.as_deref().unwrap_or("POST"))?,
-            url: parse_url("url", url)?,
+            url,
             headers: headers(&config.headers, content_type)?,
             body,
             template: around.template,
@@ -106,13 +107,6 @@ impl Webhook {
                 .flat_map(Secrets::all)
                 .map(|key| signing_key(key.reveal()))
                 .collect::<Result<_, _>>()?,
-            secrets: config
-                .headers
-                .values()
-                .map(first)
-                .chain([url])
-                .map(str::to_owned)
-                .collect(),
         })
     }
 
@@ -153,10 +147,9 @@ impl Destination for Webhook {
         }
         let answer = self
             .http
-            .send(request.body(body), Instant::now() + self.timeout)
+            .send(request.body(body), Instant::now() + self.timeout, &self.mask)
             .await?;
-        let secrets: Vec<&str> = self.secrets.iter().map(String::as_str).collect();
-        judge(&answer, answer.excerpt(parcel.message, &secrets))
+        judge(&answer, || answer.reason(&self.mask, parcel.message))
     }
 
     fn render(&self, parcel: &Parcel<'_>) -> Result<String, Failure> {
@@ -182,27 +175,28 @@ fn default_body(parcel: &Parcel<'_>) -> Value {
     })
 }
 
-fn judge(answer: &Answer, said: String) -> Result<Delivered, Failure> {
+fn judge(answer: &Answer, reason: impl Fn() -> Reason) -> Result<Delivered, Failure> {
     let status = answer.status;
+    if status.is_success() {
+        return Ok(Delivered {
+            detail: answer.status_line(),
+            thread: None,
+        });
+    }
+    let said = reason();
     Err(match status {
-        _ if status.is_success() => {
-            return Ok(Delivered {
-                detail: answer.status_line(),
-                thread: None,
-            });
-        }
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => answer.odd(said),
         StatusCode::TOO_MANY_REQUESTS => answer.busy(said),
         _ if status.is_server_error() => answer.busy(said),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            Failure::parked(format!("{said}; check the credentials in `headers` and `url`"))
+            Failure::parked(said.own("; check the credentials in `headers` and `url`"))
         }
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::GONE => {
-            Failure::parked(format!("{said}; check `url` and `method`"))
+            Failure::parked(said.own("; check `url` and `method`"))
         }
-        _ if status.is_redirection() => Failure::parked(format!(
-            "{said}; redirects are not followed: put the final address into `url`"
-        )),
+        _ if status.is_redirection() => {
+            Failure::parked(said.own("; redirects are not followed: put the final address into `url`"))
+        }
         StatusCode::BAD_REQUEST
         | StatusCode::NOT_ACCEPTABLE
         | StatusCode::PAYLOAD_TOO_LARGE
@@ -210,6 +204,13 @@ fn judge(answer: &Answer, said: String) -> Result<Delivered, Failure> {
         | StatusCode::UNPROCESSABLE_ENTITY => Failure::permanent(said),
         _ => answer.odd(said),
     })
+}
+
+/// The secrets that an answer could repeat.
+fn mask(config: &Config, url: &url::Url) -> Mask {
+    let mask = config.secret.iter().fold(Mask::default().url(url), Mask::secrets);
+    let headers = config.headers.values().flat_map(Secrets::all);
+    headers.fold(mask, |mask, value| mask.header(value.reveal()))
 }
 
 fn method(name: &str) -> Result<Method, String> {

@@ -14,6 +14,7 @@ use crate::clock::Stopwatch;
 use crate::delivery::{Attempt, Delivery, State, Verdict};
 use crate::destination::{Delivered, Failure, Parcel, Scope};
 use crate::events::Event;
+use crate::mask::Reason;
 use crate::message::{MessageId, Timestamp};
 use crate::metrics::{ByDestination, OUTCOMES, Outcome};
 use crate::plan::{Plan, PlannedDestination};
@@ -31,7 +32,7 @@ pub(super) async fn run(
 ) {
     if claim.message.redacted_at.is_some() {
         let settlement = without_content(claim, shared.clock.now());
-        return settle(&shared, settlement).await;
+        return settle(&shared, settlement, CONTENT_REMOVED).await;
     }
     let permit = tokio::select! {
         permit = destination.destination.permit() => permit,
@@ -55,11 +56,14 @@ pub(super) async fn run(
         .delivery_duration
         .get_or_create(&by)
         .observe(took.as_secs_f64());
-    let settlement = match outcome {
-        Ok(delivered) => succeeded(&shared, claim, delivered, started, took).await,
+    let (settlement, why) = match outcome {
+        Ok(delivered) => (
+            succeeded(&shared, claim, delivered, started, took).await,
+            Reason::default(),
+        ),
         Err(failure) => failed(&shared, &destination, epoch, claim, &failure, started, took).await,
     };
-    settle(&shared, settlement).await;
+    settle(&shared, settlement, why.logged()).await;
 }
 
 /// An attempt that lasts longer than this is worth a line: nothing else would tell before it ends.
@@ -68,9 +72,11 @@ const SLOW: Duration = Duration::from_secs(60);
 /// Gives up a delivery whose message has no content any more: it would arrive as an empty message from a masked number.
 /// Retry and resend refuse such a message, so this is one that an earlier version or a backup brought.
 fn without_content(claim: Claim, now: Timestamp) -> Settlement {
-    let reason = "the content of the message was removed (store.redact_after) before it was delivered";
-    keep(claim.token, claim.delivery.dead(None, now, reason))
+    keep(claim.token, claim.delivery.dead(None, now, CONTENT_REMOVED))
 }
+
+const CONTENT_REMOVED: &str =
+    "the content of the message was removed (store.redact_after) before it was delivered";
 
 /// What all lanes wait for when each is not to have its own.
 static ONE_LANE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -96,7 +102,7 @@ async fn send(plan: &Plan, destination: &PlannedDestination, claim: &Claim) -> R
     match outcome {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_panic)) => Err(Failure::Transient {
-            reason: "the destination's code panicked on this message; please report it".to_owned(),
+            reason: "the destination's code panicked on this message; please report it".into(),
             retry_after: None,
             scope: Scope::Message,
             progress: None,
@@ -157,7 +163,7 @@ async fn failed(
     failure: &Failure,
     started: Timestamp,
     took: Duration,
-) -> Settlement {
+) -> (Settlement, Reason) {
     let now = shared.clock.now();
     let jitter = rand::random();
     let (change, gate) = {
@@ -166,24 +172,27 @@ async fn failed(
         (change, gate.clone())
     };
     tell(shared, change).await;
-    let attempt = |verdict| Attempt::new(started, took, verdict, failure.reason());
+    let reason = failure.reason().clone();
+    let attempt = |verdict| Attempt::new(started, took, verdict, failure.reason().shown());
     let delivery = claim.delivery;
     let token = claim.token;
     match failure {
-        Failure::Permanent { reason, progress } => {
+        Failure::Permanent { progress, .. } => {
             let delivery = Delivery {
                 progress: progress.clone().unwrap_or(delivery.progress.clone()),
                 ..delivery
             };
-            let dead = delivery.dead(Some(attempt(Verdict::Permanent)), now, reason);
-            bury(shared, destination, token, dead)
+            let dead = delivery.dead(Some(attempt(Verdict::Permanent)), now, reason.shown());
+            (bury(shared, destination, token, dead), reason)
         }
         Failure::Parked { .. } => {
             let due = gate.closed().map_or(now, |closed| closed.until);
-            keep(token, delivery.retry(attempt(Verdict::Parked), due, None))
+            (
+                keep(token, delivery.retry(attempt(Verdict::Parked), due, None)),
+                reason,
+            )
         }
         Failure::Transient {
-            reason,
             retry_after,
             progress,
             ..
@@ -195,20 +204,15 @@ async fn failed(
                 .next(failures, since, now, *retry_after, jitter)
             {
                 Next::GiveUp => {
-                    let reason = format!("given up after {}: {reason}", age(now.since(since)));
-                    bury(
-                        shared,
-                        destination,
-                        token,
-                        delivery.dead(Some(attempt(Verdict::Transient)), now, &reason),
-                    )
+                    let waited = age(now.since(since));
+                    let reason = Reason::from(format!("given up after {waited}: ")).and(&reason);
+                    let dead = delivery.dead(Some(attempt(Verdict::Transient)), now, reason.shown());
+                    (bury(shared, destination, token, dead), reason)
                 }
                 Next::At(due) => {
                     let due = due_in_outage(&gate, due);
-                    keep(
-                        token,
-                        delivery.retry(attempt(Verdict::Transient), due, progress.clone()),
-                    )
+                    let later = delivery.retry(attempt(Verdict::Transient), due, progress.clone());
+                    (keep(token, later), reason)
                 }
             }
         }
@@ -257,8 +261,9 @@ pub(super) fn bury(
 }
 
 /// Writes the end down. A busy or full store is asked again for as long as it takes: the lease holds until the
-/// process ends, and a delivery that was sent but not written would be sent once more after a restart.
-pub(super) async fn settle(shared: &Shared, settlement: Settlement) {
+/// process ends, and a delivery that was sent but not written would be sent once more after a restart. `why` it did not
+/// succeed is for the log.
+pub(super) async fn settle(shared: &Shared, settlement: Settlement, why: &str) {
     let (id, name) = (settlement.delivery.id, &shared.name);
     loop {
         match shared.store.settle(settlement.clone()).await {
@@ -275,7 +280,7 @@ pub(super) async fn settle(shared: &Shared, settlement: Settlement) {
             }
         }
     }
-    announce(shared, &settlement);
+    announce(shared, &settlement, why);
 }
 
 /// Returns true if the store has this outcome: a commit that answered too late had recorded it, and ended the lease.
@@ -285,7 +290,7 @@ async fn is_recorded(store: &dyn Store, delivery: &Delivery) -> bool {
 }
 
 /// Counts and logs a recorded outcome, and tells everybody who waits for it.
-fn announce(shared: &Shared, settlement: &Settlement) {
+fn announce(shared: &Shared, settlement: &Settlement, why: &str) {
     let Settlement {
         delivery, follow_up, ..
     } = settlement;
@@ -294,12 +299,8 @@ fn announce(shared: &Shared, settlement: &Settlement) {
     match &delivery.state {
         State::Waiting { due } => {
             count(shared, "retried");
-            let answer = delivery
-                .attempts
-                .last()
-                .map_or("", |attempt| attempt.detail.as_str());
             let due = age(due.since(shared.clock.now()));
-            tracing::debug!(delivery.id = %id, destination = %name, attempts, "will try again in {due}: {answer}");
+            tracing::debug!(delivery.id = %id, destination = %name, attempts, "will try again in {due}: {why}");
         }
         State::Delivered { .. } => {
             count(shared, "delivered");
@@ -314,9 +315,9 @@ fn announce(shared: &Shared, settlement: &Settlement) {
                 .observe(now.since(delivery.created_at).as_secs_f64());
             tracing::info!(delivery.id = %id, destination = %name, attempts, "delivered to {name}");
         }
-        State::Dead { reason, .. } => {
+        State::Dead { .. } => {
             count(shared, "dead");
-            tracing::error!(delivery.id = %id, destination = %name, attempts, fallback = fallback.map(tracing::field::display), "a text could not be delivered to {name}: {reason}");
+            tracing::error!(delivery.id = %id, destination = %name, attempts, fallback = fallback.map(tracing::field::display), "a text could not be delivered to {name}: {why}");
         }
     }
     shared.events.tell(|| Event::delivery(delivery));
@@ -367,7 +368,7 @@ async fn tell(shared: &Shared, change: Option<Change>) {
         .map(|backlog| backlog.pending)
         .unwrap_or_default();
     let next = age(closed.until.since(shared.clock.now()));
-    let reason = closed.reason;
+    let reason = closed.reason.logged();
     match cause {
         Cause::Limited => {
             tracing::info!(destination = %name, waiting, "{name} {again}asks for a pause, next try in {next}, {waiting} waiting: {reason}");

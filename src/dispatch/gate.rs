@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::destination::{Failure, Scope};
+use crate::mask::Reason;
 use crate::message::Timestamp;
 use crate::retry::Policy;
 
@@ -32,8 +33,8 @@ pub enum Cause {
 pub struct Closed {
     /// Why.
     pub cause: Cause,
-    /// What the other side said.
-    pub reason: String,
+    /// What happened, and what the other side said of it.
+    pub reason: Reason,
     /// Since when deliveries have failed.
     pub since: Timestamp,
     /// When the next probe may go.
@@ -173,7 +174,7 @@ impl Gate {
         let told_at = before
             .filter(|_| change.is_none())
             .map_or(now, |closed| closed.told_at);
-        let reason = failure.reason().to_owned();
+        let reason = failure.reason().clone();
         self.closed = Some(Closed {
             cause,
             reason,

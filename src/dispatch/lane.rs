@@ -13,6 +13,7 @@ use super::attempt;
 use super::gate::Cause;
 use super::pace::Pace;
 use super::shared::Shared;
+use crate::mask::Reason;
 use crate::message::Timestamp;
 use crate::plan::{Plan, PlannedDestination};
 use crate::store::Claim;
@@ -275,13 +276,13 @@ impl Lane {
             Cause::Limited => "asked to be left alone",
             Cause::Down | Cause::Parked => "could not be reached",
         };
-        let reason = format!("given up while the destination {why}: {}", closed.reason);
+        let reason = Reason::from(format!("given up while the destination {why}: ")).and(&closed.reason);
         let count = overdue.len();
         stream::iter(overdue)
             .for_each_concurrent(EXPIRE_AT_ONCE, |claim| {
-                let dead = claim.delivery.dead(None, now, &reason);
+                let dead = claim.delivery.dead(None, now, reason.shown());
                 let settlement = attempt::bury(&self.shared, &self.destination, claim.token, dead);
-                attempt::settle(&self.shared, settlement)
+                attempt::settle(&self.shared, settlement, reason.logged())
             })
             .await;
         count

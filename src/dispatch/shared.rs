@@ -149,7 +149,7 @@ impl Shared {
             state,
             since: closed.map(|closed| closed.since),
             until: closed.map(|closed| closed.until),
-            reason: closed.map(|closed| closed.reason.clone()),
+            reason: closed.map(|closed| closed.reason.shown().to_owned()),
             delivered_at: inner.delivered_at,
             running: inner.running,
             attempting_since: inner.attempts.values().min().copied(),

@@ -105,7 +105,7 @@ impl Plan {
         let rendered = render.then(|| planned.destination.render(&self.parcel(message, route.as_ref())));
         let (payload, error) = match rendered {
             Some(Ok(payload)) => (Some(payload), None),
-            Some(Err(failure)) => (None, Some(failure.reason().to_owned())),
+            Some(Err(failure)) => (None, Some(failure.reason().shown().to_owned())),
             None => (None, None),
         };
         Some(Planned {

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
+use crate::mask::Reason;
 use crate::message::{Media, MessageId, Name};
 use crate::number::Number;
 use crate::resolver::Resolver;
@@ -120,7 +121,7 @@ pub struct NumberPoints {
     /// The number.
     pub number: Number,
     /// What is wrong and what to do; nothing when its texts come here.
-    pub problem: Option<String>,
+    pub problem: Option<Reason>,
     /// Whether the carrier said so, or could not be asked.
     pub known: bool,
 }

@@ -40,6 +40,15 @@ pub fn one_line(text: &str) -> String {
     visible(text).replace(['\n', '\t'], " ")
 }
 
+/// The first `characters` of a text, with an ellipsis when there are more.
+#[must_use]
+pub fn shorten(text: &str, characters: usize) -> String {
+    match text.char_indices().nth(characters) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 /// As [`visible`], and nothing in it is markup, neither between tags nor inside a quoted attribute.
 #[must_use]
 pub fn html(text: &str) -> String {
@@ -110,6 +119,12 @@ mod tests {
             assert_eq!(visible(text), shown, "{text:?}");
         }
         assert_eq!(one_line("a\r\n\r\nb\tc"), "a  b c");
+    }
+
+    #[test]
+    fn a_cut_falls_between_characters() {
+        assert_eq!(shorten("äöü", 2), "äö…");
+        assert_eq!(shorten("äöü", 3), "äöü");
     }
 
     proptest! {

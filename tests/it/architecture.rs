@@ -9,6 +9,7 @@ const RINGS: &[(&str, u8, &[&str])] = &[
     ("message", 0, &["number"]),
     ("delivery", 0, &["message"]),
     ("secret", 0, &[]),
+    ("mask", 0, &["message", "number", "secret", "template"]),
     ("number", 0, &["unseen"]),
     ("template", 0, &["message", "number", "sabotage", "unseen"]),
     ("metrics", 0, &["message"]),

@@ -80,10 +80,10 @@ fn check(name: &str, outcomes: Vec<(String, Outcome)>, expected: Vec<Expected>) 
                 assert_eq!(state, expected.state, "{name}");
                 ("known", "")
             }
-            Outcome::Invalid(words) => ("invalid", words.as_str()),
-            Outcome::Unauthorized(words) => ("unauthorized", words.as_str()),
-            Outcome::NotOurs(words) => ("not_ours", words.as_str()),
-            Outcome::Failed(words) => ("failed", words.as_str()),
+            Outcome::Invalid(words) => ("invalid", words.shown()),
+            Outcome::Unauthorized(words) => ("unauthorized", words.shown()),
+            Outcome::NotOurs(words) => ("not_ours", words.shown()),
+            Outcome::Failed(words) => ("failed", words.shown()),
         };
         assert_eq!(kind, expected.outcome, "{name}: {outcome:?}");
         assert!(words.contains(&expected.words), "{name}: {words}");
@@ -193,6 +193,7 @@ async fn nobody_listening_is_said_in_words_without_secrets() {
     let Outcome::Failed(words) = &outcomes[0].1 else {
         panic!("{outcomes:?}")
     };
+    let words = words.shown();
     assert!(
         words.contains("4 attempts") && words.to_lowercase().contains("refused"),
         "{words}"

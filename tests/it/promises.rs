@@ -16,6 +16,7 @@ mod formats;
 mod ledger;
 mod logging;
 mod luck;
+mod quotes;
 mod restarts;
 mod retries;
 mod size;

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::cli::table::Table;
 use crate::cli::{Exit, Global, Stop, paint, print};
+use crate::mask::Reason;
 use crate::secret::Secret;
 use crate::source::intelepeer::api::{self, Outcome, Row, State};
 
@@ -98,7 +99,7 @@ pub(super) fn found(lines: &[Line]) -> Table {
                 or_dash(row.now.as_deref()),
                 or_dash(row.state.as_ref().map(State::as_str)),
                 ours.to_owned(),
-                row.problem.clone().unwrap_or_default(),
+                row.problem.as_ref().map_or("", Reason::shown).to_owned(),
             ],
         );
     }
@@ -117,7 +118,7 @@ pub(super) fn changed(lines: &[Line]) -> Table {
                 row.wanted.clone(),
                 or_dash(row.state.as_ref().map(State::as_str)),
                 word(*action).to_owned(),
-                row.problem.clone().unwrap_or_default(),
+                row.problem.as_ref().map_or("", Reason::shown).to_owned(),
             ],
         );
     }

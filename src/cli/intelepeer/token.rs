@@ -27,7 +27,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
     let asked = moment::now();
     let token = client::runtime()?
         .block_on(client.token())
-        .map_err(|error| Stop::failed(error.to_string()))?;
+        .map_err(|error| Stop::failed(error.reason().shown()))?;
     let configured = account.api.token.is_some();
     let until = (!configured).then(|| asked.after(LIFE));
     let shown = arguments.show.then(|| token.reveal());

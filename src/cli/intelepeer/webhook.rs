@@ -240,8 +240,7 @@ fn is_open(line: &Line) -> bool {
 fn give_up(lines: &mut [Line]) {
     for line in lines.iter_mut().filter(|line| is_open(line)) {
         line.action = Done::Failed;
-        line.row.problem =
-            Some("not in force after ten minutes: look again later with `webhook get`".to_owned());
+        line.row.problem = Some("not in force after ten minutes: look again later with `webhook get`".into());
     }
 }
 
@@ -276,8 +275,8 @@ mod tests {
                 }),
                 Done::WouldSet,
             ),
-            (Outcome::NotOurs("HTTP 404".to_owned()), Done::Failed),
-            (Outcome::Failed("HTTP 500".to_owned()), Done::Failed),
+            (Outcome::NotOurs("HTTP 404".into()), Done::Failed),
+            (Outcome::Failed("HTTP 500".into()), Done::Failed),
         ] {
             let lines = difference(&wanted, vec![("+12161112222".to_owned(), outcome.clone())]);
             assert_eq!(lines[0].action, action, "{outcome:?}");

@@ -20,13 +20,18 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::destination::{Failure, Scope};
+use crate::mask::{Mask, Reason};
+use crate::message::Message;
 use crate::template;
 
 /// How long a used-up daily quota is left alone.
 const QUOTA_PAUSE: Duration = Duration::from_secs(3600);
 
-/// How much of a server's answer is shown, in characters.
-const ANSWER_MAX: usize = 160;
+/// How much of a server's answer is kept until it is shown, in characters.
+const ANSWER_MAX: usize = 2048;
+
+/// How much is shown of why a certificate is not trusted, in characters: it names what is in the certificate.
+const UNTRUSTED_MAX: usize = 160;
 
 /// The steps of a mail session, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,7 +72,8 @@ impl fmt::Display for Step {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Reply {
     pub(super) code: u16,
-    /// What followed the code; starts with the enhanced status code where the server gives one.
+    /// What followed the code; starts with the enhanced status code where the server gives one. Never to be shown as
+    /// it is: it may quote the message or the login.
     pub(super) text: String,
 }
 
@@ -75,7 +81,7 @@ impl Reply {
     pub(super) fn new(code: u16, text: &str) -> Self {
         Self {
             code,
-            text: shorten(text),
+            text: template::shorten(&template::one_line(text.trim()), ANSWER_MAX),
         }
     }
 
@@ -84,9 +90,50 @@ impl Reply {
     }
 }
 
+/// The codes alone.
 impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.code, self.text)
+        write!(f, "{}", self.code)?;
+        match self.enhanced() {
+            enhanced if is_enhanced(enhanced) => write!(f, " {enhanced}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether it is an enhanced status code, `5.7.1`.
+fn is_enhanced(word: &str) -> bool {
+    let is_number =
+        |number: &str| matches!(number.len(), 1..=3) && number.bytes().all(|byte| byte.is_ascii_digit());
+    word.split('.').count() == 3 && word.split('.').all(is_number)
+}
+
+/// Shows what a server said about one message.
+pub(super) struct Quote<'a> {
+    pub(super) mask: Mask,
+    pub(super) message: &'a Message,
+}
+
+impl Quote<'_> {
+    /// The codes, and behind them the server's words.
+    pub(super) fn reply(&self, reply: &Reply) -> Reason {
+        let codes = reply.to_string();
+        let words = reply
+            .text
+            .strip_prefix(reply.enhanced())
+            .filter(|_| codes.contains(' '));
+        let words = words.unwrap_or(&reply.text).trim_start();
+        Reason::from(codes).quote(" ", &self.mask.excerpt(words, Some(self.message)))
+    }
+
+    /// What the trouble means for the delivery.
+    pub(super) fn failure(&self, trouble: &Trouble) -> Failure {
+        let Cause::Reply(reply) = &trouble.cause else {
+            return Failure::from(trouble);
+        };
+        let reason = Reason::from(format!("{}: ", trouble.step)).and(&self.reply(reply));
+        let reason = reason.own(advice(trouble.step, reply));
+        class(trouble.step, reply).failure(reason, None)
     }
 }
 
@@ -159,7 +206,8 @@ impl fmt::Display for Trouble {
             Cause::Late => f.write_str("no answer within `timeout`"),
             Cause::Untrusted(why) => write!(
                 f,
-                "the server's certificate is not trusted ({why}): check `host`, or name the issuer in `ca_file`"
+                "the server's certificate is not trusted ({}): check `host`, or name the issuer in `ca_file`",
+                template::shorten(&template::one_line(why), UNTRUSTED_MAX)
             ),
             Cause::Withheld(what) => f.write_str(what),
             Cause::NoToken(why) => f.write_str(why),
@@ -172,11 +220,12 @@ impl fmt::Display for Trouble {
     }
 }
 
-impl From<Trouble> for Failure {
-    fn from(trouble: Trouble) -> Self {
+/// In our own words and the server's codes.
+impl From<&Trouble> for Failure {
+    fn from(trouble: &Trouble) -> Self {
         let reason = trouble.to_string();
         match &trouble.cause {
-            Cause::Reply(reply) => class(trouble.step, reply).failure(reason, None),
+            Cause::Reply(reply) => class(trouble.step, reply).failure(reason.into(), None),
             Cause::Lost(_) | Cause::Late | Cause::Untrusted(_) | Cause::NoToken(_) | Cause::Busy(_) => {
                 Self::unreachable(reason)
             }
@@ -211,7 +260,7 @@ impl Class {
         }
     }
 
-    pub(super) fn failure(self, reason: String, progress: Option<Vec<String>>) -> Failure {
+    pub(super) fn failure(self, reason: Reason, progress: Option<Vec<String>>) -> Failure {
         let (retry_after, scope) = match self {
             Self::Never => return Failure::Permanent { reason, progress },
             Self::Misconfigured => return Failure::Parked { reason },
@@ -255,14 +304,6 @@ fn advice(step: Step, reply: &Reply) -> &'static str {
         (530, _) => "; the server wants a login or TLS first: check `security`, `username` and `password`",
         (_, Step::Sender) => "; the server does not let this login send as `from`",
         _ => "; check `username` and `password`; servers without password logins need `auth = \"xoauth2\"`",
-    }
-}
-
-fn shorten(text: &str) -> String {
-    let line = template::one_line(text.trim());
-    match line.char_indices().nth(ANSWER_MAX) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
     }
 }
 
@@ -355,7 +396,7 @@ mod tests {
         };
         let Failure::Transient {
             retry_after, scope, ..
-        } = Failure::from(trouble)
+        } = Failure::from(&trouble)
         else {
             panic!("not transient")
         };
@@ -374,7 +415,7 @@ mod tests {
             Cause::NoToken("x".into()),
             Cause::Busy(Duration::from_secs(300)),
         ] {
-            let failure = Failure::from(Trouble {
+            let failure = Failure::from(&Trouble {
                 step: Step::Connect,
                 cause,
             });
@@ -393,7 +434,7 @@ mod tests {
             step: Step::StartTls,
             cause: Cause::Withheld("no"),
         };
-        assert!(matches!(Failure::from(withheld), Failure::Parked { .. }));
+        assert!(matches!(Failure::from(&withheld), Failure::Parked { .. }));
     }
 
     #[test]
@@ -413,7 +454,43 @@ mod tests {
 
     #[test]
     fn answers_are_short_and_on_one_line() {
-        let reply = Reply::new(550, &format!("5.1.1 a\r\nb{}", "x".repeat(500)));
+        let reply = Reply::new(550, &format!("5.1.1 a\r\nb{}", "x".repeat(5000)));
         assert!(reply.text.chars().count() <= ANSWER_MAX + 1 && !reply.text.contains(['\r', '\n']));
+    }
+
+    #[test]
+    fn a_reply_is_logged_as_its_codes_and_shown_with_its_words() {
+        let message = crate::mask::sample("hello there");
+        let quote = Quote {
+            mask: Mask::default().secret(&crate::secret::Secret::new("s3cret")),
+            message: &message,
+        };
+        for (code, text, logged, shown) in [
+            (550, "5.1.1 no hello there", "550 5.1.1", "550 5.1.1 no ***"),
+            (535, "s3cret is wrong", "535", "535 *** is wrong"),
+            (550, "5.1.1", "550 5.1.1", "550 5.1.1"),
+            (550, "", "550", "550"),
+            (250, "1.2.3.4 ok", "250", "250 1.2.3.4 ok"),
+            (550, "5.hello.1 x", "550", "550 5.***.1 x"),
+        ] {
+            let reason = quote.reply(&Reply::new(code, text));
+            assert_eq!(
+                (reason.logged(), reason.shown()),
+                (logged, shown),
+                "{code} {text}"
+            );
+        }
+        let trouble = Trouble {
+            step: Step::Sender,
+            cause: Cause::Reply(Reply::new(530, "5.7.0 log in, s3cret")),
+        };
+        let failure = quote.failure(&trouble);
+        assert!(
+            failure
+                .reason()
+                .shown()
+                .starts_with("MAIL FROM: 530 5.7.0 log in, ***; the server wants")
+        );
+        assert_eq!(failure.reason().logged(), trouble.to_string());
     }
 }

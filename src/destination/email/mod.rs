@@ -12,13 +12,14 @@ use async_trait::async_trait;
 use lettre::Address;
 use serde::Deserialize;
 
-use self::classes::{Class, Step, class};
+use self::classes::{Class, Quote, Step, class};
 use self::compose::Composer;
 pub use self::mailbox::{Mailbox, MailboxError};
 pub use self::server::Server;
 pub use self::smtp::{Auth, Security, SmtpConfig};
 use self::transaction::{Envelope, Receipt};
 use super::{Delivered, Destination, Failure, Parcel, Permit, Surroundings};
+use crate::mask::Reason;
 use crate::message::Name;
 use crate::template::Template;
 
@@ -131,12 +132,20 @@ impl Destination for Email {
                 thread: None,
             });
         }
-        let receipt = self.server.send(&envelope, self.timeout).await?;
-        settle(receipt, parcel.progress)
+        let sent = self.server.send(&envelope, self.timeout).await;
+        let quote = Quote {
+            mask: self.server.mask(),
+            message: parcel.message,
+        };
+        match sent {
+            Ok(receipt) => settle(receipt, parcel.progress, &quote),
+            Err(trouble) => Err(quote.failure(&trouble)),
+        }
     }
 
     async fn permit(&self) -> Result<Permit, Failure> {
-        Ok(Some(self.server.permit().await?))
+        let permit = self.server.permit().await;
+        Ok(Some(permit.map_err(|trouble| Failure::from(&trouble))?))
     }
 
     fn attempt_max(&self, timeout: Duration) -> Duration {
@@ -149,10 +158,14 @@ impl Destination for Email {
 }
 
 /// What the recipients' answers mean for the delivery as a whole: the gravest of them decides.
-fn settle(receipt: Receipt, before: &[String]) -> Result<Delivered, Failure> {
+fn settle(receipt: Receipt, before: &[String], quote: &Quote<'_>) -> Result<Delivered, Failure> {
     if receipt.refused.is_empty() {
+        let answer = receipt
+            .answer
+            .map(|reply| quote.reply(&reply))
+            .unwrap_or_default();
         return Ok(Delivered {
-            detail: receipt.answer,
+            detail: answer.shown().to_owned(),
             thread: None,
         });
     }
@@ -161,20 +174,21 @@ fn settle(receipt: Receipt, before: &[String]) -> Result<Delivered, Failure> {
         .refused
         .iter()
         .map(|(_, reply)| class(Step::Recipient, reply));
-    let answers: Vec<String> = receipt
-        .refused
-        .iter()
-        .map(|(address, reply)| format!("{address}: {reply}"))
-        .collect();
-    let reason = format!("refused for {}", answers.join("; "));
+    let mut reason = Reason::from("refused for ");
+    for (nth, (address, reply)) in receipt.refused.iter().enumerate() {
+        let separator = if nth == 0 { "" } else { "; " };
+        reason = reason
+            .own(&format!("{separator}{address}: "))
+            .and(&quote.reply(reply));
+    }
     if progress.is_empty() {
         return Err(classes.max().unwrap_or(Class::LaterMessage).failure(reason, None));
     }
-    let reason = format!(
-        "{reason}; accepted for {} of {}",
+    let reason = reason.own(&format!(
+        "; accepted for {} of {}",
         progress.len(),
-        progress.len() + answers.len()
-    );
+        progress.len() + receipt.refused.len()
+    ));
     let class = classes
         .map(Class::for_some_recipients)
         .max()

@@ -12,8 +12,9 @@ use super::classes::{Cause, Step, Trouble};
 use super::session::{Login, Mechanism, Protection, Session};
 use super::token::{Token, Tokens};
 use super::transaction::{Envelope, Receipt};
+use crate::mask::Mask;
 use crate::resolver::Resolver;
-use crate::secret::Secrets;
+use crate::secret::{Secret, Secrets};
 
 /// How long an unused connection is kept. Servers close theirs after some minutes, and home routers forget
 /// them sooner.
@@ -22,6 +23,9 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 /// How long a message waits for a free connection. Only servers that leave messages without an answer for minutes
 /// make anybody wait so long; then the operator is told.
 const WAIT_MAX: Duration = Duration::from_secs(300);
+
+/// How many tokens are remembered: those of the connections that may be open.
+const TOKENS_MAX: usize = 4;
 
 /// Who logs in at each new connection.
 pub(super) enum Account {
@@ -48,6 +52,8 @@ pub struct Server {
     data_timeout: Duration,
     permits: Arc<Semaphore>,
     idle: Mutex<VecDeque<(Session, Instant)>>,
+    /// The latest tokens, which a server may repeat.
+    tokens: Mutex<VecDeque<Secret>>,
 }
 
 impl fmt::Debug for Server {
@@ -79,7 +85,8 @@ impl Server {
             account,
             data_timeout,
             permits,
-            idle: Mutex::new(VecDeque::new()),
+            idle: Mutex::default(),
+            tokens: Mutex::default(),
         }
     }
 
@@ -97,6 +104,16 @@ impl Server {
                 step: Step::Connect,
                 cause: Cause::Busy(WAIT_MAX),
             }),
+        }
+    }
+
+    /// Hides the secrets of the login in what the server says.
+    pub(super) fn mask(&self) -> Mask {
+        let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        let mask = tokens.iter().fold(Mask::default(), Mask::secret);
+        match &self.account {
+            Account::Password { password, .. } => mask.secrets(password),
+            Account::Nobody | Account::Token { .. } => mask,
         }
     }
 
@@ -140,7 +157,7 @@ impl Server {
                 .await
             }
             Account::Token { username, tokens } => {
-                let token = fetch(tokens, deadline).await?;
+                let token = self.fetch(tokens, deadline).await?;
                 let result = self
                     .open(
                         &Login::Token {
@@ -157,7 +174,7 @@ impl Server {
                 if !token.kept {
                     return result;
                 }
-                let token = fetch(tokens, deadline).await?;
+                let token = self.fetch(tokens, deadline).await?;
                 self.open(
                     &Login::Token {
                         username,
@@ -168,6 +185,16 @@ impl Server {
                 .await
             }
         }
+    }
+
+    async fn fetch(&self, tokens: &Tokens, deadline: Instant) -> Result<Token, Trouble> {
+        let token = fetch(tokens, deadline).await?;
+        let mut latest = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        if !latest.contains(&token.secret) {
+            latest.push_front(token.secret.clone());
+            latest.truncate(TOKENS_MAX);
+        }
+        Ok(token)
     }
 
     async fn open(&self, login: &Login<'_>, deadline: Instant) -> Result<Session, Trouble> {

@@ -27,8 +27,8 @@ pub(super) struct Envelope<'a> {
 pub(super) struct Receipt {
     pub(super) accepted: Vec<String>,
     pub(super) refused: Vec<(String, Reply)>,
-    /// The final answer; empty when nobody accepted and so nothing was sent.
-    pub(super) answer: String,
+    /// The final answer; none when nobody accepted and so nothing was sent.
+    pub(super) answer: Option<Reply>,
 }
 
 impl Session {
@@ -45,7 +45,7 @@ impl Session {
         let mut receipt = Receipt {
             accepted: Vec::new(),
             refused: Vec::new(),
-            answer: String::new(),
+            answer: None,
         };
         for recipient in &envelope.recipients {
             let answer = self.ask(deadline, Step::Recipient, commands.next(), &[DONE]);
@@ -70,7 +70,7 @@ impl Session {
         let answer = self
             .submit(&dotted(envelope.content), deadline, data_timeout)
             .await?;
-        receipt.answer = answer.reply().to_string();
+        receipt.answer = Some(answer.reply());
         Ok(receipt)
     }
 

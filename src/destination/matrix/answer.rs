@@ -43,6 +43,8 @@ const MISCONFIGURED: &[(&str, &str)] = &[
     ),
 ];
 
+const LIMITED: &str = "M_LIMIT_EXCEEDED";
+
 /// Errors of one message.
 const REFUSED: &[&str] = &[
     "M_BAD_JSON",
@@ -63,17 +65,26 @@ pub fn code(answer: &Answer) -> Option<String> {
 
 /// What a refusal means. Without an `errcode` it comes from something in between (a proxy whose homeserver is
 /// being restarted answers 404 or 502), and that passes.
-pub fn failure(answer: &Answer, doing: &str) -> Failure {
+pub fn failure(answer: &Answer, doing: &str, may_tell: impl Fn(&str) -> bool) -> Failure {
     let code = code(answer);
+    let is_known = |code: &str| {
+        code == LIMITED || REFUSED.contains(&code) || MISCONFIGURED.iter().any(|(known, _)| *known == code)
+    };
     let said = match &code {
-        Some(code) => format!("{doing}: `{code}` ({})", answer.status_line()),
+        Some(code) if is_known(code) || may_tell(code) => {
+            format!("{doing}: `{code}` ({})", answer.status_line())
+        }
+        Some(_) => format!(
+            "{doing}: the homeserver repeats what it was sent ({})",
+            answer.status_line()
+        ),
         None => format!(
             "{doing}: not an answer of a homeserver ({})",
             answer.status_line()
         ),
     };
     let code = code.unwrap_or_default();
-    if code == "M_LIMIT_EXCEEDED" || answer.status == StatusCode::TOO_MANY_REQUESTS {
+    if code == LIMITED || answer.status == StatusCode::TOO_MANY_REQUESTS {
         return limited(answer, said);
     }
     if let Some((_, advice)) = MISCONFIGURED.iter().find(|(known, _)| *known == code) {
@@ -141,7 +152,7 @@ mod tests {
             (502, "", "destination"),
             (200, "", "destination"),
         ] {
-            let failure = failure(&answer(status, code), "sending");
+            let failure = failure(&answer(status, code), "sending", |_| true);
             let class = match &failure {
                 Failure::Transient {
                     scope: Scope::Destination,
@@ -155,7 +166,7 @@ mod tests {
                 Failure::Parked { .. } => "parked",
             };
             assert_eq!(class, expected, "{status} {code}: {failure:?}");
-            assert!(!failure.reason().contains('<'), "{failure:?}");
+            assert!(!failure.reason().shown().contains('<'), "{failure:?}");
         }
     }
 
@@ -166,7 +177,7 @@ mod tests {
             ..answer(429, "M_LIMIT_EXCEEDED")
         };
         for (answer, milliseconds) in [(answer(429, "M_LIMIT_EXCEEDED"), 1500), (with_header, 3000)] {
-            let Failure::Transient { retry_after, .. } = failure(&answer, "sending") else {
+            let Failure::Transient { retry_after, .. } = failure(&answer, "sending", |_| true) else {
                 panic!("not transient")
             };
             assert_eq!(retry_after, Some(Duration::from_millis(milliseconds)));

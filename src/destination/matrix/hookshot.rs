@@ -13,6 +13,7 @@ use url::Url;
 use super::super::http::{Answer, Client};
 use super::super::{Delivered, Failure, Parcel};
 use super::content::{Words, Written};
+use crate::mask::Mask;
 
 /// One webhook of matrix-hookshot.
 pub struct Hookshot {
@@ -20,6 +21,8 @@ pub struct Hookshot {
     pub http: Client,
     /// The webhook; a secret.
     pub url: Url,
+    /// Hides the webhook.
+    pub mask: Mask,
     /// The name to show.
     pub username: Option<String>,
 }
@@ -38,6 +41,7 @@ impl Hookshot {
             .send(
                 self.http.request(Method::POST, self.url.clone()).json(&payload),
                 deadline,
+                &self.mask,
             )
             .await?;
         judge(&answer)

@@ -19,6 +19,8 @@ use super::super::{Delivered, Failure, Parcel};
 use super::MessageType;
 use super::answer;
 use super::content::{Words, Written};
+use crate::mask::Mask;
+use crate::message::Message;
 use crate::secret::Secret;
 
 /// The text is in the room by then; to learn whether the room is encrypted is not worth more.
@@ -40,6 +42,8 @@ pub struct Room {
     pub threads: bool,
     /// Join when not in the room.
     pub join: bool,
+    /// Hides the token.
+    pub mask: Mask,
     /// What has been found out.
     pub known: Known,
 }
@@ -69,12 +73,13 @@ impl Room {
         };
         let Some(event) = event_id(&answer) else {
             self.forget(&answer).await;
-            return Err(answer::failure(&answer, "sending"));
+            return Err(self.failure(&answer, "sending", Some(parcel.message)));
         };
+        let told = self.mask.excerpt(&event, Some(parcel.message));
         let detail = if self.encrypted(deadline).await {
-            format!("{event}, unencrypted in an encrypted room")
+            format!("{}, unencrypted in an encrypted room", told.as_str())
         } else {
-            event.clone()
+            told.as_str().to_owned()
         };
         Ok(Delivered {
             detail,
@@ -150,7 +155,7 @@ impl Room {
             .await?;
         match answer.members.get("room_id").as_str() {
             Some(id) if answer.status.is_success() => Ok(known.insert(id.to_owned()).clone()),
-            _ => Err(answer::failure(&answer, "looking up the room's alias")),
+            _ => Err(self.failure(&answer, "looking up the room's alias", None)),
         }
     }
 
@@ -186,6 +191,10 @@ impl Room {
         encrypted
     }
 
+    fn failure(&self, answer: &Answer, doing: &str, message: Option<&Message>) -> Failure {
+        answer::failure(answer, doing, |code| self.mask.permits(code, message))
+    }
+
     async fn call(
         &self,
         method: Method,
@@ -200,7 +209,7 @@ impl Room {
         if let Some(body) = body {
             request = request.json(body);
         }
-        self.http.ask(request, deadline).await
+        self.http.ask(request, deadline, &self.mask).await
     }
 
     /// Each part is escaped as a part, so that no alias or id can lead elsewhere.
@@ -244,6 +253,7 @@ mod tests {
             msgtype: MessageType::Text,
             threads: true,
             join: true,
+            mask: Mask::default(),
             known: Known::default(),
         };
         let url = room.url(&["directory", "room", &room.address]);

@@ -99,6 +99,18 @@ const MISCONFIGURED: &[(&str, &str)] = &[
     ),
 ];
 
+const LIMITED: &[&str] = &["message_limit_exceeded", "rate_limited", "ratelimited"];
+
+/// Errors of Slack's own.
+const FAILING: &[&str] = &[
+    "fatal_error",
+    "internal_error",
+    "request_timeout",
+    "rollup_error",
+    "service_unavailable",
+    "team_added_to_org",
+];
+
 /// Errors of the message that plain text may not have.
 const NEEDS_PLAIN: &[&str] = &[
     "invalid_attachments",
@@ -138,35 +150,25 @@ pub fn remedy(answer: &Answer) -> Option<Remedy> {
     .find_map(|(codes, remedy)| codes.contains(&code).then_some(remedy))
 }
 
-/// What a refusal means. Only Slack's error code is repeated: an unknown body may be anything.
-pub fn failure(answer: &Answer) -> Failure {
+/// What a refusal means. Only Slack's error code is repeated, if it may be: an unknown body may be anything.
+pub fn failure(answer: &Answer, may_tell: impl Fn(&str) -> bool) -> Failure {
     let code = code(answer);
     let said = match &code {
-        Some(code) => format!("Slack says `{code}` ({})", answer.status_line()),
+        Some(code) if is_known(code) || may_tell(code) => {
+            format!("Slack says `{code}` ({})", answer.status_line())
+        }
+        Some(_) => format!("Slack repeats what it was sent ({})", answer.status_line()),
         None => format!("not an answer of Slack ({})", answer.status_line()),
     };
     let code = code.unwrap_or_default();
     if let Some((_, advice)) = MISCONFIGURED.iter().find(|(known, _)| *known == code) {
         return Failure::parked(format!("{said}: {advice}"));
     }
-    let limited = matches!(
-        code.as_str(),
-        "rate_limited" | "ratelimited" | "message_limit_exceeded"
-    );
-    if limited || answer.status == StatusCode::TOO_MANY_REQUESTS {
+    if LIMITED.contains(&code.as_str()) || answer.status == StatusCode::TOO_MANY_REQUESTS {
         return busy(answer, said);
     }
-    let failing = matches!(
-        code.as_str(),
-        "fatal_error"
-            | "internal_error"
-            | "request_timeout"
-            | "rollup_error"
-            | "service_unavailable"
-            | "team_added_to_org"
-    );
     match answer.status {
-        _ if failing => busy(answer, said),
+        _ if FAILING.contains(&code.as_str()) => busy(answer, said),
         status if status.is_server_error() => busy(answer, said),
         status if status.is_redirection() => {
             Failure::parked(format!("{said}: redirects are not followed, check the address"))
@@ -187,11 +189,17 @@ fn busy(answer: &Answer, reason: String) -> Failure {
     let in_body = || retry::pause(Duration::from_secs(answer.members.get("retry_after").as_u64()?));
     let retry_after = answer.retry_after.or_else(in_body);
     Failure::Transient {
-        reason,
+        reason: reason.into(),
         retry_after,
         scope: Scope::Destination,
         progress: None,
     }
+}
+
+/// Whether it is one of Slack's own words, whatever the message says.
+fn is_known(code: &str) -> bool {
+    let lists = [LIMITED, FAILING, NEEDS_PLAIN, NEEDS_NO_THREAD, NEEDS_NO_CLIENT_ID];
+    lists.iter().any(|list| list.contains(&code)) || MISCONFIGURED.iter().any(|(known, _)| *known == code)
 }
 
 /// Slack's error code, from JSON or as the whole body.
@@ -281,9 +289,9 @@ mod tests {
             (200, "{\"ok\":false,\"error\":\"a_new_one\"}", "message"),
             (200, "", "message"),
         ] {
-            let failure = failure(&answer(status, body));
+            let failure = failure(&answer(status, body), |_| true);
             assert_eq!(class(&failure), expected, "{status} {body}: {failure:?}");
-            assert!(!failure.reason().contains('<'), "{failure:?}");
+            assert!(!failure.reason().shown().contains('<'), "{failure:?}");
         }
     }
 
@@ -299,7 +307,7 @@ mod tests {
             (with_header, Some(30)),
             (answer(429, ""), None),
         ] {
-            let Failure::Transient { retry_after, .. } = failure(&answer) else {
+            let Failure::Transient { retry_after, .. } = failure(&answer, |_| true) else {
                 panic!("not transient")
             };
             assert_eq!(retry_after, seconds.map(Duration::from_secs));

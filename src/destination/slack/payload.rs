@@ -3,9 +3,8 @@
 use serde_json::{Value, json};
 
 use super::super::Parcel;
-use super::super::http::shorten;
 use crate::message::{Media, MessageId};
-use crate::template::{Medium, Template, TemplateError, one_line, safe_link, slack};
+use crate::template::{Medium, Template, TemplateError, one_line, safe_link, shorten, slack};
 
 /// [Slack's limit][1] for the text of one section, counted here in UTF-16 units, the strictest way to count.
 ///

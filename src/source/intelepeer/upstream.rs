@@ -6,6 +6,7 @@ use url::Url;
 use super::super::{NumberPoints, Upstream};
 use super::Config;
 use super::api::{self, Row, State};
+use crate::mask::{Mask, Reason};
 use crate::number::Number;
 use crate::resolver::Resolver;
 use crate::secret::Secret;
@@ -64,21 +65,13 @@ fn points(row: Row, asked: bool) -> Option<NumberPoints> {
             known: false,
         });
     } else if !row.ours {
-        let now = row.now.as_deref().unwrap_or("the provider's own platform");
-        Some(
-            row.problem
-                .unwrap_or_else(|| format!("its texts go to {now}: run `smsbridge intelepeer webhook sync`")),
-        )
+        Some(row.problem.unwrap_or_else(|| elsewhere(row.now.as_deref())))
     } else if row
         .state
         .as_ref()
         .is_some_and(|state| *state != State::Provisioned)
     {
-        let state = row.state.map(|state| state.to_string()).unwrap_or_default();
-        Some(
-            row.problem
-                .unwrap_or_else(|| format!("the provider says it is `{state}`, not yet provisioned")),
-        )
+        row.problem.or_else(|| row.state.as_ref().map(unfinished))
     } else {
         row.problem
     };
@@ -87,4 +80,25 @@ fn points(row: Row, asked: bool) -> Option<NumberPoints> {
         problem,
         known: true,
     })
+}
+
+fn elsewhere(now: Option<&str>) -> Reason {
+    let reason = match now {
+        // It may have been masked already; here it is only kept out of the log.
+        Some(url) => {
+            Reason::from("its texts go elsewhere").quote(", to ", &Mask::default().excerpt(url, None))
+        }
+        None => "its texts go to the provider's own platform".into(),
+    };
+    reason.own(": run `smsbridge intelepeer webhook sync`")
+}
+
+fn unfinished(state: &State) -> Reason {
+    match state {
+        State::Unknown(word) => {
+            Reason::from("the provider's state for it is not documented, and not `provisioned`")
+                .quote(": ", word)
+        }
+        known => format!("the provider says it is `{known}`, not yet provisioned").into(),
+    }
 }

@@ -91,6 +91,7 @@ async fn a_refusal_is_understood_without_text_and_in_any_character_set() {
         assert!(
             failure
                 .reason()
+                .shown()
                 .contains(std::str::from_utf8(&answer[..3]).unwrap()),
             "{failure:?}"
         );

@@ -120,6 +120,10 @@ impl Receiver {
         crate::daemon::webhook(name, &self.recorder, more)
     }
 
+    pub fn url(&self) -> String {
+        self.recorder.url("")
+    }
+
     pub fn taken(&self) -> Vec<String> {
         self.taken.lock().unwrap().clone()
     }

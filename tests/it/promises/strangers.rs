@@ -280,7 +280,7 @@ async fn p22_no_secret_text_or_number_is_told_to_logs_metrics_or_errors() {
                 .filter(|one| one["state"] == "down")
                 .count()
                 == 4;
-            (!bridge.console().is_empty() && all_failed && status["messages"]["dead"] == 1).then_some(())
+            (!bridge.console().is_empty() && all_failed && status["messages"]["dead"] == 2).then_some(())
         });
         told.push(bridge.status().to_string());
         told.push(bridge.metrics());

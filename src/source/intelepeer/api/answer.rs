@@ -6,14 +6,12 @@ use reqwest::StatusCode;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::mask::{Excerpt, Mask, Reason};
 use crate::number::Number;
 use crate::secret::Secret;
 
 use super::call::{Answer, Error};
 use super::mask_url;
-
-/// How much of the API's own words is repeated, in characters.
-const WORDS_MAX: usize = 200;
 
 /// What the API says about one number.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,13 +19,13 @@ pub enum Outcome {
     /// 200 or 201: this is its webhook.
     Known(Webhook),
     /// 400: not E.164, not enabled for SMS, or a URL the provider does not like.
-    Invalid(String),
+    Invalid(Reason),
     /// 401, also with a new token.
-    Unauthorized(String),
+    Unauthorized(Reason),
     /// 404: not a number of this account.
-    NotOurs(String),
+    NotOurs(Reason),
     /// Anything else, or nothing.
-    Failed(String),
+    Failed(Reason),
 }
 
 /// A number's webhook.
@@ -55,7 +53,7 @@ pub enum State {
     /// The provider failed.
     Error,
     /// A word the provider does not document.
-    Unknown(String),
+    Unknown(Excerpt),
 }
 
 impl Outcome {
@@ -67,11 +65,14 @@ impl Outcome {
 
     /// What is wrong and what to do, unless all is well.
     #[must_use]
-    pub fn problem(&self) -> Option<String> {
+    pub fn problem(&self) -> Option<Reason> {
         match self {
             Self::Known(_) => None,
-            Self::Invalid(words) => Some(format!("refused: {words} (not enabled for SMS, or not E.164?)")),
-            Self::NotOurs(words) => Some(format!("not a number of this account: {words}")),
+            Self::Invalid(words) => {
+                let refused = Reason::from("refused: ").and(words);
+                Some(refused.own(" (not enabled for SMS, or not E.164?)"))
+            }
+            Self::NotOurs(words) => Some(Reason::from("not a number of this account: ").and(words)),
             Self::Unauthorized(words) | Self::Failed(words) => Some(words.clone()),
         }
     }
@@ -80,8 +81,8 @@ impl Outcome {
 impl From<&Error> for Outcome {
     fn from(error: &Error) -> Self {
         match error {
-            Error::Credentials(_) => Self::Unauthorized(error.to_string()),
-            Error::Unreachable(_) | Error::Token(_) => Self::Failed(error.to_string()),
+            Error::Credentials(_) => Self::Unauthorized(error.reason()),
+            Error::Unreachable(_) | Error::Token(_) => Self::Failed(error.reason()),
         }
     }
 }
@@ -108,7 +109,7 @@ impl State {
             Self::Derequested => "derequested",
             Self::Deprovisioning => "deprovisioning",
             Self::Error => "error",
-            Self::Unknown(word) => word,
+            Self::Unknown(word) => word.as_str(),
         }
     }
 
@@ -119,8 +120,8 @@ impl State {
     }
 }
 
-impl From<&str> for State {
-    fn from(word: &str) -> Self {
+impl State {
+    fn read(word: &str, mask: &Mask) -> Self {
         let known = [
             Self::Requested,
             Self::Provisioning,
@@ -132,7 +133,7 @@ impl From<&str> for State {
         let found = known
             .into_iter()
             .find(|state| state.as_str().eq_ignore_ascii_case(word));
-        found.unwrap_or_else(|| Self::Unknown(shortened(word)))
+        found.unwrap_or_else(|| Self::Unknown(mask.excerpt(word, None)))
     }
 }
 
@@ -152,25 +153,25 @@ impl Serialize for State {
 pub(super) fn outcomes(answer: &Answer, endpoints: &[String]) -> Vec<Outcome> {
     match &answer.body {
         // Without JSON it is not the API that answered: a 404 must not be read as a word on the number.
-        None => vec![Outcome::Failed(not_json(answer.status)); endpoints.len()],
-        Some(body) if answer.tells_apart() => several(body, endpoints),
-        Some(body) => vec![outcome(answer.status, body); endpoints.len()],
+        None => vec![Outcome::Failed(not_json(answer.status).into()); endpoints.len()],
+        Some(body) if answer.tells_apart() => several(body, endpoints, &answer.mask),
+        Some(body) => vec![outcome(answer.status, body, &answer.mask); endpoints.len()],
     }
 }
 
 /// The answers inside a 207, in the order of `endpoints`, whatever order they came in.
-fn several(body: &Value, endpoints: &[String]) -> Vec<Outcome> {
+fn several(body: &Value, endpoints: &[String], mask: &Mask) -> Vec<Outcome> {
     let Some(list) = body.get("endpoints").and_then(Value::as_array) else {
         let why = "HTTP 207 without a list of `endpoints`: is `api.api_url` right?";
-        return vec![Outcome::Failed(why.to_owned()); endpoints.len()];
+        return vec![Outcome::Failed(why.into()); endpoints.len()];
     };
     let of = |endpoint: &String| {
         let found = list
             .iter()
             .find(|entry| entry.get("endpoint").is_some_and(|named| same(named, endpoint)));
         found.map_or_else(
-            || Outcome::Failed("the answer does not mention this number".to_owned()),
-            entry,
+            || Outcome::Failed("the answer does not mention this number".into()),
+            |found| entry(found, mask),
         )
     };
     endpoints.iter().map(of).collect()
@@ -181,21 +182,21 @@ pub(super) fn token(answer: &Answer) -> Result<Secret, Error> {
     let body = answer
         .body
         .as_ref()
-        .ok_or_else(|| Error::Token(not_json(answer.status)))?;
+        .ok_or_else(|| Error::Token(not_json(answer.status).into()))?;
     let token = body
         .get("token")
         .and_then(Value::as_str)
         .filter(|token| !token.is_empty());
     match (answer.status, token) {
         (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => {
-            Err(Error::Credentials(words(answer.status, body)))
+            Err(Error::Credentials(words(answer.status, body, &answer.mask)))
         }
         (status, Some(token)) if status.is_success() => Ok(Secret::new(token)),
-        (status, _) => Err(Error::Token(words(status, body))),
+        (status, _) => Err(Error::Token(words(status, body, &answer.mask))),
     }
 }
 
-fn entry(entry: &Value) -> Outcome {
+fn entry(entry: &Value, mask: &Mask) -> Outcome {
     let body = entry.get("response").unwrap_or(entry);
     let code = entry
         .get("status")
@@ -203,37 +204,43 @@ fn entry(entry: &Value) -> Outcome {
         .and_then(Value::as_u64);
     let status = code.and_then(|code| StatusCode::from_u16(u16::try_from(code).ok()?).ok());
     status.map_or_else(
-        || Outcome::Failed("the answer has no status for this number".to_owned()),
-        |status| outcome(status, body),
+        || Outcome::Failed("the answer has no status for this number".into()),
+        |status| outcome(status, body, mask),
     )
 }
 
-fn outcome(status: StatusCode, body: &Value) -> Outcome {
+fn outcome(status: StatusCode, body: &Value, mask: &Mask) -> Outcome {
+    if status.is_success() {
+        return Outcome::Known(webhook(body, mask));
+    }
+    let words = words(status, body, mask);
     match status {
-        status if status.is_success() => Outcome::Known(webhook(body)),
-        StatusCode::BAD_REQUEST => Outcome::Invalid(words(status, body)),
-        StatusCode::UNAUTHORIZED => Outcome::Unauthorized(format!(
-            "{} (the token was refused: check `api.token`, `api.authorization` and `api.region`)",
-            words(status, body)
-        )),
-        StatusCode::NOT_FOUND => Outcome::NotOurs(words(status, body)),
-        _ => Outcome::Failed(words(status, body)),
+        StatusCode::BAD_REQUEST => Outcome::Invalid(words),
+        StatusCode::UNAUTHORIZED => Outcome::Unauthorized(
+            words.own(" (the token was refused: check `api.token`, `api.authorization` and `api.region`)"),
+        ),
+        StatusCode::NOT_FOUND => Outcome::NotOurs(words),
+        _ => Outcome::Failed(words),
     }
 }
 
-fn webhook(body: &Value) -> Webhook {
+fn webhook(body: &Value, mask: &Mask) -> Webhook {
     let url = body
         .get("webhook")
         .and_then(Value::as_str)
         .filter(|url| !url.is_empty())
-        .map(str::to_owned);
+        // What repeats a secret of ours is no URL that is wanted.
+        .map(|url| match mask.permits(url, None) {
+            true => url.to_owned(),
+            false => mask.excerpt(url, None).as_str().to_owned(),
+        });
     let state = body
         .get("provisioning")
         .and_then(|provisioning| provisioning.get("state"))
         .and_then(Value::as_str);
     Webhook {
         url,
-        state: state.map(State::from),
+        state: state.map(|state| State::read(state, mask)),
     }
 }
 
@@ -245,27 +252,20 @@ fn same(named: &Value, endpoint: &str) -> bool {
 }
 
 /// The status, and the API's own words if it has any.
-fn words(status: StatusCode, body: &Value) -> String {
+fn words(status: StatusCode, body: &Value, mask: &Mask) -> Reason {
     let own = ["error", "message"]
         .iter()
         .find_map(|key| body.get(key)?.as_str());
     match own {
-        Some(own) => format!("HTTP {}: {}", status.as_u16(), shortened(own)),
-        None => format!("HTTP {status}"),
+        Some(own) => {
+            Reason::from(format!("HTTP {}", status.as_u16())).quote(": ", &mask.excerpt(&mask_url(own), None))
+        }
+        None => format!("HTTP {status}").into(),
     }
 }
 
 fn not_json(status: StatusCode) -> String {
     format!("HTTP {status} with a body that is not JSON: is `api.api_url` right?")
-}
-
-/// On one line, without credentials, and not too long.
-fn shortened(words: &str) -> String {
-    mask_url(words)
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(WORDS_MAX)
-        .collect()
 }
 
 #[cfg(test)]
@@ -284,11 +284,13 @@ mod tests {
             "deprovisioning",
             "error",
         ] {
-            let state = State::from(word);
+            let state = State::read(word, &Mask::default());
             assert!(!matches!(state, State::Unknown(_)), "{word}");
             assert_eq!(state.to_string(), word);
         }
-        assert_eq!(State::from("pending"), State::Unknown("pending".to_owned()));
+        let mask = Mask::default().secret(&Secret::new("canary-token"));
+        assert_eq!(State::read("pending", &mask).to_string(), "pending");
+        assert_eq!(State::read("for canary-token", &mask).to_string(), "for ***");
     }
 
     #[test]
@@ -298,22 +300,24 @@ mod tests {
             { "status": 201, "endpoint": "12161112222", "response": { "webhook": "https://a.example/" } },
         ] });
         let endpoints = ["+12161112222", "1-1234", "+13030000000"].map(str::to_owned);
-        let outcomes = several(&body, &endpoints);
+        let outcomes = several(&body, &endpoints, &Mask::default());
         assert!(
             matches!(&outcomes[0], Outcome::Known(webhook) if webhook.url.as_deref() == Some("https://a.example/"))
         );
-        assert!(matches!(&outcomes[1], Outcome::Failed(words) if words.contains("does not mention")));
-        assert!(matches!(&outcomes[2], Outcome::NotOurs(words) if words.contains("Not found")));
+        assert!(matches!(&outcomes[1], Outcome::Failed(words) if words.shown().contains("does not mention")));
+        assert!(matches!(&outcomes[2], Outcome::NotOurs(words) if words.shown().contains("Not found")));
     }
 
     #[test]
     fn neither_words_nor_debug_show_credentials() {
         let body = json!({ "error": "bad URL https://u:canary@a.example/\nx", "webhook": "https://u:canary@a.example" });
+        let refused = outcome(StatusCode::BAD_REQUEST, &body, &Mask::default());
+        let shown = refused.problem().unwrap();
         let shown = format!(
-            "{:?} {:?}",
-            outcome(StatusCode::BAD_REQUEST, &body),
-            outcome(StatusCode::OK, &body)
+            "{} {:?}",
+            shown.shown(),
+            outcome(StatusCode::OK, &body, &Mask::default())
         );
-        assert!(!shown.contains("canary") && !shown.contains("\\n"), "{shown}");
+        assert!(!shown.contains("canary") && !shown.contains('\n'), "{shown}");
     }
 }

@@ -8,6 +8,7 @@ use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 
 use super::mask_url;
+use crate::mask::{Mask, Reason};
 use crate::retry;
 
 /// How often a request is sent at most.
@@ -23,17 +24,27 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 const BODY_MAX: usize = 1024 * 1024;
 
 /// Why there is no answer about any number.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
     /// The API is not there, or fails, after all attempts.
-    #[error("the provider's API did not answer usably: {0}")]
-    Unreachable(String),
+    Unreachable(Reason),
     /// `username` and `password` are wrong.
-    #[error("the provider refused `api.username` and `api.password`: {0}")]
-    Credentials(String),
+    Credentials(Reason),
     /// It answered with something undocumented.
-    #[error("the provider's API gave no token: {0}")]
-    Token(String),
+    Token(Reason),
+}
+
+impl Error {
+    /// For the log and for the operator.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        let (what, why) = match self {
+            Self::Unreachable(why) => ("the provider's API did not answer usably: ", why),
+            Self::Credentials(why) => ("the provider refused `api.username` and `api.password`: ", why),
+            Self::Token(why) => ("the provider's API gave no token: ", why),
+        };
+        Reason::from(what).and(why)
+    }
 }
 
 /// An answer that is final, whatever it says.
@@ -42,6 +53,8 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     /// Nothing when the body is not JSON: then somebody else answered, a proxy or a wrong host.
     pub(super) body: Option<Value>,
+    /// Hides what was sent.
+    pub(super) mask: Mask,
 }
 
 impl Answer {
@@ -54,6 +67,8 @@ impl Answer {
 /// A request that may be sent again: all of this API's are harmless when repeated.
 pub(super) struct Call<F> {
     pub(super) request: F,
+    /// Hides what it sends.
+    pub(super) mask: Mask,
     pub(super) backoff: Duration,
 }
 
@@ -74,14 +89,13 @@ impl<F: Fn() -> RequestBuilder> Call<F> {
             };
             attempt += 1;
             if attempt == ATTEMPTS_MAX {
-                return Err(Error::Unreachable(format!(
-                    "{} ({ATTEMPTS_MAX} attempts)",
-                    failed.reason
-                )));
+                let reason = format!("{} ({ATTEMPTS_MAX} attempts)", self.mask.error(&failed.reason));
+                return Err(Error::Unreachable(reason.into()));
             }
             let backoff = self.backoff.saturating_mul(1 << (attempt - 1));
             let wait = failed.retry_after.unwrap_or_default().max(backoff);
-            tracing::debug!(attempt, reason = failed.reason, "asking the provider's API again");
+            let reason = self.mask.error(&failed.reason);
+            tracing::debug!(attempt, reason, "asking the provider's API again");
             tokio::time::sleep(wait.min(WAIT_MAX)).await;
         }
     }
@@ -99,6 +113,7 @@ impl<F: Fn() -> RequestBuilder> Call<F> {
         Ok(Answer {
             status,
             body: serde_json::from_slice(&body).ok(),
+            mask: self.mask.clone(),
         })
     }
 }

@@ -3,7 +3,9 @@
 use serde::Serialize;
 use url::Url;
 
+use crate::mask::Reason;
 use crate::secret::Secret;
+use crate::template::one_line;
 
 use super::{Outcome, State};
 
@@ -21,7 +23,7 @@ pub struct Row {
     /// Whether its texts come here.
     pub ours: bool,
     /// What is wrong and what to do, if anything is.
-    pub problem: Option<String>,
+    pub problem: Option<Reason>,
 }
 
 /// Compares what the API said with the URL that is wanted.
@@ -74,7 +76,7 @@ fn row(wanted: &str, number: String, outcome: &Outcome) -> Row {
     let ours = url.is_some_and(|url| same(url, wanted));
     Row {
         number,
-        now: url.map(mask_url),
+        now: url.map(|url| one_line(&mask_url(url))),
         wanted: mask_url(wanted),
         problem: outcome.problem().or_else(|| trouble(url, wanted, state.as_ref())),
         state,
@@ -83,15 +85,15 @@ fn row(wanted: &str, number: String, outcome: &Outcome) -> Row {
 }
 
 /// What the operator should know about a number the API knows.
-fn trouble(url: Option<&str>, wanted: &str, state: Option<&State>) -> Option<String> {
+fn trouble(url: Option<&str>, wanted: &str, state: Option<&State>) -> Option<Reason> {
     if state == Some(&State::Error) {
-        return Some("the provider failed to set it: set it again, then call their support".to_owned());
+        return Some("the provider failed to set it: set it again, then call their support".into());
     }
     // Both URLs look alike when their credentials are hidden, so it must be said.
     let anonymous = |url: &str| Url::parse(url).ok().map(without_credentials);
     let url = url.filter(|url| !same(url, wanted))?;
     let differs = anonymous(url).is_some_and(|url| Some(url) == anonymous(wanted));
-    differs.then(|| "points here, but with other credentials than `basic_auth`".to_owned())
+    differs.then(|| "points here, but with other credentials than `basic_auth`".into())
 }
 
 fn without_credentials(mut url: Url) -> Url {
@@ -160,14 +162,15 @@ mod tests {
 
     #[test]
     fn a_failure_is_a_row_of_its_own() {
-        let outcomes = vec![("1-1234".to_owned(), Outcome::NotOurs("HTTP 404".to_owned()))];
+        let outcomes = vec![("1-1234".to_owned(), Outcome::NotOurs("HTTP 404".into()))];
         let rows = compare(&Secret::new("https://a.example/"), outcomes);
         assert!(!rows[0].ours && rows[0].now.is_none());
         assert!(
             rows[0]
                 .problem
-                .as_deref()
+                .as_ref()
                 .unwrap()
+                .shown()
                 .contains("not a number of this account")
         );
     }

@@ -15,6 +15,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use url::Url;
 
+use crate::mask::Mask;
 use crate::number::Number;
 use crate::resolver::Resolver;
 use crate::secret::Secret;
@@ -272,21 +273,20 @@ impl Client {
     /// Asks, and once more with a new token if the one in memory turned out to be worth nothing.
     async fn ask(&self, request: impl Fn(&Secret) -> RequestBuilder) -> Result<Answer, Error> {
         let token = self.token().await?;
-        let answer = self.call(|| request(&token)).await?;
+        let answer = self.call(|| request(&token), self.mask().secret(&token)).await?;
         if answer.status != StatusCode::UNAUTHORIZED || matches!(self.login, Login::Token(_)) {
             return Ok(answer);
         }
         self.hold(None);
         let token = self.token().await?;
-        self.call(|| request(&token)).await
+        self.call(|| request(&token), self.mask().secret(&token)).await
     }
 
     async fn log_in(&self, username: &str, password: &Secret) -> Result<Secret, Error> {
         let body = json!({ "username": username, "password": password.reveal() });
         let asked = Instant::now();
-        let answer = self
-            .call(|| self.http.post(join(&self.auth, AUTHENTICATE)).json(&body))
-            .await?;
+        let request = || self.http.post(join(&self.auth, AUTHENTICATE)).json(&body);
+        let answer = self.call(request, self.mask()).await?;
         let token = answer::token(&answer)?;
         self.hold(Some(Held {
             token: token.clone(),
@@ -295,13 +295,22 @@ impl Client {
         Ok(token)
     }
 
-    async fn call(&self, request: impl Fn() -> RequestBuilder) -> Result<Answer, Error> {
+    async fn call(&self, request: impl Fn() -> RequestBuilder, mask: Mask) -> Result<Answer, Error> {
         Call {
             request,
+            mask,
             backoff: self.backoff,
         }
         .answer()
         .await
+    }
+
+    /// Hides the login.
+    fn mask(&self) -> Mask {
+        match &self.login {
+            Login::Password { password, .. } => Mask::default().secret(password),
+            Login::Token(token) => Mask::default().secret(token),
+        }
     }
 
     fn authorized(&self, request: RequestBuilder, token: &Secret) -> RequestBuilder {
