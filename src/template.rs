@@ -7,25 +7,41 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use minijinja::value::{Value, ValueKind};
-use minijinja::{Environment, ErrorKind, Output, State, UndefinedBehavior};
+use minijinja::{Environment, ErrorKind, Output, State, UndefinedBehavior, functions};
 
 use crate::message::{Media, Message};
 
 mod check;
+mod comparisons;
 mod escape;
+mod filters;
+mod limits;
 mod link;
 
 pub use escape::{html, one_line, shorten, slack, visible};
 pub use link::safe_link;
 
-/// Steps one rendering may take: far more than any sensible template needs, and over in milliseconds.
-const FUEL: u64 = 1_000_000;
+/// Steps one rendering may take: far more than any sensible template needs, and over in milliseconds. A long template
+/// gets fewer, because one step may write all of it; the trial when it is compiled gets the fewest.
+const FUEL_MAX: u64 = 100_000;
+const FUEL_MIN: u64 = 20_000;
+const FUEL_BYTES: u64 = 96 * 1024 * 1024;
 
-/// Bytes one rendering may write. The longest text, each character escaped at its longest, fits many times.
-const OUTPUT_MAX: usize = 4 * 1024 * 1024;
+/// Bytes one rendering may write, beside those of the message.
+const OUTPUT_MAX: usize = 256 * 1024;
+
+/// Bytes it may write for each byte of the message: more than any escaping makes of one, and the message several times.
+const OUTPUT_FACTOR: usize = 16;
+
+/// The name under which a template is compiled.
+const TEMPLATE: &str = "template";
+
+/// What the context tells the formatter. No template can name them: they are no identifiers.
+const MEDIUM: &str = "the medium";
+const LIMIT: &str = "the limit";
 
 /// Where a rendered text goes, and so what is dangerous in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +61,7 @@ pub enum Medium {
 impl Medium {
     const ALL: [Self; 5] = [Self::Text, Self::Line, Self::Html, Self::Slack, Self::Json];
 
-    /// The name under which a template is compiled for this medium, and by which the formatter knows it again.
+    /// The name by which the formatter knows it.
     fn name(self) -> &'static str {
         match self {
             Self::Text => "text",
@@ -109,14 +125,16 @@ impl Template {
     /// # Errors
     /// When it is not valid Jinja or names something that does not exist.
     pub fn compile(source: &str) -> Result<Self, TemplateError> {
-        let mut environment = environment();
-        for medium in Medium::ALL {
-            environment
-                .add_template_owned(medium.name(), source.to_owned())
-                .map_err(|error| explain(&error))?;
-        }
+        limits::check(source)?;
+        let mut environment = BASE.clone();
+        environment
+            .add_template_owned(TEMPLATE, source.to_owned())
+            .map_err(|error| explain(&error))?;
+        environment.set_fuel(Some(FUEL_MIN));
         let groups = check::names(&environment)?;
         check::operations(&environment, &groups)?;
+        let steps = FUEL_BYTES / (source.len() as u64).max(1);
+        environment.set_fuel(Some(steps.clamp(FUEL_MIN, FUEL_MAX)));
         Ok(Self {
             environment: Arc::new(environment),
             groups: Arc::new(groups),
@@ -134,12 +152,11 @@ impl Template {
     /// # Errors
     /// When an expression fails for this message, or the result grows beyond all measure.
     pub fn render(&self, medium: Medium, values: &Values<'_>) -> Result<String, TemplateError> {
-        let rendered =
-            run(&self.environment, medium, context(medium, values)).map_err(|error| TemplateError {
-                // The error's own words may quote the text; its kind and place never do.
-                message: format!("the template failed for this text: {}", error.kind()),
-                line: error.line(),
-            })?;
+        let rendered = run(&self.environment, context(medium, values)).map_err(|error| TemplateError {
+            // The error's own words may quote the text; its kind and place never do.
+            message: format!("the template failed for this text: {}", error.kind()),
+            line: error.line(),
+        })?;
         // A line stays one even if the template itself was written on several.
         Ok(if medium == Medium::Line {
             one_line(rendered.trim_end())
@@ -157,24 +174,38 @@ impl fmt::Debug for Template {
     }
 }
 
+/// What all templates have in common, and share.
+static BASE: LazyLock<Environment<'static>> = LazyLock::new(environment);
+
 fn environment() -> Environment<'static> {
-    let mut environment = Environment::new();
+    let mut environment = Environment::empty();
     // What is missing in one text (a group, an attachment) prints nothing rather than losing the delivery;
     // names that can never exist are found when the template is compiled.
     environment.set_undefined_behavior(UndefinedBehavior::Chainable);
-    environment.set_fuel(Some(FUEL));
     environment.set_formatter(write_escaped);
-    environment.remove_filter("safe");
-    environment.remove_global("debug");
-    // Everything is escaped already, once: by habit written `| e` must not do it twice.
-    environment.add_filter("e", |value: Value| value);
-    environment.add_filter("escape", |value: Value| value);
+    filters::add(&mut environment);
+    comparisons::add(&mut environment);
+    environment.add_function("dict", functions::dict);
+    environment.add_function("range", functions::range);
     environment
 }
 
+/// How much a rendering has written, blocks that are captured among it.
+#[derive(Default)]
+struct Written(usize);
+
 fn write_escaped(out: &mut Output, state: &mut State, value: &Value) -> Result<(), minijinja::Error> {
-    let medium = Medium::named(state.name())
-        .ok_or_else(|| minijinja::Error::new(ErrorKind::InvalidOperation, "a template without a medium"))?;
+    let told = |name| {
+        state
+            .lookup(name)
+            .ok_or_else(|| minijinja::Error::from(ErrorKind::InvalidOperation))
+    };
+    let (medium, limit) = (told(MEDIUM)?, told(LIMIT)?);
+    let medium = medium
+        .as_str()
+        .and_then(Medium::named)
+        .ok_or(ErrorKind::InvalidOperation)?;
+    let limit = limit.as_usize().ok_or(ErrorKind::InvalidOperation)?;
     let written = match value.kind() {
         ValueKind::Undefined | ValueKind::None => return Ok(()),
         ValueKind::String => medium.escape(&value.to_string()),
@@ -182,26 +213,41 @@ fn write_escaped(out: &mut Output, state: &mut State, value: &Value) -> Result<(
             .map_err(|_| minijinja::Error::new(ErrorKind::BadSerialization, "not a JSON value"))?,
         _ => medium.escape(&value.to_string()),
     };
+    let so_far = state.get_or_insert_extension(Written::default());
+    so_far.0 += written.len();
+    if so_far.0 > limit {
+        return Err(ErrorKind::WriteFailure.into());
+    }
     out.write_str(&written).map_err(minijinja::Error::from)
 }
 
-fn run(environment: &Environment<'_>, medium: Medium, context: Value) -> Result<String, minijinja::Error> {
-    let mut output = Bounded(Vec::new());
+fn run(environment: &Environment<'_>, context: Value) -> Result<String, minijinja::Error> {
+    let limit = context
+        .get_attr(LIMIT)?
+        .as_usize()
+        .ok_or(ErrorKind::InvalidOperation)?;
+    let mut output = Bounded {
+        bytes: Vec::new(),
+        limit,
+    };
     environment
-        .get_template(medium.name())?
+        .get_template(TEMPLATE)?
         .render_captured_to(context, &mut output)?;
-    String::from_utf8(output.0).map_err(|_| ErrorKind::WriteFailure.into())
+    String::from_utf8(output.bytes).map_err(|_| ErrorKind::WriteFailure.into())
 }
 
 /// Takes what fits and refuses the rest.
-struct Bounded(Vec<u8>);
+struct Bounded {
+    bytes: Vec<u8>,
+    limit: usize,
+}
 
 impl io::Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > OUTPUT_MAX {
+        if self.bytes.len() + bytes.len() > self.limit {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        self.0.extend_from_slice(bytes);
+        self.bytes.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -212,13 +258,20 @@ impl io::Write for Bounded {
 
 fn context(medium: Medium, values: &Values<'_>) -> Value {
     let message = values.message;
+    let limit = message
+        .text
+        .len()
+        .saturating_mul(OUTPUT_FACTOR)
+        .saturating_add(OUTPUT_MAX);
     map([
+        (MEDIUM, Value::from(medium.name())),
+        (LIMIT, Value::from(limit)),
         ("message", map([("id", message.id.to_string())])),
         ("provider_id", Value::from(message.provider_id.as_str())),
         ("source", Value::from(message.source.as_str())),
-        ("from", Value::from(message.from.to_string())),
+        ("from", Value::from(message.from.normal())),
         ("from_name", Value::from(values.from_name.unwrap_or_default())),
-        ("to", Value::from(message.to.to_string())),
+        ("to", Value::from(message.to.normal())),
         ("to_name", Value::from(values.to_name.unwrap_or_default())),
         ("text", Value::from(message.text.as_str())),
         ("received_at", Value::from(message.received_at.to_string())),
@@ -268,7 +321,10 @@ fn explain(error: &minijinja::Error) -> TemplateError {
         Some(detail) if detail.contains("safe") && error.kind() == ErrorKind::UnknownFilter => {
             "there is no filter `safe`: values are always escaped".to_owned()
         }
+        Some(detail) if error.kind() == ErrorKind::OutOfFuel => format!("takes too much: {detail}"),
         Some(detail) => format!("{}: {detail}", error.kind()),
+        None if error.kind() == ErrorKind::OutOfFuel => "takes too many steps".to_owned(),
+        None if error.kind() == ErrorKind::WriteFailure => "writes too much".to_owned(),
         None => error.kind().to_string(),
     };
     TemplateError {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use smsbridge::message::Name;
 use smsbridge::number::{Number, Pattern};
-use smsbridge::route::{Conditions, Route, Routes, Subject, expression};
+use smsbridge::route::{Conditions, Expressions, Route, Routes, Subject};
 
 use crate::report::{Report, Target, median};
 
@@ -52,7 +52,7 @@ fn route(n: usize) -> Result<Route> {
     let pattern = |text: String| Ok::<_, anyhow::Error>(Some(vec![Pattern::parse(&text)?]));
     let when = match n % 3 {
         0 => Conditions {
-            message: Some(expression(&format!(r"(?i)\b(alarm|fault)\s+{}\b", word(n)))?),
+            message: Some(Expressions::default().compile(&format!(r"(?i)\b(alarm|fault)\s+{}\b", word(n)))?),
             ..Conditions::default()
         },
         1 => Conditions {

@@ -16,6 +16,7 @@ use super::value;
 use crate::message::Name;
 use crate::number::Pattern;
 use crate::retry::Policy;
+use crate::route::Expressions;
 use crate::{destination, source};
 
 /// `[source.NAME]`
@@ -160,7 +161,7 @@ struct RouteTyped {
     to: Option<Spanned<Vec<value::Numbers>>>,
     from: Option<Spanned<Vec<value::Numbers>>>,
     source: Option<Spanned<Vec<Spanned<String>>>>,
-    message: Option<value::Expression>,
+    message: Option<Spanned<value::Expression>>,
     unless: Option<Spanned<UnlessTyped>>,
     deliver: Vec<Spanned<String>>,
     #[serde(default)]
@@ -174,7 +175,7 @@ struct UnlessTyped {
     to: Option<Spanned<Vec<value::Numbers>>>,
     from: Option<Spanned<Vec<value::Numbers>>>,
     source: Option<Spanned<Vec<Spanned<String>>>>,
-    message: Option<value::Expression>,
+    message: Option<Spanned<value::Expression>>,
 }
 
 impl Source {
@@ -256,7 +257,12 @@ impl Destination {
 
 impl Route {
     /// Reads the `number`th route, counted from 1.
-    pub(super) fn read(number: usize, section: &mut Section<'_>, problems: &mut Problems) -> Option<Self> {
+    pub(super) fn read(
+        number: usize,
+        section: &mut Section<'_>,
+        expressions: &mut Expressions,
+        problems: &mut Problems,
+    ) -> Option<Self> {
         let name = route_name(number, section, problems);
         section.key = name
             .as_ref()
@@ -274,10 +280,14 @@ impl Route {
             numbers(typed.from),
             numbers(typed.to),
             typed.source,
-            typed.message,
+            typed.message.as_ref(),
+            expressions,
             problems,
         );
-        let unless = typed.unless.map(|unless| exceptions(key, unless, problems));
+        let whole = whole && when.message.is_some() == typed.message.is_some();
+        let unless = typed
+            .unless
+            .map(|unless| exceptions(key, unless, expressions, problems));
         Some(Self {
             name,
             place: section.place(),
@@ -360,7 +370,12 @@ fn route_name(number: usize, section: &Section<'_>, problems: &mut Problems) -> 
     given.get_ref().parse().map_err(wrong).ok()
 }
 
-fn exceptions(key: &str, unless: Spanned<UnlessTyped>, problems: &mut Problems) -> Conditions {
+fn exceptions(
+    key: &str,
+    unless: Spanned<UnlessTyped>,
+    expressions: &mut Expressions,
+    problems: &mut Problems,
+) -> Conditions {
     let (key, span) = (format!("{key}.unless"), unless.span());
     let unless = unless.into_inner();
     let conditions = conditions(
@@ -368,9 +383,14 @@ fn exceptions(key: &str, unless: Spanned<UnlessTyped>, problems: &mut Problems) 
         unless.from,
         unless.to,
         unless.source,
-        unless.message,
+        unless.message.as_ref(),
+        expressions,
         problems,
     );
+    // One that is wrong was reported already.
+    if unless.message.is_some() {
+        return conditions;
+    }
     let Conditions {
         from: None,
         to: None,
@@ -389,7 +409,8 @@ fn conditions(
     from: Option<Spanned<Vec<value::Numbers>>>,
     to: Option<Spanned<Vec<value::Numbers>>>,
     source: Option<Spanned<Vec<Spanned<String>>>>,
-    message: Option<value::Expression>,
+    message: Option<&Spanned<value::Expression>>,
+    expressions: &mut Expressions,
     problems: &mut Problems,
 ) -> Conditions {
     let mut numbers = |name: &str, list: Option<Spanned<Vec<value::Numbers>>>| {
@@ -400,7 +421,12 @@ fn conditions(
         from: numbers("from", from),
         to: numbers("to", to),
         source: not_empty(key, "source", source, problems),
-        message: message.map(|expression| expression.0),
+        message: message.and_then(|message| {
+            let compiled = expressions.compile(&message.get_ref().0);
+            compiled
+                .map_err(|error| problems.error(&message.span(), format!("{key}.message"), error.to_string()))
+                .ok()
+        }),
     }
 }
 

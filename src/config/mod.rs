@@ -38,8 +38,8 @@ pub use reading::Reading;
 pub use schema::schema;
 pub use settings::{Admin, Log, LogFormat, Server, Store, Tls};
 
-/// The largest configuration file, in bytes.
-const FILE_MAX: u64 = 16 * 1024 * 1024;
+/// The largest configuration file, in bytes. Parsed, it takes up to a hundred times as much.
+const FILE_MAX: u64 = 4 * 1024 * 1024;
 
 /// What the file says.
 #[derive(Debug)]

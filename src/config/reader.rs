@@ -18,6 +18,7 @@ use super::settings::{Admin, AdminTyped, Log, LogTyped, Retry, Server, Store, Tl
 use super::{Config, Declared, value};
 use crate::message::Name;
 use crate::retry::Policy;
+use crate::route::Expressions;
 
 /// Every top-level table.
 const TABLES: &[&str] = &[
@@ -33,6 +34,11 @@ const TABLES: &[&str] = &[
     "route",
     "routing",
 ];
+
+/// The most sources, SMTP servers and destinations, and the most routes. All of them take memory; each destination has
+/// a task and connections of its own.
+const TABLES_MAX: usize = 5_000;
+const ROUTES_MAX: usize = 20_000;
 
 /// The keys of kinds that hold paths.
 const PATHS: &[&str] = &["token_file"];
@@ -249,6 +255,11 @@ impl<'t> Reader<'t, '_> {
         };
         let mut tables: Vec<_> = tables.into_iter().collect();
         tables.sort_by_key(|(name, _)| name.span().start);
+        if let Some((beyond, _)) = tables.get(TABLES_MAX) {
+            let message = format!("more than {TABLES_MAX} tables [{key}.NAME]");
+            self.problems.error(&beyond.span(), key, message);
+        }
+        tables.truncate(TABLES_MAX);
         let mut all = Vec::new();
         for (name, value) in tables {
             let section = Section::new(format!("{key}.{}", name.get_ref()), value);
@@ -322,10 +333,19 @@ impl<'t> Reader<'t, '_> {
             );
             return Vec::new();
         };
-        let routes = items.into_iter().enumerate().filter_map(|(index, value)| {
-            let mut section = Section::new(format!("route.route-{}", index + 1), value);
-            Route::read(index + 1, &mut section, self.problems)
-        });
+        let mut expressions = Expressions::default();
+        if let Some(beyond) = items.get(ROUTES_MAX) {
+            let message = format!("more than {ROUTES_MAX} routes");
+            self.problems.error(&beyond.span(), "route", message);
+        }
+        let routes = items
+            .into_iter()
+            .take(ROUTES_MAX)
+            .enumerate()
+            .filter_map(|(index, value)| {
+                let mut section = Section::new(format!("route.route-{}", index + 1), value);
+                Route::read(index + 1, &mut section, &mut expressions, self.problems)
+            });
         routes.collect()
     }
 

@@ -14,7 +14,7 @@ use crate::destination::{Surroundings, http};
 use crate::message::{Name, Timestamp};
 use crate::resolver::Resolver;
 use crate::route::{Conditions, Route, Routes};
-use crate::template::Template;
+use crate::template::{Template, TemplateError};
 
 impl Plan {
     /// Compiles a configuration. Notes every problem; returns a plan when none is an error.
@@ -30,6 +30,7 @@ impl Plan {
             config: &config,
             previous,
             client,
+            templates: Templates::default(),
             problems,
         };
         let tls = compiler.tls();
@@ -72,7 +73,37 @@ struct Compiler<'c> {
     config: &'c Config,
     previous: Option<&'c Plan>,
     client: http::Client,
+    templates: Templates,
     problems: &'c mut Problems,
+}
+
+/// The templates that were compiled so far. Two that are written alike are one.
+#[derive(Default)]
+struct Templates {
+    known: HashMap<String, Template>,
+    bytes: usize,
+}
+
+/// How long all templates may be together, in bytes. Compiled, one takes up to fifteen times as much.
+const TEMPLATES_MAX: usize = 2 * 1024 * 1024;
+
+impl Templates {
+    fn compile(&mut self, source: &str) -> Result<Template, TemplateError> {
+        if let Some(known) = self.known.get(source) {
+            return Ok(known.clone());
+        }
+        self.bytes = self.bytes.saturating_add(source.len());
+        if self.bytes > TEMPLATES_MAX {
+            let most = TEMPLATES_MAX / (1024 * 1024);
+            return Err(TemplateError {
+                message: format!("all templates together are longer than {most} MiB"),
+                line: None,
+            });
+        }
+        let compiled = Template::compile(source)?;
+        self.known.insert(source.to_owned(), compiled.clone());
+        Ok(compiled)
+    }
 }
 
 impl Compiler<'_> {
@@ -260,8 +291,8 @@ impl Compiler<'_> {
     /// The compiled template, if there is one; nothing at all when it is wrong.
     fn template(&mut self, template: Option<&Spanned<String>>, key: &str) -> Option<Option<Template>> {
         let Some(text) = template else { return Some(None) };
-        let compiled = Template::compile(text.get_ref());
-        let report = |error: crate::template::TemplateError| {
+        let compiled = self.templates.compile(text.get_ref());
+        let report = |error: TemplateError| {
             let line = error
                 .line
                 .map(|line| format!(" (line {line} of it)"))

@@ -2,24 +2,20 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use regex::{Regex, RegexBuilder};
+use regex::Regex;
 
 use crate::message::Name;
 use crate::number::{Number, Pattern};
 use crate::template::Template;
 
 mod cover;
+mod expressions;
 mod index;
 mod trial;
 
 pub use cover::shadowed;
+pub use expressions::{ExpressionError, Expressions};
 pub use trial::{Outcome, Tried};
-
-/// The most memory a compiled regular expression may take, in bytes. `\w{1,50}` fits.
-const EXPRESSION_MAX: usize = 8 * 1024 * 1024;
-
-/// The most memory it may take for a cache at work, in bytes. With less it is slower, not wrong.
-const EXPRESSION_CACHE_MAX: usize = 1024 * 1024;
 
 /// Conditions that must all hold; within one list, any.
 #[derive(Clone, Debug, Default)]
@@ -80,17 +76,6 @@ pub struct Routes {
     unmatched: Vec<Name>,
     by_name: HashMap<Name, usize>,
     index: index::Index,
-}
-
-/// Compiles the regular expression of a route.
-///
-/// # Errors
-/// When it is none, or would take too much memory.
-pub fn expression(text: &str) -> Result<Regex, regex::Error> {
-    RegexBuilder::new(text)
-        .size_limit(EXPRESSION_MAX)
-        .dfa_size_limit(EXPRESSION_CACHE_MAX)
-        .build()
 }
 
 impl Routes {

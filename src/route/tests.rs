@@ -29,6 +29,10 @@ fn to(list: &[&str]) -> Conditions {
     }
 }
 
+fn expression(text: &str) -> Result<regex::Regex, ExpressionError> {
+    Expressions::default().compile(text)
+}
+
 fn message(text: &str) -> Conditions {
     Conditions {
         message: Some(expression(text).unwrap()),

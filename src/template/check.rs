@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use minijinja::value::Value;
 use minijinja::{Environment, ErrorKind};
 
-use super::{Medium, TemplateError, explain, map, run};
+use super::{LIMIT, MEDIUM, Medium, OUTPUT_MAX, TEMPLATE, TemplateError, explain, map, run};
 
 /// The names a template can use, for its errors.
 const NAMES: [&str; 12] = [
@@ -26,7 +26,7 @@ const NAMES: [&str; 12] = [
 /// Refuses names that can never have a value, and returns the groups that are named.
 pub fn names(environment: &Environment<'_>) -> Result<BTreeSet<String>, TemplateError> {
     let template = environment
-        .get_template(Medium::Text.name())
+        .get_template(TEMPLATE)
         .map_err(|error| explain(&error))?;
     let functions: Vec<&str> = environment.globals().map(|(name, _)| name).collect();
     let mut groups = BTreeSet::new();
@@ -63,10 +63,11 @@ fn unknown(name: &str, instead: &str) -> TemplateError {
 }
 
 /// Filters, tests and functions are looked up only when they run: so run the template on two made-up messages,
-/// one with everything and one with nothing, and refuse what is unknown. Other failures depend on the text.
+/// one with everything and one with nothing, and refuse what is unknown, and what takes too long or grows too large even
+/// for these. Other failures depend on the text.
 pub fn operations(environment: &Environment<'_>, groups: &BTreeSet<String>) -> Result<(), TemplateError> {
     for filled in [true, false] {
-        let failure = run(environment, Medium::Text, sample(filled, groups)).err();
+        let failure = run(environment, sample(filled, groups)).err();
         if let Some(error) = failure.filter(|error| depends_on_no_text(error.kind())) {
             return Err(explain(&error));
         }
@@ -77,7 +78,11 @@ pub fn operations(environment: &Environment<'_>, groups: &BTreeSet<String>) -> R
 fn depends_on_no_text(kind: ErrorKind) -> bool {
     matches!(
         kind,
-        ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction
+        ErrorKind::UnknownFilter
+            | ErrorKind::UnknownTest
+            | ErrorKind::UnknownFunction
+            | ErrorKind::OutOfFuel
+            | ErrorKind::WriteFailure
     )
 }
 
@@ -90,5 +95,9 @@ fn sample(filled: bool, groups: &BTreeSet<String>) -> Value {
         "match" => (name, map(groups.iter().map(|group| (group.as_str(), word)))),
         _ => (name, Value::from(word)),
     });
-    map(values)
+    let formatter = [
+        (MEDIUM, Value::from(Medium::Text.name())),
+        (LIMIT, Value::from(OUTPUT_MAX)),
+    ];
+    map(values.into_iter().chain(formatter))
 }

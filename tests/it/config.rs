@@ -13,6 +13,7 @@ use smsbridge::number::Number;
 use smsbridge::plan::{DryRun, Loaded, Plan, load};
 use smsbridge::route::Subject;
 
+use crate::bridge::Bridge;
 use crate::servers::certificate::certificate;
 
 /// A configuration that is right, to add to.
@@ -615,6 +616,127 @@ fn a_replaced_ca_file_takes_effect_at_a_reload() {
         .map(ToString::to_string)
         .collect();
     assert_eq!(changes, ["destination.desk changed"]);
+}
+
+/// Templates that would overflow the stack of whoever parses them.
+#[test]
+fn a_template_that_nests_too_deep_is_an_error_with_its_place_and_ends_nothing() {
+    let mut bridge = Bridge::start(&bridge_with("{{ text }}"));
+    let lines = fs::read_to_string(bridge.folder().join("config.toml")).unwrap();
+    let line = lines
+        .lines()
+        .position(|line| line.starts_with("template = "))
+        .unwrap()
+        + 1;
+    for (what, template) in [
+        ("filters", format!("{{{{ text{} }}}}", "|upper".repeat(2_700))),
+        (
+            "many filters",
+            format!("{{{{ text{} }}}}", "|upper".repeat(16_000)),
+        ),
+        ("not", format!("{{{{ {}text }}}}", "not ".repeat(4_000))),
+        ("minus", format!("{{{{ {}1 }}}}", "-".repeat(16_000))),
+        ("attributes", format!("{{{{ text{} }}}}", ".a".repeat(8_000))),
+        ("items", format!("{{{{ text{} }}}}", "[0]".repeat(5_000))),
+        ("calls", format!("{{{{ text{} }}}}", "()".repeat(8_000))),
+        ("or", format!("{{{{ 1{} }}}}", " or 1".repeat(3_000))),
+        ("sums", format!("{{{{ 1{} }}}}", "+1".repeat(8_000))),
+        ("tests", format!("{{{{ 1{} }}}}", " is odd".repeat(2_000))),
+        ("else", format!("{{{{ 1{} }}}}", " if 1 else 1".repeat(1_300))),
+        (
+            "elif",
+            format!("{{% if 1 %}}{}{{% endif %}}", "{% elif 1 %}".repeat(1_300)),
+        ),
+        (
+            "itself",
+            "{% set n = namespace() %}{% set n.x = n %}{{ n }}".to_owned(),
+        ),
+        ("indent", "{{ text|indent(1000000000) }}".to_owned()),
+    ] {
+        bridge.configure(&bridge_with(&template));
+        let route = [
+            "route",
+            "--from",
+            "+13035550100",
+            "--to",
+            "+13038675309",
+            "--message",
+            "x",
+            "--render",
+        ];
+        for command in [&["check"][..], &["reload"], &route] {
+            let (status, _, said) = bridge.command(command);
+            let place = format!("config.toml:{line}:12: destination.screen.template: ");
+            assert!(
+                status == 2 && said.contains(&place),
+                "{what}, {command:?}: {status} {said}"
+            );
+        }
+    }
+    assert_eq!(bridge.text("A", "+13035550100", "hello").0, 200);
+    assert!(bridge.stop().0.success());
+}
+
+/// One small file must not take gigabytes, nor a minute, to be refused.
+#[test]
+fn what_is_small_and_asks_for_much_is_refused() {
+    let routes = |line: &dyn Fn(usize) -> String| {
+        let routes = (0..200).map(|number| format!("[[route]]\ndeliver = ['screen']\n{}\n", line(number)));
+        format!("{BASE}\n{}", routes.collect::<String>())
+    };
+    let many = |table: &str, count: usize| {
+        (0..count)
+            .map(|number| table.replace("NUMBER", &number.to_string()))
+            .collect::<String>()
+    };
+    for (what, text, words) in [
+        (
+            "expressions",
+            routes(&|number| format!("message = 'x{{100000}}{number}'")),
+            "route.route-9.message: the regular expressions of all routes are too large together",
+        ),
+        (
+            "templates",
+            routes(&|number| format!("template = '{number}{}'", "x".repeat(12_000))),
+            "template: all templates together are longer than 2 MiB",
+        ),
+        (
+            "routes",
+            many("[[route]]\ndeliver = []\n", 20_001) + BASE,
+            "route: more than 20000 routes",
+        ),
+        (
+            "destinations",
+            many("[destination.dNUMBER]\nkind = 'console'\n", 5_001) + BASE,
+            "destination: more than 5000 tables [destination.NAME]",
+        ),
+        ("a long file", "#".repeat(4 << 20) + BASE, "is larger than 4MiB"),
+        ("deep lists", format!("a = {}", "[".repeat(100_000)), "recurs"),
+        ("deep tables", format!("[{}a]", "a.".repeat(100_000)), "recurs"),
+        ("deep keys", format!("{}a = 1", "a.".repeat(100_000)), "recurs"),
+        (
+            "a long name",
+            format!("{} = 1\n{BASE}", "a".repeat(1_000_000)),
+            "unknown table (known here",
+        ),
+        (
+            "a long value",
+            BASE.replace("console", &"c".repeat(1_000_000)),
+            "unknown kind `ccc",
+        ),
+    ] {
+        let problems = read(&text, Purpose::Check, &Outside::default(), None)
+            .err()
+            .expect(what);
+        assert!(problems.to_string().contains(words), "{what}: {problems}");
+        assert!(problems.to_string().len() < 200_000, "{what}");
+    }
+}
+
+fn bridge_with(template: &str) -> String {
+    format!(
+        "[destination.screen]\nkind = \"console\"\ntemplate = '{template}'\n[routing]\nunmatched = [\"screen\"]\n"
+    )
 }
 
 /// Kinds of lines that are wrong, fifty thousand of each: the head, then the line with its number.
