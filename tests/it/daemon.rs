@@ -92,39 +92,6 @@ fn bad_requests_get_exactly_their_status() {
             "",
         ),
         (
-            "number",
-            http(
-                "POST",
-                &url("/inbound/intelepeer"),
-                &json,
-                &good.replace("+13035550100", "nobody"),
-            ),
-            400,
-            "from",
-        ),
-        (
-            "field",
-            http(
-                "POST",
-                &url("/inbound/intelepeer"),
-                &json,
-                &good.replace("refid", "id"),
-            ),
-            400,
-            "refid",
-        ),
-        (
-            "type",
-            http(
-                "POST",
-                &url("/inbound/intelepeer"),
-                &json,
-                &good.replace("\"x\"", "7"),
-            ),
-            400,
-            "message",
-        ),
-        (
             "size",
             http("POST", &url("/inbound/intelepeer"), &json, &"x".repeat(70_000)),
             413,
