@@ -105,6 +105,8 @@ pub struct Metrics {
     pub end_to_end: Family<ByDestination, Histogram>,
     /// How much goes through at the moment.
     pub rates: Rates,
+    /// Wrong tokens at the operators' listeners.
+    pub logins_failed: Counter,
     /// The state of the log.
     pub log: Log,
     queue_pending: Family<ByDestination, Gauge>,
@@ -151,6 +153,7 @@ impl Default for Metrics {
             delivery_duration: Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS)),
             end_to_end: Family::new_with_constructor(|| Histogram::new(END_TO_END_BUCKETS)),
             rates: Rates::default(),
+            logins_failed: Counter::default(),
             log: Log::default(),
             queue_pending: Family::default(),
             queue_dead: Family::default(),
@@ -201,6 +204,11 @@ impl Metrics {
             "messages_kept",
             "Messages that a route keeps and delivers nowhere",
             self.kept.clone(),
+        );
+        registry.register(
+            "admin_logins_failed",
+            "Wrong tokens at the operators' listeners",
+            self.logins_failed.clone(),
         );
         registry.register(
             "deliveries",

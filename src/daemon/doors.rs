@@ -15,7 +15,7 @@ use crate::secret::Secrets;
 use crate::web::serve::{Filter, Limits, serve};
 
 /// Operators' connections at once: a few pages with their event streams, and scripts.
-const CONNECTIONS: usize = 64;
+const CONNECTIONS: usize = 256;
 
 /// For the head of an operator's request, and for an idle connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);

@@ -138,7 +138,7 @@ impl Daemon {
             limits,
             stop_intake.clone(),
         ));
-        tasks.spawn(drift::watch(drift, metrics, plan.clone(), stop.clone()));
+        tasks.spawn(drift::watch(drift, metrics.clone(), plan.clone(), stop.clone()));
         let timekeeper = Timekeeper {
             store: store.clone(),
             lanes: lanes.clone(),
@@ -150,7 +150,7 @@ impl Daemon {
         for door in doors {
             let admin = Admin {
                 control: control.clone(),
-                guard: Guard::new(door.token.clone()),
+                guard: Guard::new(door.token.clone(), metrics.clone()),
                 watching: Watching::new(lanes.events().clone(), stop.clone()),
             };
             door.open(admin::filter(Arc::new(admin)), &tasks, &stop);

@@ -16,7 +16,7 @@ use warp::Filter as _;
 use warp::path::FullPath;
 use warp::reply::Response;
 
-use super::serve::{Filter, Peer};
+use super::serve::{Filter, Peer, Standing};
 use super::{error, json, method_not_allowed};
 use crate::drift::Drift;
 use crate::intake::Intake;
@@ -57,15 +57,19 @@ pub fn filter(inbound: Arc<Inbound>) -> Filter {
     warp::method()
         .and(warp::path::full())
         .and(warp::ext::optional::<Peer>())
+        .and(warp::ext::optional::<Standing>())
         .and(warp::header::headers_cloned())
         .and(warp::body::stream())
-        .then(move |method, path: FullPath, peer, headers, body| {
+        .then(move |method, path: FullPath, peer, standing, headers, body| {
             let inbound = inbound.clone();
             async move {
                 match path.as_str() {
                     "/healthz" => probe(&method, Ok(Vec::new())),
                     "/readyz" => probe(&method, inbound.store.ready().map(|()| inbound.drift.summary())),
-                    path => inbound.webhook(&method, path, peer, headers, body).await,
+                    path => {
+                        let from = (peer, standing);
+                        inbound.webhook(&method, path, from, headers, body).await
+                    }
                 }
             }
         })
@@ -93,7 +97,7 @@ impl Inbound {
         &self,
         method: &Method,
         path: &str,
-        peer: Option<Peer>,
+        (peer, standing): (Option<Peer>, Option<Standing>),
         headers: HeaderMap,
         body: impl Stream<Item = Result<B, warp::Error>>,
     ) -> Response {
@@ -118,7 +122,11 @@ impl Inbound {
             headers: &headers,
             body: &body,
         };
-        match planned.source.receive(&request) {
+        let received = planned.source.receive(&request);
+        if let (Some(standing), Received::Messages(_) | Received::Ignored) = (standing, &received) {
+            standing.admit();
+        }
+        match received {
             Received::Messages(incoming) => self.accept(&plan, name, planned, incoming).await,
             Received::Ignored => json(StatusCode::OK, &serde_json::json!({ "status": "ignored" })),
             Received::Refused(refusal) => self.refuse(name, refusal),
@@ -270,7 +278,7 @@ fn unavailable(why: &str, retry_after: &'static str) -> Response {
 }
 
 /// The peer's address, or the last one that a trusted proxy did not add itself.
-fn client(plan: &Plan, peer: Option<Peer>, headers: &HeaderMap) -> IpAddr {
+pub(super) fn client(plan: &Plan, peer: Option<Peer>, headers: &HeaderMap) -> IpAddr {
     let peer = match peer {
         Some(Peer::Tcp(address)) => address.ip().to_canonical(),
         Some(Peer::Unix { .. }) | None => IpAddr::V4(Ipv4Addr::LOCALHOST),

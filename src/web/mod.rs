@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod inbound;
 pub mod serve;
+mod strangers;
 pub mod tls;
 
 use http::StatusCode;

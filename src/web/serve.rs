@@ -5,7 +5,6 @@ use std::convert::Infallible;
 use std::future::{Future, Ready, ready};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
@@ -17,12 +16,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
+
+use super::strangers::Room;
+pub use super::strangers::Standing;
 
 /// The bytes of a request's head that are read at most; more is 431.
 const HEAD_MAX: usize = 16 * 1024;
@@ -57,7 +58,8 @@ pub type Filter = BoxedFilter<(Response,)>;
 /// Limits of one listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at once; more wait in the kernel's queue.
+    /// Connections at once; more wait in the kernel's queue. When all are in use, the oldest whose clients nobody has
+    /// admitted are closed.
     pub connections: usize,
     /// For the head of a request, for a TLS handshake before it, and for an idle connection.
     pub header_timeout: Duration,
@@ -102,25 +104,36 @@ impl Listener for UnixListener {
 
 /// Serves until `stop`, then lets requests under way end. The caller bounds that wait.
 pub async fn serve<L: Listener>(listener: L, filter: Filter, limits: Limits, stop: CancellationToken) {
-    let permits = Arc::new(Semaphore::new(limits.connections));
+    let room = Room::new(limits.connections);
     let tracker = TaskTracker::new();
     loop {
         let permit = tokio::select! {
             () = stop.cancelled() => break,
-            permit = permits.clone().acquire_owned() => permit,
+            permit = room.place() => permit,
         };
+        let Some(permit) = permit else { break };
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((opening, peer)) => {
+                let place = room.take(permit);
+                let client = Client {
+                    peer,
+                    standing: place.standing(),
+                };
                 let (filter, stop) = (filter.clone(), stop.clone());
                 tracker.spawn(async move {
-                    if let Some(stream) = opened(opening, limits.header_timeout).await {
-                        connection(stream, peer, filter, limits, stop).await;
+                    let served = async {
+                        if let Some(stream) = opened(opening, limits.header_timeout).await {
+                            connection(stream, client, filter, limits, stop).await;
+                        }
+                    };
+                    tokio::select! {
+                        () = served => {}
+                        () = place.leave.cancelled() => tracing::debug!("a connection was closed for another"),
                     }
-                    drop(permit);
                 });
             }
             Err(error) => {
@@ -144,9 +157,16 @@ async fn opened<S>(opening: impl Future<Output = io::Result<S>>, limit: Duration
     None
 }
 
+/// The other end of a connection.
+#[derive(Clone)]
+struct Client {
+    peer: Peer,
+    standing: Standing,
+}
+
 async fn connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     stream: S,
-    peer: Peer,
+    client: Client,
     filter: Filter,
     limits: Limits,
     stop: CancellationToken,
@@ -155,7 +175,7 @@ async fn connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     let asked = CancellationToken::new();
     let service = service_fn(|request| {
         asked.cancel();
-        answer(routes.clone(), peer, limits.request_timeout, request)
+        answer(routes.clone(), client.clone(), limits.request_timeout, request)
     });
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(WRITE_TIMEOUT));
@@ -188,7 +208,7 @@ async fn connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
 
 async fn answer<S>(
     routes: S,
-    peer: Peer,
+    client: Client,
     timeout: Option<Duration>,
     mut request: Request<Incoming>,
 ) -> Result<Response, Infallible>
@@ -198,7 +218,8 @@ where
     if let Some(refusal) = refusal(&request) {
         return Ok(refusal);
     }
-    request.extensions_mut().insert(peer);
+    request.extensions_mut().insert(client.peer);
+    request.extensions_mut().insert(client.standing);
     // hyper drops a Content-Length beside Transfer-Encoding; the next request may begin elsewhere for a proxy.
     let is_last = request.headers().contains_key(TRANSFER_ENCODING);
     let answer = routes.call(request);

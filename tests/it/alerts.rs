@@ -79,6 +79,7 @@ fn expected(destinations: &[&str]) -> Vec<String> {
     let mut expected: Vec<String> = [
         "smsbridge_messages_unrouted_total",
         "smsbridge_messages_kept_total",
+        "smsbridge_admin_logins_failed_total",
         "smsbridge_requests_rejected_total{source=\"\",reason=\"path\"}",
         "smsbridge_requests_rejected_total{source=\"\",reason=\"tls\"}",
         "smsbridge_messages_accepted_total{source=\"intelepeer\"}",

@@ -21,6 +21,7 @@ mod files;
 mod hostile;
 mod intelepeer_api;
 mod intelepeer_receive;
+mod login;
 mod lookups;
 mod matrix;
 mod page;

@@ -1,13 +1,15 @@
 //! Who may use the admin API over TCP: whoever has the token, and browsers that showed it once.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use warp::reply::Response;
 
 use super::Call;
+use super::attempts::{self, Attempts};
+use crate::metrics::Metrics;
 use crate::secret::Secrets;
 use crate::web::serve::Peer;
 use crate::web::{error, json, method_not_allowed};
@@ -22,44 +24,89 @@ const SESSIONS_MAX: usize = 64;
 const COOKIE: &str = "smsbridge_session";
 
 /// Lets operators in.
-#[derive(Default)]
 pub struct Guard {
     token: Option<Secrets>,
     sessions: Mutex<BTreeMap<String, Instant>>,
+    attempts: Attempts,
+    metrics: Arc<Metrics>,
+}
+
+/// Whether a call is answered.
+pub(super) enum Entry {
+    /// Its client has shown who it is.
+    Known,
+    /// Anybody may ask this.
+    Open,
+    /// No.
+    Refused(Response),
+    /// No: [`Guard::wrong_token`] answers.
+    WrongToken,
 }
 
 impl Guard {
     /// With the token of `admin.token`; without one, nobody comes in over TCP.
     #[must_use]
-    pub fn new(token: Option<Secrets>) -> Self {
+    pub fn new(token: Option<Secrets>, metrics: Arc<Metrics>) -> Self {
         Self {
             token,
-            ..Self::default()
+            sessions: Mutex::default(),
+            attempts: Attempts::default(),
+            metrics,
         }
     }
 
-    /// Why this call is not answered, if it is not.
-    pub(super) fn refusal(&self, call: &Call) -> Option<Response> {
-        if matches!(call.peer, Peer::Unix { .. }) || is_open(&call.path) {
-            return None;
+    /// Whether this call is answered.
+    pub(super) fn entry(&self, call: &Call) -> Entry {
+        if matches!(call.peer, Peer::Unix { .. }) {
+            return Entry::Known;
+        }
+        if is_open(&call.path) {
+            return Entry::Open;
         }
         if let Some(token) = bearer(&call.headers) {
-            return (!self.is_token(token.as_bytes())).then(|| unauthorized("the token is wrong"));
+            return self.check(call, token);
         }
         if !self.has_session(&call.headers) {
-            return Some(unauthorized("log in, or send `Authorization: Bearer TOKEN`"));
+            return Entry::Refused(unauthorized("log in, or send `Authorization: Bearer TOKEN`"));
         }
         if call.is_change() && !same_origin(&call.headers) {
-            return Some(error(
+            return Entry::Refused(error(
                 StatusCode::FORBIDDEN,
                 "this request comes from another site",
             ));
         }
-        None
+        Entry::Known
+    }
+
+    fn check(&self, call: &Call, token: &str) -> Entry {
+        if !self.attempts.may_try(call.client) {
+            self.metrics.logins_failed.inc();
+            return Entry::Refused(too_many());
+        }
+        match self.is_token(token.as_bytes()) {
+            true => Entry::Known,
+            false => Entry::WrongToken,
+        }
+    }
+
+    /// Logs and counts a wrong token, and answers after a while that grows with their number.
+    pub(super) async fn wrong_token(&self, call: &Call) -> Response {
+        self.metrics.logins_failed.inc();
+        let failed = self.attempts.failed(call.client);
+        if let Some(unlogged) = failed.line {
+            let more = match unlogged {
+                0 => String::new(),
+                more => format!(" ({more} more were not logged)"),
+            };
+            // docs/security.md documents this line for fail2ban.
+            tracing::warn!(client = %call.client, "login failed from {}: wrong token{more}", call.client);
+        }
+        tokio::time::sleep(failed.wait).await;
+        unauthorized("the token is wrong")
     }
 
     /// `POST /login` with `{"token":"…"}`: exchanges the token for a cookie that scripts cannot read.
-    pub(super) fn login(&self, call: &Call) -> Response {
+    pub(super) async fn login(&self, call: &Call) -> Response {
         if call.method != Method::POST {
             return method_not_allowed("POST");
         }
@@ -68,8 +115,10 @@ impl Guard {
         }
         let body: serde_json::Value = serde_json::from_slice(&call.body).unwrap_or_default();
         let token = body["token"].as_str().unwrap_or_default();
-        if !self.is_token(token.as_bytes()) {
-            return error(StatusCode::UNAUTHORIZED, "the token is wrong");
+        match self.check(call, token) {
+            Entry::Known | Entry::Open => {}
+            Entry::Refused(refusal) => return refusal,
+            Entry::WrongToken => return self.wrong_token(call).await,
         }
         tracing::info!("login by {}", call.who());
         let session = uuid::Uuid::new_v4().simple().to_string() + &uuid::Uuid::new_v4().simple().to_string();
@@ -172,6 +221,17 @@ fn same_origin(headers: &HeaderMap) -> bool {
     origin
         .split_once("://")
         .is_some_and(|(_, authority)| !host.is_empty() && authority == host)
+}
+
+/// So many wrong tokens from this address are waiting for their answers that no other is looked at.
+fn too_many() -> Response {
+    let mut response = error(
+        StatusCode::TOO_MANY_REQUESTS,
+        "too many wrong tokens from this address: wait a few seconds",
+    );
+    let wait = HeaderValue::from(attempts::WAIT_MAX.as_secs());
+    response.headers_mut().insert(header::RETRY_AFTER, wait);
+    response
 }
 
 fn unauthorized(what: &str) -> Response {

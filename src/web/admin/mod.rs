@@ -1,6 +1,7 @@
 //! The operators' side: the admin API, metrics and the web page, on a unix socket whose permissions guard it
 //! and, if configured, over TCP behind a token.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +12,12 @@ use warp::Filter as _;
 use warp::path::FullPath;
 use warp::reply::Response;
 
-use super::serve::{Filter, Peer};
+use super::serve::{Filter, Peer, Standing};
 use super::{error, method_not_allowed};
 use crate::control::{Control, Error};
 
 mod api;
+mod attempts;
 mod backup;
 mod events;
 mod login;
@@ -23,10 +25,14 @@ mod page;
 mod query;
 
 pub use events::Watching;
+use login::Entry;
 pub use login::Guard;
 
 /// The longest body of a request: a list of ids, or a text to try the routes with.
 const BODY_MAX: usize = 512 * 1024;
+
+/// The same of a request that anybody may make: the login's token.
+const OPEN_BODY_MAX: usize = 4 * 1024;
 
 /// How long a body may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,6 +55,8 @@ struct Call {
     headers: HeaderMap,
     body: Bytes,
     peer: Peer,
+    /// The address it comes from, by the word of trusted proxies, too.
+    client: IpAddr,
 }
 
 impl Call {
@@ -57,7 +65,7 @@ impl Call {
         match self.peer {
             Peer::Unix { uid: Some(uid) } => format!("uid {uid}"),
             Peer::Unix { uid: None } => "the admin socket".to_owned(),
-            Peer::Tcp(address) => format!("the token's holder at {}", address.ip()),
+            Peer::Tcp(_) => format!("the token's holder at {}", self.client),
         }
     }
 
@@ -74,6 +82,7 @@ pub fn filter(admin: Arc<Admin>) -> Filter {
         .and(warp::path::full())
         .and(query)
         .and(warp::ext::optional::<Peer>())
+        .and(warp::ext::optional::<Standing>())
         .and(warp::header::headers_cloned())
         .and(warp::body::stream())
         .then(
@@ -81,6 +90,7 @@ pub fn filter(admin: Arc<Admin>) -> Filter {
                   path: FullPath,
                   query: String,
                   peer: Option<Peer>,
+                  standing: Option<Standing>,
                   headers: HeaderMap,
                   body| {
                 let admin = admin.clone();
@@ -93,11 +103,12 @@ pub fn filter(admin: Arc<Admin>) -> Filter {
                         method,
                         path,
                         query,
+                        client: super::inbound::client(&admin.control.plan(), Some(peer), &headers),
                         headers,
                         body: Bytes::new(),
                         peer,
                     };
-                    guarded(&admin, call, body).await
+                    guarded(&admin, call, standing, body).await
                 }
             },
         )
@@ -110,11 +121,22 @@ pub fn filter(admin: Arc<Admin>) -> Filter {
 async fn guarded<B: Buf>(
     admin: &Admin,
     call: Call,
+    standing: Option<Standing>,
     body: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Response {
-    let mut response = match admin.guard.refusal(&call) {
-        Some(refusal) => refusal,
-        None => match tokio::time::timeout(BODY_TIMEOUT, collect(body)).await {
+    let entry = admin.guard.entry(&call);
+    if let (Some(standing), Entry::Known) = (standing, &entry) {
+        standing.admit();
+    }
+    let body_max = match entry {
+        Entry::Known => BODY_MAX,
+        Entry::Open | Entry::Refused(_) | Entry::WrongToken => OPEN_BODY_MAX,
+    };
+    let mut response = match entry {
+        Entry::Refused(refusal) => refusal,
+        Entry::WrongToken => admin.guard.wrong_token(&call).await,
+        Entry::Known | Entry::Open => match tokio::time::timeout(BODY_TIMEOUT, collect(body, body_max)).await
+        {
             Ok(Ok(body)) => answer(admin, &Call { body, ..call }).await,
             Ok(Err(refusal)) => refusal,
             Err(_elapsed) => error(StatusCode::REQUEST_TIMEOUT, "the body took too long"),
@@ -144,7 +166,7 @@ async fn answer(admin: &Admin, call: &Call) -> Response {
         ["readyz"] => super::inbound::probe(&call.method, admin.control.ready()),
         ["api", "v1", "events"] => admin.watching.answer(call),
         [""] | ["assets", ..] | ["api", "v1", "openapi.json"] => page::answer(&call.method, &call.path),
-        ["login"] => admin.guard.login(call),
+        ["login"] => admin.guard.login(call).await,
         ["logout"] => admin.guard.logout(call),
         ["metrics"] => metrics(admin, call).await,
         ["api", "v1", "backup"] => {
@@ -199,15 +221,18 @@ fn refused(failure: &Error) -> Response {
     error(status, &failure.to_string())
 }
 
-async fn collect<B: Buf>(body: impl Stream<Item = Result<B, warp::Error>>) -> Result<Bytes, Response> {
+async fn collect<B: Buf>(
+    body: impl Stream<Item = Result<B, warp::Error>>,
+    body_max: usize,
+) -> Result<Bytes, Response> {
     let mut body = std::pin::pin!(body);
     let mut collected = BytesMut::new();
     while let Some(part) = body.next().await {
         let mut part = part.map_err(|_| error(StatusCode::BAD_REQUEST, "the body could not be read"))?;
-        if collected.len() + part.remaining() > BODY_MAX {
+        if collected.len() + part.remaining() > body_max {
             return Err(error(
                 StatusCode::PAYLOAD_TOO_LARGE,
-                &format!("the body is over {BODY_MAX} bytes"),
+                &format!("the body is over {body_max} bytes"),
             ));
         }
         collected.extend_from_slice(&part.copy_to_bytes(part.remaining()));
