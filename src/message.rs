@@ -53,6 +53,27 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// Shows the moments in the words of a TLS library as dates: it tells them in seconds since the Unix epoch, and says so
+/// of the first one only.
+#[must_use]
+pub fn dated(words: &str) -> String {
+    const MARK: &str = " (UNIX)";
+    if !words.contains(MARK) {
+        return words.to_owned();
+    }
+    let date = |word: &str| {
+        let seconds = word.trim_end_matches(',').parse::<i64>().ok();
+        let moment = seconds.filter(|seconds| *seconds >= 100_000_000);
+        moment.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok())
+    };
+    let words = words.replace(MARK, "");
+    let shown = words.split(' ').map(|word| match date(word) {
+        Some(moment) => format!("{moment}{}", if word.ends_with(',') { "," } else { "" }),
+        None => word.to_owned(),
+    });
+    shown.collect::<Vec<_>>().join(" ")
+}
+
 /// RFC 3339 with any offset.
 impl FromStr for Timestamp {
     type Err = jiff::Error;
@@ -278,5 +299,29 @@ impl Conversation {
 impl fmt::Display for Conversation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", hex::encode(self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_of_a_tls_error_are_shown_as_dates() {
+        use rustls::CertificateError::{ExpiredContext, NotValidYetContext};
+        use rustls::pki_types::UnixTime;
+        let at = |seconds| UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
+        let (time, not_after) = (at(1_795_788_555), at(1_795_702_155));
+        let expired = rustls::Error::InvalidCertificate(ExpiredContext { time, not_after });
+        assert_eq!(
+            dated(&expired.to_string()),
+            "invalid peer certificate: certificate expired: verification time 2026-11-27T14:09:15Z, but certificate is \
+             not valid after 2026-11-26T14:09:15Z (86400 seconds ago)"
+        );
+        let not_before = at(1_795_874_955);
+        let early = rustls::Error::InvalidCertificate(NotValidYetContext { time, not_before });
+        assert!(dated(&early.to_string()).contains("not valid before 2026-11-28T14:09:15Z"));
+        let other = "connection refused after 1795702155 tries";
+        assert_eq!(dated(other), other);
     }
 }

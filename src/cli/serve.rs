@@ -193,6 +193,8 @@ async fn reload(daemon: &Daemon, status: &str) {
 struct Signals {
     end: End,
     hang_up: Signal,
+    /// Never looked at: while it is listened for, a write beyond RLIMIT_FSIZE is an error and not the process's end.
+    _file_size: Signal,
 }
 
 /// SIGTERM and SIGINT.
@@ -210,6 +212,7 @@ impl Signals {
                 interrupt: of(SignalKind::interrupt())?,
             },
             hang_up: of(SignalKind::hangup())?,
+            _file_size: of(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
         })
     }
 }

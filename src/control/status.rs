@@ -125,8 +125,19 @@ fn store_problems(health: &Health, refused: Option<&String>) -> Vec<String> {
         problems.push(format!("the store failed and takes nothing more: {failed}"));
     }
     if health.full {
+        problems.push(match health.file_limit {
+            Some(limit) => format!(
+                "the store is full: its file may not grow beyond {limit} bytes (RLIMIT_FSIZE), so carriers are asked to \
+                 send their texts again; raise LimitFSIZE= of the unit, or `ulimit -f`"
+            ),
+            None => "the disk is full: carriers are asked to send their texts again; free some space".to_owned(),
+        });
+    }
+    if health.no_inodes {
         problems.push(
-            "the disk is full: carriers are asked to send their texts again; free some space".to_owned(),
+            "the store's file system has no free inodes: delete files there; until then the store cannot be compacted, and \
+             may not start again"
+                .to_owned(),
         );
     }
     if let (None, false, Some(why)) = (&health.failed, health.full, refused) {

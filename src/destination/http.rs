@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{Failure, Scope};
 use crate::mask::{Mask, Reason};
-use crate::message::Message;
+use crate::message::{Message, dated};
 use crate::resolver::Resolver;
 use crate::retry;
 
@@ -257,7 +257,7 @@ fn explain(error: reqwest::Error) -> String {
         words = next.to_string();
         cause = next.source();
     }
-    words
+    dated(&words)
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {

@@ -300,6 +300,10 @@ pub struct Health {
     pub free: u64,
     /// Whether new texts are refused for lack of space.
     pub full: bool,
+    /// How large the process may let its file grow, where that is less than the file system has room for.
+    pub file_limit: Option<u64>,
+    /// Whether the file system can make no more files. New texts need none; a start, a backup and a compaction do.
+    pub no_inodes: bool,
     /// The error after which nothing is written any more.
     pub failed: Option<String>,
     /// How long the oldest unanswered commit has been running.

@@ -18,6 +18,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
 use super::classes::{Cause, Reply};
+use crate::message::dated;
 use crate::resolver::Resolver;
 
 /// How many bytes of one answer are read. No server has more to say.
@@ -228,7 +229,7 @@ fn lost(error: &io::Error) -> Cause {
 /// What is wrong with the server's certificate, if that is what the error is about.
 fn distrust(error: &io::Error) -> Option<Cause> {
     let error: &rustls::Error = error.get_ref()?.downcast_ref()?;
-    matches!(error, rustls::Error::InvalidCertificate(_)).then(|| Cause::Untrusted(error.to_string()))
+    matches!(error, rustls::Error::InvalidCertificate(_)).then(|| Cause::Untrusted(dated(&error.to_string())))
 }
 
 #[cfg(test)]

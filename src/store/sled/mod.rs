@@ -469,9 +469,21 @@ fn paused(db: &::sled::Db) -> Result<BTreeSet<Name>, ::sled::Error> {
 
 fn at(path: &Path) -> impl Fn(io::Error) -> OpenError {
     let path = path.to_owned();
-    move |source| OpenError::Io {
-        path: path.clone(),
-        source,
+    move |source| {
+        // The folder may not be there yet.
+        let mut folders = path.ancestors();
+        let no_inodes = source.kind() == io::ErrorKind::StorageFull
+            && folders
+                .find_map(|folder| space::no_inodes(folder).ok())
+                .unwrap_or(false);
+        OpenError::Io {
+            path: path.clone(),
+            source: if no_inodes {
+                io::Error::other("no free inodes on its file system: delete files there")
+            } else {
+                source
+            },
+        }
     }
 }
 

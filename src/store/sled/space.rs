@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, getrlimit};
 use tracing::{info, warn};
 
 use crate::store::Error;
@@ -31,6 +32,10 @@ pub(super) struct Space {
     measured: Option<Instant>,
     pub(super) free: u64,
     pub(super) bytes: u64,
+    /// How large the process lets a file grow, if that is less than the file system would.
+    pub(super) file_limit: Option<u64>,
+    /// The file system can make no more files.
+    pub(super) no_inodes: bool,
 }
 
 impl Space {
@@ -45,6 +50,8 @@ impl Space {
             measured: None,
             free: 0,
             bytes: 0,
+            file_limit: None,
+            no_inodes: false,
         };
         space.measure()?;
         Ok(space)
@@ -92,8 +99,8 @@ impl Space {
 
     fn measure(&mut self) -> io::Result<()> {
         self.measured = Some(Instant::now());
-        self.free = free(&self.folder)?;
         self.bytes = std::fs::metadata(&self.database).map_or(0, |file| file.len());
+        self.measure_free()?;
         let ballast = BALLAST_BYTES.min(self.min_free / 4);
         if self.has_ballast && self.free < RESERVE_BYTES + ballast {
             self.drop_ballast()?;
@@ -103,10 +110,22 @@ impl Space {
         Ok(())
     }
 
+    /// What a file system has room for, and what its file may grow by: the kernel refuses either at the same place.
+    fn measure_free(&mut self) -> io::Result<()> {
+        self.no_inodes = no_inodes(&self.folder)?;
+        let room = free(&self.folder)?;
+        let limit = getrlimit(Resource::Fsize).current;
+        self.file_limit = limit.filter(|limit| limit.saturating_sub(self.bytes) < room);
+        self.free = self
+            .file_limit
+            .map_or(room, |limit| limit.saturating_sub(self.bytes));
+        Ok(())
+    }
+
     fn drop_ballast(&mut self) -> io::Result<()> {
         self.has_ballast = false;
         std::fs::remove_file(self.folder.join("ballast"))?;
-        self.free = free(&self.folder)?;
+        self.measure_free()?;
         warn!(
             free = self.free,
             "hardly any space is left: the ballast was given up so that deliveries go on"
@@ -135,6 +154,12 @@ impl Space {
 pub(super) fn free(folder: &Path) -> io::Result<u64> {
     let file_system = rustix::fs::statvfs(folder)?;
     Ok(file_system.f_bavail.saturating_mul(file_system.f_frsize))
+}
+
+/// Whether no more files can be made. File systems that make inodes as they need them count none.
+pub(super) fn no_inodes(folder: &Path) -> io::Result<bool> {
+    let file_system = rustix::fs::statvfs(folder)?;
+    Ok(file_system.f_files > 0 && file_system.f_favail == 0)
 }
 
 #[cfg(test)]

@@ -71,6 +71,8 @@ impl Status {
         health.free = space.free;
         health.bytes = space.bytes;
         health.full = space.is_full();
+        health.file_limit = space.file_limit;
+        health.no_inodes = space.no_inodes;
     }
 
     /// Nothing is written from now on. The first reason is the one that counts.

@@ -16,6 +16,12 @@ impl Disk {
         Self::made(folder, name, bytes, &["mkfs.ext4", "-q", "-F"])
     }
 
+    /// A new ext4 file system with room for bytes and for few files.
+    pub fn with_inodes(folder: &Path, name: &str, inodes: u32) -> Self {
+        let inodes = inodes.to_string();
+        Self::made(folder, name, 64 << 20, &["mkfs.ext4", "-q", "-F", "-N", &inodes])
+    }
+
     /// A new XFS that can copy files by reference.
     pub fn xfs(folder: &Path, name: &str, bytes: u64) -> Self {
         Self::made(folder, name, bytes, &["mkfs.xfs", "-q", "-m", "reflink=1"])

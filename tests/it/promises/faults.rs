@@ -187,6 +187,57 @@ async fn p6_a_full_disk_is_a_503_and_deliveries_go_on() {
     );
 }
 
+/// `ulimit -f`, or `LimitFSIZE=` of the unit: the kernel ends a process that writes beyond it, unless that is ignored.
+#[test]
+fn a_limit_on_the_size_of_files_is_like_a_full_disk() {
+    let mut bridge = Bridge::configured(&waiting());
+    let mut limited = std::process::Command::new("bash");
+    let run = "ulimit -f 4096 && exec \"$0\" \"$@\"";
+    limited.args(["-c", run, env!("CARGO_BIN_EXE_smsbridge")]);
+    bridge.run_command(limited, &[], &[]).unwrap();
+    let text = "x".repeat(50_000);
+    let mut accepted = 0;
+    let refused = (0..400).find(|number| {
+        let (status, _) = bridge.text(&refid(*number), &format!("+1303555{number:04}"), &text);
+        accepted += usize::from(status == 200);
+        status == 503
+    });
+    assert!(refused.is_some() && accepted > 5, "{accepted} accepted");
+    let problems = bridge.status()["problems"].to_string();
+    assert!(problems.contains("RLIMIT_FSIZE"), "{problems}");
+    assert_eq!(readyz(&bridge), 503);
+    assert_eq!(stored(&bridge).len(), accepted);
+    // Without the limit it goes on.
+    assert!(bridge.stop().0.success());
+    bridge.run();
+    assert_eq!(bridge.text(&refid(999), "+13035550100", "hello").0, 200);
+}
+
+#[test]
+fn a_file_system_without_inodes_is_named_as_such() {
+    let yard = yard();
+    let disk = Disk::with_inodes(yard.path(), "inodes", 64);
+    let mut bridge = Bridge::placed(&disk.path().join("data"), "min_free = \"1MiB\"", &waiting());
+    bridge.run();
+    assert_eq!(post(&bridge, 1).unwrap().0, 200);
+    let mut made = 0;
+    while std::fs::File::create(disk.path().join(made.to_string())).is_ok() {
+        made += 1;
+    }
+    wait_for("status to name it", || {
+        let problems = bridge.status()["problems"].to_string();
+        problems.contains("no free inodes").then_some(())
+    });
+    assert_eq!(post(&bridge, 2).unwrap().0, 200, "messages need none");
+    bridge.stop();
+    std::fs::remove_dir_all(disk.path().join("data")).unwrap();
+    while std::fs::File::create(disk.path().join(made.to_string())).is_ok() {
+        made += 1;
+    }
+    let (status, _, said) = bridge.command(&["serve"]);
+    assert!(status == 1 && said.contains("no free inodes"), "{status} {said}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn p25_status_tells_the_truth_during_faults() {
     let refusing = Receiver::start(|_| Reply::new(422, "no")).await;

@@ -211,7 +211,8 @@ fn entry(entry: &Value, mask: &Mask) -> Outcome {
 
 fn outcome(status: StatusCode, body: &Value, mask: &Mask) -> Outcome {
     if status.is_success() {
-        return Outcome::Known(webhook(body, mask));
+        return webhook(body, mask)
+            .map_or_else(|| Outcome::Failed(unexpected(status).into()), Outcome::Known);
     }
     let words = words(status, body, mask);
     match status {
@@ -224,10 +225,14 @@ fn outcome(status: StatusCode, body: &Value, mask: &Mask) -> Outcome {
     }
 }
 
-fn webhook(body: &Value, mask: &Mask) -> Webhook {
-    let url = body
-        .get("webhook")
-        .and_then(Value::as_str)
+/// Nothing when the answer is not of the form that is documented: it does not say that there is no webhook.
+fn webhook(body: &Value, mask: &Mask) -> Option<Webhook> {
+    let url = match body.as_object()?.get("webhook") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(url)) => Some(url.as_str()),
+        Some(_) => return None,
+    };
+    let url = url
         .filter(|url| !url.is_empty())
         // What repeats a secret of ours is no URL that is wanted.
         .map(|url| match mask.permits(url, None) {
@@ -238,10 +243,17 @@ fn webhook(body: &Value, mask: &Mask) -> Webhook {
         .get("provisioning")
         .and_then(|provisioning| provisioning.get("state"))
         .and_then(Value::as_str);
-    Webhook {
+    Some(Webhook {
         url,
         state: state.map(|state| State::read(state, mask)),
-    }
+    })
+}
+
+fn unexpected(status: StatusCode) -> String {
+    format!(
+        "HTTP {} with an unexpected answer: is `api.api_url` right?",
+        status.as_u16()
+    )
 }
 
 /// Numbers are compared normalised: what comes back need not be written as it was sent.
@@ -306,6 +318,30 @@ mod tests {
         );
         assert!(matches!(&outcomes[1], Outcome::Failed(words) if words.shown().contains("does not mention")));
         assert!(matches!(&outcomes[2], Outcome::NotOurs(words) if words.shown().contains("Not found")));
+    }
+
+    #[test]
+    fn an_answer_of_another_form_says_nothing_about_the_webhook() {
+        let said = |body| outcome(StatusCode::OK, &body, &Mask::default());
+        for body in [
+            json!(null),
+            json!([]),
+            json!("https://a.example/"),
+            json!({ "webhook": 5 }),
+            json!({ "webhook": ["https://a.example/"] }),
+        ] {
+            let outcome = said(body.clone());
+            assert!(!outcome.is_answer(), "{body}: {outcome:?}");
+            let words = outcome.problem().unwrap();
+            assert!(
+                words.shown().contains("HTTP 200 with an unexpected answer"),
+                "{body}"
+            );
+        }
+        for body in [json!({}), json!({ "webhook": null }), json!({ "webhook": "" })] {
+            let none = matches!(said(body.clone()), Outcome::Known(Webhook { url: None, .. }));
+            assert!(none, "{body}");
+        }
     }
 
     #[test]

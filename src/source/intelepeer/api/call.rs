@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::mask_url;
 use crate::mask::{Mask, Reason};
+use crate::message::dated;
 use crate::retry;
 
 /// How often a request is sent at most.
@@ -148,7 +149,7 @@ impl From<reqwest::Error> for Failed {
             cause = error.source();
         }
         Self {
-            reason: mask_url(&reason),
+            reason: mask_url(&dated(&reason)),
             retry_after: None,
         }
     }
