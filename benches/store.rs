@@ -154,7 +154,7 @@ async fn churn(count: u64, path: &Path) -> Result<()> {
                     store.settle(Settlement {
                         token: claim.token,
                         delivery: claim.delivery.delivered(attempt),
-                        follow_up: None,
+                        follow_ups: Vec::new(),
                         thread: None,
                     })
                 }))

@@ -12,7 +12,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::message::{MessageId, Name, Timestamp};
+use crate::message::{Conversation, MessageId, Name, Timestamp};
+
+mod stored;
 
 /// How many attempts a delivery remembers one by one: the first and the latest.
 pub const ATTEMPTS_KEPT: usize = 12;
@@ -150,10 +152,10 @@ fn cut(detail: &str) -> String {
     format!("{}…", &detail[..end])
 }
 
-/// A message owed to one destination.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A message owed to one destination, or to one of the destination's recipients.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// Its id and idempotency key.
+    /// Its id.
     pub id: DeliveryId,
     /// Whom it is owed to.
     pub destination: Name,
@@ -167,8 +169,13 @@ pub struct Delivery {
     pub attempts_made: u32,
     /// The first and the latest attempts, oldest first, at most [`ATTEMPTS_KEPT`].
     pub attempts: Vec<Attempt>,
-    /// What the destination has already done of it (recipients that accepted), so that no attempt repeats it.
+    /// The recipients that an earlier version of the program had brought it to before it had to be retried. Now
+    /// recipients that have to wait get deliveries of their own.
     pub progress: Vec<String>,
+    /// The one of the destination's recipients it is for; all of them if none is named.
+    pub recipient: Option<String>,
+    /// The ordinal of the delivery it came of: for a recipient that could not take that one, or as its fallback.
+    pub origin: Option<u16>,
 }
 
 impl Delivery {
@@ -185,6 +192,47 @@ impl Delivery {
             attempts_made: 0,
             attempts: Vec::new(),
             progress: Vec::new(),
+            recipient: None,
+            origin: None,
+        }
+    }
+
+    /// What one recipient is still owed of it, as a delivery of its own with the same history. Its ordinal is given
+    /// by the store.
+    #[must_use]
+    pub fn split(&self, recipient: &str) -> Self {
+        Self {
+            recipient: Some(recipient.to_owned()),
+            origin: Some(self.key().ordinal),
+            ..self.clone()
+        }
+    }
+
+    /// The same message for another destination that takes over. Its ordinal is given by the store.
+    #[must_use]
+    pub fn fallback(&self, destination: Name, now: Timestamp) -> Self {
+        Self {
+            origin: Some(self.key().ordinal),
+            ..Self::new(self.id, destination, self.route.clone(), now)
+        }
+    }
+
+    /// The idempotency key towards the destination, the same for all its recipients.
+    #[must_use]
+    pub fn key(&self) -> DeliveryId {
+        let shared = self.recipient.as_ref().and(self.origin);
+        DeliveryId {
+            ordinal: shared.unwrap_or(self.id.ordinal),
+            ..self.id
+        }
+    }
+
+    /// What keeps its order: the conversation, and within that each recipient that has to wait by itself.
+    #[must_use]
+    pub fn queue(&self, conversation: Conversation) -> Conversation {
+        match &self.recipient {
+            Some(recipient) => conversation.with(recipient),
+            None => conversation,
         }
     }
 
@@ -192,6 +240,12 @@ impl Delivery {
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         matches!(self.state, State::Waiting { .. })
+    }
+
+    /// Whether it was given up.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        matches!(self.state, State::Dead { .. })
     }
 
     /// The other side took it with this attempt.
@@ -206,13 +260,11 @@ impl Delivery {
         }
     }
 
-    /// This attempt failed; the next is due later. `progress` replaces what was done of it, if given.
+    /// This attempt failed; the next is due later.
     #[must_use]
-    pub fn retry(self, attempt: Attempt, due: Timestamp, progress: Option<Vec<String>>) -> Self {
-        let progress = progress.unwrap_or_else(|| self.progress.clone());
+    pub fn retry(self, attempt: Attempt, due: Timestamp) -> Self {
         Self {
             state: State::Waiting { due },
-            progress,
             ..self.tried(attempt)
         }
     }
@@ -299,7 +351,7 @@ mod tests {
     #[test]
     fn the_first_and_the_latest_attempts_are_kept() {
         let last = (0..30).fold(delivery(), |delivery, n| {
-            delivery.retry(attempt(n, Verdict::Transient), Timestamp(n + 1), None)
+            delivery.retry(attempt(n, Verdict::Transient), Timestamp(n + 1))
         });
         assert_eq!(last.attempts_made, 30);
         assert_eq!(last.attempts.len(), ATTEMPTS_KEPT);
@@ -310,7 +362,7 @@ mod tests {
     #[test]
     fn probes_of_a_parked_destination_do_not_fill_the_list() {
         let last = (0..5).fold(delivery(), |delivery, n| {
-            delivery.retry(attempt(n, Verdict::Parked), Timestamp(n), None)
+            delivery.retry(attempt(n, Verdict::Parked), Timestamp(n))
         });
         assert_eq!(last.attempts.len(), 1);
         assert_eq!(last.attempts_made, 5);
@@ -320,6 +372,27 @@ mod tests {
     fn an_overlong_answer_is_cut_between_characters() {
         let attempt = Attempt::new(Timestamp(0), Duration::ZERO, Verdict::Permanent, &"é".repeat(300));
         assert!(attempt.detail.len() <= DETAIL_MAX && attempt.detail.ends_with('…'));
+    }
+
+    #[test]
+    fn recipients_share_the_key_and_each_has_a_queue_of_its_own() {
+        let whole = delivery();
+        let conversation = Conversation([7; 8]);
+        let [a, b] = ["a@example.com", "b@example.com"].map(|recipient| whole.split(recipient));
+        let again = Delivery {
+            id: DeliveryId { ordinal: 4, ..b.id },
+            ..b.clone()
+        };
+        assert_eq!([a.key(), again.key(), whole.key()], [whole.id; 3]);
+        let queues = [&whole, &a, &b, &again].map(|delivery| delivery.queue(conversation));
+        assert_eq!((queues[0], queues[3]), (conversation, queues[2]));
+        assert!(queues[1] != queues[0] && queues[1] != queues[2]);
+        let fallback = Delivery {
+            id: DeliveryId { ordinal: 5, ..b.id },
+            ..again.fallback("room".parse().unwrap(), Timestamp(0))
+        };
+        assert_eq!((fallback.key(), fallback.origin), (fallback.id, Some(1)));
+        assert_eq!(fallback.queue(conversation), conversation);
     }
 
     #[test]

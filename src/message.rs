@@ -294,6 +294,19 @@ impl Conversation {
         short.copy_from_slice(&digest[..8]);
         Self(short)
     }
+
+    /// What stands for the conversation with one recipient of a destination.
+    #[must_use]
+    pub fn with(self, recipient: &str) -> Self {
+        use sha2::Digest as _;
+        let digest = sha2::Sha256::new()
+            .chain_update(self.0)
+            .chain_update(recipient)
+            .finalize();
+        let mut short = [0; 8];
+        short.copy_from_slice(&digest[..8]);
+        Self(short)
+    }
 }
 
 impl fmt::Display for Conversation {

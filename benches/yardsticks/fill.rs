@@ -125,7 +125,7 @@ async fn deliver(store: &Arc<Sled>, desk: &Name) -> Result<()> {
             store.settle(Settlement {
                 token: claim.token,
                 delivery: claim.delivery.delivered(attempt),
-                follow_up: None,
+                follow_ups: Vec::new(),
                 thread: None,
             })
         });

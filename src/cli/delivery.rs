@@ -120,12 +120,20 @@ pub(super) fn count(number: u64) -> String {
     }
 }
 
+/// `desk`, or `desk (night@example.com)` for one of its recipients.
+fn to(delivery: &DeliveryView) -> String {
+    match &delivery.recipient {
+        Some(recipient) => format!("{} ({})", delivery.destination, one_line(recipient)),
+        None => delivery.destination.to_string(),
+    }
+}
+
 /// A delivery and its attempts, below its message.
 pub(super) fn brief(delivery: &DeliveryView, now: Timestamp) -> String {
     let head = format!(
         "  {} to {}: {}\n",
         delivery.id,
-        delivery.destination,
+        to(delivery),
         standing(delivery, now)
     );
     paint::on_stdout(paint::of_state(delivery.state), head.trim_end()) + "\n" + &attempts(delivery, now)
@@ -151,7 +159,7 @@ fn list(global: &Global, daemon: &Daemon, list: &List) -> Result<Exit, Stop> {
             paint::of_state(delivery.state),
             [
                 delivery.id.to_string(),
-                delivery.destination.to_string(),
+                to(delivery),
                 state(delivery.state).to_owned(),
                 moment::relative(delivery.created_at, now),
                 delivery.attempts_made.to_string(),
@@ -186,6 +194,7 @@ fn show(global: &Global, daemon: &Daemon, id: DeliveryId) -> Result<Exit, Stop> 
         ("delivery", Some(delivery.id.to_string())),
         ("message", Some(delivery.id.message.to_string())),
         ("destination", Some(delivery.destination.to_string())),
+        ("recipient", delivery.recipient.clone()),
         ("route", delivery.route.as_ref().map(Name::to_string)),
         ("owed since", Some(moment::exact(delivery.created_at, now))),
         ("state", Some(standing(&delivery, now))),

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::clock::{Clock, Stopwatch};
 use crate::delivery::{Delivery, DeliveryId};
-use crate::destination::{Failure, Parcel};
+use crate::destination::{Failure, Fate, Other, Parcel, Recipients};
 use crate::dispatch::Lanes;
 use crate::drift::Drift;
 use crate::events::Event;
@@ -398,7 +398,7 @@ async fn send_test(planned: &PlannedDestination, message: &Message) -> Result<St
         route: None,
         template: None,
         groups: std::collections::BTreeMap::new(),
-        progress: &[],
+        recipients: Recipients::default(),
         thread: None,
     };
     let _held = planned.destination.permit().await?;
@@ -420,6 +420,14 @@ fn kind(failure: &Failure) -> &'static str {
     match failure {
         Failure::Transient { .. } => "transient",
         Failure::Permanent { .. } => "permanent",
+        Failure::Divided { others, .. } => {
+            let is_over = |other: &Other| matches!(other.fate, Fate::Never { .. });
+            if others.iter().any(is_over) {
+                "permanent"
+            } else {
+                "transient"
+            }
+        }
         Failure::Parked { .. } => "parked",
     }
 }

@@ -65,6 +65,8 @@ pub struct DeliveryView {
     pub id: DeliveryId,
     /// Whom it is owed to.
     pub destination: Name,
+    /// The one of the destination's recipients it is for; null when it is for all of them.
+    pub recipient: Option<String>,
     /// The route that asked for it.
     pub route: Option<Name>,
     /// `pending`, `delivered` or `dead`.
@@ -298,6 +300,7 @@ impl DeliveryView {
         Self {
             id: delivery.id,
             destination: delivery.destination.clone(),
+            recipient: delivery.recipient.clone(),
             route: delivery.route.clone(),
             state,
             created_at: clock.shown(delivery.created_at),

@@ -132,7 +132,7 @@ mod tests {
             route: None,
             template: None,
             groups: BTreeMap::new(),
-            progress: &[],
+            recipients: crate::destination::Recipients::default(),
             thread: None,
         };
         console.deliver(&parcel).await

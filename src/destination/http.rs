@@ -204,7 +204,6 @@ impl Answer {
             reason: reason.into(),
             retry_after,
             scope: Scope::Destination,
-            progress: None,
         }
     }
 
@@ -216,7 +215,6 @@ impl Answer {
             reason: reason.into(),
             retry_after,
             scope: Scope::Message,
-            progress: None,
         }
     }
 }

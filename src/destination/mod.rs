@@ -24,7 +24,7 @@ pub mod webhook;
 /// All that one delivery is made of.
 #[derive(Clone)]
 pub struct Parcel<'a> {
-    /// The idempotency key: the same at every attempt.
+    /// The idempotency key: the same at every attempt, and for all recipients.
     pub id: DeliveryId,
     /// The text.
     pub message: &'a Message,
@@ -38,10 +38,21 @@ pub struct Parcel<'a> {
     pub template: Option<&'a Template>,
     /// Named groups of the route's regular expression.
     pub groups: BTreeMap<String, String>,
-    /// What earlier attempts have already done (an accepted recipient, say).
-    pub progress: &'a [String],
+    /// Which of the destination's recipients it is for.
+    pub recipients: Recipients<'a>,
     /// The root of this conversation's thread at this destination, if one was kept.
     pub thread: Option<&'a str>,
+}
+
+/// Which of a destination's recipients a parcel is for: all of them by default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Recipients<'a> {
+    /// Only this one.
+    pub only: Option<&'a str>,
+    /// Not these: they have it.
+    pub done: &'a [String],
+    /// Not these yet: an earlier message of the conversation is pending for them.
+    pub held: &'a [String],
 }
 
 /// Without the groups: they are parts of the text.
@@ -103,20 +114,53 @@ pub enum Failure {
         retry_after: Option<Duration>,
         /// Whom it concerns.
         scope: Scope,
-        /// What is done by now (all of it, not just what is new), if anything is.
-        progress: Option<Vec<String>>,
     },
     /// This message will never be taken; trying again is pointless.
     Permanent {
         /// Why the message was refused.
         reason: Reason,
-        /// What was done nevertheless (recipients that did accept).
-        progress: Option<Vec<String>>,
     },
     /// The destination is misconfigured (bad token, archived channel): every message would fail, none is at
     /// fault. The operator must act.
     Parked {
         /// What is wrong and what to do.
+        reason: Reason,
+    },
+    /// The destination works, but at least one of its recipients did not take the message.
+    Divided {
+        /// What the other side said, about all of them.
+        reason: Reason,
+        /// Whether any recipient took it.
+        accepted: bool,
+        /// The recipients that did not.
+        others: Vec<Other>,
+    },
+}
+
+/// A recipient that did not take a message, while others took it or did not take it for another reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Other {
+    /// As the destination names it.
+    pub recipient: String,
+    /// What it needs.
+    pub fate: Fate,
+}
+
+/// What is to be done for one recipient.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It was not asked: an earlier message of the conversation is still pending for it.
+    Behind,
+    /// It may take the message later.
+    Later {
+        /// What the other side said.
+        reason: Reason,
+        /// When the other side asked to be tried again.
+        retry_after: Option<Duration>,
+    },
+    /// It will never take the message.
+    Never {
+        /// What the other side said.
         reason: Reason,
     },
 }
@@ -128,7 +172,6 @@ impl Failure {
             reason: reason.into(),
             retry_after: None,
             scope: Scope::Destination,
-            progress: None,
         }
     }
 
@@ -136,7 +179,6 @@ impl Failure {
     pub fn permanent(reason: impl Into<Reason>) -> Self {
         Self::Permanent {
             reason: reason.into(),
-            progress: None,
         }
     }
 
@@ -151,9 +193,10 @@ impl Failure {
     #[must_use]
     pub fn reason(&self) -> &Reason {
         match self {
-            Self::Transient { reason, .. } | Self::Permanent { reason, .. } | Self::Parked { reason } => {
-                reason
-            }
+            Self::Transient { reason, .. }
+            | Self::Permanent { reason }
+            | Self::Parked { reason }
+            | Self::Divided { reason, .. } => reason,
         }
     }
 }
@@ -172,6 +215,12 @@ pub trait Destination: Send + Sync {
     /// # Errors
     /// How it failed, in the terms that decide what happens next.
     async fn deliver(&self, parcel: &Parcel<'_>) -> Result<Delivered, Failure>;
+
+    /// The recipients of one parcel, where the other side answers for each of them. A recipient that has to wait gets
+    /// a delivery of its own.
+    fn recipients(&self) -> &[String] {
+        &[]
+    }
 
     /// Waits for what `deliver` needs on this side (a free connection) and is not the other side's slowness. It
     /// is held while `deliver` runs. Nothing was sent yet, so the wait may be broken off at any time.

@@ -10,12 +10,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::gate::{Cause, Change, Gate};
 use super::shared::Shared;
+use super::trial::Trial;
 use crate::clock::Stopwatch;
 use crate::delivery::{Attempt, Delivery, State, Verdict};
-use crate::destination::{Delivered, Failure, Parcel, Scope};
+use crate::destination::{Delivered, Failure, Parcel, Recipients, Scope};
 use crate::events::Event;
 use crate::mask::Reason;
-use crate::message::{MessageId, Timestamp};
+use crate::message::{MessageId, Name, Timestamp};
 use crate::metrics::{ByDestination, OUTCOMES, Outcome};
 use crate::plan::{Plan, PlannedDestination};
 use crate::retry::Next;
@@ -32,18 +33,21 @@ pub(super) async fn run(
 ) {
     if claim.message.redacted_at.is_some() {
         let settlement = without_content(claim, shared.clock.now());
-        return settle(&shared, settlement, CONTENT_REMOVED).await;
+        return settle(&shared, settlement, vec![Some(CONTENT_REMOVED.into())]).await;
     }
     let permit = tokio::select! {
         permit = destination.destination.permit() => permit,
         () = stop.cancelled() => return shared.store.release(claim).await,
+    };
+    let Ok(held) = held(&shared, &destination, &claim).await else {
+        return shared.store.release(claim).await;
     };
     let epoch = shared.gate().epoch();
     let started = shared.clock.now();
     let stopwatch = Stopwatch::start();
     let attempting = shared.attempt(claim.token);
     let outcome = match &permit {
-        Ok(_held) => send(&plan, &destination, &claim).await,
+        Ok(_permit) => send(&plan, &destination, &claim, &held).await,
         Err(failure) => Err(failure.clone()),
     };
     let took = stopwatch.elapsed();
@@ -59,11 +63,26 @@ pub(super) async fn run(
     let (settlement, why) = match outcome {
         Ok(delivered) => (
             succeeded(&shared, claim, delivered, started, took).await,
-            Reason::default(),
+            vec![Some(Reason::default())],
         ),
         Err(failure) => failed(&shared, &destination, epoch, claim, &failure, started, took).await,
     };
-    settle(&shared, settlement, why.logged()).await;
+    settle(&shared, settlement, why).await;
+}
+
+/// The recipients that have to wait for an earlier message of the conversation. The claim holds the conversation, so
+/// the list does not grow meanwhile.
+async fn held(
+    shared: &Shared,
+    destination: &PlannedDestination,
+    claim: &Claim,
+) -> Result<Vec<String>, Error> {
+    let recipients = destination.destination.recipients();
+    if recipients.is_empty() || claim.delivery.recipient.is_some() {
+        return Ok(Vec::new());
+    }
+    let conversation = claim.message.conversation();
+    shared.store.held(&shared.name, conversation, recipients).await
 }
 
 /// An attempt that lasts longer than this is worth a line: nothing else would tell before it ends.
@@ -82,8 +101,13 @@ const CONTENT_REMOVED: &str =
 static ONE_LANE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// Sends it, bounded in time; a panic in a destination is one message's trouble and nobody else's.
-async fn send(plan: &Plan, destination: &PlannedDestination, claim: &Claim) -> Result<Delivered, Failure> {
-    let mut parcel = parcel(plan, claim);
+async fn send(
+    plan: &Plan,
+    destination: &PlannedDestination,
+    claim: &Claim,
+    held: &[String],
+) -> Result<Delivered, Failure> {
+    let mut parcel = parcel(plan, claim, held);
     if sabotage::is_off(Protection::SameKey) {
         parcel.id.message = MessageId(uuid::Uuid::now_v7());
     }
@@ -105,7 +129,6 @@ async fn send(plan: &Plan, destination: &PlannedDestination, claim: &Claim) -> R
             reason: "the destination's code panicked on this message; please report it".into(),
             retry_after: None,
             scope: Scope::Message,
-            progress: None,
         }),
         Err(_elapsed) => Err(Failure::unreachable(format!(
             "no answer within {}",
@@ -116,7 +139,7 @@ async fn send(plan: &Plan, destination: &PlannedDestination, claim: &Claim) -> R
 
 /// Contacts, template and groups are looked up in the plan of the moment, so that a mended template also
 /// serves what was accepted before.
-fn parcel<'a>(plan: &'a Plan, claim: &'a Claim) -> Parcel<'a> {
+fn parcel<'a>(plan: &'a Plan, claim: &'a Claim, held: &'a [String]) -> Parcel<'a> {
     let message = &*claim.message;
     let route = claim
         .delivery
@@ -124,14 +147,18 @@ fn parcel<'a>(plan: &'a Plan, claim: &'a Claim) -> Parcel<'a> {
         .as_ref()
         .and_then(|name| plan.routes.get(name));
     Parcel {
-        id: claim.delivery.id,
+        id: claim.delivery.key(),
         message,
         from_name: plan.contact(message.from.normal()),
         to_name: plan.contact(message.to.normal()),
         route: claim.delivery.route.as_ref(),
         template: route.and_then(|route| route.template.as_ref()),
         groups: route.map(|route| route.groups(&message.text)).unwrap_or_default(),
-        progress: &claim.delivery.progress,
+        recipients: Recipients {
+            only: claim.delivery.recipient.as_deref(),
+            done: &claim.delivery.progress,
+            held,
+        },
         thread: claim.thread.as_deref(),
     }
 }
@@ -145,16 +172,18 @@ async fn succeeded(
 ) -> Settlement {
     let change = shared.gate().works();
     tell(shared, change).await;
-    let attempt = Attempt::new(started, took, Verdict::Delivered, &delivered.detail);
     shared.delivered_now();
+    let attempt = Attempt::new(started, took, Verdict::Delivered, &delivered.detail);
     Settlement {
         token: claim.token,
         delivery: claim.delivery.delivered(attempt),
-        follow_up: None,
+        follow_ups: Vec::new(),
         thread: delivered.thread,
     }
 }
 
+/// What a failure means for the delivery; and for it and each recipient that gets a delivery of its own, what is to be
+/// logged about it.
 async fn failed(
     shared: &Shared,
     destination: &PlannedDestination,
@@ -163,7 +192,7 @@ async fn failed(
     failure: &Failure,
     started: Timestamp,
     took: Duration,
-) -> (Settlement, Reason) {
+) -> (Settlement, Vec<Option<Reason>>) {
     let now = shared.clock.now();
     let jitter = rand::random();
     let (change, gate) = {
@@ -172,50 +201,69 @@ async fn failed(
         (change, gate.clone())
     };
     tell(shared, change).await;
+    let Claim { delivery, token, .. } = claim;
+    let trial = Trial {
+        policy: &destination.policy,
+        started,
+        took,
+        now,
+        since: shared.clock.patience_since(delivery.created_at),
+    };
     let reason = failure.reason().clone();
-    let attempt = |verdict| Attempt::new(started, took, verdict, failure.reason().shown());
-    let delivery = claim.delivery;
-    let token = claim.token;
-    match failure {
-        Failure::Permanent { progress, .. } => {
-            let delivery = Delivery {
-                progress: progress.clone().unwrap_or(delivery.progress.clone()),
-                ..delivery
-            };
+    let attempt = |verdict| trial.attempt(verdict, &reason);
+    let (settlement, reason) = match failure {
+        Failure::Permanent { .. } => {
             let dead = delivery.dead(Some(attempt(Verdict::Permanent)), now, reason.shown());
             (bury(shared, destination, token, dead), reason)
         }
         Failure::Parked { .. } => {
             let due = gate.closed().map_or(now, |closed| closed.until);
-            (
-                keep(token, delivery.retry(attempt(Verdict::Parked), due, None)),
-                reason,
-            )
+            (keep(token, delivery.retry(attempt(Verdict::Parked), due)), reason)
         }
-        Failure::Transient {
-            retry_after,
-            progress,
-            ..
-        } => {
-            let failures = delivery.attempts_made.saturating_add(1);
-            let since = shared.clock.patience_since(delivery.created_at);
-            match destination
-                .policy
-                .next(failures, since, now, *retry_after, jitter)
-            {
-                Next::GiveUp => {
-                    let waited = age(now.since(since));
-                    let reason = Reason::from(format!("given up after {waited}: ")).and(&reason);
-                    let dead = delivery.dead(Some(attempt(Verdict::Transient)), now, reason.shown());
-                    (bury(shared, destination, token, dead), reason)
-                }
-                Next::At(due) => {
-                    let due = due_in_outage(&gate, due);
-                    let later = delivery.retry(attempt(Verdict::Transient), due, progress.clone());
-                    (keep(token, later), reason)
-                }
+        Failure::Transient { retry_after, .. } => match trial.next(&delivery, *retry_after, jitter) {
+            Next::GiveUp => {
+                let (dead, reason) = trial.give_up(delivery, &reason);
+                (bury(shared, destination, token, dead), reason)
             }
+            Next::At(due) => {
+                let due = due_in_outage(&gate, due);
+                (
+                    keep(token, delivery.retry(attempt(Verdict::Transient), due)),
+                    reason,
+                )
+            }
+        },
+        Failure::Divided { accepted, others, .. } => {
+            if *accepted {
+                shared.delivered_now();
+            }
+            let (all, why): (Vec<_>, Vec<_>) = trial
+                .divide(delivery, &reason, *accepted, others)
+                .into_iter()
+                .unzip();
+            return (divided(destination, token, all, now), why);
         }
+    };
+    (settlement, vec![Some(reason)])
+}
+
+/// The delivery comes first, then those of single recipients, and at last the fallback of those that are dead.
+fn divided(
+    destination: &PlannedDestination,
+    token: u64,
+    mut all: Vec<Delivery>,
+    now: Timestamp,
+) -> Settlement {
+    if let Some(dead) = all.iter().find(|delivery| delivery.is_dead()) {
+        all.extend(fallback(destination, dead, now));
+    }
+    let follow_ups = all.split_off(1);
+    let delivery = all.remove(0);
+    Settlement {
+        token,
+        delivery,
+        follow_ups,
+        thread: None,
     }
 }
 
@@ -232,7 +280,7 @@ fn keep(token: u64, delivery: Delivery) -> Settlement {
     Settlement {
         token,
         delivery,
-        follow_up: None,
+        follow_ups: Vec::new(),
         thread: None,
     }
 }
@@ -244,31 +292,29 @@ pub(super) fn bury(
     token: u64,
     delivery: Delivery,
 ) -> Settlement {
-    let follow_up = destination.fallback.as_ref().map(|fallback| {
-        Delivery::new(
-            delivery.id,
-            fallback.clone(),
-            delivery.route.clone(),
-            shared.clock.now(),
-        )
-    });
+    let fallback = fallback(destination, &delivery, shared.clock.now());
     Settlement {
         token,
         delivery,
-        follow_up,
+        follow_ups: fallback.into_iter().collect(),
         thread: None,
     }
 }
 
+fn fallback(destination: &PlannedDestination, delivery: &Delivery, now: Timestamp) -> Option<Delivery> {
+    let fallback = destination.fallback.clone()?;
+    Some(delivery.fallback(fallback, now))
+}
+
 /// Writes the end down. A busy or full store is asked again for as long as it takes: the lease holds until the
-/// process ends, and a delivery that was sent but not written would be sent once more after a restart. `why` it did not
-/// succeed is for the log.
-pub(super) async fn settle(shared: &Shared, settlement: Settlement, why: &str) {
+/// process ends, and a delivery that was sent but not written would be sent once more after a restart. `why` tells for the
+/// delivery, and for each recipient that got one of its own, what to log about it; nothing if it was not tried.
+pub(super) async fn settle(shared: &Shared, settlement: Settlement, why: Vec<Option<Reason>>) {
     let (id, name) = (settlement.delivery.id, &shared.name);
-    loop {
+    let ids = loop {
         match shared.store.settle(settlement.clone()).await {
-            Ok(()) => break,
-            Err(Error::LostClaim) if is_recorded(&*shared.store, &settlement.delivery).await => break,
+            Ok(ids) => break Some(ids),
+            Err(Error::LostClaim) if is_recorded(&*shared.store, &settlement.delivery).await => break None,
             Err(Error::LostClaim) => {
                 tracing::warn!(delivery.id = %id, destination = %name, "the outcome of a delivery to {name} was not recorded: the claim was lost meanwhile");
                 return;
@@ -279,8 +325,30 @@ pub(super) async fn settle(shared: &Shared, settlement: Settlement, why: &str) {
                 return;
             }
         }
+    };
+    let Settlement {
+        delivery, follow_ups, ..
+    } = settlement;
+    let (own, fallback): (Vec<_>, Vec<_>) = follow_ups
+        .into_iter()
+        .partition(|delivery| delivery.recipient.is_some());
+    // A fallback comes last, and may have been there already.
+    let is_there = ids.as_ref().is_some_and(|ids| ids.len() <= own.len());
+    let fallback = fallback.first().filter(|_| !is_there);
+    let fallback = fallback.map(|fallback| &fallback.destination);
+    let numbered = own.into_iter().enumerate().map(|(index, own)| Delivery {
+        id: ids
+            .as_ref()
+            .and_then(|ids| ids.get(index).copied())
+            .unwrap_or(own.id),
+        ..own
+    });
+    for (delivery, why) in std::iter::once(delivery).chain(numbered).zip(&why) {
+        announce(shared, &delivery, fallback, why.as_ref());
     }
-    announce(shared, &settlement, why);
+    if let Some(fallback) = fallback {
+        shared.wake_other(fallback);
+    }
 }
 
 /// Returns true if the store has this outcome: a commit that answered too late had recorded it, and ended the lease.
@@ -290,18 +358,17 @@ async fn is_recorded(store: &dyn Store, delivery: &Delivery) -> bool {
 }
 
 /// Counts and logs a recorded outcome, and tells everybody who waits for it.
-fn announce(shared: &Shared, settlement: &Settlement, why: &str) {
-    let Settlement {
-        delivery, follow_up, ..
-    } = settlement;
+fn announce(shared: &Shared, delivery: &Delivery, fallback: Option<&Name>, why: Option<&Reason>) {
     let (id, name, attempts) = (delivery.id, &shared.name, delivery.attempts_made);
-    let fallback = follow_up.as_ref().map(|delivery| &delivery.destination);
+    let is_tried = why.is_some();
+    let why = why.map(Reason::logged).unwrap_or_default();
     match &delivery.state {
-        State::Waiting { due } => {
+        State::Waiting { due } if is_tried => {
             count(shared, "retried");
             let due = age(due.since(shared.clock.now()));
             tracing::debug!(delivery.id = %id, destination = %name, attempts, "will try again in {due}: {why}");
         }
+        State::Waiting { .. } => {}
         State::Delivered { .. } => {
             count(shared, "delivered");
             let now = shared.clock.now();
@@ -321,9 +388,6 @@ fn announce(shared: &Shared, settlement: &Settlement, why: &str) {
         }
     }
     shared.events.tell(|| Event::delivery(delivery));
-    if let Some(fallback) = fallback {
-        shared.wake_other(fallback);
-    }
 }
 
 fn count(shared: &Shared, outcome: &'static str) {
@@ -383,7 +447,7 @@ async fn tell(shared: &Shared, change: Option<Change>) {
 }
 
 /// A duration for people: whole seconds, or milliseconds below one.
-fn age(duration: Duration) -> String {
+pub(super) fn age(duration: Duration) -> String {
     let rounded = if duration.as_secs() > 0 {
         Duration::from_secs(duration.as_secs())
     } else {
@@ -444,7 +508,7 @@ mod tests {
         let settlement = Settlement {
             token: claim.token,
             delivery: delivered.clone(),
-            follow_up: None,
+            follow_ups: Vec::new(),
             thread: None,
         };
         store.settle(settlement.clone()).await.unwrap();

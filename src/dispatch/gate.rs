@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::destination::{Failure, Scope};
+use crate::destination::{Failure, Fate, Scope};
 use crate::mask::Reason;
 use crate::message::Timestamp;
 use crate::retry::Policy;
@@ -139,6 +139,11 @@ impl Gate {
             | Failure::Permanent { .. } => {
                 return self.works();
             }
+            // If no recipient was asked, nothing was sent.
+            Failure::Divided { accepted, others, .. } => {
+                let asked = *accepted || others.iter().any(|other| other.fate != Fate::Behind);
+                return if asked { self.works() } else { None };
+            }
             Failure::Transient {
                 retry_after: Some(asked),
                 ..
@@ -223,7 +228,6 @@ mod tests {
             reason: "429".into(),
             retry_after: Some(Duration::from_secs(seconds)),
             scope: Scope::Destination,
-            progress: None,
         }
     }
 
@@ -260,6 +264,34 @@ mod tests {
         }
         assert_eq!(gate.closed().map(|closed| closed.until), Some(Timestamp(300_000)));
         assert_eq!(gate.closed().map(|closed| closed.failures), Some(1));
+    }
+
+    #[test]
+    fn a_divided_outcome_opens_the_gate_only_if_a_recipient_was_asked() {
+        use crate::destination::Other;
+        let later = Fate::Later {
+            reason: "452".into(),
+            retry_after: None,
+        };
+        for (accepted, fate, opens) in [
+            (false, Fate::Behind, false),
+            (true, Fate::Behind, true),
+            (false, later, true),
+        ] {
+            let mut gate = Gate::default();
+            gate.failed(&Failure::unreachable("refused"), 0, &POLICY, Timestamp(0), 1.0);
+            let divided = Failure::Divided {
+                reason: Reason::default(),
+                accepted,
+                others: vec![Other {
+                    recipient: "night@example.com".into(),
+                    fate,
+                }],
+            };
+            let change = gate.failed(&divided, gate.epoch(), &POLICY, Timestamp(1), 1.0);
+            assert_eq!(change.is_some(), opens, "{divided:?}");
+            assert_eq!(gate.closed().is_none(), opens, "{divided:?}");
+        }
     }
 
     #[test]

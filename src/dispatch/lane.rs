@@ -282,7 +282,7 @@ impl Lane {
             .for_each_concurrent(EXPIRE_AT_ONCE, |claim| {
                 let dead = claim.delivery.dead(None, now, reason.shown());
                 let settlement = attempt::bury(&self.shared, &self.destination, claim.token, dead);
-                attempt::settle(&self.shared, settlement, reason.logged())
+                attempt::settle(&self.shared, settlement, vec![Some(reason.clone())])
             })
             .await;
         count

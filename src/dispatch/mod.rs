@@ -22,6 +22,7 @@ pub mod gate;
 mod lane;
 mod pace;
 mod shared;
+mod trial;
 
 use lane::Lane;
 use shared::Shared;

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::Plan;
 use crate::delivery::DeliveryId;
-use crate::destination::Parcel;
+use crate::destination::{Parcel, Recipients};
 use crate::message::{Message, MessageId, Name, Timestamp};
 use crate::number::Number;
 use crate::route::{Outcome, Subject, Tried};
@@ -132,7 +132,7 @@ impl Plan {
             groups: compiled
                 .map(|route| route.groups(&message.text))
                 .unwrap_or_default(),
-            progress: &[],
+            recipients: Recipients::default(),
             thread: None,
         }
     }

@@ -18,8 +18,11 @@ use super::{Counts, Found};
 use crate::delivery::Delivery;
 use crate::message::{Message, MessageId, Name, Timestamp};
 
-/// The version this build writes, and the newest it reads.
-pub const VERSION: u32 = 1;
+/// The version this build writes, and the newest it reads. In version 1 no delivery was for a single recipient.
+pub const VERSION: u32 = 2;
+
+/// The oldest version this build reads.
+const OLDEST: u32 = 1;
 
 const MAGIC: &[u8; 8] = b"SMSBRIDG";
 
@@ -201,7 +204,7 @@ impl<R: Read> Reader<R> {
             return Err(Damage::Foreign);
         }
         match version.try_into().map(u32::from_be_bytes) {
-            Ok(VERSION) => Ok(Self {
+            Ok(OLDEST..=VERSION) => Ok(Self {
                 from,
                 records: 0,
                 offset: bytes.len() as u64,
@@ -317,10 +320,20 @@ mod tests {
     }
 
     #[test]
+    fn a_backup_of_version_1_is_read() {
+        let mut old = written();
+        old[11] = 1;
+        let end = old.len() - 4;
+        let crc = crc32c::crc32c(&old[..end]);
+        old[end..].copy_from_slice(&crc.to_be_bytes());
+        assert_eq!(read(&old).unwrap().len(), 2);
+    }
+
+    #[test]
     fn a_newer_format_is_refused_as_such_and_damage_is_named_by_its_place() {
         let mut newer = written();
-        newer[11] = 2;
-        assert!(matches!(read(&newer), Err(Damage::Newer { found: 2 })));
+        newer[11] = 3;
+        assert!(matches!(read(&newer), Err(Damage::Newer { found: 3 })));
         let mut bad = written();
         bad[21] ^= 1;
         assert!(matches!(

@@ -83,20 +83,17 @@ pub(super) fn delivered(claim: &Claim) -> Settlement {
     Settlement {
         token: claim.token,
         delivery,
-        follow_up: None,
+        follow_ups: Vec::new(),
         thread: None,
     }
 }
 
 pub(super) fn again(claim: &Claim, due: Timestamp) -> Settlement {
-    let delivery = claim
-        .delivery
-        .clone()
-        .retry(attempt(Verdict::Transient), due, None);
+    let delivery = claim.delivery.clone().retry(attempt(Verdict::Transient), due);
     Settlement {
         token: claim.token,
         delivery,
-        follow_up: None,
+        follow_ups: Vec::new(),
         thread: None,
     }
 }
@@ -110,7 +107,7 @@ pub(super) fn died(claim: &Claim) -> Settlement {
     Settlement {
         token: claim.token,
         delivery,
-        follow_up: None,
+        follow_ups: Vec::new(),
         thread: None,
     }
 }
@@ -166,6 +163,9 @@ macro_rules! suite {
             a_claimed_delivery_is_not_given_again_until_released,
             next_due_tells_when_to_come_back,
             a_fallback_is_owed_with_the_next_ordinal,
+            a_recipient_that_waits_holds_up_nobody_else,
+            a_delivery_that_nobody_took_becomes_that_of_its_first_recipient,
+            recipients_that_end_dead_one_by_one_bring_one_fallback,
             the_dead_come_back_when_requeued_and_in_their_old_place,
             waiting_ones_are_requeued_sooner_but_not_claimed_or_ended_ones,
             what_is_due_too_far_ahead_is_brought_forward_with_its_date,

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use super::backup::{Part, Position};
 use super::{
     Acceptance, Arrival, Backlog, Claim, Counts, DeliveryQuery, Error, Found, Health, Horizon, Page, Query,
-    Requeued, Selector, Settlement, Store, changed_at, redacted,
+    Requeued, Selector, Settlement, Store, changed_at, is_new, redacted,
 };
 use crate::delivery::{Delivery, DeliveryId, State};
 use crate::message::{Conversation, MessageId, Name, Timestamp};
@@ -92,17 +92,17 @@ impl Inner {
             .deliveries()
             .filter(|(.., delivery)| delivery.destination == *destination)
         {
-            let conversation = found.message.conversation();
+            let queue = delivery.queue(found.message.conversation());
             if leased.contains(&place) {
-                busy.insert(conversation);
+                busy.insert(queue);
             }
             if let State::Waiting { due } = delivery.state {
-                heads.entry(conversation).or_insert((due, place));
+                heads.entry(queue).or_insert((due, place));
             }
         }
         let mut heads: Vec<_> = heads
             .into_iter()
-            .filter(|(conversation, _)| !busy.contains(conversation))
+            .filter(|(queue, _)| !busy.contains(queue))
             .map(|(_, head)| head)
             .collect();
         heads.sort();
@@ -148,7 +148,7 @@ impl Inner {
     fn selected(&self, selector: &Selector) -> Vec<Place> {
         let wanted = |delivery: &Delivery| match selector {
             Selector::Ids(ids) => ids.contains(&delivery.id),
-            Selector::Dead(destination) => delivery.destination == *destination && is_dead(delivery),
+            Selector::Dead(destination) => delivery.destination == *destination && delivery.is_dead(),
             Selector::Pending(destination) => delivery.destination == *destination && delivery.is_waiting(),
         };
         self.deliveries()
@@ -173,7 +173,7 @@ impl Inner {
             messages_purged: self.messages_purged,
             owed: self.owed,
             delivered: self.count(|delivery| matches!(delivery.state, State::Delivered { .. })),
-            dead: self.count(is_dead),
+            dead: self.count(Delivery::is_dead),
             pending: self.count(Delivery::is_waiting),
             purged: self.purged,
         }
@@ -233,11 +233,11 @@ impl Store for Memory {
             .collect())
     }
 
-    async fn settle(&self, settlement: Settlement) -> Result<(), Error> {
+    async fn settle(&self, settlement: Settlement) -> Result<Vec<DeliveryId>, Error> {
         let Settlement {
             token,
             delivery,
-            follow_up,
+            follow_ups,
             thread,
         } = settlement;
         let mut inner = self.inner();
@@ -260,10 +260,33 @@ impl Store for Memory {
                 (thread, changed_at(&delivery)),
             );
         }
-        if let Some(follow_up) = follow_up {
-            inner.add(place.0, follow_up);
+        let mut ids = Vec::new();
+        for follow_up in follow_ups {
+            let there = inner.messages.get(&place.0).map(|found| &*found.deliveries);
+            if is_new(&follow_up, there.unwrap_or_default()) {
+                ids.extend(inner.add(place.0, follow_up));
+            }
         }
-        Ok(())
+        Ok(ids)
+    }
+
+    async fn held(
+        &self,
+        destination: &Name,
+        conversation: Conversation,
+        recipients: &[String],
+    ) -> Result<Vec<String>, Error> {
+        let inner = self.inner();
+        let waiting = inner.deliveries().filter(|(_, found, delivery)| {
+            delivery.is_waiting()
+                && delivery.destination == *destination
+                && found.message.conversation() == conversation
+        });
+        let held: BTreeSet<&String> = waiting
+            .filter_map(|(.., delivery)| delivery.recipient.as_ref())
+            .collect();
+        let held = recipients.iter().filter(|recipient| held.contains(recipient));
+        Ok(held.cloned().collect())
     }
 
     async fn release(&self, claim: Claim) {
@@ -391,7 +414,7 @@ impl Store for Memory {
         let all = inner.deliveries().map(|(.., delivery)| delivery);
         Ok(Backlog {
             pending: inner.count(|delivery| own(&delivery) && delivery.is_waiting()),
-            dead: inner.count(|delivery| own(&delivery) && is_dead(delivery)),
+            dead: inner.count(|delivery| own(&delivery) && delivery.is_dead()),
             oldest: all
                 .filter(own)
                 .filter(waiting)
@@ -474,8 +497,4 @@ impl Store for Memory {
     async fn close(&self) -> Result<(), Error> {
         Ok(())
     }
-}
-
-fn is_dead(delivery: &Delivery) -> bool {
-    matches!(delivery.state, State::Dead { .. })
 }

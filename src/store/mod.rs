@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::delivery::{Delivery, DeliveryId, State};
-use crate::message::{Message, MessageId, Name, Timestamp};
+use crate::message::{Conversation, Message, MessageId, Name, Timestamp};
 use crate::number::Pattern;
 use crate::timeline::Timeline;
 
@@ -85,8 +85,9 @@ pub struct Settlement {
     pub token: u64,
     /// The delivery in its new state.
     pub delivery: Delivery,
-    /// Deliveries that come of it: the fallback of a dead one. Their ordinal is given by the store.
-    pub follow_up: Option<Delivery>,
+    /// Deliveries that come of it: those for recipients that could not take it, and the fallback of a dead one. Their
+    /// ordinals are given by the store. A fallback is left out that another recipient's end has brought already.
+    pub follow_ups: Vec<Delivery>,
     /// The root of the conversation's thread, when this delivery began one.
     pub thread: Option<String>,
 }
@@ -325,7 +326,8 @@ pub struct Health {
 /// * **Idempotent**: `accept` of a known (source, provider id) stores nothing and names the first one's id, also
 ///   when both run at the same time.
 /// * **Ordered**: `claim` gives the deliveries of one conversation at one destination in the order their
-///   messages were accepted, and never the second before the first has ended, whatever is due when.
+///   messages were accepted, and never the second before the first has ended, whatever is due when. Deliveries for
+///   single recipients keep the same order for each recipient, and no other; `held` tells who has some pending.
 /// * **Leased**: a claimed delivery is not given again until it is settled, released, or the process ends.
 ///   Leases are not written; after a crash the claimed ones are simply due again.
 /// * **Ignorant**: ids, times and decisions come from the caller.
@@ -337,8 +339,17 @@ pub trait Store: Send + Sync + 'static {
     /// Leases up to `limit` deliveries of `destination` that are due at `now`, by due time.
     async fn claim(&self, destination: &Name, now: Timestamp, limit: usize) -> Result<Vec<Claim>, Error>;
 
-    /// Writes how a claimed delivery ended. A still waiting one is given again when due.
-    async fn settle(&self, settlement: Settlement) -> Result<(), Error>;
+    /// Writes how a claimed delivery ended. A still waiting one is given again when due; it may have become one for a
+    /// single recipient. Returns the ids of the follow-ups.
+    async fn settle(&self, settlement: Settlement) -> Result<Vec<DeliveryId>, Error>;
+
+    /// Those of these recipients that have a delivery of their own pending in a conversation at a destination.
+    async fn held(
+        &self,
+        destination: &Name,
+        conversation: Conversation,
+        recipients: &[String],
+    ) -> Result<Vec<String>, Error>;
 
     /// Gives a claim back unchanged.
     async fn release(&self, claim: Claim);
@@ -423,6 +434,19 @@ pub trait Store: Send + Sync + 'static {
 
     /// Writes what waits, syncs and closes. Nothing may be asked of it afterwards.
     async fn close(&self) -> Result<(), Error>;
+}
+
+/// Whether a follow-up is to be stored beside the deliveries that are there. When several recipients of one delivery
+/// end dead, its fallback takes over once.
+fn is_new(follow_up: &Delivery, there: &[Delivery]) -> bool {
+    let is_fallback = follow_up.recipient.is_none() && follow_up.origin.is_some();
+    let same = |delivery: &&Delivery| {
+        delivery.recipient.is_none()
+            && delivery.origin == follow_up.origin
+            && delivery.destination == follow_up.destination
+            && !delivery.is_dead()
+    };
+    !is_fallback || !there.iter().any(|delivery| same(&delivery))
 }
 
 /// When a delivery last changed.

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use mail_parser::MessageParser;
 use smsbridge::delivery::DeliveryId;
 use smsbridge::destination::email::{Config, Email, SmtpConfig};
-use smsbridge::destination::{Delivered, Destination as _, Failure, Parcel, Scope, Surroundings, http};
+use smsbridge::destination::{
+    Delivered, Destination as _, Failure, Fate, Other, Parcel, Recipients, Scope, Surroundings, http,
+};
 use smsbridge::message::{Message, MessageId, Timestamp};
 use smsbridge::number::Number;
 use uuid::Uuid;
@@ -17,6 +19,7 @@ use crate::servers::postfix::{PASSWORD, Postfix, USERNAME};
 mod answers;
 mod busy;
 mod pipelining;
+mod recipients;
 
 fn email(smtp: &str, to: &[&str], timeout: Duration) -> Email {
     let smtp: SmtpConfig = toml::from_str(smtp).unwrap();
@@ -87,7 +90,10 @@ fn parcel<'a>(message: &'a Message, progress: &'a [String]) -> Parcel<'a> {
         route: None,
         template: None,
         groups: BTreeMap::new(),
-        progress,
+        recipients: Recipients {
+            done: progress,
+            ..Recipients::default()
+        },
         thread: None,
     }
 }
@@ -113,7 +119,6 @@ fn unreachable(result: Result<Delivered, Failure>) -> String {
             reason,
             scope: Scope::Destination,
             retry_after: None,
-            progress: None,
         }) => reason.shown().to_owned(),
         other => panic!("not the whole destination's: {other:?}"),
     }
@@ -244,35 +249,46 @@ async fn each_recipient_is_answered_for_and_a_retry_spares_who_accepted() {
     let message = message(1, "Hello World!");
 
     let first = email.deliver(&parcel(&message, &[])).await.unwrap_err();
-    let Failure::Transient {
+    let Failure::Divided {
         reason,
-        scope: Scope::Message,
-        retry_after: None,
-        progress: Some(done),
+        accepted: true,
+        others,
     } = first
     else {
         panic!("{first:?}")
     };
-    assert_eq!(done, ["desk@example.com"]);
     let reason = reason.shown();
     assert!(
-        reason.contains("refused@example.com: 550 5.1.1 ")
-            && reason.contains("greylisted@example.com: 451 4.7.1 ")
+        reason.starts_with("250 2.0.0 Ok: queued as ")
+            && reason
+                .contains("; accepted for desk@example.com; refused for refused@example.com: 550 5.1.1 "),
+        "{reason}"
     );
-    assert!(reason.ends_with("; accepted for 1 of 3"), "{reason}");
-
-    let second = email.deliver(&parcel(&message, &done)).await.unwrap_err();
-    let Failure::Permanent {
-        reason,
-        progress: Some(done),
-    } = second
-    else {
-        panic!("{second:?}")
+    let [refused, greylisted] = others.as_slice() else {
+        panic!("{others:?}")
     };
-    assert_eq!(done, ["desk@example.com", "greylisted@example.com"]);
-    let reason = reason.shown();
+    assert_eq!((&*refused.recipient, &*greylisted.recipient), (to[1], to[2]));
     assert!(
-        reason.starts_with("refused for refused@example.com: 550 5.1.1 ") && !reason.contains("greylisted")
+        matches!(&refused.fate, Fate::Never { reason } if reason.shown().starts_with("refused for refused@example.com: 550 5.1.1 ")),
+        "{refused:?}"
+    );
+    assert!(
+        matches!(&greylisted.fate, Fate::Later { reason, retry_after: None } if reason.shown().starts_with("refused for greylisted@example.com: 451 4.7.1 ")),
+        "{greylisted:?}"
+    );
+
+    let only = |only| Parcel {
+        recipients: Recipients {
+            only: Some(only),
+            ..Recipients::default()
+        },
+        ..parcel(&message, &[])
+    };
+    email.deliver(&only(to[2])).await.unwrap();
+    let gone = email.deliver(&only("night@example.com")).await.unwrap_err();
+    assert!(
+        matches!(&gone, Failure::Permanent { reason } if reason.shown().starts_with("night@example.com is no longer a recipient")),
+        "{gone:?}"
     );
 
     let [desk, greylisted] = ["desk", "greylisted"].map(|user| postfix.mails(user, 1).remove(0));
@@ -292,12 +308,12 @@ async fn when_nobody_accepts_it_is_permanent_or_for_later() {
         // Twice: the connection must be of use after a message nobody wanted.
         for number in 1..=2 {
             match send(&email, number).await.unwrap_err() {
-                Failure::Permanent { progress: None, .. } if permanent => {}
+                Failure::Permanent { .. } if permanent => {}
                 Failure::Transient {
                     scope: Scope::Message,
-                    progress: None,
                     ..
                 } if !permanent => {}
+                Failure::Divided { accepted: false, .. } if to.len() == 2 => {}
                 other => panic!("{to:?}: {other:?}"),
             }
         }
@@ -482,6 +498,7 @@ async fn answers_to_the_message_decide_about_the_message() {
         let found = match failure {
             Failure::Permanent { .. } => "permanent",
             Failure::Parked { .. } => "parked",
+            Failure::Divided { .. } => "divided",
             Failure::Transient {
                 scope: Scope::Message,
                 retry_after: None,

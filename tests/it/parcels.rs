@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use smsbridge::delivery::DeliveryId;
-use smsbridge::destination::{Config, Destination, Failure, Parcel, Scope, Surroundings, http};
+use smsbridge::destination::{Config, Destination, Failure, Parcel, Recipients, Scope, Surroundings, http};
 use smsbridge::message::{Message, MessageId, Timestamp};
 use smsbridge::number::Number;
 use smsbridge::template::Template;
@@ -51,7 +51,7 @@ pub fn parcel(message: &Message) -> Parcel<'_> {
         route: None,
         template: None,
         groups: BTreeMap::new(),
-        progress: &[],
+        recipients: Recipients::default(),
         thread: None,
     }
 }
@@ -104,5 +104,6 @@ pub fn class(failure: &Failure) -> &'static str {
         } => "message",
         Failure::Permanent { .. } => "permanent",
         Failure::Parked { .. } => "parked",
+        Failure::Divided { .. } => "divided",
     }
 }

@@ -13,13 +13,15 @@
 //! | 5yz | `AUTH`, `MAIL FROM` | parked |
 //! | 5yz | from `RCPT TO` on | never, this message |
 //!
+//! At `RCPT TO`, "this message" means the one recipient, unless all recipients are answered alike.
+//!
 //! An untrusted certificate is "later" and not "parked" because it usually heals without the bridge's
 //! operator: the server renews it, or the clock gets right.
 
 use std::fmt;
 use std::time::Duration;
 
-use crate::destination::{Failure, Scope};
+use crate::destination::{Failure, Fate, Scope};
 use crate::mask::{Mask, Reason};
 use crate::message::Message;
 use crate::template;
@@ -133,7 +135,7 @@ impl Quote<'_> {
         };
         let reason = Reason::from(format!("{}: ", trouble.step)).and(&self.reply(reply));
         let reason = reason.own(advice(trouble.step, reply));
-        class(trouble.step, reply).failure(reason, None)
+        class(trouble.step, reply).failure(reason)
     }
 }
 
@@ -225,7 +227,7 @@ impl From<&Trouble> for Failure {
     fn from(trouble: &Trouble) -> Self {
         let reason = trouble.to_string();
         match &trouble.cause {
-            Cause::Reply(reply) => class(trouble.step, reply).failure(reason.into(), None),
+            Cause::Reply(reply) => class(trouble.step, reply).failure(reason.into()),
             Cause::Lost(_) | Cause::Late | Cause::Untrusted(_) | Cause::NoToken(_) | Cause::Busy(_) => {
                 Self::unreachable(reason)
             }
@@ -250,19 +252,14 @@ pub(super) enum Class {
 }
 
 impl Class {
-    /// The class when others have accepted the same message: then the configuration cannot be wrong as a
-    /// whole, and whoever was refused for it is refused for good.
-    pub(super) fn for_some_recipients(self) -> Self {
-        if self == Self::Misconfigured {
-            Self::Never
-        } else {
-            self
-        }
+    /// Whether it concerns all messages, and not just this one.
+    pub(super) fn is_general(self) -> bool {
+        self >= Self::LaterDestination
     }
 
-    pub(super) fn failure(self, reason: Reason, progress: Option<Vec<String>>) -> Failure {
+    pub(super) fn failure(self, reason: Reason) -> Failure {
         let (retry_after, scope) = match self {
-            Self::Never => return Failure::Permanent { reason, progress },
+            Self::Never => return Failure::Permanent { reason },
             Self::Misconfigured => return Failure::Parked { reason },
             Self::LaterMessage => (None, Scope::Message),
             Self::LaterDestination => (None, Scope::Destination),
@@ -272,7 +269,22 @@ impl Class {
             reason,
             retry_after,
             scope,
-            progress,
+        }
+    }
+
+    /// What it means for one recipient where the server works for others. The configuration is right then, so a
+    /// recipient that was refused as if it were wrong is refused for good.
+    pub(super) fn fate(self, reason: Reason) -> Fate {
+        match self {
+            Self::Never | Self::Misconfigured => Fate::Never { reason },
+            Self::LaterMessage | Self::LaterDestination => Fate::Later {
+                reason,
+                retry_after: None,
+            },
+            Self::Quota => Fate::Later {
+                reason,
+                retry_after: Some(QUOTA_PAUSE),
+            },
         }
     }
 }

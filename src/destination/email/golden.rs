@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{Config, Email};
 use crate::delivery::DeliveryId;
-use crate::destination::{Destination as _, Parcel, Surroundings, http};
+use crate::destination::{Destination as _, Parcel, Recipients, Surroundings, http};
 use crate::message::{Media, Message, MessageId, Name, Timestamp};
 use crate::number::Number;
 use crate::template::{self, Template};
@@ -70,7 +70,7 @@ fn parcel<'a>(message: &'a Message, route: Option<&'a Name>, from_name: Option<&
         route,
         template: None,
         groups: BTreeMap::new(),
-        progress: &[],
+        recipients: Recipients::default(),
         thread: None,
     }
 }

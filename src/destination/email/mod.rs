@@ -1,8 +1,8 @@
 //! `kind = "email"`: each text becomes an e-mail through a mail server of `[smtp.NAME]`.
 //!
-//! Recipients are answered for one by one: who accepted is remembered as the delivery's progress and is not
-//! sent to again when the others are retried. The Message-ID is the delivery's id, so a mail program can
-//! recognise a repeat after a lost answer.
+//! The server answers for each recipient. A recipient that does not take a message which others take gets a delivery of
+//! its own, and the others do not wait for it. The Message-ID is the same for all recipients and at every attempt, so a mail
+//! program can recognise a repeat after a lost answer.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub use self::mailbox::{Mailbox, MailboxError};
 pub use self::server::Server;
 pub use self::smtp::{Auth, Security, SmtpConfig};
 use self::transaction::{Envelope, Receipt};
-use super::{Delivered, Destination, Failure, Parcel, Permit, Surroundings};
+use super::{Delivered, Destination, Failure, Fate, Other, Parcel, Permit, Recipients, Surroundings};
 use crate::mask::Reason;
 use crate::message::Name;
 use crate::template::Template;
@@ -75,6 +75,8 @@ fn yes() -> bool {
 pub struct Email {
     composer: Composer,
     recipients: Vec<Address>,
+    /// The recipients again, as deliveries name them.
+    names: Vec<String>,
     server: Arc<Server>,
     timeout: Duration,
 }
@@ -96,8 +98,10 @@ impl Email {
             }
             (template, body) => template.or(body),
         };
+        let recipients = recipients(config);
         Ok(Self {
-            recipients: recipients(config),
+            names: recipients.iter().map(Address::to_string).collect(),
+            recipients,
             server: smtp
                 .server(around.http.resolver())
                 .map_err(|error| format!("[smtp.{}]: {error}", config.smtp))?,
@@ -120,27 +124,25 @@ impl Email {
 #[async_trait]
 impl Destination for Email {
     async fn deliver(&self, parcel: &Parcel<'_>) -> Result<Delivered, Failure> {
+        let (asked, held) = self.select(&parcel.recipients)?;
+        if asked.is_empty() {
+            return outcome(&Receipt::default(), &held, false, &self.quote(parcel));
+        }
         let content = self.composer.compose(parcel)?;
         let envelope = Envelope {
             sender: &self.composer.from.email,
-            recipients: remaining(&self.recipients, parcel.progress),
+            recipients: asked,
             content: &content,
         };
-        if envelope.recipients.is_empty() {
-            return Ok(Delivered {
-                detail: "all recipients had accepted it before".to_owned(),
-                thread: None,
-            });
-        }
         let sent = self.server.send(&envelope, self.timeout).await;
-        let quote = Quote {
-            mask: self.server.mask(),
-            message: parcel.message,
-        };
-        match sent {
-            Ok(receipt) => settle(receipt, parcel.progress, &quote),
-            Err(trouble) => Err(quote.failure(&trouble)),
-        }
+        let quote = self.quote(parcel);
+        let receipt = sent.map_err(|trouble| quote.failure(&trouble))?;
+        let is_all = parcel.recipients.only.is_some() || envelope.recipients.len() == self.recipients.len();
+        outcome(&receipt, &held, is_all, &quote)
+    }
+
+    fn recipients(&self) -> &[String] {
+        &self.names
     }
 
     async fn permit(&self) -> Result<Permit, Failure> {
@@ -157,50 +159,110 @@ impl Destination for Email {
     }
 }
 
-/// What the recipients' answers mean for the delivery as a whole: the gravest of them decides.
-fn settle(receipt: Receipt, before: &[String], quote: &Quote<'_>) -> Result<Delivered, Failure> {
-    if receipt.refused.is_empty() {
-        let answer = receipt
-            .answer
-            .map(|reply| quote.reply(&reply))
-            .unwrap_or_default();
+impl Email {
+    fn quote<'a>(&self, parcel: &Parcel<'a>) -> Quote<'a> {
+        Quote {
+            mask: self.server.mask(),
+            message: parcel.message,
+        }
+    }
+
+    /// The recipients to ask now, and those that have to wait for an earlier message.
+    fn select(&self, recipients: &Recipients<'_>) -> Result<(Vec<&Address>, Vec<String>), Failure> {
+        let all = self.recipients.iter().zip(&self.names);
+        if let Some(only) = recipients.only {
+            let asked: Vec<&Address> = all
+                .filter(|(_, name)| *name == only)
+                .map(|(address, _)| address)
+                .collect();
+            return match asked.is_empty() {
+                false => Ok((asked, Vec::new())),
+                true => Err(Failure::permanent(format!(
+                    "{only} is no longer a recipient of this destination: `smsbridge message resend` sends the message to those that are"
+                ))),
+            };
+        }
+        let missing = all.filter(|(_, name)| !recipients.done.contains(name));
+        let (held, asked): (Vec<_>, Vec<_>) = missing.partition(|(_, name)| recipients.held.contains(name));
+        let held = held.into_iter().map(|(_, name)| name.clone()).collect();
+        Ok((asked.into_iter().map(|(address, _)| address).collect(), held))
+    }
+}
+
+/// What the recipients' answers mean for the delivery. `is_all` is true if all recipients of the delivery were asked.
+fn outcome(
+    receipt: &Receipt,
+    held: &[String],
+    is_all: bool,
+    quote: &Quote<'_>,
+) -> Result<Delivered, Failure> {
+    let Receipt {
+        accepted,
+        refused,
+        answer,
+    } = receipt;
+    let answer = answer.as_ref().map(|reply| quote.reply(reply));
+    if refused.is_empty() && held.is_empty() {
+        let before = || Reason::from("all recipients had accepted it before");
         return Ok(Delivered {
-            detail: answer.shown().to_owned(),
+            detail: answer.unwrap_or_else(before).shown().to_owned(),
             thread: None,
         });
     }
-    let progress: Vec<String> = before.iter().cloned().chain(receipt.accepted).collect();
-    let classes = receipt
-        .refused
+    let classes: Vec<Class> = refused
         .iter()
-        .map(|(_, reply)| class(Step::Recipient, reply));
-    let mut reason = Reason::from("refused for ");
-    for (nth, (address, reply)) in receipt.refused.iter().enumerate() {
-        let separator = if nth == 0 { "" } else { "; " };
-        reason = reason
-            .own(&format!("{separator}{address}: "))
-            .and(&quote.reply(reply));
+        .map(|(_, reply)| class(Step::Recipient, reply))
+        .collect();
+    let refused: Vec<(&String, Reason)> = refused
+        .iter()
+        .map(|(recipient, reply)| (recipient, quote.reply(reply)))
+        .collect();
+    let reason = words(answer, accepted, &refused, held);
+    let gravest = classes.iter().max().copied().unwrap_or(Class::Never);
+    let is_alike = is_all && classes.iter().all(|class| *class == gravest);
+    if accepted.is_empty() && (gravest.is_general() || is_alike) {
+        return Err(gravest.failure(reason));
     }
-    if progress.is_empty() {
-        return Err(classes.max().unwrap_or(Class::LaterMessage).failure(reason, None));
-    }
-    let reason = reason.own(&format!(
-        "; accepted for {} of {}",
-        progress.len(),
-        progress.len() + receipt.refused.len()
-    ));
-    let class = classes
-        .map(Class::for_some_recipients)
-        .max()
-        .unwrap_or(Class::LaterMessage);
-    Err(class.failure(reason, Some(progress)))
+    let refused = refused
+        .iter()
+        .zip(classes)
+        .map(|((recipient, reply), class)| Other {
+            recipient: (*recipient).clone(),
+            fate: class.fate(Reason::from(format!("refused for {recipient}: ")).and(reply)),
+        });
+    let held = held.iter().map(|recipient| Other {
+        recipient: recipient.clone(),
+        fate: Fate::Behind,
+    });
+    Err(Failure::Divided {
+        reason,
+        accepted: !accepted.is_empty(),
+        others: refused.chain(held).collect(),
+    })
 }
 
-fn remaining<'a>(recipients: &'a [Address], done: &[String]) -> Vec<&'a Address> {
-    recipients
-        .iter()
-        .filter(|address| !done.contains(&address.to_string()))
-        .collect()
+fn words(
+    answer: Option<Reason>,
+    accepted: &[String],
+    refused: &[(&String, Reason)],
+    held: &[String],
+) -> Reason {
+    let mut words = Vec::new();
+    if let Some(answer) = answer {
+        words.push(answer.own(&format!("; accepted for {}", accepted.join(", "))));
+    }
+    words.extend(refused.iter().enumerate().map(|(nth, (recipient, reply))| {
+        let before = if nth == 0 { "refused for " } else { "" };
+        Reason::from(format!("{before}{recipient}: ")).and(reply)
+    }));
+    if !held.is_empty() {
+        words.push(Reason::from(format!(
+            "behind an earlier message for {}",
+            held.join(", ")
+        )));
+    }
+    let joined = words.into_iter().reduce(|all, next| all.own("; ").and(&next));
+    joined.unwrap_or_default()
 }
 
 /// Everyone in `to` and `cc`, once.

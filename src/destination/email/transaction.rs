@@ -23,7 +23,7 @@ pub(super) struct Envelope<'a> {
 }
 
 /// What became of a message, for each recipient.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Receipt {
     pub(super) accepted: Vec<String>,
     pub(super) refused: Vec<(String, Reply)>,
@@ -42,11 +42,7 @@ impl Session {
     ) -> Result<Receipt, Trouble> {
         let mut commands = self.commands(envelope)?.into_iter();
         self.ask(deadline, Step::Sender, commands.next(), &[DONE]).await?;
-        let mut receipt = Receipt {
-            accepted: Vec::new(),
-            refused: Vec::new(),
-            answer: None,
-        };
+        let mut receipt = Receipt::default();
         for recipient in &envelope.recipients {
             let answer = self.ask(deadline, Step::Recipient, commands.next(), &[DONE]);
             match answer.await {

@@ -164,6 +164,7 @@ mod tests {
                 } => "message",
                 Failure::Permanent { .. } => "permanent",
                 Failure::Parked { .. } => "parked",
+                Failure::Divided { .. } => "divided",
             };
             assert_eq!(class, expected, "{status} {code}: {failure:?}");
             assert!(!failure.reason().shown().contains('<'), "{failure:?}");

@@ -192,7 +192,6 @@ fn busy(answer: &Answer, reason: String) -> Failure {
         reason: reason.into(),
         retry_after,
         scope: Scope::Destination,
-        progress: None,
     }
 }
 
@@ -235,6 +234,7 @@ mod tests {
             } => "message",
             Failure::Permanent { .. } => "permanent",
             Failure::Parked { .. } => "parked",
+            Failure::Divided { .. } => "divided",
         }
     }
 

@@ -303,7 +303,7 @@ pub(super) async fn a_claimed_delivery_is_not_given_again_until_released(store: 
         claim(&*store, "desk", FAR).await.is_empty(),
         "an old claim releases nothing"
     );
-    assert_eq!(store.settle(delivered(&second)).await, Ok(()));
+    assert_eq!(store.settle(delivered(&second)).await, Ok(vec![]));
     assert_eq!(
         store.settle(delivered(&second)).await,
         Err(Error::LostClaim),
@@ -330,7 +330,7 @@ pub(super) async fn a_fallback_is_owed_with_the_next_ordinal(store: Arc<dyn Stor
     let claim = claim_one(&*store, "desk", FAR).await;
     let fallback = Delivery::new(claim.delivery.id, name("mail"), None, Timestamp(50));
     let settlement = Settlement {
-        follow_up: Some(fallback),
+        follow_ups: vec![fallback],
         ..died(&claim)
     };
     store.settle(settlement).await.unwrap();
@@ -356,6 +356,147 @@ pub(super) async fn a_fallback_is_owed_with_the_next_ordinal(store: Arc<dyn Stor
     store.settle(delivered(&next)).await.unwrap();
     assert_eq!(numbers(&super::claim(&*store, "mail", FAR).await), [2]);
     assert_eq!(assert_adds_up(&*store).await.owed, 4);
+}
+
+/// A delivery that ends for the recipients that took it, and goes on for these.
+fn divided(claim: &Claim, others: &[&str]) -> Settlement {
+    let later = |recipient: &&str| {
+        let own = claim.delivery.split(recipient);
+        own.retry(attempt(Verdict::Transient), Timestamp(1_500))
+    };
+    Settlement {
+        follow_ups: others.iter().map(later).collect(),
+        ..delivered(claim)
+    }
+}
+
+/// What is claimed: the number of the message, and the recipient.
+fn shares(claims: &[Claim]) -> Vec<(u128, Option<&str>)> {
+    let share = |claim: &'_ Claim| claim.message.id.0.as_u128();
+    claims
+        .iter()
+        .map(|claim| (share(claim), claim.delivery.recipient.as_deref()))
+        .collect()
+}
+
+pub(super) async fn a_recipient_that_waits_holds_up_nobody_else(store: Arc<dyn Store>) {
+    let id = accept(&*store, 1, 1, &["desk"]).await;
+    for n in 2..=3 {
+        accept(&*store, n, 1, &["desk"]).await;
+    }
+    let (desk, recipients) = (name("desk"), ["a", "b", "c"].map(str::to_owned));
+    let conversation = arrival(1, 1, &[]).message.conversation();
+    let held = async || store.held(&desk, conversation, &recipients).await.unwrap();
+    let first = claim_one(&*store, "desk", Timestamp(1_000)).await;
+    let ids = store.settle(divided(&first, &["b", "c"])).await.unwrap();
+    assert_eq!(ids.iter().map(|id| id.ordinal).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!(held().await, ["b", "c"]);
+    assert!(
+        store
+            .held(&name("room"), conversation, &recipients)
+            .await
+            .unwrap()
+            .is_empty(),
+        "elsewhere nobody waits"
+    );
+
+    let second = claim_one(&*store, "desk", Timestamp(1_000)).await;
+    assert_eq!(shares(std::slice::from_ref(&second)), [(2, None)]);
+    store.settle(divided(&second, &["b"])).await.unwrap();
+    let due = claim(&*store, "desk", Timestamp(1_500)).await;
+    assert_eq!(
+        shares(&due),
+        [(3, None), (1, Some("b")), (1, Some("c"))],
+        "each recipient's first, and the next message of all"
+    );
+    assert_eq!(due[1].delivery.key(), first.delivery.id);
+    assert_eq!(held().await, ["b", "c"], "also while they are claimed");
+    for claim in &due[1..] {
+        store.settle(delivered(claim)).await.unwrap();
+    }
+    assert_eq!(held().await, ["b"]);
+    assert_eq!(shares(&claim(&*store, "desk", FAR).await), [(2, Some("b"))]);
+    let found = store.find(id).await.unwrap().unwrap();
+    assert_eq!(found.state(), MessageState::Delivered);
+    let counts = assert_adds_up(&*store).await;
+    assert_eq!((counts.owed, counts.delivered, counts.pending), (6, 4, 2));
+}
+
+pub(super) async fn a_delivery_that_nobody_took_becomes_that_of_its_first_recipient(store: Arc<dyn Store>) {
+    accept(&*store, 1, 1, &["desk"]).await;
+    accept(&*store, 2, 1, &["desk"]).await;
+    let first = claim_one(&*store, "desk", FAR).await;
+    let own = first
+        .delivery
+        .split("a")
+        .retry(attempt(Verdict::Transient), Timestamp(1_500));
+    let dead = first.delivery.split("b").dead(None, Timestamp(1_000), "no");
+    let settlement = Settlement {
+        token: first.token,
+        delivery: Delivery {
+            id: first.delivery.id,
+            origin: None,
+            ..own
+        },
+        follow_ups: vec![dead],
+        thread: None,
+    };
+    let ids = store.settle(settlement).await.unwrap();
+    assert_eq!(ids[0].ordinal, 2);
+    let conversation = first.message.conversation();
+    let held = store
+        .held(&name("desk"), conversation, &["a".to_owned(), "b".to_owned()])
+        .await;
+    assert_eq!(held.unwrap(), ["a"]);
+    let backlog = store.backlog(&name("desk")).await.unwrap();
+    assert_eq!((backlog.pending, backlog.dead), (2, 1));
+    let mut due = claim(&*store, "desk", FAR).await;
+    due.sort_by_key(|claim| claim.message.id);
+    assert_eq!(shares(&due), [(1, Some("a")), (2, None)]);
+    assert_eq!(due[0].delivery.id, first.delivery.id);
+
+    let requeued = store.requeue(&Selector::Ids(ids), Timestamp(2_000)).await;
+    assert_eq!(requeued.unwrap().touched, 1);
+    assert_eq!(shares(&claim(&*store, "desk", FAR).await), [(1, Some("b"))]);
+    assert_adds_up(&*store).await;
+}
+
+pub(super) async fn recipients_that_end_dead_one_by_one_bring_one_fallback(store: Arc<dyn Store>) {
+    let id = accept(&*store, 1, 1, &["desk"]).await;
+    let first = claim_one(&*store, "desk", FAR).await;
+    store.settle(divided(&first, &["a", "b"])).await.unwrap();
+    let fallbacks = async || {
+        let found = store.find(id).await.unwrap().unwrap();
+        let at_room = found
+            .deliveries
+            .iter()
+            .filter(|delivery| delivery.destination == name("room"));
+        at_room.count()
+    };
+    for (claim, expected) in claim(&*store, "desk", FAR).await.iter().zip([1, 1]) {
+        let settlement = Settlement {
+            follow_ups: vec![claim.delivery.fallback(name("room"), Timestamp(50))],
+            ..died(claim)
+        };
+        store.settle(settlement).await.unwrap();
+        assert_eq!(fallbacks().await, expected);
+    }
+    let taken_over = claim_one(&*store, "room", FAR).await;
+    assert_eq!(taken_over.delivery.origin, Some(1));
+    store.settle(died(&taken_over)).await.unwrap();
+    // The fallback could not help; whoever is tried again in vain tries it again, too.
+    store
+        .requeue(&Selector::Dead(name("desk")), Timestamp(60))
+        .await
+        .unwrap();
+    let again = claim(&*store, "desk", FAR).await;
+    let settlement = Settlement {
+        follow_ups: vec![again[0].delivery.fallback(name("room"), Timestamp(70))],
+        ..died(&again[0])
+    };
+    store.settle(settlement).await.unwrap();
+    assert_eq!(fallbacks().await, 2);
+    assert_adds_up(&*store).await;
 }
 
 pub(super) async fn the_dead_come_back_when_requeued_and_in_their_old_place(store: Arc<dyn Store>) {
@@ -413,7 +554,7 @@ pub(super) async fn waiting_ones_are_requeued_sooner_but_not_claimed_or_ended_on
     assert_eq!(numbers(&claim(&*store, "desk", Timestamp(100)).await), [1]);
     assert_eq!(
         store.settle(delivered(&claims[2])).await,
-        Ok(()),
+        Ok(vec![]),
         "the claimed one was left alone"
     );
 }
@@ -464,7 +605,7 @@ pub(super) async fn discarding_spares_what_is_claimed(store: Arc<dyn Store>) {
         .await;
     assert_eq!(discarded, Ok(3));
     assert!(super::claim(&*store, "desk", FAR).await.is_empty());
-    assert_eq!(store.settle(delivered(&claim)).await, Ok(()));
+    assert_eq!(store.settle(delivered(&claim)).await, Ok(vec![]));
     let counts = assert_adds_up(&*store).await;
     assert_eq!((counts.delivered, counts.dead, counts.pending), (1, 3, 0));
     let query = DeliveryQuery {
@@ -643,7 +784,7 @@ pub(super) async fn pruning_keeps_what_is_owed(store: Arc<dyn Store>) {
         ..DeliveryQuery::default()
     };
     assert!(store.deliveries(&query).await.unwrap().items.is_empty());
-    assert_eq!(store.settle(delivered(&claims[2])).await, Ok(()));
+    assert_eq!(store.settle(delivered(&claims[2])).await, Ok(vec![]));
     let mut repeated = arrival(9, 1, &[]);
     repeated.message.provider_id = "ref-1".into();
     let known = store.accept(repeated).await;

@@ -137,11 +137,7 @@ impl Audit<'_> {
                 seq,
                 ordinal: delivery.id.ordinal,
             };
-            notes.push(Note::delivery(
-                queue(&message, &delivery.destination),
-                place,
-                delivery,
-            ));
+            notes.push(Note::delivery(queue(&message, delivery), place, delivery));
             books.enter(delivery);
         }
         index.apply(notes);

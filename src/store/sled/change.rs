@@ -13,13 +13,13 @@ use super::leases::Lease;
 use super::prune::Sweep;
 use super::record::{Kept, Root, Seen, Trouble};
 use super::space::Space;
-use super::stored::queue;
+use super::stored;
 use super::table::Draft;
 use super::view::View;
 use super::{Shared, lock};
 use crate::delivery::{Delivery, DeliveryId, State};
 use crate::message::{Conversation, MessageId, Name, Timestamp};
-use crate::store::{Acceptance, Error, Settlement, backup, changed_at};
+use crate::store::{Acceptance, Error, Settlement, backup, changed_at, is_new};
 use crate::timeline::Timeline;
 
 /// How many entries one step of a long operation looks at, so that texts are accepted in between.
@@ -107,7 +107,7 @@ impl<'a> Group<'a> {
         for delivery in deliveries {
             let queue = Queue {
                 destination: delivery.destination.clone(),
-                conversation,
+                conversation: delivery.queue(conversation),
             };
             let place = Place {
                 seq,
@@ -119,17 +119,21 @@ impl<'a> Group<'a> {
     }
 
     /// The lease ends last of what can go wrong: an outcome that is refused can be recorded later.
-    pub(super) fn settle(&mut self, settlement: Settlement) -> Result<(), Error> {
+    pub(super) fn settle(&mut self, settlement: Settlement) -> Result<Vec<DeliveryId>, Error> {
         let Settlement {
             token,
             delivery,
-            follow_up,
+            follow_ups,
             thread,
         } = settlement;
         self.space.for_anything()?;
-        let follow_up = match follow_up {
-            Some(follow_up) => Some((self.claimed(token, delivery.id)?, follow_up)),
-            None => None,
+        let kept = match follow_ups.is_empty() && delivery.recipient.is_none() {
+            true => None,
+            false => Some(self.claimed(token, delivery.id)?),
+        };
+        let follow_ups = match &kept {
+            Some(kept) => self.new_ones(token, delivery.id, kept, follow_ups)?,
+            None => follow_ups,
         };
         let lease = self
             .shared
@@ -146,16 +150,21 @@ impl<'a> Group<'a> {
         self.view
             .store(&keys::delivery(place), &delivery)
             .map_err(Trouble::from)?;
-        if let State::Waiting { due } = delivery.state {
-            let queue = queue.clone();
-            self.notes.push(Note::Due { queue, place, due });
-        } else {
-            let queue = queue.clone();
-            self.notes.push(Note::Ended { queue, place });
-        }
-        if let State::Dead { .. } = delivery.state {
-            let destination = queue.destination.clone();
-            self.notes.push(Note::Dead { destination, place });
+        let next = match &kept {
+            Some(kept) => stored::queue(&kept.message, &delivery),
+            None => queue.clone(),
+        };
+        match delivery.state {
+            State::Waiting { due } if next == queue => self.notes.push(Note::Due {
+                queue: next,
+                place,
+                due,
+            }),
+            _ => {
+                let queue = queue.clone();
+                self.notes.push(Note::Ended { queue, place });
+                self.notes.push(Note::delivery(next, place, &delivery));
+            }
         }
         {
             let mut books = lock(&self.shared.books);
@@ -167,14 +176,42 @@ impl<'a> Group<'a> {
                 thread,
                 at: changed_at(&delivery),
             };
+            let queue = kept
+                .as_ref()
+                .map_or(queue, |kept| stored::thread(&kept.message, &delivery.destination));
             self.view
                 .store(&keys::thread(&queue), &root)
                 .map_err(Trouble::from)?;
         }
-        if let Some((kept, follow_up)) = follow_up {
-            self.add(place.seq, &kept, queue.conversation, follow_up)?;
-        }
-        Ok(())
+        let Some(kept) = kept else {
+            return Ok(Vec::new());
+        };
+        let conversation = kept.message.conversation();
+        let added = follow_ups
+            .into_iter()
+            .map(|follow_up| self.add(place.seq, &kept, conversation, follow_up));
+        added.collect()
+    }
+
+    /// The follow-ups that are not there yet. What cannot be read of the message's deliveries is not there.
+    fn new_ones(
+        &self,
+        token: u64,
+        id: DeliveryId,
+        kept: &Kept,
+        follow_ups: Vec<Delivery>,
+    ) -> Result<Vec<Delivery>, Error> {
+        let place = self.shared.leases.place(token, id).ok_or(Error::LostClaim)?;
+        let found = self.view.complete(place.seq, kept.clone()).map(Some);
+        let there = self
+            .shared
+            .sound(found)?
+            .map(|found| found.deliveries)
+            .unwrap_or_default();
+        Ok(follow_ups
+            .into_iter()
+            .filter(|follow_up| is_new(follow_up, &there))
+            .collect())
     }
 
     /// The message of a claimed delivery. One that cannot be read any more keeps its lease, so that nothing
@@ -324,7 +361,7 @@ impl<'a> Group<'a> {
             .map_err(Trouble::from)?;
         let queue = Queue {
             destination: delivery.destination.clone(),
-            conversation,
+            conversation: delivery.queue(conversation),
         };
         self.begin(queue, place, &delivery);
         Ok(delivery.id)
@@ -355,7 +392,7 @@ impl<'a> Group<'a> {
         let Some((delivery, message)) = self.shared.sound(self.view.with_message(place))? else {
             return Ok(false);
         };
-        let queue = queue(&message, &delivery.destination);
+        let queue = stored::queue(&message, &delivery);
         match delivery.state {
             State::Dead { .. } | State::Waiting { .. } if message.redacted_at.is_some() => {
                 redacted.fetch_add(1, Ordering::Relaxed);
@@ -393,7 +430,7 @@ impl<'a> Group<'a> {
         let Some((delivery, message)) = self.shared.sound(self.view.with_message(place))? else {
             return Ok(false);
         };
-        let queue = queue(&message, &delivery.destination);
+        let queue = stored::queue(&message, &delivery);
         let is_late = matches!(delivery.state, State::Waiting { due } if due > beyond);
         if !is_late || !self.reserve(&queue, place) {
             return Ok(false);
@@ -409,7 +446,7 @@ impl<'a> Group<'a> {
         let Some((delivery, message)) = self.shared.sound(self.view.with_message(place))? else {
             return Ok(false);
         };
-        let queue = queue(&message, &delivery.destination);
+        let queue = stored::queue(&message, &delivery);
         if !delivery.is_waiting() || !self.reserve(&queue, place) {
             return Ok(false);
         }

@@ -192,6 +192,7 @@ impl Import {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Timestamp;
     use crate::store::Store as _;
     use crate::store::conformance::{arrival, name};
     use crate::store::sled::mark::{Mark, Reached};
@@ -250,6 +251,33 @@ mod tests {
         let store = folder.open();
         assert_eq!(store.health().findings, [""; 0]);
         assert_eq!(store.counts().await.unwrap().accepted, 3);
+    }
+
+    #[tokio::test]
+    async fn a_recipient_that_waits_by_itself_still_does_after_a_restore() {
+        let folder = Folder::new();
+        let mut import = Import::begin(&folder.options()).unwrap();
+        let arrival = arrival(1, 1, &["desk"]);
+        let whole = arrival.deliveries[0].clone();
+        let mut own = whole.split("night@example.com");
+        own.id.ordinal = 2;
+        let done = crate::store::conformance::attempt(crate::delivery::Verdict::Delivered);
+        let conversation = arrival.message.conversation();
+        import
+            .add(Record::Message {
+                seq: 1,
+                message: arrival.message,
+                deliveries: vec![whole.delivered(done), own.clone()],
+            })
+            .unwrap();
+        import.finish().unwrap();
+        let store = folder.open();
+        let recipients = ["desk@example.com", "night@example.com"].map(str::to_owned);
+        let held = store.held(&name("desk"), conversation, &recipients).await;
+        assert_eq!(held.unwrap(), recipients[1..]);
+        let claims = store.claim(&name("desk"), Timestamp(9_999), 9).await.unwrap();
+        assert_eq!(claims.len(), 1);
+        assert_eq!(claims[0].delivery, own);
     }
 
     #[tokio::test]

@@ -43,7 +43,7 @@ use super::{
     Requeued, Selector, Settlement, Store,
 };
 use crate::delivery::{Delivery, DeliveryId};
-use crate::message::{MessageId, Name, Timestamp};
+use crate::message::{Conversation, MessageId, Name, Timestamp};
 use crate::timeline::Timeline;
 
 mod access;
@@ -299,8 +299,18 @@ impl Store for Sled {
         self.shared.claim(destination, now, limit)
     }
 
-    async fn settle(&self, settlement: Settlement) -> Result<(), Error> {
+    async fn settle(&self, settlement: Settlement) -> Result<Vec<DeliveryId>, Error> {
         self.threads.write(move |group| group.settle(settlement)).await
+    }
+
+    async fn held(
+        &self,
+        destination: &Name,
+        conversation: Conversation,
+        recipients: &[String],
+    ) -> Result<Vec<String>, Error> {
+        self.shared.status.check()?;
+        Ok(self.shared.held(destination, conversation, recipients))
     }
 
     async fn release(&self, claim: Claim) {

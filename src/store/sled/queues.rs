@@ -106,6 +106,12 @@ impl Queues {
         }
     }
 
+    /// Whether anything waits in a queue, claimed or not.
+    pub(super) fn waits(&self, queue: &Queue) -> bool {
+        let line = self.0.get(&queue.destination);
+        line.is_some_and(|line| line.head(number(queue.conversation)).is_some())
+    }
+
     pub(super) fn bury(&mut self, destination: &Name, place: Place) {
         self.line(destination).dead.insert(place.packed());
     }

@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Shared;
-use super::keys::{self, Place};
+use super::keys::{self, Place, Queue};
 use super::leases::Lease;
 use super::queues::Slot;
 use super::record::{Root, Trouble};
+use super::stored;
 use super::table::Table;
 use super::view::View;
 use crate::delivery::Delivery;
-use crate::message::{MessageId, Name, Timestamp};
+use crate::message::{Conversation, MessageId, Name, Timestamp};
 use crate::store::{Claim, DeliveryQuery, Error, Found, MessageState, Page, Query};
 
 /// How long one call looks at records before it gives what it has, and a cursor.
@@ -41,6 +42,23 @@ impl Shared {
             .schedule(destination)
             .filter(|slot| !self.leases.is_busy(&slot.queue));
         free.next().map(|slot| slot.due)
+    }
+
+    /// The recipients among these that wait by themselves.
+    pub(super) fn held(
+        &self,
+        destination: &Name,
+        conversation: Conversation,
+        recipients: &[String],
+    ) -> Vec<String> {
+        let queues = self.index.queues();
+        let waits = |recipient: &&String| {
+            queues.waits(&Queue {
+                destination: destination.clone(),
+                conversation: conversation.with(recipient),
+            })
+        };
+        recipients.iter().filter(waits).cloned().collect()
     }
 
     pub(super) fn find(&self, id: MessageId) -> Result<Option<Found>, Error> {
@@ -114,7 +132,8 @@ impl Shared {
             ));
             return Ok(None);
         };
-        let root = self.sound(view.load::<Root>(&keys::thread(&queue)))?;
+        let thread = stored::thread(&message, &delivery.destination);
+        let root = self.sound(view.load::<Root>(&keys::thread(&thread)))?;
         let lease = Lease {
             id: delivery.id,
             place,

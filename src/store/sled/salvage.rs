@@ -15,7 +15,7 @@ use super::database::{self, Fault};
 use super::folders::{self, SALVAGING};
 use super::keys::{self, Place};
 use super::record::{self, Kept, Ledger};
-use super::stored::queue;
+use super::stored::thread;
 use super::view::View;
 use super::writer::Disk;
 use crate::delivery::Delivery;
@@ -89,13 +89,13 @@ fn save(old: &Db, view: &mut View<'_>, seq: u64) -> bool {
         let delivery = match (record::load::<Delivery>(&**old, &key), first(ordinal)) {
             (Ok(Some(delivery)), _) => delivery,
             (Err(_), Some(first)) => first.clone().dead(None, first.created_at, DAMAGED),
-            (Ok(None), Some(_)) => continue,
-            (_, None) => break,
+            (Ok(None), Some(_)) | (Err(_), None) => continue,
+            (Ok(None), None) => break,
         };
         view.create(&key, &record::encode(&delivery));
     }
     for delivery in deliveries {
-        let key = keys::thread(&queue(message, &delivery.destination));
+        let key = keys::thread(&thread(message, &delivery.destination));
         if let Ok(Some(root)) = old.get(&key) {
             view.put(key, root);
         }

@@ -21,7 +21,7 @@ use super::{OpenError, Options, at};
 use super::{keys, salvage};
 
 /// What `format` says in a store that this build can read.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// What sled writes down of the settings it was made with: the same in every store, since ours never differ and
 /// `format` changes with sled's version.

@@ -85,8 +85,16 @@ impl View<'_> {
     }
 }
 
-/// The queue of a message's deliveries to one destination.
-pub(super) fn queue(message: &Message, destination: &Name) -> Queue {
+/// The queue in which a delivery of a message waits.
+pub(super) fn queue(message: &Message, delivery: &Delivery) -> Queue {
+    Queue {
+        destination: delivery.destination.clone(),
+        conversation: delivery.queue(message.conversation()),
+    }
+}
+
+/// What a conversation's thread at a destination is kept under, whoever waits there.
+pub(super) fn thread(message: &Message, destination: &Name) -> Queue {
     Queue {
         destination: destination.clone(),
         conversation: message.conversation(),

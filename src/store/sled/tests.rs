@@ -284,7 +284,7 @@ async fn the_indexes_of_an_older_store_are_dropped() {
             .all(|tag| store.shared.db().scan_prefix([*tag]).next().is_none())
     );
     let format = std::fs::read_to_string(folder.path().join("format")).unwrap();
-    assert_eq!(format, "smsbridge store 2\n");
+    assert_eq!(format, "smsbridge store 3\n");
 }
 
 #[tokio::test]
@@ -357,13 +357,13 @@ async fn a_newer_store_is_refused() {
     let folder = Folder::new();
     drop(folder.open());
     let format = folder.path().join("format");
-    assert_eq!(std::fs::read_to_string(&format).unwrap(), "smsbridge store 2\n");
-    std::fs::write(&format, "smsbridge store 3\n").unwrap();
+    assert_eq!(std::fs::read_to_string(&format).unwrap(), "smsbridge store 3\n");
+    std::fs::write(&format, "smsbridge store 4\n").unwrap();
     let error = Sled::open(&folder.options()).err().unwrap();
     assert!(
         error
             .to_string()
-            .ends_with("has format 3, this version reads up to 2: use the newer version"),
+            .ends_with("has format 4, this version reads up to 3: use the newer version"),
         "{error}"
     );
 }
@@ -799,7 +799,7 @@ async fn a_damaged_format_is_written_anew() {
     let format = folder.path().join("format");
     std::fs::write(&format, b"smsbridge st\xffre 2\n").unwrap();
     assert_three(&folder.open()).await;
-    assert_eq!(std::fs::read_to_string(&format).unwrap(), "smsbridge store 2\n");
+    assert_eq!(std::fs::read_to_string(&format).unwrap(), "smsbridge store 3\n");
 }
 
 #[tokio::test]
@@ -838,7 +838,7 @@ async fn an_outcome_whose_fallback_cannot_be_recorded_changes_nothing_and_can_be
     let held = claim_one(&store, "desk", FAR).await;
     let fallback = Delivery::new(held.delivery.id, name("front"), None, Timestamp(5));
     let settlement = Settlement {
-        follow_up: Some(fallback),
+        follow_ups: vec![fallback],
         ..died(&held)
     };
     let db = store.shared.db();

@@ -86,6 +86,7 @@ async fn a_refusal_is_understood_without_text_and_in_any_character_set() {
             } => "message",
             Failure::Transient { .. } => "destination",
             Failure::Parked { .. } => "parked",
+            Failure::Divided { .. } => "divided",
         };
         assert_eq!(found, expected, "{step} {}", answer.escape_ascii());
         assert!(

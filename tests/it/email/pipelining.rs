@@ -81,16 +81,13 @@ async fn postfix_takes_an_e_mail_in_one_write_and_refuses_data_when_nobody_is_le
     let both = through(&postfix, &[DESK, "refused@example.com"]);
     let failure = send(&both, 1).await.unwrap_err();
     assert!(
-        matches!(&failure, Failure::Permanent { progress: Some(done), .. } if done == &[DESK]),
+        matches!(&failure, Failure::Divided { accepted: true, others, .. } if others.len() == 1),
         "{failure:?}"
     );
     let nobody = through(&postfix, &["refused@example.com"]);
     for number in 2..=3 {
         let failure = send(&nobody, number).await.unwrap_err();
-        assert!(
-            matches!(failure, Failure::Permanent { progress: None, .. }),
-            "{failure:?}"
-        );
+        assert!(matches!(failure, Failure::Permanent { .. }), "{failure:?}");
     }
     postfix.mails("desk", 1);
     let log = postfix.log();
@@ -115,21 +112,15 @@ async fn a_refused_recipient_does_not_shift_the_answers_of_the_others() {
         let email = to_both(&fake);
         for number in 1..=2 {
             let failure = send(&email, number).await.unwrap_err();
-            let Failure::Transient {
-                reason,
-                scope: Scope::Message,
-                progress: Some(done),
-                ..
-            } = failure
-            else {
+            let Failure::Divided { reason, others, .. } = failure else {
                 panic!("{failure:?}")
             };
-            assert_eq!(done, [accepted]);
+            let expected =
+                format!("; accepted for {accepted}; refused for {refused}: 450 4.2.1 not 4.2.1 now");
+            assert!(reason.shown().ends_with(&expected), "{reason:?}");
             assert!(
-                reason
-                    .shown()
-                    .starts_with(&format!("refused for {refused}: 450 4.2.1 ")),
-                "{reason:?}"
+                matches!(others.as_slice(), [Other { recipient, fate: Fate::Later { .. } }] if recipient == refused),
+                "{others:?}"
             );
         }
         assert_eq!(completed(&fake), 2);
@@ -155,7 +146,7 @@ async fn when_nobody_accepts_no_message_is_completed_not_even_an_empty_one() {
         for number in 1..=2 {
             let failure = send(&email, number).await.unwrap_err();
             assert!(
-                matches!(failure, Failure::Permanent { progress: None, .. }),
+                matches!(failure, Failure::Permanent { .. }),
                 "{data}: {failure:?}"
             );
         }

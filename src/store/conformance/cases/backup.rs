@@ -80,7 +80,13 @@ async fn fill(store: &Arc<dyn Store>) {
         })
         .await
         .unwrap();
-    store.settle(died(second)).await.unwrap();
+    store
+        .settle(Settlement {
+            follow_ups: vec![second.delivery.split("a@example.com")],
+            ..died(second)
+        })
+        .await
+        .unwrap();
     store.settle(again(third, FAR)).await.unwrap();
     store.set_paused(&name("room"), true).await.unwrap();
     let horizon = Horizon {

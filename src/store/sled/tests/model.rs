@@ -58,9 +58,21 @@ enum Operation {
 #[derive(Clone, Debug)]
 enum Outcome {
     Delivered,
-    Again { due: i64 },
-    Dead { fallback: Option<usize> },
+    Again {
+        due: i64,
+    },
+    Dead {
+        fallback: Option<usize>,
+    },
+    /// By recipient: nothing if it took the message, else whether it never will.
+    Divided {
+        recipients: Vec<Option<bool>>,
+        fallback: Option<usize>,
+        due: i64,
+    },
 }
+
+const RECIPIENTS: [&str; 3] = ["a@example.com", "b@example.com", "c@example.com"];
 
 #[derive(Clone, Debug)]
 enum Choice {
@@ -81,6 +93,12 @@ fn operation() -> impl Strategy<Value = Operation> {
         3 => Just(Outcome::Delivered),
         2 => time.clone().prop_map(|due| Outcome::Again { due }),
         2 => prop::option::of(destination.clone()).prop_map(|fallback| Outcome::Dead { fallback }),
+        2 => (
+            prop::collection::vec(prop::option::of(any::<bool>()), RECIPIENTS.len()),
+            prop::option::of(destination.clone()),
+            time.clone(),
+        )
+            .prop_map(|(recipients, fallback, due)| Outcome::Divided { recipients, fallback, due }),
     ];
     let words = prop_oneof![9 => Just(1usize), 1 => Just(3_000usize)];
     prop_oneof![
@@ -255,30 +273,75 @@ impl Pair {
         let (ours, theirs) = self.claims.swap_remove(which % self.claims.len());
         let delivery = ours.delivery.clone();
         let at = Timestamp(self.step.cast_signed());
-        let fallback = |index: usize| Delivery::new(delivery.id, name(DESTINATIONS[index]), None, at);
-        let (delivery, follow_up) = match outcome {
-            Outcome::Delivered => (delivery.delivered(attempt(Verdict::Delivered)), None),
-            Outcome::Again { due } => (
-                delivery.retry(attempt(Verdict::Transient), Timestamp(due), None),
-                None,
+        let fallback = |index: usize| delivery.fallback(name(DESTINATIONS[index]), at);
+        let dead = |delivery: Delivery| delivery.dead(Some(attempt(Verdict::Permanent)), at, "no");
+        let again = |delivery: Delivery, due| delivery.retry(attempt(Verdict::Transient), Timestamp(due));
+        let (settled, follow_ups) = match outcome {
+            Outcome::Delivered => (
+                delivery.clone().delivered(attempt(Verdict::Delivered)),
+                Vec::new(),
             ),
+            Outcome::Again { due } => (again(delivery.clone(), due), Vec::new()),
             Outcome::Dead { fallback: to } => {
-                let follow_up = to.map(fallback);
-                (
-                    delivery.dead(Some(attempt(Verdict::Permanent)), at, "no"),
-                    follow_up,
-                )
+                let follow_ups = to.map(fallback).into_iter().collect();
+                (dead(delivery.clone()), follow_ups)
+            }
+            Outcome::Divided { .. } if delivery.recipient.is_some() => (
+                delivery.clone().delivered(attempt(Verdict::Delivered)),
+                Vec::new(),
+            ),
+            Outcome::Divided {
+                recipients,
+                fallback: to,
+                due,
+            } => {
+                let accepted = recipients.iter().any(Option::is_none);
+                let others = RECIPIENTS.iter().zip(recipients);
+                let mut shares = others.filter_map(|(recipient, never)| {
+                    let own = delivery.split(recipient);
+                    never.map(|never| if never { dead(own) } else { again(own, due) })
+                });
+                let settled = match (accepted, shares.next()) {
+                    (false, Some(first)) => Delivery {
+                        id: delivery.id,
+                        origin: delivery.origin,
+                        ..first
+                    },
+                    (_, first) => {
+                        let rest: Vec<Delivery> = first.into_iter().chain(shares).collect();
+                        let settled = delivery.clone().delivered(attempt(Verdict::Delivered));
+                        return self.settle_as((ours, theirs), settled, rest, thread).await;
+                    }
+                };
+                (settled, shares.chain(to.map(fallback)).collect())
             }
         };
+        self.settle_as((ours, theirs), settled, follow_ups, thread).await;
+    }
+
+    async fn settle_as(
+        &mut self,
+        (ours, theirs): (Claim, Claim),
+        delivery: Delivery,
+        follow_ups: Vec<Delivery>,
+        thread: bool,
+    ) {
         let thread = thread.then(|| format!("thread {}", self.step));
         let settlement = |token| Settlement {
             token,
             delivery: delivery.clone(),
-            follow_up: follow_up.clone(),
+            follow_ups: follow_ups.clone(),
             thread: thread.clone(),
         };
-        assert_eq!(self.memory.settle(settlement(ours.token)).await, Ok(()));
-        assert_eq!(self.sled().settle(settlement(theirs.token)).await, Ok(()));
+        let ids = self.memory.settle(settlement(ours.token)).await;
+        assert!(ids.is_ok());
+        assert_eq!(self.sled().settle(settlement(theirs.token)).await, ids);
+        let (destination, conversation) = (&delivery.destination, ours.message.conversation());
+        let recipients = RECIPIENTS.map(str::to_owned);
+        assert_eq!(
+            self.memory.held(destination, conversation, &recipients).await,
+            self.sled().held(destination, conversation, &recipients).await
+        );
     }
 
     async fn reopen(&mut self) {

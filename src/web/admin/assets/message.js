@@ -71,7 +71,7 @@ export class Detail {
   }
 
   #delivery(delivery, forgotten) {
-    const { id, destination, route, state, attempts, attempts_made: made, due, ended_at: ended, reason } = delivery;
+    const { id, destination, recipient, route, state, attempts, attempts_made: made, due, ended_at: ended, reason } = delivery;
     const button = (name, action, danger) => h('button', { class: danger ? 'danger' : null, onclick: ({ currentTarget }) => action(currentTarget) }, name);
     const told = (done, none) => ({ deliveries }) => (deliveries ? done : none);
     const retry = (at) => this.desk.change(at, '/deliveries/retry', { ids: [id] }, told(`Tried again at ${destination}`, 'Nothing to try: it is delivered, or under way'));
@@ -79,8 +79,8 @@ export class Detail {
       const sure = await confirm({ title: 'Discard this delivery?', text: `${destination} will not get this text. The text itself is kept, and can be sent again.`, action: 'Discard', danger: true });
       if (sure) await this.desk.change(at, '/deliveries/discard', { ids: [id] }, told('Discarded', 'Nothing was discarded: it is under way, or has ended'));
     };
-    return h('section', { class: 'delivery', 'aria-label': `Delivery to ${destination}` },
-      h('header', {}, h('a', { href: `#/destinations/${destination}` }, h('b', {}, destination)), pill(state === 'pending' && made ? 'retrying' : state),
+    return h('section', { class: 'delivery', 'aria-label': `Delivery to ${destination}${recipient ? `, ${recipient}` : ''}` },
+      h('header', {}, h('a', { href: `#/destinations/${destination}` }, h('b', {}, destination)), recipient && words(recipient), pill(state === 'pending' && made ? 'retrying' : state),
         h('span', { class: 'muted' }, route ? `by route ${route}` : 'by unmatched')),
       h('p', {}, state === 'pending' && (made ? [`Tried ${made === 1 ? 'once' : `${made} times`}; next `, dueTime(due), '.'] : ['Not tried yet; due ', dueTime(due), '.']),
         state === 'delivered' && ['Taken ', time(ended), made > 1 ? `, at attempt ${made}.` : '.'],

@@ -1,0 +1,194 @@
+//! How a delivery is kept, in every store and in backups.
+//!
+//! It began without `recipient` and `origin`. Where both are missing it is written as it always was, so that what
+//! earlier versions wrote is read.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{Attempt, Delivery, DeliveryId, State};
+use crate::message::{Name, Timestamp};
+
+#[derive(Serialize, Deserialize)]
+struct Stored<'a> {
+    id: DeliveryId,
+    destination: Cow<'a, Name>,
+    route: Cow<'a, Option<Name>>,
+    created_at: Timestamp,
+    standing: Standing<'a>,
+    attempts_made: u32,
+    attempts: Cow<'a, [Attempt]>,
+    progress: Cow<'a, [String]>,
+}
+
+/// The first three are those of [`State`], in its order.
+#[derive(Serialize, Deserialize)]
+enum Standing<'a> {
+    Waiting {
+        due: Timestamp,
+    },
+    Delivered {
+        at: Timestamp,
+    },
+    Dead {
+        at: Timestamp,
+        reason: Cow<'a, str>,
+    },
+    Related {
+        origin: Option<u16>,
+        recipient: Cow<'a, Option<String>>,
+        state: Cow<'a, State>,
+    },
+}
+
+impl Serialize for Delivery {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let standing = match (&self.state, self.origin, &self.recipient) {
+            (State::Waiting { due }, None, None) => Standing::Waiting { due: *due },
+            (State::Delivered { at }, None, None) => Standing::Delivered { at: *at },
+            (State::Dead { at, reason }, None, None) => Standing::Dead {
+                at: *at,
+                reason: reason.into(),
+            },
+            (state, origin, recipient) => Standing::Related {
+                origin,
+                recipient: Cow::Borrowed(recipient),
+                state: Cow::Borrowed(state),
+            },
+        };
+        Stored {
+            id: self.id,
+            destination: Cow::Borrowed(&self.destination),
+            route: Cow::Borrowed(&self.route),
+            created_at: self.created_at,
+            standing,
+            attempts_made: self.attempts_made,
+            attempts: Cow::Borrowed(&self.attempts),
+            progress: Cow::Borrowed(&self.progress),
+        }
+        .serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Delivery {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let stored = Stored::deserialize(deserializer)?;
+        let (state, origin, recipient) = match stored.standing {
+            Standing::Waiting { due } => (State::Waiting { due }, None, None),
+            Standing::Delivered { at } => (State::Delivered { at }, None, None),
+            Standing::Dead { at, reason } => {
+                let reason = reason.into_owned();
+                (State::Dead { at, reason }, None, None)
+            }
+            Standing::Related {
+                origin,
+                recipient,
+                state,
+            } => (state.into_owned(), origin, recipient.into_owned()),
+        };
+        Ok(Self {
+            id: stored.id,
+            destination: stored.destination.into_owned(),
+            route: stored.route.into_owned(),
+            created_at: stored.created_at,
+            state,
+            attempts_made: stored.attempts_made,
+            attempts: stored.attempts.into_owned(),
+            progress: stored.progress.into_owned(),
+            recipient,
+            origin,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::delivery::Verdict;
+    use crate::message::MessageId;
+
+    /// The fields as earlier versions wrote them.
+    #[derive(Serialize)]
+    struct Former {
+        id: DeliveryId,
+        destination: Name,
+        route: Option<Name>,
+        created_at: Timestamp,
+        state: State,
+        attempts_made: u32,
+        attempts: Vec<Attempt>,
+        progress: Vec<String>,
+    }
+
+    fn states() -> [State; 3] {
+        let at = Timestamp(9);
+        let reason = "no".to_owned();
+        [
+            State::Waiting { due: at },
+            State::Delivered { at },
+            State::Dead { at, reason },
+        ]
+    }
+
+    fn delivery(state: State) -> Delivery {
+        let id = DeliveryId {
+            message: MessageId(uuid::Uuid::from_u128(7)),
+            ordinal: 300,
+        };
+        Delivery {
+            state,
+            attempts: vec![Attempt::new(
+                Timestamp(3),
+                Duration::ZERO,
+                Verdict::Transient,
+                "450",
+            )],
+            attempts_made: 1,
+            progress: vec!["a@example.com".to_owned()],
+            ..Delivery::new(
+                id,
+                "desk".parse().unwrap(),
+                Some("all".parse().unwrap()),
+                Timestamp(1),
+            )
+        }
+    }
+
+    #[test]
+    fn what_earlier_versions_wrote_is_read_and_still_written_so() {
+        for state in states() {
+            let delivery = delivery(state);
+            let former = Former {
+                id: delivery.id,
+                destination: delivery.destination.clone(),
+                route: delivery.route.clone(),
+                created_at: delivery.created_at,
+                state: delivery.state.clone(),
+                attempts_made: delivery.attempts_made,
+                attempts: delivery.attempts.clone(),
+                progress: delivery.progress.clone(),
+            };
+            let bytes = postcard::to_stdvec(&former).unwrap();
+            assert_eq!(postcard::from_bytes::<Delivery>(&bytes).unwrap(), delivery);
+            assert_eq!(postcard::to_stdvec(&delivery).unwrap(), bytes);
+        }
+    }
+
+    #[test]
+    fn a_delivery_for_one_recipient_and_a_fallback_are_read_as_they_are_written() {
+        for state in states() {
+            let whole = delivery(state);
+            for related in [
+                whole.split("b@example.com"),
+                whole.fallback("room".parse().unwrap(), Timestamp(4)),
+            ] {
+                let bytes = postcard::to_stdvec(&vec![&related, &whole]).unwrap();
+                let read: Vec<Delivery> = postcard::from_bytes(&bytes).unwrap();
+                assert_eq!(read, [related, whole.clone()]);
+            }
+        }
+    }
+}
