@@ -429,6 +429,23 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_received_is_found_by_what_is_shown_of_it(raw in ".{0,80}") {
+            let number = Number::received(&raw);
+            let shown = number.shown().into_owned();
+            let again = Number::received(&shown);
+            proptest::prop_assert_eq!(again.normal(), number.normal());
+            proptest::prop_assert!(!shown.contains(acts_unseen) && !shown.is_empty());
+            proptest::prop_assert!(number.normal().chars().count() <= NAME_MAX);
+            for text in [&raw, &shown] {
+                if let Ok(pattern) = Pattern::search(text) {
+                    proptest::prop_assert!(pattern.matches(&number) || text.contains('*'), "{}", pattern);
+                }
+            }
+        }
+    }
+
     #[test]
     fn what_is_typed_is_a_number_or_a_name_but_no_misspelt_number() {
         for name in ["Google", "abc", "7-Eleven", "Приват Банк", "🏦", "57-MyCompany"] {
