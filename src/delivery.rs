@@ -248,6 +248,18 @@ impl Delivery {
         matches!(self.state, State::Dead { .. })
     }
 
+    /// How many bytes the words in it take.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let reason = match &self.state {
+            State::Dead { reason, .. } => reason.len(),
+            State::Waiting { .. } | State::Delivered { .. } => 0,
+        };
+        let attempts = self.attempts.iter().map(|attempt| attempt.detail.len());
+        let progress = self.progress.iter().map(String::len);
+        reason + attempts.sum::<usize>() + progress.sum::<usize>()
+    }
+
     /// The other side took it with this attempt.
     #[must_use]
     pub fn delivered(self, attempt: Attempt) -> Self {

@@ -260,6 +260,17 @@ impl Message {
     pub fn conversation(&self) -> Conversation {
         Conversation::between(&self.from, &self.to)
     }
+
+    /// How many bytes its content takes: everything that a carrier can make as long as it likes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let media = self.media.iter().map(|media| {
+            let optional = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+            media.link.len() + optional(&media.content_type) + optional(&media.filename)
+        });
+        let extra = self.extra.iter().map(|(name, value)| name.len() + value.len());
+        self.provider_id.len() + self.text.len() + media.sum::<usize>() + extra.sum::<usize>()
+    }
 }
 
 /// Shows no text and no full number, so that a stray `{:?}` never puts either into a log.

@@ -100,7 +100,9 @@ impl Control {
     pub async fn messages(&self, query: &Query) -> Result<Page<MessageView>, Error> {
         let plan = self.plan();
         let page = self.store.messages(query).await?;
-        let items = page.items.iter().map(|found| self.show(&plan, found)).collect();
+        // One after the other goes as it is shown: the messages may be large.
+        let items = page.items.into_iter();
+        let items = items.map(|found| self.show(&plan, &found)).collect();
         Ok(Page {
             items,
             next: page.next.map(|cursor| cursor.to_string()),

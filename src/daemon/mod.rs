@@ -21,7 +21,8 @@ use crate::intake::Intake;
 use crate::metrics::Metrics;
 use crate::plan::{Loader, Plan};
 use crate::store::{Health, Store};
-use crate::web::admin::{self, Admin, Guard, Watching};
+use crate::web::admin::{self, Admin, Capacity, Guard, Watching};
+use crate::web::budget::Budget;
 use crate::web::inbound::{self, Inbound};
 use crate::web::serve::{Limits, serve};
 use crate::web::tls;
@@ -128,6 +129,7 @@ impl Daemon {
             drift: drift.clone(),
             metrics: metrics.clone(),
             complaints: inbound::Complaints::default(),
+            bodies: Budget::new(inbound::BODIES_BYTES),
         };
         let (stop_intake, stop) = (CancellationToken::new(), CancellationToken::new());
         let tasks = TaskTracker::new();
@@ -147,11 +149,13 @@ impl Daemon {
         };
         tasks.spawn(timekeeper.keep(is_set_back, stop.clone()));
         tasks.spawn(upkeep::forget(store.clone(), plan, clock, stop.clone()));
+        let capacity = Capacity::default();
         for door in doors {
             let admin = Admin {
                 control: control.clone(),
                 guard: Guard::new(door.token.clone(), metrics.clone()),
                 watching: Watching::new(lanes.events().clone(), stop.clone()),
+                capacity: capacity.clone(),
             };
             door.open(admin::filter(Arc::new(admin)), &tasks, &stop);
         }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::attempt;
 use super::gate::Cause;
 use super::pace::Pace;
+use super::room::Taken;
 use super::shared::Shared;
 use crate::mask::Reason;
 use crate::message::Timestamp;
@@ -46,6 +47,8 @@ pub(super) struct Lane {
     running: JoinSet<()>,
     pace: Option<Pace>,
     expire_next: Instant,
+    /// Whether something due was left in the store for lack of room in memory.
+    is_crowded: bool,
     stop: CancellationToken,
 }
 
@@ -64,6 +67,7 @@ impl Lane {
             destination,
             running: JoinSet::new(),
             expire_next: now,
+            is_crowded: false,
             stop,
         }
     }
@@ -133,6 +137,7 @@ impl Lane {
         if self.shared.inner().paused {
             return IDLE_MAX;
         }
+        self.is_crowded = false;
         let allowed = self.allowed();
         let started = match allowed {
             0 => 0,
@@ -174,26 +179,44 @@ impl Lane {
                 tracing::error!(destination = %self.shared.name, "the store could not be read: {error}");
                 STORE_PAUSE
             })?;
-        let started = claims.len();
+        let mut started = 0;
+        for claim in claims {
+            let Some(room) = self.room_for(&claim) else {
+                self.is_crowded = true;
+                self.shared.store.release(claim).await;
+                continue;
+            };
+            self.start(claim, room);
+            started += 1;
+        }
         if let Some(pace) = &mut self.pace {
             pace.took(started, Instant::now());
-        }
-        for claim in claims {
-            self.start(claim);
         }
         self.shared.inner().running = self.running.len();
         Ok(started)
     }
 
-    fn start(&mut self, claim: Claim) {
+    /// Room in memory for one more message, if there is any.
+    fn room_for(&self, claim: &Claim) -> Option<Taken> {
+        if self.running.is_empty() {
+            return Some(Taken::nothing());
+        }
+        self.shared.room.take(claim.message.size())
+    }
+
+    fn start(&mut self, claim: Claim, room: Taken) {
         let plan = self.plan.borrow().clone();
-        self.running.spawn(attempt::run(
+        let attempt = attempt::run(
             self.shared.clone(),
             plan,
             self.destination.clone(),
             claim,
             self.stop.clone(),
-        ));
+        );
+        self.running.spawn(async move {
+            attempt.await;
+            drop(room);
+        });
     }
 
     /// How long until a claim could succeed. Without a free place, the end of an attempt wakes the lane.
@@ -209,6 +232,10 @@ impl Lane {
         }
         if !gate.is_zero() {
             return gate.min(IDLE_MAX);
+        }
+        // What this lane itself has under way is the first to make room for it.
+        if self.is_crowded {
+            return IDLE_MAX;
         }
         let pace = self
             .pace
@@ -267,8 +294,23 @@ impl Lane {
         };
         // Whenever they are due: a patience made shorter since counts, too.
         let any = Timestamp(i64::MAX);
-        let claims = self.shared.store.claim(&self.shared.name, any, EXPIRE_STEP).await;
-        let (overdue, early): (Vec<_>, Vec<_>) = claims.unwrap_or_default().into_iter().partition(is_over);
+        let (mut overdue, mut early) = (Vec::new(), Vec::new());
+        while overdue.len() + early.len() < EXPIRE_STEP {
+            let left = EXPIRE_STEP - overdue.len() - early.len();
+            let claims = self.shared.store.claim(&self.shared.name, any, left).await;
+            let claims = claims.unwrap_or_default();
+            if claims.is_empty() {
+                break;
+            }
+            // A whole step of messages would be too much to hold, and is not needed.
+            for claim in claims.into_iter().map(Claim::without_content) {
+                if is_over(&claim) {
+                    overdue.push(claim);
+                } else {
+                    early.push(claim);
+                }
+            }
+        }
         for claim in early {
             self.shared.store.release(claim).await;
         }

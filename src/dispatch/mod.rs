@@ -21,10 +21,12 @@ mod attempt;
 pub mod gate;
 mod lane;
 mod pace;
+mod room;
 mod shared;
 mod trial;
 
 use lane::Lane;
+use room::Room;
 use shared::Shared;
 pub use shared::Status;
 
@@ -47,6 +49,7 @@ pub struct Lanes {
     itself: Weak<Lanes>,
     tracker: TaskTracker,
     stop: CancellationToken,
+    room: Arc<Room>,
     lanes: Mutex<BTreeMap<Name, Arc<Shared>>>,
 }
 
@@ -59,6 +62,7 @@ impl Lanes {
             itself: itself.clone(),
             tracker: TaskTracker::new(),
             stop: CancellationToken::new(),
+            room: Arc::default(),
             lanes: Mutex::default(),
         })
     }
@@ -81,6 +85,7 @@ impl Lanes {
                 name.clone(),
                 &self.around,
                 self.itself.clone(),
+                self.room.clone(),
                 paused.contains(name),
             );
             let shared = Arc::new(shared);

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::{Notify, watch};
 
 use super::gate::{Cause, Gate};
+use super::room::Room;
 use super::{Around, Lanes};
 use crate::clock::Clock;
 use crate::events::{Event, Events};
@@ -22,6 +23,7 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     pub(super) events: Events,
     pub(super) notify: Notify,
+    pub(super) room: Arc<Room>,
     lanes: Weak<Lanes>,
     inner: Mutex<Inner>,
     gate: Mutex<Gate>,
@@ -56,7 +58,13 @@ pub struct Status {
 }
 
 impl Shared {
-    pub(super) fn new(name: Name, around: &Around, lanes: Weak<Lanes>, paused: bool) -> Self {
+    pub(super) fn new(
+        name: Name,
+        around: &Around,
+        lanes: Weak<Lanes>,
+        room: Arc<Room>,
+        paused: bool,
+    ) -> Self {
         Self {
             name,
             store: around.store.clone(),
@@ -64,6 +72,7 @@ impl Shared {
             metrics: around.metrics.clone(),
             events: around.events.clone(),
             notify: Notify::new(),
+            room,
             lanes,
             inner: Mutex::new(Inner {
                 paused,

@@ -86,6 +86,16 @@ pub(super) fn digest(source: &Name, provider_id: &str) -> [u8; 16] {
 }
 
 impl Record {
+    /// How many bytes a message takes; the other records are small.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Message {
+                message, deliveries, ..
+            } => message.size() + deliveries.iter().map(Delivery::size).sum::<usize>(),
+            _ => 0,
+        }
+    }
+
     pub(super) fn message(seq: u64, found: Found) -> Self {
         Self::Message {
             seq,

@@ -182,6 +182,7 @@ macro_rules! suite {
             what_is_redacted_is_not_requeued,
             messages_are_searched_newest_first_and_page_by_page,
             deliveries_are_listed_newest_first_and_page_by_page,
+            large_messages_make_short_pages_and_few_claims,
             many_writers_at_once_leave_nothing_out,
             the_parts_of_a_backup_have_all_that_was_accepted_before_it,
         );

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 
 use super::backup::{Part, Position};
 use super::{
-    Acceptance, Arrival, Backlog, Claim, Counts, DeliveryQuery, Error, Found, Health, Horizon, Page, Query,
-    Requeued, Selector, Settlement, Store, changed_at, is_new, redacted,
+    Acceptance, Arrival, Backlog, CLAIM_BYTES, Claim, Counts, DeliveryQuery, Error, Found, Health, Horizon,
+    PAGE_BYTES, Page, Query, Requeued, Selector, Settlement, Store, changed_at, is_new, redacted,
 };
 use crate::delivery::{Delivery, DeliveryId, State};
 use crate::message::{Conversation, MessageId, Name, Timestamp};
@@ -227,10 +227,16 @@ impl Store for Memory {
             .filter(|(due, _)| *due <= now)
             .take(limit);
         let due: Vec<_> = due.collect();
-        Ok(due
-            .into_iter()
-            .filter_map(|(_, place)| inner.grant(place))
-            .collect())
+        let (mut claims, mut size) = (Vec::new(), 0);
+        for (_, place) in due {
+            if size >= CLAIM_BYTES {
+                break;
+            }
+            let claim = inner.grant(place);
+            size += claim.as_ref().map_or(0, |claim| claim.message.size());
+            claims.extend(claim);
+        }
+        Ok(claims)
     }
 
     async fn settle(&self, settlement: Settlement) -> Result<Vec<DeliveryId>, Error> {
@@ -308,15 +314,16 @@ impl Store for Memory {
         let mut matching = below.filter(|(_, found)| {
             query.matches(&found.message) && query.state.is_none_or(|state| found.is(state))
         });
-        let items = matching
-            .by_ref()
-            .take(query.limit)
-            .map(|(_, found)| found.clone())
-            .collect();
-        Ok(Page {
-            items,
-            next: matching.next().map(|(seq, _)| seq + 1),
-        })
+        let (mut items, mut size) = (Vec::new(), 0);
+        let next = matching.find_map(|(seq, found)| {
+            if items.len() >= query.limit || size >= PAGE_BYTES {
+                return Some(seq + 1);
+            }
+            size += found.size();
+            items.push(found.clone());
+            None
+        });
+        Ok(Page { items, next })
     }
 
     async fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<Delivery>, Error> {

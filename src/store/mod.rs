@@ -16,6 +16,12 @@ pub mod backup;
 pub mod memory;
 pub mod sled;
 
+/// A page ends early once its items take so many bytes: `limit` counts messages, and those may be large.
+pub const PAGE_BYTES: usize = 2 << 20;
+
+/// The same for the messages of one claim.
+pub const CLAIM_BYTES: usize = 4 << 20;
+
 /// Why the store did not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
@@ -209,7 +215,38 @@ impl Query {
     }
 }
 
+impl Claim {
+    /// The claim without what was said and by whom: enough to settle or release it.
+    #[must_use]
+    pub fn without_content(self) -> Self {
+        let message = &*self.message;
+        let message = Message {
+            id: message.id,
+            source: message.source.clone(),
+            provider_id: message.provider_id.clone(),
+            from: message.from.redacted(),
+            to: message.to.redacted(),
+            text: String::new(),
+            media: Vec::new(),
+            extra: std::collections::BTreeMap::new(),
+            received_at: message.received_at,
+            routes: message.routes.clone(),
+            redacted_at: message.redacted_at,
+        };
+        Self {
+            message: Arc::new(message),
+            ..self
+        }
+    }
+}
+
 impl Found {
+    /// How many bytes the message and its deliveries take.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.message.size() + self.deliveries.iter().map(Delivery::size).sum::<usize>()
+    }
+
     /// How the message stands.
     #[must_use]
     pub fn state(&self) -> MessageState {
@@ -336,7 +373,8 @@ pub trait Store: Send + Sync + 'static {
     /// Stores a message and all that is owed for it.
     async fn accept(&self, arrival: Arrival) -> Result<Acceptance, Error>;
 
-    /// Leases up to `limit` deliveries of `destination` that are due at `now`, by due time.
+    /// Leases up to `limit` deliveries of `destination` that are due at `now`, by due time; fewer when their messages
+    /// take [`CLAIM_BYTES`].
     async fn claim(&self, destination: &Name, now: Timestamp, limit: usize) -> Result<Vec<Claim>, Error>;
 
     /// Writes how a claimed delivery ended. A still waiting one is given again when due; it may have become one for a
@@ -360,7 +398,7 @@ pub trait Store: Send + Sync + 'static {
     /// One message with its deliveries.
     async fn find(&self, id: MessageId) -> Result<Option<Found>, Error>;
 
-    /// Messages, newest first.
+    /// Messages, newest first; fewer than asked for when they take [`PAGE_BYTES`].
     async fn messages(&self, query: &Query) -> Result<Page<Found>, Error>;
 
     /// Deliveries, newest message first.

@@ -16,6 +16,7 @@ use warp::Filter as _;
 use warp::path::FullPath;
 use warp::reply::Response;
 
+use super::budget::{Budget, Held};
 use super::serve::{Filter, Peer, Standing};
 use super::{error, json, method_not_allowed};
 use crate::drift::Drift;
@@ -28,6 +29,9 @@ use crate::store::{self, Store};
 
 /// How often a reason for refusing a source's requests is logged.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+
+/// What the bodies of all requests under way may take. It goes by what has come, not by what was announced.
+pub const BODIES_BYTES: usize = 16 << 20;
 
 /// When a carrier should come back after a 503.
 const RETRY_AFTER_BUSY: &str = "5";
@@ -49,6 +53,8 @@ pub struct Inbound {
     pub metrics: Arc<Metrics>,
     /// What was complained about lately.
     pub complaints: Complaints,
+    /// What the bodies of all requests under way may take.
+    pub bodies: Budget,
 }
 
 /// The filters of `server.listen`.
@@ -110,12 +116,14 @@ impl Inbound {
             self.count(name.as_str(), "method");
             return method_not_allowed("POST");
         }
-        let body = match collect(&headers, body, plan.server.max_body).await {
+        // Room for the body is held to the end: what is made of the body takes as much.
+        let (body, _room) = match collect(&headers, body, plan.server.max_body, &self.bodies).await {
             Ok(body) => body,
-            Err(response) => {
+            Err(Unread::Wrong(response)) => {
                 self.count(name.as_str(), "body");
-                return response;
+                return *response;
             }
+            Err(Unread::NoRoom) => return self.no_room(name),
         };
         let request = Request {
             client: client(&plan, peer, &headers),
@@ -148,6 +156,22 @@ impl Inbound {
             }
         }
         json(StatusCode::OK, &planned.source.reply(&receipts))
+    }
+
+    /// Too much is being received at once.
+    fn no_room(&self, name: &Name) -> Response {
+        self.count(name.as_str(), "busy");
+        if let Some(more) = self.complaints.news(name.as_str(), "busy") {
+            tracing::warn!(source = %name, "a request to source {name} was answered 503: the requests under way take {BODIES_BYTES} bytes{more}");
+        }
+        let mut response = unavailable(
+            "too much is being received at once, send it again",
+            RETRY_AFTER_BUSY,
+        );
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+        response
     }
 
     /// The carrier must try again: nothing is acknowledged that is not on disk.
@@ -228,24 +252,45 @@ fn why(refusal: &Refusal) -> &str {
     }
 }
 
+/// Why a body was not read.
+enum Unread {
+    Wrong(Box<Response>),
+    NoRoom,
+}
+
+impl From<Response> for Unread {
+    fn from(response: Response) -> Self {
+        Self::Wrong(Box::new(response))
+    }
+}
+
+/// How much of an announced body is made room for before it has come.
+const EXPECTED_BYTES: usize = 16 << 10;
+
 /// Reads a body up to its limit. An announced length that is too big is refused before the first byte.
 async fn collect<B: Buf>(
     headers: &HeaderMap,
     body: impl Stream<Item = Result<B, warp::Error>>,
     limit: usize,
-) -> Result<Bytes, Response> {
+    budget: &Budget,
+) -> Result<(Bytes, Held), Unread> {
     let announced = headers
         .get(CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > limit) {
-        return Err(too_big(limit));
+        return Err(too_big(limit).into());
     }
     let mut body = std::pin::pin!(body);
-    let mut collected = BytesMut::with_capacity(announced.unwrap_or(0));
+    let mut held = budget.take(1).ok_or(Unread::NoRoom)?;
+    let mut collected = BytesMut::with_capacity(announced.unwrap_or(0).min(EXPECTED_BYTES));
     while let Some(part) = body.next().await {
         let part = part.map_err(|_| error(StatusCode::BAD_REQUEST, "the body could not be read"))?;
-        if collected.len() + part.remaining() > limit {
-            return Err(too_big(limit));
+        let length = collected.len() + part.remaining();
+        if length > limit {
+            return Err(too_big(limit).into());
+        }
+        if !held.grow(length) {
+            return Err(Unread::NoRoom);
         }
         let mut part = part;
         while part.has_remaining() {
@@ -255,7 +300,7 @@ async fn collect<B: Buf>(
             part.advance(length);
         }
     }
-    Ok(collected.freeze())
+    Ok((collected.freeze(), held))
 }
 
 fn too_big(limit: usize) -> Response {

@@ -1,6 +1,7 @@
 //! The edges that speak HTTP: carriers on one side, operators on the other. Only here is warp named.
 
 pub mod admin;
+pub mod budget;
 pub mod inbound;
 pub mod serve;
 mod strangers;
@@ -12,8 +13,13 @@ use warp::reply::{Reply, Response};
 /// A JSON answer. It ends its line, for whoever reads it with curl.
 #[must_use]
 pub fn json(status: StatusCode, body: &serde_json::Value) -> Response {
+    json_bytes(status, format!("{body}\n").into_bytes())
+}
+
+/// A JSON answer of bytes that are JSON already.
+fn json_bytes(status: StatusCode, body: Vec<u8>) -> Response {
     let media_type = http::HeaderValue::from_static("application/json");
-    let mut response = warp::reply::with_status(format!("{body}\n"), status).into_response();
+    let mut response = warp::reply::with_status(body, status).into_response();
     response
         .headers_mut()
         .insert(http::header::CONTENT_TYPE, media_type);

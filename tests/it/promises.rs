@@ -13,6 +13,7 @@ mod durability;
 mod errors;
 mod faults;
 mod formats;
+mod large;
 mod ledger;
 mod logging;
 mod luck;

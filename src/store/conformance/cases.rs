@@ -992,6 +992,42 @@ pub(super) async fn deliveries_are_listed_newest_first_and_page_by_page(store: A
     }
 }
 
+pub(super) async fn large_messages_make_short_pages_and_few_claims(store: Arc<dyn Store>) {
+    let length = 600_000;
+    for n in 1..=9 {
+        let mut arrival = arrival(n, n, &["desk"]);
+        arrival.message.text = "x".repeat(length);
+        store.accept(arrival).await.unwrap();
+    }
+    let mut listed = Vec::new();
+    let mut query = Query {
+        limit: 100,
+        ..Query::default()
+    };
+    loop {
+        let page = store.messages(&query).await.unwrap();
+        let ids = page.items.iter().map(|found| found.message.id.0.as_u128());
+        listed.extend(ids);
+        assert!((1..=PAGE_BYTES / length + 1).contains(&page.items.len()));
+        query.cursor = page.next;
+        if query.cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(listed, [9, 8, 7, 6, 5, 4, 3, 2, 1]);
+
+    let mut claimed = Vec::new();
+    loop {
+        let claims = claim(&*store, "desk", FAR).await;
+        assert!(claims.len() <= CLAIM_BYTES / length + 1, "{}", claims.len());
+        if claims.is_empty() {
+            break;
+        }
+        claimed.extend(numbers(&claims));
+    }
+    assert_eq!(claimed, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+}
+
 pub(super) async fn many_writers_at_once_leave_nothing_out(store: Arc<dyn Store>) {
     let writers: Vec<_> = (0..8)
         .map(|writer| {

@@ -12,6 +12,7 @@ use super::keys::{self, Place};
 use super::known::Known;
 use super::record::{self, Kept, Ledger, Trouble};
 use super::salvage::DAMAGED;
+use super::scan;
 use super::stored::queue;
 use super::view::View;
 use super::writer::Disk;
@@ -80,8 +81,8 @@ impl Audit<'_> {
 
     /// Reads every message with its deliveries, in step, and each only once.
     fn read_all(&mut self) -> Result<(), Stop> {
-        let mut changed = self.db.scan_prefix([keys::DELIVERY]).peekable();
-        for entry in self.db.scan_prefix([keys::MESSAGE]) {
+        let mut changed = scan::prefix(self.db, [keys::DELIVERY]).peekable();
+        for entry in scan::prefix(self.db, [keys::MESSAGE]) {
             let (key, value) = entry?;
             let Some(seq) = keys::seq_of(&key) else { continue };
             let mut own = Vec::new();
@@ -170,10 +171,8 @@ impl Audit<'_> {
     }
 
     fn count(&self, tag: u8) -> Result<u64, Stop> {
-        self.db
-            .scan_prefix([tag])
-            .keys()
-            .try_fold(0, |count, key| key.map(|_| count + 1))
+        scan::prefix(self.db, [tag])
+            .try_fold(0, |count, entry| entry.map(|_| count + 1))
             .map_err(Stop::from)
     }
 

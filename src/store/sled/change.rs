@@ -224,7 +224,7 @@ impl<'a> Group<'a> {
 
     pub(super) fn owe(&mut self, id: MessageId, deliveries: Vec<Delivery>) -> Result<Vec<DeliveryId>, Error> {
         self.space.for_arrivals()?;
-        let (seq, kept) = self.by_ids(&[id])?.into_iter().next().ok_or(Error::NotFound)?;
+        let (seq, kept) = self.by_id(id)?.ok_or(Error::NotFound)?;
         let conversation = kept.message.conversation();
         deliveries
             .into_iter()
@@ -260,11 +260,12 @@ impl<'a> Group<'a> {
     /// The places of those of these deliveries whose messages are known.
     pub(super) fn places(&self, ids: &[DeliveryId]) -> Result<Vec<Place>, Error> {
         let messages: Vec<MessageId> = ids.iter().map(|id| id.message).collect();
-        let seqs: HashMap<MessageId, u64> = self
-            .by_ids(&messages)?
-            .into_iter()
-            .map(|(seq, kept)| (kept.message.id, seq))
-            .collect();
+        // One message after the other: all of them at once may be large.
+        let mut seqs: HashMap<MessageId, u64> = HashMap::new();
+        for seq in self.shared.index.table().candidates(&messages) {
+            let kept = self.shared.sound(self.view.kept(seq))?;
+            seqs.extend(kept.map(|kept| (kept.message.id, seq)));
+        }
         let place = |id: &DeliveryId| {
             let seq = *seqs.get(&id.message)?;
             let ordinal = id.ordinal;
@@ -273,17 +274,15 @@ impl<'a> Group<'a> {
         Ok(ids.iter().filter_map(place).collect())
     }
 
-    /// The messages with these ids that are known.
-    fn by_ids(&self, ids: &[MessageId]) -> Result<Vec<(u64, Kept)>, Error> {
-        let mut messages = Vec::new();
-        for seq in self.shared.index.table().candidates(ids) {
+    /// The message with this id, if it is known.
+    fn by_id(&self, id: MessageId) -> Result<Option<(u64, Kept)>, Error> {
+        for seq in self.shared.index.table().candidates(&[id]) {
             let kept = self.shared.sound(self.view.kept(seq))?;
-            messages.extend(
-                kept.filter(|kept| ids.contains(&kept.message.id))
-                    .map(|kept| (seq, kept)),
-            );
+            if let Some(kept) = kept.filter(|kept| kept.message.id == id) {
+                return Ok(Some((seq, kept)));
+            }
         }
-        Ok(messages)
+        Ok(None)
     }
 
     pub(super) fn set_paused(&mut self, destination: Name, paused: bool) -> Result<(), Error> {

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use super::Options;
 use super::database;
 use super::folders::{self, COMPACTING, Step, Unfinished};
+use super::scan::Scan;
 use super::space::Space;
 use super::view::Changes;
 use super::writer::Disk;
@@ -179,7 +180,7 @@ impl Copying {
         let mut batch = Batch::default();
         let mut copied = 0;
         let rest = from.range::<Vec<u8>, _>((Excluded(self.reached.clone()), Unbounded));
-        for entry in rest.take(STEP) {
+        for entry in Scan::of(from, rest).take(STEP) {
             let (key, value) = entry.map_err(|error| error.to_string())?;
             self.reached = key.to_vec();
             batch.insert(key, value);

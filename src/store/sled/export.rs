@@ -5,10 +5,10 @@ use super::change::Group;
 use super::keys;
 use super::lock;
 use super::record::{self, Kept, Root, Seen, Trouble};
-use crate::store::Error;
 use crate::store::backup::{Part, Position, Record};
+use crate::store::{Error, PAGE_BYTES};
 
-/// How many entries go into one part.
+/// How many entries go into one part, unless they are large.
 const STEP: usize = 200;
 
 /// What is read after the sums, in this order.
@@ -27,16 +27,22 @@ impl Group<'_> {
             .view
             .page(&[tag], after.as_deref(), STEP)
             .map_err(Trouble::from)?;
-        let mut records = Vec::new();
+        let (mut records, mut size, mut read) = (Vec::new(), 0, 0);
         for (key, value) in &entries {
-            records.extend(match tag {
+            if size >= PAGE_BYTES {
+                break;
+            }
+            let record = match tag {
                 keys::MESSAGE => self.export_message(key, value, last)?,
                 keys::SEEN => self.export_seen(key, value, last)?,
                 _ => self.export_thread(key, value)?,
-            });
+            };
+            size += record.as_ref().map_or(0, Record::size);
+            records.extend(record);
+            read += 1;
         }
-        let all_read = entries.len() < STEP;
-        let after = entries.last().map(|(key, _)| key.to_vec());
+        let all_read = read < STEP && read == entries.len();
+        let after = entries[..read].last().map(|(key, _)| key.to_vec());
         let beyond = tag == keys::MESSAGE
             && after
                 .as_deref()

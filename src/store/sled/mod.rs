@@ -11,7 +11,8 @@
 //! * `export`, `import`: backups. `compact`: a log that is mostly empty.
 //! * `start`, `audit`, `mark`, `spare`, `salvage`: opening, and making sure that what is there is whole.
 //!   `database`: one of sled's. `folders`: which one is the store, whenever the process dies.
-//! * `space`: a disk that fills up. `status`: how the store is. `access`: who may read its files.
+//! * `space`: a disk that fills up. `status`: how the store is. `access`: who may read its files. `scan`: going through
+//!   all of it in little memory.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -68,6 +69,7 @@ mod read;
 mod record;
 mod row;
 mod salvage;
+mod scan;
 mod space;
 mod spare;
 mod start;
@@ -289,9 +291,11 @@ impl Store for Sled {
     async fn accept(&self, arrival: Arrival) -> Result<Acceptance, Error> {
         let permit = self.threads.room()?;
         let incoming = incoming(arrival);
-        self.threads
-            .committed(permit, move |group| group.accept(incoming))
-            .await
+        let room = self.threads.room_for(incoming.payload.len())?;
+        // The room goes back with the answer, also when the caller does not wait for that any more.
+        let accepted = move |group: &mut Group<'_>| Ok((group.accept(incoming)?, room));
+        let (accepted, _room) = self.threads.committed(permit, accepted).await?;
+        Ok(accepted)
     }
 
     async fn claim(&self, destination: &Name, now: Timestamp, limit: usize) -> Result<Vec<Claim>, Error> {

@@ -13,7 +13,7 @@ use super::table::Table;
 use super::view::View;
 use crate::delivery::Delivery;
 use crate::message::{Conversation, MessageId, Name, Timestamp};
-use crate::store::{Claim, DeliveryQuery, Error, Found, MessageState, Page, Query};
+use crate::store::{CLAIM_BYTES, Claim, DeliveryQuery, Error, Found, MessageState, PAGE_BYTES, Page, Query};
 
 /// How long one call looks at records before it gives what it has, and a cursor.
 const SCAN_TIME: Duration = Duration::from_millis(150);
@@ -28,9 +28,16 @@ impl Shared {
         now: Timestamp,
         limit: usize,
     ) -> Result<Vec<Claim>, Error> {
-        let mut claims = Vec::new();
+        let (mut claims, mut size) = (Vec::new(), 0);
         for slot in self.hold_due(destination, now, limit) {
-            claims.extend(self.claim_one(slot)?);
+            if size >= CLAIM_BYTES {
+                self.leases.free(&slot.queue);
+                self.index.free(&[slot.queue]);
+                continue;
+            }
+            let claim = self.claim_one(slot)?;
+            size += claim.as_ref().map_or(0, |claim| claim.message.size());
+            claims.extend(claim);
         }
         Ok(claims)
     }
@@ -76,18 +83,20 @@ impl Shared {
 
     pub(super) fn messages(&self, query: &Query) -> Result<Page<Found>, Error> {
         let sieve = self.index.table().sieve(query);
-        let mut items = Vec::new();
+        let (mut items, mut size) = (Vec::new(), 0);
         let next = self.scan(
             query.cursor,
             |table, below| table.sift(below, &sieve),
             |view, seq| {
-                if items.len() >= query.limit {
+                if items.len() >= query.limit || size >= PAGE_BYTES {
                     return Ok(Some(seq + 1));
                 }
                 let kept = self.sound(view.kept(seq))?;
                 if let Some(kept) = kept.filter(|kept| query.matches(&kept.message)) {
                     let found = self.sound(view.complete(seq, kept).map(Some))?;
-                    items.extend(found.filter(|found| query.state.is_none_or(|state| found.is(state))));
+                    let found = found.filter(|found| query.state.is_none_or(|state| found.is(state)));
+                    size += found.as_ref().map_or(0, Found::size);
+                    items.extend(found);
                 }
                 Ok(None)
             },

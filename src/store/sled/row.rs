@@ -160,8 +160,14 @@ pub(super) fn short(id: MessageId) -> u32 {
     u32::from_be_bytes([a, b, c, d])
 }
 
+/// A longer text has most groups anyway, and telling them takes its time at every start: it is read instead.
+const TOLD_MAX: usize = 4_096;
+
 /// The groups of three letters that occur in a text, compared without case.
 pub(super) fn letters(text: &str) -> [u8; TEXT_BYTES] {
+    if text.len() > TOLD_MAX {
+        return [u8::MAX; TEXT_BYTES];
+    }
     let mut bits = [0; TEXT_BYTES];
     let mut last = [0_u32; 2];
     for (index, letter) in text.chars().flat_map(char::to_lowercase).enumerate() {

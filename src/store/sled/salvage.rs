@@ -23,6 +23,9 @@ use crate::delivery::Delivery;
 /// How many texts are written down together.
 const COMMIT: u64 = 200;
 
+/// The same in bytes: texts may be large.
+const COMMIT_BYTES: u64 = 4 << 20;
+
 /// Why a delivery is dead whose record cannot be read. Trying it again could repeat a text of months ago.
 pub(super) const DAMAGED: &str =
     "its record was damaged and set aside: it may or may not have been delivered";
@@ -66,7 +69,7 @@ fn copy(old: &Db, new: &Db, disk: &Disk) -> Result<u64, Stop> {
     let mut saved = 0;
     for seq in 1..=last {
         saved += u64::from(save(old, &mut view, seq));
-        if seq % COMMIT == 0 {
+        if seq % COMMIT == 0 || view.bytes() > COMMIT_BYTES {
             disk.commit(new, std::mem::replace(&mut view, View::new(new)))
                 .map_err(Stop::Disk)?;
         }

@@ -862,3 +862,57 @@ async fn an_outcome_whose_fallback_cannot_be_recorded_changes_nothing_and_can_be
     let counts = assert_adds_up(&store).await;
     assert_eq!((counts.dead, counts.pending), (1, 1));
 }
+
+#[tokio::test]
+async fn what_waits_for_the_writer_is_bounded_by_bytes() {
+    let folder = Folder::new();
+    let store = Arc::new(folder.open());
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    let blocker = Arc::clone(&store);
+    let blocker = tokio::spawn(async move {
+        let wait = move |_: &mut Group<'_>| {
+            let _ = held.recv();
+            Ok(())
+        };
+        blocker.threads.write(wait).await
+    });
+    while store.health().commit_running.is_none() {
+        tokio::task::yield_now().await;
+    }
+    let large = |n| {
+        let mut arrival = arrival(n, n, &["desk"]);
+        arrival.message.text = "x".repeat(1 << 20);
+        arrival
+    };
+    let waiting: Vec<_> = (1..=20)
+        .map(|n| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { (n, store.accept(large(n)).await) })
+        })
+        .collect();
+    // What is too much is refused at once; small texts still have room in what is left.
+    let (mut kept, mut refused) = (Vec::new(), 0);
+    while refused < 5 {
+        tokio::task::yield_now().await;
+        refused = waiting.iter().filter(|accept| accept.is_finished()).count();
+    }
+    let small = Arc::clone(&store);
+    let small = tokio::spawn(async move { small.accept(arrival(30, 30, &["desk"])).await });
+    tokio::task::yield_now().await;
+    drop(hold);
+    blocker.await.unwrap().unwrap();
+    for accept in waiting {
+        match accept.await.unwrap() {
+            (n, Ok(Acceptance::New)) => kept.push(n),
+            (_, refused) => assert_eq!(refused, Err(Error::Busy)),
+        }
+    }
+    assert_eq!(small.await.unwrap(), Ok(Acceptance::New));
+    assert_eq!(kept.len(), 15, "a little more than a MiB each");
+    assert_eq!(
+        store.accept(large(40)).await,
+        Ok(Acceptance::New),
+        "the room came back"
+    );
+    assert_eq!(assert_adds_up(&*store).await.accepted, 17);
+}

@@ -10,7 +10,7 @@ use std::{io, thread};
 
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{OwnedPermit, Receiver, Sender};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::change::Group;
 use super::status::Status;
@@ -21,11 +21,16 @@ use crate::store::Error;
 /// How many requests may wait for the writer before new texts are refused.
 pub(super) const WAITING_MAX: usize = 1024;
 
+/// How many bytes of new texts may wait for the writer, besides.
+pub(super) const WAITING_BYTES: usize = 16 << 20;
+
 /// The writer and its watchdog. Dropping this waits for the commit at hand.
 pub(super) struct Threads {
     status: Arc<Status>,
     commit_deadline: Duration,
     requests: Mutex<Option<Sender<Request>>>,
+    /// A permit for each KiB that may wait.
+    bytes: Arc<Semaphore>,
     writer: Option<JoinHandle<()>>,
     watch: Option<JoinHandle<()>>,
     stop_watch: Option<std::sync::mpsc::Sender<()>>,
@@ -47,6 +52,7 @@ impl Threads {
             status,
             commit_deadline: options.commit_deadline,
             requests: Mutex::new(Some(requests)),
+            bytes: Arc::new(Semaphore::new(WAITING_BYTES >> 10)),
             writer: Some(spawn("store").spawn(move || writer.run())?),
             watch: Some(spawn("store-watch").spawn(move || writer::watch(&watched, &stop, abort_after))?),
             stop_watch: Some(stop_watch),
@@ -72,6 +78,14 @@ impl Threads {
             TrySendError::Full(_) => Error::Busy,
             TrySendError::Closed(_) => self.stopped(),
         })
+    }
+
+    /// Room for a new text of so many bytes, now or not at all. It is to be held until the text is committed.
+    pub(super) fn room_for(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
+        let count = bytes.div_ceil(1 << 10).clamp(1, WAITING_BYTES >> 10);
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.bytes).try_acquire_many_owned(count);
+        permit.map_err(|_| Error::Busy)
     }
 
     /// Has a change made and committed for which there is room.

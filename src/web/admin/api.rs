@@ -5,15 +5,15 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use warp::reply::Response;
 
-use super::{Call, query, refused};
+use super::{Call, Capacity, capacity, query, refused};
 use crate::control::{Control, Error};
 use crate::delivery::DeliveryId;
 use crate::message::{MessageId, Name, Timestamp};
 use crate::store::{MessageState, Selector};
 use crate::web::{error, json, method_not_allowed};
 
-/// What is not an answer yet: a value to be shown, or why there is none.
-type Outcome = Result<serde_json::Value, Trouble>;
+/// What is not an answer yet: JSON to be shown, or why there is none.
+type Outcome = Result<Vec<u8>, Trouble>;
 
 enum Trouble {
     Wrong(String),
@@ -30,7 +30,13 @@ impl From<Error> for Trouble {
 }
 
 /// Answers one call below `/api/v1`.
-pub(super) async fn answer(control: &Control, call: &Call, path: &[&str]) -> Response {
+pub(super) async fn answer(control: &Control, room: &Capacity, call: &Call, path: &[&str]) -> Response {
+    let reads_messages = matches!(path, ["messages" | "deliveries", ..]) && !call.is_change();
+    // Held until the answer has room.
+    let turn = if reads_messages { room.turn().await } else { None };
+    if reads_messages && turn.is_none() {
+        return capacity::busy();
+    }
     let outcome = match (methods(path), &call.method) {
         (None, _) => Err(Trouble::NoPath),
         (Some(READ), &Method::GET | &Method::HEAD) => read(control, call, path).await,
@@ -38,7 +44,7 @@ pub(super) async fn answer(control: &Control, call: &Call, path: &[&str]) -> Res
         (Some(allow), _) => Err(Trouble::Method(allow)),
     };
     match outcome {
-        Ok(value) => json(StatusCode::OK, &value),
+        Ok(body) => room.answer(body).await,
         Err(Trouble::Wrong(what)) => error(StatusCode::BAD_REQUEST, &what),
         Err(Trouble::Control(failure)) => refused(&failure),
         Err(Trouble::Config(problems)) => json(StatusCode::UNPROCESSABLE_ENTITY, &problems),
@@ -107,7 +113,7 @@ async fn change(control: &Control, call: &Call, path: &[&str]) -> Outcome {
                 "unlisted": reloaded.warnings.unlisted(),
             })),
             Err(problems) => {
-                let mut value = show(&problems)?;
+                let mut value = serde_json::to_value(&problems).unwrap_or_default();
                 value["error"] = "the configuration has errors, nothing was changed".into();
                 Err(Trouble::Config(value))
             }
@@ -198,6 +204,9 @@ fn destination(text: &str) -> Result<Name, Trouble> {
 }
 
 fn show(value: impl serde::Serialize) -> Outcome {
-    serde_json::to_value(value)
-        .map_err(|error| Trouble::Wrong(format!("the answer cannot be shown: {error}")))
+    let mut body = serde_json::to_vec(&value)
+        .map_err(|error| Trouble::Wrong(format!("the answer cannot be shown: {error}")))?;
+    // For whoever reads it with curl.
+    body.push(b'\n');
+    Ok(body)
 }

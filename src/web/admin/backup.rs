@@ -7,26 +7,31 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
-use http::{HeaderValue, Method, header};
+use http::{HeaderValue, Method, StatusCode, header};
+use tokio::sync::OwnedSemaphorePermit;
 use warp::reply::{Reply as _, Response};
 
-use super::refused;
+use super::{Capacity, refused};
 use crate::control::Control;
 use crate::store::backup::{Encoder, Position};
-use crate::web::method_not_allowed;
+use crate::web::{error, method_not_allowed};
 
 /// Answers with a backup. The first part is read before the answer begins, so that a store that refuses is
 /// told with a status; later errors cut the stream, and the file then has no end and is never taken for whole.
-pub(super) async fn answer(control: &Arc<Control>, method: &Method) -> Response {
+pub(super) async fn answer(control: &Arc<Control>, capacity: &Capacity, method: &Method) -> Response {
     if *method != Method::GET {
         return method_not_allowed("GET");
     }
+    let Some(permit) = capacity.backup() else {
+        return error(StatusCode::SERVICE_UNAVAILABLE, "other backups are being taken");
+    };
     let mut encoder = Encoder::default();
     let begin = encoder.begin();
     let backup = Backup {
         control: Arc::clone(control),
         encoder,
         position: Some(Position::default()),
+        _permit: permit,
     };
     let (first, backup) = match backup.part(begin).await {
         Ok(part) => part,
@@ -46,6 +51,8 @@ struct Backup {
     encoder: Encoder,
     /// Nothing once the end is written.
     position: Option<Position>,
+    /// Each backup under way holds a part of the store in memory.
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Backup {

@@ -12,6 +12,7 @@ use warp::Filter as _;
 use warp::path::FullPath;
 use warp::reply::Response;
 
+use super::budget::Held;
 use super::serve::{Filter, Peer, Standing};
 use super::{error, method_not_allowed};
 use crate::control::{Control, Error};
@@ -19,11 +20,13 @@ use crate::control::{Control, Error};
 mod api;
 mod attempts;
 mod backup;
+mod capacity;
 mod events;
 mod login;
 mod page;
 mod query;
 
+pub use capacity::Capacity;
 pub use events::Watching;
 use login::Entry;
 pub use login::Guard;
@@ -45,6 +48,8 @@ pub struct Admin {
     pub guard: Guard,
     /// Tells pages what is new.
     pub watching: Watching,
+    /// Bounds what all requests together may take.
+    pub capacity: Capacity,
 }
 
 /// One request of an operator, read whole.
@@ -135,12 +140,13 @@ async fn guarded<B: Buf>(
     let mut response = match entry {
         Entry::Refused(refusal) => refusal,
         Entry::WrongToken => admin.guard.wrong_token(&call).await,
-        Entry::Known | Entry::Open => match tokio::time::timeout(BODY_TIMEOUT, collect(body, body_max)).await
-        {
-            Ok(Ok(body)) => answer(admin, &Call { body, ..call }).await,
-            Ok(Err(refusal)) => refusal,
-            Err(_elapsed) => error(StatusCode::REQUEST_TIMEOUT, "the body took too long"),
-        },
+        Entry::Known | Entry::Open => {
+            match tokio::time::timeout(BODY_TIMEOUT, collect(body, body_max, &admin.capacity)).await {
+                Ok(Ok((body, _room))) => answer(admin, &Call { body, ..call }).await,
+                Ok(Err(refusal)) => refusal,
+                Err(_elapsed) => error(StatusCode::REQUEST_TIMEOUT, "the body took too long"),
+            }
+        }
     };
     let fields = response.headers_mut();
     for (name, value) in [
@@ -171,10 +177,10 @@ async fn answer(admin: &Admin, call: &Call) -> Response {
         ["metrics"] => metrics(admin, call).await,
         ["api", "v1", "backup"] => {
             tracing::info!("a backup is taken by {}", call.who());
-            backup::answer(&admin.control, &call.method).await
+            backup::answer(&admin.control, &admin.capacity, &call.method).await
         }
         ["api", "v1", rest @ ..] => {
-            let response = api::answer(&admin.control, call, rest).await;
+            let response = api::answer(&admin.control, &admin.capacity, call, rest).await;
             if call.is_change() {
                 tracing::info!(
                     status = response.status().as_u16(),
@@ -224,8 +230,10 @@ fn refused(failure: &Error) -> Response {
 async fn collect<B: Buf>(
     body: impl Stream<Item = Result<B, warp::Error>>,
     body_max: usize,
-) -> Result<Bytes, Response> {
+    capacity: &Capacity,
+) -> Result<(Bytes, Option<Held>), Response> {
     let mut body = std::pin::pin!(body);
+    let mut held = None;
     let mut collected = BytesMut::new();
     while let Some(part) = body.next().await {
         let mut part = part.map_err(|_| error(StatusCode::BAD_REQUEST, "the body could not be read"))?;
@@ -235,7 +243,10 @@ async fn collect<B: Buf>(
                 &format!("the body is over {body_max} bytes"),
             ));
         }
+        if !capacity.grow(&mut held, collected.len() + part.remaining()) {
+            return Err(capacity::busy());
+        }
         collected.extend_from_slice(&part.copy_to_bytes(part.remaining()));
     }
-    Ok(collected.freeze())
+    Ok((collected.freeze(), held))
 }

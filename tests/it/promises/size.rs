@@ -39,15 +39,15 @@ fn waiting() -> String {
 }
 
 /// The most memory the process ever had, in MiB.
-fn peak(bridge: &Bridge) -> u64 {
+pub fn peak(bridge: &Bridge) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", bridge.pid())).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
 }
 
 /// The promise, and what the quick form holds, which has a fiftieth of the promised backlog.
-const BOUND_MIB: u64 = 256;
-const BOUND_QUICK_MIB: u64 = 128;
+pub const BOUND_MIB: u64 = 256;
+pub const BOUND_QUICK_MIB: u64 = 128;
 
 /// The daemon in a control group of its own with exactly the promised memory and no swap, and the most that it had
 /// there apart from the page cache.
@@ -217,7 +217,7 @@ struct Posted {
 }
 
 /// Tells threads to stop, also when the test has failed and waits for them.
-struct Stop<'a>(&'a AtomicBool);
+pub struct Stop<'a>(pub &'a AtomicBool);
 
 impl Drop for Stop<'_> {
     fn drop(&mut self) {
