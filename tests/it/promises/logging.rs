@@ -299,10 +299,15 @@ async fn p32_a_log_file_on_a_full_disk_delays_nothing_and_goes_on_when_there_is_
             .find(|line| line.contains("log lines were dropped"))
     });
     drained(&bridge, PATIENCE);
+    let dropped = dropped(&bridge);
     end(&mut bridge);
     let broken = lines()
         .into_iter()
         .filter(|line| serde_json::from_str::<serde_json::Value>(line).is_err());
-    // One for each time that the full disk had room for part of a line: it gives back a block now and then.
-    assert!(broken.count() <= 5, "only lines that met the full disk are cut");
+    // A full disk gives back a block now and then, which has room for part of a line; that line counts as dropped.
+    let broken = broken.count();
+    assert!(
+        broken as u64 <= dropped,
+        "{broken} lines are cut, {dropped} were dropped"
+    );
 }
