@@ -1,10 +1,12 @@
 //! Where the token of an XOAUTH2 login comes from: a file or a command that something else keeps fresh.
 
+use std::io;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
@@ -14,6 +16,9 @@ use crate::secret::Secret;
 
 /// The longest token that is accepted, in bytes.
 const TOKEN_MAX: usize = 16 * 1024;
+
+/// How much of what the command prints is read: a token with its line end, and one byte more.
+const PRINTED_MAX: u64 = TOKEN_MAX as u64 + 3;
 
 /// How the token is got.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,24 +100,34 @@ impl Tokens {
     }
 }
 
-/// Runs the command; it dies with the future when the delivery's time is over.
+/// Runs the command; it dies with the future when the delivery's time is over, or when it prints more than a token.
 async fn run(line: &[String]) -> Result<Secret, String> {
     let (program, arguments) = line.split_first().ok_or("token_command is empty")?;
-    let output = Command::new(program)
+    let failed = |error: io::Error| format!("token_command {program}: {error}");
+    let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .kill_on_drop(true)
-        .output()
-        .await
-        .map_err(|error| format!("token_command {program}: {error}"))?;
-    if !output.status.success() {
+        .spawn()
+        .map_err(failed)?;
+    let mut printed = Vec::new();
+    if let Some(output) = child.stdout.take() {
+        let mut start = output.take(PRINTED_MAX);
+        start.read_to_end(&mut printed).await.map_err(failed)?;
+    }
+    let token = token(&printed).map_err(|wrong| format!("token_command {program} {wrong}"));
+    if printed.len() as u64 == PRINTED_MAX {
+        return token;
+    }
+    let status = child.wait().await.map_err(failed)?;
+    if !status.success() {
         return Err(format!(
-            "token_command {program}: {}; run it by hand to see why",
-            output.status
+            "token_command {program}: {status}; run it by hand to see why"
         ));
     }
-    token(&output.stdout).map_err(|wrong| format!("token_command {program} {wrong}"))
+    token
 }
 
 /// The token in what was read: one line of printable ASCII.
@@ -206,5 +221,15 @@ mod tests {
         ] {
             assert_eq!(command(script, Duration::ZERO).get().await.unwrap_err(), expected);
         }
+    }
+
+    #[tokio::test]
+    async fn a_command_that_prints_without_end_is_stopped_and_not_read() {
+        let endless = command("yes | head -c 1000000; sleep 60", Duration::ZERO);
+        let read = tokio::time::timeout(Duration::from_secs(10), endless.get()).await;
+        assert_eq!(
+            read.unwrap().unwrap_err(),
+            "token_command sh gave something that is no token (one line of printable ASCII)"
+        );
     }
 }
