@@ -74,9 +74,7 @@ pub(super) fn open(options: &Options, database: &Path) -> Result<(Db, Disk), Fau
         .path(database)
         .cache_capacity(CACHE_BYTES)
         .flush_every_ms(None);
-    let locked =
-        |error: &::sled::Error| matches!(error, ::sled::Error::Io(io) if io.kind() == io::ErrorKind::Other);
-    let db = patiently(|| config.clone().open(), locked)?;
+    let db = patiently(|| config.clone().open(), is_locked)?;
     sync_files(database)
         .and_then(|()| sync_folder(&options.path))
         .map_err(Fault::Io)?;
@@ -96,6 +94,11 @@ pub(super) fn begin(options: &Options, name: &str) -> Result<(Db, Disk), OpenErr
     let database = options.path.join(name);
     folders::remove(&database).map_err(at(&database))?;
     open(options, &database).map_err(|fault| fault.into_error(&database))
+}
+
+/// Reports whether sled could not open a database because another handle holds its lock.
+pub(super) fn is_locked(error: &::sled::Error) -> bool {
+    matches!(error, ::sled::Error::Io(io) if io.kind() == io::ErrorKind::Other)
 }
 
 /// Tries again for a moment while a store of this process that was just dropped still holds on.

@@ -31,11 +31,11 @@ impl Folder {
 
     /// Works on the entries themselves, as a bad disk would.
     fn tamper(&self, change: impl FnOnce(&::sled::Db)) {
-        let db = ::sled::Config::new()
+        let config = ::sled::Config::new()
             .path(self.path().join("sled"))
-            .flush_every_ms(None)
-            .open()
-            .unwrap();
+            .flush_every_ms(None);
+        // A process that another test starts at this moment holds the lock until it executes its program.
+        let db = database::patiently(|| config.clone().open(), database::is_locked).unwrap();
         change(&db);
         db.flush().unwrap();
     }
