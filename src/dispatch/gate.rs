@@ -45,6 +45,8 @@ pub struct Closed {
     outage: Option<Outage>,
     /// When it was last news.
     told_at: Timestamp,
+    /// An immediate probe was requested: it may take a delivery before that is due.
+    is_probe_requested: bool,
 }
 
 /// Failures in a row of a destination that is down or limited.
@@ -188,12 +190,37 @@ impl Gate {
             failures,
             outage,
             told_at,
+            is_probe_requested: false,
         });
         self.epoch += 1;
         change
     }
 
-    /// Forgets what was: the destination's configuration changed, or the operator says it is mended.
+    /// Lets a probe of a destination that is parked or down go at once: its configuration was read again. The cause
+    /// stays until an attempt shows that the destination works; the backoff and the outage begin anew, and the
+    /// outcome of the probe is logged. A pause that the destination asked for stays.
+    pub fn probe(&mut self, now: Timestamp) {
+        let Some(closed) = &mut self.closed else { return };
+        if closed.cause == Cause::Limited {
+            return;
+        }
+        closed.until = now;
+        closed.failures = 0;
+        closed.outage = None;
+        closed.told_at = Timestamp(i64::MIN);
+        closed.is_probe_requested = true;
+        self.epoch += 1;
+    }
+
+    /// Returns true if the next attempt may take a delivery that is not due yet.
+    #[must_use]
+    pub fn is_probe_requested(&self) -> bool {
+        self.closed
+            .as_ref()
+            .is_some_and(|closed| closed.is_probe_requested)
+    }
+
+    /// Forgets what was: the operator says that the destination is mended.
     pub fn reset(&mut self) {
         self.closed = None;
         self.epoch += 1;
@@ -379,6 +406,41 @@ mod tests {
         gate.failed(&limited(30), epoch, &POLICY, Timestamp(50), 1.0);
         assert!(gate.gives_up(Timestamp(50)) && !gate.gives_up(Timestamp(49)));
         assert_eq!(gate.closed().map(|closed| closed.failures), Some(4));
+    }
+
+    #[test]
+    fn a_requested_probe_goes_at_once_and_hides_nothing() {
+        for failure in [Failure::parked("token"), Failure::unreachable("refused")] {
+            let mut gate = Gate::default();
+            for _ in 0..4 {
+                let epoch = gate.epoch();
+                gate.failed(&failure, epoch, &POLICY, Timestamp(7), 1.0);
+            }
+            let before = gate.closed().cloned().unwrap();
+            gate.probe(Timestamp(9));
+            let after = gate.closed().cloned().unwrap();
+            assert_eq!((after.cause, after.since), (before.cause, before.since));
+            assert_eq!(after.reason, before.reason);
+            assert!(!gate.gives_up(Timestamp(0)), "the outage begins anew");
+            assert_eq!(
+                (gate.allows(0, 8, Timestamp(9)), gate.is_probe_requested()),
+                (1, true)
+            );
+            let change = gate.failed(&failure, gate.epoch(), &POLICY, Timestamp(10), 1.0);
+            assert_eq!(change, Some(Change::Still(before.cause)));
+            let closed = gate.closed().unwrap();
+            assert_eq!((closed.since, closed.until), (Timestamp(7), Timestamp(5010)));
+            assert!(!gate.is_probe_requested());
+        }
+    }
+
+    #[test]
+    fn a_pause_that_was_asked_for_is_not_ended_by_a_requested_probe() {
+        let mut gate = Gate::default();
+        gate.failed(&limited(30), 0, &POLICY, Timestamp(0), 1.0);
+        gate.probe(Timestamp(1));
+        assert_eq!(gate.closed().map(|closed| closed.until), Some(Timestamp(30_000)));
+        assert!(!gate.is_probe_requested());
     }
 
     #[test]

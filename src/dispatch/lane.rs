@@ -118,15 +118,8 @@ impl Lane {
             self.pace = destination.rate.map(|rate| Pace::new(rate, Instant::now()));
         }
         self.destination = destination.clone();
-        // Whoever reloads may have mended something elsewhere, too. A pause that was asked for stays.
-        if self
-            .shared
-            .gate()
-            .closed()
-            .is_some_and(|closed| closed.cause != Cause::Limited)
-        {
-            self.shared.gate().reset();
-        }
+        // The operator may have fixed the configuration, or something elsewhere: an attempt shows it.
+        self.shared.gate().probe(self.shared.clock.now());
         true
     }
 
@@ -169,11 +162,14 @@ impl Lane {
 
     /// Claims and starts up to `limit` deliveries; the permit is taken before the work.
     async fn claim(&mut self, limit: usize) -> Result<usize, Duration> {
-        let now = self.shared.clock.now();
+        let due = match self.shared.gate().is_probe_requested() {
+            true => Timestamp(i64::MAX),
+            false => self.shared.clock.now(),
+        };
         let claims = self
             .shared
             .store
-            .claim(&self.shared.name, now, limit)
+            .claim(&self.shared.name, due, limit)
             .await
             .map_err(|error| {
                 tracing::error!(destination = %self.shared.name, "the store could not be read: {error}");

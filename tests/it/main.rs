@@ -36,6 +36,7 @@ mod senders;
 mod servers;
 mod slack;
 mod sockets;
+mod status;
 mod stop;
 mod store_long;
 mod systemd;
