@@ -2,22 +2,17 @@
 //! e-mail, Slack, Matrix or any HTTP API.
 //!
 //! The modules are layered in rings; `ARCHITECTURE.md` draws them and `tests/it/architecture.rs` holds
-//! them. A text travels straight down and once: `web` → `source` → `intake` → `store` → 200 → `dispatch` →
+//! them. A message travels straight down and once: `web` → `source` → `engine` → `store` → 200 → `engine` →
 //! `destination` → `retry` → `store`.
 
-pub mod delivery;
 pub mod mask;
-pub mod message;
 pub mod metrics;
-pub mod network;
-pub mod number;
+pub mod model;
 pub mod sabotage;
-pub mod secret;
 pub mod template;
-pub mod unseen;
 
 pub mod retry;
-pub mod route;
+pub mod routing;
 pub mod timeline;
 
 pub mod destination;
@@ -29,13 +24,13 @@ pub mod store;
 pub mod config;
 pub mod plan;
 
-pub mod clock;
 pub mod control;
-pub mod dispatch;
-pub mod drift;
-pub mod events;
-pub mod intake;
+pub mod engine;
 
 pub mod cli;
 pub mod daemon;
 pub mod web;
+
+pub use engine::{clock, events, intake};
+pub use model::{delivery, message, network, number, secret, unseen};
+pub use routing as route;

@@ -7,8 +7,8 @@ use regex::Regex;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::diagnostics::Problems;
 use super::fingerprint::Fingerprint;
-use super::problem::Problems;
 use super::secrets;
 use super::section::Section;
 use super::settings::Retry;
@@ -325,7 +325,7 @@ fn known_kind(
     let found = known.iter().copied().find(|known| known == kind.get_ref());
     if found.is_none() {
         problems.error_with(&kind.span(), format!("{key}.kind"), || {
-            let suggestion = super::nearest::suggestion(kind.get_ref(), known.iter().copied());
+            let suggestion = super::suggest::suggestion(kind.get_ref(), known.iter().copied());
             format!("unknown kind `{}`{suggestion}", kind.get_ref())
         });
     }

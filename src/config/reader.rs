@@ -8,13 +8,13 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::diagnostics::Problems;
 use super::entries::{Destination, Route, Smtp, Source};
-use super::nearest::suggestion;
-use super::outside::{Outside, Purpose};
-use super::problem::Problems;
+use super::environment::{Outside, Purpose};
 use super::secrets::{self, Fetcher};
 use super::section::Section;
 use super::settings::{Admin, AdminTyped, Log, LogTyped, Retry, Server, Store, Tls};
+use super::suggest::suggestion;
 use super::{Config, Declared, value};
 use crate::message::Name;
 use crate::retry::Policy;

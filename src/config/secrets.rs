@@ -7,8 +7,8 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::outside::{Outside, Purpose};
-use super::problem::Problems;
+use super::diagnostics::Problems;
+use super::environment::{Outside, Purpose};
 use crate::secret::Secret;
 
 /// The largest secret file, in bytes.

@@ -10,7 +10,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue, Error, ValueDeserializer};
 
-use super::problem::Problems;
+use super::diagnostics::Problems;
 use super::words::{in_words, quoted_after};
 
 /// A table of the configuration, or any part of it that is read as one.

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::outside::Outside;
+use super::environment::Outside;
 use super::value;
 use crate::retry::Policy;
 use crate::secret::{Secret, Secrets};

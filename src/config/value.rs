@@ -248,7 +248,7 @@ pub(super) fn log_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Op
             }
             Err(format!(
                 "unknown level `{text}`{}",
-                super::nearest::suggestion(text, LEVELS)
+                super::suggest::suggestion(text, LEVELS)
             ))
         },
     )

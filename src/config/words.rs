@@ -1,6 +1,6 @@
 //! Serde's errors as the operator reads them.
 
-use super::nearest::suggestion;
+use super::suggest::suggestion;
 
 /// Serde's words, made into a sentence for the operator.
 ///

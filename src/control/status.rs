@@ -97,7 +97,8 @@ impl Control {
         // The lane of a removed destination lives until everything under way has ended.
         let status = planned.and_then(|_| self.lanes.status(name));
         let shown = |moment: Option<Timestamp>| moment.map(|moment| self.clock.shown(moment));
-        let of = |field: fn(&crate::dispatch::Status) -> Option<Timestamp>| status.as_ref().and_then(field);
+        let of =
+            |field: fn(&crate::engine::lanes::Status) -> Option<Timestamp>| status.as_ref().and_then(field);
         Ok(DestinationView {
             name: name.clone(),
             kind: planned.map(|planned| planned.kind.to_owned()),

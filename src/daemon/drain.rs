@@ -6,7 +6,7 @@ use tokio::time::{Instant, interval_at};
 use tokio_util::task::TaskTracker;
 
 use super::notify;
-use crate::dispatch::Lanes;
+use crate::engine::lanes::Lanes;
 use crate::plan::{Plan, PlannedDestination};
 
 /// For carriers' requests, and the least for deliveries.

@@ -14,8 +14,9 @@ use tokio_util::task::TaskTracker;
 use self::timekeeping::Timekeeper;
 use crate::clock::Clock;
 use crate::control::Control;
-use crate::dispatch::{Around, Lanes};
-use crate::drift::{self, Drift};
+use crate::engine::lanes::{Around, Lanes};
+use crate::engine::retention;
+use crate::engine::webhook_check::{self, Drift};
 use crate::events::Events;
 use crate::intake::Intake;
 use crate::metrics::Metrics;
@@ -27,13 +28,12 @@ use crate::web::inbound::{self, Inbound};
 use crate::web::serve::{Limits, serve};
 use crate::web::tls;
 
-mod doors;
+mod admin_listeners;
 mod drain;
 pub mod log;
 pub mod notify;
 mod sockets;
 mod timekeeping;
-mod upkeep;
 
 pub use sockets::Sockets;
 
@@ -62,7 +62,7 @@ pub struct Daemon {
     store: Arc<dyn Store>,
     lanes: Arc<Lanes>,
     public: Vec<SocketAddr>,
-    socket: Option<doors::SocketFile>,
+    socket: Option<admin_listeners::SocketFile>,
     stop_intake: CancellationToken,
     stop: CancellationToken,
     intake_tasks: TaskTracker,
@@ -87,7 +87,7 @@ impl Daemon {
             true => vec![bind("server.listen", plan.server.listen).await?],
             false => adopt(sockets.public)?,
         };
-        let (doors, socket) = doors::bind(&plan.admin, sockets.admin_unix, sockets.admin).await?;
+        let (doors, socket) = admin_listeners::bind(&plan.admin, sockets.admin_unix, sockets.admin).await?;
         let public: io::Result<Vec<SocketAddr>> = listeners.iter().map(TcpListener::local_addr).collect();
         let public = public.context("a listening socket has no address")?;
         let limits = limits(&plan);
@@ -140,7 +140,12 @@ impl Daemon {
             limits,
             stop_intake.clone(),
         ));
-        tasks.spawn(drift::watch(drift, metrics.clone(), plan.clone(), stop.clone()));
+        tasks.spawn(webhook_check::watch(
+            drift,
+            metrics.clone(),
+            plan.clone(),
+            stop.clone(),
+        ));
         let timekeeper = Timekeeper {
             store: store.clone(),
             lanes: lanes.clone(),
@@ -148,7 +153,7 @@ impl Daemon {
             plan: plan.clone(),
         };
         tasks.spawn(timekeeper.keep(is_set_back, stop.clone()));
-        tasks.spawn(upkeep::forget(store.clone(), plan, clock, stop.clone()));
+        tasks.spawn(retention::forget(store.clone(), plan, clock, stop.clone()));
         let capacity = Capacity::default();
         for door in doors {
             let admin = Admin {

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::dispatch::Lanes;
+use crate::engine::lanes::Lanes;
 use crate::plan::Plan;
 use crate::store::{Error, Query, Store};
 use crate::timeline::Timeline;

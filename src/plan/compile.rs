@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use toml::Spanned;
 
-use super::{Fingerprints, Plan, PlannedDestination, PlannedSource, Tls, doubts};
-use crate::config::nearest::suggestion;
+use super::{Fingerprints, Plan, PlannedDestination, PlannedSource, Tls, lints};
+use crate::config::suggest::suggestion;
 use crate::config::{self, Config, Fingerprint, Problems};
 use crate::destination::email::SmtpConfig;
 use crate::destination::{Surroundings, http};
@@ -40,7 +40,7 @@ impl Plan {
         let unmatched = compiler.destination_names(&config.unmatched, "routing.unmatched");
         let fingerprints = compiler.fingerprints();
         compiler.check_fallbacks();
-        doubts::note(&config, &routes, problems);
+        lints::note(&config, &routes, problems);
         if problems.any_error() {
             return None;
         }

@@ -13,14 +13,14 @@ use crate::retry::Policy;
 use crate::route::Routes;
 use crate::source::{Source, Upstream};
 
+mod certificate;
 mod changes;
 mod compile;
-mod doubts;
 mod dry_run;
+mod lints;
 mod load;
 mod loading;
 mod tls;
-mod validity;
 
 pub use crate::config::{Admin, Log, LogFormat, Problem, Problems, Server, Severity, Store};
 pub use changes::Change;

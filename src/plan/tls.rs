@@ -6,7 +6,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::validity::Validity;
+use super::certificate::Validity;
 use crate::config;
 use crate::message::Timestamp;
 

@@ -19,7 +19,7 @@ use warp::reply::Response;
 use super::budget::{Budget, Held};
 use super::serve::{Filter, Peer, Standing};
 use super::{error, json, method_not_allowed};
-use crate::drift::Drift;
+use crate::engine::webhook_check::Drift;
 use crate::intake::Intake;
 use crate::message::Name;
 use crate::metrics::{Metrics, REASONS, REASONS_WITHOUT_SOURCE, Rejected};

@@ -12,7 +12,7 @@ use smsbridge::clock::Clock;
 use smsbridge::config::{Outside, Purpose};
 use smsbridge::daemon::{Daemon, Sockets, Start};
 use smsbridge::delivery::{Delivery, DeliveryId};
-use smsbridge::dispatch::{Around, Lanes};
+use smsbridge::engine::lanes::{Around, Lanes};
 use smsbridge::events::Events;
 use smsbridge::message::{MessageId, Name};
 use smsbridge::metrics::Metrics;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use smsbridge::clock::Clock;
 use smsbridge::config::{Outside, Purpose};
 use smsbridge::delivery::{Delivery, DeliveryId, State};
-use smsbridge::dispatch::{Around, Lanes};
+use smsbridge::engine::lanes::{Around, Lanes};
 use smsbridge::events::{Event, Events};
 use smsbridge::message::{Message, MessageId, Timestamp};
 use smsbridge::metrics::{Metrics, Outcome};

@@ -4,66 +4,39 @@
 //! memory is what it is sending at the moment; the backlog stays in the store, however long it is.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, MutexGuard};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::clock::Clock;
+use super::in_flight::Room;
+use super::lane::Lane;
+pub use super::lane_state::{Around, Status};
+use super::lane_state::{Directory, Shared};
 use crate::events::Events;
 use crate::message::Name;
-use crate::metrics::Metrics;
 use crate::plan::Plan;
-use crate::store::Store;
-
-mod attempt;
-pub mod gate;
-mod lane;
-mod pace;
-mod room;
-mod shared;
-mod trial;
-
-use lane::Lane;
-use room::Room;
-use shared::Shared;
-pub use shared::Status;
-
-/// What lanes work with.
-#[derive(Clone)]
-pub struct Around {
-    /// Where texts are kept.
-    pub store: Arc<dyn Store>,
-    /// What time it is.
-    pub clock: Clock,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
-    /// Who is told what is new.
-    pub events: Events,
-}
 
 /// All lanes.
 pub struct Lanes {
     around: Around,
-    itself: Weak<Lanes>,
     tracker: TaskTracker,
     stop: CancellationToken,
     room: Arc<Room>,
-    lanes: Mutex<BTreeMap<Name, Arc<Shared>>>,
+    directory: Arc<Directory>,
 }
 
 impl Lanes {
     /// No lanes yet; [`Lanes::follow`] makes them.
     #[must_use]
     pub fn new(around: Around) -> Arc<Self> {
-        Arc::new_cyclic(|itself| Self {
+        Arc::new(Self {
             around,
-            itself: itself.clone(),
             tracker: TaskTracker::new(),
             stop: CancellationToken::new(),
             room: Arc::default(),
-            lanes: Mutex::default(),
+            directory: Arc::default(),
         })
     }
 
@@ -84,7 +57,7 @@ impl Lanes {
             let shared = Shared::new(
                 name.clone(),
                 &self.around,
-                self.itself.clone(),
+                Arc::downgrade(&self.directory),
                 self.room.clone(),
                 paused.contains(name),
             );
@@ -95,22 +68,9 @@ impl Lanes {
         }
     }
 
-    /// Forgets a lane that has nothing under way; false if its destination is in the newest plan again.
-    fn end(&self, name: &Name, plan: &watch::Receiver<Arc<Plan>>) -> bool {
-        // Looked at under the lock, as `follow` does: either the destination is seen here, or the lane is not seen there.
-        let mut lanes = self.lanes();
-        let is_back = plan.borrow().destinations.contains_key(name);
-        if !is_back {
-            lanes.remove(name);
-        }
-        !is_back
-    }
-
     /// Tells a lane that there is something to do. Does nothing for a destination that is not configured.
     pub fn wake(&self, name: &Name) {
-        if let Some(lane) = self.lanes().get(name) {
-            lane.wake();
-        }
+        self.directory.wake(name);
     }
 
     /// Who is told what is new.
@@ -164,6 +124,6 @@ impl Lanes {
     }
 
     fn lanes(&self) -> MutexGuard<'_, BTreeMap<Name, Arc<Shared>>> {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.directory.lanes()
     }
 }

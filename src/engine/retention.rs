@@ -17,7 +17,7 @@ const IDLE: Duration = Duration::from_secs(60);
 const BREATH: Duration = Duration::from_millis(20);
 
 /// Forgets old messages, texts and provider ids until stopped.
-pub(super) async fn forget(
+pub async fn forget(
     store: Arc<dyn Store>,
     plan: watch::Receiver<Arc<Plan>>,
     clock: Clock,

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::delivery::{Delivery, DeliveryId};
-use crate::dispatch::Lanes;
+use crate::engine::lanes::Lanes;
 use crate::events::Event;
 use crate::message::{Message, MessageId, Name, Timestamp};
 use crate::metrics::{BySource, Metrics};

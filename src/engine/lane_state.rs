@@ -5,15 +5,56 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{Notify, watch};
 
-use super::gate::{Cause, Gate};
-use super::room::Room;
-use super::{Around, Lanes};
+use super::circuit_breaker::{Cause, Gate};
+use super::in_flight::Room;
 use crate::clock::Clock;
 use crate::events::{Event, Events};
 use crate::message::{Name, Timestamp};
 use crate::metrics::Metrics;
 use crate::plan::Plan;
 use crate::store::Store;
+
+/// What lanes work with.
+#[derive(Clone)]
+pub struct Around {
+    /// Where messages are kept.
+    pub store: Arc<dyn Store>,
+    /// What time it is.
+    pub clock: Clock,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Receives what changes.
+    pub events: Events,
+}
+
+/// The lanes that exist, by destination.
+#[derive(Default)]
+pub(super) struct Directory(Mutex<BTreeMap<Name, Arc<Shared>>>);
+
+impl Directory {
+    /// Short, and never held across an await.
+    pub(super) fn lanes(&self) -> MutexGuard<'_, BTreeMap<Name, Arc<Shared>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the lane of a destination, if it has one.
+    pub(super) fn wake(&self, name: &Name) {
+        if let Some(lane) = self.lanes().get(name) {
+            lane.wake();
+        }
+    }
+
+    /// Removes a lane that has nothing under way; false if its destination is in the newest plan again.
+    fn end(&self, name: &Name, plan: &watch::Receiver<Arc<Plan>>) -> bool {
+        // Checked under the lock that `Lanes::follow` holds: either the destination is seen here, or the lane is gone there.
+        let mut lanes = self.lanes();
+        let is_back = plan.borrow().destinations.contains_key(name);
+        if !is_back {
+            lanes.remove(name);
+        }
+        !is_back
+    }
+}
 
 /// One lane's common ground.
 pub(super) struct Shared {
@@ -24,7 +65,7 @@ pub(super) struct Shared {
     pub(super) events: Events,
     pub(super) notify: Notify,
     pub(super) room: Arc<Room>,
-    lanes: Weak<Lanes>,
+    lanes: Weak<Directory>,
     inner: Mutex<Inner>,
     gate: Mutex<Gate>,
 }
@@ -61,7 +102,7 @@ impl Shared {
     pub(super) fn new(
         name: Name,
         around: &Around,
-        lanes: Weak<Lanes>,
+        lanes: Weak<Directory>,
         room: Arc<Room>,
         paused: bool,
     ) -> Self {

@@ -8,9 +8,9 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
-use super::gate::{Cause, Change, Gate};
-use super::shared::Shared;
-use super::trial::Trial;
+use super::circuit_breaker::{Cause, Change, Gate};
+use super::lane_state::Shared;
+use super::trial::{Trial, age};
 use crate::clock::Stopwatch;
 use crate::delivery::{Attempt, Delivery, State, Verdict};
 use crate::destination::{Delivered, Failure, Parcel, Recipients, Scope};
@@ -444,16 +444,6 @@ async fn tell(shared: &Shared, change: Option<Change>) {
             tracing::error!(destination = %name, waiting, "{name} is {again}parked until it is mended, next try in {next}, {waiting} waiting: {reason}");
         }
     }
-}
-
-/// A duration for people: whole seconds, or milliseconds below one.
-pub(super) fn age(duration: Duration) -> String {
-    let rounded = if duration.as_secs() > 0 {
-        Duration::from_secs(duration.as_secs())
-    } else {
-        Duration::from_millis(u64::from(duration.subsec_millis()))
-    };
-    humantime::format_duration(rounded).to_string()
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use super::attempt::age;
 use crate::delivery::{Attempt, Delivery, State, Verdict};
 use crate::destination::{Fate, Other};
 use crate::mask::Reason;
@@ -85,4 +84,14 @@ impl Trial<'_> {
         };
         (own, Some(reason))
     }
+}
+
+/// A duration for people: whole seconds, or milliseconds below one.
+pub(super) fn age(duration: Duration) -> String {
+    let rounded = if duration.as_secs() > 0 {
+        Duration::from_secs(duration.as_secs())
+    } else {
+        Duration::from_millis(u64::from(duration.subsec_millis()))
+    };
+    humantime::format_duration(rounded).to_string()
 }

@@ -10,10 +10,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::attempt;
-use super::gate::Cause;
-use super::pace::Pace;
-use super::room::Taken;
-use super::shared::Shared;
+use super::circuit_breaker::Cause;
+use super::in_flight::Taken;
+use super::lane_state::Shared;
+use super::rate_limiter::Pace;
 use crate::mask::Reason;
 use crate::message::Timestamp;
 use crate::plan::{Plan, PlannedDestination};

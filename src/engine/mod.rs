@@ -1,0 +1,15 @@
+//! The engine: takes messages in, delivers them through one lane per destination, and does the upkeep.
+
+mod attempt;
+pub mod circuit_breaker;
+pub mod clock;
+pub mod events;
+mod in_flight;
+pub mod intake;
+mod lane;
+mod lane_state;
+pub mod lanes;
+mod rate_limiter;
+pub mod retention;
+mod trial;
+pub mod webhook_check;

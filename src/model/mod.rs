@@ -1,0 +1,8 @@
+//! The vocabulary of the bridge. Nothing here does I/O, reads the clock, or spawns.
+
+pub mod delivery;
+pub mod message;
+pub mod network;
+pub mod number;
+pub mod secret;
+pub mod unseen;
