@@ -126,6 +126,14 @@ impl Problems {
         self.note(Severity::Warning, place, key.into(), message.into());
     }
 
+    /// The file and the line of this place, to be named in a message about another one: `config.toml:12`.
+    #[must_use]
+    pub fn location(&self, place: &Range<usize>) -> String {
+        let (line, _) = self.text.position(place.start);
+        let name = self.file.file_name().unwrap_or(self.file.as_os_str());
+        format!("{}:{line}", Path::new(name).display())
+    }
+
     /// Whether the configuration cannot be used.
     #[must_use]
     pub fn any_error(&self) -> bool {

@@ -131,7 +131,7 @@ const DESTINATION_KEYS: &[&str] = &[
 struct SourceTyped {
     /// Looked at before, so that the kind's own keys are read even when these are wrong.
     #[serde(rename = "kind")]
-    _kind: String,
+    _kind: Option<String>,
     path: Option<Spanned<String>>,
 }
 
@@ -140,7 +140,7 @@ struct SourceTyped {
 struct DestinationTyped {
     /// As with sources.
     #[serde(rename = "kind")]
-    _kind: String,
+    _kind: Option<String>,
     retry: Option<Spanned<Retry>>,
     #[serde(default, deserialize_with = "value::timeout_option")]
     timeout: Option<Duration>,
@@ -181,6 +181,7 @@ struct UnlessTyped {
 impl Source {
     pub(super) fn read(name: Name, section: Section<'_>, problems: &mut Problems) -> Option<Self> {
         let fingerprint = Fingerprint::of(section.value.get_ref());
+        report_missing_kind(&section, source::KINDS, problems);
         let kind = section.text("kind");
         let (common, own) = section.split(SOURCE_KEYS);
         let typed = common.read(&[], problems, SourceTyped::deserialize);
@@ -226,6 +227,7 @@ impl Destination {
         problems: &mut Problems,
     ) -> Option<Self> {
         let fingerprint = Fingerprint::of(section.value.get_ref()).with(format!("{retry:?}").as_bytes());
+        report_missing_kind(&section, destination::KINDS, problems);
         let (kind, smtp) = (section.text("kind"), section.text("smtp"));
         let (common, own) = section.split(DESTINATION_KEYS);
         let typed = common.read_partly(&[], problems, DestinationTyped::deserialize);
@@ -314,6 +316,13 @@ fn policy(
         .over(wider)
         .map_err(|error| problems.error(&retry.span(), format!("{key}.retry"), error))
         .ok()
+}
+
+fn report_missing_kind(section: &Section<'_>, known: &[&str], problems: &mut Problems) {
+    if section.table().is_some_and(|table| !table.contains_key("kind")) {
+        let message = format!("missing key `kind`; the kinds are {}", known.join(", "));
+        problems.error(&section.place(), section.key.as_str(), message);
+    }
 }
 
 fn known_kind(

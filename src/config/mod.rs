@@ -27,6 +27,7 @@ mod secrets;
 mod section;
 mod settings;
 pub(crate) mod suggest;
+mod syntax;
 mod value;
 mod words;
 
@@ -94,7 +95,7 @@ impl Config {
     /// Reads the text of a file that is, or would be, at `path`.
     ///
     /// # Errors
-    /// When it is not TOML: whatever else is wrong cannot be told before that is mended.
+    /// When it is not TOML: other problems are found once that is fixed.
     pub fn read(
         text: &str,
         path: &Path,

@@ -15,7 +15,7 @@ use super::secrets::{self, Fetcher};
 use super::section::Section;
 use super::settings::{Admin, AdminTyped, Log, LogTyped, Retry, Server, Store, Tls};
 use super::suggest::suggestion;
-use super::{Config, Declared, value};
+use super::{Config, Declared, syntax, value};
 use crate::message::Name;
 use crate::retry::Policy;
 use crate::route::Expressions;
@@ -52,10 +52,8 @@ pub(super) fn read(
 ) -> Result<(Config, Problems), Problems> {
     let mut problems = Problems::none(path, text);
     let (root, errors) = DeTable::parse_recoverable(text);
-    for error in &errors {
-        problems.error(&error.span().unwrap_or(0..0), "", not_toml(error.message()));
-    }
     if !errors.is_empty() {
+        syntax::report(text, 0, &errors, &mut problems);
         return Err(problems);
     }
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
@@ -391,14 +389,4 @@ fn contact_name(value: &DeValue<'_>) -> Result<String, String> {
     usable
         .then(|| name.to_owned())
         .ok_or_else(|| "expected a name of 1 to 200 bytes on one line".to_owned())
-}
-
-/// The parser's words, with what helps in the usual case.
-fn not_toml(words: &str) -> String {
-    let hint = if words.contains("escape") {
-        " (write regular expressions in 'single quotes')"
-    } else {
-        ""
-    };
-    format!("not TOML: {words}{hint}")
 }

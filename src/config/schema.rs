@@ -205,7 +205,9 @@ fn pattern(kind: &str) -> Option<&'static str> {
     Some(match kind {
         "text" | "path" | "template" | "[regular expression](https://docs.rs/regex)" => "",
         "duration" | "timeout" => DURATION,
-        "rate" => r"^\s*\+?[0-9]*\.?[0-9]*([eE][+-]?[0-9]+)?\s*/\s*[smhd]\s*$",
+        "rate" => {
+            r"^\s*\+?[0-9]*\.?[0-9]*([eE][+-]?[0-9]+)?\s*/\s*(s(ec(ond)?)?|m(in(ute)?)?|h(r|our)?|d(ay)?)\s*$"
+        }
         "address and port" => r"^(\[[0-9A-Fa-f:.%]+\]|[0-9.]+):[0-9]{1,5}$",
         "network" => r"^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$",
         "number" => "[0-9*]",

@@ -11,7 +11,27 @@ pub(crate) fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str
     }
 }
 
-/// Longer lists help nobody.
+/// The same for names that the operator defined, with the place of each: `screen at config.toml:5`.
+pub(crate) fn suggestion_of_defined<'a>(
+    word: &str,
+    what: &str,
+    defined: impl IntoIterator<Item = (&'a str, String)>,
+) -> String {
+    let (names, places): (Vec<&str>, Vec<String>) = defined.into_iter().unzip();
+    let each: Vec<String> = names
+        .iter()
+        .zip(&places)
+        .map(|(name, place)| format!("{name} at {place}"))
+        .collect();
+    let list = list(&each.iter().map(String::as_str).collect::<Vec<_>>());
+    match nearest(word, &names) {
+        Some(near) => format!("; did you mean `{near}`? (defined: {list})"),
+        None if names.is_empty() => format!("; no {what} is defined"),
+        None => format!(" (defined: {list})"),
+    }
+}
+
+/// The longest list that is read.
 const LISTED_MAX: usize = 24;
 
 fn list(known: &[&str]) -> String {

@@ -157,9 +157,9 @@ pub(super) fn concurrency<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     }
 }
 
-const RATE: &str = "a rate like \"1/s\", \"30/m\" or \"500/h\"";
+const RATE: &str = "a rate like \"1/s\", \"30/min\" or \"500/h\"";
 
-/// Texts per second.
+/// Messages per second.
 pub(super) fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
     from_text(deserializer, RATE, parse_rate).map(Some)
 }
@@ -168,10 +168,11 @@ fn parse_rate(text: &str) -> Result<f64, String> {
     let wrong = || format!("`{text}` is not {RATE}");
     let (count, unit) = text.split_once('/').ok_or_else(wrong)?;
     let seconds = match unit.trim() {
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        "d" => 86400.0,
+        // The units of durations, in the singular.
+        "s" | "sec" | "second" => 1.0,
+        "m" | "min" | "minute" => 60.0,
+        "h" | "hr" | "hour" => 3600.0,
+        "d" | "day" => 86400.0,
         _ => return Err(wrong()),
     };
     let count: f64 = count.trim().parse().map_err(|_| wrong())?;
@@ -304,7 +305,9 @@ mod tests {
     #[test]
     fn rates_are_read_per_second() {
         assert_eq!(parse_rate("1/s"), Ok(1.0));
-        assert_eq!(parse_rate("30/m"), Ok(0.5));
+        for minute in ["m", "min", "minute"] {
+            assert_eq!(parse_rate(&format!("30/{minute}")), Ok(0.5));
+        }
         assert_eq!(parse_rate(" 7200 / h"), Ok(2.0));
         for wrong in [
             "", "1", "1/", "x/s", "0/s", "-1/s", "inf/s", "nan/s", "1001/s", "1/w",

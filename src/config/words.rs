@@ -21,7 +21,11 @@ pub(super) fn in_words(message: &str, also: &[&str]) -> String {
         .or_else(|| message.strip_prefix("invalid value: "));
     match mistyped.and_then(|rest| rest.rsplit_once(", expected ")) {
         Some((found, expected)) => {
-            format!("expected {}, but this is {}", wanted(expected), found_type(found))
+            let (wanted, found) = (wanted(expected), found_type(found));
+            // `+13035550100` without quotes is an integer.
+            let number = wanted.starts_with("a number like \"") && found == "an integer";
+            let next = if number { ": put it in quotes" } else { "" };
+            format!("expected {wanted}, but this is {found}{next}")
         }
         None => message.to_owned(),
     }

@@ -1,13 +1,13 @@
 //! Makes a plan of a configuration: names become what they stand for, and everything that can fail, fails here.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
 use toml::Spanned;
 
 use super::{Fingerprints, Plan, PlannedDestination, PlannedSource, Tls, lints};
-use crate::config::suggest::suggestion;
+use crate::config::suggest::suggestion_of_defined;
 use crate::config::{self, Config, Fingerprint, Problems};
 use crate::destination::email::SmtpConfig;
 use crate::destination::{Surroundings, http};
@@ -127,13 +127,14 @@ impl Compiler<'_> {
     }
 
     fn sources(&mut self) -> BTreeMap<Name, PlannedSource> {
-        let mut paths: HashMap<&str, &Name> = HashMap::new();
+        let mut paths: HashMap<&str, &config::Source> = HashMap::new();
         let mut planned = BTreeMap::new();
         for source in &self.config.sources {
             let key = format!("source.{}", source.name);
             let path = source.path.get_ref();
-            if let Some(other) = paths.insert(path, &source.name) {
-                let message = format!("source `{other}` has the same path `{path}`");
+            if let Some(other) = paths.insert(path, source) {
+                let place = self.problems.location(&other.path.span());
+                let message = format!("source `{}` at {place} has the same path `{path}`", other.name);
                 self.problems
                     .error(&source.path.span(), format!("{key}.path"), message);
             }
@@ -227,11 +228,13 @@ impl Compiler<'_> {
             return Some(());
         };
         let declared = &self.config.declared.smtp;
-        if !declared.contains_key(named.get_ref().as_str()) {
-            let suggestion = suggestion(named.get_ref(), declared.keys().map(Name::as_str));
-            let message = format!("unknown SMTP server `{}`{suggestion}", named.get_ref());
-            self.problems.error(&named.span(), format!("{key}.smtp"), message);
-        }
+        resolve(
+            named,
+            declared,
+            &format!("{key}.smtp"),
+            "SMTP server",
+            self.problems,
+        );
         self.config
             .smtp
             .iter()
@@ -240,14 +243,17 @@ impl Compiler<'_> {
     }
 
     fn routes(&mut self) -> Vec<Route> {
-        let mut names = BTreeSet::new();
+        let mut names = BTreeMap::new();
         let config = self.config;
         let mut routes = Vec::with_capacity(config.routes.len());
         for route in &config.routes {
             let key = format!("route.{}", route.name);
-            if !names.insert(&route.name) {
-                self.problems
-                    .error(&route.place, &key, "another route has the same name");
+            if let Some(first) = names.get(&route.name) {
+                let first = self.problems.location(first);
+                let message = format!("a route with this name is already defined at {first}");
+                self.problems.error(&route.place, &key, message);
+            } else {
+                names.insert(&route.name, route.place.clone());
             }
             routes.extend(self.route(route, &key));
         }
@@ -391,10 +397,16 @@ fn resolve(
         .get_key_value(name.get_ref().as_str())
         .map(|(name, _)| name.clone());
     if found.is_none() {
-        problems.error_with(&name.span(), key, || {
-            let suggestion = suggestion(name.get_ref(), declared.keys().map(Name::as_str));
+        let message = if problems.is_full() {
+            String::new()
+        } else {
+            let defined = declared
+                .iter()
+                .map(|(name, place)| (name.as_str(), problems.location(place)));
+            let suggestion = suggestion_of_defined(name.get_ref(), what, defined);
             format!("unknown {what} `{}`{suggestion}", name.get_ref())
-        });
+        };
+        problems.error(&name.span(), key, message);
     }
     found
 }
