@@ -82,6 +82,12 @@ pub struct Reason {
 }
 
 impl Reason {
+    /// One that was written down as it is logged and as it is shown.
+    #[must_use]
+    pub fn recalled(logged: String, shown: String) -> Self {
+        Self { logged, shown }
+    }
+
     /// For the log: nothing in it was said by another side.
     #[must_use]
     pub fn logged(&self) -> &str {

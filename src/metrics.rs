@@ -81,7 +81,7 @@ pub const REASONS: [&str; 10] = [
 pub const REASONS_WITHOUT_SOURCE: [&str; 2] = ["path", "tls"];
 
 /// The states of a destination.
-pub const STATES: [&str; 6] = ["up", "limited", "down", "parked", "paused", "removed"];
+pub const STATES: [&str; 7] = ["up", "untested", "limited", "down", "parked", "paused", "removed"];
 
 /// All that is counted. Gauges are set when they are read.
 pub struct Metrics {

@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 use super::client::Daemon;
 use super::table::{fields, terminal_width};
 use super::{Exit, Global, Stop, destination, paint, print};
-use crate::control::view::{CountsView, RatesView, StatusView, StoreView};
+use crate::control::view::{CountsView, DestinationView, RatesView, StatusView, StoreView};
 use crate::metrics::rates::PerMinute;
 use crate::template::one_line;
 
@@ -39,18 +39,36 @@ fn screen(status: &StatusView, width: Option<u16>) -> String {
 }
 
 fn headline(status: &StatusView) -> String {
-    let (ready, style) = match (status.ready, status.problems.len()) {
-        (false, _) => ("takes no texts".to_owned(), paint::BAD),
-        (true, 0) => ("takes texts, all is well".to_owned(), paint::GOOD),
-        (true, 1) => ("takes texts, 1 problem".to_owned(), paint::ODD),
-        (true, many) => (format!("takes texts, {many} problems"), paint::ODD),
+    let ready = if status.ready { "ready" } else { "not ready" };
+    let problems = match status.problems.len() {
+        0 => "no problems".to_owned(),
+        1 => "1 problem".to_owned(),
+        many => format!("{many} problems"),
     };
+    let style = match (status.ready, status.problems.is_empty()) {
+        (false, _) => paint::BAD,
+        (true, true) => paint::GOOD,
+        (true, false) => paint::ODD,
+    };
+    let ready = format!("{ready}, {problems}{}", untested(&status.destinations));
     format!(
         "smsbridge {}, up for {}: {}",
         one_line(&status.version),
         uptime(status.now.since(status.started_at)),
         paint::on_stdout(style, &ready)
     )
+}
+
+/// `; untested: crm, desk`
+fn untested(destinations: &[DestinationView]) -> String {
+    let untested = destinations
+        .iter()
+        .filter(|destination| destination.state == "untested");
+    let names: Vec<&str> = untested.map(|destination| destination.name.as_str()).collect();
+    match names.is_empty() {
+        true => String::new(),
+        false => format!("; untested: {}", names.join(", ")),
+    }
 }
 
 /// Two units at most: `3days 4h`.

@@ -329,7 +329,7 @@ impl Control {
         let outcome = send_test(planned, &self.test_message()?).await;
         let took_ms = u64::try_from(stopwatch.elapsed().as_millis()).unwrap_or(u64::MAX);
         if outcome.is_ok() {
-            self.lanes.reset(name);
+            self.lanes.works(name).await;
         }
         Ok(match outcome {
             Ok(detail) => Tested {

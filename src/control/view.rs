@@ -92,7 +92,7 @@ pub struct DestinationView {
     pub name: Name,
     /// Its kind; absent when it is no longer configured.
     pub kind: Option<String>,
-    /// `up`, `limited`, `down`, `parked`, `paused` or `removed`.
+    /// `up`, `untested`, `limited`, `down`, `parked`, `paused` or `removed`.
     pub state: String,
     /// Since when it is not up.
     pub since: Option<Timestamp>,
@@ -108,7 +108,7 @@ pub struct DestinationView {
     pub oldest: Option<Timestamp>,
     /// When the oldest attempt under way began.
     pub attempting_since: Option<Timestamp>,
-    /// When it last took a text, since the daemon's start.
+    /// When it last took a message.
     pub delivered_at: Option<Timestamp>,
     /// Who gets what dies here.
     pub fallback: Option<Name>,

@@ -102,6 +102,7 @@ impl Daemon {
         };
         let lanes = Lanes::new(around);
         let paused = store.paused().await.context("the store could not be read")?;
+        lanes.resume(store.standings().await.context("the store could not be read")?);
         lanes.follow(&plan, &paused);
 
         let drift = Arc::new(Drift::default());

@@ -1,4 +1,4 @@
-//! Carries what is known about time from one run to the next, and looks after a clock that is in doubt.
+//! Carries what is known about time and destinations from one run to the next, and looks after a clock that is in doubt.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::engine::lanes::Lanes;
 use crate::plan::Plan;
-use crate::store::{Error, Query, Store};
+use crate::store::{Error, Query, Standings, Store};
 use crate::timeline::Timeline;
 
 /// Between two observations of the clocks. What passed since the last one before a crash counts as downtime.
@@ -68,9 +68,23 @@ impl Timekeeper {
             return;
         }
         let mut is_doubted = self.clock.doubt().is_some();
+        let mut remembered = Standings::default();
         while !stop.is_cancelled() {
             stop.run_until_cancelled(tokio::time::sleep(OBSERVE)).await;
             is_doubted = self.observe(is_doubted).await;
+            self.remember(&mut remembered).await;
+        }
+    }
+
+    /// Writes how the destinations stand, if that is not what was written last.
+    async fn remember(&self, remembered: &mut Standings) {
+        let standings = self.lanes.standings();
+        if standings == *remembered {
+            return;
+        }
+        match self.store.set_standings(&standings).await {
+            Ok(()) => *remembered = standings,
+            Err(error) => tracing::debug!("how the destinations stand could not be recorded: {error}"),
         }
     }
 

@@ -52,6 +52,7 @@ pub(super) async fn run(
     };
     let took = stopwatch.elapsed();
     drop((permit, attempting));
+    shared.set_tested(true);
     let by = ByDestination {
         destination: destination.name.to_string(),
     };
@@ -409,7 +410,7 @@ fn count(shared: &Shared, outcome: &'static str) {
 const SETTLE_PAUSE: Duration = Duration::from_millis(250);
 
 /// One line per change of a gate, and none per attempt: what wakes an operator must be news.
-async fn tell(shared: &Shared, change: Option<Change>) {
+pub(super) async fn tell(shared: &Shared, change: Option<Change>) {
     let Some(change) = change else { return };
     shared.announce();
     let name = &shared.name;

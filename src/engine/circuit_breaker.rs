@@ -9,24 +9,14 @@ use crate::destination::{Failure, Fate, Scope};
 use crate::mask::Reason;
 use crate::message::Timestamp;
 use crate::retry::Policy;
+pub use crate::store::Cause;
+use crate::store::Fault;
 
 /// The longest a parked destination waits for its next probe, so that a mended one is noticed soon.
 const PROBE_MAX: Duration = Duration::from_secs(300);
 
 /// How often a gate that stays closed is worth a line.
 const REMIND: Duration = Duration::from_secs(3600);
-
-/// Why a gate is closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Cause {
-    /// The other side asked to be left alone (429, `Retry-After`).
-    Limited,
-    /// It does not answer, or answers that it cannot.
-    Down,
-    /// It is misconfigured, and the operator must act.
-    Parked,
-}
 
 /// A closed gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +66,42 @@ pub struct Gate {
 }
 
 impl Gate {
+    /// Closed by the fault that an earlier run left: the next attempt, a probe, shows whether it is over.
+    #[must_use]
+    pub fn restored(fault: Fault, now: Timestamp) -> Self {
+        let mut gate = Self {
+            closed: Some(Closed {
+                cause: fault.cause,
+                reason: fault.reason,
+                since: fault.since.min(now),
+                until: now.after(fault.pause),
+                failures: 0,
+                outage: None,
+                told_at: Timestamp(i64::MIN),
+                is_probe_requested: false,
+            }),
+            epoch: 0,
+        };
+        gate.probe(now);
+        gate
+    }
+
+    /// What the next run is to know, and how long a pause that was asked for still lasts.
+    #[must_use]
+    pub fn fault(&self, now: Timestamp) -> Option<Fault> {
+        let closed = self.closed.as_ref()?;
+        let pause = match closed.cause {
+            Cause::Limited => closed.until.since(now),
+            Cause::Down | Cause::Parked => Duration::ZERO,
+        };
+        Some(Fault {
+            cause: closed.cause,
+            reason: closed.reason.clone(),
+            since: closed.since,
+            pause,
+        })
+    }
+
     /// Why it is closed, if it is.
     #[must_use]
     pub fn closed(&self) -> Option<&Closed> {
@@ -432,6 +458,22 @@ mod tests {
             assert_eq!((closed.since, closed.until), (Timestamp(7), Timestamp(5010)));
             assert!(!gate.is_probe_requested());
         }
+    }
+
+    #[test]
+    fn a_fault_survives_a_restart_with_what_is_left_of_its_pause() {
+        for (failure, until) in [(limited(30), 120_000), (Failure::parked("token"), 100_000)] {
+            let mut gate = Gate::default();
+            gate.failed(&failure, 0, &POLICY, Timestamp(7), 1.0);
+            let fault = gate.fault(Timestamp(10_007)).unwrap();
+            let restored = Gate::restored(fault, Timestamp(100_000));
+            let (before, after) = (gate.closed().unwrap(), restored.closed().unwrap());
+            assert_eq!((after.cause, after.since), (before.cause, before.since));
+            assert_eq!(after.reason, before.reason);
+            assert_eq!(after.until, Timestamp(until));
+            assert_eq!(restored.is_probe_requested(), after.cause == Cause::Parked);
+        }
+        assert_eq!(Gate::default().fault(Timestamp(0)), None);
     }
 
     #[test]

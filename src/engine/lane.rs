@@ -117,6 +117,10 @@ impl Lane {
         if destination.rate != self.destination.rate {
             self.pace = destination.rate.map(|rate| Pace::new(rate, Instant::now()));
         }
+        let is_changed = !Arc::ptr_eq(destination, &self.destination);
+        if is_changed {
+            self.shared.set_tested(false);
+        }
         self.destination = destination.clone();
         // The operator may have fixed the configuration, or something elsewhere: an attempt shows it.
         self.shared.gate().probe(self.shared.clock.now());

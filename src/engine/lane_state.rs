@@ -12,7 +12,7 @@ use crate::events::{Event, Events};
 use crate::message::{Name, Timestamp};
 use crate::metrics::Metrics;
 use crate::plan::Plan;
-use crate::store::Store;
+use crate::store::{Standing, Store};
 
 /// What lanes work with.
 #[derive(Clone)]
@@ -73,6 +73,8 @@ pub(super) struct Shared {
 #[derive(Default)]
 pub(super) struct Inner {
     pub(super) paused: bool,
+    /// Whether an attempt has ended since the destination was configured as it is, in this run or one before.
+    is_tested: bool,
     delivered_at: Option<Timestamp>,
     pub(super) running: usize,
     /// When each attempt under way began, by the token of its claim.
@@ -82,7 +84,7 @@ pub(super) struct Inner {
 /// How a lane fares.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Status {
-    /// `up`, `limited`, `down`, `parked` or `paused`.
+    /// `up`, `untested`, `limited`, `down`, `parked` or `paused`.
     pub state: &'static str,
     /// Since when it is not up.
     pub since: Option<Timestamp>,
@@ -90,7 +92,7 @@ pub struct Status {
     pub until: Option<Timestamp>,
     /// What the other side said.
     pub reason: Option<String>,
-    /// When it last took a text, since the start.
+    /// When it last took a message.
     pub delivered_at: Option<Timestamp>,
     /// Deliveries under way.
     pub running: usize,
@@ -105,7 +107,16 @@ impl Shared {
         lanes: Weak<Directory>,
         room: Arc<Room>,
         paused: bool,
+        standing: Standing,
     ) -> Self {
+        let now = around.clock.now();
+        let inner = Inner {
+            paused,
+            is_tested: !standing.is_empty(),
+            delivered_at: standing.delivered_at,
+            ..Inner::default()
+        };
+        let gate = standing.fault.map(|fault| Gate::restored(fault, now));
         Self {
             name,
             store: around.store.clone(),
@@ -115,11 +126,8 @@ impl Shared {
             notify: Notify::new(),
             room,
             lanes,
-            inner: Mutex::new(Inner {
-                paused,
-                ..Inner::default()
-            }),
-            gate: Mutex::default(),
+            inner: Mutex::new(inner),
+            gate: Mutex::new(gate.unwrap_or_default()),
         }
     }
 
@@ -159,6 +167,23 @@ impl Shared {
         self.inner().delivered_at = Some(self.clock.wall());
     }
 
+    /// Notes whether the destination, configured as it is, was tried.
+    pub(super) fn set_tested(&self, is_tested: bool) {
+        self.inner().is_tested = is_tested;
+    }
+
+    /// What the next run is to know.
+    pub(super) fn standing(&self) -> Standing {
+        let mut fault = self.gate().fault(self.clock.now());
+        if let Some(fault) = &mut fault {
+            fault.since = self.clock.shown(fault.since);
+        }
+        Standing {
+            delivered_at: self.inner().delivered_at,
+            fault,
+        }
+    }
+
     /// Whoever lets it go on wants it tried: what failed before the pause gives nothing up after it.
     pub(super) fn set_paused(&self, paused: bool) {
         if !paused {
@@ -190,6 +215,7 @@ impl Shared {
         let closed = gate.closed();
         let state = match closed.map(|closed| closed.cause) {
             _ if inner.paused => "paused",
+            None if !inner.is_tested => "untested",
             None => "up",
             Some(Cause::Limited) => "limited",
             Some(Cause::Down) => "down",

@@ -4,12 +4,13 @@
 //! memory is what it is sending at the moment; the backlog stays in the store, however long it is.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::attempt;
 use super::in_flight::Room;
 use super::lane::Lane;
 pub use super::lane_state::{Around, Status};
@@ -17,6 +18,7 @@ use super::lane_state::{Directory, Shared};
 use crate::events::Events;
 use crate::message::Name;
 use crate::plan::Plan;
+use crate::store::Standings;
 
 /// All lanes.
 pub struct Lanes {
@@ -25,6 +27,8 @@ pub struct Lanes {
     stop: CancellationToken,
     room: Arc<Room>,
     directory: Arc<Directory>,
+    /// What the last run left of destinations that have no lane yet.
+    left: Mutex<Standings>,
 }
 
 impl Lanes {
@@ -37,7 +41,21 @@ impl Lanes {
             stop: CancellationToken::new(),
             room: Arc::default(),
             directory: Arc::default(),
+            left: Mutex::default(),
         })
+    }
+
+    /// Goes on from how the destinations stood in the last run. To be called before there are lanes.
+    pub fn resume(&self, standings: Standings) {
+        *self.left() = standings;
+    }
+
+    /// How the destinations stand, for the next run. Those of which nothing is known are left out.
+    #[must_use]
+    pub fn standings(&self) -> Standings {
+        let lanes = self.lanes();
+        let all = lanes.iter().map(|(name, lane)| (name.clone(), lane.standing()));
+        all.filter(|(_, standing)| !standing.is_empty()).collect()
     }
 
     /// Starts a lane for each destination of the newest plan that has none. Lanes that exist take the plan up by
@@ -60,6 +78,7 @@ impl Lanes {
                 Arc::downgrade(&self.directory),
                 self.room.clone(),
                 paused.contains(name),
+                self.left().remove(name).unwrap_or_default(),
             );
             let shared = Arc::new(shared);
             lanes.insert(name.clone(), shared.clone());
@@ -99,6 +118,18 @@ impl Lanes {
         }
     }
 
+    /// Opens a lane's gate and wakes it, because a test message was delivered.
+    pub async fn works(&self, name: &Name) {
+        let lane = self.lanes().get(name).cloned();
+        if let Some(lane) = lane {
+            lane.set_tested(true);
+            let change = lane.gate().works();
+            attempt::tell(&lane, change).await;
+            lane.announce();
+            lane.wake();
+        }
+    }
+
     /// Opens a lane's gate and wakes it: the operator says the destination is mended.
     pub fn reset(&self, name: &Name) {
         if let Some(lane) = self.lanes().get(name) {
@@ -121,6 +152,10 @@ impl Lanes {
         self.stop.cancel();
         self.tracker.close();
         self.tracker.wait().await;
+    }
+
+    fn left(&self) -> MutexGuard<'_, Standings> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lanes(&self) -> MutexGuard<'_, BTreeMap<Name, Arc<Shared>>> {

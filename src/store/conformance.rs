@@ -170,6 +170,7 @@ macro_rules! suite {
             waiting_ones_are_requeued_sooner_but_not_claimed_or_ended_ones,
             what_is_due_too_far_ahead_is_brought_forward_with_its_date,
             what_is_known_about_time_is_remembered,
+            how_destinations_stood_is_remembered,
             discarding_spares_what_is_claimed,
             commands_reach_a_long_backlog,
             a_stored_text_is_owed_again,

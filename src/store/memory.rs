@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use super::backup::{Part, Position};
 use super::{
     Acceptance, Arrival, Backlog, CLAIM_BYTES, Claim, Counts, DeliveryQuery, Error, Found, Health, Horizon,
-    PAGE_BYTES, Page, Query, Requeued, Selector, Settlement, Store, changed_at, is_new, redacted,
+    PAGE_BYTES, Page, Query, Requeued, Selector, Settlement, Standings, Store, changed_at, is_new, redacted,
 };
 use crate::delivery::{Delivery, DeliveryId, State};
 use crate::message::{Conversation, MessageId, Name, Timestamp};
@@ -34,6 +34,7 @@ struct Inner {
     owed: u64,
     purged: u64,
     timeline: Option<Timeline>,
+    standings: Standings,
 }
 
 /// The message that a provider id belongs to.
@@ -460,6 +461,15 @@ impl Store for Memory {
 
     async fn timeline(&self) -> Result<Option<Timeline>, Error> {
         Ok(self.inner().timeline.clone())
+    }
+
+    async fn set_standings(&self, standings: &Standings) -> Result<(), Error> {
+        self.inner().standings = standings.clone();
+        Ok(())
+    }
+
+    async fn standings(&self) -> Result<Standings, Error> {
+        Ok(self.inner().standings.clone())
     }
 
     async fn prune(&self, horizon: &Horizon, now: Timestamp) -> Result<bool, Error> {

@@ -15,6 +15,9 @@ use crate::timeline::Timeline;
 pub mod backup;
 pub mod memory;
 pub mod sled;
+mod standing;
+
+pub use standing::{Cause, Fault, Standing, Standings};
 
 /// A page ends early once its items take so many bytes: `limit` counts messages, and those may be large.
 pub const PAGE_BYTES: usize = 2 << 20;
@@ -434,6 +437,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// What the last run has left about time.
     async fn timeline(&self) -> Result<Option<Timeline>, Error>;
+
+    /// Remembers how the destinations stand, for the next run.
+    async fn set_standings(&self, standings: &Standings) -> Result<(), Error>;
+
+    /// How the destinations stood in the last run, as far as it was remembered.
+    async fn standings(&self) -> Result<Standings, Error>;
 
     /// Forgets what may be forgotten, a bounded step at a time; says whether there is more to do.
     async fn prune(&self, horizon: &Horizon, now: Timestamp) -> Result<bool, Error>;

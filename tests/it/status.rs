@@ -67,3 +67,76 @@ async fn a_reload_leaves_a_destination_as_it_is_and_probes_it_at_once() {
         }
     }
 }
+
+/// Ends the daemon, and starts it again.
+fn restart(bridge: &mut Bridge) {
+    assert!(bridge.stop().0.success());
+    bridge.run();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_is_untested_until_it_was_tried_and_a_restart_knows_how_it_stood() {
+    let codes = [
+        ("crm", 200),
+        ("ops", 403),
+        ("gone", 503),
+        ("pager", 429),
+        ("new", 200),
+    ];
+    let mut recorders = Vec::new();
+    for (_, code) in codes {
+        let reply = Reply::new(code, "said");
+        let asks = code == 429;
+        let reply = if asks {
+            reply.with("retry-after", "3600")
+        } else {
+            reply
+        };
+        recorders.push(Recorder::answering(reply).await);
+    }
+    let destinations: Vec<String> = codes
+        .iter()
+        .zip(&recorders)
+        .map(|((name, _), recorder)| destination(name, recorder, ""))
+        .collect();
+    let mut bridge = Bridge::start(&config(&destinations, "\"crm\", \"ops\", \"gone\", \"pager\""));
+    let (_, said, _) = bridge.command(&["status"]);
+    assert!(
+        said.contains("ready, no problems; untested: crm, gone, new, ops, pager\n"),
+        "{said}"
+    );
+    let untested = "smsbridge_destination_state{destination=\"crm\",state=\"untested\"} 1";
+    assert!(bridge.metrics().contains(untested), "{}", bridge.metrics());
+    bridge.text(&refid(1), "+13035550100", "hello");
+    let states = [
+        ("crm", "up"),
+        ("ops", "parked"),
+        ("gone", "down"),
+        ("pager", "limited"),
+    ];
+    let before: Vec<Value> = states
+        .iter()
+        .map(|(name, state)| wait_for_state(&bridge, name, state))
+        .collect();
+
+    restart(&mut bridge);
+    let status = bridge.status();
+    for ((name, state), before) in states.iter().zip(before) {
+        let after = told(&status, name);
+        for key in ["state", "since", "delivered_at", "reason"] {
+            assert_eq!(after[key], before[key], "{name} was {state}, its {key}: {status}");
+        }
+    }
+    assert_eq!(told(&status, "new")["state"], "untested");
+    wait_for("the probes after the restart", || {
+        let counts = recorders.iter().map(|recorder| recorder.received().len());
+        (counts.collect::<Vec<_>>() == [1, 2, 2, 1, 0]).then_some(())
+    });
+    // A changed destination was not tried as it is now.
+    let changed = destination("crm", &recorders[0], "timeout = \"7s\"");
+    bridge.configure(&config(&[changed], "\"crm\""));
+    assert_eq!(bridge.command(&["reload"]).0, 0);
+    wait_for_state(&bridge, "crm", "untested");
+    assert_eq!(bridge.command(&["destination", "test", "crm"]).0, 0);
+    wait_for_state(&bridge, "crm", "up");
+}

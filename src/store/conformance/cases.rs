@@ -594,6 +594,28 @@ pub(super) async fn what_is_known_about_time_is_remembered(store: Arc<dyn Store>
     assert_eq!(store.timeline().await, Ok(Some(timeline)));
 }
 
+pub(super) async fn how_destinations_stood_is_remembered(store: Arc<dyn Store>) {
+    assert_eq!(store.standings().await, Ok(Standings::default()));
+    let fault = |n: u32| Fault {
+        cause: Cause::Parked,
+        reason: format!("HTTP 403 of destination {n}").into(),
+        since: Timestamp(7),
+        pause: std::time::Duration::ZERO,
+    };
+    let standing = |n: u32| Standing {
+        delivered_at: Some(Timestamp(5)),
+        fault: Some(fault(n)),
+    };
+    // More than fits into one entry, and then less.
+    for count in [200, 2] {
+        let standings: Standings = (0..count)
+            .map(|n| (name(&format!("d{n}")), standing(n)))
+            .collect();
+        store.set_standings(&standings).await.unwrap();
+        assert_eq!(store.standings().await, Ok(standings));
+    }
+}
+
 pub(super) async fn discarding_spares_what_is_claimed(store: Arc<dyn Store>) {
     for n in 1..=3 {
         accept(&*store, n, 1, &["desk"]).await;

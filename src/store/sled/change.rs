@@ -19,7 +19,7 @@ use super::view::View;
 use super::{Shared, lock};
 use crate::delivery::{Delivery, DeliveryId, State};
 use crate::message::{Conversation, MessageId, Name, Timestamp};
-use crate::store::{Acceptance, Error, Settlement, backup, changed_at, is_new};
+use crate::store::{Acceptance, Error, Settlement, Standings, backup, changed_at, is_new};
 use crate::timeline::Timeline;
 
 /// How many entries one step of a long operation looks at, so that texts are accepted in between.
@@ -303,6 +303,13 @@ impl<'a> Group<'a> {
         self.space.for_anything()?;
         self.view
             .store(keys::TIMELINE, timeline)
+            .map_err(|error| Trouble::from(error).into())
+    }
+
+    pub(super) fn set_standings(&mut self, standings: &Standings) -> Result<(), Error> {
+        self.space.for_anything()?;
+        self.view
+            .store(keys::STANDINGS, standings)
             .map_err(|error| Trouble::from(error).into())
     }
 

@@ -9,6 +9,7 @@
 //! | `k` hash | [`Seen`](super::record::Seen) | source and provider id of a message that is gone, to know a repeated webhook |
 //! | `t` destination 0 conversation | [`Root`](super::record::Root) | where a conversation's thread began |
 //! | `w` | [`Timeline`](crate::timeline::Timeline) | what the last run knew about time |
+//! | `y` | [`Standings`](crate::store::Standings) | how the destinations stood in the last run |
 //! | `z` destination | | paused by the operator |
 //! | `!` key | bytes | set aside, damaged |
 //!
@@ -22,6 +23,9 @@ pub(super) const LEDGER: &[u8] = b"c";
 
 /// The key of what is known about time.
 pub(super) const TIMELINE: &[u8] = b"w";
+
+/// The key of how the destinations stood.
+pub(super) const STANDINGS: &[u8] = b"y";
 
 pub(super) const PART: u8 = b'b';
 pub(super) const MESSAGE: u8 = b'm';

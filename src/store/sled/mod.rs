@@ -41,7 +41,7 @@ use self::writer::Writer;
 use super::backup::{self, Part, Position};
 use super::{
     Acceptance, Arrival, Backlog, Claim, Counts, DeliveryQuery, Error, Found, Health, Horizon, Page, Query,
-    Requeued, Selector, Settlement, Store,
+    Requeued, Selector, Settlement, Standings, Store,
 };
 use crate::delivery::{Delivery, DeliveryId};
 use crate::message::{Conversation, MessageId, Name, Timestamp};
@@ -423,6 +423,21 @@ impl Store for Sled {
             // What is damaged or of another version is as good as not there: the next observation replaces it.
             Err(record::Trouble::Damaged) => Ok(None),
             loaded => self.shared.sound(loaded),
+        }
+    }
+
+    async fn set_standings(&self, standings: &Standings) -> Result<(), Error> {
+        let standings = standings.clone();
+        self.threads
+            .write(move |group| group.set_standings(&standings))
+            .await
+    }
+
+    async fn standings(&self) -> Result<Standings, Error> {
+        match record::load(&*self.shared.db(), keys::STANDINGS) {
+            // As with the time: the next observation replaces it.
+            Err(record::Trouble::Damaged) => Ok(Standings::default()),
+            loaded => self.shared.sound(loaded).map(Option::unwrap_or_default),
         }
     }
 

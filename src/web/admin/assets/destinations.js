@@ -78,7 +78,7 @@ class Card {
     fill(this.facts,
       since && fact('Since', time(since)), until && !isPaused && fact('Next try', dueTime(until)),
       fact('Waiting', count(pending)), oldest && fact('Oldest', time(oldest)), fact('Dead', count(dead)),
-      fact('Last took a text', delivered ? time(delivered) : 'not since the start'), fallback && fact('Fallback', fallback));
+      fact('Last took a text', delivered ? time(delivered) : 'never'), fallback && fact('Fallback', fallback));
     this.test.hidden = !kind;
     this.pause.hidden = !kind;
     fill(this.pause, isPaused ? 'Resume' : 'Pause');
@@ -157,6 +157,7 @@ const fact = (name, value) => h('div', {}, h('dt', {}, name), h('dd', {}, value)
 
 /** What to do, by state. */
 const ADVICE = {
+  untested: 'No attempt was made since it was configured. Test sends a test message.',
   down: 'Its texts wait and are tried again. If this lasts, look whether the other side is up and reachable from here.',
   parked: 'Something in the configuration or the account must be mended. Then press Test: it takes texts again at once.',
   limited: 'The other side asked for a pause. Nothing is to be done.',

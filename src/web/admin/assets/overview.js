@@ -61,8 +61,9 @@ export class Overview {
   #problems({ problems, destinations }) {
     this.problems.classList.toggle('good', problems.length === 0);
     if (problems.length === 0) {
-      fill(this.problems, h('h2', {}, 'All is well'), h('p', { class: 'muted' }, `Texts are taken, and ${
-        destinations.length === 1 ? 'the destination takes' : `all ${destinations.length} destinations take`} them.`));
+      const untested = destinations.filter(({ state }) => state === 'untested').map(({ name }) => name);
+      fill(this.problems, h('h2', {}, 'No problems'), h('p', { class: 'muted' }, 'Messages are accepted. ',
+        untested.length > 0 ? `Not tested yet: ${untested.join(', ')}.` : 'Every destination worked when it was last tried.'));
       return;
     }
     fill(this.problems, h('h2', {}, plural(problems.length, 'problem')), h('ul', {}, problems.map((problem) => {
@@ -88,5 +89,5 @@ function row(destination) {
     h('td', { class: 'n' }, count(pending)),
     h('td', {}, oldest ? time(oldest) : h('span', { class: 'muted' }, '–')),
     h('td', { class: dead ? 'n bad' : 'n' }, count(dead)),
-    h('td', {}, delivered ? time(delivered) : h('span', { class: 'muted' }, 'not since the start')));
+    h('td', {}, delivered ? time(delivered) : h('span', { class: 'muted' }, 'never')));
 }
