@@ -32,6 +32,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the file may not be read by this user.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::PermissionDenied)
+    }
+
     /// Whether there is no such file.
     #[must_use]
     pub fn is_missing(&self) -> bool {

@@ -16,6 +16,9 @@ pub(super) struct Arguments {
     /// Print a JSON Schema of the configuration, for editors, and read none
     #[arg(long)]
     schema: bool,
+    /// Fail on warnings, too
+    #[arg(long)]
+    strict: bool,
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> {
@@ -30,6 +33,9 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
     } = Places::find(global);
     let result = in_time(&path, Purpose::Check, outside)?;
     let (problems, exit) = match &result {
+        Ok(loaded) if arguments.strict && !loaded.warnings.all().is_empty() => {
+            (&loaded.warnings, Exit::Wrong)
+        }
         Ok(loaded) => (&loaded.warnings, Exit::Done),
         Err(problems) => (problems, Exit::Wrong),
     };
@@ -39,6 +45,10 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
     }
     tell(problems);
     match &result {
+        Ok(_) if exit == Exit::Wrong => {
+            let warnings = problems.warning_count();
+            print::remark(&format!("{warnings}; with --strict a warning is an error"));
+        }
         Ok(loaded) => print::text(&format!("{}\n", summary(&path, loaded)))?,
         Err(problems) => print::remark(&verdict(problems)),
     }

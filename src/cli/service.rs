@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::{Exit, Global, Stop, check};
-use crate::config::{Config, Outside, Purpose, Severity};
+use crate::config::{Config, CredentialFiles, Outside, Purpose, Severity};
 
 /// The unit, as the package and the manual install it.
 const UNIT: &str = "smsbridge.service";
@@ -24,6 +24,9 @@ const UNIT_FOLDERS: [&str; 5] = [
 /// The configuration when nothing names another.
 const CONFIG: &str = "/etc/smsbridge/config.toml";
 
+/// What the unit calls its folder of credentials, and where that is when no unit says otherwise.
+const CREDENTIALS: (&str, &str) = ("smsbridge", "/etc/smsbridge/credentials");
+
 /// The installed service.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Service {
@@ -33,6 +36,8 @@ pub(super) struct Service {
     state: Option<String>,
     runtime: Option<String>,
     dynamic_user: bool,
+    /// What `LoadCredential` names.
+    credentials: CredentialFiles,
 }
 
 /// The places that a command works with.
@@ -57,6 +62,9 @@ impl Places {
         let is_service = service
             .as_ref()
             .is_some_and(|service| is_same(&config, service.config()));
+        if is_service || is_same(&config, Path::new(CONFIG)) {
+            outside = outside.with_credentials(credentials(service.as_ref().filter(|_| is_service)));
+        }
         let state_given = outside.variable("STATE_DIRECTORY").is_some();
         let mut by_hand = false;
         if let Some(service) = service.as_ref().filter(|_| is_service) {
@@ -168,6 +176,11 @@ impl Service {
                 "RuntimeDirectory" => set_folder(&mut self.runtime, value),
                 "DynamicUser" => self.dynamic_user = matches!(value, "1" | "yes" | "true" | "on"),
                 "ExecStart" => self.config = config_of(value),
+                "LoadCredential" => load_credential(&mut self.credentials, value),
+                "LoadCredentialEncrypted" | "SetCredential" | "SetCredentialEncrypted" => {
+                    let name = value.split(':').next().unwrap_or_default().to_owned();
+                    self.credentials.elsewhere.insert(name);
+                }
                 _ => {}
             }
         }
@@ -225,6 +238,34 @@ fn set_folder(folder: &mut Option<String>, value: &str) {
     let name = first.split(':').next().unwrap_or_default();
     if folder.is_none() && !name.contains('%') {
         *folder = Some(name.to_owned());
+    }
+}
+
+/// The files of the service's credentials; the usual folder where no installed unit names one.
+fn credentials(service: Option<&Service>) -> CredentialFiles {
+    service.map_or_else(
+        || CredentialFiles {
+            folder: Some(PathBuf::from(CREDENTIALS.1)),
+            ..CredentialFiles::default()
+        },
+        |service| service.credentials.clone(),
+    )
+}
+
+/// `NAME:PATH`; an empty value begins the list anew. A name alone is a file of systemd's own store.
+fn load_credential(credentials: &mut CredentialFiles, value: &str) {
+    if value.is_empty() {
+        *credentials = CredentialFiles::default();
+        return;
+    }
+    let Some((name, path)) = value.split_once(':') else {
+        credentials.elsewhere.insert(value.to_owned());
+        return;
+    };
+    if name == CREDENTIALS.0 {
+        credentials.folder = Some(PathBuf::from(path));
+    } else {
+        credentials.single.insert(name.to_owned(), PathBuf::from(path));
     }
 }
 
@@ -296,6 +337,12 @@ mod tests {
             state: Some(state.to_owned()),
             runtime: Some("smsbridge".to_owned()),
             dynamic_user: true,
+            credentials: CredentialFiles {
+                folder: Some(CREDENTIALS.1.into()),
+                // Set to a word, so that the service starts without the folder.
+                elsewhere: [CREDENTIALS.0.to_owned()].into(),
+                ..CredentialFiles::default()
+            },
         })
     }
 
@@ -334,6 +381,15 @@ mod tests {
             "[Service]\nStateDirectory=\nStateDirectory=%N\n",
         );
         assert_eq!(Service::read(&folders).unwrap().state, None);
+        write(
+            "etc/smsbridge.service.d/d.conf",
+            "[Service]\nLoadCredential=code:/srv/code\nLoadCredential=stored\n",
+        );
+        let credentials = Service::read(&folders).unwrap().credentials;
+        let path = |name| credentials.path(name).map(|path| path.display().to_string());
+        assert_eq!(path("code").as_deref(), Some("/srv/code"));
+        assert_eq!(path("other").as_deref(), Some("/etc/smsbridge/credentials/other"));
+        assert_eq!(path("stored"), None);
         // Masked.
         write("etc/smsbridge.service", "");
         assert_eq!(Service::read(&folders), None);

@@ -9,6 +9,7 @@ use toml::Spanned;
 
 use super::diagnostics::Problems;
 use super::fingerprint::Fingerprint;
+use super::places::Places;
 use super::secrets;
 use super::section::Section;
 use super::settings::Retry;
@@ -26,6 +27,8 @@ pub struct Source {
     pub name: Name,
     /// Where it is written.
     pub place: Range<usize>,
+    /// Where its keys are.
+    pub places: Places,
     /// Its kind.
     pub kind: &'static str,
     /// Its path on `server.listen`.
@@ -41,6 +44,8 @@ pub struct Source {
 pub struct Smtp {
     /// Its name.
     pub name: Name,
+    /// Where its keys are.
+    pub places: Places,
     /// What it says.
     pub config: destination::email::SmtpConfig,
     /// The same, to compare.
@@ -54,6 +59,8 @@ pub struct Destination {
     pub name: Name,
     /// Where it is written.
     pub place: Range<usize>,
+    /// Where its keys are.
+    pub places: Places,
     /// Its kind.
     pub kind: &'static str,
     /// Its patience.
@@ -103,9 +110,9 @@ pub struct Route {
 #[derive(Clone, Debug, Default)]
 pub struct Conditions {
     /// Senders.
-    pub from: Option<Vec<Pattern>>,
+    pub from: Option<Vec<Spanned<Pattern>>>,
     /// Receivers.
-    pub to: Option<Vec<Pattern>>,
+    pub to: Option<Vec<Spanned<Pattern>>>,
     /// Sources.
     pub source: Option<Vec<Spanned<String>>>,
     /// The text.
@@ -158,8 +165,8 @@ struct RouteTyped {
     /// Looked at before, so that every problem can be reported under it.
     #[serde(rename = "name")]
     _name: Option<String>,
-    to: Option<Spanned<Vec<value::Numbers>>>,
-    from: Option<Spanned<Vec<value::Numbers>>>,
+    to: Option<Spanned<Vec<Spanned<value::Numbers>>>>,
+    from: Option<Spanned<Vec<Spanned<value::Numbers>>>>,
     source: Option<Spanned<Vec<Spanned<String>>>>,
     message: Option<Spanned<value::Expression>>,
     unless: Option<Spanned<UnlessTyped>>,
@@ -172,8 +179,8 @@ struct RouteTyped {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct UnlessTyped {
-    to: Option<Spanned<Vec<value::Numbers>>>,
-    from: Option<Spanned<Vec<value::Numbers>>>,
+    to: Option<Spanned<Vec<Spanned<value::Numbers>>>>,
+    from: Option<Spanned<Vec<Spanned<value::Numbers>>>>,
     source: Option<Spanned<Vec<Spanned<String>>>>,
     message: Option<Spanned<value::Expression>>,
 }
@@ -181,6 +188,7 @@ struct UnlessTyped {
 impl Source {
     pub(super) fn read(name: Name, section: Section<'_>, problems: &mut Problems) -> Option<Self> {
         let fingerprint = Fingerprint::of(section.value.get_ref());
+        let places = Places::of(&section.value);
         report_missing_kind(&section, source::KINDS, problems);
         let kind = section.text("kind");
         let (common, own) = section.split(SOURCE_KEYS);
@@ -196,6 +204,7 @@ impl Source {
         check_path(&own.key, &path, problems)?;
         Some(Self {
             place: own.place(),
+            places,
             kind,
             path,
             config: config?,
@@ -213,6 +222,7 @@ impl Smtp {
         config.ca_file = config.ca_file.filter(secrets::is_fetched);
         Some(Self {
             name,
+            places: Places::of(&section.value),
             config,
             fingerprint,
         })
@@ -227,6 +237,7 @@ impl Destination {
         problems: &mut Problems,
     ) -> Option<Self> {
         let fingerprint = Fingerprint::of(section.value.get_ref()).with(format!("{retry:?}").as_bytes());
+        let places = Places::of(&section.value);
         report_missing_kind(&section, destination::KINDS, problems);
         let (kind, smtp) = (section.text("kind"), section.text("smtp"));
         let (common, own) = section.split(DESTINATION_KEYS);
@@ -243,6 +254,7 @@ impl Destination {
         Some(Self {
             name,
             place: own.place(),
+            places,
             kind,
             policy,
             timeout: typed.timeout.unwrap_or(Duration::from_secs(10)),
@@ -274,7 +286,7 @@ impl Route {
         let (name, (typed, whole)) = (name?, typed?);
         let key = section.key.as_str();
         // A list that is empty because its wrong items were taken out has been complained about.
-        let numbers = |list: Option<Spanned<Vec<value::Numbers>>>| {
+        let numbers = |list: Option<Spanned<Vec<Spanned<value::Numbers>>>>| {
             list.filter(|list| whole || !list.get_ref().is_empty())
         };
         let when = conditions(
@@ -409,22 +421,23 @@ fn exceptions(
     else {
         return conditions;
     };
-    problems.error(&span, key, "without any condition this excludes every text");
+    problems.error(&span, key, "without any condition this excludes every message");
     conditions
 }
 
 fn conditions(
     key: &str,
-    from: Option<Spanned<Vec<value::Numbers>>>,
-    to: Option<Spanned<Vec<value::Numbers>>>,
+    from: Option<Spanned<Vec<Spanned<value::Numbers>>>>,
+    to: Option<Spanned<Vec<Spanned<value::Numbers>>>>,
     source: Option<Spanned<Vec<Spanned<String>>>>,
     message: Option<&Spanned<value::Expression>>,
     expressions: &mut Expressions,
     problems: &mut Problems,
 ) -> Conditions {
-    let mut numbers = |name: &str, list: Option<Spanned<Vec<value::Numbers>>>| {
+    let mut numbers = |name: &str, list: Option<Spanned<Vec<Spanned<value::Numbers>>>>| {
         let list = not_empty(key, name, list, problems)?;
-        Some(list.into_iter().map(|numbers| numbers.0).collect())
+        let pattern = |numbers: Spanned<value::Numbers>| Spanned::new(numbers.span(), numbers.into_inner().0);
+        Some(list.into_iter().map(pattern).collect())
     };
     Conditions {
         from: numbers("from", from),

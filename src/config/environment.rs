@@ -1,6 +1,6 @@
 //! What the configuration takes from outside its file: environment variables, and the files it names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::reading::Reading;
@@ -16,10 +16,34 @@ pub enum Purpose {
     Route,
 }
 
+/// The files that the service manager makes credentials of when it starts the service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CredentialFiles {
+    /// Every file in this folder is a credential of its name.
+    pub folder: Option<PathBuf>,
+    /// The files of single credentials.
+    pub single: BTreeMap<String, PathBuf>,
+    /// Credentials that are kept in another way, such as encrypted, and cannot be read from a file.
+    pub elsewhere: BTreeSet<String>,
+}
+
+impl CredentialFiles {
+    /// The file of this credential. A single one has precedence over the folder.
+    #[must_use]
+    pub fn path(&self, name: &str) -> Option<PathBuf> {
+        if self.elsewhere.contains(name) {
+            return None;
+        }
+        let single = self.single.get(name).cloned();
+        single.or_else(|| Some(self.folder.as_ref()?.join(name)))
+    }
+}
+
 /// The environment the configuration is read in. A value, so that tests need no real one.
 #[derive(Clone, Debug, Default)]
 pub struct Outside {
     variables: BTreeMap<String, String>,
+    credentials: Option<CredentialFiles>,
     reading: Reading,
 }
 
@@ -31,7 +55,7 @@ impl Outside {
         let variables = std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?)));
         Self {
             variables: variables.collect(),
-            reading: Reading::default(),
+            ..Self::default()
         }
     }
 
@@ -48,7 +72,7 @@ impl Outside {
             variables: variables
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into(),
-            reading: Reading::default(),
+            ..Self::default()
         }
     }
 
@@ -72,6 +96,20 @@ impl Outside {
         self.variable(name)
             .and_then(|folders| folders.split(':').next())
             .map(PathBuf::from)
+    }
+
+    /// The same environment; credentials are read from these files where the service manager hands over none.
+    #[must_use]
+    pub fn with_credentials(self, files: CredentialFiles) -> Self {
+        Self {
+            credentials: Some(files),
+            ..self
+        }
+    }
+
+    /// Where credentials are kept, if that is known.
+    pub(super) fn credentials(&self) -> Option<&CredentialFiles> {
+        self.credentials.as_ref()
     }
 
     /// Sets a variable to a path where it is not set.

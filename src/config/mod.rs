@@ -19,6 +19,7 @@ mod diagnostics;
 mod entries;
 mod environment;
 mod fingerprint;
+mod places;
 mod reader;
 mod reading;
 pub mod reference;
@@ -33,8 +34,9 @@ mod words;
 
 pub use diagnostics::{Problem, Problems, Severity};
 pub use entries::{Conditions, Destination, Route, Smtp, Source};
-pub use environment::{Outside, Purpose};
+pub use environment::{CredentialFiles, Outside, Purpose};
 pub use fingerprint::Fingerprint;
+pub use places::Places;
 pub use reading::Reading;
 pub use schema::schema;
 pub use settings::{Admin, Log, LogFormat, Server, Store, Tls};
@@ -47,8 +49,12 @@ const FILE_MAX: u64 = 4 * 1024 * 1024;
 pub struct Config {
     /// `[server]`
     pub server: Server,
+    /// Where it is written.
+    pub server_places: Places,
     /// `[admin]`
     pub admin: Admin,
+    /// Where it is written.
+    pub admin_places: Places,
     /// `[store]`
     pub store: Store,
     /// `[log]`
@@ -61,8 +67,8 @@ pub struct Config {
     pub smtp: Vec<Smtp>,
     /// `[destination.NAME]`
     pub destinations: Vec<Destination>,
-    /// `[contacts]`: names by numbers in normal form.
-    pub contacts: BTreeMap<String, String>,
+    /// `[contacts]`: names by numbers in normal form, with the place of the number.
+    pub contacts: BTreeMap<String, Spanned<String>>,
     /// `[[route]]`
     pub routes: Vec<Route>,
     /// `[routing] unmatched`

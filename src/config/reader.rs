@@ -15,7 +15,7 @@ use super::secrets::{self, Fetcher};
 use super::section::Section;
 use super::settings::{Admin, AdminTyped, Log, LogTyped, Retry, Server, Store, Tls};
 use super::suggest::suggestion;
-use super::{Config, Declared, syntax, value};
+use super::{Config, Declared, Places, syntax, value};
 use crate::message::Name;
 use crate::retry::Policy;
 use crate::route::Expressions;
@@ -80,6 +80,7 @@ struct Reader<'t, 'r> {
 impl<'t> Reader<'t, '_> {
     fn config(mut self) -> Config {
         self.report_unknown_tables();
+        let (server_places, admin_places) = (self.places("server"), self.places("admin"));
         let server = self.server();
         let store = self.store();
         let admin = self.admin(&server, &store);
@@ -106,7 +107,9 @@ impl<'t> Reader<'t, '_> {
         let (contacts, routes, unmatched) = (self.contacts(), self.routes(), self.unmatched());
         Config {
             server,
+            server_places,
             admin,
+            admin_places,
             store,
             log,
             retry,
@@ -175,7 +178,7 @@ impl<'t> Reader<'t, '_> {
             secrets::paths_are_files(tls, &["certificate", "key"]);
         }
         let mut server: Server = self.settings("server", Server::deserialize).unwrap_or_default();
-        // What was not fetched has been told of, or is not needed.
+        // A file that was not read was reported already, or is not needed.
         server.tls = server.tls.filter(|tls| {
             let Tls { certificate, key } = tls.get_ref();
             secrets::is_fetched(certificate) && secrets::is_fetched(key)
@@ -189,7 +192,8 @@ impl<'t> Reader<'t, '_> {
             .unwrap_or_default();
         if let Some(listen) = &typed.listen {
             if typed.token.is_none() {
-                let message = "needs `token`: whoever reaches this address could read every text";
+                let message =
+                    "needs `token`: without it, anyone who can reach this address could read every message";
                 self.problems.error(&listen.span(), "admin.listen", message);
             }
             let address = listen.get_ref().0;
@@ -203,6 +207,10 @@ impl<'t> Reader<'t, '_> {
             }
         }
         typed.resolve(self.fetcher.folder, &store.path, self.fetcher.outside)
+    }
+
+    fn places(&self, key: &str) -> Places {
+        self.root.get(key).map(Places::of).unwrap_or_default()
     }
 
     fn place(&self, key: &str) -> Range<usize> {
@@ -283,7 +291,7 @@ impl<'t> Reader<'t, '_> {
         all
     }
 
-    fn contacts(&mut self) -> BTreeMap<String, String> {
+    fn contacts(&mut self) -> BTreeMap<String, Spanned<String>> {
         let mut contacts = BTreeMap::new();
         let Some(section) = self.take("contacts") else {
             return contacts;
@@ -305,12 +313,11 @@ impl<'t> Reader<'t, '_> {
                 (Err(error), _) => self.problems.error(&number.span(), key, error),
                 (_, Err(error)) => self.problems.error(&name.span(), key, error),
                 (Ok(normal), Ok(name)) => {
-                    if contacts.insert(normal, name).is_some() {
-                        self.problems.error(
-                            &number.span(),
-                            key,
-                            "the same number as another contact, written differently",
-                        );
+                    if let Some(first) = contacts.insert(normal, Spanned::new(number.span(), name)) {
+                        let first = self.problems.location(&first.span());
+                        let message =
+                            format!("the same number as the contact at {first}, written differently");
+                        self.problems.error(&number.span(), key, message);
                     }
                 }
             }
@@ -350,7 +357,7 @@ impl<'t> Reader<'t, '_> {
     fn unmatched(&mut self) -> Vec<Spanned<String>> {
         if !self.root.contains_key("routing") {
             let message =
-                "missing table [routing]: it says in `unmatched` where a text goes that no route matched";
+                "missing table [routing]: its key `unmatched` says where messages go that no route matches";
             self.problems.error(&(0..0), "routing", message);
             return Vec::new();
         }
@@ -358,7 +365,7 @@ impl<'t> Reader<'t, '_> {
             return Vec::new();
         };
         if routing.unmatched.get_ref().is_empty() {
-            let message = "is empty: nobody will be told of texts that no route matched";
+            let message = "is empty: messages that no route matches are kept and not delivered";
             self.problems
                 .warning(&routing.unmatched.span(), "routing.unmatched", message);
         }

@@ -76,6 +76,8 @@ enum Absent {
     Missing(String),
     /// The same: the file it should be in is not there.
     NoSuchFile(String),
+    /// The same: the file may not be read.
+    Denied(String),
     /// It cannot be there in this environment.
     Unavailable(String),
 }
@@ -171,7 +173,12 @@ impl Fetcher<'_> {
             Err(Absent::Unavailable(why)) if self.purpose == Purpose::Check => {
                 problems.warning(place, key, why)
             }
-            Err(Absent::Missing(why) | Absent::NoSuchFile(why) | Absent::Unavailable(why)) => {
+            Err(
+                Absent::Missing(why)
+                | Absent::NoSuchFile(why)
+                | Absent::Denied(why)
+                | Absent::Unavailable(why),
+            ) => {
                 problems.error(place, key, why);
             }
         }
@@ -190,12 +197,9 @@ impl Fetcher<'_> {
                 "`{name}` is not the name of a credential: it is a file name, no path, and not `{UNIT_FOLDER}`"
             )));
         }
-        let folder = self.outside.folder("CREDENTIALS_DIRECTORY").ok_or_else(|| {
-            Absent::Unavailable(format!(
-                "the credential `{name}` cannot be read: $CREDENTIALS_DIRECTORY is not set. systemd sets it for a \
-                 unit with LoadCredential={name}:…"
-            ))
-        })?;
+        let Some(folder) = self.outside.folder("CREDENTIALS_DIRECTORY") else {
+            return self.kept_credential(name);
+        };
         // A line of the unit for this very name is more particular than the folder.
         for name in [name, &format!("{UNIT_FOLDER}_{name}")] {
             match self.file("credential file", &folder.join(name), SECRET_MAX) {
@@ -210,12 +214,39 @@ impl Fetcher<'_> {
         )))
     }
 
+    /// The credential from the file that the service manager will take it from.
+    fn kept_credential(&self, name: &str) -> Result<String, Absent> {
+        let files = self.outside.credentials();
+        let path = files.and_then(|files| files.path(name)).ok_or_else(|| {
+            Absent::Unavailable(format!(
+                "the credential `{name}` was not checked: only systemd can read it. To check a file in its place, set \
+                 $CREDENTIALS_DIRECTORY to that file's folder"
+            ))
+        })?;
+        self.file("credential file", &path, SECRET_MAX)
+            .map(|file| file.text)
+            .map_err(|absent| match absent {
+                Absent::NoSuchFile(_) => Absent::Missing(format!(
+                    "there is no credential `{name}`: write the secret into the file {} (mode 600), and restart the \
+                     service",
+                    path.display()
+                )),
+                Absent::Denied(_) => Absent::Unavailable(format!(
+                    "the credential `{name}` was not checked: only root can read {}. Run the command with sudo",
+                    path.display()
+                )),
+                other => other,
+            })
+    }
+
     fn file(&self, what: &str, path: &Path, max: u64) -> Result<File, Absent> {
         let shown = path.display();
         let content = self.outside.reading().file(what, path, max).map_err(|error| {
             let why = format!("the {what} {shown} {error}");
             if error.is_missing() {
                 Absent::NoSuchFile(why)
+            } else if error.is_denied() {
+                Absent::Denied(why)
             } else {
                 Absent::Missing(why)
             }

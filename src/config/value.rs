@@ -283,7 +283,7 @@ impl<'de> Deserialize<'de> for Expression {
             if let Some(control) = text.chars().find(|c| c.is_control()) {
                 let code = u32::from(control);
                 return Err(format!(
-                    "the character U+{code:04X} is hardly meant: TOML reads \"\\b\" as one; write regular expressions in 'single quotes'"
+                    "the character U+{code:04X} is probably a mistake: TOML reads \"\\b\" as one; write regular expressions in 'single quotes'"
                 ));
             }
             Ok(Expression(text.to_owned()))

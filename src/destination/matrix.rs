@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::http::{Client, parse_url};
 use super::{Delivered, Destination, Failure, Parcel, Surroundings};
 use crate::mask::Mask;
+use crate::model::lint::{self, Lint};
 use crate::secret::{Secret, Secrets};
 
 mod answer;
@@ -51,6 +52,24 @@ pub enum MessageType {
     /// As a bot's: many clients show it more quietly and notify nobody.
     #[serde(rename = "m.notice")]
     Notice,
+}
+
+impl Config {
+    /// What is legal and probably a mistake.
+    pub(super) fn lints(&self) -> Vec<Lint> {
+        let mut lints = Vec::new();
+        let url = self.webhook_url.as_ref().and_then(|url| url.all().first());
+        let plain =
+            url.and_then(|url| lint::plain_http(url.reveal(), "the webhook's URL, which is a secret,"));
+        lints.extend(plain.map(|message| Lint::new("webhook_url", message)));
+        let server = self.homeserver.as_deref();
+        let plain = server.and_then(|url| lint::plain_http(url, "the access token"));
+        lints.extend(plain.map(|message| Lint::new("homeserver", message)));
+        let token = self.access_token.as_ref();
+        let example = token.and_then(|token| token.find(lint::example_secret));
+        lints.extend(example.map(|message| Lint::new("access_token", message)));
+        lints
+    }
 }
 
 /// Writes into one room.

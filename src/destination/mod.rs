@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use crate::delivery::DeliveryId;
 use crate::mask::Reason;
 use crate::message::{Conversation, Message, Name};
+use crate::model::lint::Lint;
 use crate::template::{Template, Values};
 
 pub mod console;
@@ -304,6 +305,17 @@ impl Config {
             Self::Slack(config) => Box::new(slack::Slack::build(config, around)?),
             Self::Webhook(config) => Box::new(webhook::Webhook::build(config, around)?),
         })
+    }
+
+    /// What is legal and probably a mistake.
+    #[must_use]
+    pub fn lints(&self) -> Vec<Lint> {
+        match self {
+            Self::Console(_) | Self::Email(_) => Vec::new(),
+            Self::Matrix(config) => config.lints(),
+            Self::Slack(config) => config.lints(),
+            Self::Webhook(config) => config.lints(),
+        }
     }
 
     /// The `rate` that applies when the operator gives none, in texts per second.

@@ -17,6 +17,7 @@ use super::http::{Answer, Client, parse_url};
 use super::{Delivered, Destination, Failure, Parcel, Surroundings};
 use crate::delivery::DeliveryId;
 use crate::mask::Mask;
+use crate::model::lint::{self, Lint};
 use crate::secret::{Secret, Secrets};
 use crate::template::Template;
 
@@ -42,6 +43,40 @@ pub struct Config {
     pub api_url: Option<String>,
     /// Whether each conversation has a thread of its own; only with `token`, and then the default.
     pub threads: Option<bool>,
+}
+
+impl Config {
+    /// What is legal and probably a mistake.
+    pub(super) fn lints(&self) -> Vec<Lint> {
+        let mut lints = Vec::new();
+        let url = self.webhook_url.as_ref().map(|url| url.all());
+        let url = url.and_then(|urls| urls.first()).map(Secret::reveal);
+        let plain = url.and_then(|url| lint::plain_http(url, "the webhook's URL, which is a secret,"));
+        lints.extend(plain.map(|message| Lint::new("webhook_url", message)));
+        let api = self.api_url.as_deref();
+        let plain = api.and_then(|url| lint::plain_http(url, "the token"));
+        lints.extend(plain.map(|message| Lint::new("api_url", message)));
+        let token = self
+            .token
+            .as_ref()
+            .and_then(|token| token.find(lint::example_secret));
+        lints.extend(token.map(|message| Lint::new("token", message)));
+        if self.channel.as_deref().is_some_and(|channel| !is_id(channel)) {
+            let message = "is not a channel's id (C0123ABCD): copy it in Slack from the end of the channel's details; a \
+                           channel may be renamed, and private ones are not found by name";
+            lints.push(Lint::new("channel", message));
+        }
+        lints
+    }
+}
+
+/// Whether this is the id of a channel, a group, a conversation with one person, or a person.
+fn is_id(channel: &str) -> bool {
+    channel.len() >= 9
+        && channel.starts_with(['C', 'G', 'D', 'U', 'W'])
+        && channel
+            .bytes()
+            .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
 }
 
 /// Posts to one channel.

@@ -22,6 +22,7 @@ use super::{Delivered, Destination, Failure, Parcel, Surroundings};
 use crate::delivery::DeliveryId;
 use crate::mask::{Mask, Reason};
 use crate::message::{Media, Message, MessageId, NameError, Timestamp};
+use crate::model::lint::{self, Lint};
 use crate::number::Number;
 use crate::secret::Secrets;
 use crate::template::{Medium, Template};
@@ -61,6 +62,30 @@ pub struct Config {
     pub content_type: Option<String>,
     /// Signs each request: `whsec_` and base64, or any words. With several, each makes its signature.
     pub secret: Option<Secrets>,
+}
+
+impl Config {
+    /// What is legal and probably a mistake.
+    pub(super) fn lints(&self) -> Vec<Lint> {
+        let mut lints = Vec::new();
+        let url = first(&self.url);
+        let with_login = url::Url::parse(url).is_ok_and(|url| !url.username().is_empty());
+        if with_login || !self.headers.is_empty() {
+            let plain = lint::plain_http(url, "the credentials in `headers` or in the URL");
+            lints.extend(plain.map(|message| Lint::new("url", message)));
+        }
+        let weak = self
+            .secret
+            .as_ref()
+            .and_then(|secret| secret.find(lint::weak_secret));
+        lints.extend(weak.map(|message| Lint::new("secret", message)));
+        let example = self
+            .headers
+            .values()
+            .find_map(|value| value.find(lint::example_secret));
+        lints.extend(example.map(|message| Lint::new("headers", message)));
+        lints
+    }
 }
 
 /// Calls a URL.

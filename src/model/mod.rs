@@ -1,6 +1,7 @@
 //! The vocabulary of the bridge. Nothing here does I/O, reads the clock, or spawns.
 
 pub mod delivery;
+pub mod lint;
 pub mod message;
 pub mod network;
 pub mod number;

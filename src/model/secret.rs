@@ -85,6 +85,11 @@ impl Secrets {
         &self.0
     }
 
+    /// What `look` finds first, in any of them.
+    pub fn find<T>(&self, look: impl Fn(&str) -> Option<T>) -> Option<T> {
+        self.0.iter().find_map(|secret| look(secret.reveal()))
+    }
+
     /// Whether any of them equals the candidate. All are compared, so that time tells nothing.
     #[must_use]
     pub fn any_matches(&self, candidate: &[u8]) -> bool {

@@ -12,6 +12,7 @@ use crate::config::{self, Config, Fingerprint, Problems};
 use crate::destination::email::SmtpConfig;
 use crate::destination::{Surroundings, http};
 use crate::message::{Name, Timestamp};
+use crate::number::Pattern;
 use crate::resolver::Resolver;
 use crate::route::{Conditions, Route, Routes};
 use crate::template::{Template, TemplateError};
@@ -45,6 +46,7 @@ impl Plan {
             return None;
         }
         let routes = Routes::new(routes, unmatched);
+        let named = |(number, name): (String, Spanned<String>)| (number, name.into_inner());
         let Config {
             server,
             admin,
@@ -62,7 +64,7 @@ impl Plan {
             sources,
             destinations,
             routes,
-            contacts,
+            contacts: contacts.into_iter().map(named).collect(),
             resolver,
             fingerprints,
         })
@@ -286,9 +288,13 @@ impl Compiler<'_> {
                 .filter_map(|name| resolve(name, declared, &format!("{key}.source"), "source", self.problems))
                 .collect()
         });
+        let patterns = |list: &Option<Vec<Spanned<Pattern>>>| {
+            let list = list.as_ref()?;
+            Some(list.iter().map(|pattern| pattern.get_ref().clone()).collect())
+        };
         Conditions {
-            from: conditions.from.clone(),
-            to: conditions.to.clone(),
+            from: patterns(&conditions.from),
+            to: patterns(&conditions.to),
             source: sources,
             message: conditions.message.clone(),
         }

@@ -1,4 +1,5 @@
-//! What is allowed and yet hardly meant: rules that can never match, tables nobody uses, doors left open.
+//! Lints: what is legal and probably a mistake. Routes that can never match, tables that nothing uses, and what the two
+//! files below find.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -9,9 +10,14 @@ use crate::config::{self, Config, Problems};
 use crate::message::Name;
 use crate::route::{Route, shadowed};
 
-/// Notes all doubts as warnings. `routes` are those that could be compiled.
+mod exposure;
+mod numbers;
+
+/// Notes all lints as warnings. `routes` are those that could be compiled.
 pub(super) fn note(config: &Config, routes: &[Route], problems: &mut Problems) {
-    odd_sources(config, problems);
+    no_source(config, problems);
+    exposure::note(config, problems);
+    numbers::note(config, problems);
     if routes.len() == config.routes.len() && config.routes.iter().all(|route| route.whole) {
         dead_routes(config, routes, problems);
     }
@@ -22,18 +28,10 @@ pub(super) fn note(config: &Config, routes: &[Route], problems: &mut Problems) {
     }
 }
 
-fn odd_sources(config: &Config, problems: &mut Problems) {
+fn no_source(config: &Config, problems: &mut Problems) {
     if config.declared.sources.is_empty() && !problems.any_error() {
-        problems.warning(
-            &(0..0),
-            "source",
-            "there is no [source.NAME]: no text will ever arrive",
-        );
-    }
-    for source in &config.sources {
-        for message in source.config.warnings() {
-            problems.warning(&source.place, format!("source.{}", source.name), message);
-        }
+        let message = "there is no [source.NAME]: no message will ever arrive";
+        problems.warning(&(0..0), "source", message);
     }
 }
 
@@ -55,7 +53,7 @@ fn dead_routes(config: &Config, routes: &[Route], problems: &mut Problems) {
             continue;
         };
         let message = format!(
-            "can never match: route `{}` above takes all its texts",
+            "can never match: route `{}` above takes all its messages",
             earlier.name
         );
         problems.warning(&later.place, key(later), message);
@@ -94,7 +92,7 @@ fn report_unused(
         "no route, fallback or `unmatched` names it"
     };
     for (name, place) in declared.iter().filter(|(name, _)| !used.contains(name.as_str())) {
-        problems.warning(place, format!("{table}.{name}"), format!("nobody uses it: {by}"));
+        problems.warning(place, format!("{table}.{name}"), format!("is not used: {by}"));
     }
 }
 

@@ -12,6 +12,7 @@ use http::{HeaderMap, StatusCode};
 
 use crate::mask::Reason;
 use crate::message::{Media, MessageId, Name};
+use crate::model::lint::Lint;
 use crate::number::Number;
 use crate::resolver::Resolver;
 
@@ -156,11 +157,19 @@ impl Config {
         }
     }
 
-    /// What is allowed but probably not meant, each a sentence for the operator, without the source's name.
+    /// What is legal and probably a mistake. `exposed` says that other machines can post to the source.
     #[must_use]
-    pub fn warnings(&self) -> Vec<String> {
+    pub fn lints(&self, exposed: bool) -> Vec<Lint> {
         match self {
-            Self::Intelepeer(config) => config.warnings(),
+            Self::Intelepeer(config) => config.lints(exposed),
+        }
+    }
+
+    /// Returns true if the carrier always sends a short code with its country: `1-1234`.
+    #[must_use]
+    pub fn names_countries(&self) -> bool {
+        match self {
+            Self::Intelepeer(_) => true,
         }
     }
 

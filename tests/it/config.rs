@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use smsbridge::config::reference::tables;
-use smsbridge::config::{Config, Outside, Problems, Purpose};
+use smsbridge::config::{Config, CredentialFiles, Outside, Problems, Purpose};
 use smsbridge::message::Timestamp;
 use smsbridge::number::Number;
 use smsbridge::plan::{DryRun, Loaded, Plan, load};
@@ -206,6 +206,9 @@ fn defaults_follow_the_service_manager() {
     assert_eq!(managed.admin.socket, Path::new("/run/x/admin.sock"));
 }
 
+/// A secret that is long enough.
+const LONG: &str = "0123456789abcdef";
+
 fn write_secret(path: &Path, secret: &str, mode: u32) {
     use std::os::unix::fs::PermissionsExt as _;
     fs::write(path, secret).unwrap();
@@ -226,19 +229,19 @@ fn token(path: &Path, purpose: Purpose, outside: &Outside) -> Result<(String, Ve
 #[test]
 fn secrets_are_fetched_from_where_they_are_kept() {
     let admin = "[admin]\nlisten = '127.0.0.1:1'\n\
-                 token = [{ file = 'token' }, { env = 'TOKEN' }, { credential = 'token' }, 'd']\n";
+                 token = [{ file = 'token' }, { env = 'TOKEN' }, { credential = 'token' }, 'fedcba9876543210']\n";
     let (folder, path) = folder(&format!("{admin}{BASE}"));
     let credentials = folder.path().join("credentials");
     fs::create_dir(&credentials).unwrap();
-    write_secret(&folder.path().join("token"), "a\n\n", 0o600);
-    write_secret(&credentials.join("token"), "c\r\n", 0o644);
+    write_secret(&folder.path().join("token"), &format!("{LONG}\n\n"), 0o600);
+    write_secret(&credentials.join("token"), &format!("{LONG}\r\n"), 0o644);
     let outside = Outside::of([
-        ("TOKEN", "b"),
+        ("TOKEN", LONG),
         ("CREDENTIALS_DIRECTORY", credentials.to_str().unwrap()),
     ]);
     assert_eq!(
         token(&path, Purpose::Serve, &outside),
-        Ok(("a\n b c d".to_owned(), vec![]))
+        Ok((format!("{LONG}\n {LONG} {LONG} fedcba9876543210"), vec![]))
     );
 }
 
@@ -284,12 +287,12 @@ fn a_secret_file_that_others_can_read_is_warned_of() {
     let (folder, path) = folder(&format!(
         "[admin]\nlisten = '127.0.0.1:1'\ntoken = {{ file = 'token' }}\n{BASE}"
     ));
-    write_secret(&folder.path().join("token"), "a", 0o640);
+    write_secret(&folder.path().join("token"), LONG, 0o640);
     let warning =
         "3:9: warning: admin.token: the secret file token can be used by others (mode 640): chmod 600 token";
     assert_eq!(
         token(&path, Purpose::Serve, &Outside::default()),
-        Ok(("a".to_owned(), vec![warning.to_owned()]))
+        Ok((LONG.to_owned(), vec![warning.to_owned()]))
     );
 }
 
@@ -324,10 +327,8 @@ fn only_serving_needs_credentials_and_routing_needs_no_secret() {
     let text =
         format!("[admin]\nlisten = '127.0.0.1:1'\ntoken = [{{ credential = 't' }}, {{ env = 'T' }}]\n{BASE}");
     let (_folder, path) = folder(&text);
-    let outside = Outside::of([("T", "x")]);
-    assert!(
-        token(&path, Purpose::Serve, &outside).unwrap_err()[0].contains("$CREDENTIALS_DIRECTORY is not set")
-    );
+    let outside = Outside::of([("T", LONG)]);
+    assert!(token(&path, Purpose::Serve, &outside).unwrap_err()[0].contains("only systemd can read it"));
     let warnings = token(&path, Purpose::Check, &outside).unwrap().1;
     assert!(
         warnings.len() == 1 && warnings[0].contains("3:10: warning"),
@@ -336,6 +337,40 @@ fn only_serving_needs_credentials_and_routing_needs_no_secret() {
     assert_eq!(
         token(&path, Purpose::Route, &Outside::default()).unwrap().1,
         [""; 0]
+    );
+}
+
+#[test]
+fn a_credential_is_read_from_the_file_that_the_service_manager_takes_it_from() {
+    let (folder, path) = folder(&format!(
+        "[admin]\nlisten = '127.0.0.1:1'\ntoken = {{ credential = 'token' }}\n{BASE}"
+    ));
+    let files = |elsewhere: &[&str]| CredentialFiles {
+        folder: Some(folder.path().join("credentials")),
+        elsewhere: elsewhere.iter().map(ToString::to_string).collect(),
+        ..CredentialFiles::default()
+    };
+    let outside = Outside::default().with_credentials(files(&[]));
+    for purpose in [Purpose::Check, Purpose::Serve] {
+        assert_eq!(
+            token(&path, purpose, &outside).unwrap_err(),
+            [
+                "3:9: error: admin.token: there is no credential `token`: write the secret into the file \
+              credentials/token (mode 600), and restart the service"
+            ]
+        );
+    }
+    fs::create_dir(folder.path().join("credentials")).unwrap();
+    write_secret(&folder.path().join("credentials/token"), LONG, 0o600);
+    assert_eq!(
+        token(&path, Purpose::Check, &outside),
+        Ok((LONG.to_owned(), vec![]))
+    );
+    let encrypted = Outside::default().with_credentials(files(&["token"]));
+    let warnings = token(&path, Purpose::Check, &encrypted).unwrap().1;
+    assert!(
+        warnings.len() == 1 && warnings[0].contains("was not checked"),
+        "{warnings:?}"
     );
 }
 

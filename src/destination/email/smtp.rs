@@ -11,6 +11,7 @@ use super::server::{Account, Server};
 use super::session::{Mechanism, Protection};
 use super::tls;
 use super::token::{Source, Tokens};
+use crate::model::lint::{self, Lint};
 use crate::resolver::Resolver;
 use crate::secret::{Secret, Secrets};
 
@@ -119,6 +120,25 @@ fn timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Er
 }
 
 impl SmtpConfig {
+    /// What is legal and probably a mistake.
+    #[must_use]
+    pub fn lints(&self) -> Vec<Lint> {
+        let mut lints = Vec::new();
+        if self.security == Security::None && !lint::is_this_host(&self.host) {
+            let message = format!(
+                "is \"none\": every message would cross the network to {} unencrypted; use \"starttls\" or \"tls\"",
+                self.host
+            );
+            lints.push(Lint::new("security", message));
+        }
+        let example = self
+            .password
+            .as_ref()
+            .and_then(|password| password.find(lint::example_secret));
+        lints.extend(example.map(|message| Lint::new("password", message)));
+        lints
+    }
+
     /// The server this table describes, the same at every call. Opens no connection.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use serde_json::json;
 use url::Url;
 
 use crate::message::Name;
+use crate::model::lint::{self, Lint};
 use crate::network;
 use crate::resolver::Resolver;
 use crate::secret::{Secret, Secrets};
@@ -75,24 +76,34 @@ pub struct BasicAuth {
 }
 
 impl Config {
-    /// What is allowed but probably not meant, each a sentence for the operator.
+    /// What is legal and probably a mistake. `exposed` says that other machines can post to the source.
     #[must_use]
-    pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
+    pub fn lints(&self, exposed: bool) -> Vec<Lint> {
+        let mut lints = Vec::new();
         let open = self.basic_auth.is_none() && self.allow_from.is_none();
         if self.verify == Verify::None && open {
-            warnings.push(
-                "`verify` is \"none\" and there is no `basic_auth` or `allow_from`: anybody can send texts"
-                    .to_owned(),
-            );
+            let message =
+                "is \"none\", and there is no `basic_auth` or `allow_from`: anybody can send messages";
+            lints.push(Lint::new("verify", message));
         }
         if self.verify == Verify::None && self.secret.is_some() {
-            warnings.push("`secret` is not used, because `verify` is \"none\"".to_owned());
+            lints.push(Lint::new("secret", "is not used, because `verify` is \"none\""));
         }
         if self.verify == Verify::Hmac {
-            warnings.extend(self.hmac.clone().unwrap_or_default().warnings());
+            let found = self.hmac.clone().unwrap_or_default().warnings();
+            lints.extend(found.into_iter().map(|message| Lint::new("hmac", message)));
         }
-        warnings
+        let password = self.basic_auth.as_ref().map(|auth| &auth.password);
+        let inward = [
+            ("secret", self.secret.as_ref()),
+            ("basic_auth.password", password),
+        ];
+        for (key, secrets) in inward.into_iter().filter(|_| exposed) {
+            let weak = secrets.and_then(|secrets| secrets.find(lint::weak_secret));
+            lints.extend(weak.map(|message| Lint::new(key, message)));
+        }
+        lints.extend(self.api.iter().flat_map(api::Config::lints));
+        lints
     }
 
     /// What the carrier must call: `public_url` and the source's path, with `basic_auth` inside. A secret,
@@ -309,8 +320,23 @@ mod tests {
             ("verify = 'hmac'\nsecret = 'x'\nhmac = { over = '{from}' }", 2),
         ] {
             let config: Config = toml::from_str(toml).unwrap();
-            assert_eq!(config.warnings().len(), count, "{toml}: {:?}", config.warnings());
+            let lints = config.lints(false);
+            assert_eq!(lints.len(), count, "{toml}: {lints:?}");
         }
+    }
+
+    #[test]
+    fn weak_secrets_are_warned_of_where_others_can_post() {
+        let toml = "secret = ['a long secret of 32 characters', 'short']\n\
+                    basic_auth = { username = 'u', password = 'change-me' }\n\
+                    api = { token = 't', api_url = 'http://gateway.example.com', numbers = ['+13038675309'] }";
+        let config: Config = toml::from_str(toml).unwrap();
+        let keys = |exposed| {
+            let lints = config.lints(exposed);
+            lints.iter().map(|lint| lint.key).collect::<Vec<_>>()
+        };
+        assert_eq!(keys(true), ["secret", "basic_auth.password", "api.api_url"]);
+        assert_eq!(keys(false), ["api.api_url"]);
     }
 
     #[test]

@@ -113,3 +113,41 @@ fn the_service_s_daemon_is_not_started_by_hand() {
     assert!(!installed.path("etc/smsbridge-data").exists());
     assert!(!Path::new("/var/lib").join(&installed.name).exists());
 }
+
+#[test]
+fn check_reads_the_service_s_credentials_and_a_missing_one_is_an_error() {
+    let installed = Installed::new("credentials");
+    let folder = installed.path("credentials");
+    let unit = std::fs::read_to_string(installed.path("units/smsbridge.service")).unwrap();
+    let line = format!("LoadCredential=smsbridge:{}\n", folder.display());
+    installed.write("units/smsbridge.service", &format!("{unit}{line}"));
+    let head = "[server]\nlisten = \"127.0.0.1:1\"\n[source.intelepeer]\nkind = \"intelepeer\"\n\
+                secret = { credential = \"code\" }\n";
+    installed.write("etc/config.toml", &format!("{head}{TWO}"));
+    let (status, said) = installed.run("etc", &["check"]);
+    let file = folder.join("code").display().to_string();
+    assert!(
+        status == 2 && said.contains("config.toml:5:10: source.intelepeer.secret") && said.contains(&file),
+        "{status} {said}"
+    );
+    installed.write("credentials/code", "0123456789abcdef");
+    assert_eq!(installed.run("etc", &["check"]), (0, String::new()));
+}
+
+#[test]
+fn a_warning_fails_a_strict_check_only() {
+    let installed = Installed::new("strict");
+    let head = "[server]\nlisten = \"0.0.0.0:1\"\n[source.intelepeer]\nkind = \"intelepeer\"\n\
+                secret = \"0123456789abcdef\"\n";
+    installed.write("own/config.toml", &format!("{head}{TWO}"));
+    let (status, said) = installed.run("own", &["check"]);
+    assert!(
+        status == 0 && said.contains("config.toml:2:10: server.listen: "),
+        "{status} {said}"
+    );
+    let (status, said) = installed.run("own", &["check", "--strict"]);
+    assert!(
+        status == 2 && said.contains("1 warning; with --strict"),
+        "{status} {said}"
+    );
+}

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::mask::Mask;
+use crate::model::lint::{self, Lint};
 use crate::number::Number;
 use crate::resolver::Resolver;
 use crate::secret::Secret;
@@ -93,6 +94,24 @@ impl Config {
         self.api()?;
         self.auth()?;
         self.endpoints().map(drop)
+    }
+
+    /// What is legal and probably a mistake.
+    pub(super) fn lints(&self) -> Vec<Lint> {
+        let mut lints = Vec::new();
+        for (key, url) in [("api.api_url", &self.api_url), ("api.auth_url", &self.auth_url)] {
+            let plain = url
+                .as_deref()
+                .and_then(|url| lint::plain_http(url, "the token or password"));
+            lints.extend(plain.map(|message| Lint::new(key, message)));
+        }
+        for (key, secret) in [("api.password", &self.password), ("api.token", &self.token)] {
+            let example = secret
+                .as_ref()
+                .and_then(|secret| lint::example_secret(secret.reveal()));
+            lints.extend(example.map(|message| Lint::new(key, message)));
+        }
+        lints
     }
 
     /// The configured numbers as the API wants them.

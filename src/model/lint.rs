@@ -1,0 +1,130 @@
+//! Lints: what is legal in a configuration and probably a mistake. Each kind lints its own table with these.
+
+use std::net::IpAddr;
+
+use url::Url;
+
+/// What a kind finds in its table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lint {
+    /// The key, as a path below the table: `basic_auth.password`.
+    pub key: &'static str,
+    /// A sentence for the operator that ends in the next step, without a secret.
+    pub message: String,
+}
+
+impl Lint {
+    /// A finding about this key.
+    #[must_use]
+    pub fn new(key: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            key,
+            message: message.into(),
+        }
+    }
+}
+
+/// The secret that examples are written with.
+const EXAMPLE: &str = "change-me";
+
+/// Shorter secrets can be guessed.
+const LENGTH_MIN: usize = 16;
+
+/// The secret of an example was not replaced.
+#[must_use]
+pub fn example_secret(secret: &str) -> Option<&'static str> {
+    (secret == EXAMPLE).then_some(
+        "is still `change-me`, as in the examples: replace it with a secret (`openssl rand -hex 24` makes one)",
+    )
+}
+
+/// A secret that we chose can be guessed. Not for secrets that another service gave out.
+#[must_use]
+pub fn weak_secret(secret: &str) -> Option<&'static str> {
+    example_secret(secret).or_else(|| {
+        (secret.chars().count() < LENGTH_MIN).then_some(
+            "is shorter than 16 characters and can be guessed: use a longer one (`openssl rand -hex 24` makes one)",
+        )
+    })
+}
+
+/// A URL with `http://` leads to another host, and `what` goes there.
+#[must_use]
+pub fn plain_http(url: &str, what: &str) -> Option<String> {
+    let url = Url::parse(url).ok()?;
+    let host = url.host_str()?;
+    (url.scheme() == "http" && !is_this_host(host))
+        .then(|| format!("{what} would cross the network to {host} unencrypted: use https://"))
+}
+
+/// Whether a host is this machine: `localhost`, or a loopback address with or without brackets.
+#[must_use]
+pub fn is_this_host(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let name = bare.to_ascii_lowercase();
+    name == "localhost"
+        || name.ends_with(".localhost")
+        || bare
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+/// Whether a listener on this address can be reached from the internet: any address, or a public one.
+#[must_use]
+pub fn is_public(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => !(v4.is_loopback() || v4.is_private() || v4.is_link_local()),
+        IpAddr::V6(v6) => !(v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn examples_and_short_secrets_are_weak() {
+        assert!(weak_secret("change-me").unwrap().contains("examples"));
+        assert!(weak_secret("123456789012345").unwrap().contains("16 characters"));
+        assert_eq!(weak_secret("1234567890123456"), None);
+        assert_eq!(example_secret("short"), None);
+    }
+
+    #[test]
+    fn only_plain_http_to_another_host_is_a_finding() {
+        for (url, found) in [
+            ("https://example.com/", false),
+            ("http://example.com/", true),
+            ("http://192.0.2.1:8080/x", true),
+            ("http://localhost:8080/", false),
+            ("http://127.1.2.3/", false),
+            ("http://[::1]/", false),
+            ("http://[2001:db8::1]/", true),
+            ("no URL", false),
+        ] {
+            assert_eq!(plain_http(url, "the token").is_some(), found, "{url}");
+        }
+        assert_eq!(
+            plain_http("http://u:p@example.com/", "the token").unwrap(),
+            "the token would cross the network to example.com unencrypted: use https://"
+        );
+    }
+
+    #[test]
+    fn addresses_of_a_private_network_are_not_public() {
+        for (address, public) in [
+            ("0.0.0.0", true),
+            ("::", true),
+            ("203.0.113.7", true),
+            ("2001:db8::1", true),
+            ("127.0.0.1", false),
+            ("::ffff:127.0.0.1", false),
+            ("10.0.0.1", false),
+            ("192.168.1.1", false),
+            ("fd00::1", false),
+            ("fe80::1", false),
+        ] {
+            assert_eq!(is_public(address.parse().unwrap()), public, "{address}");
+        }
+    }
+}

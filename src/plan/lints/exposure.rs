@@ -1,0 +1,79 @@
+//! Who can reach the daemon, who could read along, and secrets that can be guessed. Each kind lints its own table.
+
+use crate::config::{Config, Places, Problems};
+use crate::model::lint::{self, Lint};
+
+pub(super) fn note(config: &Config, problems: &mut Problems) {
+    server(config, problems);
+    admin(config, problems);
+    let exposed = is_exposed(config);
+    for source in &config.sources {
+        let lints = source.config.lints(exposed);
+        report(
+            &format!("source.{}", source.name),
+            &source.places,
+            lints,
+            problems,
+        );
+    }
+    for smtp in &config.smtp {
+        report(
+            &format!("smtp.{}", smtp.name),
+            &smtp.places,
+            smtp.config.lints(),
+            problems,
+        );
+    }
+    for destination in &config.destinations {
+        let key = format!("destination.{}", destination.name);
+        report(&key, &destination.places, destination.config.lints(), problems);
+    }
+}
+
+fn report(table: &str, places: &Places, lints: Vec<Lint>, problems: &mut Problems) {
+    for lint in lints {
+        problems.warning(
+            places.of_key(lint.key),
+            format!("{table}.{}", lint.key),
+            lint.message,
+        );
+    }
+}
+
+/// Other machines can post to the sources: directly, or as `public_url` says through a proxy. Where only this machine
+/// can, the secret of an example does no harm.
+fn is_exposed(config: &Config) -> bool {
+    let server = &config.server;
+    let public = server.public_url.as_ref().and_then(url::Url::host_str);
+    !server.listen.ip().to_canonical().is_loopback() || public.is_some_and(|host| !lint::is_this_host(host))
+}
+
+fn server(config: &Config, problems: &mut Problems) {
+    let (server, places) = (&config.server, &config.server_places);
+    let mut lints = Vec::new();
+    // Who names trusted proxies has one in front, which does TLS.
+    let plain = server.tls.is_none() && server.trusted_proxies.is_empty();
+    if plain && lint::is_public(server.listen.ip()) {
+        let message = "accepts connections from other machines without encryption: set `server.tls`, or listen on \
+                       127.0.0.1 behind a TLS proxy (name a proxy on another machine in `server.trusted_proxies`)";
+        lints.push(Lint::new("listen", message));
+    }
+    let public_url = server.public_url.as_ref().map(url::Url::as_str);
+    let plain = public_url.and_then(|url| lint::plain_http(url, "every message and its secret"));
+    lints.extend(plain.map(|message| Lint::new("public_url", message)));
+    report("server", places, lints, problems);
+}
+
+fn admin(config: &Config, problems: &mut Problems) {
+    let admin = &config.admin;
+    let mut lints = Vec::new();
+    if admin.listen.is_some_and(|listen| lint::is_public(listen.ip())) {
+        let message = "accepts connections from other machines without encryption, and the token gives access to every \
+                       message: listen on 127.0.0.1, and reach it through a TLS proxy or an SSH tunnel";
+        lints.push(Lint::new("listen", message));
+    }
+    let token = admin.token.as_ref().filter(|_| admin.listen.is_some());
+    let weak = token.and_then(|token| token.find(lint::weak_secret));
+    lints.extend(weak.map(|message| Lint::new("token", message)));
+    report("admin", &config.admin_places, lints, problems);
+}
