@@ -162,6 +162,7 @@ macro_rules! suite {
             claims_come_by_due_time_and_no_more_than_asked_for,
             a_claimed_delivery_is_not_given_again_until_released,
             next_due_tells_when_to_come_back,
+            a_pending_delivery_tells_what_comes_before_it,
             a_fallback_is_owed_with_the_next_ordinal,
             a_recipient_that_waits_holds_up_nobody_else,
             a_delivery_that_nobody_took_becomes_that_of_its_first_recipient,

@@ -9,13 +9,15 @@ use async_trait::async_trait;
 use super::backup::{Part, Position};
 use super::{
     Acceptance, Arrival, Backlog, CLAIM_BYTES, Claim, Counts, DeliveryQuery, Error, Found, Health, Horizon,
-    PAGE_BYTES, Page, Query, Requeued, Selector, Settlement, Standings, Store, changed_at, is_new, redacted,
+    PAGE_BYTES, Page, Query, Queued, Requeued, Selector, Settlement, Standings, Store, Turn, changed_at, is_new,
+    redacted,
 };
 use crate::delivery::{Delivery, DeliveryId, State};
 use crate::message::{Conversation, MessageId, Name, Timestamp};
 use crate::timeline::Timeline;
 
 mod export;
+mod turns;
 
 /// The store.
 #[derive(Default)]
@@ -46,6 +48,10 @@ struct Seen {
 
 /// A delivery's place in the order of acceptance.
 type Place = (u64, u16);
+
+fn position((seq, ordinal): Place) -> u64 {
+    seq << 16 | u64::from(ordinal)
+}
 
 impl Memory {
     /// An empty store.
@@ -304,6 +310,14 @@ impl Store for Memory {
         Ok(self.inner().heads(destination).first().map(|(due, _)| *due))
     }
 
+    async fn queued(&self, id: MessageId) -> Result<Vec<Queued>, Error> {
+        Ok(self.inner().queued(id))
+    }
+
+    async fn ahead(&self, destination: &Name, turn: Turn) -> Result<u64, Error> {
+        Ok(self.inner().turns(destination).range(..turn).count() as u64)
+    }
+
     async fn find(&self, id: MessageId) -> Result<Option<Found>, Error> {
         let inner = self.inner();
         Ok(inner.seq(id).and_then(|seq| inner.messages.get(&seq).cloned()))
@@ -329,7 +343,6 @@ impl Store for Memory {
 
     async fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<Delivery>, Error> {
         let inner = self.inner();
-        let position = |(seq, ordinal): Place| seq << 16 | u64::from(ordinal);
         let below = inner
             .deliveries()
             .rev()

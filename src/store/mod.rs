@@ -14,10 +14,13 @@ use crate::timeline::Timeline;
 
 pub mod backup;
 pub mod memory;
+mod queue;
 pub mod sled;
 mod standing;
 
 pub use standing::{Cause, Fault, Standing, Standings};
+
+pub use queue::{Queued, Turn};
 
 /// A page ends early once its items take so many bytes: `limit` counts messages, and those may be large.
 pub const PAGE_BYTES: usize = 2 << 20;
@@ -397,6 +400,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// When the next unclaimed delivery of `destination` is due, in the past if it is due already.
     async fn next_due(&self, destination: &Name) -> Result<Option<Timestamp>, Error>;
+
+    /// Where the pending deliveries of a message stand, by ordinal.
+    async fn queued(&self, id: MessageId) -> Result<Vec<Queued>, Error>;
+
+    /// How many pending deliveries of `destination` come before `turn`, the claimed ones included. This looks at all of
+    /// them.
+    async fn ahead(&self, destination: &Name, turn: Turn) -> Result<u64, Error>;
 
     /// One message with its deliveries.
     async fn find(&self, id: MessageId) -> Result<Option<Found>, Error>;

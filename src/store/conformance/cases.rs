@@ -6,8 +6,10 @@ use super::*;
 use crate::message::Media;
 
 mod backup;
+mod queue;
 
 pub(super) use backup::the_parts_of_a_backup_have_all_that_was_accepted_before_it;
+pub(super) use queue::a_pending_delivery_tells_what_comes_before_it;
 
 pub(super) async fn an_accepted_text_is_found_and_claimed_as_it_was_received(store: Arc<dyn Store>) {
     let mut arrival = arrival(1, 1, &["desk"]);

@@ -66,6 +66,15 @@ impl Leases {
         Some(lease.place)
     }
 
+    /// The token under which a delivery is claimed.
+    pub(super) fn token(&self, place: Place) -> Option<u64> {
+        let inner = lock(&self.0);
+        let mut leases = inner.by_token.iter();
+        leases
+            .find(|(_, lease)| lease.place == place)
+            .map(|(token, _)| *token)
+    }
+
     /// Ends a lease; its queue stays held until it is let go. The second to try gets nothing.
     pub(super) fn end(&self, token: u64, id: DeliveryId) -> Option<Lease> {
         let mut inner = lock(&self.0);

@@ -41,7 +41,7 @@ use self::writer::Writer;
 use super::backup::{self, Part, Position};
 use super::{
     Acceptance, Arrival, Backlog, Claim, Counts, DeliveryQuery, Error, Found, Health, Horizon, Page, Query,
-    Requeued, Selector, Settlement, Standings, Store,
+    Queued, Requeued, Selector, Settlement, Standings, Store, Turn,
 };
 use crate::delivery::{Delivery, DeliveryId};
 use crate::message::{Conversation, MessageId, Name, Timestamp};
@@ -327,6 +327,16 @@ impl Store for Sled {
     async fn next_due(&self, destination: &Name) -> Result<Option<Timestamp>, Error> {
         self.shared.status.check()?;
         Ok(self.shared.next_due(destination))
+    }
+
+    async fn queued(&self, id: MessageId) -> Result<Vec<Queued>, Error> {
+        self.shared.status.check()?;
+        self.shared.queued(id)
+    }
+
+    async fn ahead(&self, destination: &Name, turn: Turn) -> Result<u64, Error> {
+        self.shared.status.check()?;
+        Ok(self.shared.index.queues().ahead(destination, turn))
     }
 
     async fn find(&self, id: MessageId) -> Result<Option<Found>, Error> {

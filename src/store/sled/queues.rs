@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use super::keys::{Place, Queue};
 use crate::message::{Conversation, Name, Timestamp};
+use crate::store::Turn;
 
 /// What is owed to every destination.
 #[derive(Default)]
@@ -104,6 +105,40 @@ impl Queues {
         if let Some((place, due)) = line.head(conversation) {
             line.schedule.insert((due, place, conversation));
         }
+    }
+
+    /// The first of a queue, and when the turn of `place` in it comes.
+    pub(super) fn turn(&self, queue: &Queue, place: Place) -> Option<(Place, Turn)> {
+        let line = self.0.get(&queue.destination)?;
+        let conversation = number(queue.conversation);
+        let upto = line
+            .waiting
+            .range((conversation, 0)..=(conversation, place.packed()));
+        let due = upto.clone().map(|(_, &due)| due).max()?;
+        let (&(_, first), _) = upto.clone().next()?;
+        let (&(_, last), _) = upto.last()?;
+        let turn = Turn {
+            due: Timestamp(due),
+            place: last,
+        };
+        (last == place.packed()).then_some((Place::unpacked(first), turn))
+    }
+
+    /// How many waiting deliveries of a destination come before this turn.
+    pub(super) fn ahead(&self, destination: &Name, turn: Turn) -> u64 {
+        let waiting = self.0.get(destination).into_iter().flat_map(|line| &line.waiting);
+        let (mut conversation, mut due, mut ahead) = (None, i64::MIN, 0);
+        for (&(of, place), &own) in waiting {
+            due = if conversation == Some(of) {
+                due.max(own)
+            } else {
+                own
+            };
+            conversation = Some(of);
+            let due = Timestamp(due);
+            ahead += u64::from(Turn { due, place } < turn);
+        }
+        ahead
     }
 
     /// Whether anything waits in a queue, claimed or not.

@@ -12,8 +12,10 @@ use super::stored;
 use super::table::Table;
 use super::view::View;
 use crate::delivery::Delivery;
-use crate::message::{Conversation, MessageId, Name, Timestamp};
-use crate::store::{CLAIM_BYTES, Claim, DeliveryQuery, Error, Found, MessageState, PAGE_BYTES, Page, Query};
+use crate::message::{Conversation, Message, MessageId, Name, Timestamp};
+use crate::store::{
+    CLAIM_BYTES, Claim, DeliveryQuery, Error, Found, MessageState, PAGE_BYTES, Page, Query, Queued,
+};
 
 /// How long one call looks at records before it gives what it has, and a cursor.
 const SCAN_TIME: Duration = Duration::from_millis(150);
@@ -68,14 +70,50 @@ impl Shared {
         recipients.iter().filter(waits).cloned().collect()
     }
 
+    /// Where the waiting deliveries of a message stand.
+    pub(super) fn queued(&self, id: MessageId) -> Result<Vec<Queued>, Error> {
+        let Some((seq, found)) = self.find_with_seq(id)? else {
+            return Ok(Vec::new());
+        };
+        let waiting = found.deliveries.iter().filter(|delivery| delivery.is_waiting());
+        let queued = waiting.map(|delivery| self.queued_one(seq, &found.message, delivery));
+        queued.filter_map(Result::transpose).collect()
+    }
+
+    fn queued_one(&self, seq: u64, message: &Message, delivery: &Delivery) -> Result<Option<Queued>, Error> {
+        let place = Place {
+            seq,
+            ordinal: delivery.id.ordinal,
+        };
+        let queue = stored::queue(message, delivery);
+        let Some((first, turn)) = self.index.queues().turn(&queue, place) else {
+            return Ok(None);
+        };
+        let db = self.db();
+        let first = match first == place {
+            true => None,
+            false => self.sound(View::new(&db).delivery(first))?,
+        };
+        Ok(Some(Queued {
+            id: delivery.id,
+            claim: self.leases.token(place),
+            behind: first.map(|first| first.id),
+            turn,
+        }))
+    }
+
     pub(super) fn find(&self, id: MessageId) -> Result<Option<Found>, Error> {
+        Ok(self.find_with_seq(id)?.map(|(_, found)| found))
+    }
+
+    fn find_with_seq(&self, id: MessageId) -> Result<Option<(u64, Found)>, Error> {
         let db = self.db();
         let view = View::new(&db);
         let candidates = self.index.table().candidates(&[id]);
         for seq in candidates {
             let found = self.sound(view.found(seq))?;
             if let Some(found) = found.filter(|found| found.message.id == id) {
-                return Ok(Some(found));
+                return Ok(Some((seq, found)));
             }
         }
         Ok(None)
