@@ -9,7 +9,9 @@ use super::progress::Progress;
 use super::table::{Table, fields};
 use super::{Exit, Global, Stop, ask, moment, paint, print};
 use crate::control::DEAD_ALREADY;
-use crate::control::view::{DeliveryView, DestinationView, Page, Touched};
+use crate::control::view::{
+    DeliveryView, DestinationView, Page, PendingCause, PendingView, Retried, RetryOutcome, RetryView,
+};
 use crate::delivery::{Attempt, DeliveryId, Verdict};
 use crate::message::{Name, Timestamp};
 use crate::store::MessageState;
@@ -25,7 +27,7 @@ pub enum Action {
         /// Its id
         id: DeliveryId,
     },
-    /// Try dead or waiting ones again now
+    /// Try dead or pending ones again now; nothing is sent to a destination that is paused or asked for a pause
     Retry(Which),
     /// Give waiting ones up: they are dead then, and `retry` revives them
     Discard(Which),
@@ -163,7 +165,7 @@ fn list(global: &Global, daemon: &Daemon, list: &List) -> Result<Exit, Stop> {
                 state(delivery.state).to_owned(),
                 moment::relative(delivery.created_at, now),
                 delivery.attempts_made.to_string(),
-                delivery.due.map_or_else(|| "-".to_owned(), |due| next(due, now)),
+                next(delivery, now),
                 delivery.reason.clone().unwrap_or_default(),
             ],
         );
@@ -173,12 +175,18 @@ fn list(global: &Global, daemon: &Daemon, list: &List) -> Result<Exit, Stop> {
     Ok(Exit::Done)
 }
 
-/// What is overdue waits for its turn, so `3m ago` would puzzle.
-fn next(due: Timestamp, now: Timestamp) -> String {
-    if due > now {
-        moment::relative(due, now)
-    } else {
-        "now".to_owned()
+/// When the next attempt is, in few words.
+fn next(delivery: &DeliveryView, now: Timestamp) -> String {
+    let Some(pending) = &delivery.pending else {
+        return "-".to_owned();
+    };
+    match (pending.cause, pending.next_attempt) {
+        (_, Some(next)) => moment::relative(next, now),
+        (PendingCause::Attempting, None) => "under way".to_owned(),
+        (PendingCause::Due, None) => "now".to_owned(),
+        (PendingCause::Paused, None) => "paused".to_owned(),
+        (PendingCause::Removed, None) => "never".to_owned(),
+        (_, None) => "in turn".to_owned(),
     }
 }
 
@@ -206,16 +214,36 @@ fn show(global: &Global, daemon: &Daemon, id: DeliveryId) -> Result<Exit, Stop> 
 
 /// How it stands, since or until when, and why.
 fn standing(delivery: &DeliveryView, now: Timestamp) -> String {
-    let when = match (delivery.due, delivery.ended_at) {
-        (Some(due), _) => format!(", next attempt {} ({})", due, next(due, now)),
-        (None, Some(ended)) => format!(" at {}", moment::exact(ended, now)),
-        (None, None) => String::new(),
-    };
-    let reason = delivery
-        .reason
-        .as_deref()
-        .map(|reason| format!(": {}", one_line(reason)));
-    format!("{}{when}{}", state(delivery.state), reason.unwrap_or_default())
+    let mut said = state(delivery.state).to_owned();
+    if let Some(pending) = &delivery.pending {
+        said += &format!(": {}", waits(pending, now));
+    }
+    if let Some(ended) = delivery.ended_at {
+        said += &format!(" at {}", moment::exact(ended, now));
+    }
+    if let (Some(reason), None) = (&delivery.reason, &delivery.pending) {
+        said += &format!(": {}", one_line(reason));
+    }
+    said
+}
+
+/// What a pending delivery waits for, when its next attempt is, and how many come before it.
+fn waits(pending: &PendingView, now: Timestamp) -> String {
+    let mut said = one_line(&pending.why);
+    if let Some(since) = pending.attempting_since {
+        said += &format!(" since {}", moment::exact(since, now));
+    }
+    let is_first = pending.ahead.is_none_or(|ahead| ahead == 0);
+    match pending.next_attempt {
+        Some(next) if is_first => said += &format!("; next attempt {}", moment::exact(next, now)),
+        Some(next) => said += &format!("; no attempt before {}", moment::exact(next, now)),
+        None => {}
+    }
+    match pending.ahead {
+        None | Some(0) => {}
+        Some(ahead) => said += &format!("; {} ahead of it", count(ahead)),
+    }
+    said
 }
 
 fn tried(delivery: &DeliveryView) -> String {
@@ -263,10 +291,12 @@ fn change(global: &Global, daemon: &Daemon, change: Change, which: &Which) -> Re
     let progress = Progress::waiting(global, change.doing);
     let answer = daemon.post(&format!("/deliveries/{}", change.verb), &body)?;
     drop(progress);
-    let touched: Touched = answer.read()?;
+    let touched: Retried = answer.read()?;
     let wanted = which.ids.len() as u64;
     if global.json {
         print::document(answer.raw())?;
+    } else if !touched.results.is_empty() && which.destination.is_none() {
+        print::text(&retried(&touched.results, moment::now()))?;
     } else {
         let skipped = match touched.redacted {
             0 => String::new(),
@@ -277,21 +307,70 @@ fn change(global: &Global, daemon: &Daemon, change: Change, which: &Which) -> Re
                 )
             }
         };
+        let held_up: String = touched
+            .results
+            .iter()
+            .map(|result| held_up(result, moment::now()))
+            .collect();
         print::text(&format!(
-            "{} {}{skipped}\n",
+            "{} {}{skipped}\n{held_up}",
             count(touched.deliveries),
             change.done
         ))?;
     }
-    if touched.deliveries < wanted {
-        let left = wanted - touched.deliveries;
+    let idle = |result: &&RetryView| {
+        use RetryOutcome::{Attempting, Delivered, Unknown};
+        matches!(result.outcome, Attempting | Delivered | Unknown)
+    };
+    let left = match touched.results.is_empty() {
+        true => wanted.saturating_sub(touched.deliveries),
+        false => touched.results.iter().filter(idle).count() as u64,
+    };
+    if left > 0 {
         return Err(Stop::failed(format!(
-            "{} not touched: unknown, ended already, due already, or being delivered right now; see `smsbridge \
-             delivery show`",
+            "{} not touched: unknown, ended already, or under way; see `smsbridge delivery show`",
             count(left)
         )));
     }
     Ok(Exit::Done)
+}
+
+/// What a retry did, a line for each delivery.
+fn retried(results: &[RetryView], now: Timestamp) -> String {
+    results
+        .iter()
+        .map(|result| retried_one(result, now) + "\n")
+        .collect()
+}
+
+/// Why not everything of a destination is sent now.
+fn held_up(result: &RetryView, now: Timestamp) -> String {
+    match &result.pending {
+        Some(pending) if result.outcome == RetryOutcome::Probed => {
+            format!(
+                "{}; it is tried now, with one delivery first\n",
+                waits(pending, now)
+            )
+        }
+        Some(pending) => format!("nothing was sent: {}\n", waits(pending, now)),
+        None => String::new(),
+    }
+}
+
+fn retried_one(result: &RetryView, now: Timestamp) -> String {
+    let waits = result.pending.as_ref().map(|pending| waits(pending, now));
+    let waits = waits.unwrap_or_default();
+    let id = result.id.map(|id| id.to_string()).unwrap_or_default();
+    let to = result.destination.as_ref().map(|name| format!(" to {name}"));
+    let what = match result.outcome {
+        RetryOutcome::Tried => "tried now".to_owned(),
+        RetryOutcome::Probed => format!("its destination is tried now, with another delivery first: {waits}"),
+        RetryOutcome::Waiting => format!("nothing was sent: {waits}"),
+        RetryOutcome::Attempting => "an attempt was under way already".to_owned(),
+        RetryOutcome::Delivered => "delivered already".to_owned(),
+        RetryOutcome::Unknown => "no such delivery".to_owned(),
+    };
+    format!("{id}{}: {what}", to.unwrap_or_default())
 }
 
 /// Says how many it will be, and asks.

@@ -16,15 +16,19 @@ use crate::message::{Message, MessageId, Name, Timestamp};
 use crate::metrics::Metrics;
 use crate::number::Number;
 use crate::plan::{DryRun, Explanation, Loader, Plan, PlannedDestination};
-use crate::store::{self, DeliveryQuery, Found, Query, Selector, Store, backup};
+use crate::store::{self, Found, Query, Store, backup};
 
+mod deliveries;
+mod pending;
 mod process;
 mod reload;
 mod status;
 pub mod view;
 
+pub use deliveries::DEAD_ALREADY;
+use deliveries::Places;
 pub use reload::Reloaded;
-use view::{DeliveryView, DestinationView, MessageView, Page, RoutesView, Tested, Touched};
+use view::{DestinationView, MessageView, Page, RoutesView, Tested, Touched};
 
 /// Why something was not done.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +106,9 @@ impl Control {
         let page = self.store.messages(query).await?;
         // One after the other goes as it is shown: the messages may be large.
         let items = page.items.into_iter();
-        let items = items.map(|found| self.show(&plan, &found)).collect();
+        let items = items
+            .map(|found| self.show(&plan, &found, &Places::new()))
+            .collect();
         Ok(Page {
             items,
             next: page.next.map(|cursor| cursor.to_string()),
@@ -119,11 +125,13 @@ impl Control {
             .find(id)
             .await?
             .ok_or_else(|| Error::NotFound(format!("no message {id}")))?;
-        Ok(self.show(&self.plan(), &found))
+        let places = self.places(&found, usize::MAX).await?;
+        Ok(self.show(&self.plan(), &found, &places))
     }
 
-    fn show(&self, plan: &Plan, found: &Found) -> MessageView {
-        MessageView::of(found, &self.clock, |number| {
+    fn show(&self, plan: &Plan, found: &Found, places: &Places) -> MessageView {
+        let deliveries = self.delivery_views(plan, &found.deliveries, places);
+        MessageView::of(&found.message, found.state(), deliveries, |number| {
             plan.contact(number).map(str::to_owned)
         })
     }
@@ -199,110 +207,6 @@ impl Control {
         Ok(targets)
     }
 
-    /// Deliveries, newest message first.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<DeliveryView>, Error> {
-        let page = self.store.deliveries(query).await?;
-        let items = page
-            .items
-            .iter()
-            .map(|delivery| DeliveryView::of(delivery, &self.clock))
-            .collect();
-        Ok(Page {
-            items,
-            next: page.next.map(|cursor| cursor.to_string()),
-        })
-    }
-
-    /// One delivery.
-    ///
-    /// # Errors
-    /// When there is none with this id.
-    pub async fn delivery(&self, id: DeliveryId) -> Result<DeliveryView, Error> {
-        let found = self.store.find(id.message).await?;
-        let delivery = found
-            .as_ref()
-            .and_then(|found| found.deliveries.iter().find(|delivery| delivery.id == id));
-        delivery
-            .map(|delivery| DeliveryView::of(delivery, &self.clock))
-            .ok_or_else(|| Error::NotFound(format!("no delivery {id}")))
-    }
-
-    /// Tries deliveries again now. What was tried in vain because its destination was parked or down goes
-    /// at once, too. Those of a destination whose messages were redacted are skipped and counted.
-    ///
-    /// # Errors
-    /// When one that is named belongs to a redacted message; nothing is retried then. Otherwise the store's.
-    pub async fn retry(&self, selector: &Selector) -> Result<Touched, Error> {
-        if let Selector::Ids(ids) = selector {
-            self.refuse_redacted(ids).await?;
-        }
-        let requeued = self.store.requeue(selector, self.clock.now()).await?;
-        for name in self.concerned(selector).await? {
-            self.lanes.reset(&name);
-        }
-        Ok(Touched {
-            deliveries: requeued.touched,
-            redacted: requeued.redacted,
-            ids: Vec::new(),
-        })
-    }
-
-    async fn refuse_redacted(&self, ids: &[DeliveryId]) -> Result<(), Error> {
-        for id in ids {
-            let found = self.store.find(id.message).await?;
-            if found.is_some_and(|found| found.message.redacted_at.is_some()) {
-                return Err(Error::Wrong(format!(
-                    "delivery {id} cannot be retried: the content of its message was removed (store.redact_after)"
-                )));
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives waiting deliveries up.
-    ///
-    /// # Errors
-    /// When dead ones are meant: whoever knows mail queues expects that this removes them, and nothing would
-    /// happen. Otherwise the store's.
-    pub async fn discard(&self, selector: &Selector) -> Result<Touched, Error> {
-        if let Selector::Dead(_) = selector {
-            return Err(Error::Wrong(DEAD_ALREADY.to_owned()));
-        }
-        let deliveries = self
-            .store
-            .discard(selector, self.clock.now(), "discarded by the operator")
-            .await?;
-        for name in self.concerned(selector).await? {
-            self.lanes.wake(&name);
-            self.lanes.announce(&name);
-        }
-        Ok(Touched {
-            deliveries,
-            redacted: 0,
-            ids: Vec::new(),
-        })
-    }
-
-    async fn concerned(&self, selector: &Selector) -> Result<Vec<Name>, Error> {
-        let ids = match selector {
-            Selector::Dead(name) | Selector::Pending(name) => return Ok(vec![name.clone()]),
-            Selector::Ids(ids) => ids,
-        };
-        let mut names = BTreeSet::new();
-        for id in ids {
-            let found = self.store.find(id.message).await?;
-            let deliveries = found.iter().flat_map(|found| &found.deliveries);
-            for delivery in deliveries.filter(|delivery| delivery.id == *id) {
-                self.lanes.events().tell(|| Event::delivery(delivery));
-                names.insert(delivery.destination.clone());
-            }
-        }
-        Ok(names.into_iter().collect())
-    }
-
     /// Stops a destination's lane, or lets it go; remembered over restarts.
     ///
     /// # Errors
@@ -312,9 +216,6 @@ impl Control {
         self.planned(&plan, name)?;
         self.store.set_paused(name, paused).await?;
         self.lanes.set_paused(name, paused);
-        if !paused {
-            self.lanes.reset(name);
-        }
         self.destination(&plan, name).await
     }
 
@@ -379,11 +280,6 @@ fn begin_metrics(metrics: &Metrics, plan: &Plan) {
     let sources = plan.sources.keys().map(Name::as_str);
     metrics.begin(sources, plan.destinations.keys().map(Name::as_str));
 }
-
-/// What to do with dead deliveries instead of discarding them.
-pub const DEAD_ALREADY: &str = "`state`: dead deliveries were given up already. They are kept to be looked at and tried \
-     again (`smsbridge delivery retry`), and are forgotten with their messages after `store.retain`; what can be \
-     discarded is `pending`";
 
 /// What a test says, so that nobody takes it for a customer's.
 const TEST_TEXT: &str = "This is a test from smsbridge. If you can read it, this destination works.";

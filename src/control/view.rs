@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
 use crate::delivery::{Attempt, Delivery, DeliveryId, State};
-use crate::message::{Media, MessageId, Name, Timestamp};
+use crate::message::{Media, Message, MessageId, Name, Timestamp};
 use crate::metrics::rates::PerMinute;
 use crate::number::Pattern;
 use crate::route::{Conditions, Route, Routes};
-use crate::store::{Found, MessageState};
+use crate::store::MessageState;
 
 /// A page of a long list.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -73,8 +73,11 @@ pub struct DeliveryView {
     pub state: MessageState,
     /// When it came to be owed.
     pub created_at: Timestamp,
-    /// When it is tried next, while pending.
+    /// When it is due by its own retry delay, while pending. What else it waits for is in `pending`.
     pub due: Option<Timestamp>,
+    /// What it waits for, while pending.
+    #[serde(default)]
+    pub pending: Option<PendingView>,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
     /// Why it is dead, or what the last attempt said.
@@ -83,6 +86,52 @@ pub struct DeliveryView {
     pub attempts_made: u32,
     /// The first and the latest attempts.
     pub attempts: Vec<Attempt>,
+}
+
+/// What a pending delivery waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingView {
+    /// The kind of cause.
+    pub cause: PendingCause,
+    /// The cause in words.
+    pub why: String,
+    /// When its next attempt starts: exactly if nothing is ahead of it, otherwise the earliest time. Null when that
+    /// depends on an operator, on an attempt under way, or only on those ahead.
+    pub next_attempt: Option<Timestamp>,
+    /// When the attempt under way began.
+    pub attempting_since: Option<Timestamp>,
+    /// How many pending deliveries of the destination come before it, those under way included; null in lists.
+    pub ahead: Option<u64>,
+    /// The delivery of the same conversation that has to end first.
+    pub behind: Option<DeliveryId>,
+}
+
+/// The kinds of what a pending delivery waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PendingCause {
+    /// The end of the attempt under way.
+    Attempting,
+    /// Nothing: its attempt starts now.
+    Due,
+    /// Its retry delay.
+    Retry,
+    /// An earlier message of its conversation.
+    Conversation,
+    /// The destination's `rate`.
+    Rate,
+    /// The end of other attempts.
+    Queue,
+    /// The pause that the destination asked for.
+    Limited,
+    /// The destination's recovery.
+    Down,
+    /// A fixed configuration of the destination.
+    Parked,
+    /// The operator, who paused the destination.
+    Paused,
+    /// The operator: the destination is not configured.
+    Removed,
 }
 
 /// A destination.
@@ -218,7 +267,7 @@ pub struct ConditionsView {
 }
 
 /// What an action touched.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Touched {
     /// How many deliveries.
     pub deliveries: u64,
@@ -228,6 +277,82 @@ pub struct Touched {
     /// Their ids, when they are new.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<DeliveryId>,
+}
+
+/// What a retry did.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Retried {
+    /// How many deliveries are due now that were dead, or due later.
+    pub deliveries: u64,
+    /// How many were skipped because the content of their messages was removed.
+    #[serde(default)]
+    pub redacted: u64,
+    /// What it did for each delivery that was named, or for all of the destination.
+    #[serde(default)]
+    pub results: Vec<RetryView>,
+}
+
+/// What a retry did for one delivery, or for all that were selected of a destination.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RetryView {
+    /// The delivery; null for all of a destination.
+    pub id: Option<DeliveryId>,
+    /// Its destination; null when there is no such delivery.
+    pub destination: Option<Name>,
+    /// What was done.
+    pub outcome: RetryOutcome,
+    /// What it waits for, unless it is tried now.
+    pub pending: Option<PendingView>,
+}
+
+/// The kinds of what a retry does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RetryOutcome {
+    /// It is tried now.
+    Tried,
+    /// Its destination, which is parked or down, is tried now with another delivery.
+    Probed,
+    /// It is due, and nothing was sent: `pending` says what it waits for.
+    Waiting,
+    /// An attempt was under way already.
+    Attempting,
+    /// Nothing: it is delivered already.
+    Delivered,
+    /// Nothing: there is no such delivery.
+    Unknown,
+}
+
+impl RetryView {
+    /// What was done. When a destination is probed, the time of its next probe says nothing any more.
+    pub(super) fn of(
+        id: Option<DeliveryId>,
+        destination: &Name,
+        outcome: RetryOutcome,
+        pending: Option<PendingView>,
+    ) -> Self {
+        let pending = pending.filter(|_| outcome != RetryOutcome::Tried);
+        let is_probed = outcome == RetryOutcome::Probed;
+        Self {
+            id,
+            destination: Some(destination.clone()),
+            outcome,
+            pending: pending.map(|pending| PendingView {
+                next_attempt: pending.next_attempt.filter(|_| !is_probed),
+                ..pending
+            }),
+        }
+    }
+
+    /// There is no such delivery.
+    pub(super) fn unknown(id: DeliveryId) -> Self {
+        Self {
+            id: Some(id),
+            destination: None,
+            outcome: RetryOutcome::Unknown,
+            pending: None,
+        }
+    }
 }
 
 /// How a test text fared.
@@ -285,7 +410,7 @@ impl ConditionsView {
 impl DeliveryView {
     /// Shows a delivery, in times of the wall clock.
     #[must_use]
-    pub fn of(delivery: &Delivery, clock: &Clock) -> Self {
+    pub fn of(delivery: &Delivery, clock: &Clock, pending: Option<PendingView>) -> Self {
         let last = || delivery.attempts.last().map(|attempt| attempt.detail.clone());
         let (state, due, ended_at, reason) = match &delivery.state {
             State::Waiting { due } => (MessageState::Pending, Some(*due), None, last()),
@@ -305,6 +430,7 @@ impl DeliveryView {
             state,
             created_at: clock.shown(delivery.created_at),
             due: shown(due),
+            pending,
             ended_at: shown(ended_at),
             reason,
             attempts_made: delivery.attempts_made,
@@ -316,12 +442,12 @@ impl DeliveryView {
 impl MessageView {
     /// Shows a message; `name` looks a contact up.
     #[must_use]
-    pub fn of(found: &Found, clock: &Clock, name: impl Fn(&str) -> Option<String>) -> Self {
-        let message = &found.message;
-        let deliveries = found
-            .deliveries
-            .iter()
-            .map(|delivery| DeliveryView::of(delivery, clock));
+    pub fn of(
+        message: &Message,
+        state: MessageState,
+        deliveries: Vec<DeliveryView>,
+        name: impl Fn(&str) -> Option<String>,
+    ) -> Self {
         Self {
             id: message.id,
             provider_id: message.provider_id.clone(),
@@ -335,9 +461,9 @@ impl MessageView {
             extra: message.extra.clone(),
             received_at: message.received_at,
             routes: message.routes.clone(),
-            state: found.state(),
+            state,
             redacted_at: message.redacted_at,
-            deliveries: deliveries.collect(),
+            deliveries,
         }
     }
 }

@@ -246,8 +246,17 @@ impl Gate {
             .is_some_and(|closed| closed.is_probe_requested)
     }
 
+    /// The operator resumes a destination that was paused: what failed before that gives up nothing now. A pause that
+    /// the destination asked for stays.
+    pub fn resume(&mut self) {
+        match &mut self.closed {
+            Some(closed) if closed.cause == Cause::Limited => closed.outage = None,
+            _ => self.reset(),
+        }
+    }
+
     /// Forgets what was: the operator says that the destination is mended.
-    pub fn reset(&mut self) {
+    fn reset(&mut self) {
         self.closed = None;
         self.epoch += 1;
     }
@@ -474,6 +483,28 @@ mod tests {
             assert_eq!(restored.is_probe_requested(), after.cause == Cause::Parked);
         }
         assert_eq!(Gate::default().fault(Timestamp(0)), None);
+    }
+
+    #[test]
+    fn a_pause_that_was_asked_for_is_not_ended_by_resuming_and_gives_up_nothing_then() {
+        let mut gate = Gate::default();
+        for _ in 0..2 {
+            let epoch = gate.epoch();
+            gate.failed(&limited(30), epoch, &POLICY, Timestamp(0), 1.0);
+        }
+        assert!(gate.gives_up(Timestamp(0)));
+        gate.resume();
+        assert_eq!(gate.closed().map(|closed| closed.until), Some(Timestamp(30_000)));
+        assert!(!gate.gives_up(Timestamp(0)) && !gate.is_out());
+        gate.failed(
+            &Failure::unreachable("refused"),
+            gate.epoch(),
+            &POLICY,
+            Timestamp(30_000),
+            1.0,
+        );
+        gate.resume();
+        assert_eq!(gate.closed(), None);
     }
 
     #[test]

@@ -143,6 +143,7 @@ impl Lane {
                 Err(wait) => return wait,
             },
         };
+        self.show();
         let overdue = self.expire().await;
         let wait = self.wait().await.min(overdue);
         if allowed > 0 && started == 0 {
@@ -192,8 +193,17 @@ impl Lane {
         if let Some(pace) = &mut self.pace {
             pace.took(started, Instant::now());
         }
-        self.shared.inner().running = self.running.len();
         Ok(started)
+    }
+
+    /// Notes what the next start depends on, for those who ask.
+    fn show(&self) {
+        let now = self.shared.clock.now();
+        let pace = self.pace.as_ref().map(|pace| pace.wait(Instant::now()));
+        let mut inner = self.shared.inner();
+        inner.running = self.running.len();
+        inner.paced_until = pace.map(|wait| now.after(wait));
+        inner.is_crowded = self.is_crowded;
     }
 
     /// Room in memory for one more message, if there is any.

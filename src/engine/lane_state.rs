@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{Notify, watch};
 
-use super::circuit_breaker::{Cause, Gate};
+use super::circuit_breaker::{Cause, Closed, Gate};
 use super::in_flight::Room;
 use crate::clock::Clock;
 use crate::events::{Event, Events};
@@ -79,6 +79,27 @@ pub(super) struct Inner {
     pub(super) running: usize,
     /// When each attempt under way began, by the token of its claim.
     attempts: BTreeMap<u64, Timestamp>,
+    /// When `rate` lets the next delivery start.
+    pub(super) paced_until: Option<Timestamp>,
+    /// Whether something due was left in the store for lack of room in memory.
+    pub(super) is_crowded: bool,
+}
+
+/// What decides at the moment when a lane starts its next delivery.
+#[derive(Clone, Debug, Default)]
+pub struct Outlook {
+    /// Whether the operator paused the destination.
+    pub paused: bool,
+    /// Why no more than single probes go, if so.
+    pub closed: Option<Closed>,
+    /// Deliveries under way.
+    pub running: usize,
+    /// When each attempt under way began, by the token of its claim.
+    pub attempts: BTreeMap<u64, Timestamp>,
+    /// When `rate` lets the next delivery start.
+    pub paced_until: Option<Timestamp>,
+    /// Whether the messages under way at all destinations take all the memory that is meant for them.
+    pub is_crowded: bool,
 }
 
 /// How a lane fares.
@@ -184,19 +205,19 @@ impl Shared {
         }
     }
 
-    /// Whoever lets it go on wants it tried: what failed before the pause gives nothing up after it.
+    /// A destination that is resumed is tried at once, unless it asked for a pause itself.
     pub(super) fn set_paused(&self, paused: bool) {
         if !paused {
-            self.gate().reset();
+            self.gate().resume();
         }
         self.inner().paused = paused;
         self.announce();
         self.wake();
     }
 
-    /// The operator says it is mended, or its configuration changed: try at once.
-    pub(super) fn reset(&self) {
-        self.gate().reset();
+    /// The operator asks for an attempt now. A pause that the destination asked for stays.
+    pub(super) fn probe(&self) {
+        self.gate().probe(self.clock.now());
         self.announce();
         self.wake();
     }
@@ -207,6 +228,18 @@ impl Shared {
             name: self.name.clone(),
             state: self.status().state,
         });
+    }
+
+    pub(super) fn outlook(&self) -> Outlook {
+        let inner = self.inner();
+        Outlook {
+            paused: inner.paused,
+            closed: self.gate().closed().cloned(),
+            running: inner.running,
+            attempts: inner.attempts.clone(),
+            paced_until: inner.paced_until,
+            is_crowded: inner.is_crowded,
+        }
     }
 
     pub(super) fn status(&self) -> Status {

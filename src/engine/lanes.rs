@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::attempt;
 use super::in_flight::Room;
 use super::lane::Lane;
-pub use super::lane_state::{Around, Status};
+pub use super::lane_state::{Around, Outlook, Status};
 use super::lane_state::{Directory, Shared};
 use crate::events::Events;
 use crate::message::Name;
@@ -130,10 +130,16 @@ impl Lanes {
         }
     }
 
-    /// Opens a lane's gate and wakes it: the operator says the destination is mended.
-    pub fn reset(&self, name: &Name) {
+    /// What decides when a destination's next delivery starts; nothing when it has no lane.
+    #[must_use]
+    pub fn outlook(&self, name: &Name) -> Option<Outlook> {
+        self.lanes().get(name).map(|lane| lane.outlook())
+    }
+
+    /// Lets a lane make an attempt now, unless its destination is paused or asked for a pause.
+    pub fn probe(&self, name: &Name) {
         if let Some(lane) = self.lanes().get(name) {
-            lane.reset();
+            lane.probe();
         }
     }
 

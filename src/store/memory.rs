@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use super::backup::{Part, Position};
 use super::{
     Acceptance, Arrival, Backlog, CLAIM_BYTES, Claim, Counts, DeliveryQuery, Error, Found, Health, Horizon,
-    PAGE_BYTES, Page, Query, Queued, Requeued, Selector, Settlement, Standings, Store, Turn, changed_at, is_new,
-    redacted,
+    PAGE_BYTES, Page, Query, Queued, Requeued, Selector, Settlement, Standings, Store, Turn, changed_at,
+    is_new, redacted,
 };
 use crate::delivery::{Delivery, DeliveryId, State};
 use crate::message::{Conversation, MessageId, Name, Timestamp};

@@ -131,7 +131,7 @@ def resends_a_dead_one(page):
     expect(detail.locator(".delivery")).to_have_count(2)
     expect(detail.locator(".delivery .pill.good").first).to_be_visible()
     detail.get_by_role("button", name="Retry now").click()
-    expect(page.locator(".toast").last).to_contain_text("Tried again")
+    expect(page.locator(".toast").last).to_contain_text("Tried now at crm")
     expect(row(page, "please refuse this").locator(".pill")).to_have_text("delivered")
     page.keyboard.press("Escape")
 
@@ -199,6 +199,17 @@ def finds_and_goes_by_keyboard(page):
     expect(rows).to_have_count(5)
 
 
+def says_what_a_pending_delivery_waits_for(page):
+    page.get_by_role("link", name="Messages").click()
+    row(page, "waits for crm").click()
+    owed = page.locator(".detail .delivery")
+    expect(owed.locator(".standing")).to_have_text("Not tried yet: destination crm is paused by the operator.")
+    owed.get_by_role("button", name="Retry now").click()
+    expect(page.locator(".toast").last).to_have_text("Nothing was sent: destination crm is paused by the operator")
+    expect(owed.locator(".attempts")).to_have_count(0)
+    page.keyboard.press("Escape")
+
+
 def pauses_resumes_and_tests_a_destination(page):
     page.get_by_role("link", name="Destinations").click()
     card = page.get_by_role("article", name="crm")
@@ -207,6 +218,7 @@ def pauses_resumes_and_tests_a_destination(page):
     expect(card.locator("header .pill")).to_have_text("paused")
     text("waits for crm", "+13035550142")
     expect(card.get_by_role("button", name="1 waiting")).to_be_visible()
+    says_what_a_pending_delivery_waits_for(page)
     page.get_by_role("link", name="Overview").click()
     expect(page.locator(".key b").first).to_have_text(re.compile(r"^[1-9][\d.]* \u00b7 \d+\.\d \u00b7 \d+\.\d$"))
     expect(page.locator(".problems")).to_contain_text("crm is paused by the operator, 1 text waits")

@@ -530,6 +530,14 @@ fn what_is_stored_is_shown_as_described() {
     described("Message", &message);
     described("Delivery", &message["deliveries"][0]);
     described("Attempt", &message["deliveries"][0]["attempts"][0]);
+    ask(&page, "POST", "api/v1/destinations/screen/pause", "");
+    ask(&page, "POST", &format!("api/v1/messages/{id}/resend"), "");
+    let retry = json!({ "ids": [format!("{id}-2")] }).to_string();
+    let (_, _, retried) = ask(&page, "POST", "api/v1/deliveries/retry", &retry);
+    described("Retried", &retried);
+    described("RetryResult", &retried["results"][0]);
+    described("Pending", &retried["results"][0]["pending"]);
+    ask(&page, "POST", "api/v1/destinations/screen/resume", "");
     let (_, _, status) = ask(&page, "GET", "api/v1/status", "");
     described("Status", &status);
     described("Destination", &status["destinations"][0]);

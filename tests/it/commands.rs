@@ -107,7 +107,8 @@ fn messages_are_listed_filtered_and_shown_with_every_attempt() {
         "+13035550100 (Front door alarm)",
         "ABCDEF1234567890ABCDEF1234567890",
         "  urgent: the pump is down",
-        "to crm: pending, next attempt ",
+        "to crm: pending: destination crm is down: cannot reach 127.0.0.1",
+        "; next attempt ",
         "transient  cannot reach 127.0.0.1",
         "to screen: delivered at ",
     ] {
@@ -286,7 +287,7 @@ fn deliveries_are_listed_given_up_and_tried_again() {
     );
     assert_eq!(
         run(&bridge, 0, &["delivery", "retry", &crm]),
-        "1 delivery due now\n"
+        format!("{crm} to crm: tried now\n")
     );
 
     // The dead are dead: nobody is asked whether that is meant.
@@ -298,7 +299,11 @@ fn deliveries_are_listed_given_up_and_tried_again() {
     assert!(refused.contains("given up already"), "{refused}");
 
     // What is done stays done, and the status says that not all was touched.
-    let words = complaint(&bridge, 1, &["delivery", "retry", &screen]);
+    let (code, said, words) = bridge.command(&["delivery", "retry", &screen]);
+    assert_eq!(
+        (code, said),
+        (1, format!("{screen} to screen: delivered already\n"))
+    );
     assert!(words.contains("1 delivery not touched"), "{words}");
 }
 

@@ -26,6 +26,7 @@ mod lookups;
 mod matrix;
 mod page;
 mod parcels;
+mod pending;
 mod promises;
 mod proxies;
 mod redaction;

@@ -1,6 +1,6 @@
 // Charts of the last hour, and what they are drawn from.
 
-import { count, h, now, s } from './dom.js';
+import { clock, count, h, now, s } from './dom.js';
 
 const MINUTE = 60_000;
 const SPAN = 60;
@@ -116,7 +116,6 @@ function frame(width, top, label) {
 }
 
 const height = (value, top) => (value / top) * (HEIGHT - 14);
-const clock = (at) => new Date(at).toLocaleTimeString(undefined, { hour: '2-digit', minute: '2-digit' });
 
 /** Where the pointer says what a minute was. */
 function hints(svg, minutes, step, hint) {

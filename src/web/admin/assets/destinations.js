@@ -136,18 +136,18 @@ class Card {
       fill(this.listed, h('p', { class: 'muted' }, state === 'dead' ? 'Nothing is dead any more.' : 'Nothing waits any more.'));
       return;
     }
-    const told = (verb) => ({ deliveries, redacted }) => `${plural(deliveries, 'delivery', 'deliveries')} ${verb}${redacted ? `, ${redacted} skipped: their messages have no content any more` : ''}`;
+    const told = (verb) => ({ deliveries, redacted, results }) => `${plural(deliveries, 'delivery', 'deliveries')} ${verb}${redacted ? `, ${redacted} skipped: their messages have no content any more` : ''}${results?.[0]?.pending ? `; ${results[0].pending.why}${results[0].outcome === 'probed' ? '; it is tried now, with one delivery first' : ''}` : ''}`;
     const retry = async ({ currentTarget }) => {
-      const sure = await confirm({ title: `Retry everything ${state} at ${this.name}?`, text: 'All of it is tried again now, in its order.', action: 'Retry all' });
-      if (sure) await this.desk.change(currentTarget, '/deliveries/retry', { destination: this.name, state }, told('tried again'));
+      const sure = await confirm({ title: `Retry everything ${state} at ${this.name}?`, text: 'All of it is due now, and is sent in its order as soon as the destination takes it.', action: 'Retry all' });
+      if (sure) await this.desk.change(currentTarget, '/deliveries/retry', { destination: this.name, state }, told('due now'));
     };
     const discard = async ({ currentTarget }) => {
       const sure = await confirm({ title: `Discard everything that waits for ${this.name}?`, text: 'None of it will be delivered there. The texts are kept, and can be sent again one by one.', action: 'Discard all', danger: true });
       if (sure) await this.desk.change(currentTarget, '/deliveries/discard', { destination: this.name, state }, told('discarded'));
     };
     fill(this.listed,
-      h('ul', {}, items.map(({ id, created_at: created, reason }) => h('li', {},
-        h('a', { href: `#/messages/${id.slice(0, id.lastIndexOf('-'))}` }, time(created)), ' ', words(reason ?? 'not tried yet', 'span', { class: 'muted' })))),
+      h('ul', {}, items.map(({ id, created_at: created, reason, pending }) => h('li', {},
+        h('a', { href: `#/messages/${id.slice(0, id.lastIndexOf('-'))}` }, time(created)), ' ', words(reason ?? pending?.why ?? 'no reason given', 'span', { class: 'muted' })))),
       next && h('p', { class: 'muted' }, `Only the newest ${LISTED} are listed.`),
       h('div', { class: 'buttons' }, h('button', { onclick: retry }, 'Retry all'), state === 'pending' && h('button', { class: 'danger', onclick: discard }, 'Discard all')));
   }

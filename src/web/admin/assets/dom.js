@@ -131,6 +131,9 @@ export function time(iso, attributes = {}) {
 /** A moment when something is to happen; once it is over, it may at any moment. */
 export const dueTime = (iso) => time(iso, { 'data-due': true });
 
+/** The time of day, in hours and minutes. */
+export const clock = (at) => new Date(at).toLocaleTimeString(undefined, { hour: '2-digit', minute: '2-digit' });
+
 /** Keeps all moments on the page true. */
 export function tick() {
   for (const element of document.querySelectorAll('time')) {

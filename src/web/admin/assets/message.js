@@ -1,7 +1,7 @@
 // One message: what it says, whom it is owed to, and what they answered.
 
 import { get } from './api.js';
-import { confirm, dueTime, fill, h, lasting, party, pill, plural, say, statePill, time, words } from './dom.js';
+import { clock, confirm, dueTime, fill, h, lasting, party, pill, plural, prose, say, statePill, time, words } from './dom.js';
 import { isSafeLink } from './link.js';
 
 export class Detail {
@@ -71,10 +71,10 @@ export class Detail {
   }
 
   #delivery(delivery, forgotten) {
-    const { id, destination, recipient, route, state, attempts, attempts_made: made, due, ended_at: ended, reason } = delivery;
+    const { id, destination, recipient, route, state, attempts, attempts_made: made, ended_at: ended, reason } = delivery;
     const button = (name, action, danger) => h('button', { class: danger ? 'danger' : null, onclick: ({ currentTarget }) => action(currentTarget) }, name);
     const told = (done, none) => ({ deliveries }) => (deliveries ? done : none);
-    const retry = (at) => this.desk.change(at, '/deliveries/retry', { ids: [id] }, told(`Tried again at ${destination}`, 'Nothing to try: it is delivered, or under way'));
+    const retry = (at) => this.desk.change(at, '/deliveries/retry', { ids: [id] }, ({ results }) => retried(results[0]));
     const discard = async (at) => {
       const sure = await confirm({ title: 'Discard this delivery?', text: `${destination} will not get this text. The text itself is kept, and can be sent again.`, action: 'Discard', danger: true });
       if (sure) await this.desk.change(at, '/deliveries/discard', { ids: [id] }, told('Discarded', 'Nothing was discarded: it is under way, or has ended'));
@@ -82,7 +82,7 @@ export class Detail {
     return h('section', { class: 'delivery', 'aria-label': `Delivery to ${destination}${recipient ? `, ${recipient}` : ''}` },
       h('header', {}, h('a', { href: `#/destinations/${destination}` }, h('b', {}, destination)), recipient && words(recipient), pill(state === 'pending' && made ? 'retrying' : state),
         h('span', { class: 'muted' }, route ? `by route ${route}` : 'by unmatched')),
-      h('p', {}, state === 'pending' && (made ? [`Tried ${made === 1 ? 'once' : `${made} times`}; next `, dueTime(due), '.'] : ['Not tried yet; due ', dueTime(due), '.']),
+      h('p', { class: 'standing' }, state === 'pending' && [made === 0 ? 'Not tried yet: ' : `Tried ${made === 1 ? 'once' : `${made} times`}: `, waits(delivery.pending), '.'],
         state === 'delivered' && ['Taken ', time(ended), made > 1 ? `, at attempt ${made}.` : '.'],
         state === 'dead' && ['Given up ', time(ended), ': ', words(reason ?? 'no reason given'), '.']),
       attempts.length > 0 && h('ol', { class: 'attempts' }, attempts.map(attempt)),
@@ -103,6 +103,26 @@ export class Detail {
       return;
     }
     await this.desk.change(button, `/messages/${message.id}/resend`, { destinations }, ({ deliveries }) => `${plural(deliveries, 'new delivery', 'new deliveries')}`);
+  }
+}
+
+/** What a pending delivery waits for, when its next attempt is, and how many come before it. */
+function waits({ why, next_attempt: next, attempting_since: since, ahead }) {
+  return [prose(why), since && [' since ', time(since)],
+    next && [ahead ? '; no attempt before ' : '; next attempt ', dueTime(next)],
+    ahead > 0 && `; ${plural(ahead, 'delivery', 'deliveries')} ahead of it`];
+}
+
+/** What a retry did for one delivery. */
+function retried({ destination, outcome, pending }) {
+  const ahead = pending?.ahead ? `; ${plural(pending.ahead, 'delivery', 'deliveries')} ahead of it` : '';
+  switch (outcome) {
+    case 'tried': return `Tried now at ${destination}`;
+    case 'probed': return `${destination} is tried now, with another delivery first: ${pending.why}${ahead}`;
+    case 'waiting': return `Nothing was sent: ${pending.why}${pending.next_attempt ? `; ${ahead ? 'no attempt before' : 'next attempt'} ${clock(Date.parse(pending.next_attempt))}` : ''}${ahead}`;
+    case 'attempting': return 'An attempt was under way already';
+    case 'delivered': return 'Nothing to try: it is delivered already';
+    default: return 'Nothing to try: there is no such delivery';
   }
 }
 

@@ -1,0 +1,218 @@
+//! Deliveries: what they wait for, and what operators can do with them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::pending::{self, Lane, Place};
+use super::view::{DeliveryView, Page, PendingView, Retried, RetryOutcome, RetryView, Touched};
+use super::{Control, Error};
+use crate::delivery::{Delivery, DeliveryId, State};
+use crate::events::Event;
+use crate::message::{MessageId, Name};
+use crate::plan::Plan;
+use crate::store::{DeliveryQuery, Found, Selector};
+
+/// For how many deliveries of one request it is counted how many come before them.
+const COUNTED_MAX: usize = 50;
+
+/// Where deliveries stand in the queues of their destinations.
+pub(super) type Places = BTreeMap<DeliveryId, Place>;
+
+impl Control {
+    /// Deliveries, newest message first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<DeliveryView>, Error> {
+        let page = self.store.deliveries(query).await?;
+        Ok(Page {
+            items: self.delivery_views(&self.plan(), &page.items, &Places::new()),
+            next: page.next.map(|cursor| cursor.to_string()),
+        })
+    }
+
+    /// One delivery.
+    ///
+    /// # Errors
+    /// When there is none with this id.
+    pub async fn delivery(&self, id: DeliveryId) -> Result<DeliveryView, Error> {
+        let none = || Error::NotFound(format!("no delivery {id}"));
+        let found = self.store.find(id.message).await?.ok_or_else(none)?;
+        let places = self.places(&found, COUNTED_MAX).await?;
+        let views = self.delivery_views(&self.plan(), &found.deliveries, &places);
+        views.into_iter().find(|view| view.id == id).ok_or_else(none)
+    }
+
+    /// Deliveries as they are shown. What the pending ones wait for is told exactly for those whose place is known.
+    pub(super) fn delivery_views(
+        &self,
+        plan: &Plan,
+        deliveries: &[Delivery],
+        places: &Places,
+    ) -> Vec<DeliveryView> {
+        let mut lanes: BTreeMap<&Name, Option<Lane<'_>>> = BTreeMap::new();
+        let views = deliveries.iter().map(|delivery| {
+            let name = &delivery.destination;
+            let lane = lanes.entry(name).or_insert_with(|| self.lane(plan, name));
+            let pending = pending::view(delivery, places.get(&delivery.id), lane.as_ref(), &self.clock);
+            DeliveryView::of(delivery, &self.clock, pending)
+        });
+        views.collect()
+    }
+
+    /// Where the pending deliveries of a message stand. How many come before is told for up to `counted` of them.
+    pub(super) async fn places(&self, found: &Found, counted: usize) -> Result<Places, Error> {
+        let mut places = Places::new();
+        if !found.deliveries.iter().any(Delivery::is_waiting) {
+            return Ok(places);
+        }
+        for queued in self.store.queued(found.message.id).await? {
+            let delivery = found.deliveries.iter().find(|delivery| delivery.id == queued.id);
+            let ahead = match delivery.filter(|_| places.len() < counted) {
+                Some(delivery) => Some(self.store.ahead(&delivery.destination, queued.turn).await?),
+                None => None,
+            };
+            places.insert(queued.id, Place { queued, ahead });
+        }
+        Ok(places)
+    }
+
+    /// What a destination's lane does now; none if the destination is not configured.
+    fn lane<'a>(&self, plan: &'a Plan, name: &Name) -> Option<Lane<'a>> {
+        let planned = plan.destinations.get(name)?;
+        // A destination that was configured this instant has no lane yet, and nothing holds it up.
+        let outlook = self.lanes.outlook(name).unwrap_or_default();
+        Some(Lane { planned, outlook })
+    }
+
+    /// Makes deliveries due now, and has them tried as far as their destinations allow it: nothing is sent to one that
+    /// is paused or asked for a pause; one that is parked or down is probed. Those of a destination whose messages were
+    /// redacted are skipped and counted.
+    ///
+    /// # Errors
+    /// When one that is named belongs to a redacted message; nothing is retried then. Otherwise the store's.
+    pub async fn retry(&self, selector: &Selector) -> Result<Retried, Error> {
+        if let Selector::Ids(ids) = selector {
+            self.refuse_redacted(ids).await?;
+        }
+        let requeued = self.store.requeue(selector, self.clock.now()).await?;
+        // Before anything is started by this: afterwards its own attempts would be found under way.
+        let results = match selector {
+            Selector::Ids(ids) => self.retried(ids).await?,
+            Selector::Dead(name) | Selector::Pending(name) => {
+                self.retried_all(name, requeued.touched).into_iter().collect()
+            }
+        };
+        for name in self.concerned(selector).await? {
+            self.lanes.probe(&name);
+        }
+        Ok(Retried {
+            deliveries: requeued.touched,
+            redacted: requeued.redacted,
+            results,
+        })
+    }
+
+    async fn retried(&self, ids: &[DeliveryId]) -> Result<Vec<RetryView>, Error> {
+        let plan = self.plan();
+        let mut messages: BTreeMap<MessageId, Option<(Found, Places)>> = BTreeMap::new();
+        let mut results = Vec::with_capacity(ids.len());
+        for &id in ids {
+            if let std::collections::btree_map::Entry::Vacant(entry) = messages.entry(id.message) {
+                let counted = COUNTED_MAX.saturating_sub(results.len());
+                let found = match self.store.find(id.message).await? {
+                    Some(found) => Some((self.places(&found, counted).await?, found)),
+                    None => None,
+                };
+                entry.insert(found.map(|(places, found)| (found, places)));
+            }
+            let message = messages.get(&id.message).and_then(Option::as_ref);
+            let delivery = message.and_then(|(found, places)| {
+                let delivery = found.deliveries.iter().find(|delivery| delivery.id == id)?;
+                Some((delivery, places.get(&id)))
+            });
+            results.push(match delivery {
+                Some((delivery, place)) => self.retried_one(&plan, delivery, place),
+                None => RetryView::unknown(id),
+            });
+        }
+        Ok(results)
+    }
+
+    fn retried_one(&self, plan: &Plan, delivery: &Delivery, place: Option<&Place>) -> RetryView {
+        let lane = self.lane(plan, &delivery.destination);
+        let pending = pending::view(delivery, place, lane.as_ref(), &self.clock);
+        let outcome = match (&delivery.state, &pending) {
+            (State::Delivered { .. }, _) => RetryOutcome::Delivered,
+            (_, Some(pending)) => pending.retried(),
+            // It ended this instant.
+            _ => RetryOutcome::Attempting,
+        };
+        RetryView::of(Some(delivery.id), &delivery.destination, outcome, pending)
+    }
+
+    /// What a retry does to all deliveries that were selected of a destination; nothing to tell if there are none.
+    fn retried_all(&self, name: &Name, touched: u64) -> Option<RetryView> {
+        let pending = pending::of_destination(name, self.lane(&self.plan(), name).as_ref(), &self.clock);
+        let outcome = pending.as_ref().map(PendingView::retried);
+        let outcome = outcome.or((touched > 0).then_some(RetryOutcome::Tried))?;
+        Some(RetryView::of(None, name, outcome, pending))
+    }
+
+    async fn refuse_redacted(&self, ids: &[DeliveryId]) -> Result<(), Error> {
+        for id in ids {
+            let found = self.store.find(id.message).await?;
+            if found.is_some_and(|found| found.message.redacted_at.is_some()) {
+                return Err(Error::Wrong(format!(
+                    "delivery {id} cannot be retried: the content of its message was removed (store.redact_after)"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives pending deliveries up.
+    ///
+    /// # Errors
+    /// When dead ones are meant: whoever knows mail queues expects that this removes them, and nothing would
+    /// happen. Otherwise the store's.
+    pub async fn discard(&self, selector: &Selector) -> Result<Touched, Error> {
+        if let Selector::Dead(_) = selector {
+            return Err(Error::Wrong(DEAD_ALREADY.to_owned()));
+        }
+        let deliveries = self
+            .store
+            .discard(selector, self.clock.now(), "discarded by the operator")
+            .await?;
+        for name in self.concerned(selector).await? {
+            self.lanes.wake(&name);
+            self.lanes.announce(&name);
+        }
+        Ok(Touched {
+            deliveries,
+            ..Touched::default()
+        })
+    }
+
+    /// The destinations of what is selected. Tells who watches about each delivery that is named.
+    async fn concerned(&self, selector: &Selector) -> Result<Vec<Name>, Error> {
+        let ids = match selector {
+            Selector::Dead(name) | Selector::Pending(name) => return Ok(vec![name.clone()]),
+            Selector::Ids(ids) => ids,
+        };
+        let mut names = BTreeSet::new();
+        for id in ids {
+            let found = self.store.find(id.message).await?;
+            let deliveries = found.iter().flat_map(|found| &found.deliveries);
+            for delivery in deliveries.filter(|delivery| delivery.id == *id) {
+                self.lanes.events().tell(|| Event::delivery(delivery));
+                names.insert(delivery.destination.clone());
+            }
+        }
+        Ok(names.into_iter().collect())
+    }
+}
+
+/// What to do with dead deliveries instead of discarding them.
+pub const DEAD_ALREADY: &str = "`state`: dead deliveries were given up already. They are kept to be looked at and tried \
+     again (`smsbridge delivery retry`), and are forgotten with their messages after `store.retain`; what can be \
+     discarded is `pending`";

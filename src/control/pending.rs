@@ -1,0 +1,204 @@
+//! What a pending delivery waits for. Pure; the caller passes the time.
+
+use std::time::Duration;
+
+use super::view::{PendingCause, PendingView, RetryOutcome};
+use crate::clock::Clock;
+use crate::delivery::{Delivery, State};
+use crate::engine::circuit_breaker::{Cause, Closed};
+use crate::engine::lanes::Outlook;
+use crate::message::{Name, Timestamp};
+use crate::plan::PlannedDestination;
+use crate::store::Queued;
+
+/// A delivery's place in the queues of its destination.
+pub(super) struct Place {
+    pub(super) queued: Queued,
+    /// How many deliveries of the destination come before it, if that was counted.
+    pub(super) ahead: Option<u64>,
+}
+
+/// A configured destination and what its lane does now.
+pub(super) struct Lane<'a> {
+    pub(super) planned: &'a PlannedDestination,
+    pub(super) outlook: Outlook,
+}
+
+/// What a pending delivery waits for, in times of the wall clock. Without its `place` it may also be under way, or behind
+/// another one of its conversation.
+pub(super) fn view(
+    delivery: &Delivery,
+    place: Option<&Place>,
+    lane: Option<&Lane<'_>>,
+    clock: &Clock,
+) -> Option<PendingView> {
+    let State::Waiting { due } = delivery.state else {
+        return None;
+    };
+    let pending = cause(&delivery.destination, due, place, lane, clock.now());
+    Some(shown(pending, clock))
+}
+
+/// What all deliveries of a destination wait for that are due; none if nothing holds them up.
+pub(super) fn of_destination(name: &Name, lane: Option<&Lane<'_>>, clock: &Clock) -> Option<PendingView> {
+    Some(shown(held_up(name, clock.now(), lane, clock.now())?, clock))
+}
+
+impl PendingView {
+    fn new(cause: PendingCause, why: String) -> Self {
+        Self {
+            cause,
+            why,
+            next_attempt: None,
+            attempting_since: None,
+            ahead: None,
+            behind: None,
+        }
+    }
+
+    /// What a retry does to a delivery that waits for this.
+    pub(super) fn retried(&self) -> RetryOutcome {
+        match self.cause {
+            PendingCause::Attempting => RetryOutcome::Attempting,
+            PendingCause::Due => RetryOutcome::Tried,
+            PendingCause::Down | PendingCause::Parked if self.ahead == Some(0) => RetryOutcome::Tried,
+            PendingCause::Down | PendingCause::Parked => RetryOutcome::Probed,
+            _ => RetryOutcome::Waiting,
+        }
+    }
+}
+
+fn shown(pending: PendingView, clock: &Clock) -> PendingView {
+    let shown = |moment: Option<Timestamp>| moment.map(|moment| clock.ago(moment));
+    PendingView {
+        next_attempt: shown(pending.next_attempt),
+        attempting_since: shown(pending.attempting_since),
+        ..pending
+    }
+}
+
+fn cause(
+    name: &Name,
+    due: Timestamp,
+    place: Option<&Place>,
+    lane: Option<&Lane<'_>>,
+    now: Timestamp,
+) -> PendingView {
+    let claim = place.and_then(|place| place.queued.claim);
+    if let Some(token) = claim {
+        let since = lane.and_then(|lane| lane.outlook.attempts.get(&token).copied());
+        let why = match since {
+            Some(_) => "an attempt is under way",
+            None => "it is about to be sent",
+        };
+        return PendingView {
+            attempting_since: since,
+            ..PendingView::new(PendingCause::Attempting, why.to_owned())
+        };
+    }
+    let turn = place.map_or(due, |place| place.queued.turn.due);
+    let ahead = place.and_then(|place| place.ahead);
+    let pending = held_up(name, turn, lane, now).unwrap_or_else(|| in_turn(name, turn, place, lane, now));
+    // What is certain is only when the first of them goes.
+    let next_attempt = pending
+        .next_attempt
+        .filter(|next| *next > now || ahead == Some(0));
+    PendingView {
+        ahead,
+        next_attempt,
+        ..pending
+    }
+}
+
+/// Why a destination takes nothing now, if so.
+fn held_up(name: &Name, turn: Timestamp, lane: Option<&Lane<'_>>, now: Timestamp) -> Option<PendingView> {
+    let Some(lane) = lane else {
+        let why = format!("destination {name} is not configured");
+        return Some(PendingView::new(PendingCause::Removed, why));
+    };
+    if lane.outlook.paused {
+        let why = format!("destination {name} is paused by the operator");
+        return Some(PendingView::new(PendingCause::Paused, why));
+    }
+    let closed = lane.outlook.closed.as_ref()?;
+    let (cause, what) = match closed.cause {
+        Cause::Limited => (PendingCause::Limited, "asked for a pause"),
+        Cause::Down => (PendingCause::Down, "is down"),
+        Cause::Parked => (PendingCause::Parked, "is parked until its configuration is fixed"),
+    };
+    Some(PendingView {
+        next_attempt: probe_at(closed, lane.outlook.running, now).map(|probe| probe.max(turn)),
+        ..PendingView::new(
+            cause,
+            format!("destination {name} {what}: {}", closed.reason.shown()),
+        )
+    })
+}
+
+/// When the next probe starts; none while one is under way.
+fn probe_at(closed: &Closed, running: usize, now: Timestamp) -> Option<Timestamp> {
+    (closed.until > now || running == 0).then(|| closed.until.max(now))
+}
+
+/// What a delivery waits for whose destination works.
+fn in_turn(
+    name: &Name,
+    turn: Timestamp,
+    place: Option<&Place>,
+    lane: Option<&Lane<'_>>,
+    now: Timestamp,
+) -> PendingView {
+    let later = (turn > now).then_some(turn);
+    if let Some(first) = place.and_then(|place| place.queued.behind) {
+        return PendingView {
+            behind: Some(first),
+            next_attempt: later,
+            ..PendingView::new(
+                PendingCause::Conversation,
+                format!("an earlier message of the conversation comes first ({first})"),
+            )
+        };
+    }
+    if later.is_some() {
+        return PendingView {
+            next_attempt: later,
+            ..PendingView::new(PendingCause::Retry, "it is retried after a failure".to_owned())
+        };
+    }
+    let ahead = place.and_then(|place| place.ahead).unwrap_or_default();
+    let Some(lane) = lane else {
+        return PendingView::new(PendingCause::Due, "it is due".to_owned());
+    };
+    if let Some(next) = paced(lane, ahead).filter(|next| *next > now) {
+        return PendingView {
+            next_attempt: Some(next),
+            ..PendingView::new(PendingCause::Rate, format!("`rate` of {name} holds it back"))
+        };
+    }
+    let concurrency = lane.planned.concurrency;
+    if lane.outlook.running >= concurrency || lane.outlook.is_crowded {
+        let why = match lane.outlook.is_crowded {
+            true => "the messages under way take all the memory meant for them".to_owned(),
+            false => {
+                format!("destination {name} has all its {concurrency} attempts (`concurrency`) under way")
+            }
+        };
+        return PendingView::new(PendingCause::Queue, why);
+    }
+    match place {
+        Some(_) => PendingView::new(PendingCause::Due, "it is due".to_owned()),
+        None => PendingView::new(
+            PendingCause::Queue,
+            "its turn comes, or it is under way".to_owned(),
+        ),
+    }
+}
+
+/// When `rate` allows it, with those ahead going first.
+fn paced(lane: &Lane<'_>, ahead: u64) -> Option<Timestamp> {
+    let (first, rate) = (lane.outlook.paced_until?, lane.planned.rate?);
+    let running = u64::try_from(lane.outlook.running).unwrap_or(u64::MAX);
+    let before = ahead.saturating_sub(running);
+    let wait = Duration::try_from_secs_f64(before as f64 / rate).unwrap_or_default();
+    Some(first.after(wait))
+}

@@ -1,0 +1,266 @@
+//! What a pending delivery waits for, and what a retry does to it: both as told, and as the destination sees it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::{Value, json};
+
+use crate::bridge::{Bridge, wait_for, wait_within};
+use crate::servers::recorder::{Recorder, Reply};
+
+/// A destination `crm` where `recorder` is, and nothing else.
+fn crm(recorder: &Recorder, more: &str) -> String {
+    format!(
+        "[destination.crm]\nkind = \"webhook\"\nurl = \"{}\"\n{more}\n[routing]\nunmatched = [\"crm\"]\n",
+        recorder.url("/sms")
+    )
+}
+
+/// Sends a message from the `n`th number; the id of its delivery.
+fn text(bridge: &Bridge, refid: u32, n: u32) -> String {
+    let (status, body) = bridge.text(&format!("{refid:032X}"), &format!("+130355501{n:02}"), "hello");
+    assert_eq!(status, 200, "{body}");
+    format!("{}-1", body["id"].as_str().unwrap())
+}
+
+fn delivery(bridge: &Bridge, id: &str) -> Value {
+    bridge.admin("GET", &format!("/deliveries/{id}"), "").unwrap().1
+}
+
+/// Waits until a delivery waits for this; what is told of it.
+#[track_caller]
+fn pending(bridge: &Bridge, id: &str, cause: &str) -> Value {
+    wait_for(&format!("cause {cause}"), || {
+        let pending = delivery(bridge, id)["pending"].clone();
+        (pending["cause"] == cause).then_some(pending)
+    })
+}
+
+fn shown(bridge: &Bridge, id: &str) -> String {
+    let (code, out, err) = bridge.command(&["delivery", "show", id]);
+    assert_eq!(code, 0, "{err}");
+    let (_, message, _) = bridge.command(&["message", "show", id.rsplit_once('-').unwrap().0]);
+    let (_, listed, _) = bridge.command(&["delivery", "list"]);
+    // While something holds it up, neither says that it is tried now; nor does the list.
+    for line in (out.clone() + &message).lines() {
+        assert!(
+            !line.contains("next attempt") || !line.contains("(now)"),
+            "{line}"
+        );
+    }
+    let row = listed.lines().find(|line| line.contains(id)).unwrap();
+    assert_ne!(
+        row.split("  ")
+            .map(str::trim)
+            .filter(|cell| !cell.is_empty())
+            .nth(5),
+        Some("now"),
+        "{row}"
+    );
+    out
+}
+
+fn retry(bridge: &Bridge, ids: &[&str]) -> Vec<Value> {
+    let (status, body) = bridge
+        .admin("POST", "/deliveries/retry", &json!({ "ids": ids }).to_string())
+        .unwrap();
+    assert_eq!(status, 200, "{body}");
+    body["results"].as_array().unwrap().clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_destination_that_asked_for_a_pause_it_tells_when_and_a_retry_does_not_break_it() {
+    let recorder = Recorder::answering(Reply::new(429, "slow down").with("retry-after", "600")).await;
+    let bridge = Bridge::start(&crm(&recorder, "concurrency = 1"));
+    let first = text(&bridge, 1, 1);
+    pending(&bridge, &first, "limited");
+    let [second, third] = [(2, 2), (3, 3)].map(|(refid, n)| text(&bridge, refid, n));
+    let waits = pending(&bridge, &third, "limited");
+    assert!(
+        waits["why"].as_str().unwrap().contains("asked for a pause"),
+        "{waits}"
+    );
+    assert!(waits["ahead"].as_u64().unwrap() >= 1, "{waits}");
+    let next: Moment = waits["next_attempt"].as_str().unwrap().into();
+    assert!(next.is_in(590, 610), "{waits}");
+    let said = shown(&bridge, &third);
+    assert!(
+        said.contains("asked for a pause") && said.contains("ahead of it"),
+        "{said}"
+    );
+    assert!(
+        said.contains("no attempt before") && said.contains("in 9m"),
+        "{said}"
+    );
+
+    let sent = recorder.received().len();
+    let results = retry(&bridge, &[&first, &second, &third]);
+    assert!(
+        results.iter().all(|result| result["outcome"] == "waiting"),
+        "{results:?}"
+    );
+    assert!(
+        results
+            .iter()
+            .all(|result| result["pending"]["cause"] == "limited"),
+        "{results:?}"
+    );
+    let (code, said, _) = bridge.command(&["delivery", "retry", &second]);
+    assert!(
+        code == 0 && said.contains("nothing was sent: destination crm asked for a pause"),
+        "{said}"
+    );
+    let (_, said, _) = bridge.command(&[
+        "delivery",
+        "retry",
+        "--destination",
+        "crm",
+        "--state",
+        "pending",
+        "--yes",
+    ]);
+    assert!(said.contains("asked for a pause"), "{said}");
+    // Neither does an operator who pauses it and lets it go on.
+    for what in ["pause", "resume"] {
+        assert_eq!(bridge.command(&["destination", what, "crm"]).0, 0);
+    }
+    pending(&bridge, &second, "limited");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(
+        recorder.received().len(),
+        sent,
+        "the service was asked before its time"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_destination_that_is_parked_or_down_it_tells_so_and_a_retry_probes_it() {
+    for (status, cause) in [(403, "parked"), (500, "down")] {
+        let recorder = Recorder::answering(Reply::new(status, "no")).await;
+        let bridge = Bridge::start(&crm(&recorder, "retry = { initial = \"10m\" }"));
+        let first = text(&bridge, 1, 1);
+        pending(&bridge, &first, cause);
+        let second = text(&bridge, 2, 2);
+        let waits = pending(&bridge, &second, cause);
+        let next: Moment = waits["next_attempt"].as_str().unwrap().into();
+        assert!(next.is_in(20, 610), "{waits}");
+        assert!(shown(&bridge, &second).contains("next attempt"), "{waits}");
+        let results = retry(&bridge, &[&second]);
+        assert_eq!(results[0]["outcome"], "tried", "{results:?}");
+        wait_for("the probe", || (recorder.received().len() == 2).then_some(()));
+        wait_for("the delivery that was named", || {
+            (delivery(&bridge, &second)["attempts_made"] == 1).then_some(())
+        });
+        assert_eq!(delivery(&bridge, &first)["attempts_made"], 1);
+        pending(&bridge, &second, cause);
+        assert_eq!(recorder.received().len(), 2, "one probe, and no more");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_destination_is_sent_nothing_by_a_retry() {
+    let recorder = Recorder::answering(Reply::new(200, "ok")).await;
+    let bridge = Bridge::start(&crm(&recorder, ""));
+    assert_eq!(bridge.command(&["destination", "pause", "crm"]).0, 0);
+    let first = text(&bridge, 1, 1);
+    let waits = pending(&bridge, &first, "paused");
+    assert_eq!(
+        (&waits["next_attempt"], &waits["ahead"]),
+        (&Value::Null, &json!(0))
+    );
+    assert!(shown(&bridge, &first).contains("paused by the operator"));
+    let results = retry(&bridge, &[&first]);
+    assert_eq!(
+        (&results[0]["outcome"], &results[0]["pending"]["cause"]),
+        (&json!("waiting"), &json!("paused"))
+    );
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(recorder.received().is_empty());
+    assert_eq!(bridge.command(&["destination", "resume", "crm"]).0, 0);
+    wait_for("the delivery", || {
+        (delivery(&bridge, &first)["state"] == "delivered").then_some(())
+    });
+    let unknown = format!("{}-9", first.rsplit_once('-').unwrap().0);
+    let results = retry(&bridge, &[&first, &unknown]);
+    assert_eq!(
+        (&results[0]["outcome"], &results[1]["outcome"]),
+        (&json!("delivered"), &json!("unknown"))
+    );
+    assert_eq!(recorder.received().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_attempt_holds_up_its_conversation_and_those_without_a_place() {
+    let recorder = Recorder::start(|_| Reply {
+        delay: Duration::from_secs(8),
+        ..Reply::new(200, "ok")
+    })
+    .await;
+    let bridge = Bridge::start(&crm(&recorder, "concurrency = 2"));
+    let first = text(&bridge, 1, 1);
+    let under_way = pending(&bridge, &first, "attempting");
+    assert!(under_way["attempting_since"].is_string(), "{under_way}");
+    let later = text(&bridge, 2, 1);
+    let waits = pending(&bridge, &later, "conversation");
+    assert_eq!((&waits["behind"], &waits["ahead"]), (&json!(first), &json!(1)));
+    assert!(shown(&bridge, &later).contains(&format!(
+        "earlier message of the conversation comes first ({first})"
+    )));
+    let other = text(&bridge, 3, 2);
+    pending(&bridge, &other, "attempting");
+    let last = text(&bridge, 4, 3);
+    let waits = pending(&bridge, &last, "queue");
+    assert_eq!(waits["ahead"], 3, "{waits}");
+    let results = retry(&bridge, &[&first, &last]);
+    assert_eq!(
+        (&results[0]["outcome"], &results[1]["outcome"]),
+        (&json!("attempting"), &json!("waiting"))
+    );
+    assert_eq!(recorder.received().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_rate_the_time_told_is_that_of_the_attempt() {
+    let began = Instant::now();
+    let last = std::sync::Arc::new(AtomicU64::new(0));
+    let seen = last.clone();
+    let recorder = Recorder::start(move |_| {
+        seen.store(
+            u64::try_from(began.elapsed().as_millis()).unwrap(),
+            Ordering::Relaxed,
+        );
+        Reply::new(200, "ok")
+    })
+    .await;
+    let bridge = Bridge::start(&crm(&recorder, "rate = \"1/s\""));
+    let ids: Vec<String> = (1..=5).map(|n| text(&bridge, n, n)).collect();
+    let waits = pending(&bridge, &ids[4], "rate");
+    let next: Moment = waits["next_attempt"].as_str().unwrap().into();
+    let told = began.elapsed() + next.time_left();
+    wait_within(Duration::from_secs(20), "the last", || {
+        (delivery(&bridge, &ids[4])["state"] == "delivered").then_some(())
+    });
+    let went = Duration::from_millis(last.load(Ordering::Relaxed));
+    let apart = went.abs_diff(told);
+    assert!(apart < Duration::from_millis(900), "told {told:?}, went {went:?}");
+}
+
+/// A moment as the API tells it.
+struct Moment(SystemTime);
+
+impl From<&str> for Moment {
+    fn from(text: &str) -> Self {
+        Self(humantime::parse_rfc3339(text).unwrap())
+    }
+}
+
+impl Moment {
+    fn time_left(&self) -> Duration {
+        self.0.duration_since(SystemTime::now()).unwrap_or_default()
+    }
+
+    /// Whether it is so many seconds ahead.
+    fn is_in(&self, least: u64, most: u64) -> bool {
+        (least..=most).contains(&self.time_left().as_secs())
+    }
+}
