@@ -405,9 +405,9 @@ fn commands(section: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_command_for_a_text_that_did_not_arrive_works() {
+fn every_command_for_a_message_that_did_not_arrive_works() {
     let page = page("docs/operations.md");
-    let section = page.split("## A text did not arrive\n").nth(1).unwrap();
+    let section = page.split("## A message did not arrive\n").nth(1).unwrap();
     let section = section.split("\n## ").next().unwrap();
     let commands = commands(section);
     assert!(commands.len() >= 20, "{commands:?}");
