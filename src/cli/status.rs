@@ -9,6 +9,7 @@ use super::table::{fields, terminal_width};
 use super::{Exit, Global, Stop, destination, paint, print};
 use crate::control::view::{CountsView, DestinationView, RatesView, StatusView, StoreView};
 use crate::metrics::rates::PerMinute;
+use crate::plan::Severity;
 use crate::template::one_line;
 
 pub(super) fn run(global: &Global) -> Result<Exit, Stop> {
@@ -24,7 +25,15 @@ pub(super) fn run(global: &Global) -> Result<Exit, Stop> {
 fn screen(status: &StatusView, width: Option<u16>) -> String {
     let mut screen = headline(status) + "\n";
     for problem in &status.problems {
-        screen += &format!("  {} {}\n", paint::on_stdout(paint::BAD, "!"), one_line(problem));
+        let style = match problem.severity {
+            Severity::Error => paint::BAD,
+            Severity::Warning => paint::ODD,
+        };
+        screen += &format!(
+            "  {} {}\n",
+            paint::on_stdout(style, "!"),
+            one_line(&problem.message)
+        );
     }
     screen += &fields(&[
         ("store", Some(store(&status.store))),

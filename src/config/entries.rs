@@ -71,6 +71,8 @@ pub struct Destination {
     pub concurrency: usize,
     /// Texts per second.
     pub rate: Option<f64>,
+    /// After how long a pending delivery is a problem.
+    pub late_after: Duration,
     /// Who gets what dies here.
     pub fallback: Option<Spanned<String>>,
     /// Its own template.
@@ -129,6 +131,7 @@ const DESTINATION_KEYS: &[&str] = &[
     "timeout",
     "concurrency",
     "rate",
+    "late_after",
     "fallback",
     "template",
 ];
@@ -155,6 +158,8 @@ struct DestinationTyped {
     concurrency: Option<usize>,
     #[serde(default, deserialize_with = "value::rate")]
     rate: Option<f64>,
+    #[serde(default, deserialize_with = "value::duration_option")]
+    late_after: Option<Duration>,
     fallback: Option<Spanned<String>>,
     template: Option<Spanned<String>>,
 }
@@ -260,6 +265,7 @@ impl Destination {
             timeout: typed.timeout.unwrap_or(Duration::from_secs(10)),
             concurrency: typed.concurrency.unwrap_or(1),
             rate: typed.rate.or_else(|| config.rate_default()),
+            late_after: typed.late_after.unwrap_or(Duration::from_secs(120)),
             fallback: typed.fallback,
             template: typed.template,
             smtp: smtp.filter(|_| kind == "email"),

@@ -20,6 +20,7 @@ use crate::store::{self, Found, Query, Store, backup};
 
 mod deliveries;
 mod pending;
+mod problem;
 mod process;
 mod reload;
 mod status;

@@ -1,14 +1,17 @@
 //! Reloads, one after the other. Whoever asks while one is under way gets the next, which all of them share.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use tokio::sync::Mutex;
 
+use super::problem::general;
+use super::view::{ProblemKind, ProblemView};
 use super::{Control, begin_metrics};
 use crate::config::Problems;
 use crate::events::Event;
-use crate::plan::{Change, Loader, Loading, Plan};
+use crate::message::Timestamp;
+use crate::plan::{Change, Loader, Loading, Plan, Severity};
 
 /// What a reload did.
 #[derive(Clone, Debug)]
@@ -25,6 +28,17 @@ pub(super) struct Reloads {
     /// How many were started.
     started: AtomicU64,
     turn: Mutex<Turn>,
+    /// The last one that ended, if it failed.
+    failed: std::sync::Mutex<Option<Failed>>,
+}
+
+#[derive(Clone)]
+struct Failed {
+    at: Timestamp,
+    /// The first error with its file, line and column.
+    place: String,
+    /// How many errors there are.
+    count: String,
 }
 
 /// What only one reload at a time works with. It stays when whoever waits for a reload stops waiting.
@@ -48,7 +62,12 @@ impl Reloads {
             loader,
             started: AtomicU64::new(0),
             turn: Mutex::default(),
+            failed: std::sync::Mutex::default(),
         }
+    }
+
+    fn failed(&self) -> std::sync::MutexGuard<'_, Option<Failed>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn start(&self, plan: Arc<Plan>) -> Result<UnderWay, Problems> {
@@ -82,6 +101,37 @@ impl Control {
         }
     }
 
+    fn reload_succeeded(&self) {
+        self.metrics.show_reload(true);
+        *self.reloads.failed() = None;
+    }
+
+    fn reload_failed(&self, problems: &Problems) {
+        self.metrics.show_reload(false);
+        let first = problems
+            .all()
+            .iter()
+            .find(|problem| problem.severity == Severity::Error);
+        let place = first.map(|problem| problems.place(problem)).unwrap_or_default();
+        let at = self.clock.wall();
+        let count = problems.error_count();
+        *self.reloads.failed() = Some(Failed { at, place, count });
+    }
+
+    /// The problem that the last reload failed, if it did: only whoever asked for it was told.
+    pub(super) fn reload_problem(&self) -> Option<ProblemView> {
+        let Failed { at, place, count } = self.reloads.failed().clone()?;
+        let message = format!(
+            "the last reload failed: {place} ({count}); the previous configuration stays active; fix the file, then \
+             `smsbridge reload`"
+        );
+        Some(ProblemView {
+            cause: Some(place),
+            since: Some(at),
+            ..general(Severity::Error, ProblemKind::Reload, message)
+        })
+    }
+
     /// Carries out the reload that is under way, or a new one.
     async fn next(&self, turn: &mut Turn) -> Result<(), Problems> {
         let under_way = match turn.under_way.take() {
@@ -89,12 +139,12 @@ impl Control {
             None => self
                 .reloads
                 .start(self.plan())
-                .inspect_err(|_| self.metrics.show_reload(false))?,
+                .inspect_err(|problems| self.reload_failed(problems))?,
         };
         let under_way = turn.under_way.insert(under_way);
         if let Err(problems) = under_way.loading.ready().await {
             under_way.is_late = true;
-            self.metrics.show_reload(false);
+            self.reload_failed(&problems);
             return Err(problems);
         }
         let paused = self.store.paused().await.unwrap_or_default();
@@ -121,7 +171,10 @@ impl Control {
                 warnings: loaded.warnings,
             }
         });
-        self.metrics.show_reload(outcome.is_ok());
+        match &outcome {
+            Ok(_) => self.reload_succeeded(),
+            Err(problems) => self.reload_failed(problems),
+        }
         turn.ended = Some((under_way.number, outcome));
         Ok(())
     }

@@ -1,13 +1,17 @@
 //! How everything is, and what is wrong with it in words.
 
-use super::view::{CountsView, DestinationView, RatesView, StatusView, StoreView};
-use super::{Control, Error};
-use crate::message::{Name, Timestamp};
-use crate::plan::Plan;
-use crate::store::Health;
+use std::time::Duration;
 
-/// A text that has waited longer than this is worth a word, whatever the reason.
-const LATE: std::time::Duration = std::time::Duration::from_secs(15 * 60);
+use super::problem::{self, Facts};
+use super::view::{CountsView, DestinationView, ProblemKind, ProblemView, RatesView, StatusView, StoreView};
+use super::{Control, Error};
+use crate::delivery::State;
+use crate::message::{Name, Timestamp};
+use crate::plan::{Plan, Severity};
+use crate::store::{DeliveryQuery, Health, MessageState};
+
+/// `late_after` of a destination that is no longer configured.
+const LATE_AFTER: Duration = Duration::from_secs(120);
 
 impl Control {
     /// The daemon at a glance.
@@ -20,16 +24,11 @@ impl Control {
         let counts = self.store.counts().await?;
         let destinations = self.destinations(&plan).await?;
         let taking = self.store.ready();
-        let mut problems = store_problems(&health, taking.as_ref().err());
-        problems.extend(self.clock.doubt().map(|doubt| doubt.to_string()));
-        problems.extend(plan.tls.as_ref().and_then(|tls| tls.doubt(self.clock.wall())));
-        problems.extend(
-            destinations
-                .iter()
-                .filter_map(|view| trouble(view, self.clock.wall())),
-        );
-        problems.extend(self.drift.problems());
-        problems.extend(self.metrics.log.problem());
+        let mut problems = self.general_problems(&plan, &health, taking.as_ref().err());
+        for view in &destinations {
+            problems.extend(self.destination_problems(&plan, view).await?);
+        }
+        let problems = problem::sorted(problems);
         Ok(StatusView {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.started_at,
@@ -56,6 +55,74 @@ impl Control {
             },
             destinations,
         })
+    }
+
+    /// What is wrong apart from the destinations.
+    fn general_problems(&self, plan: &Plan, health: &Health, refused: Option<&String>) -> Vec<ProblemView> {
+        use ProblemKind::{Certificate, Clock, Log, Numbers, Store};
+        let warning = |kind| move |message: String| problem::general(Severity::Warning, kind, message);
+        let mut problems = store_problems(health, refused);
+        problems.extend(self.reload_problem());
+        problems.extend(
+            self.clock
+                .doubt()
+                .map(|doubt| doubt.to_string())
+                .map(warning(Clock)),
+        );
+        let certificate = plan.tls.as_ref().and_then(|tls| tls.doubt(self.clock.wall()));
+        problems.extend(certificate.map(warning(Certificate)));
+        problems.extend(self.drift.problems().into_iter().map(warning(Numbers)));
+        problems.extend(self.metrics.log.problem().map(warning(Log)));
+        let findings = health.findings.iter().map(|finding| format!("store: {finding}"));
+        problems.extend(findings.map(warning(Store)));
+        problems
+    }
+
+    /// What is wrong with a destination.
+    async fn destination_problems(
+        &self,
+        plan: &Plan,
+        view: &DestinationView,
+    ) -> Result<Vec<ProblemView>, Error> {
+        let facts = Facts {
+            view,
+            late_after: plan
+                .destinations
+                .get(&view.name)
+                .map_or(LATE_AFTER, |planned| planned.late_after),
+            now: self.clock.wall(),
+        };
+        let last_failure = match facts.is_late() {
+            true => self.last_failure(&view.name).await?,
+            false => None,
+        };
+        let newest_dead = match view.dead {
+            0 => None,
+            _ => self.newest_dead(&view.name).await?,
+        };
+        let problems = [facts.holding_up(last_failure), facts.dead(newest_dead)];
+        Ok(problems.into_iter().flatten().collect())
+    }
+
+    /// What the last attempt at the oldest pending delivery of a destination came to.
+    async fn last_failure(&self, name: &Name) -> Result<Option<String>, Error> {
+        let oldest = self.store.oldest_pending(name).await?;
+        let last = oldest.and_then(|mut delivery| delivery.attempts.pop());
+        Ok(last.map(|attempt| attempt.detail))
+    }
+
+    async fn newest_dead(&self, name: &Name) -> Result<Option<String>, Error> {
+        let query = DeliveryQuery {
+            destination: Some(name.clone()),
+            state: Some(MessageState::Dead),
+            limit: 1,
+            cursor: None,
+        };
+        let newest = self.store.deliveries(&query).await?.items.pop();
+        Ok(newest.and_then(|delivery| match delivery.state {
+            State::Dead { reason, .. } => Some(reason),
+            State::Waiting { .. } | State::Delivered { .. } => None,
+        }))
     }
 
     /// How many deliveries wait.
@@ -102,6 +169,7 @@ impl Control {
         Ok(DestinationView {
             name: name.clone(),
             kind: planned.map(|planned| planned.kind.to_owned()),
+            address: planned.and_then(|planned| planned.destination.address()),
             state: status
                 .as_ref()
                 .map_or("removed", |status| status.state)
@@ -119,8 +187,8 @@ impl Control {
     }
 }
 
-/// `refused` is why no texts are taken, if none are.
-fn store_problems(health: &Health, refused: Option<&String>) -> Vec<String> {
+/// `refused` is why no messages are taken, if none are.
+fn store_problems(health: &Health, refused: Option<&String>) -> Vec<ProblemView> {
     let mut problems = Vec::new();
     if let Some(failed) = &health.failed {
         problems.push(format!("the store failed and takes nothing more: {failed}"));
@@ -144,79 +212,6 @@ fn store_problems(health: &Health, refused: Option<&String>) -> Vec<String> {
     if let (None, false, Some(why)) = (&health.failed, health.full, refused) {
         problems.push(format!("texts are not taken, the disk may hang: {why}"));
     }
-    problems.extend(health.findings.iter().map(|finding| format!("store: {finding}")));
-    problems
-}
-
-/// An attempt that lasts longer than this is worth a word: a mail server may take ten minutes to answer.
-const SLOW: std::time::Duration = std::time::Duration::from_secs(60);
-
-/// What an operator should do something about, or know.
-fn trouble(view: &DestinationView, now: Timestamp) -> Option<String> {
-    let name = &view.name;
-    let waiting = match view.pending {
-        0 => String::new(),
-        1 => ", 1 text waits".to_owned(),
-        many => format!(", {many} texts wait"),
-    };
-    let reason = view.reason.as_deref().unwrap_or("no reason given");
-    match view.state.as_str() {
-        "parked" => Some(format!("{name} is parked until it is mended{waiting}: {reason}")),
-        "down" => Some(format!("{name} takes no texts{waiting}: {reason}")),
-        "paused" if view.pending > 0 => Some(format!("{name} is paused by the operator{waiting}")),
-        "removed" if view.pending > 0 => Some(format!(
-            "{name} is no longer configured{waiting}: configure it again, or discard them"
-        )),
-        _ if view.attempting_since.is_some_and(|since| now.since(since) > SLOW) => Some(format!(
-            "{name} does not answer: an attempt has been under way for {}{waiting}",
-            minutes(now, view.attempting_since)
-        )),
-        _ if view.oldest.is_some_and(|oldest| now.since(oldest) > LATE) => Some(format!(
-            "{name} is late{waiting}, the oldest for {}",
-            minutes(now, view.oldest)
-        )),
-        _ if view.dead > 0 => Some(format!(
-            "{name} has {} dead: see `smsbridge delivery list --destination {name} --state dead`",
-            view.dead
-        )),
-        _ => None,
-    }
-}
-
-fn minutes(now: Timestamp, since: Option<Timestamp>) -> String {
-    let age = since.map(|since| now.since(since)).unwrap_or_default();
-    humantime::format_duration(std::time::Duration::from_secs(age.as_secs() / 60 * 60)).to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn view(attempting_since: Option<i64>) -> DestinationView {
-        DestinationView {
-            name: "desk".parse().unwrap(),
-            kind: Some("email".to_owned()),
-            state: "up".to_owned(),
-            since: None,
-            until: None,
-            reason: None,
-            pending: 3,
-            dead: 0,
-            oldest: Some(Timestamp(0)),
-            attempting_since: attempting_since.map(Timestamp),
-            delivered_at: None,
-            fallback: None,
-        }
-    }
-
-    #[test]
-    fn an_attempt_that_lasts_for_minutes_is_a_problem_before_its_message_is_late() {
-        let now = Timestamp(200_000);
-        assert_eq!(trouble(&view(None), now), None);
-        assert_eq!(trouble(&view(Some(150_000)), now), None);
-        assert_eq!(
-            trouble(&view(Some(10_000)), now).unwrap(),
-            "desk does not answer: an attempt has been under way for 3m, 3 texts wait"
-        );
-    }
+    let error = |message| problem::general(Severity::Error, ProblemKind::Store, message);
+    problems.into_iter().map(error).collect()
 }

@@ -10,6 +10,7 @@ use crate::delivery::{Attempt, Delivery, DeliveryId, State};
 use crate::message::{Media, Message, MessageId, Name, Timestamp};
 use crate::metrics::rates::PerMinute;
 use crate::number::Pattern;
+use crate::plan::Severity;
 use crate::route::{Conditions, Route, Routes};
 use crate::store::MessageState;
 
@@ -141,6 +142,8 @@ pub struct DestinationView {
     pub name: Name,
     /// Its kind; absent when it is no longer configured.
     pub kind: Option<String>,
+    /// The host and port that it connects to.
+    pub address: Option<String>,
     /// `up`, `untested`, `limited`, `down`, `parked`, `paused` or `removed`.
     pub state: String,
     /// Since when it is not up.
@@ -174,8 +177,8 @@ pub struct StatusView {
     pub now: Timestamp,
     /// Whether texts are taken.
     pub ready: bool,
-    /// What is wrong now, in words; empty when nothing is.
-    pub problems: Vec<String>,
+    /// What is wrong now, errors first; empty when nothing is.
+    pub problems: Vec<ProblemView>,
     /// The store.
     pub store: StoreView,
     /// Messages by what became of them.
@@ -184,6 +187,65 @@ pub struct StatusView {
     pub rates: RatesView,
     /// Every destination.
     pub destinations: Vec<DestinationView>,
+}
+
+/// Something that is wrong now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProblemView {
+    /// `error`: an operator has to act, or messages are lost or not delivered. `warning`: it may become that.
+    pub severity: Severity,
+    /// What kind of problem it is.
+    pub kind: ProblemKind,
+    /// The destination it is about, if it is about one.
+    pub destination: Option<Name>,
+    /// The whole in words: what is wrong, the cause, the next step.
+    pub message: String,
+    /// The cause alone, as far as it is known.
+    pub cause: Option<String>,
+    /// Host and port of the destination.
+    pub address: Option<String>,
+    /// Since when, as far as it is known.
+    pub since: Option<Timestamp>,
+    /// Pending deliveries of the destination.
+    pub pending: u64,
+    /// Its dead deliveries.
+    pub dead: u64,
+    /// When its oldest pending delivery was created.
+    pub oldest: Option<Timestamp>,
+}
+
+/// The kinds of problems.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProblemKind {
+    /// A destination is misconfigured.
+    Parked,
+    /// A destination is unreachable or reports errors.
+    Down,
+    /// A destination asked for a pause, and deliveries are late.
+    Limited,
+    /// Deliveries are pending for longer than `late_after`.
+    Late,
+    /// An attempt has been running for more than a minute.
+    Slow,
+    /// The operator paused a destination, and deliveries are pending.
+    Paused,
+    /// Deliveries are pending for a destination that is no longer configured.
+    Removed,
+    /// A destination has dead deliveries.
+    Dead,
+    /// The last reload failed.
+    Reload,
+    /// The store refuses messages, or its audit found something.
+    Store,
+    /// The machine's clock is in doubt.
+    Clock,
+    /// The certificate of `server.tls` expires or has expired.
+    Certificate,
+    /// Numbers do not point here.
+    Numbers,
+    /// Log lines are dropped.
+    Log,
 }
 
 /// The store at a glance.

@@ -232,12 +232,20 @@ pub fn parse_url(key: &str, text: &str) -> Result<url::Url, String> {
     }
 }
 
+/// The host and port of a URL; nothing else of it, since many contain a token.
+#[must_use]
+pub fn address(url: &url::Url) -> Option<String> {
+    Some(match (url.host_str()?, url.port_or_known_default()) {
+        (host, Some(port)) => format!("{host}:{port}"),
+        (host, None) => host.to_owned(),
+    })
+}
+
 fn unreached(error: reqwest::Error, mask: &Mask) -> String {
     let host = error
         .url()
-        .and_then(url::Url::host_str)
-        .unwrap_or("the other side")
-        .to_owned();
+        .and_then(address)
+        .unwrap_or_else(|| "the destination".to_owned());
     if error.is_timeout() && !error.is_connect() {
         format!("{host} did not answer in time")
     } else {
@@ -310,7 +318,10 @@ mod tests {
             "{failure:?}"
         );
         assert!(
-            failure.reason().shown().starts_with("cannot reach 127.0.0.1: "),
+            failure
+                .reason()
+                .shown()
+                .starts_with(&format!("cannot reach {closed}: ")),
             "{failure:?}"
         );
         assert!(!failure.reason().shown().contains("secret-token"), "{failure:?}");

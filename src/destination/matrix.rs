@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::http::{Client, parse_url};
+use super::http::{Client, address, parse_url};
 use super::{Delivered, Destination, Failure, Parcel, Surroundings};
 use crate::mask::Mask;
 use crate::model::lint::{self, Lint};
@@ -101,6 +101,13 @@ impl Matrix {
 
 #[async_trait]
 impl Destination for Matrix {
+    fn address(&self) -> Option<String> {
+        address(match &self.way {
+            Way::Room(room) => &room.homeserver,
+            Way::Hookshot(hookshot) => &hookshot.url,
+        })
+    }
+
     async fn deliver(&self, parcel: &Parcel<'_>) -> Result<Delivered, Failure> {
         let deadline = Instant::now() + self.timeout;
         match &self.way {

@@ -223,6 +223,11 @@ pub trait Destination: Send + Sync {
         &[]
     }
 
+    /// The host and port that it connects to, if it connects to one.
+    fn address(&self) -> Option<String> {
+        None
+    }
+
     /// Waits for what `deliver` needs on this side (a free connection) and is not the other side's slowness. It
     /// is held while `deliver` runs. Nothing was sent yet, so the wait may be broken off at any time.
     ///

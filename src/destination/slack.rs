@@ -13,7 +13,7 @@ use sha2::Digest as _;
 use tokio::time::Instant;
 use url::Url;
 
-use super::http::{Answer, Client, parse_url};
+use super::http::{Answer, Client, address, parse_url};
 use super::{Delivered, Destination, Failure, Parcel, Surroundings};
 use crate::delivery::DeliveryId;
 use crate::mask::Mask;
@@ -172,6 +172,11 @@ impl Slack {
 
 #[async_trait]
 impl Destination for Slack {
+    fn address(&self) -> Option<String> {
+        let (Way::Webhook { url } | Way::Token { url, .. }) = &self.way;
+        address(url)
+    }
+
     async fn deliver(&self, parcel: &Parcel<'_>) -> Result<Delivered, Failure> {
         let deadline = Instant::now() + self.timeout;
         let content = self.content(parcel)?;

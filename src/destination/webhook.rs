@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 use tokio::time::Instant;
 
-use super::http::{Answer, Client, parse_url};
+use super::http::{Answer, Client, address, parse_url};
 use super::{Delivered, Destination, Failure, Parcel, Surroundings};
 use crate::delivery::DeliveryId;
 use crate::mask::{Mask, Reason};
@@ -154,6 +154,10 @@ impl Webhook {
 
 #[async_trait]
 impl Destination for Webhook {
+    fn address(&self) -> Option<String> {
+        address(&self.url)
+    }
+
     async fn deliver(&self, parcel: &Parcel<'_>) -> Result<Delivered, Failure> {
         let body = self.body(parcel)?;
         let mut request = self

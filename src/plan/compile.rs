@@ -217,6 +217,7 @@ impl Compiler<'_> {
             timeout: destination.timeout,
             concurrency: destination.concurrency,
             rate: destination.rate,
+            late_after: destination.late_after,
             fallback: destination
                 .fallback
                 .as_ref()

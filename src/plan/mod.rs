@@ -95,6 +95,8 @@ pub struct PlannedDestination {
     pub concurrency: usize,
     /// Texts per second.
     pub rate: Option<f64>,
+    /// After how long a pending delivery is a problem.
+    pub late_after: Duration,
     /// Who gets what dies here.
     pub fallback: Option<Name>,
 }

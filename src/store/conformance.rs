@@ -172,6 +172,7 @@ macro_rules! suite {
             what_is_due_too_far_ahead_is_brought_forward_with_its_date,
             what_is_known_about_time_is_remembered,
             how_destinations_stood_is_remembered,
+            the_oldest_pending_delivery_is_that_of_the_first_message,
             discarding_spares_what_is_claimed,
             commands_reach_a_long_backlog,
             a_stored_text_is_owed_again,

@@ -359,6 +359,14 @@ impl Store for Memory {
         })
     }
 
+    async fn oldest_pending(&self, destination: &Name) -> Result<Option<Delivery>, Error> {
+        let inner = self.inner();
+        let mut deliveries = inner.deliveries().map(|(.., delivery)| delivery);
+        let oldest =
+            deliveries.find(|delivery| delivery.destination == *destination && delivery.is_waiting());
+        Ok(oldest.cloned())
+    }
+
     async fn requeue(&self, selector: &Selector, now: Timestamp) -> Result<Requeued, Error> {
         let mut inner = self.inner();
         let mut requeued = Requeued::default();

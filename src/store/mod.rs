@@ -408,6 +408,9 @@ pub trait Store: Send + Sync + 'static {
     /// them.
     async fn ahead(&self, destination: &Name, turn: Turn) -> Result<u64, Error>;
 
+    /// The pending delivery of `destination` whose message was accepted first. This looks at all of them.
+    async fn oldest_pending(&self, destination: &Name) -> Result<Option<Delivery>, Error>;
+
     /// One message with its deliveries.
     async fn find(&self, id: MessageId) -> Result<Option<Found>, Error>;
 

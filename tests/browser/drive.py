@@ -221,7 +221,7 @@ def pauses_resumes_and_tests_a_destination(page):
     says_what_a_pending_delivery_waits_for(page)
     page.get_by_role("link", name="Overview").click()
     expect(page.locator(".key b").first).to_have_text(re.compile(r"^[1-9][\d.]* \u00b7 \d+\.\d \u00b7 \d+\.\d$"))
-    expect(page.locator(".problems")).to_contain_text("crm is paused by the operator, 1 text waits")
+    expect(page.locator(".problems")).to_contain_text("destination crm is paused by the operator; 1 pending")
     page.get_by_role("link", name="Destinations").click()
     card.get_by_role("button", name="Resume").click()
     expect(card.locator("header .pill")).to_have_text("up")

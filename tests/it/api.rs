@@ -542,6 +542,11 @@ fn what_is_stored_is_shown_as_described() {
     described("Status", &status);
     described("Destination", &status["destinations"][0]);
     described("Rate", &status["rates"]["accepted"]);
+    ask(&page, "POST", "api/v1/destinations/screen/pause", "");
+    bridge.text("b", "+13035550100", "paused");
+    let (_, _, paused) = ask(&page, "GET", "api/v1/status", "");
+    described("StatusProblem", &paused["problems"][0]);
+    ask(&page, "POST", "api/v1/destinations/screen/resume", "");
     let (_, _, routes) = ask(&page, "GET", "api/v1/routes", "");
     described("Routes", &routes);
     described("Route", &routes["routes"][0]);

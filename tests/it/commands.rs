@@ -391,7 +391,7 @@ fn destinations_are_tested_paused_and_resumed() {
     let line = listed.lines().find(|line| line.starts_with("screen")).unwrap();
     let cells: Vec<&str> = line.split_whitespace().take(4).collect();
     assert_eq!(cells, ["screen", "console", "paused", "1"], "{listed}");
-    assert!(run(&bridge, 0, &["status"]).contains("screen is paused by the operator, 1 text waits"));
+    assert!(run(&bridge, 0, &["status"]).contains("destination screen is paused by the operator; 1 pending"));
     run(&bridge, 0, &["destination", "resume", "screen"]);
     wait_for("the text that waited", || {
         bridge
@@ -413,7 +413,7 @@ fn the_status_is_one_screen_with_the_problems_first() {
     );
     assert!(lines[0].ends_with("ready, 1 problem"), "{screen}");
     assert!(
-        lines[1].starts_with("  ! crm takes no texts, 1 text waits: "),
+        lines[1].starts_with("  ! destination crm has been down for 0s: cannot reach 127.0.0.1:"),
         "{screen}"
     );
     assert!(
@@ -478,7 +478,15 @@ fn a_reload_says_what_changed_or_what_is_wrong() {
     let problems = run_json(&bridge, 2, &["reload"]);
     assert_eq!(problems["problems"][0]["line"], line);
     // What runs goes on, and can still be asked.
-    assert!(run(&bridge, 0, &["status"]).contains("untested: crm, screen"));
+    let status = run(&bridge, 0, &["status"]);
+    let problem = format!(
+        "the last reload failed: {}",
+        words.lines().next().unwrap().replace("smsbridge: error: ", "")
+    );
+    assert!(
+        status.contains(&problem) && status.contains("untested: crm, screen"),
+        "{status}"
+    );
 }
 
 #[test]

@@ -140,3 +140,138 @@ async fn a_destination_is_untested_until_it_was_tried_and_a_restart_knows_how_it
     assert_eq!(bridge.command(&["destination", "test", "crm"]).0, 0);
     wait_for_state(&bridge, "crm", "up");
 }
+
+/// The problems of a destination: kind, severity, cause, pending and dead.
+fn problems(status: &Value, name: &str) -> Vec<(String, String, String, u64, u64)> {
+    let all = status["problems"].as_array().unwrap().iter();
+    let of = all.filter(|problem| problem["destination"] == name);
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    of.map(|problem| {
+        (
+            word(&problem["kind"]),
+            word(&problem["severity"]),
+            word(&problem["cause"]),
+            problem["pending"].as_u64().unwrap(),
+            problem["dead"].as_u64().unwrap(),
+        )
+    })
+    .collect()
+}
+
+fn row(
+    kind: &str,
+    severity: &str,
+    cause: &str,
+    pending: u64,
+    dead: u64,
+) -> (String, String, String, u64, u64) {
+    (
+        kind.to_owned(),
+        severity.to_owned(),
+        cause.to_owned(),
+        pending,
+        dead,
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_problems_of_a_destination_are_told_with_cause_address_and_backlog() {
+    let failing = Recorder::start(|received| match received.body.contains("bad") {
+        true => Reply::new(400, "bad"),
+        false => Reply::new(503, "maintenance"),
+    })
+    .await;
+    let limiting = Recorder::answering(Reply::new(429, "").with("retry-after", "3600")).await;
+    let deferring = Recorder::answering(Reply::new(409, "mailbox full")).await;
+    let late = "late_after = \"1s\"";
+    let destinations = [
+        destination("crm", &failing, ""),
+        destination("pager", &limiting, late),
+        destination("box", &deferring, late),
+    ];
+    let bridge = Bridge::start(&config(&destinations, "\"crm\", \"pager\", \"box\""));
+    bridge.text(&refid(1), "+13035550100", "bad");
+    wait_for("the dead letter", || {
+        (told(&bridge.status(), "crm")["dead"] == 1).then_some(())
+    });
+    bridge.text(&refid(2), "+13035550101", "good");
+    let status = wait_for("the late ones", || {
+        let status = bridge.status();
+        let all = ["crm", "pager", "box"].map(|name| problems(&status, name).len());
+        (all == [2, 1, 1]).then_some(status)
+    });
+    let reason = "HTTP 503 Service Unavailable: maintenance";
+    assert_eq!(
+        problems(&status, "crm"),
+        [
+            row("down", "error", reason, 1, 1),
+            row("dead", "error", "HTTP 400 Bad Request: bad", 1, 1)
+        ]
+    );
+    assert_eq!(
+        problems(&status, "pager"),
+        [row("limited", "warning", "HTTP 429 Too Many Requests", 2, 0)]
+    );
+    assert_eq!(
+        problems(&status, "box"),
+        [row("late", "warning", "HTTP 409 Conflict: mailbox full", 2, 0)]
+    );
+    let address = failing.url("").replace("http://", "");
+    let severities: Vec<&Value> = status["problems"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|problem| &problem["severity"])
+        .collect();
+    assert_eq!(severities, ["error", "error", "warning", "warning"]);
+    let (_, screen, _) = bridge.command(&["status"]);
+    for problem in status["problems"].as_array().unwrap() {
+        let name = problem["destination"].as_str().unwrap();
+        let start = format!("  ! destination {name} ");
+        assert!(screen.contains(&start), "{start}: {screen}");
+        if name == "crm" {
+            assert_eq!(problem["address"], address.as_str());
+        }
+    }
+    assert!(
+        screen.contains(&format!("destination crm ({address}) has been down")),
+        "{screen}"
+    );
+}
+
+#[test]
+fn a_reload_by_a_signal_that_fails_is_a_problem_until_one_succeeds() {
+    let good = "[destination.screen]\nkind = \"console\"\n[routing]\nunmatched = [\"screen\"]\n";
+    let bridge = Bridge::start(good);
+    let reload_problem = || {
+        let status = bridge.status();
+        let problems = status["problems"].as_array().unwrap().clone();
+        problems.into_iter().find(|problem| problem["kind"] == "reload")
+    };
+    assert_eq!(reload_problem(), None);
+    bridge.configure(&good.replace("[\"screen\"]", "[\"scren\"]"));
+    bridge.signal("HUP");
+    let problem = wait_for("the problem", reload_problem);
+    let file = bridge.folder().join("config.toml");
+    let line = std::fs::read_to_string(&file).unwrap().lines().count();
+    let cause = format!(
+        "{}:{line}:14: routing.unmatched: unknown destination `scren`",
+        file.display()
+    );
+    assert!(
+        problem["cause"].as_str().unwrap().starts_with(&cause),
+        "{problem}"
+    );
+    assert!(
+        problem["since"].is_string() && problem["severity"] == "error",
+        "{problem}"
+    );
+    let (_, screen, _) = bridge.command(&["status"]);
+    assert!(
+        screen.contains(&format!("  ! the last reload failed: {cause}")),
+        "{screen}"
+    );
+    bridge.configure(good);
+    bridge.signal("HUP");
+    wait_for("no problem", || reload_problem().is_none().then_some(()));
+}

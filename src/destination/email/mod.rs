@@ -123,6 +123,10 @@ impl Email {
 
 #[async_trait]
 impl Destination for Email {
+    fn address(&self) -> Option<String> {
+        Some(self.server.address())
+    }
+
     async fn deliver(&self, parcel: &Parcel<'_>) -> Result<Delivered, Failure> {
         let (asked, held) = self.select(&parcel.recipients)?;
         if asked.is_empty() {

@@ -56,6 +56,13 @@ pub struct Server {
     tokens: Mutex<VecDeque<Secret>>,
 }
 
+impl Server {
+    /// Its host and port.
+    pub fn address(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")

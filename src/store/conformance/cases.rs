@@ -596,6 +596,22 @@ pub(super) async fn what_is_known_about_time_is_remembered(store: Arc<dyn Store>
     assert_eq!(store.timeline().await, Ok(Some(timeline)));
 }
 
+pub(super) async fn the_oldest_pending_delivery_is_that_of_the_first_message(store: Arc<dyn Store>) {
+    assert_eq!(store.oldest_pending(&name("desk")).await, Ok(None));
+    for n in 1..=3 {
+        accept(&*store, n, n, &["desk", "room"]).await;
+    }
+    let oldest = async |to: &str| {
+        let oldest = store.oldest_pending(&name(to)).await.unwrap();
+        oldest.map(|delivery| delivery.id.message.0.as_u128())
+    };
+    assert_eq!(oldest("desk").await, Some(1));
+    let claims = claim(&*store, "desk", Timestamp(9)).await;
+    assert_eq!(oldest("desk").await, Some(1), "a claimed one is pending");
+    store.settle(delivered(&claims[0])).await.unwrap();
+    assert_eq!((oldest("desk").await, oldest("room").await), (Some(2), Some(1)));
+}
+
 pub(super) async fn how_destinations_stood_is_remembered(store: Arc<dyn Store>) {
     assert_eq!(store.standings().await, Ok(Standings::default()));
     let fault = |n: u32| Fault {

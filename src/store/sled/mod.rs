@@ -388,6 +388,11 @@ impl Store for Sled {
         Ok(touched)
     }
 
+    async fn oldest_pending(&self, destination: &Name) -> Result<Option<Delivery>, Error> {
+        let destination = destination.clone();
+        self.read(move |shared| shared.oldest_pending(&destination)).await
+    }
+
     async fn discard(&self, selector: &Selector, now: Timestamp, reason: &str) -> Result<u64, Error> {
         self.on_selected(selector, |places| {
             let reason = reason.to_owned();

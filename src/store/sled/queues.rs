@@ -225,6 +225,12 @@ impl Queues {
         (places.into_iter().map(Place::unpacked).collect(), last)
     }
 
+    /// The waiting delivery of a destination whose message was accepted first.
+    pub(super) fn first_waiting(&self, destination: &Name) -> Option<Place> {
+        let places = self.0.get(destination)?.waiting.keys().map(|(_, place)| *place);
+        places.min().map(Place::unpacked)
+    }
+
     /// The newest `limit` waiting deliveries of a destination before a place, newest first.
     pub(super) fn waiting_before(&self, destination: &Name, before: u64, limit: usize) -> Vec<Place> {
         let waiting = self.0.get(destination).into_iter().flat_map(|line| &line.waiting);

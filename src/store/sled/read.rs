@@ -160,6 +160,19 @@ impl Shared {
         self.these_deliveries(&places, query)
     }
 
+    /// The waiting delivery of a destination whose message was accepted first.
+    pub(super) fn oldest_pending(&self, destination: &Name) -> Result<Option<Delivery>, Error> {
+        let first = self.index.queues().first_waiting(destination);
+        let query = DeliveryQuery {
+            destination: Some(destination.clone()),
+            state: Some(MessageState::Pending),
+            limit: 1,
+            cursor: None,
+        };
+        let places: Vec<Place> = first.into_iter().collect();
+        Ok(self.these_deliveries(&places, &query)?.items.pop())
+    }
+
     /// Holds the queues of what is due, so that nobody else claims it.
     fn hold_due(&self, destination: &Name, now: Timestamp, limit: usize) -> Vec<Slot> {
         let hold = |slot: &Slot| self.leases.hold(&slot.queue, slot.place);

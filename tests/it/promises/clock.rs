@@ -88,7 +88,9 @@ impl Machine {
 }
 
 async fn problems(daemon: &Daemon) -> String {
-    daemon.control().status().await.unwrap().problems.join("; ")
+    let problems = daemon.control().status().await.unwrap().problems;
+    let messages: Vec<String> = problems.into_iter().map(|problem| problem.message).collect();
+    messages.join("; ")
 }
 
 fn post(daemon: &Daemon, number: usize) -> String {

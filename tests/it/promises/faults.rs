@@ -268,7 +268,7 @@ async fn p25_status_tells_the_truth_during_faults() {
     );
     let problems = bridge.status()["problems"].to_string();
     assert!(
-        problems.contains("down takes no texts, 3 texts wait") && problems.contains("bad has 3 dead"),
+        problems.contains("down has been down for") && problems.contains("bad has 3 dead deliveries"),
         "{problems}"
     );
     bridge.stop();

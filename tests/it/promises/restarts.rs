@@ -147,7 +147,7 @@ async fn p16_a_bad_configuration_changes_nothing_and_a_removed_destination_keeps
     );
     let problems = bridge.status()["problems"].to_string();
     assert!(
-        problems.contains("old is no longer configured, 9 texts wait"),
+        problems.contains("destination old is no longer configured; 9 pending"),
         "{problems}"
     );
     for id in &before {

@@ -66,10 +66,8 @@ export class Overview {
         untested.length > 0 ? `Not tested yet: ${untested.join(', ')}.` : 'Every destination worked when it was last tried.'));
       return;
     }
-    fill(this.problems, h('h2', {}, plural(problems.length, 'problem')), h('ul', {}, problems.map((problem) => {
-      const about = destinations.find(({ name }) => problem.startsWith(`${name} `));
-      return h('li', {}, h('span', {}, prose(problem)), about && h('a', { href: `#/destinations/${about.name}` }, 'Look'));
-    })));
+    fill(this.problems, h('h2', {}, plural(problems.length, 'problem')), h('ul', {}, problems.map(({ severity, destination, message }) =>
+      h('li', { class: severity }, h('span', {}, prose(message)), destination && h('a', { href: `#/destinations/${destination}` }, 'Look')))));
   }
 }
 

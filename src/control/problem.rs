@@ -1,0 +1,340 @@
+//! What is wrong now: one list for the API, the commands and the page, each entry with its cause and the next step.
+
+use std::time::Duration;
+
+use super::view::{DestinationView, ProblemKind, ProblemView};
+use crate::message::Timestamp;
+use crate::plan::Severity;
+
+/// A problem that concerns no single destination.
+pub(super) fn general(severity: Severity, kind: ProblemKind, message: String) -> ProblemView {
+    ProblemView {
+        severity,
+        kind,
+        destination: None,
+        message,
+        cause: None,
+        address: None,
+        since: None,
+        pending: 0,
+        dead: 0,
+        oldest: None,
+    }
+}
+
+/// An attempt that lasts longer than this is a problem, although a mail server may take ten minutes to answer.
+const SLOW: Duration = Duration::from_secs(60);
+
+/// What the problems of one destination are told from.
+pub(super) struct Facts<'a> {
+    pub(super) view: &'a DestinationView,
+    /// Its `late_after`.
+    pub(super) late_after: Duration,
+    pub(super) now: Timestamp,
+}
+
+impl Facts<'_> {
+    /// What keeps messages pending: at most one problem, the first that applies. `last_failure` is that of the oldest
+    /// pending delivery.
+    pub(super) fn holding_up(&self, last_failure: Option<String>) -> Option<ProblemView> {
+        let view = self.view;
+        let kind = self.kind()?;
+        let reason = || {
+            Some(
+                view.reason
+                    .clone()
+                    .unwrap_or_else(|| "no reason given".to_owned()),
+            )
+        };
+        let (severity, cause, since) = match kind {
+            ProblemKind::Parked | ProblemKind::Down => (Severity::Error, reason(), view.since),
+            ProblemKind::Limited => (Severity::Warning, reason(), view.since),
+            ProblemKind::Removed => (Severity::Error, None, None),
+            ProblemKind::Slow => (Severity::Warning, None, view.attempting_since),
+            ProblemKind::Late => (Severity::Warning, last_failure, None),
+            _ => (Severity::Warning, None, None),
+        };
+        Some(ProblemView {
+            message: self.words(kind, cause.as_deref()),
+            cause,
+            since,
+            ..self.about(severity, kind)
+        })
+    }
+
+    /// Dead deliveries, with the reason of the newest.
+    pub(super) fn dead(&self, newest: Option<String>) -> Option<ProblemView> {
+        let (name, dead) = (&self.view.name, self.view.dead);
+        let count = match dead {
+            0 => return None,
+            1 => "1 dead delivery".to_owned(),
+            many => format!("{many} dead deliveries"),
+        };
+        let why = newest
+            .as_ref()
+            .map(|reason| format!(", the newest: {reason}"))
+            .unwrap_or_default();
+        Some(ProblemView {
+            message: format!(
+                "destination {name} has {count}{why}; `smsbridge delivery list --destination {name} --state dead` \
+                 lists them"
+            ),
+            cause: newest,
+            ..self.about(Severity::Error, ProblemKind::Dead)
+        })
+    }
+
+    /// Returns true if the oldest pending delivery is late, and nothing else explains that.
+    pub(super) fn is_late(&self) -> bool {
+        self.kind() == Some(ProblemKind::Late)
+    }
+
+    fn kind(&self) -> Option<ProblemKind> {
+        let view = self.view;
+        let is_slow = || {
+            view.attempting_since
+                .is_some_and(|since| self.now.since(since) > SLOW)
+        };
+        let is_late = || {
+            view.oldest
+                .is_some_and(|oldest| self.now.since(oldest) > self.late_after)
+        };
+        match view.state.as_str() {
+            "parked" => Some(ProblemKind::Parked),
+            "down" => Some(ProblemKind::Down),
+            "paused" => (view.pending > 0).then_some(ProblemKind::Paused),
+            "removed" => (view.pending > 0).then_some(ProblemKind::Removed),
+            _ if is_slow() => Some(ProblemKind::Slow),
+            "limited" => is_late().then_some(ProblemKind::Limited),
+            _ => is_late().then_some(ProblemKind::Late),
+        }
+    }
+
+    fn about(&self, severity: Severity, kind: ProblemKind) -> ProblemView {
+        let view = self.view;
+        ProblemView {
+            destination: Some(view.name.clone()),
+            address: view.address.clone(),
+            pending: view.pending,
+            dead: view.dead,
+            oldest: view.oldest,
+            ..general(severity, kind, String::new())
+        }
+    }
+
+    /// The cause, then the backlog, then the next step.
+    fn words(&self, kind: ProblemKind, cause: Option<&str>) -> String {
+        let view = self.view;
+        let (name, pending) = (&view.name, self.pending());
+        let cause = cause.map(one_clause);
+        let place = match (&view.address, &cause) {
+            (Some(address), Some(cause)) if cause.contains(address.as_str()) => String::new(),
+            (Some(address), _) => format!(" ({address})"),
+            (None, _) => String::new(),
+        };
+        let cause = cause.unwrap_or_default();
+        let lasting = lasting(self.now, view.since);
+        let late_after = humantime::format_duration(self.late_after);
+        match kind {
+            ProblemKind::Parked => format!(
+                "destination {name}{place} has been parked for {lasting}: {cause}; {pending}; fix its configuration or \
+                 account, then `smsbridge reload`"
+            ),
+            ProblemKind::Down => {
+                let next = match view.pending {
+                    0 => format!("`smsbridge destination test {name}` tries it"),
+                    _ => "it is tried again automatically; check that it runs and can be reached from here"
+                        .to_owned(),
+                };
+                format!("destination {name}{place} has been down for {lasting}: {cause}; {pending}; {next}")
+            }
+            ProblemKind::Limited => format!(
+                "destination {name}{place} is rate limiting: {cause}; {pending} (late after {late_after}), next attempt \
+                 {}; raise the limit there, or send it fewer messages",
+                self.next_attempt()
+            ),
+            ProblemKind::Slow => format!(
+                "destination {name}{place} does not answer: an attempt has been running for {}; {pending}; check it",
+                self::lasting(self.now, view.attempting_since)
+            ),
+            ProblemKind::Paused => format!(
+                "destination {name} is paused by the operator; {pending}; `smsbridge destination resume {name}` ends that"
+            ),
+            ProblemKind::Removed => format!(
+                "destination {name} is no longer configured; {pending}; configure it again, or `smsbridge delivery \
+                 discard --destination {name} --state pending`"
+            ),
+            _ if cause.is_empty() => format!(
+                "destination {name}{place} is late: {pending} (late after {late_after}); messages come faster than it \
+                 takes them: raise its `rate` or `concurrency`, or send it fewer"
+            ),
+            _ => format!(
+                "destination {name}{place} is late: {cause}; {pending} (late after {late_after}); `smsbridge delivery \
+                 list --destination {name} --state pending` lists them"
+            ),
+        }
+    }
+
+    /// `29 pending, the oldest for 11m`
+    fn pending(&self) -> String {
+        let oldest = self
+            .view
+            .oldest
+            .map(|oldest| format!(", the oldest for {}", lasting(self.now, Some(oldest))));
+        format!("{} pending{}", self.view.pending, oldest.unwrap_or_default())
+    }
+
+    fn next_attempt(&self) -> String {
+        match self.view.until.map(|until| until.since(self.now)) {
+            Some(left) if !left.is_zero() => format!("in {}", rounded(left)),
+            _ => "now".to_owned(),
+        }
+    }
+}
+
+/// A cause ends where the sentence around it goes on.
+fn one_clause(cause: &str) -> String {
+    cause.trim_end_matches(['.', ';', ' ']).to_owned()
+}
+
+fn lasting(now: Timestamp, since: Option<Timestamp>) -> String {
+    rounded(since.map(|since| now.since(since)).unwrap_or_default())
+}
+
+/// In whole minutes from a minute on, and in seconds before.
+fn rounded(duration: Duration) -> String {
+    let unit = if duration.as_secs() < 60 { 1 } else { 60 };
+    humantime::format_duration(Duration::from_secs(duration.as_secs() / unit * unit)).to_string()
+}
+
+/// Errors first.
+pub(super) fn sorted(mut problems: Vec<ProblemView>) -> Vec<ProblemView> {
+    problems.sort_by_key(|problem| problem.severity == Severity::Warning);
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: i64 = 60_000;
+
+    fn view(state: &str) -> DestinationView {
+        DestinationView {
+            name: "desk".parse().unwrap(),
+            kind: Some("email".to_owned()),
+            address: Some("mail.example:25".to_owned()),
+            state: state.to_owned(),
+            since: Some(Timestamp(0)),
+            until: Some(Timestamp(20 * MINUTE)),
+            reason: Some("HTTP 403 Forbidden.".to_owned()),
+            pending: 3,
+            dead: 2,
+            oldest: Some(Timestamp(MINUTE)),
+            attempting_since: None,
+            delivered_at: None,
+            fallback: None,
+        }
+    }
+
+    fn told(view: &DestinationView, minutes: i64, last_failure: Option<&str>) -> Option<ProblemView> {
+        let facts = Facts {
+            view,
+            late_after: Duration::from_secs(120),
+            now: Timestamp(minutes * MINUTE),
+        };
+        facts.holding_up(last_failure.map(str::to_owned))
+    }
+
+    #[test]
+    fn a_problem_says_the_cause_and_then_the_next_step() {
+        let cases = [
+            (
+                "parked",
+                "destination desk (mail.example:25) has been parked for 10m: HTTP 403 Forbidden; 3 pending, the oldest for \
+                 9m; fix its configuration or account, then `smsbridge reload`",
+            ),
+            (
+                "down",
+                "destination desk (mail.example:25) has been down for 10m: HTTP 403 Forbidden; 3 pending, the oldest for \
+                 9m; it is tried again automatically; check that it runs and can be reached from here",
+            ),
+            (
+                "limited",
+                "destination desk (mail.example:25) is rate limiting: HTTP 403 Forbidden; 3 pending, the oldest for 9m \
+                 (late after 2m), next attempt in 10m; raise the limit there, or send it fewer messages",
+            ),
+            (
+                "paused",
+                "destination desk is paused by the operator; 3 pending, the oldest for 9m; `smsbridge destination resume \
+                 desk` ends that",
+            ),
+            (
+                "removed",
+                "destination desk is no longer configured; 3 pending, the oldest for 9m; configure it again, or \
+                 `smsbridge delivery discard --destination desk --state pending`",
+            ),
+            (
+                "up",
+                "destination desk (mail.example:25) is late: 3 pending, the oldest for 9m (late after 2m); messages come \
+                 faster than it takes them: raise its `rate` or `concurrency`, or send it fewer",
+            ),
+        ];
+        for (state, words) in cases {
+            let problem = told(&view(state), 10, None).unwrap();
+            assert_eq!(problem.message, words);
+            assert_eq!(
+                (problem.pending, problem.dead, problem.oldest),
+                (3, 2, Some(Timestamp(MINUTE)))
+            );
+            assert_eq!(problem.address.as_deref(), Some("mail.example:25"));
+        }
+    }
+
+    #[test]
+    fn a_backlog_is_a_problem_once_it_is_late_and_a_full_mailbox_is_its_cause() {
+        for state in ["up", "untested", "limited"] {
+            assert_eq!(told(&view(state), 3, None), None, "{state}");
+            assert!(told(&view(state), 4, None).is_some(), "{state}");
+        }
+        let problem = told(&view("up"), 3 * 24 * 60, Some("452 4.2.2 mailbox full")).unwrap();
+        assert_eq!(
+            problem.message,
+            "destination desk (mail.example:25) is late: 452 4.2.2 mailbox full; 3 pending, the oldest for 2days 23h 59m \
+             (late after 2m); `smsbridge delivery list --destination desk --state pending` lists them"
+        );
+        assert_eq!(problem.cause.as_deref(), Some("452 4.2.2 mailbox full"));
+    }
+
+    #[test]
+    fn an_attempt_that_lasts_for_minutes_is_a_problem_before_its_message_is_late() {
+        let view = DestinationView {
+            oldest: Some(Timestamp(0)),
+            attempting_since: Some(Timestamp(10_000)),
+            ..view("up")
+        };
+        assert_eq!(told(&view, 1, None), None);
+        assert_eq!(
+            told(&view, 2, None).unwrap().message,
+            "destination desk (mail.example:25) does not answer: an attempt has been running for 1m; 3 pending, the \
+             oldest for 2m; check it"
+        );
+    }
+
+    #[test]
+    fn dead_deliveries_are_told_beside_what_holds_the_others_up() {
+        let view = view("down");
+        let facts = Facts {
+            view: &view,
+            late_after: Duration::from_secs(120),
+            now: Timestamp(0),
+        };
+        let dead = facts.dead(Some("HTTP 400 Bad Request".to_owned())).unwrap();
+        assert_eq!(
+            dead.message,
+            "destination desk has 2 dead deliveries, the newest: HTTP 400 Bad Request; `smsbridge delivery list \
+             --destination desk --state dead` lists them"
+        );
+        assert!(facts.holding_up(None).is_some());
+    }
+}
