@@ -1,20 +1,20 @@
-//! Words from outside, and what of them may be repeated.
+//! Masks the answers of other servers before they are stored, shown or logged.
 //!
-//! An answer may quote the request it answers: an error page the URL and the headers, a mail server the recipient and
-//! the subject, an API the token that it does not know. So whatever another side says passes a [`Mask`] before it is
-//! kept or shown, and becomes an [`Excerpt`]: short, on one line, and with `***` in the place of the configuration's
-//! secrets and of the message's own words and numbers, however they are quoted. What is logged is less: a [`Reason`]
-//! keeps our own words (a status, an error code, what to do) apart from excerpts, which are for the API, the page and
-//! the commands.
+//! An answer may quote the request: an error page the URL and the headers, a mail server the recipient and
+//! the subject, an API the unknown token. So every answer passes a [`Mask`] and becomes an [`Excerpt`]:
+//! short, on one line, with `***` in place of the configuration's secrets and the message's own words and
+//! numbers, however they are quoted. The log gets less: a [`Reason`] separates the bridge's own words (a
+//! status, an error code, what to do) from excerpts, which only the API, the page and the commands show.
 //!
-//! | hidden | if it is |
+//! | masked | if it is |
 //! |---|---|
 //! | a secret | of 6 characters or more; of one with 16 or more, also any 8 in a row |
 //! | the message's text, links and file names | any 6 letters or digits in a row; whole words of 4 letters, of 3 with a digit, or of 2 that are not ASCII |
 //! | its numbers | any 5 digits in a row |
 //!
-//! Shorter ones are not hidden: a secret `error` would leave no message readable. Case, white space and punctuation do
-//! not matter, and escapes of JSON, HTML, URLs and quoted-printable are seen through, as is base64.
+//! Shorter values are not masked: with a secret `error`, no message would stay readable. Case, white space
+//! and punctuation are ignored, and escapes of JSON, HTML, URLs and quoted-printable are decoded, as is
+//! base64.
 
 mod quoting;
 mod search;
@@ -30,16 +30,16 @@ use crate::template::{one_line, shorten};
 use quoting::decode_base64;
 use search::Search;
 
-/// The longest excerpt, in characters.
+/// Maximum length of an excerpt, in characters.
 const EXCERPT_MAX: usize = 160;
 
-/// How much of what was said is looked at, in characters. Masking makes it shorter, so that more is needed than shown.
+/// How much of an answer is examined, in characters. It is more than is shown because masking shortens it.
 const SAID_MAX: usize = 1024;
 
-/// The shortest secret that is hidden, in characters.
+/// Minimum length of a secret that is masked, in characters.
 const SECRET_MIN: usize = 6;
 
-/// Path segments that many services have in their URLs, and that are no secret.
+/// Path segments that are common in the URLs of services, and not secret.
 const ORDINARY_SEGMENTS: &[&str] = &[
     "_matrix",
     "alerts",
@@ -62,19 +62,20 @@ const ORDINARY_SEGMENTS: &[&str] = &[
     "workflows",
 ];
 
-/// What another side said, masked. Only a [`Mask`] makes it.
+/// A masked answer. Only a [`Mask`] creates it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Excerpt(String);
 
 impl Excerpt {
-    /// The words; empty when nothing was said.
+    /// The words; empty if there was no answer.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Why something ended as it did: once for the log, in our own words, and once for the operator, with excerpts.
+/// The reason of an outcome, in two forms: for the log, in the bridge's own words, and for the operator, with
+/// excerpts.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Reason {
     logged: String,
@@ -82,25 +83,25 @@ pub struct Reason {
 }
 
 impl Reason {
-    /// One that was written down as it is logged and as it is shown.
+    /// Restores a reason from its stored forms for the log and for the operator.
     #[must_use]
     pub fn recalled(logged: String, shown: String) -> Self {
         Self { logged, shown }
     }
 
-    /// For the log: nothing in it was said by another side.
+    /// The form for the log: it contains no words of another server.
     #[must_use]
     pub fn logged(&self) -> &str {
         &self.logged
     }
 
-    /// For the API, the page and the commands.
+    /// The form for the API, the page and the commands.
     #[must_use]
     pub fn shown(&self) -> &str {
         &self.shown
     }
 
-    /// Goes on in our own words.
+    /// Appends the bridge's own words.
     #[must_use]
     pub fn own(mut self, words: &str) -> Self {
         self.logged.push_str(words);
@@ -108,7 +109,7 @@ impl Reason {
         self
     }
 
-    /// Goes on with what was said, behind `separator`; neither is logged.
+    /// Appends an excerpt after `separator`; neither is logged.
     #[must_use]
     pub fn quote(mut self, separator: &str, excerpt: &Excerpt) -> Self {
         if !excerpt.0.is_empty() {
@@ -118,7 +119,7 @@ impl Reason {
         self
     }
 
-    /// Puts another reason behind this one.
+    /// Appends another reason.
     #[must_use]
     pub fn and(mut self, other: &Self) -> Self {
         self.logged.push_str(&other.logged);
@@ -127,7 +128,7 @@ impl Reason {
     }
 }
 
-/// Our own words.
+/// A reason in the bridge's own words.
 impl From<String> for Reason {
     fn from(words: String) -> Self {
         Self {
@@ -137,28 +138,28 @@ impl From<String> for Reason {
     }
 }
 
-/// Our own words.
+/// A reason in the bridge's own words.
 impl From<&str> for Reason {
     fn from(words: &str) -> Self {
         Self::from(words.to_owned())
     }
 }
 
-/// As it is shown.
+/// Serializes the form for the operator.
 impl serde::Serialize for Reason {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.shown)
     }
 }
 
-/// As it is logged: `Debug` output ends in logs.
+/// Formats the form for the log, because `Debug` output is logged.
 impl fmt::Debug for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.logged, f)
     }
 }
 
-/// The secrets that are known to one place that talks to another side.
+/// The secrets that a client of another server knows and must not repeat.
 #[derive(Clone, Default)]
 pub struct Mask {
     secrets: Vec<String>,
@@ -171,20 +172,21 @@ impl fmt::Debug for Mask {
 }
 
 impl Mask {
-    /// Hides a secret.
+    /// Masks a secret.
     #[must_use]
     pub fn secret(mut self, secret: &Secret) -> Self {
         self.add(secret.reveal());
         self
     }
 
-    /// Hides all of several secrets.
+    /// Masks each of several secrets.
     #[must_use]
     pub fn secrets(self, secrets: &Secrets) -> Self {
         secrets.all().iter().fold(self, Self::secret)
     }
 
-    /// Hides what may be secret in a URL: user and password, the segments of its path and the values of its query.
+    /// Masks the parts of a URL that may be secret: user name and password, the segments of its path and the
+    /// values of its query.
     #[must_use]
     pub fn url(mut self, url: &Url) -> Self {
         let segments = url.path_segments().into_iter().flatten();
@@ -200,7 +202,7 @@ impl Mask {
         self
     }
 
-    /// Hides the value of a header: `TOKEN`, `Bearer TOKEN`, or the password inside `Basic …`.
+    /// Masks the value of a header: `TOKEN`, `Bearer TOKEN`, or the password inside `Basic …`.
     #[must_use]
     pub fn header(mut self, value: &str) -> Self {
         self.add(value);
@@ -218,7 +220,7 @@ impl Mask {
         self
     }
 
-    /// What another side said about `message`, or in general.
+    /// Masks an answer, about `message` or in general.
     #[must_use]
     pub fn excerpt(&self, said: &str, message: Option<&Message>) -> Excerpt {
         let said: Vec<char> = said.trim().chars().take(SAID_MAX).collect();
@@ -242,14 +244,15 @@ impl Mask {
         Excerpt(shorten(&shown, EXCERPT_MAX))
     }
 
-    /// What a library or the system says about a connection: short, on one line, and without secrets. It does not quote
-    /// the other side and so may be logged.
+    /// Masks the error of a library or the system about a connection: short, on one line, and without
+    /// secrets. It does not quote the other server, so it may be logged.
     #[must_use]
     pub fn error(&self, words: &str) -> String {
         self.excerpt(words, None).0
     }
 
-    /// Whether an error code may be logged: it repeats neither a secret nor a word of the message.
+    /// Returns true if an error code may be logged because it repeats neither a secret nor a word of the
+    /// message.
     #[must_use]
     pub fn permits(&self, code: &str, message: Option<&Message>) -> bool {
         let code: Vec<char> = code.chars().take(SAID_MAX).collect();
@@ -263,7 +266,7 @@ impl Mask {
     }
 }
 
-/// A message to try masking on.
+/// A message for tests of masking.
 #[cfg(test)]
 pub(crate) fn sample(text: &str) -> Message {
     use crate::message::{Media, MessageId, Timestamp};
@@ -311,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn own_secrets_are_hidden_and_the_rest_is_shown() {
+    fn own_secrets_are_masked_and_the_rest_is_shown() {
         for (said, shown) in [
             ("token s3cret is not known", "token *** is not known"),
             ("token S3CRET", "token ***"),
@@ -347,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn the_messages_own_words_and_numbers_are_hidden() {
+    fn the_words_and_numbers_of_the_message_are_masked() {
         let message = message("My PIN is 4711, door code 99b.\nПривет из Москвы! 救命");
         for (said, shown) in [
             ("bad text: My PIN is 4711, door code 99b.", "bad text: ***."),
@@ -384,13 +387,13 @@ mod tests {
     }
 
     #[test]
-    fn short_secrets_blank_nothing() {
+    fn short_secrets_mask_nothing() {
         let mask = Mask::default().secret(&Secret::new("error")).header("Bearer ok");
         assert_eq!(mask.excerpt("error: not ok", None).as_str(), "error: not ok");
     }
 
     #[test]
-    fn an_excerpt_is_short_however_much_was_said() {
+    fn an_excerpt_of_a_long_answer_is_short() {
         let long = mask().excerpt(&"a b".repeat(100_000), Some(&message("hello")));
         assert_eq!(long.as_str().chars().count(), EXCERPT_MAX + 1);
         let masked = mask().excerpt(&"s3cret ".repeat(100_000), None);
@@ -398,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_is_logged_without_what_was_said() {
+    fn a_reason_is_logged_without_excerpts() {
         let reason = Reason::from("HTTP 403")
             .quote(": ", &mask().excerpt("no s3cret", None))
             .quote(": ", &Excerpt::default())
@@ -408,7 +411,7 @@ mod tests {
         assert_eq!(format!("{reason:?}"), "\"HTTP 403; check `url`\"");
     }
 
-    /// What servers do to what they quote.
+    /// Quotes `text` in one of the ways that servers do.
     fn quoted(text: &str, how: usize) -> String {
         let bytes = || text.bytes();
         match how {
@@ -434,7 +437,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn nothing_is_told_in_whatever_quoting(
+        fn no_quoting_reveals_anything(
             secret in "[!-~]{6,40}",
             text in "[a-zà-ÿа-я]{4,12}( [a-zа-я0-9]{1,8}){1,6}",
             inner in 0..12_usize,

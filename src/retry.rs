@@ -1,37 +1,38 @@
-//! When to try again, and when to stop: the one retry decision, made of numbers that come in.
+//! The retry decision: when to try again, and when to give up. Pure; the caller passes times and randomness.
 
 use std::time::{Duration, SystemTime};
 
 use crate::message::Timestamp;
 
-/// The longest pause another side can ask for.
+/// Upper bound of a pause that a destination can ask for.
 pub const PAUSE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A destination's patience.
+/// The retry settings of a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// The longest wait before the second attempt.
+    /// Maximum delay before the second attempt.
     pub initial: Duration,
-    /// The longest wait before any attempt.
+    /// Maximum delay before any attempt.
     pub max: Duration,
-    /// How long after it came to be owed a delivery is tried at all.
+    /// Age at which a delivery is given up.
     pub give_up_after: Duration,
 }
 
-/// What is to be done after a transient failure.
+/// The decision after a transient failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Try again then.
+    /// Try again at this time.
     At(Timestamp),
-    /// It took too long.
+    /// Give up: the delivery is too old.
     GiveUp,
 }
 
 impl Policy {
-    /// The wait after the `failures`th failure in a row: exponential with full jitter, so that what failed
-    /// together does not come back together. `jitter` is from 0 to 1.
+    /// The delay after the `failures`th consecutive failure: exponential with full jitter, so that deliveries
+    /// that failed together are not retried together. `jitter` is from 0 to 1.
     ///
-    /// A tenth of the ceiling is always waited: a jitter near zero would be no backing off at all.
+    /// The delay is at least a tenth of the ceiling: with a jitter near zero there would be no backoff at
+    /// all.
     #[must_use]
     pub fn wait(&self, failures: u32, jitter: f64) -> Duration {
         let doublings = failures.saturating_sub(1).min(32);
@@ -42,9 +43,9 @@ impl Policy {
         ceiling.mul_f64(0.1 + 0.9 * jitter.clamp(0.0, 1.0))
     }
 
-    /// What to do after the `failures`th failure of a delivery owed since `owed_since`.
+    /// Decides after the `failures`th failure of a delivery that was created at `owed_since`.
     ///
-    /// What the other side asked for is honoured even beyond `max`, but not beyond the point of giving up:
+    /// A pause that the destination asked for is honoured even beyond `max`, but not beyond `give_up_after`:
     /// the last attempt is made just before it.
     #[must_use]
     pub fn next(
@@ -64,21 +65,21 @@ impl Policy {
     }
 }
 
-/// The pause that a [`Retry-After`][1] asks for: seconds, or an HTTP date in any of its three forms. None when the value
-/// is neither, or asks for no pause at all: zero, or a date that has passed.
+/// The pause that a [`Retry-After`][1] header asks for: seconds, or an HTTP date in any of its three forms.
+/// `None` if the value is neither, or asks for no pause: zero, or a date in the past.
 ///
 /// [1]: https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3
 #[must_use]
 pub fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than fit ask for more than can be had.
+        // More digits than fit mean the longest pause.
         return pause(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     pause(httpdate::parse_http_date(value).ok()?.duration_since(now).ok()?)
 }
 
-/// A pause that was asked for in some other form: at most [`PAUSE_MAX`], and none when it is zero.
+/// A pause requested in another form: at most [`PAUSE_MAX`], `None` if it is zero.
 #[must_use]
 pub fn pause(asked: Duration) -> Option<Duration> {
     (!asked.is_zero()).then(|| asked.min(PAUSE_MAX))
@@ -124,7 +125,7 @@ mod tests {
     };
 
     #[test]
-    fn waits_double_up_to_the_maximum() {
+    fn delays_double_up_to_the_maximum() {
         for (failures, seconds) in [
             (1, 5),
             (2, 10),
@@ -143,14 +144,14 @@ mod tests {
     }
 
     #[test]
-    fn jitter_spreads_a_wait_from_a_tenth_to_all_of_it() {
+    fn jitter_spreads_a_delay_from_a_tenth_to_all_of_it() {
         assert_eq!(POLICY.wait(3, 0.0), Duration::from_secs(2));
         assert_eq!(POLICY.wait(3, 0.5), Duration::from_secs(11));
         assert_eq!(POLICY.wait(3, 7.0), Duration::from_secs(20));
     }
 
     #[test]
-    fn what_the_other_side_asked_for_is_honoured() {
+    fn a_requested_pause_is_honoured() {
         let asked = Some(Duration::from_secs(7200));
         let next = POLICY.next(1, Timestamp(0), Timestamp(1000), asked, 1.0);
         assert_eq!(next, Next::At(Timestamp(7_201_000)));
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_last_attempt_is_made_at_the_end_and_none_after_it() {
+    fn the_last_attempt_is_made_at_the_end_and_none_after_it() {
         let end = 3 * 86_400_000;
         assert_eq!(
             POLICY.next(20, Timestamp(0), Timestamp(end - 1000), None, 1.0),

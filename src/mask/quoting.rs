@@ -1,10 +1,10 @@
-//! Quoting that others put around what they repeat, taken away layer by layer.
+//! Removes the quoting around repeated words, layer by layer.
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-/// A character, and the place in the original that it stands for.
+/// A character, and its range in the original.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Unit {
     pub(super) character: char,
@@ -12,7 +12,7 @@ pub(super) struct Unit {
     pub(super) to: usize,
 }
 
-/// Each character as it is.
+/// Converts each character to a unit of its own.
 pub(super) fn units(characters: &[char]) -> Vec<Unit> {
     let unit = |(at, &character)| Unit {
         character,
@@ -22,8 +22,8 @@ pub(super) fn units(characters: &[char]) -> Vec<Unit> {
     characters.iter().enumerate().map(unit).collect()
 }
 
-/// Takes one layer of quoting away: escapes of JSON (`\"`, `\u00e9`), HTML (`&lt;`, `&#60;`), URLs (`%3C`) and
-/// quoted-printable (`=3C`). Nothing when there is none.
+/// Removes one layer of quoting: escapes of JSON (`\"`, `\u00e9`), HTML (`&lt;`, `&#60;`), URLs (`%3C`) and
+/// quoted-printable (`=3C`). Returns `None` if there is none.
 pub(super) fn decode(units: &[Unit]) -> Option<Vec<Unit>> {
     let mut decoded = Vec::with_capacity(units.len());
     let mut at = 0;
@@ -43,7 +43,7 @@ pub(super) fn decode(units: &[Unit]) -> Option<Vec<Unit>> {
     (decoded.len() < units.len()).then_some(decoded)
 }
 
-/// Decodes base64 of either alphabet from `offset` on, as far as it goes.
+/// Decodes base64 of either alphabet from `offset` on, as far as possible.
 pub(super) fn decode_base64(run: &str, offset: usize) -> Option<String> {
     const LENIENT: GeneralPurpose = GeneralPurpose::new(
         &STANDARD,
@@ -52,7 +52,7 @@ pub(super) fn decode_base64(run: &str, offset: usize) -> Option<String> {
             .with_decode_padding_mode(DecodePaddingMode::Indifferent),
     );
     let run = run.trim_end_matches('=').get(offset..)?;
-    // A single character at the end is no byte.
+    // A single character at the end does not make a byte.
     let whole = run.len() - usize::from(run.len() % 4 == 1);
     let run = run.get(..whole)?.replace('-', "+").replace('_', "/");
     let bytes = LENIENT.decode(run).ok()?;
@@ -69,7 +69,7 @@ fn push(decoded: &mut Vec<Unit>, character: char, units: &[Unit]) {
     }
 }
 
-/// The number that hexadecimal digits write, if there are exactly so many.
+/// The value of hexadecimal digits, if there are exactly that many.
 fn hex(units: &[Unit], range: std::ops::Range<usize>) -> Option<u32> {
     units
         .get(range)?
@@ -125,7 +125,7 @@ fn entity(units: &[Unit], decoded: &mut Vec<Unit>) -> usize {
     end + 1
 }
 
-/// A run of bytes as `%XX` or `=XX`, if they are UTF-8.
+/// Decodes a run of bytes written as `%XX` or `=XX`, if they are UTF-8.
 fn bytes(units: &[Unit], decoded: &mut Vec<Unit>) -> usize {
     let sign = units[0].character;
     let bytes: Vec<u8> = units

@@ -1,4 +1,4 @@
-//! Finds what must not be repeated, however it is quoted.
+//! Finds the parts of an answer that must be masked, however they are quoted.
 
 use std::collections::{BTreeSet, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -7,25 +7,25 @@ use std::ops::Range;
 use super::quoting::{Unit, decode, decode_base64, units};
 use crate::message::Message;
 
-/// How many layers of escapes, and inside each how many of base64, are taken away.
+/// Maximum number of layers of escapes, and of base64 within each, that are decoded.
 const LAYERS_MAX: usize = 4;
 const BASE64_LAYERS_MAX: u8 = 2;
 
-/// The shortest run of letters that may be base64.
+/// Minimum length of a run of letters that may be base64.
 const BASE64_MIN: usize = 8;
 
-/// Of a secret without what does not matter in a comparison.
+/// Minimum length of a secret after removing the characters that are ignored.
 const SECRET_MIN: usize = 4;
 
-/// A secret of so many characters is also found by so many in a row.
+/// A secret of at least this length is also found by this many consecutive characters.
 const LONG_SECRET_MIN: usize = 16;
 const LONG_SECRET_RUN: usize = 8;
 
-/// So many letters and digits in a row are the message's own, and so many digits its numbers.
+/// This many consecutive letters and digits belong to the message, and this many digits to its numbers.
 const TEXT_RUN: usize = 6;
 const NUMBER_RUN: usize = 5;
 
-/// What is looked for.
+/// The secrets and words to search for.
 #[derive(Default)]
 pub(super) struct Search {
     secrets: Runs,
@@ -45,14 +45,14 @@ impl Search {
         search
     }
 
-    /// Which of these characters are to be hidden.
+    /// Returns for each character whether it must be masked.
     pub(super) fn hidden(&self, said: &[char]) -> Vec<bool> {
         self.seen_through(said, BASE64_LAYERS_MAX)
     }
 
     fn add_secret(&mut self, secret: &str) {
         let characters: Vec<char> = secret.chars().collect();
-        // As it is, and as it looks when the other side's quoting has been seen through.
+        // The secret as written, and as it looks after decoding the quoting of the other server.
         for units in layers(units(&characters)) {
             let characters = unspaced(&units).characters;
             match characters.len() {
@@ -119,7 +119,7 @@ impl Search {
     fn find_base64(&self, units: &[Unit], base64_layers: u8) -> Vec<Range<usize>> {
         let repeats = |range: &Range<usize>| {
             let run: String = units[range.clone()].iter().map(|unit| unit.character).collect();
-            // What is quoted may begin anywhere in a group of four.
+            // The quoted words may begin at any position in a group of four.
             let mut decoded = (0..4).filter_map(|offset| decode_base64(&run, offset));
             decoded.any(|decoded| {
                 let decoded: Vec<char> = decoded.chars().collect();
@@ -134,7 +134,7 @@ impl Search {
     }
 }
 
-/// Whether a word alone says something about the message.
+/// Returns true if a word alone reveals something about the message.
 fn is_telling(word: &str) -> bool {
     let length = word.chars().count();
     length >= 4
@@ -142,7 +142,7 @@ fn is_telling(word: &str) -> bool {
         || length >= 2 && !word.is_ascii()
 }
 
-/// What was said, and what it says with one more layer of quoting taken away each.
+/// The answer, and its versions with one more layer of quoting removed each.
 fn layers(units: Vec<Unit>) -> Vec<Vec<Unit>> {
     let mut layers = vec![units];
     while layers.len() < LAYERS_MAX
@@ -153,7 +153,7 @@ fn layers(units: Vec<Unit>) -> Vec<Vec<Unit>> {
     layers
 }
 
-/// The longest runs of such characters.
+/// The longest runs of characters that match.
 fn runs(units: &[Unit], is: impl Fn(char) -> bool) -> Vec<Range<usize>> {
     let (mut runs, mut start) = (Vec::new(), None);
     for (at, unit) in units.iter().enumerate() {
@@ -167,7 +167,7 @@ fn runs(units: &[Unit], is: impl Fn(char) -> bool) -> Vec<Range<usize>> {
     runs
 }
 
-/// The characters that matter in a comparison, and the units they come from.
+/// The characters that are compared, and the units they come from.
 struct Stream {
     characters: Vec<char>,
     from: Vec<usize>,
@@ -185,12 +185,12 @@ impl Stream {
     }
 }
 
-/// All but white space, and what stands for it or before others.
+/// All characters except white space, its escapes, and escape characters.
 fn unspaced(units: &[Unit]) -> Stream {
     Stream::of(units, |c| !c.is_whitespace() && !"+\\".contains(c))
 }
 
-/// Runs of characters, by hash: two that share one would only hide too much.
+/// Runs of characters, by hash: a collision only masks too much.
 #[derive(Default)]
 struct Runs {
     lengths: BTreeSet<usize>,
@@ -198,7 +198,7 @@ struct Runs {
 }
 
 impl Runs {
-    /// Every run of `length` among these.
+    /// Adds every run of `length` in these characters.
     fn add(&mut self, characters: &[char], length: usize) {
         self.lengths.insert(length);
         self.hashes.extend(characters.windows(length).map(hash));

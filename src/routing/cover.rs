@@ -1,6 +1,7 @@
-//! Tells that a route can never match because an earlier one takes all its texts.
+//! Finds routes that can never match because an earlier route matches all their messages.
 //!
-//! Sound, not complete: what is said to be covered is; a union of several earlier routes is not looked for.
+//! Sound, but not complete: a reported route is really covered, but coverage by several earlier routes
+//! together is not detected.
 
 use std::collections::HashMap;
 
@@ -8,7 +9,7 @@ use super::index::Index;
 use super::{Conditions, Route};
 use crate::number::Pattern;
 
-/// For each route that an earlier one shadows: its position, and the earlier one's.
+/// For each covered route: its position, and the position of the earlier route.
 #[must_use]
 pub fn shadowed(routes: &[Route]) -> Vec<(usize, usize)> {
     let mut by_expression: HashMap<Option<&str>, Vec<(usize, &Route)>> = HashMap::new();
@@ -27,7 +28,8 @@ pub fn shadowed(routes: &[Route]) -> Vec<(usize, usize)> {
         .map(|(expression, routes)| (expression, Index::over_numbers(&routes)))
         .collect();
     let shadow = |at: usize, later: &Route| {
-        // A route without an expression shadows any, one with an expression only those with the same.
+        // A route without an expression covers any other; a route with one covers only routes with the same
+        // expression.
         let same = later
             .expression()
             .is_some()
@@ -46,7 +48,7 @@ pub fn shadowed(routes: &[Route]) -> Vec<(usize, usize)> {
         .collect()
 }
 
-/// What covers a pattern matches the pattern's own letters, too, so the index finds it by them.
+/// A pattern that covers another one also matches its letters, so the index finds it by them.
 fn earliest_shadow(index: &Index, routes: &[Route], at: usize, later: &Route) -> Option<usize> {
     let (to, from) = (first(later.when.to.as_deref()), first(later.when.from.as_deref()));
     let mut earlier = index.possible(to, from, "").take_while(|earlier| *earlier < at);
@@ -69,7 +71,7 @@ impl Route {
         self.when.message.as_ref().map(regex::Regex::as_str)
     }
 
-    /// Whether its own exceptions leave it nothing.
+    /// Returns true if the exceptions of the route exclude everything.
     #[must_use]
     pub fn excludes_itself(&self) -> bool {
         self.unless
@@ -79,7 +81,7 @@ impl Route {
 }
 
 impl Conditions {
-    /// Whether these hold wherever `narrower` hold.
+    /// Returns true if these conditions hold wherever `narrower` hold.
     fn cover(&self, narrower: &Self) -> bool {
         let same = |wide: &regex::Regex, narrow: &regex::Regex| wide.as_str() == narrow.as_str();
         all_covered(self.to.as_deref(), narrower.to.as_deref(), pattern_covers)

@@ -1,15 +1,15 @@
-//! Compiles the regular expressions of all routes within a budget: a few characters can ask for megabytes and for
-//! seconds, and the limit of one expression does not bound many.
+//! Compiles the regular expressions of all routes within one budget: a few characters can require megabytes
+//! and seconds, and a limit for each expression does not limit many of them.
 
 use std::collections::HashMap;
 
 use regex::{Regex, RegexBuilder};
 
-/// The longest expression, in bytes.
+/// Maximum length of an expression, in bytes.
 const TEXT_MAX: usize = 8 * 1024;
 
-/// How large one expression may be when it is compiled, in bytes: tried in this order, and the first that is enough
-/// counts. `\w{1,50}` fits.
+/// Limits for the compiled size of one expression, in bytes. They are tried in this order, and the first
+/// sufficient one counts. `\w{1,50}` fits.
 const SIZES: [usize; 8] = [
     1 << 10,
     1 << 12,
@@ -21,37 +21,38 @@ const SIZES: [usize; 8] = [
     1 << 23,
 ];
 
-/// How large all of them may be together. Compiling this much takes about a second.
+/// Limit for the compiled size of all expressions. Compiling this much takes about a second.
 const SIZE_MAX: usize = 32 * 1024 * 1024;
 
-/// How many different ones there may be. Each takes some 50 KiB, however small it is.
+/// Maximum number of different expressions. Each takes about 50 KiB, however small it is.
 const COUNT_MAX: usize = 10_000;
 
-/// The most memory one may take for a cache at work, in bytes. With less it is slower, not wrong.
+/// Maximum memory for the cache of one expression at run time, in bytes. A smaller cache is slower, not
+/// wrong.
 const CACHE_MAX: usize = 1024 * 1024;
 
-/// Why there is no expression.
+/// Why an expression was not compiled.
 #[derive(Debug, thiserror::Error)]
 pub enum ExpressionError {
-    /// It is none, or too large.
+    /// It is invalid, or too large.
     #[error("not a usable regular expression: {}", last_line(.0))]
     Wrong(#[from] regex::Error),
     /// It is too long.
     #[error("longer than {} KiB", TEXT_MAX / 1024)]
     TooLong,
-    /// With those before it the budget is used up.
+    /// Together with the previous ones it exceeds the budget.
     #[error(
         "the regular expressions of all routes are too large together; this one takes {} KiB or more: bounded repetitions \
          such as `{{1,50}}` and classes such as `\\w` make one large",
         .0 / 1024
     )]
     TooLarge(usize),
-    /// There are too many others.
+    /// There are too many different expressions.
     #[error("more than {COUNT_MAX} different regular expressions")]
     TooMany,
 }
 
-/// The expressions that were compiled so far. Two that are written alike are one.
+/// The expressions compiled so far. Identical ones count once.
 #[derive(Debug, Default)]
 pub struct Expressions {
     known: HashMap<String, Regex>,
@@ -59,10 +60,10 @@ pub struct Expressions {
 }
 
 impl Expressions {
-    /// Compiles one more.
+    /// Compiles an expression.
     ///
     /// # Errors
-    /// When it is no regular expression, or beyond the budget.
+    /// The expression is invalid or exceeds the budget.
     pub fn compile(&mut self, text: &str) -> Result<Regex, ExpressionError> {
         if let Some(known) = self.known.get(text) {
             return Ok(known.clone());
@@ -94,7 +95,7 @@ impl Expressions {
     }
 }
 
-/// The expression is drawn over several lines by the regex crate; its last line says what is wrong.
+/// The last line of the error, which states the problem; the lines before it show the expression.
 fn last_line(error: &regex::Error) -> String {
     let whole = error.to_string();
     let last = whole.lines().last().unwrap_or_default();
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn one_beyond_all_measure_is_refused() {
+    fn a_far_too_large_expression_is_refused() {
         for text in [
             r"\w{1,500}",
             r"(((a{100}){100}){100}){100}",

@@ -1,9 +1,9 @@
-//! Finds the few routes that can match a text, so that ten thousand of them cost no more than ten.
+//! Finds the few routes that can match a message, so that ten thousand routes cost no more than ten.
 //!
-//! Each route is filed once: under its receivers, its senders, or the words its regular expression must
-//! begin or end with, whichever it shares with the fewest others. A text's numbers and words name the lists
-//! of routes that are possible; the lists are merged in the routes' order. Filing only ever leaves out
-//! routes that cannot match: what is found is still tried in full.
+//! Each route is filed once: under its receivers, its senders, or the words that its regular expression must
+//! begin or end with, whichever it shares with the fewest other routes. The numbers and words of a message
+//! select lists of candidates, which are merged in the order of the routes. The index only leaves out routes
+//! that cannot match; the candidates are still evaluated completely.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
@@ -19,7 +19,7 @@ pub(super) struct Index {
     to: Numbers,
     from: Numbers,
     words: words::Words,
-    /// Routes that any text may match.
+    /// Routes that any message may match.
     always: Vec<usize>,
 }
 
@@ -51,7 +51,7 @@ impl Index {
         Self::file(&routes.iter().enumerate().collect::<Vec<_>>(), &words)
     }
 
-    /// Files them under their numbers only.
+    /// Files the routes under their numbers only.
     pub(super) fn over_numbers(routes: &[(usize, &Route)]) -> Self {
         Self::file(routes, &vec![None; routes.len()])
     }
@@ -79,12 +79,12 @@ impl Index {
         index
     }
 
-    /// The positions of the routes that can match, ascending, each once.
+    /// The positions of the routes that can match, in ascending order and without duplicates.
     pub(super) fn candidates(&self, subject: &Subject<'_>) -> impl Iterator<Item = usize> {
         self.possible(subject.to.normal(), subject.from.normal(), subject.text)
     }
 
-    /// The same for numbers in normal form, or parts of them.
+    /// The same for numbers in normal form, or for parts of them.
     pub(super) fn possible(&self, to: &str, from: &str, text: &str) -> impl Iterator<Item = usize> {
         let mut lists = vec![self.always.as_slice()];
         self.to.find(to, &mut lists);
@@ -99,7 +99,7 @@ fn words_of(route: &Route) -> Vec<BTreeSet<String>> {
     expression.map_or_else(Vec::new, |expression| words::required(expression.as_str()))
 }
 
-/// How many routes share a pattern.
+/// The number of routes that share a pattern.
 struct Shared<'r>(HashMap<&'r Pattern, usize>);
 
 impl<'r> Shared<'r> {
@@ -112,7 +112,8 @@ impl<'r> Shared<'r> {
         Self(shared)
     }
 
-    /// With how many routes one with this list would be found; boundless when it is no restriction.
+    /// The number of routes that would be found together with a route with this list; the maximum if the list
+    /// is no restriction.
     fn company(&self, list: Option<&[Pattern]>) -> usize {
         match list {
             Some(list) if !list.contains(&Pattern::Any) => list
@@ -164,7 +165,7 @@ fn push(lists: &mut HashMap<String, Vec<usize>>, key: &str, at: usize) {
     }
 }
 
-/// Several ascending lists, read as one without doubles; lazily, because the first match ends it.
+/// Merges several ascending lists without duplicates; lazily, because the first match ends the search.
 struct Merge<'i> {
     lists: Vec<&'i [usize]>,
     heads: BinaryHeap<Reverse<(usize, usize)>>,

@@ -1,4 +1,4 @@
-//! Where a text belongs: ordered routes over its numbers, its source and its words.
+//! Where a message goes: ordered routes with conditions on its numbers, source and text.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -26,31 +26,31 @@ pub struct Conditions {
     pub to: Option<Vec<Pattern>>,
     /// Sources.
     pub source: Option<Vec<Name>>,
-    /// The text.
+    /// The expression that must match a part of the text.
     pub message: Option<Regex>,
 }
 
-/// One route, compiled.
+/// A compiled route.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// Its name.
+    /// The name.
     pub name: Name,
-    /// When it matches.
+    /// The conditions.
     pub when: Conditions,
-    /// When it does not match nevertheless.
+    /// The exceptions.
     pub unless: Option<Conditions>,
-    /// Whom it tells; nobody when empty.
+    /// The destinations; if empty, the message is kept and not delivered.
     pub deliver: Vec<Name>,
-    /// Whether later routes are tried after this one matched.
+    /// Whether later routes are tried after a match.
     pub proceed: bool,
-    /// Its own template.
+    /// The template of this route.
     pub template: Option<Template>,
 }
 
-/// What routing looks at.
+/// The properties of a message that routing uses.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
-    /// The source it came from.
+    /// The source that received the message.
     pub source: &'a Name,
     /// Sender.
     pub from: &'a Number,
@@ -60,12 +60,12 @@ pub struct Subject<'a> {
     pub text: &'a str,
 }
 
-/// Where a text goes.
+/// The result of routing a message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decision {
-    /// The routes that matched, in order; empty when it goes to `unmatched`.
+    /// The routes that matched, in order; empty if the message goes to `unmatched`.
     pub routes: Vec<Name>,
-    /// Each destination once, with the first route that asked for it.
+    /// Each destination once, with the first route that named it.
     pub deliveries: Vec<(Name, Option<Name>)>,
 }
 
@@ -79,7 +79,7 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// Takes the routes in the order they are tried.
+    /// Creates the table from routes in the order in which they are tried.
     #[must_use]
     pub fn new(routes: Vec<Route>, unmatched: Vec<Name>) -> Self {
         let by_name = routes
@@ -96,28 +96,28 @@ impl Routes {
         }
     }
 
-    /// The route of this name, if it still exists.
+    /// The route with this name, if it still exists.
     #[must_use]
     pub fn get(&self, name: &Name) -> Option<&Route> {
         self.by_name.get(name).and_then(|at| self.routes.get(*at))
     }
 
-    /// All of them, in the order they are tried.
+    /// All routes, in the order in which they are tried.
     #[must_use]
     pub fn all(&self) -> &[Route] {
         &self.routes
     }
 
-    /// Who gets what no route matched.
+    /// The destinations of messages that no route matched.
     #[must_use]
     pub fn unmatched(&self) -> &[Name] {
         &self.unmatched
     }
 
-    /// Decides where a text goes.
+    /// Decides where a message goes.
     ///
-    /// Only routes that the index finds possible are looked at, in order; the first that matches and does not
-    /// `continue` ends it.
+    /// Evaluates only the candidates of the index, in order; the first match without `continue` ends the
+    /// search.
     #[must_use]
     pub fn decide(&self, subject: &Subject<'_>) -> Decision {
         self.decide_among(self.index.candidates(subject), subject)
@@ -142,7 +142,7 @@ impl Routes {
 }
 
 impl Decision {
-    /// A destination that was asked for already stays with the route that asked first.
+    /// If several routes name a destination, it belongs to the first of them.
     fn add(&mut self, route: &Route) {
         self.routes.push(route.name.clone());
         for destination in &route.deliver {
@@ -155,13 +155,13 @@ impl Decision {
 }
 
 impl Route {
-    /// Whether a text belongs here.
+    /// Returns true if the route matches.
     #[must_use]
     pub fn matches(&self, subject: &Subject<'_>) -> bool {
         self.when.hold(subject) && !self.unless.as_ref().is_some_and(|unless| unless.hold(subject))
     }
 
-    /// The named groups of its regular expression in this text. A group that took no part is left out.
+    /// The named groups of the expression in this text, without those that took no part in the match.
     #[must_use]
     pub fn groups(&self, text: &str) -> BTreeMap<String, String> {
         let Some(expression) = &self.when.message else {
@@ -181,7 +181,7 @@ impl Route {
 }
 
 impl Conditions {
-    /// Whether all of them hold. The expression comes last: it costs the most.
+    /// Returns true if all conditions hold. The expression is evaluated last because it costs the most.
     fn hold(&self, subject: &Subject<'_>) -> bool {
         any(self.source.as_deref(), |source| source == subject.source)
             && any(self.to.as_deref(), |pattern| pattern.matches(subject.to))
@@ -193,7 +193,7 @@ impl Conditions {
     }
 }
 
-/// No list at all is no condition.
+/// A missing list is no restriction.
 fn any<T>(list: Option<&[T]>, matches: impl Fn(&T) -> bool) -> bool {
     list.is_none_or(|list| list.iter().any(matches))
 }

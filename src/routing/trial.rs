@@ -1,34 +1,34 @@
-//! Why a text goes where it goes: every route in order, with the condition it failed on.
+//! Explains where a message goes: every route in order, with the condition that failed.
 
 use serde::Serialize;
 
 use super::{Conditions, Route, Routes, Subject, any};
 use crate::message::Name;
 
-/// One route, and what became of it.
+/// One route and its result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Tried {
     /// The route.
     pub route: Name,
-    /// How it ended.
+    /// The result.
     #[serde(flatten)]
     pub outcome: Outcome,
 }
 
-/// How trying a route ended.
+/// The result of trying a route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "outcome", content = "reason", rename_all = "snake_case")]
 pub enum Outcome {
-    /// The text belongs here.
+    /// The route matched.
     Matched,
     /// The first condition that does not hold, in words.
     Failed(String),
-    /// An earlier route ended it.
+    /// An earlier route ended the search.
     NotReached,
 }
 
 impl Routes {
-    /// Tries every route in order, as [`Routes::decide`] would, and says what became of each.
+    /// Tries every route in order, as [`Routes::decide`] would, and returns the result of each.
     #[must_use]
     pub fn explain(&self, subject: &Subject<'_>) -> Vec<Tried> {
         let mut ended = false;
@@ -91,7 +91,7 @@ impl Conditions {
         Some(format!("message: the text does not match `{expression}`"))
     }
 
-    /// The conditions there are, all of which hold.
+    /// The conditions of the route, all of which hold.
     fn held(&self) -> String {
         let given = [
             self.source
@@ -111,7 +111,7 @@ impl Conditions {
     }
 }
 
-/// Longer lists are cut: the reader has the configuration at hand.
+/// Maximum number of listed values: the reader can look them up in the configuration.
 const LISTED_MAX: usize = 5;
 
 fn one_of<T: std::fmt::Display>(list: Option<&[T]>) -> String {

@@ -1,4 +1,4 @@
-//! Routes by the words without which their regular expression cannot match.
+//! Routes by the words that their regular expression requires.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -6,17 +6,17 @@ use std::sync::Arc;
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use regex_syntax::hir::literal::{ExtractKind, Extractor};
 
-/// Routes by word. All words are looked for in one pass over the text.
+/// Routes by word. One pass over the text finds all words.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Words {
     ids: HashMap<String, usize>,
     routes: Vec<Vec<usize>>,
-    /// Made by [`Words::seal`]; nothing while there are no words.
+    /// Created by [`Words::seal`]; `None` while there are no words.
     finder: Option<Arc<AhoCorasick>>,
 }
 
-/// The words of which any text that matches contains at least one, in ASCII lower case: those it may begin
-/// with, and those it may end with. A set is left out when there are none, or too many.
+/// The words of which any matching text contains at least one, in ASCII lower case: those it may begin with,
+/// and those it may end with. A set is omitted if it is empty or too large.
 pub(super) fn required(expression: &str) -> Vec<BTreeSet<String>> {
     let Ok(hir) = regex_syntax::parse(expression) else {
         return Vec::new();
@@ -39,11 +39,11 @@ pub(super) fn required(expression: &str) -> Vec<BTreeSet<String>> {
         .collect()
 }
 
-/// More words than this make one expression too costly to look for; most of them are one word in upper and
-/// lower case, and collapse.
+/// An expression with more words than this is too expensive to search for. Most of them are one word in upper
+/// and lower case, and collapse.
 const WORDS_MAX: usize = 128;
 
-/// How many routes share a word.
+/// The number of routes that share a word.
 pub(super) struct Shared<'w>(HashMap<&'w str, usize>);
 
 /// Counts the routes by word.
@@ -56,8 +56,8 @@ pub(super) fn shared<'w>(routes: impl Iterator<Item = &'w BTreeSet<String>>) -> 
 }
 
 impl Shared<'_> {
-    /// With how many routes one with these words would be found. A number is preferred where equal, and words
-    /// of one or two letters, which many texts contain, count as shared with many.
+    /// The number of routes that would be found together with a route with these words. Numbers are preferred
+    /// if equal; words of one or two letters, which many texts contain, count as shared by many.
     pub(super) fn company(&self, words: &BTreeSet<String>) -> usize {
         let company = |word: &String| {
             let routes = self.0.get(word.as_str()).copied().unwrap_or_default();
@@ -79,7 +79,7 @@ impl Words {
         }
     }
 
-    /// Makes the finder, once all routes are filed.
+    /// Builds the matcher after all routes are filed.
     pub(super) fn seal(&mut self) {
         let mut words: Vec<(&String, &usize)> = self.ids.iter().collect();
         words.sort_by_key(|(_, id)| **id);
@@ -94,7 +94,7 @@ impl Words {
         }
     }
 
-    /// Adds the routes whose words are in the text.
+    /// Adds the routes whose words occur in the text.
     pub(super) fn find<'i>(&'i self, text: &str, lists: &mut Vec<&'i [usize]>) {
         let Some(finder) = &self.finder else { return };
         let mut seen = BTreeSet::new();
