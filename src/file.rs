@@ -1,5 +1,5 @@
-//! Reads the small files that an operator names. What is no regular file is refused rather than waited for: opening a
-//! FIFO blocks until there is a writer, and a device may never end.
+//! Reads the small files that an operator names. Only regular files are accepted: opening a FIFO blocks until
+//! there is a writer, and a device may never end.
 
 use std::fs::{FileType, Metadata, OpenOptions};
 use std::io::{self, Read as _};
@@ -8,37 +8,37 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-/// A file, read whole.
+/// A file, read completely.
 #[derive(Debug)]
 pub struct Content {
-    /// What is in it.
+    /// Its bytes.
     pub bytes: Vec<u8>,
-    /// Who may use it, as in `chmod`.
+    /// Its permissions, as in `chmod`.
     pub mode: u32,
 }
 
-/// Why a file was not read. The caller names it: the words follow its path.
+/// Why a file was not read. The caller prepends the path.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The system's error.
+    /// The error of the system.
     #[error("cannot be read: {0}")]
     Io(#[from] io::Error),
-    /// A FIFO, a device, a directory.
+    /// Not a regular file: a FIFO, a device, a directory.
     #[error("is {0}, not a regular file")]
     NotRegular(&'static str),
-    /// More than the caller takes.
+    /// Larger than the caller allows.
     #[error("is larger than {}", size(*.0))]
     TooLarge(u64),
 }
 
 impl Error {
-    /// Whether the file may not be read by this user.
+    /// Returns true if this user may not read the file.
     #[must_use]
     pub fn is_denied(&self) -> bool {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::PermissionDenied)
     }
 
-    /// Whether there is no such file.
+    /// Returns true if the file does not exist.
     #[must_use]
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::NotFound)
@@ -48,9 +48,10 @@ impl Error {
 /// Reads a regular file of at most `max` bytes.
 ///
 /// # Errors
-/// When it cannot be read, is no regular file or is too large.
+/// The file cannot be read, is not a regular file, or is too large.
 pub fn read(path: &Path, max: u64) -> Result<Content, Error> {
-    // Looked at before it is opened, because opening a device can act; and after, because it may be another by then.
+    // Checked before opening, because opening a device may have effects, and after, because the file may have
+    // been replaced.
     regular(&std::fs::metadata(path)?)?;
     let file = OpenOptions::new()
         .read(true)
@@ -88,7 +89,7 @@ fn name(kind: FileType) -> &'static str {
     }
 }
 
-/// As sizes are written in the configuration.
+/// Formats a size as the configuration writes it.
 fn size(bytes: u64) -> String {
     match bytes {
         bytes if bytes.is_multiple_of(1 << 20) => format!("{}MiB", bytes >> 20),

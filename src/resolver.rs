@@ -1,8 +1,10 @@
-//! Name lookups that cannot hold up anything else: on threads of their own, and one at a time for each name.
+//! Looks up host names on threads of its own, one lookup at a time for each name, so that a slow lookup
+//! delays nothing else.
 //!
-//! getaddrinfo(3) is asked, because it alone knows everything that the machine is configured for (`/etc/hosts`,
-//! nsswitch with mDNS, sssd or systemd-resolved, search domains). But it blocks, for half a minute when the name
-//! servers do not answer. On the runtime's pool such lookups would take the threads that reads of the store need.
+//! It calls getaddrinfo(3), because only this function uses everything that the machine is configured for
+//! (`/etc/hosts`, nsswitch with mDNS, sssd or systemd-resolved, search domains). But it blocks, for half a
+//! minute if the name servers do not answer. On the runtime's pool, such lookups would occupy the threads
+//! that store reads need.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,20 +16,21 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-/// How many names are looked up at the same time. The unit's `TasksMax` leaves room for as many threads.
+/// Maximum number of names that are looked up at the same time. The unit's `TasksMax` leaves room for as many
+/// threads.
 const THREADS_MAX: usize = 128;
 
-/// What getaddrinfo and the modules of nsswitch need is a part of this.
+/// Stack size of a lookup thread; getaddrinfo and the nsswitch modules need a part of it.
 const STACK: usize = 512 * 1024;
 
-/// How long a caller waits. Less than the default `timeout`, so that the reason of a failure names the lookup.
+/// How long a caller waits. Less than the default `timeout`, so that the error names the lookup.
 const WAIT_MAX: Duration = Duration::from_secs(8);
 
 type Answer = Result<Arc<[IpAddr]>, Arc<str>>;
 
 type Lookup = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
 
-/// Looks names up. Clones share the threads and the lookups under way.
+/// Looks up host names. Clones share the threads and the lookups in flight.
 #[derive(Clone)]
 pub struct Resolver(Arc<Shared>);
 
@@ -58,10 +61,10 @@ impl Resolver {
         }))
     }
 
-    /// The addresses of a host; an address is its own. Callers that ask for the same name share one lookup.
+    /// The addresses of a host; for an address, itself. Callers that ask for the same name share one lookup.
     ///
     /// # Errors
-    /// Why the host has no address, or that no answer came in time. The lookup then goes on, and who asks next
+    /// The host has no address, or no answer arrived in time. The lookup then continues, and the next caller
     /// waits for the same one.
     pub async fn addresses(&self, host: &str) -> io::Result<Vec<IpAddr>> {
         if let Ok(address) = host.parse() {
@@ -93,7 +96,7 @@ impl Resolver {
         answer.ok_or_else(|| io::Error::other("the name lookup panicked"))
     }
 
-    /// Starts a lookup, unless another caller did meanwhile.
+    /// Starts a lookup, unless another caller has done so meanwhile.
     fn begin(&self, host: &str, thread: OwnedSemaphorePermit) -> io::Result<watch::Receiver<Option<Answer>>> {
         let mut under_way = self.0.under_way();
         if let Some(answer) = under_way.get(host) {
@@ -125,7 +128,7 @@ impl Shared {
     }
 }
 
-/// The end of a lookup, also by a panic.
+/// Ends a lookup when dropped, also after a panic.
 struct Ending {
     shared: Arc<Shared>,
     host: String,
@@ -138,7 +141,7 @@ impl Drop for Ending {
     }
 }
 
-/// For HTTP clients. The port of each address is the URL's.
+/// For HTTP clients. The port of each address comes from the URL.
 impl reqwest::dns::Resolve for Resolver {
     fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
         let resolver = self.clone();
@@ -157,7 +160,7 @@ mod tests {
 
     use super::*;
 
-    /// A resolver whose lookups wait until the sender is dropped, and how many of them are begun.
+    /// A resolver whose lookups block until the sender is dropped, and the number of lookups started.
     fn held() -> (Resolver, mpsc::Sender<()>, Arc<AtomicUsize>) {
         let (sender, receiver) = mpsc::channel::<()>();
         let (receiver, begun) = (Mutex::new(receiver), Arc::new(AtomicUsize::new(0)));

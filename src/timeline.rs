@@ -1,16 +1,16 @@
-//! What is known about time over restarts: which part of what the wall clock says is believed, and for what.
+//! The known time over restarts: how far the wall clock is trusted, and for what.
 //!
-//! The wall clock of a machine may be wrong: a flat battery, a virtual machine that was paused, a mistyped date. While
-//! the daemon runs, its steady clock tells how much time passes. What passed between two runs only the wall clock
-//! says, and it is believed up to an hour. Beyond that it is either a long downtime or a wrong clock, and nobody here
-//! can tell which. So:
+//! The wall clock of a machine may be wrong: a flat battery, a paused virtual machine, a mistyped date. While
+//! the daemon runs, its monotonic clock measures how much time passes. Between two runs only the wall clock
+//! can say, and it is trusted for up to an hour. A larger gap is either a long downtime or a wrong clock,
+//! which cannot be distinguished here. So:
 //!
 //! * A downtime of more than an hour does not count towards `give_up_after`.
-//! * Retention, redaction and deduplication go by the known time while the wall clock is more than a day ahead of it,
-//!   until the wall clock is corrected, or the daemon has run for a day in all and nobody has corrected it.
+//! * Retention, redaction and deduplication use the known time while the wall clock is more than a day ahead
+//!   of it, until the wall clock is corrected, or the daemon has run for a day in total without a correction.
 //! * While the wall clock is more than a day behind, messages are dated by the known time.
 //!
-//! Pure: the two clocks are passed in.
+//! Pure: the caller passes the two clocks.
 
 use std::fmt;
 use std::time::Duration;
@@ -19,53 +19,54 @@ use serde::{Deserialize, Serialize};
 
 use crate::message::Timestamp;
 
-/// The longest downtime that is believed without question.
+/// The longest downtime that is trusted.
 pub const DOWNTIME_MAX: Duration = Duration::from_secs(3_600);
 
-/// How far the wall clock may be from the known time before it is doubted, and how long it then is.
+/// How far the wall clock may be from the known time before it is distrusted, and for how long it is then
+/// distrusted.
 pub const DOUBT: Duration = Duration::from_secs(86_400);
 
-/// How many gaps are told apart; older ones are put together.
+/// Maximum number of separate gaps; older ones are merged.
 const GAPS_MAX: usize = 16;
 
-/// What the two clocks said when they were last read, and what was made of it.
+/// The last readings of the two clocks, and the known time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timeline {
     /// The wall clock.
     wall: Timestamp,
-    /// The steady clock.
+    /// The monotonic clock.
     steady: Timestamp,
-    /// The time as far as it is believed: the wall clock, unless that is in doubt.
+    /// The known time: the wall clock, unless it is distrusted.
     known: Timestamp,
-    /// How long the daemon has run while the wall clock was in doubt; nothing while it is not.
+    /// How long the daemon has run while the wall clock was distrusted; `None` while it is trusted.
     doubted: Option<Duration>,
-    /// What does not count towards `give_up_after`, oldest first.
+    /// The downtimes that do not count towards `give_up_after`, oldest first.
     gaps: Vec<Gap>,
 }
 
 /// A downtime that does not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Gap {
-    /// The steady clock after it.
+    /// The monotonic clock after the gap.
     end: Timestamp,
     length: Duration,
 }
 
-/// What the wall clock is suspected of.
+/// Why the wall clock is distrusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Doubt {
-    /// The time as far as it is believed.
+    /// The known time.
     pub known: Timestamp,
     /// How far the wall clock is from it.
     pub by: Duration,
     /// Whether it is ahead.
     pub ahead: bool,
-    /// How much longer the daemon must run until the wall clock is believed as it is.
+    /// How much longer the daemon must run until the wall clock is trusted as it is.
     pub left: Duration,
 }
 
 impl Timeline {
-    /// The timeline of a store that no daemon has run on: both clocks are believed.
+    /// The timeline of a new store: both clocks are trusted.
     #[must_use]
     pub fn new(wall: Timestamp, steady: Timestamp) -> Self {
         Self {
@@ -77,7 +78,7 @@ impl Timeline {
         }
     }
 
-    /// The timeline of a run that begins now, after the run that this one tells of.
+    /// The timeline of a run that starts now, after the run that this timeline describes.
     #[must_use]
     pub fn resumed(&self, wall: Timestamp, steady: Timestamp) -> Self {
         let downtime = Some(wall.since(self.wall)).filter(|downtime| *downtime <= DOWNTIME_MAX);
@@ -85,7 +86,7 @@ impl Timeline {
         let mut resumed = self.clone();
         resumed.follow(wall, downtime);
         resumed.steady = steady;
-        // What lies ahead of the clock again has not been skipped after all.
+        // A gap that is ahead of the clock again was not a gap.
         resumed.gaps.retain(|gap| gap.end <= steady);
         let length = steady.since(self.steady.after(downtime));
         if !length.is_zero() {
@@ -100,20 +101,20 @@ impl Timeline {
         resumed
     }
 
-    /// Whether a run that begins at this steady time finds deliveries that are due too late: it begins before the
-    /// end of the last one.
+    /// Returns true if a run that starts at this monotonic time finds deliveries that are due too late,
+    /// because it starts before the end of the last run.
     #[must_use]
     pub fn is_set_back(&self, steady: Timestamp) -> bool {
         steady < self.steady
     }
 
-    /// Takes note of what the clocks say now. They are to be read every minute or so.
+    /// Records the current readings of the clocks. Call it about every minute.
     pub fn observe(&mut self, wall: Timestamp, steady: Timestamp) {
         self.follow(wall, steady.since(self.steady));
         self.steady = steady.max(self.steady);
     }
 
-    /// This much time has passed for sure.
+    /// Records that this much time has certainly passed.
     fn follow(&mut self, wall: Timestamp, passed: Duration) {
         let jumped = apart(wall, self.wall.after(passed)) > DOUBT;
         let known = self.known.after(passed);
@@ -125,14 +126,14 @@ impl Timeline {
         self.doubted = is_doubted.then_some(doubted);
     }
 
-    /// The time that retention, redaction and deduplication go by: no later than the wall clock, and no later than
-    /// what is believed.
+    /// The time for retention, redaction and deduplication: at most the wall clock, and at most the known
+    /// time.
     #[must_use]
     pub fn retention(&self, wall: Timestamp, steady: Timestamp) -> Timestamp {
         wall.min(self.known(steady))
     }
 
-    /// The date for what happens now: the wall clock's, unless that is far behind what is known.
+    /// The date of an event that happens now: the wall clock's, unless that is far behind the known time.
     #[must_use]
     pub fn date(&self, wall: Timestamp, steady: Timestamp) -> Timestamp {
         match self.doubt(wall, steady) {
@@ -141,7 +142,7 @@ impl Timeline {
         }
     }
 
-    /// What is to be said about the wall clock.
+    /// The distrust of the wall clock to report, if any.
     #[must_use]
     pub fn doubt(&self, wall: Timestamp, steady: Timestamp) -> Option<Doubt> {
         let known = self.known(steady);
@@ -155,7 +156,7 @@ impl Timeline {
         })
     }
 
-    /// From when on `give_up_after` counts for a delivery created at this time, the gaps left out.
+    /// The time from which `give_up_after` counts for a delivery created at this time, without the gaps.
     #[must_use]
     pub fn patience_since(&self, created_at: Timestamp) -> Timestamp {
         self.gaps.iter().fold(created_at, |since, gap| {
@@ -198,7 +199,7 @@ impl fmt::Display for Doubt {
     }
 }
 
-/// Days, or hours and minutes.
+/// A duration in words: days, or hours and minutes.
 fn words(time: Duration) -> String {
     let minutes = time.as_secs() / 60;
     match (minutes / 1_440, minutes / 60, minutes % 60) {
@@ -230,7 +231,7 @@ mod tests {
         Duration::from_secs(count * 86_400)
     }
 
-    /// Runs for this long with both clocks right in relation to each other.
+    /// Runs for this long with both clocks advancing equally.
     fn run(timeline: &mut Timeline, time: i64) {
         let (wall, steady) = (timeline.wall.0, timeline.steady.0);
         for passed in (0..=time).step_by(HOUR as usize / 4) {
@@ -239,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_right_is_believed() {
+    fn a_correct_clock_is_trusted() {
         let mut timeline = Timeline::new(at(0), at(0));
         run(&mut timeline, 3 * DAY);
         assert_eq!(timeline.doubt(at(3 * DAY), at(3 * DAY)), None);
@@ -275,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_far_ahead_is_believed_only_after_a_day() {
+    fn a_clock_far_ahead_is_trusted_only_after_a_day() {
         let ahead = 100 * DAY;
         let mut timeline = Timeline::new(at(0), at(0)).resumed(at(ahead), at(ahead));
         let doubt = timeline.doubt(at(ahead), at(ahead)).unwrap();
@@ -288,7 +289,7 @@ mod tests {
         run(&mut timeline, DAY - HOUR);
         let (wall, steady) = (timeline.wall, timeline.steady);
         assert_eq!(timeline.retention(wall, steady), at(DAY - HOUR));
-        // Another restart does not make it right.
+        // Another restart does not make the clock right.
         let mut timeline = timeline.resumed(wall, steady);
         assert_eq!(
             timeline.doubt(wall, steady).unwrap().left,
@@ -303,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_corrected_is_believed_at_once() {
+    fn a_corrected_clock_is_trusted_at_once() {
         let ahead = 100 * DAY;
         let mut timeline = Timeline::new(at(0), at(0)).resumed(at(ahead), at(ahead));
         timeline.observe(at(300 * SECOND), at(ahead + 300 * SECOND));
@@ -347,7 +348,7 @@ mod tests {
         timeline.observe(corrected, steady);
         assert_eq!(timeline.date(corrected, steady), corrected);
         assert_eq!(timeline.doubt(corrected, steady), None);
-        // The steady clock of the next run is twenty years ahead of this one's.
+        // The monotonic clock of the next run is twenty years ahead of this one's.
         let resumed = timeline.resumed(at(180 * SECOND), at(180 * SECOND));
         let waited = at(180 * SECOND).since(resumed.patience_since(at(behind + 60 * SECOND)));
         assert_eq!(waited, Duration::from_secs(120));

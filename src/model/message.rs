@@ -1,4 +1,4 @@
-//! What travels through the bridge: one text message, and the small words (names, ids, times) used for it.
+//! A message, and the small types used with it: names, ids, times.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -11,14 +11,14 @@ use uuid::Uuid;
 
 use crate::number::Number;
 
-/// A moment, in whole milliseconds since the Unix epoch.
+/// A point in time, in whole milliseconds since the Unix epoch.
 ///
-/// In JSON it is RFC 3339 text, in the store a number.
+/// In JSON it is an RFC 3339 string, in the store a number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
-    /// The moment `duration` later, or the latest moment there is.
+    /// The time `duration` later, or the latest possible time.
     #[must_use]
     pub fn after(self, duration: std::time::Duration) -> Self {
         Self(
@@ -27,7 +27,7 @@ impl Timestamp {
         )
     }
 
-    /// The moment `duration` earlier, or the earliest moment there is.
+    /// The time `duration` earlier, or the earliest possible time.
     #[must_use]
     pub fn before(self, duration: std::time::Duration) -> Self {
         Self(
@@ -36,14 +36,14 @@ impl Timestamp {
         )
     }
 
-    /// How long after `earlier` this is; zero when it is not.
+    /// The duration since `earlier`; zero if that is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> std::time::Duration {
         std::time::Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 }
 
-/// RFC 3339 in UTC, to the millisecond.
+/// Writes RFC 3339 in UTC, to the millisecond.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::from_millisecond(self.0) {
@@ -53,8 +53,8 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Shows the moments in the words of a TLS library as dates: it tells them in seconds since the Unix epoch, and says so
-/// of the first one only.
+/// Replaces the times in an error of the TLS library with dates: the library prints seconds since the Unix
+/// epoch, and names the unit only for the first.
 #[must_use]
 pub fn dated(words: &str) -> String {
     const MARK: &str = " (UNIX)";
@@ -74,7 +74,7 @@ pub fn dated(words: &str) -> String {
     shown.collect::<Vec<_>>().join(" ")
 }
 
-/// RFC 3339 with any offset.
+/// Parses RFC 3339 with any offset.
 impl FromStr for Timestamp {
     type Err = jiff::Error;
 
@@ -118,7 +118,7 @@ pub struct Name(Arc<str>);
 pub struct NameError(String);
 
 impl Name {
-    /// The name as text.
+    /// The name as a string.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -216,10 +216,11 @@ impl<'de> Deserialize<'de> for MessageId {
     }
 }
 
-/// Something attached to a message, as the carrier names it; the bridge passes the link on and never fetches it.
+/// An attachment of a message, as the carrier describes it; the bridge passes the link on and never fetches
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Media {
-    /// Where the carrier keeps it. Only `http` and `https` links are ever shown as links.
+    /// The carrier's link. Only `http` and `https` links are ever clickable.
     pub link: String,
     /// The carrier's `content-type`, if given.
     pub content_type: Option<String>,
@@ -227,18 +228,18 @@ pub struct Media {
     pub filename: Option<String>,
 }
 
-/// One text message, as it was received.
+/// A message as it was received.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// The bridge's own id.
     pub id: MessageId,
-    /// Which configured source received it.
+    /// The configured source that received it.
     pub source: Name,
-    /// The carrier's id (`refid` at IntelePeer): what makes a repeated webhook recognisable.
+    /// The carrier's id (`refid` at IntelePeer), which identifies a repeated webhook.
     pub provider_id: String,
-    /// Who sent it.
+    /// The sender.
     pub from: Number,
-    /// The company's number it was sent to.
+    /// The receiver: the company's number.
     pub to: Number,
     /// The text, exactly as received; may be empty.
     pub text: String,
@@ -248,20 +249,20 @@ pub struct Message {
     pub extra: BTreeMap<String, String>,
     /// When the bridge received it.
     pub received_at: Timestamp,
-    /// The routes that matched when it was accepted; empty when none did.
+    /// The routes that matched when it was accepted; empty if none did.
     pub routes: Vec<Name>,
-    /// When its text and numbers were forgotten, if they were.
+    /// When its text and numbers were redacted, if they were.
     pub redacted_at: Option<Timestamp>,
 }
 
 impl Message {
-    /// The conversation this message belongs to: the same two numbers, whatever the way they were written.
+    /// The conversation of this message: the same two numbers, however they were written.
     #[must_use]
     pub fn conversation(&self) -> Conversation {
         Conversation::between(&self.from, &self.to)
     }
 
-    /// How many bytes its content takes: everything that a carrier can make as long as it likes.
+    /// The size of its content in bytes: everything whose length the carrier decides.
     #[must_use]
     pub fn size(&self) -> usize {
         let media = self.media.iter().map(|media| {
@@ -273,7 +274,7 @@ impl Message {
     }
 }
 
-/// Shows no text and no full number, so that a stray `{:?}` never puts either into a log.
+/// Writes no text and no full number, so that `{:?}` never puts either into a log.
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Message")
@@ -287,7 +288,7 @@ impl fmt::Debug for Message {
     }
 }
 
-/// A conversation: what keeps its order, and what a thread in a chat stands for.
+/// A conversation: its messages keep their order and form a thread in a chat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Conversation(pub [u8; 8]);
 
@@ -306,7 +307,7 @@ impl Conversation {
         Self(short)
     }
 
-    /// What stands for the conversation with one recipient of a destination.
+    /// The key of this conversation with one recipient of a destination.
     #[must_use]
     pub fn with(self, recipient: &str) -> Self {
         use sha2::Digest as _;
@@ -331,7 +332,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_of_a_tls_error_are_shown_as_dates() {
+    fn times_in_a_tls_error_are_shown_as_dates() {
         use rustls::CertificateError::{ExpiredContext, NotValidYetContext};
         use rustls::pki_types::UnixTime;
         let at = |seconds| UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));

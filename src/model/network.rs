@@ -1,15 +1,15 @@
-//! Networks as an operator writes them, for comparison with the addresses of callers.
+//! Networks as an operator writes them, for comparison with the addresses of clients.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// The bits of an IPv4-mapped IPv6 address before the IPv4 address.
+/// The number of bits before the IPv4 address in an IPv4-mapped IPv6 address.
 const MAPPED_BITS: u8 = 96;
 
-/// Reads a network like `192.0.2.0/24`, or an address as a network of one. An IPv4-mapped IPv6 network
-/// (`::ffff:192.0.2.0/120`) is the IPv4 network it stands for, because callers are compared by their canonical
-/// address. `None` when the text is neither.
+/// Parses a network like `192.0.2.0/24`, or a single address. An IPv4-mapped IPv6 network
+/// (`::ffff:192.0.2.0/120`) becomes the IPv4 network it contains, because the canonical address of the client
+/// is compared. Returns `None` if the text is neither.
 #[must_use]
 pub fn parse(text: &str) -> Option<IpNet> {
     let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
@@ -23,7 +23,7 @@ fn canonical(network: IpNet) -> IpNet {
     }
 }
 
-/// The IPv4 network that lies behind an IPv4-mapped one. `::ffff:0:0/96` is all of IPv4; what is wider is IPv6.
+/// The IPv4 network in an IPv4-mapped one. `::ffff:0:0/96` is all of IPv4; a wider network is IPv6.
 fn unmapped(network: Ipv6Net) -> Option<Ipv4Net> {
     let address: Ipv6Addr = network.addr();
     let length = network.prefix_len().checked_sub(MAPPED_BITS)?;
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_network_contains_the_canonical_addresses_of_its_callers() {
+    fn a_network_contains_the_canonical_addresses_of_its_clients() {
         for (network, address, expected) in [
             ("192.0.2.0/24", "192.0.2.7", true),
             ("192.0.2.0/24", "::ffff:192.0.2.7", true),

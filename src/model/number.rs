@@ -1,6 +1,6 @@
 //! Phone numbers, short codes and sender names, and the patterns that match them.
 //!
-//! A sender or receiver is kept as the carrier wrote it and compared in a normal form:
+//! A sender or receiver is stored as the carrier wrote it, and compared in a normal form:
 //!
 //! | as received | normal form | what it is |
 //! |---|---|---|
@@ -21,23 +21,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::unseen::acts_unseen;
 
-/// The longest text that is read as a number, in bytes.
+/// Maximum length of a text that is parsed as a number, in bytes.
 const LENGTH_MAX: usize = 64;
 
-/// The characters of a name that are compared and shown; the rest of a longer one is only kept.
+/// Maximum number of characters of a name that are compared and shown; the rest of a longer name is only
+/// stored.
 const NAME_MAX: usize = 64;
 
-/// Normal form of a sender or receiver that the carrier left out or empty.
+/// Normal form of a sender or receiver that the carrier omitted or left empty.
 const UNKNOWN: &str = "unknown";
 
-/// A sender or receiver, a number or a name: what was received, and the form that is compared.
+/// A sender or receiver, a number or a name: the received form, and the form that is compared.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Number {
     raw: String,
     normal: String,
 }
 
-/// The text is in no known number format.
+/// The text has no known number format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "not a number in a known format: E.164 (`+13038675309`), `COUNTRYCODE-SHORTCODE` (`1-1234`) or `COUNTRYCODE-SENDER` (`57-MyCompany`)"
@@ -45,10 +46,10 @@ pub struct Number {
 pub struct NumberError;
 
 impl Number {
-    /// Reads a number leniently.
+    /// Parses a number leniently.
     ///
     /// # Errors
-    /// When the text is in no known format.
+    /// The text has no known format.
     pub fn parse(raw: &str) -> Result<Self, NumberError> {
         if raw.len() > LENGTH_MAX {
             return Err(NumberError);
@@ -60,7 +61,8 @@ impl Number {
         })
     }
 
-    /// Takes whatever a carrier names as sender or receiver: a number in a known format, or else a name.
+    /// Accepts anything that a carrier gives as sender or receiver: a number in a known format, otherwise a
+    /// name.
     #[must_use]
     pub fn received(raw: &str) -> Self {
         Self::parse(raw).unwrap_or_else(|_| {
@@ -77,10 +79,10 @@ impl Number {
         })
     }
 
-    /// Reads what an operator typed: a number in a known format, or a name.
+    /// Parses what an operator typed: a number in a known format, or a name.
     ///
     /// # Errors
-    /// When the text is neither, such as a misspelt number.
+    /// The text is neither, such as a misspelt number.
     pub fn typed(text: &str) -> Result<Self, NumberError> {
         match Self::parse(text) {
             Err(_) if is_like_a_name(text) => Ok(Self::received(text)),
@@ -100,8 +102,8 @@ impl Number {
         &self.normal
     }
 
-    /// The form for people and programs: the normal form of a number, a name as it was written. At most 64
-    /// characters of a name, and none that acts unseen.
+    /// The form for people and programs: the normal form of a number, or a name as it was written, with at
+    /// most 64 characters and no invisible ones.
     #[must_use]
     pub fn shown(&self) -> Cow<'_, str> {
         let is_number = self.normal.bytes().all(|byte| b"+-*0123456789".contains(&byte));
@@ -113,7 +115,8 @@ impl Number {
         }
     }
 
-    /// Enough to recognise, not enough to call: the first and the last two characters.
+    /// A form that identifies the number to its owner but cannot be called: the first and the last two
+    /// characters.
     #[must_use]
     pub fn masked(&self) -> String {
         if self.normal == UNKNOWN {
@@ -122,7 +125,7 @@ impl Number {
         mask(&self.normal)
     }
 
-    /// The number with all that identifies it gone, for redacted messages.
+    /// The number of a redacted message, with everything that identifies it removed.
     #[must_use]
     pub fn redacted(&self) -> Self {
         let masked = self.masked();
@@ -133,14 +136,14 @@ impl Number {
     }
 }
 
-/// [`Number::shown`] in full: for the people the message is for. Logs use [`Number::masked`].
+/// Writes [`Number::shown`] in full, for the readers of the message. Logs use [`Number::masked`].
 impl fmt::Display for Number {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.shown())
     }
 }
 
-/// Masked, so that a stray `{:?}` never puts a full number into a log.
+/// Writes the masked form, so that `{:?}` never puts a full number into a log.
 impl fmt::Debug for Number {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.masked())
@@ -177,7 +180,7 @@ fn normalise(raw: &str) -> Option<String> {
     }
 }
 
-/// A name on one line, without what acts unseen, and cut.
+/// A name on one line, without invisible characters, and cut.
 fn name(raw: &str) -> String {
     let visible = raw
         .chars()
@@ -199,12 +202,14 @@ fn name(raw: &str) -> String {
     name
 }
 
-/// Letter by letter, so that the part of a name has the case of the whole; at most as long as a name.
+/// Lower case letter by letter, so that a part of a name has the same case as in the whole; cut to the length
+/// of a name.
 fn without_case(text: &str) -> String {
     text.chars().flat_map(char::to_lowercase).take(NAME_MAX).collect()
 }
 
-/// Tells a name from a misspelt number: it has a letter, or a character of another script, and no plus in front.
+/// Distinguishes a name from a misspelt number: it has a letter, or a character of another script, and no
+/// leading plus.
 fn is_like_a_name(text: &str) -> bool {
     let telling = |c: char| c.is_alphabetic() || !(c.is_ascii() || c.is_whitespace() || c.is_numeric());
     !text.trim().starts_with('+') && text.chars().any(|c| telling(c) && !acts_unseen(c))
@@ -223,7 +228,7 @@ fn country_and_code(text: &str) -> Option<String> {
     (country_ok && (short_code || sender)).then(|| format!("{country}-{}", code.to_ascii_lowercase()))
 }
 
-/// The digits of a number written with the usual separators; nothing when it has anything else.
+/// The digits of a number written with the usual separators; `None` if it contains anything else.
 fn digits(text: &str) -> Option<String> {
     let begins = text.starts_with(|c: char| c.is_ascii_digit() || " (".contains(c));
     let usual = begins
@@ -241,9 +246,9 @@ pub enum Pattern {
     Any,
     /// This normal form.
     Exact(String),
-    /// Numbers whose normal form starts so (`+1303*`).
+    /// Numbers whose normal form starts with this (`+1303*`).
     Prefix(String),
-    /// Numbers whose normal form ends so (`*5309`).
+    /// Numbers whose normal form ends with this (`*5309`).
     Suffix(String),
 }
 
@@ -256,19 +261,19 @@ pub enum PatternError {
     /// A wildcard in the middle, or two of them.
     #[error("`{0}`: a `*` may stand only at the start or at the end")]
     Wildcard(String),
-    /// Digits that no normal form begins with.
+    /// Digits that no normal form starts with.
     #[error("`{0}` begins with neither `+` nor a country code and a hyphen: write `+1303*` or `1-12*`")]
     Start(String),
-    /// Something beside the wildcard that is part of neither a number nor a name.
+    /// Something next to the wildcard that is part of neither a number nor a name.
     #[error("`{0}`: what stands beside the `*` is part of neither a number nor a name")]
     Characters(String),
 }
 
 impl Pattern {
-    /// Reads a pattern.
+    /// Parses a pattern.
     ///
     /// # Errors
-    /// When it could never match a number.
+    /// The pattern could never match a number.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         let trimmed = text.trim();
         if trimmed == "*" {
@@ -289,17 +294,18 @@ impl Pattern {
             return Err(PatternError::Wildcard(text.to_owned()));
         }
         let part = partial(part).ok_or_else(|| PatternError::Characters(text.to_owned()))?;
-        // With the separators gone: `31/07*` begins with as little as `3107*`.
+        // Separators are removed: `31/07*` can match as little as `3107*`.
         if trimmed.ends_with('*') && part.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(PatternError::Start(text.to_owned()));
         }
         Ok(kind(part))
     }
 
-    /// What a search compares: a pattern, or exactly the text. Any text may be the name of a sender.
+    /// The pattern of a search: a pattern, or exactly this text, because any text may be the name of a
+    /// sender.
     ///
     /// # Errors
-    /// When a `*` stands where it could never match.
+    /// A `*` is at a place where it could never match.
     pub fn search(text: &str) -> Result<Self, PatternError> {
         Self::parse(text).or_else(|error| match error {
             PatternError::Number(text) => Ok(Self::Exact(Number::received(&text).normal)),
@@ -307,13 +313,13 @@ impl Pattern {
         })
     }
 
-    /// Whether the number fits.
+    /// Returns true if the number matches.
     #[must_use]
     pub fn matches(&self, number: &Number) -> bool {
         self.matches_normal(&number.normal)
     }
 
-    /// Whether the number with this normal form fits.
+    /// Returns true if a number with this normal form matches.
     #[must_use]
     pub fn matches_normal(&self, normal: &str) -> bool {
         match self {
@@ -336,7 +342,8 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// Part of a normal form: separators go, except the hyphen of `1-12*` and what names contain.
+/// A part of a normal form: separators are removed, except the hyphen of `1-12*` and the characters that
+/// names contain.
 fn partial(part: &str) -> Option<String> {
     let short = part.split_once('-').is_some_and(|(country, _)| {
         (1..=3).contains(&country.len()) && country.bytes().all(|byte| byte.is_ascii_digit())
@@ -380,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_is_refused() {
+    fn a_text_that_is_not_a_number_is_refused() {
         for raw in [
             "",
             " ",
@@ -400,7 +407,7 @@ mod tests {
         assert_eq!(Number::parse(&"1".repeat(65)), Err(NumberError));
     }
 
-    /// As received, in normal form, and as people see it.
+    /// As received, in normal form, and as shown to people.
     #[test]
     fn a_carrier_may_name_a_sender_in_any_way() {
         let long = "N".repeat(5_000);
@@ -431,7 +438,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn whatever_is_received_is_found_by_what_is_shown_of_it(raw in ".{0,80}") {
+        fn every_received_number_is_found_by_its_shown_form(raw in ".{0,80}") {
             let number = Number::received(&raw);
             let shown = number.shown().into_owned();
             let again = Number::received(&shown);
@@ -447,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_typed_is_a_number_or_a_name_but_no_misspelt_number() {
+    fn a_typed_number_or_name_is_accepted_but_not_a_misspelt_number() {
         for name in ["Google", "abc", "7-Eleven", "Приват Банк", "🏦", "57-MyCompany"] {
             assert!(Number::typed(name).is_ok(), "{name}");
         }

@@ -1,10 +1,10 @@
-//! Characters that act on what stands around them, or hide, without being seen themselves.
+//! Invisible characters that change or hide the characters around them.
 
-/// Reports whether a character is a control, or reorders or hides what stands around it. Line breaks and tabs are
-/// controls, too: a caller that allows them says so.
+/// Returns true if a character is a control character, or reorders or hides its surroundings. This includes
+/// line breaks and tabs; callers that allow them make an exception.
 ///
-/// The left-to-right and right-to-left marks and the joiners are none: ordinary Arabic, Hebrew, Persian and emoji
-/// need them, and they cannot disguise anything of note.
+/// The left-to-right and right-to-left marks and the joiners are not included: ordinary Arabic, Hebrew,
+/// Persian and emoji need them, and they cannot disguise anything important.
 #[must_use]
 pub fn acts_unseen(character: char) -> bool {
     match character {
