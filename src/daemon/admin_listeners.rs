@@ -1,4 +1,4 @@
-//! The operators' doors: the unix socket, and the TCP listener if there is one.
+//! The admin listeners: the unix socket, and TCP if it is configured.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
@@ -14,16 +14,16 @@ use crate::config;
 use crate::secret::Secrets;
 use crate::web::serve::{Filter, Limits, serve};
 
-/// Operators' connections at once: a few pages with their event streams, and scripts.
+/// Maximum number of simultaneous admin connections: a few pages with their event streams, and scripts.
 const CONNECTIONS: usize = 256;
 
-/// For the head of an operator's request, and for an idle connection.
+/// Time limit for the head of an operator's request, and for an idle connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a process that listens on the socket may take to accept a connection.
 const ANSWER: Duration = Duration::from_secs(1);
 
-/// A bound listener, and what lets people in.
+/// A bound listener and its authentication.
 pub(super) struct Door {
     listener: Listener,
     pub(super) token: Option<Secrets>,
@@ -49,7 +49,7 @@ impl Door {
     }
 }
 
-/// Binds the unix socket, and `admin.listen` if it is configured. A socket that was passed takes the place of each.
+/// Binds the unix socket, and `admin.listen` if it is configured. A socket passed by systemd replaces either.
 pub(super) async fn bind(
     admin: &config::Admin,
     passed_unix: Option<std::os::unix::net::UnixListener>,
@@ -82,7 +82,7 @@ pub(super) async fn bind(
     Ok((doors, file))
 }
 
-/// Takes over the passed socket, if the commands look for it where it is.
+/// Uses the passed socket if it is at the path where the commands look for it.
 fn adopt_unix(admin: &config::Admin, unix: std::os::unix::net::UnixListener) -> anyhow::Result<UnixListener> {
     let address = unix.local_addr().context("the admin socket has no address")?;
     let (expected, found) = (&admin.socket, address.as_pathname());
@@ -95,7 +95,7 @@ fn adopt_unix(admin: &config::Admin, unix: std::os::unix::net::UnixListener) -> 
     UnixListener::from_std(unix).context("the passed admin socket cannot be used")
 }
 
-/// The file of the bound unix socket. It is removed when this is dropped, unless something else is there by then.
+/// The file of the bound unix socket. Dropping it removes the file, unless something else is there by then.
 pub(super) struct SocketFile {
     path: PathBuf,
     /// Device and inode.
@@ -152,8 +152,8 @@ async fn bind_unix(admin: &config::Admin) -> anyhow::Result<(UnixListener, Socke
     Ok((listener, file))
 }
 
-/// Removes the socket of a process that ended without doing so. Refuses anything else: a file that is not a socket,
-/// and a socket that another process listens on, a daemon with another store for example.
+/// Removes the socket of a process that ended without removing it. Refuses anything else: a file that is not
+/// a socket, and a socket that another process listens on, for example a daemon with another store.
 async fn make_room(path: &Path) -> anyhow::Result<()> {
     let there = match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -173,7 +173,8 @@ async fn make_room(path: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Lets a group use the socket. The unit's sandbox forbids any chown, but there the group is right from the start.
+/// Gives the socket to a group. The sandbox of the unit forbids chown, but there the group is right from the
+/// start.
 fn give_to(path: &Path, group: &str) -> anyhow::Result<()> {
     let groups = std::fs::read_to_string("/etc/group").context("/etc/group cannot be read")?;
     let id = groups

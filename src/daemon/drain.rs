@@ -1,4 +1,5 @@
-//! The wait for what is under way when the daemon stops. What does not end in time is on disk and due again.
+//! Waits for requests and attempts in flight when the daemon stops. Deliveries that do not end in time are on
+//! disk and become due again.
 
 use std::time::Duration;
 
@@ -9,24 +10,24 @@ use super::notify;
 use crate::engine::lanes::Lanes;
 use crate::plan::{Plan, PlannedDestination};
 
-/// For carriers' requests, and the least for deliveries.
+/// Time limit for carriers' requests, and the minimum for deliveries.
 const GRACE: Duration = Duration::from_secs(15);
 
-/// How much longer than its `timeout` an attempt is waited for. A mail server may take ten minutes for its last
-/// answer; carriers are not kept waiting for so long.
+/// How much longer than its `timeout` the daemon waits for an attempt. A mail server may take ten minutes for
+/// its last answer; carriers cannot wait that long.
 const BEYOND_TIMEOUT_MAX: Duration = Duration::from_secs(60);
 
-/// For the outcome of the last attempt to be written.
+/// Time limit for writing the outcome of the last attempt.
 const SETTLE: Duration = Duration::from_secs(3);
 
-/// The wait that is worth a first line, and the time between two.
+/// The wait after which the first line is logged, and the interval of further lines.
 const FIRST_LINE: Duration = Duration::from_millis(100);
 const NEXT_LINE: Duration = Duration::from_secs(10);
 
-/// How long the service manager is asked to wait for the next word.
+/// How much more time the daemon asks the service manager for at once.
 const EXTENSION: Duration = Duration::from_secs(30);
 
-/// How long the longest attempt may take that could be under way.
+/// The longest possible duration of an attempt in flight.
 pub(super) fn grace(plan: &Plan) -> Duration {
     let longest = plan.destinations.values().map(|destination| longest(destination));
     longest.max().unwrap_or_default().max(GRACE) + SETTLE
@@ -37,7 +38,7 @@ fn longest(destination: &PlannedDestination) -> Duration {
     destination.attempt_max().min(most)
 }
 
-/// Waits for requests that were being answered.
+/// Waits for requests in progress.
 pub(super) async fn requests(tasks: &TaskTracker) {
     if tokio::time::timeout(GRACE, tasks.wait()).await.is_err() {
         tracing::warn!(
@@ -47,7 +48,7 @@ pub(super) async fn requests(tasks: &TaskTracker) {
     }
 }
 
-/// Starts no attempts any more and waits for those under way; says every ten seconds which these are.
+/// Starts no more attempts and waits for those in flight; logs every ten seconds which they are.
 pub(super) async fn deliveries(lanes: &Lanes, grace: Duration) {
     let started = Instant::now();
     let mut ended = std::pin::pin!(lanes.stop());

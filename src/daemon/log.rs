@@ -1,5 +1,5 @@
-//! Where log lines go and how they look: text on a terminal, the journal under systemd, JSON otherwise. The
-//! thread that logs only formats a line and queues it; the queue's thread writes.
+//! Chooses the destination and the format of log lines: text on a terminal, the journal under systemd, JSON
+//! otherwise. The logging thread only formats a line and queues it; the queue's thread writes.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -24,7 +24,7 @@ mod queue;
 /// How long the end of the process waits for the last lines.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// Writes the last lines when it is dropped, if their reader takes them soon.
+/// Writes the last lines when dropped, if the reader accepts them in time.
 pub struct Flush(Queue);
 
 impl Drop for Flush {
@@ -37,7 +37,7 @@ impl Drop for Flush {
 /// counts dropped lines.
 ///
 /// # Errors
-/// When `log.level` is not a level or filter, or logging was started before.
+/// `log.level` is not a level or filter, or logging was started before.
 pub fn start(log: &Log, louder: i8, state: metrics::log::Log) -> anyhow::Result<Flush> {
     let filter = filter(&log.level, louder)?;
     let (layer, queue) = layer(log.format, state)?;
@@ -51,14 +51,14 @@ pub fn start(log: &Log, louder: i8, state: metrics::log::Log) -> anyhow::Result<
     Ok(Flush(queue))
 }
 
-/// Logs a panic. A message that was formatted may hold parts of a message's text, so only literal ones are shown.
+/// Logs a panic. A formatted message may contain parts of a message's text, so only literal ones are logged.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     let words = panic.payload().downcast_ref::<&'static str>().unwrap_or(&"");
     tracing::error!("internal error, please report it: panic at {place}: {words}");
 }
 
-/// Libraries are kept at `warn` whatever the level: at `trace`, HTTP clients print headers and bodies.
+/// Libraries stay at `warn` whatever the level: at `trace`, HTTP clients print headers and bodies.
 fn filter(level: &str, louder: i8) -> anyhow::Result<EnvFilter> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let directives = match LEVELS.iter().position(|known| known.eq_ignore_ascii_case(level)) {
@@ -112,12 +112,12 @@ fn layer(format: LogFormat, state: metrics::log::Log) -> anyhow::Result<(AnyLaye
     Ok((layer, queue))
 }
 
-/// Writes to standard error past the library's lock: a write that hangs must not hold it.
+/// Writes to standard error without the standard library's lock, because a write that hangs must not hold it.
 fn standard_error() -> io::Result<Sink> {
     let mut file = File::from(io::stderr().as_fd().try_clone_to_owned()?);
     let mut is_broken = false;
     Ok(Box::new(move |line| {
-        // A write that failed may have left the beginning of a line.
+        // A failed write may have left the beginning of a line.
         if std::mem::take(&mut is_broken) {
             let _ = file.write_all(b"\n");
         }

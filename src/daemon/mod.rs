@@ -40,19 +40,19 @@ pub use sockets::Sockets;
 /// How long operators' requests may take to end, after everything else.
 const GRACE_ADMIN: Duration = Duration::from_secs(2);
 
-/// What a daemon is started with.
+/// The parts that a daemon starts with.
 pub struct Start {
-    /// What runs first.
+    /// The first plan.
     pub plan: Plan,
     /// Reads the configuration again at a reload.
     pub loader: Loader,
-    /// What time it is.
+    /// The clock.
     pub clock: Clock,
-    /// Where texts are kept.
+    /// The store.
     pub store: Arc<dyn Store>,
-    /// What is counted, the store's commits among it.
+    /// The metrics, including those of the store's commits.
     pub metrics: Arc<Metrics>,
-    /// Sockets that the service manager passed, instead of those of the configuration.
+    /// Sockets passed by the service manager, in place of those in the configuration.
     pub sockets: Sockets,
 }
 
@@ -70,10 +70,10 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Binds, then starts: when this returns, texts are taken.
+    /// Binds, then starts: when this returns, messages are accepted.
     ///
     /// # Errors
-    /// What could not be bound or read, with what to do about it.
+    /// The socket that could not be bound or the file that could not be read, with the next step.
     pub async fn start(start: Start) -> anyhow::Result<Self> {
         let Start {
             plan,
@@ -178,33 +178,34 @@ impl Daemon {
         })
     }
 
-    /// Where carriers' webhooks are taken.
+    /// The addresses that accept carriers' webhooks.
     #[must_use]
     pub fn public_addresses(&self) -> &[SocketAddr] {
         &self.public
     }
 
-    /// What operators can ask and do.
+    /// The queries and actions of operators.
     #[must_use]
     pub fn control(&self) -> &Arc<Control> {
         &self.control
     }
 
-    /// How the store is.
+    /// The health of the store.
     #[must_use]
     pub fn store_health(&self) -> Health {
         self.store.health()
     }
 
-    /// Stops in reverse order: no new messages and attempts, then what is under way, then the store.
+    /// Stops in reverse order: first new messages and attempts, then those in flight, then the store.
     ///
     /// # Errors
-    /// When the last commit failed.
+    /// The last commit failed.
     pub async fn stop(self) -> anyhow::Result<()> {
         self.stop_intake.cancel();
         self.intake_tasks.close();
         let plan = self.control.plan();
-        // A store that failed keeps no outcome: what is under way is sent again however long it is waited for.
+        // A failed store records no outcome: deliveries in flight are repeated however long the daemon waits
+        // for them.
         let grace = match self.store.health().failed {
             Some(_) => Duration::ZERO,
             None => drain::grace(&plan),
@@ -226,7 +227,7 @@ impl Daemon {
     }
 }
 
-/// Takes over sockets that do not block.
+/// Takes over sockets and makes them non-blocking.
 fn adopt(sockets: Vec<std::net::TcpListener>) -> anyhow::Result<Vec<TcpListener>> {
     let adopted: io::Result<_> = sockets.into_iter().map(TcpListener::from_std).collect();
     adopted.context("a passed socket cannot be used")

@@ -1,15 +1,16 @@
-//! What systemd is told: ready, reloading, stopping, alive. Without systemd nothing happens.
+//! Notifies systemd of the daemon's state: ready, reloading, stopping, alive. Without systemd it does
+//! nothing.
 
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// Texts are taken.
+/// The daemon accepts messages.
 pub fn ready(status: &str) {
     send(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// The configuration is being read again; [`ready`] ends it.
+/// The daemon reads the configuration again; [`ready`] ends this state.
 pub fn reloading() {
     // Older systemd ignores the time; from 253 on, `Type=notify-reload` needs it.
     match NotifyState::monotonic_usec_now() {
@@ -18,7 +19,7 @@ pub fn reloading() {
     }
 }
 
-/// No more texts are taken.
+/// The daemon accepts no more messages.
 pub fn stopping() {
     send(&[
         NotifyState::Stopping,
@@ -26,7 +27,7 @@ pub fn stopping() {
     ]);
 }
 
-/// A long start or stop is going on: the store is large, or a delivery slow.
+/// A start or stop takes long, because the store is large or a delivery is slow.
 pub fn going_on(status: &str, extend_by: Duration) {
     let microseconds = u32::try_from(extend_by.as_micros()).unwrap_or(u32::MAX);
     send(&[
@@ -40,7 +41,7 @@ pub fn alive() {
     send(&[NotifyState::Watchdog]);
 }
 
-/// How often [`alive`] must be said, if systemd asked for it: half of its patience.
+/// How often [`alive`] must be called, if systemd asked for it: half of its timeout.
 #[must_use]
 pub fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|patience| patience / 2)

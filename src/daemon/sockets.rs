@@ -1,5 +1,6 @@
-//! Sockets that the service manager passes (systemd's socket units). Those called `admin` are for operators, all
-//! others for carriers. One that cannot be served is an error: connections to it would never be answered.
+//! Sockets passed by the service manager (systemd's socket units). Those named `admin` are for operators, all
+//! others for carriers. A socket that cannot be served is an error, because connections to it would never be
+//! answered.
 
 use std::net::TcpListener;
 use std::os::fd::AsFd;
@@ -23,10 +24,10 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Takes what was passed to this process, which may be nothing.
+    /// Takes the sockets passed to this process, if any.
     ///
     /// # Errors
-    /// Which socket cannot be served, and why.
+    /// The socket that cannot be served, and why.
     pub fn passed() -> anyhow::Result<Self> {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':');

@@ -1,4 +1,5 @@
-//! Carries what is known about time and destinations from one run to the next, and looks after a clock that is in doubt.
+//! Carries the known time and the states of the destinations from one run to the next, and watches for a
+//! wrong clock.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,16 +14,16 @@ use crate::plan::Plan;
 use crate::store::{Error, Query, Standings, Store};
 use crate::timeline::Timeline;
 
-/// Between two observations of the clocks. What passed since the last one before a crash counts as downtime.
+/// Interval of reading the clocks. After a crash, the time since the last reading counts as downtime.
 const OBSERVE: Duration = Duration::from_secs(60);
 
-/// After the store could not do something just now.
+/// Delay after a failed store operation.
 const STORE_PAUSE: Duration = Duration::from_secs(5);
 
-/// The least that counts as a wait for a wrong date.
+/// Minimum delay that counts as waiting for a wrong date.
 const WAIT_MAX: Duration = Duration::from_secs(3_600);
 
-/// What looks after the clock.
+/// Watches the clocks.
 pub(super) struct Timekeeper {
     pub(super) store: Arc<dyn Store>,
     pub(super) lanes: Arc<Lanes>,
@@ -30,9 +31,10 @@ pub(super) struct Timekeeper {
     pub(super) plan: watch::Receiver<Arc<Plan>>,
 }
 
-/// Goes on from the last run. Returns true if what that left may be due in the future because its clock was ahead.
+/// Continues from the last run. Returns true if deliveries of that run may be due in the future because its
+/// clock was ahead.
 ///
-/// A store on which no daemon with this knowledge has run tells the time of its newest message.
+/// A store on which no daemon with this knowledge has run has the time of its newest message.
 pub(super) async fn resume(store: &dyn Store, clock: &Clock) -> anyhow::Result<bool> {
     let known = store.timeline().await.context("the store could not be read")?;
     let is_known = known.is_some();
@@ -61,8 +63,8 @@ async fn newest(store: &dyn Store) -> Result<Option<Timeline>, Error> {
 }
 
 impl Timekeeper {
-    /// Observes the clocks until stopped. Deliveries that are due too late are brought forward first: the next run
-    /// could not tell that the clock was set back.
+    /// Observes the clocks until stopped. Deliveries that are due too late are brought forward first, because
+    /// the next run could not detect that the clock was set back.
     pub(super) async fn keep(self, is_set_back: bool, stop: CancellationToken) {
         if is_set_back && stop.run_until_cancelled(self.bring_forward()).await.is_none() {
             return;
@@ -76,7 +78,7 @@ impl Timekeeper {
         }
     }
 
-    /// Writes how the destinations stand, if that is not what was written last.
+    /// Writes the states of the destinations, if they differ from the last written ones.
     async fn remember(&self, remembered: &mut Standings) {
         let standings = self.lanes.standings();
         if standings == *remembered {
@@ -121,7 +123,7 @@ impl Timekeeper {
         waits.max().unwrap_or_default().max(WAIT_MAX)
     }
 
-    /// Takes note of the clocks, and says what changed. Returns whether they are in doubt.
+    /// Reads the clocks and logs what changed. Returns whether they are distrusted.
     async fn observe(&self, was_doubted: bool) -> bool {
         let timeline = self.clock.observe();
         if let Err(error) = self.store.set_timeline(&timeline).await {

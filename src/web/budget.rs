@@ -1,25 +1,25 @@
-//! How many bytes requests and answers may hold at once: a bound on what many of them together can take.
+//! Limits how many bytes all requests and answers together may hold.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Permits of a KiB, shared by all that hold some.
+/// Permits of one KiB, shared by all requests and answers.
 #[derive(Clone)]
 pub struct Budget {
     permits: Arc<Semaphore>,
     most: usize,
 }
 
-/// What one request or answer holds of it, given back when this is dropped.
+/// The part of the budget that one request or answer holds; dropping it returns the permits.
 pub struct Held {
     permits: OwnedSemaphorePermit,
     budget: Budget,
 }
 
 impl Budget {
-    /// A budget of so many bytes.
+    /// Creates a budget of this many bytes.
     #[must_use]
     pub fn new(bytes: usize) -> Self {
         let most = bytes >> 10;
@@ -29,7 +29,8 @@ impl Budget {
         }
     }
 
-    /// Room for so many bytes, if there is any now. What is larger than the whole budget takes all of it.
+    /// Takes this many bytes, if they are available now. A request larger than the whole budget takes all of
+    /// it.
     #[must_use]
     pub fn take(&self, bytes: usize) -> Option<Held> {
         let permits = self.permits.clone();
@@ -40,7 +41,7 @@ impl Budget {
         })
     }
 
-    /// The same, waiting for room until `limit` has passed.
+    /// The same, but waits for the bytes until `limit` has passed.
     pub async fn wait(&self, bytes: usize, limit: Duration) -> Option<Held> {
         let permits = self.permits.clone().acquire_many_owned(self.count(bytes));
         let permits = tokio::time::timeout(limit, permits).await.ok()?.ok()?;
@@ -57,7 +58,7 @@ impl Budget {
 }
 
 impl Held {
-    /// Holds room for so many bytes in all. Returns false if there is none for the rest.
+    /// Extends the held part to this many bytes in total. Returns false if they are not available.
     #[must_use]
     pub fn grow(&mut self, bytes: usize) -> bool {
         let wanted = self.budget.count(bytes) as usize;
@@ -80,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_is_held_than_there_is_and_it_comes_back() {
+    fn the_budget_is_never_exceeded_and_bytes_are_returned() {
         let budget = Budget::new(8 << 10);
         let mut first = budget.take(1).unwrap();
         assert!(first.grow(5 << 10) && first.grow(1), "it never shrinks");

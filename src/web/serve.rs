@@ -1,5 +1,5 @@
-//! Our own serving loop: hyper's HTTP/1 around warp's filters, with a limit on everything a stranger could
-//! make us wait for or hold: connections, heads, header fields, whole requests.
+//! Serves HTTP/1 with hyper around warp's filters, and limits everything that a client could make the daemon
+//! wait for or hold: connections, heads, header fields, whole requests.
 
 use std::convert::Infallible;
 use std::future::{Future, Ready, ready};
@@ -25,55 +25,56 @@ use warp::reply::Response;
 use super::strangers::Room;
 pub use super::strangers::Standing;
 
-/// The bytes of a request's head that are read at most; more is 431.
+/// Maximum length of a request's head in bytes; a longer one is answered 431.
 const HEAD_MAX: usize = 16 * 1024;
 
-/// The header fields of a request at most; more is 431.
+/// Maximum number of header fields of a request; more are answered 431.
 const HEADERS_MAX: usize = 100;
 
-/// How long a client may leave our answer unread before the connection is dropped.
+/// How long a client may leave an answer unread before the connection is dropped.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long a connection that has said nothing yet is kept when we stop: its first request may be on its way.
+/// How long a connection without a request is kept when stopping, because its first request may be in
+/// transit.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
-/// After `accept` failed (no file descriptors left, mostly).
+/// Delay after a failed `accept` (usually because no file descriptors are left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Who is on the other end of a connection.
+/// The client of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// A TCP client.
     Tcp(SocketAddr),
-    /// A process of this machine, with its user id if the kernel tells.
+    /// A process of this machine, with its user id if the kernel provides it.
     Unix {
         /// The user id.
         uid: Option<u32>,
     },
 }
 
-/// What answers requests.
+/// The filter that answers requests.
 pub type Filter = BoxedFilter<(Response,)>;
 
 /// Limits of one listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at once; more wait in the kernel's queue. When all are in use, the oldest whose clients nobody has
-    /// admitted are closed.
+    /// Maximum number of connections; more wait in the kernel's queue. When all are in use, the oldest ones
+    /// without an authorized request are closed.
     pub connections: usize,
-    /// For the head of a request, for a TLS handshake before it, and for an idle connection.
+    /// Time limit for the head of a request, for a TLS handshake before it, and for an idle connection.
     pub header_timeout: Duration,
-    /// For a whole request with its answer; nothing for streams that last.
+    /// Time limit for a whole request with its answer; `None` for streams.
     pub request_timeout: Option<Duration>,
 }
 
-/// What connections come from.
+/// A source of connections.
 pub trait Listener: Send + 'static {
     /// A connection that requests can be read from.
     type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
 
-    /// What comes before the first request: a TLS handshake, or nothing. It belongs to the connection's own task
-    /// and time, so that nobody waits for a client that is slow at it.
+    /// What precedes the first request: a TLS handshake, or nothing. It runs in the connection's own task and
+    /// time, so that a slow client delays no other.
     type Opening: Future<Output = io::Result<Self::Stream>> + Send + 'static;
 
     /// Waits for the next connection.
@@ -102,7 +103,7 @@ impl Listener for UnixListener {
     }
 }
 
-/// Serves until `stop`, then lets requests under way end. The caller bounds that wait.
+/// Serves until `stop`, then lets requests in progress end. The caller limits that wait.
 pub async fn serve<L: Listener>(listener: L, filter: Filter, limits: Limits, stop: CancellationToken) {
     let room = Room::new(limits.connections);
     let tracker = TaskTracker::new();
@@ -147,7 +148,8 @@ pub async fn serve<L: Listener>(listener: L, filter: Filter, limits: Limits, sto
     tracker.wait().await;
 }
 
-/// What was opened in time. It is not cut short when serving stops: like a head under way, it has its own limit.
+/// The result of the opening, if it ended in time. Stopping does not interrupt it: like a head in transit, it
+/// has its own limit.
 async fn opened<S>(opening: impl Future<Output = io::Result<S>>, limit: Duration) -> Option<S> {
     match tokio::time::timeout(limit, opening).await {
         Ok(Ok(stream)) => return Some(stream),
@@ -157,7 +159,7 @@ async fn opened<S>(opening: impl Future<Output = io::Result<S>>, limit: Duration
     None
 }
 
-/// The other end of a connection.
+/// The client of a connection.
 #[derive(Clone)]
 struct Client {
     peer: Peer,
@@ -189,7 +191,7 @@ async fn connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         .half_close(limits.request_timeout.is_some())
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
-    // A graceful shutdown would close at once what has not been read from.
+    // A graceful shutdown would at once close a connection that has not been read from.
     let stopping = async {
         stop.cancelled().await;
         let _ = tokio::time::timeout(FIRST_REQUEST, asked.cancelled()).await;
@@ -220,7 +222,8 @@ where
     }
     request.extensions_mut().insert(client.peer);
     request.extensions_mut().insert(client.standing);
-    // hyper drops a Content-Length beside Transfer-Encoding; the next request may begin elsewhere for a proxy.
+    // hyper drops a Content-Length next to a Transfer-Encoding; a proxy may see the next request begin
+    // elsewhere.
     let is_last = request.headers().contains_key(TRANSFER_ENCODING);
     let answer = routes.call(request);
     let answer = match timeout {
@@ -232,8 +235,8 @@ where
     if is_last { answer.map(closing) } else { answer }
 }
 
-/// Rejects what warp must not see (it panics on `CONNECT host:port`), heads that a proxy in front could read
-/// differently from us, and heads that are too big.
+/// Rejects requests that warp must not see (it panics on `CONNECT host:port`), heads that a proxy in front
+/// could interpret differently, and heads that are too large.
 fn refusal(request: &Request<Incoming>) -> Option<Response> {
     if let Some(why) = ambiguous(request) {
         return Some(closing(super::error(StatusCode::BAD_REQUEST, why)));
@@ -261,8 +264,8 @@ fn refusal(request: &Request<Incoming>) -> Option<Response> {
     })
 }
 
-/// Why it is not certain where this request ends or which host it is for. Such heads are how one request is smuggled
-/// behind another through a proxy ([RFC 9112][1], sections 3.2 and 6.3).
+/// Why it is uncertain where this request ends or which host it is for. Such heads are used to smuggle one
+/// request behind another through a proxy ([RFC 9112][1], sections 3.2 and 6.3).
 ///
 /// [1]: https://www.rfc-editor.org/rfc/rfc9112
 fn ambiguous(request: &Request<Incoming>) -> Option<&'static str> {
@@ -287,7 +290,7 @@ fn too_slow() -> Response {
     ))
 }
 
-/// The last answer on its connection.
+/// Marks the answer as the last one of its connection.
 fn closing(mut response: Response) -> Response {
     response
         .headers_mut()

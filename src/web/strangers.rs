@@ -1,5 +1,5 @@
-//! Connections whose clients have not shown yet that they may ask anything. When a listener has no room left, the oldest
-//! of them are closed: clients that say nothing, or too little, must not keep out those that are waited for.
+//! Connections whose clients have not yet sent an authorized request. When a listener has no room left, the
+//! oldest of them are closed, so that silent or slow clients cannot keep out the others.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,13 +9,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How long a client always has to show who it is.
+/// How long every client has to send an authorized request.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How often a log line tells that connections were closed.
+/// Interval of log lines about closed connections.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
-/// The room of one listener, and the strangers in it.
+/// The connections of one listener, and the unauthorized ones among them.
 #[derive(Clone)]
 pub(super) struct Room {
     places: Arc<Semaphore>,
@@ -25,10 +25,10 @@ pub(super) struct Room {
 
 #[derive(Default)]
 struct Strangers {
-    /// By their arrival.
+    /// By arrival.
     all: BTreeMap<u64, Stranger>,
     arrived: u64,
-    /// How many were closed since that was last told, and when it was.
+    /// How many were closed since the last log line, and when that was written.
     closed: u64,
     told_at: Option<Instant>,
 }
@@ -38,14 +38,14 @@ struct Stranger {
     leave: CancellationToken,
 }
 
-/// One connection's place. The connection ends when `leave` is cancelled.
+/// The place of one connection. The connection ends when `leave` is cancelled.
 pub(super) struct Place {
     pub(super) leave: CancellationToken,
     standing: Standing,
     _permit: OwnedSemaphorePermit,
 }
 
-/// How a connection is seen; whoever answers its requests knows better.
+/// The state of a connection's client; the handler of its requests decides.
 #[derive(Clone)]
 pub struct Standing {
     number: u64,
@@ -53,7 +53,7 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// Keeps the connection: its client has shown that it may ask.
+    /// Keeps the connection, because its client is authorized.
     pub fn admit(&self) {
         lock(&self.strangers).all.remove(&self.number);
     }
@@ -72,7 +72,7 @@ impl Drop for Place {
 }
 
 impl Room {
-    /// For so many connections.
+    /// Room for this many connections.
     pub(super) fn new(size: usize) -> Self {
         Self {
             places: Arc::new(Semaphore::new(size)),
@@ -81,7 +81,8 @@ impl Room {
         }
     }
 
-    /// Waits for a place. While there is none, strangers who had their time are closed one by one.
+    /// Waits for a place. While there is none, unauthorized connections are closed one by one after their
+    /// time.
     pub(super) async fn place(&self) -> Option<OwnedSemaphorePermit> {
         loop {
             if let Ok(permit) = self.places.clone().try_acquire_owned() {
@@ -102,7 +103,7 @@ impl Room {
         }
     }
 
-    /// Takes a client in, as a stranger.
+    /// Registers a client as unauthorized.
     pub(super) fn take(&self, permit: OwnedSemaphorePermit) -> Place {
         let leave = CancellationToken::new();
         let mut strangers = lock(&self.strangers);
@@ -154,7 +155,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_oldest_stranger_gives_way_after_its_time_and_a_known_client_never() {
+    async fn the_oldest_stranger_is_closed_after_its_time_and_an_authorized_client_never() {
         let room = Room::new(2);
         let known = room.take(room.place().await.unwrap());
         known.standing().admit();
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stranger_that_left_by_itself_is_forgotten() {
+    async fn a_stranger_that_disconnected_is_removed() {
         let room = Room::new(1);
         drop(room.take(room.place().await.unwrap()));
         assert!(lock(&room.strangers).all.is_empty());

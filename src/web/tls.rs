@@ -16,11 +16,11 @@ use tokio_util::either::Either;
 use super::inbound::Inbound;
 use super::serve::{self, Peer};
 
-/// TCP listeners that ask the plan for each new connection, so that a reload exchanges the certificate and
-/// connections that are open keep theirs. They share the limits of one, so that more sockets are not more load.
+/// TCP listeners that read the plan for each new connection, so that a reload replaces the certificate and
+/// open connections keep theirs. They share one set of limits, so that more sockets do not mean more load.
 pub struct Listener {
     tcp: Vec<TcpListener>,
-    /// Which socket is looked at first, in turns.
+    /// The socket that is polled first, in turns.
     first: AtomicUsize,
     inbound: Arc<Inbound>,
 }

@@ -1,7 +1,7 @@
 //! journald's native protocol: an event becomes a datagram of fields, which the queue's thread sends.
 //!
-//! [The protocol](https://systemd.io/JOURNAL_NATIVE_PROTOCOL/) takes larger events in a file descriptor. Values are
-//! cut instead: no line of ours is that long.
+//! [The protocol](https://systemd.io/JOURNAL_NATIVE_PROTOCOL/) passes larger events in a file descriptor.
+//! Here values are cut instead: no log line is that long.
 
 use std::fmt::{self, Write as _};
 use std::io;
@@ -16,13 +16,13 @@ use super::queue::{Queue, Sink};
 
 const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// The longest value, in bytes. Some fit into a datagram, whose limit is about 200 KiB.
+/// Maximum length of a value, in bytes. Several fit into a datagram, whose limit is about 200 KiB.
 const VALUE_MAX: usize = 16 * 1024;
 
-/// Sends datagrams to journald, whenever that reads them.
+/// Sends datagrams to journald, waiting while it does not read them.
 ///
 /// # Errors
-/// When journald does not run.
+/// journald is not running.
 pub(super) fn sink() -> io::Result<Sink> {
     // Connecting shows that journald listens, and does not wait until it reads.
     UnixDatagram::unbound()?.connect(SOCKET)?;
@@ -64,13 +64,13 @@ fn priority(level: Level) -> char {
 struct Fields(Vec<u8>);
 
 impl Fields {
-    /// A field in the form that allows any value: its name, its length in eight bytes, the value.
+    /// Writes a field in the form that allows any value: its name, its length in eight bytes, the value.
     fn put(&mut self, name: &str, value: impl fmt::Display) {
         self.0.extend_from_slice(name.as_bytes());
         self.0.push(b'\n');
         let length = self.0.len();
         self.0.extend_from_slice(&[0; 8]);
-        // The error is that of a value that was cut.
+        // The only error is that of a value that was cut.
         let _ = write!(Cut(&mut self.0, VALUE_MAX), "{value}");
         let bytes = u64::try_from(self.0.len() - length - 8).unwrap_or_default();
         self.0[length..length + 8].copy_from_slice(&bytes.to_le_bytes());
@@ -78,7 +78,7 @@ impl Fields {
     }
 }
 
-/// The event's own fields begin with `F_`, so that none is taken for one of journald's.
+/// The names of the event's own fields begin with `F_`, so that none is mistaken for one of journald's.
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {

@@ -1,5 +1,5 @@
-//! The queue between those who log and the thread that writes. It is bounded, and when it is full it drops lines
-//! and counts them: a log that is not read must never delay a message.
+//! The queue between the logging threads and the thread that writes. It is bounded; when it is full, lines
+//! are dropped and counted, because a log that is not read must never delay a message.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,30 +12,30 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::metrics::log::Log;
 
-/// How many lines may wait, and how many bytes.
+/// Maximum number of queued lines, and of their bytes.
 const LINES_MAX: usize = 10_000;
 const BYTES_MAX: usize = 2 * 1024 * 1024;
 
-/// Of these bounds, what only errors and warnings may use.
+/// The fraction of these limits that is reserved for errors and warnings.
 const RESERVED: usize = 4;
 
-/// How often dropped lines are reported while the queue never becomes empty.
+/// Interval of reports about dropped lines while the queue never becomes empty.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 const LEVELS: [&str; 5] = ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
 
-/// Where lines go: a whole line at each call. It may block.
+/// Writes one complete line at each call. It may block.
 pub(super) type Sink = Box<dyn FnMut(&[u8]) -> io::Result<()> + Send>;
 
-/// Takes lines without ever blocking. Clones feed the same thread.
+/// Accepts lines without ever blocking. Clones share one thread.
 #[derive(Clone)]
 pub(super) struct Queue(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
-    /// There is a line for the thread.
+    /// Signals that there is a line for the thread.
     filled: Condvar,
-    /// All lines are written.
+    /// Signals that all lines are written.
     emptied: Condvar,
     log: Log,
 }
@@ -48,7 +48,7 @@ struct State {
     idle: bool,
     /// The last write failed.
     broken: bool,
-    /// By level, since the last report.
+    /// Dropped lines by level, since the last report.
     dropped: [u64; LEVELS.len()],
     reported_at: Option<Instant>,
 }
@@ -64,7 +64,7 @@ enum Task {
 }
 
 impl Queue {
-    /// Starts the thread, which lives as long as the process: it may hang in a write for ever.
+    /// Starts the thread, which lives as long as the process: it may hang in a write forever.
     pub(super) fn start(log: Log, place: &'static str, sink: Sink) -> io::Result<Self> {
         log.goes_to(place, &LEVELS);
         let queue = Self(Arc::new(Shared {
@@ -80,7 +80,7 @@ impl Queue {
         Ok(queue)
     }
 
-    /// Queues a line, or drops it when the queue is full.
+    /// Queues a line, or drops it if the queue is full.
     pub(super) fn push(&self, level: Level, line: &[u8]) {
         let level = index(level);
         if !self.0.has_queued(level, line) {
@@ -91,7 +91,7 @@ impl Queue {
     /// Waits until everything is written, at most this long.
     pub(super) fn flush(&self, patience: Duration) {
         let is_busy = |state: &mut State| !state.is_done();
-        // When the time is up the lines that are left are lost with the process.
+        // After the time limit, the remaining lines are lost with the process.
         let _ = self
             .0
             .emptied
@@ -128,7 +128,7 @@ impl Shared {
         state.bytes += line.len();
         let bytes = line.into();
         state.lines.push_back(Line { level, bytes });
-        // Waking a thread takes a system call: only when it sleeps.
+        // Waking a thread takes a system call, so it is done only if the thread sleeps.
         if state.idle {
             state.idle = false;
             self.filled.notify_one();
@@ -153,8 +153,8 @@ impl Shared {
         }
     }
 
-    /// The next line. Before it, a report of the lines that were dropped: when those that waited are written, and
-    /// not while writes fail, or each report would cause the next.
+    /// The next line. Before it, a report of dropped lines: once the queued lines are written, and not while
+    /// writes fail, because each report would cause the next.
     fn next(&self) -> Task {
         let mut state = self.state();
         loop {
@@ -182,7 +182,8 @@ impl Shared {
     }
 }
 
-/// Logs how many lines were dropped. It is an error when an error was among them, so that `level` cannot hide that.
+/// Logs how many lines were dropped. It is an error if an error was among them, so that `level` cannot hide
+/// it.
 fn report(dropped: &[u64; LEVELS.len()]) {
     let total: u64 = dropped.iter().sum();
     let by_level = LEVELS.iter().zip(dropped).filter(|(_, lines)| **lines > 0);
@@ -240,7 +241,7 @@ mod tests {
 
     use super::*;
 
-    /// A queue whose sink takes a line for each permit, and where those lines come out.
+    /// A queue whose sink accepts one line for each permit, and the channel where these lines arrive.
     fn held() -> (Queue, mpsc::Sender<io::Result<()>>, mpsc::Receiver<Vec<u8>>, Log) {
         let (permits, permit) = mpsc::channel();
         let (written, lines) = mpsc::channel();
