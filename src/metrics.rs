@@ -118,6 +118,7 @@ pub struct Metrics {
     reloaded: Gauge,
     store_bytes: Gauge,
     store_free_bytes: Gauge,
+    store_findings: Gauge,
     /// How long commits take.
     pub store_commit: Histogram,
     /// The destinations that have gauges.
@@ -164,6 +165,7 @@ impl Default for Metrics {
             reloaded: Gauge::default(),
             store_bytes: Gauge::default(),
             store_free_bytes: Gauge::default(),
+            store_findings: Gauge::default(),
             store_commit: Histogram::new(COMMIT_BUCKETS),
             shown: Mutex::default(),
             process: Process::default(),
@@ -271,6 +273,11 @@ impl Metrics {
             "Free space on the store's file system",
             Unit::Bytes,
             self.store_free_bytes.clone(),
+        );
+        registry.register(
+            "store_findings",
+            "What was found wrong with the store and is not acknowledged yet",
+            self.store_findings.clone(),
         );
         registry.register_with_unit(
             "store_commit",
@@ -395,7 +402,8 @@ impl Metrics {
     }
 
     /// Sets the gauges of the store.
-    pub fn show_store(&self, bytes: u64, free: u64) {
+    pub fn show_store(&self, bytes: u64, free: u64, findings: usize) {
+        self.store_findings.set(signed(findings as u64));
         self.store_bytes.set(signed(bytes));
         self.store_free_bytes.set(signed(free));
     }

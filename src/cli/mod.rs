@@ -84,7 +84,7 @@ enum Command {
     #[command(subcommand)]
     Destination(destination::Action),
     /// The daemon on one screen, what is wrong first
-    Status,
+    Status(status::Arguments),
     /// Let the daemon read its configuration again, as SIGHUP does
     Reload,
     /// IntelePeer's side: where the numbers' texts go, the token, the signature
@@ -187,7 +187,7 @@ fn run(global: &Global, command: &Command) -> Result<Exit, Stop> {
         Command::Message(action) => message::run(global, action),
         Command::Delivery(action) => delivery::run(global, action),
         Command::Destination(action) => destination::run(global, action),
-        Command::Status => status::run(global),
+        Command::Status(arguments) => status::run(global, arguments),
         Command::Reload => reload::run(global),
         Command::Intelepeer(action) => intelepeer::run(global, action),
         Command::Backup(arguments) => backup::run(global, arguments),

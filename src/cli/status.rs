@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
+use clap::Args;
+use serde::Deserialize;
+use serde_json::json;
+
 use super::client::Daemon;
 use super::table::{fields, terminal_width};
 use super::{Exit, Global, Stop, destination, paint, print};
@@ -12,12 +16,41 @@ use crate::metrics::rates::PerMinute;
 use crate::plan::Severity;
 use crate::template::one_line;
 
-pub(super) fn run(global: &Global) -> Result<Exit, Stop> {
-    let answer = Daemon::find(global)?.get("/status", &[])?;
+/// What `status` takes.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Forget what was found wrong with the store, once it has been read
+    #[arg(long)]
+    acknowledge: bool,
+}
+
+/// What the API says of an acknowledgement.
+#[derive(Deserialize)]
+struct Acknowledged {
+    acknowledged: u64,
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> {
+    let daemon = Daemon::find(global)?;
+    if arguments.acknowledge {
+        return acknowledge(global, &daemon);
+    }
+    let answer = daemon.get("/status", &[])?;
     if global.json {
         print::document(answer.raw())?;
     } else {
         print::text(&screen(&answer.read()?, terminal_width()))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn acknowledge(global: &Global, daemon: &Daemon) -> Result<Exit, Stop> {
+    let answer = daemon.post("/findings/acknowledge", &json!({}))?;
+    if global.json {
+        print::document(answer.raw())?;
+    } else {
+        let count = answer.read::<Acknowledged>()?.acknowledged;
+        print::text(&format!("{count} findings of the store acknowledged\n"))?;
     }
     Ok(Exit::Done)
 }

@@ -220,6 +220,14 @@ impl Control {
         self.destination(&plan, name).await
     }
 
+    /// Forgets what was found wrong with the store: the operator has read it. Says how many findings those were.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn acknowledge(&self) -> Result<u64, Error> {
+        Ok(self.store.acknowledge().await?)
+    }
+
     /// Sends a marked test text straight through a destination: nothing is stored, no lane is involved.
     ///
     /// # Errors
@@ -403,7 +411,8 @@ impl Control {
                 .show_attempt(view.name.as_str(), age(view.attempting_since));
         }
         let health = self.store.health();
-        self.metrics.show_store(health.bytes, health.free);
+        self.metrics
+            .show_store(health.bytes, health.free, health.findings.len());
         process::show(&self.metrics, self.started_at);
         self.metrics
             .encode()

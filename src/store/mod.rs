@@ -356,7 +356,7 @@ pub struct Health {
     pub commit_last: Option<Duration>,
     /// Commits done since the start.
     pub commits: u64,
-    /// What the audit at start found and mended or set aside, in words.
+    /// What was found wrong with the store, in words, until it is acknowledged.
     pub findings: Vec<String>,
 }
 
@@ -467,6 +467,11 @@ pub trait Store: Send + Sync + 'static {
     /// asked for, except what is forgotten meanwhile, and each message as it stands when its part is read.
     async fn export(&self, _from: backup::Position) -> Result<backup::Part, Error> {
         Err(Error::Failed("this store has no backups".to_owned()))
+    }
+
+    /// The operator has read the findings: they are forgotten. Says how many those were.
+    async fn acknowledge(&self) -> Result<u64, Error> {
+        Ok(0)
     }
 
     /// How well the store is. Answers at once, also when the store hangs.

@@ -3,6 +3,7 @@
 //! What runs in `tests/run` is the quick form, seconds each. `tests/torture` runs the same code for long, and shows
 //! with `--controls` that the tests fail when what they test is switched off.
 
+mod aged;
 mod backlog;
 mod cgroup;
 mod chaos;
@@ -13,6 +14,7 @@ mod durability;
 mod errors;
 mod faults;
 mod formats;
+mod injection;
 mod large;
 mod ledger;
 mod logging;

@@ -15,7 +15,7 @@ use super::record::{Kept, Root, Seen, Trouble};
 use super::space::Space;
 use super::stored;
 use super::table::Draft;
-use super::view::View;
+use super::view::{Changes, View};
 use super::{Shared, lock};
 use crate::delivery::{Delivery, DeliveryId, State};
 use crate::message::{Conversation, MessageId, Name, Timestamp};
@@ -32,6 +32,12 @@ pub(super) struct Group<'a> {
     pub(super) space: &'a Space,
     pub(super) sweep: &'a mut Sweep,
     pub(super) known: &'a mut Known,
+    /// The number of the frame that will have all this.
+    pub(super) frame: u64,
+    /// What is in the database already and goes into the log once more.
+    pub(super) carried: Changes,
+    /// Whether the frame begins a new segment of the log.
+    pub(super) is_new_segment: bool,
     /// What all this means for the index, once it is committed.
     pub(super) notes: Vec<Note>,
     /// Queues that no claim may begin on until this is committed.
@@ -64,14 +70,17 @@ impl From<Trouble> for Error {
 impl<'a> Group<'a> {
     pub(super) fn new(
         shared: &'a Shared,
-        db: &'a ::sled::Db,
+        frame: u64,
         space: &'a Space,
         sweep: &'a mut Sweep,
         known: &'a mut Known,
     ) -> Self {
         Self {
             shared,
-            view: View::new(db),
+            view: View::of(&shared.overlay, frame),
+            frame,
+            carried: Changes::new(),
+            is_new_segment: false,
             space,
             sweep,
             known,
@@ -145,11 +154,10 @@ impl<'a> Group<'a> {
             place,
             queue,
             created_at,
+            parts,
             ..
         } = lease;
-        self.view
-            .store(&keys::delivery(place), &delivery)
-            .map_err(Trouble::from)?;
+        self.view.replace(&keys::delivery(place), parts, &delivery);
         let next = match &kept {
             Some(kept) => stored::queue(&kept.message, &delivery),
             None => queue.clone(),
@@ -172,6 +180,7 @@ impl<'a> Group<'a> {
             books.enter(&delivery);
         }
         if let Some(thread) = thread {
+            self.shared.has_threads.store(true, Ordering::Release);
             let root = Root {
                 thread,
                 at: changed_at(&delivery),
@@ -226,6 +235,7 @@ impl<'a> Group<'a> {
         self.space.for_arrivals()?;
         let (seq, kept) = self.by_id(id)?.ok_or(Error::NotFound)?;
         let conversation = kept.message.conversation();
+        self.carry(seq)?;
         deliveries
             .into_iter()
             .map(|delivery| self.add(seq, &kept, conversation, delivery))
@@ -405,6 +415,7 @@ impl<'a> Group<'a> {
                 return Ok(false);
             }
             State::Dead { .. } => {
+                self.carry(place.seq)?;
                 let again = delivery.clone().requeued(now);
                 let destination = queue.destination.clone();
                 self.notes.push(Note::Risen { destination, place });

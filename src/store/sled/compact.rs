@@ -1,27 +1,26 @@
 //! Compaction: a log that has grown far beyond what is in it is copied into a new one, while the store works.
 //!
-//! sled uses the space of what was removed again, but never gives it back: after a peak of a million texts the
-//! file stays as large as it was. So the writer copies the tree in key order, a small step after each group,
+//! sled uses the space of what was removed again, but never gives it back: after a peak of a million messages the
+//! file stays as large as it was. So the checkpoint's thread copies the tree in key order, small step by small step,
 //! into a database beside it. A change to a key that was copied already goes into both; the others come with
-//! their turn. When all is copied and synced, the new folder takes the old one's place, between two groups.
+//! their turn. When all is copied and synced, the new folder takes the old one's place, between two checkpoints.
 //! Until then the old database is the only truth: a crash, or an error here, just leaves things as they were.
 //! An error while one folder takes the other's place is final, as one of a commit is (see `folders`).
 
 use std::io;
-use std::ops::Bound::{Excluded, Unbounded};
+use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ::sled::{Batch, Db};
+use ::sled::Db;
 use tracing::{info, warn};
 
 use super::Options;
+use super::checkpoint::Disk;
 use super::database;
 use super::folders::{self, COMPACTING, Step, Unfinished};
 use super::scan::Scan;
-use super::space::Space;
 use super::view::Changes;
-use super::writer::Disk;
 
 /// Smaller logs are left alone.
 const WORTHWHILE: u64 = 48 << 20;
@@ -74,10 +73,10 @@ impl Compaction {
         self.copying.is_some()
     }
 
-    /// Begins when it is worth it; `live` is about how many bytes of the log are still of use.
-    pub(super) fn consider(&mut self, space: &Space, live: u64) {
-        let large = space.bytes > self.worthwhile.max(2 * self.left) && space.bytes > RATIO * live + BASE;
-        let room = space.free > 2 * live + 4 * BASE;
+    /// Begins when it is worth it; `live` is about how many of the database's bytes are still of use.
+    pub(super) fn consider(&mut self, bytes: u64, free: u64, live: u64) {
+        let large = bytes > self.worthwhile.max(2 * self.left) && bytes > RATIO * live + BASE;
+        let room = free > 2 * live + 4 * BASE;
         let time = self.not_before.is_none_or(|moment| moment <= Instant::now());
         if self.is_copying() || !large || !room || !time {
             return;
@@ -86,7 +85,7 @@ impl Compaction {
             Ok((db, disk)) => {
                 info!(
                     "the store takes {} MiB on disk and needs about {}: it is being compacted",
-                    space.bytes >> 20,
+                    bytes >> 20,
                     (live + BASE) >> 20
                 );
                 let (reached, began) = (Vec::new(), Instant::now());
@@ -132,8 +131,10 @@ impl Compaction {
         let Some(Copying { db, disk, began, .. }) = self.copying.take() else {
             return Ok(None);
         };
-        let flushed = db.flush().map_err(|error| Unfinished::Unchanged(error.into()));
-        match flushed.and_then(|_| folders::finish_compaction(&self.options.path, self.carry_out)) {
+        let flushed = disk
+            .sync(&db)
+            .map_err(|error| Unfinished::Unchanged(error.into()));
+        match flushed.and_then(|()| folders::finish_compaction(&self.options.path, self.carry_out)) {
             Ok(bytes) => {
                 info!(
                     "the store was compacted to {} MiB in {:.1} s",
@@ -165,32 +166,26 @@ impl Compaction {
 
 impl Copying {
     fn follow(&self, changes: &Changes) -> Result<(), String> {
-        let mut batch = Batch::default();
-        for (key, value) in changes.range::<Vec<u8>, _>(..=&self.reached) {
-            match value {
-                Some(value) => batch.insert(key.as_slice(), value),
-                None => batch.remove(key.as_slice()),
-            }
-        }
-        self.db.apply_batch(batch).map_err(|error| error.to_string())
+        let copied = changes.range::<[u8], _>((Unbounded, Included(&*self.reached)));
+        self.disk
+            .apply(&self.db, copied)
+            .map_err(|error| error.to_string())
     }
 
     /// Says whether everything is copied.
     fn step(&mut self, from: &Db) -> Result<bool, String> {
-        let mut batch = Batch::default();
-        let mut copied = 0;
+        let mut changes = Changes::new();
         let rest = from.range::<Vec<u8>, _>((Excluded(self.reached.clone()), Unbounded));
         for entry in Scan::of(from, rest).take(STEP) {
             let (key, value) = entry.map_err(|error| error.to_string())?;
             self.reached = key.to_vec();
-            batch.insert(key, value);
-            copied += 1;
+            changes.insert(key, Some(value));
         }
-        self.db
-            .apply_batch(batch)
-            .and_then(|()| self.db.flush())
+        self.disk
+            .apply(&self.db, &changes)
+            .and_then(|()| self.disk.flush(&self.db))
             .map_err(|error| error.to_string())?;
-        Ok(copied < STEP)
+        Ok(changes.len() < STEP)
     }
 }
 
@@ -242,12 +237,13 @@ mod tests {
             dedup_before: Timestamp(201),
         };
         while let Ok(true) = store.prune(&horizon, Timestamp(2_000)).await {}
+        store.checkpoint();
         store
     }
 
     /// Accepts texts until `done` says so; says how many were acknowledged.
     async fn accept_until(store: &Sled, done: impl Fn(&Result<(), Error>) -> bool) -> u64 {
-        for n in 1..5_000 {
+        for n in 1..100_000 {
             let accepted = store.accept(arrival(2_000 + n, n % 100, &["desk"])).await;
             let accepted = accepted.map(drop);
             if done(&accepted) {

@@ -1,17 +1,15 @@
 //! One sled database: how it is opened, and why that may fail.
 
 use std::fs::File;
-use std::io;
-use std::path::Path;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ::sled::Db;
 
-use super::audit::Stop;
+use super::checkpoint::Disk;
 use super::folders::{self, sync_files, sync_folder};
-use super::mark::Mark;
-use super::writer::Disk;
-use super::{OpenError, Options, at};
+use super::{OpenError, Options, at, intact};
 
 /// How much sled may keep in memory. Its real use is several times that.
 const CACHE_BYTES: u64 = 24 << 20;
@@ -19,13 +17,18 @@ const CACHE_BYTES: u64 = 24 << 20;
 /// How long another store of this very process, just dropped, may take to let go.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
+/// What sled writes down of the settings it was made with: the same in every store, since ours never differ and
+/// `format` changes with sled's version.
+const SETTINGS: &[u8] = b"segment_size: 524288\nuse_compression: false\nversion: 0.34\n\x76\x19\x51\xc1";
+
+/// How often a file is read that the disk does not give.
+const READS: usize = 3;
+
 /// Why a database is not opened.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// What is on disk makes no sense.
+    /// What is on disk makes no sense, or is not all there.
     Damaged(String),
-    /// It opens, but not everything in it can be read.
-    Unreadable(String),
     /// It could not even be tried: no space, no permission, a disk that fails.
     Io(io::Error),
     /// sled says it is not for this build.
@@ -36,12 +39,10 @@ impl Fault {
     pub(super) fn into_error(self, path: &Path) -> OpenError {
         match self {
             Self::Io(error) => at(path)(error),
-            Self::Damaged(reason) | Self::Unreadable(reason) | Self::Unsupported(reason) => {
-                OpenError::Unreadable {
-                    path: path.to_owned(),
-                    reason,
-                }
-            }
+            Self::Damaged(reason) | Self::Unsupported(reason) => OpenError::Unreadable {
+                path: path.to_owned(),
+                reason,
+            },
         }
     }
 }
@@ -49,6 +50,10 @@ impl Fault {
 impl From<::sled::Error> for Fault {
     fn from(error: ::sled::Error) -> Self {
         match error {
+            // A file that ends too early is no fault of the disk.
+            ::sled::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Self::Damaged(error.to_string())
+            }
             ::sled::Error::Io(error) => Self::Io(error),
             ::sled::Error::Unsupported(reason) => Self::Unsupported(reason),
             error => Self::Damaged(error.to_string()),
@@ -56,15 +61,9 @@ impl From<::sled::Error> for Fault {
     }
 }
 
-impl From<Stop> for Fault {
-    fn from(stop: Stop) -> Self {
-        match stop {
-            Stop::Sled(error) => match error.into() {
-                Self::Damaged(reason) => Self::Unreadable(reason),
-                fault => fault,
-            },
-            Stop::Disk(reason) => Self::Io(io::Error::other(reason)),
-        }
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
     }
 }
 
@@ -75,16 +74,13 @@ pub(super) fn open(options: &Options, database: &Path) -> Result<(Db, Disk), Fau
         .cache_capacity(CACHE_BYTES)
         .flush_every_ms(None);
     let db = patiently(|| config.clone().open(), is_locked)?;
-    sync_files(database)
-        .and_then(|()| sync_folder(&options.path))
-        .map_err(Fault::Io)?;
-    let file = File::open(database.join("db")).map_err(Fault::Io)?;
-    let mark = Mark::open(&options.path).map_err(Fault::Io)?;
+    sync_files(database).and_then(|()| sync_folder(&options.path))?;
+    let file = File::open(database.join("db"))?;
+    let skip_sync = options.skip_sync;
     let disk = Disk {
-        database: file,
+        file,
         config,
-        mark,
-        skip_sync: options.skip_sync,
+        skip_sync,
     };
     Ok((db, disk))
 }
@@ -101,6 +97,38 @@ pub(super) fn is_locked(error: &::sled::Error) -> bool {
     matches!(error, ::sled::Error::Io(io) if io.kind() == io::ErrorKind::Other)
 }
 
+/// Prepares what a crash or a bad disk has left for being opened. Says what was damaged, and whether the file looks
+/// as sled left it.
+///
+/// Where sled cannot read its log while opening, it takes that place for the log's end and cuts off what follows,
+/// also when the disk failed only for a moment. So everything is read once before. What the disk does not give,
+/// also when asked again, is damaged.
+pub(super) fn prepare(database: &Path) -> Result<(Option<String>, bool), Fault> {
+    remove_unfinished_snapshots(database)?;
+    let finding = renew_settings(database)?;
+    let mut is_intact = true;
+    for path in files(database)? {
+        let is_log = path.file_name().is_some_and(|name| name == "db");
+        let read = || {
+            if is_log {
+                intact::looks_intact(&path)
+            } else {
+                read_through(&path)
+            }
+        };
+        let mut outcome = read();
+        for _ in 1..READS {
+            if outcome.is_err() {
+                std::thread::sleep(Duration::from_millis(50));
+                outcome = read();
+            }
+        }
+        is_intact &=
+            outcome.map_err(|error| Fault::Damaged(format!("{} cannot be read: {error}", path.display())))?;
+    }
+    Ok((finding, is_intact))
+}
+
 /// Tries again for a moment while a store of this process that was just dropped still holds on.
 pub(super) fn patiently<T, E>(
     mut attempt: impl FnMut() -> Result<T, E>,
@@ -115,4 +143,64 @@ pub(super) fn patiently<T, E>(
             result => return result,
         }
     }
+}
+
+/// A snapshot that was being written when the process ended would keep sled from opening.
+fn remove_unfinished_snapshots(database: &Path) -> io::Result<()> {
+    for path in files(database)? {
+        let is_snapshot = path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"snap."));
+        if is_snapshot
+            && path
+                .extension()
+                .is_some_and(|extension| extension == "generating")
+        {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Settings that are damaged would keep sled from opening a log that is sound. Without them it writes them anew. A
+/// crash during the very first start leaves a part of them, or zeros: nothing to speak of.
+fn renew_settings(database: &Path) -> io::Result<Option<String>> {
+    let path = database.join("conf");
+    match std::fs::read(&path) {
+        Ok(bytes) if bytes != SETTINGS => {
+            std::fs::remove_file(&path)?;
+            let is_begun = SETTINGS.starts_with(&bytes) || bytes.iter().all(|byte| *byte == 0);
+            let finding = format!(
+                "{} was damaged: written anew, nothing was lost by that",
+                path.display()
+            );
+            Ok((!is_begun).then_some(finding))
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(None),
+    }
+}
+
+/// The plain files of a folder; none when there is no such folder.
+fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            files.push(entry.path());
+        }
+    }
+    Ok(files)
+}
+
+/// Reads a file to its end.
+fn read_through(path: &Path) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    let mut chunk = vec![0; 256 << 10];
+    while file.read(&mut chunk)? > 0 {}
+    Ok(true)
 }

@@ -4,11 +4,13 @@
 //! for nothing until it is whole; what is left of one after a crash is removed when the next is begun.
 //!
 //! * `sled.restoring`: a backup is read into it.
-//! * `sled.salvaging`: what can be read of a damaged database is copied into it.
-//! * `sled.compacting`: the entries of a log that is mostly empty are copied into it.
+//! * `sled.rebuilding`: the log is replayed into it, after the one before was set aside.
+//! * `sled.compacting`: the entries of a database that is mostly empty, or of an earlier format, are copied into it.
 //!
-//! A restored database follows one without texts, so that one is simply removed first: a crash then leaves an
-//! empty store, and the restore is begun again. The other two follow one with texts, and at every moment one of
+//! `sled.untouched` is a copy of a database that looks damaged, from before sled opened it.
+//!
+//! A restored database follows one without messages, so that one is simply removed first: a crash then leaves an
+//! empty store, and the restore is begun again. The last one follows one with messages, and at every moment one of
 //! the two is the store:
 //!
 //! 1. The new one, which is whole and on disk, becomes `sled.salvaged`. As long as there is a `sled`, that is
@@ -23,23 +25,29 @@
 //! has. From the second step until the third one is synced nobody can tell which of the two the next start will
 //! find, so nothing may be written to either: what went into the one could be missing in the other.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use tracing::warn;
 
-use super::{OpenError, at};
+use super::{OpenError, at, space};
 
 /// New databases, as long as they are being made.
 pub(super) const RESTORING: &str = "sled.restoring";
-pub(super) const SALVAGING: &str = "sled.salvaging";
+pub(super) const REBUILDING: &str = "sled.rebuilding";
 pub(super) const COMPACTING: &str = "sled.compacting";
 
 const DATABASE: &str = "sled";
-const SALVAGED: &str = "sled.salvaged";
-const FORMER: &str = "sled.former";
+const UNTOUCHED: &str = "sled.untouched";
+const COPYING: &str = "sled.copying";
+/// Named as earlier versions named it, which may have been interrupted here.
+const WHOLE: &str = "sled.salvaged";
+/// Where earlier versions kept a copy while they opened the database.
+const SPARE: &str = "sled.spare";
+pub(super) const FORMER: &str = "sled.former";
 
 /// One step of the way on which the copy of a compaction takes the database's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,15 +61,15 @@ pub(super) enum Step {
 /// As long as the last of these is not done, the store is what it was.
 const PREPARE: [Step; 6] = [
     Step::SyncFiles(COMPACTING),
-    Step::Remove(SALVAGED),
-    Step::Rename(COMPACTING, SALVAGED),
+    Step::Remove(WHOLE),
+    Step::Rename(COMPACTING, WHOLE),
     Step::SyncFolder,
     Step::Remove(FORMER),
     Step::Rename(DATABASE, FORMER),
 ];
 
 /// After these the store is the copy, whatever happens.
-const COMPLETE: [Step; 2] = [Step::Rename(SALVAGED, DATABASE), Step::SyncFolder];
+const COMPLETE: [Step; 2] = [Step::Rename(WHOLE, DATABASE), Step::SyncFolder];
 
 impl Step {
     pub(super) fn carry_out(self, folder: &Path) -> io::Result<()> {
@@ -83,6 +91,14 @@ pub(super) enum Unfinished {
     Midway(io::Error),
 }
 
+impl From<Unfinished> for io::Error {
+    fn from(unfinished: Unfinished) -> Self {
+        match unfinished {
+            Unfinished::Unchanged(error) | Unfinished::Midway(error) => error,
+        }
+    }
+}
+
 /// The store's database.
 pub(super) fn database(folder: &Path) -> PathBuf {
     folder.join(DATABASE)
@@ -91,12 +107,6 @@ pub(super) fn database(folder: &Path) -> PathBuf {
 /// Where sled keeps its log.
 pub(super) fn log(folder: &Path) -> PathBuf {
     database(folder).join("db")
-}
-
-/// Whether there ever was a database.
-pub(super) fn is_begun(folder: &Path) -> bool {
-    let names = [DATABASE, SALVAGING, SALVAGED];
-    names.iter().any(|name| folder.join(name).exists())
 }
 
 /// Ends what a crash has interrupted, one way or the other.
@@ -112,16 +122,6 @@ pub(super) fn finish_restore(folder: &Path) -> Result<(), OpenError> {
     remove(&database).map_err(at(&database))?;
     std::fs::rename(folder.join(RESTORING), &database).map_err(at(&database))?;
     sync_folder(folder).map_err(at(folder))
-}
-
-/// Puts the database that was saved, which is on disk, in the place of the damaged one. Says where that is kept.
-pub(super) fn finish_salvage(folder: &Path) -> io::Result<PathBuf> {
-    let aside = free_name(folder, "damaged-store");
-    std::fs::rename(folder.join(SALVAGING), folder.join(SALVAGED))?;
-    sync_folder(folder)?;
-    std::fs::rename(database(folder), &aside)?;
-    settle(folder)?;
-    Ok(aside)
 }
 
 /// Syncs the copy and puts it in the place of the database, which nothing is written to any more. Says how
@@ -155,11 +155,69 @@ pub(super) fn finish_compaction(
 /// Removes what a compaction that did not come to its end, or only just did, has left. The database must be in
 /// its place.
 pub(super) fn drop_compaction(folder: &Path) {
-    for name in [COMPACTING, SALVAGED, FORMER] {
+    for name in [COMPACTING, WHOLE, FORMER] {
         if let Err(error) = remove(&folder.join(name)) {
             warn!("{} cannot be removed: {error}", folder.join(name).display());
         }
     }
+}
+
+/// Removes what earlier versions have left beside a database that was taken over.
+pub(super) fn drop_earlier(folder: &Path) -> io::Result<()> {
+    remove(&folder.join(SPARE))?;
+    remove(&folder.join("sled.salvaging"))?;
+    // How far the earlier store had come; the log tells that now.
+    match std::fs::remove_file(folder.join("mark")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Keeps the database as it is before sled opens it, as far as there is room. A copy that is there already is from a
+/// start that was broken off, and nearer to what was found first.
+pub(super) fn copy_untouched(folder: &Path) {
+    let (untouched, copying, database) = (folder.join(UNTOUCHED), folder.join(COPYING), database(folder));
+    if untouched.exists() {
+        return;
+    }
+    let copy = || -> io::Result<()> {
+        remove(&copying)?;
+        let (from, to) = (database.join("db"), copying.join("db"));
+        let length = std::fs::metadata(&from)?.len();
+        if space::free(folder)? < 2 * length {
+            return Err(io::Error::other("there is not enough space"));
+        }
+        DirBuilder::new().mode(0o700).create(&copying)?;
+        std::fs::copy(from, to)?;
+        sync_files(&copying)?;
+        std::fs::rename(&copying, &untouched)
+    };
+    if let Err(error) = copy() {
+        warn!("the database looks damaged and is not copied before it is opened: {error}");
+    }
+}
+
+/// Forgets that copy: the database is sound, or the copy is what was set aside.
+pub(super) fn drop_untouched(folder: &Path) {
+    for name in [COPYING, UNTOUCHED] {
+        if let Err(error) = remove(&folder.join(name)) {
+            warn!("{} cannot be removed: {error}", folder.join(name).display());
+        }
+    }
+}
+
+/// Sets the database aside under this name, as it was before sled opened it if there is such a copy.
+pub(super) fn set_aside(folder: &Path, aside: &Path) -> io::Result<()> {
+    let (database, untouched) = (database(folder), folder.join(UNTOUCHED));
+    if untouched.exists() {
+        std::fs::rename(&untouched, aside)?;
+        sync_folder(folder)?;
+        remove(&folder.join(FORMER))?;
+        std::fs::rename(&database, folder.join(FORMER))?;
+    } else {
+        std::fs::rename(&database, aside)?;
+    }
+    sync_folder(folder)
 }
 
 /// A name for what is put aside, which nothing has yet.
@@ -172,6 +230,16 @@ pub(super) fn free_name(folder: &Path, what: &str) -> PathBuf {
     names
         .find(|path| !path.exists())
         .unwrap_or_else(|| folder.join(what))
+}
+
+/// Writes a small file in place of the one that is there, all of it or nothing.
+pub(super) fn replace(path: &Path, contents: &str) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let file = File::create(&new)?;
+    file.write_all_at(contents.as_bytes(), 0)?;
+    file.sync_all()?;
+    std::fs::rename(new, path)?;
+    path.parent().map_or(Ok(()), sync_folder)
 }
 
 /// Removes a folder with what is in it, if it is there.
@@ -206,9 +274,12 @@ pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
 /// The third step, if the second was done; else back to before the first. Nothing is removed before it is on
 /// disk which database is the store: a process that died may not have come to syncing that.
 fn settle(folder: &Path) -> io::Result<()> {
-    let (fresh, database) = (folder.join(SALVAGED), database(folder));
+    let (fresh, spare, database) = (folder.join(WHOLE), folder.join(SPARE), database(folder));
     if fresh.exists() && !database.exists() {
         std::fs::rename(&fresh, database)?;
+        sync_folder(folder)?;
+    } else if spare.exists() && !database.exists() {
+        std::fs::rename(&spare, database)?;
         sync_folder(folder)?;
     } else if folder.join(FORMER).exists() {
         sync_folder(folder)?;
@@ -244,21 +315,22 @@ mod tests {
     fn a_crash_at_any_step_leaves_one_whole_database() {
         for (found, store_is) in [
             (&["sled", COMPACTING][..], "sled"),
-            (&["sled", SALVAGED], "sled"),
-            (&["sled", SALVAGED, FORMER], "sled"),
-            (&[SALVAGED, FORMER], SALVAGED),
+            (&["sled", WHOLE], "sled"),
+            (&["sled", WHOLE, FORMER], "sled"),
+            (&[WHOLE, FORMER], WHOLE),
             (&["sled", FORMER], "sled"),
             (&["sled"], "sled"),
+            (&[SPARE], SPARE),
         ] {
             let folder = store(found);
             recover(folder.path()).unwrap();
             let expected = (vec!["sled".to_owned()], store_is.to_owned());
             assert_eq!(left(folder.path()), expected, "{found:?}");
         }
-        let damaged = store(&[SALVAGED, "damaged-store-7"]);
+        let damaged = store(&[WHOLE, "damaged-store-7"]);
         recover(damaged.path()).unwrap();
         let names = ["damaged-store-7", "sled"].map(str::to_owned);
-        assert_eq!(left(damaged.path()), (names.to_vec(), SALVAGED.to_owned()));
+        assert_eq!(left(damaged.path()), (names.to_vec(), WHOLE.to_owned()));
     }
 
     #[test]
@@ -271,11 +343,6 @@ mod tests {
         let folder = store(&["sled", RESTORING]);
         finish_restore(folder.path()).unwrap();
         assert_eq!(left(folder.path()), (vec!["sled".into()], RESTORING.into()));
-
-        let folder = store(&["sled", SALVAGING]);
-        let aside = finish_salvage(folder.path()).unwrap();
-        assert_eq!(std::fs::read_to_string(aside.join("db")).unwrap(), "sled");
-        assert_eq!(left(folder.path()).1, SALVAGING);
     }
 
     /// Has the step with this number fail, done or not.
@@ -336,7 +403,7 @@ mod tests {
 
     #[test]
     fn what_an_earlier_compaction_has_left_is_not_in_the_way_of_the_next() {
-        let folder = store(&["sled", COMPACTING, SALVAGED, FORMER]);
+        let folder = store(&["sled", COMPACTING, WHOLE, FORMER]);
         finish_compaction(folder.path(), |folder, step| step.carry_out(folder)).unwrap();
         assert_eq!(left(folder.path()), (vec!["sled".into()], COMPACTING.into()));
     }

@@ -29,7 +29,7 @@ pub fn decode(key: &[u8], value: &[u8]) {
 /// A payload with a right checksum, read as a message and written again.
 pub fn with_checksum(key: &[u8], payload: &[u8]) -> Option<Vec<u8>> {
     let payload = payload.get(..payload.len().min(PART_BYTES))?;
-    let (key, value) = record::entries(key, payload).into_iter().next()?;
+    let (key, value) = record::entries(key, payload, record::OLDEST).into_iter().next()?;
     let kept: Kept = record::decode(&Nothing, &key, &value).ok()?;
     Some(record::encode(&kept))
 }

@@ -5,15 +5,12 @@
 
 use std::fs::File;
 
-use ::sled::Db;
-use tracing::warn;
-
 use super::books::Books;
+use super::checkpoint::Disk;
 use super::folders::{self, RESTORING};
 use super::keys::{self, Queue};
-use super::record::{self, Kept, Ledger, Root, Seen};
-use super::view::{Changes, View};
-use super::writer::Disk;
+use super::record::{self, Kept, Ledger, Mark, OLDEST, Root, Seen};
+use super::view::Changes;
 use super::{OpenError, Options, database, start};
 use crate::message::Conversation;
 use crate::store::Counts;
@@ -41,8 +38,10 @@ pub enum ImportError {
 /// A restore at work.
 pub struct Import {
     options: Options,
-    db: Db,
+    db: ::sled::Db,
     disk: Disk,
+    /// How far the log of the empty store goes: nothing of that is meant for this one.
+    reached: u64,
     books: Books,
     sums: Counts,
     messages: u64,
@@ -58,15 +57,19 @@ impl Import {
     /// When it is neither.
     pub fn begin(options: &Options) -> Result<Self, ImportError> {
         let lock = start::enter(&options.path)?;
-        let accepted = start::accepted(options)?;
+        let opened = start::open(options)?;
+        let accepted = opened.audited.books.ledger.counts.accepted;
         if accepted > 0 {
             return Err(ImportError::NotEmpty(accepted));
         }
+        let reached = opened.log.next() - 1;
+        drop(opened);
         let (db, disk) = database::begin(options, RESTORING)?;
         Ok(Self {
             options: options.clone(),
             db,
             disk,
+            reached,
             books: Books::default(),
             sums: Counts::default(),
             messages: 0,
@@ -80,10 +83,12 @@ impl Import {
     /// # Errors
     /// When it cannot be written.
     pub fn add(&mut self, record: Record) -> Result<(), ImportError> {
-        let mut view = View::with(&self.db, std::mem::take(&mut self.changes));
         match record {
             Record::Sums(counts) => self.sums = counts,
-            Record::Paused(destination) => view.put(keys::paused(&destination), &[]),
+            Record::Paused(destination) => {
+                self.changes
+                    .insert(keys::paused(&destination).into(), Some((&[]).into()));
+            }
             Record::Message {
                 seq,
                 message,
@@ -92,7 +97,7 @@ impl Import {
                 self.messages += 1;
                 self.sums.accepted = self.sums.accepted.max(seq);
                 let kept = Kept { message, deliveries };
-                view.create(&keys::message(seq), &record::encode(&kept));
+                self.create(&keys::message(seq), &record::encode(&kept));
                 kept.deliveries
                     .iter()
                     .for_each(|delivery| self.books.enter(delivery));
@@ -103,7 +108,7 @@ impl Import {
                 seq,
                 received_at,
             } => {
-                view.create(
+                self.create(
                     &keys::seen(digest),
                     &record::encode(&Seen { seq, id, received_at }),
                 );
@@ -119,10 +124,9 @@ impl Import {
                     destination,
                     conversation,
                 });
-                view.create(&key, &record::encode(&Root { thread, at }));
+                self.create(&key, &record::encode(&Root { thread, at }));
             }
         }
-        self.changes = view.into_changes();
         if self.changes.len() >= COMMIT {
             self.commit()?;
         }
@@ -135,29 +139,32 @@ impl Import {
     /// When it cannot be written.
     pub fn finish(mut self) -> Result<(u64, u64), ImportError> {
         let ledger = self.ledger();
-        let mut view = View::with(&self.db, std::mem::take(&mut self.changes));
-        view.create(keys::LEDGER, &record::encode(&ledger));
-        self.changes = view.into_changes();
+        self.create(keys::LEDGER, &record::encode(&ledger));
         self.commit()?;
         let Self {
             options,
             db,
             disk,
+            reached,
             messages,
             _lock,
             ..
         } = self;
-        // The mark of the store that was there may be ahead of this one, and a crash may come between any two
-        // steps: so there is no mark until the new database is in its place. That says nothing.
-        let mark = disk.mark;
-        let mark_as = |ledger: &Ledger| mark.write(ledger).and_then(|()| mark.sync());
-        mark_as(&Ledger::default()).map_err(|error| ImportError::Failed(error.to_string()))?;
+        // What is pending is not in the log yet.
+        disk.sync(&db)
+            .and_then(|()| {
+                disk.mark(
+                    &db,
+                    Mark {
+                        applied: reached,
+                        is_covered: false,
+                    },
+                )
+            })
+            .map_err(|error| ImportError::Failed(error.to_string()))?;
         start::write_format(&options.path)?;
-        drop((db, disk.database));
+        drop((db, disk));
         folders::finish_restore(&options.path)?;
-        if let Err(error) = mark_as(&ledger) {
-            warn!("the mark was not written: {error}");
-        }
         let Counts { owed, purged, .. } = ledger.counts;
         Ok((messages, owed - purged))
     }
@@ -183,9 +190,16 @@ impl Import {
         Ledger { commits: 1, counts }
     }
 
+    fn create(&mut self, key: &[u8], payload: &[u8]) {
+        let entries = record::entries(key, payload, OLDEST);
+        self.changes
+            .extend(entries.into_iter().map(|(key, value)| (key, Some(value))));
+    }
+
     fn commit(&mut self) -> Result<(), ImportError> {
-        let view = View::with(&self.db, std::mem::take(&mut self.changes));
-        self.disk.commit(&self.db, view).map_err(ImportError::Failed)
+        let changes = std::mem::take(&mut self.changes);
+        let applied = self.disk.apply(&self.db, &changes);
+        applied.map_err(|error| ImportError::Failed(error.to_string()))
     }
 }
 
@@ -195,7 +209,6 @@ mod tests {
     use crate::message::Timestamp;
     use crate::store::Store as _;
     use crate::store::conformance::{arrival, name};
-    use crate::store::sled::mark::{Mark, Reached};
     use crate::store::sled::tests::Folder;
 
     /// A restore of this many texts that has read its backup.
@@ -278,19 +291,5 @@ mod tests {
         let claims = store.claim(&name("desk"), Timestamp(9_999), 9).await.unwrap();
         assert_eq!(claims.len(), 1);
         assert_eq!(claims[0].delivery, own);
-    }
-
-    #[tokio::test]
-    async fn a_restored_store_has_its_mark() {
-        let folder = Folder::new();
-        restore(&folder, 3).unwrap().finish().unwrap();
-        let reached = Mark::open(&folder.options().path).unwrap().read();
-        assert_eq!(
-            reached,
-            Reached {
-                commits: 1,
-                accepted: 3
-            }
-        );
     }
 }

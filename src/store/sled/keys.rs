@@ -11,7 +11,7 @@
 //! | `w` | [`Timeline`](crate::timeline::Timeline) | what the last run knew about time |
 //! | `y` | [`Standings`](crate::store::Standings) | how the destinations stood in the last run |
 //! | `z` destination | | paused by the operator |
-//! | `!` key | bytes | set aside, damaged |
+//! | `l` | [`Mark`](super::record::Mark) | how far of the log the database has come |
 //!
 //! That is all: a text costs one entry when it is accepted and one when it is delivered. What finds them,
 //! the queues, the provider ids and the table for searches, is kept in memory and told from these at start.
@@ -33,10 +33,9 @@ pub(super) const DELIVERY: u8 = b'd';
 pub(super) const SEEN: u8 = b'k';
 pub(super) const THREAD: u8 = b't';
 pub(super) const PAUSED: u8 = b'z';
-pub(super) const ASIDE: u8 = b'!';
 
-/// The indexes that format 1 kept beside the records: ids, heads, followers, schedule and dead ones.
-pub(super) const FORMER: [u8; 5] = *b"ihfsx";
+/// The key of the mark.
+pub(super) const MARK: &[u8] = b"l";
 
 /// Half a SHA-256.
 pub(super) type Digest = [u8; 16];
@@ -89,11 +88,6 @@ pub(super) fn part(key: &[u8], number: u16) -> Vec<u8> {
     join(PART, &[key, &number.to_be_bytes()])
 }
 
-/// What the keys of the parts of all records begin with whose own keys begin so.
-pub(super) fn parts(prefix: &[u8]) -> Vec<u8> {
-    join(PART, &[prefix])
-}
-
 pub(super) fn seen(digest: Digest) -> Vec<u8> {
     join(SEEN, &[&digest])
 }
@@ -107,10 +101,6 @@ pub(super) fn thread(queue: &Queue) -> Vec<u8> {
 
 pub(super) fn paused(destination: &Name) -> Vec<u8> {
     join(PAUSED, &[destination.as_str().as_bytes()])
-}
-
-pub(super) fn aside(key: &[u8]) -> Vec<u8> {
-    join(ASIDE, &[key])
 }
 
 /// The smallest key that is greater than all keys with this beginning.
@@ -128,6 +118,13 @@ pub(super) fn end(prefix: &[u8]) -> Vec<u8> {
 /// The sequence number in the key of a message or delivery.
 pub(super) fn seq_of(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(*key.get(1..)?.first_chunk()?))
+}
+
+/// The number of the message that an entry belongs to: its own, a delivery's, or a further part of one of these.
+pub(super) fn owner_of(key: &[u8]) -> Option<u64> {
+    let key = key.strip_prefix(&[PART]).unwrap_or(key);
+    let belongs = matches!(key.first(), Some(&(MESSAGE | DELIVERY)));
+    if belongs { seq_of(key) } else { None }
 }
 
 /// The place at the end of a delivery's key.

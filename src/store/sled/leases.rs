@@ -19,6 +19,8 @@ pub(super) struct Lease {
     pub(super) place: Place,
     pub(super) queue: Queue,
     pub(super) created_at: Timestamp,
+    /// How many further entries its record has.
+    pub(super) parts: u16,
 }
 
 /// All leases and reservations.

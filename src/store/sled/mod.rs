@@ -4,33 +4,40 @@
 //! part of this module, and nothing outside of it knows that sled is there.
 //!
 //! * `writer`: one thread, group commit, and when a commit is durable. `threads`: what its callers wait for.
+//! * `log`: where a commit goes first. `overlay`: what is only there yet. `checkpoint`: how it comes into the database.
+//!   `renew`, `keeper`: how the log stays small and has every pending message.
 //! * `keys`, `record`: what is kept under which key, and how damage is noticed.
-//! * `view`, `stored`: the tree as the group being built will leave it, and what is in it.
+//! * `view`, `stored`: the store as the group being built will leave it, and what is in it.
 //! * `index`: what finds it, in memory: `queues`, the `table` of `row`s for searches; `known`, provider ids.
 //! * `change`, `prune`: the changes. `read`, `leases`: claims and searches.
-//! * `export`, `import`: backups. `compact`: a log that is mostly empty.
-//! * `start`, `audit`, `mark`, `spare`, `salvage`: opening, and making sure that what is there is whole.
-//!   `database`: one of sled's. `folders`: which one is the store, whenever the process dies.
-//! * `space`: a disk that fills up. `status`: how the store is. `access`: who may read its files. `scan`: going through
-//!   all of it in little memory.
+//! * `export`, `import`: backups. `compact`: a database that is mostly empty.
+//! * `start`, `audit`: opening, and making sure that what is there is whole. `history`: what comes back of a database
+//!   that was not. `migrate`: earlier formats. `database`: one of sled's. `intact`: whether it looks sound before
+//!   it is opened. `folders`: which one is the store, whenever the process dies.
+//! * `space`: a disk that fills up. `status`, `findings`: how the store is, and what was wrong with it. `access`: who may
+//!   read its files. `scan`: going through all of it in little memory.
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use prometheus_client::metrics::histogram::Histogram;
 
 use self::books::Books;
 use self::change::{Group, Incoming, STEP};
-use self::compact::Compaction;
+use self::checkpoint::{Checkpointer, Progress};
+use self::compact::{Compaction, Weight};
+use self::findings::Findings;
 use self::index::Index;
+use self::keeper::Keeper;
 use self::keys::Place;
 use self::leases::Leases;
+use self::overlay::Overlay;
 use self::prune::Sweep;
 use self::record::Kept;
 use self::space::Space;
@@ -51,27 +58,33 @@ mod access;
 mod audit;
 mod books;
 mod change;
+mod checkpoint;
 mod compact;
 mod database;
 mod export;
+mod findings;
 mod folders;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod history;
 mod import;
 mod index;
+mod intact;
+mod keeper;
 mod keys;
 mod known;
 mod leases;
-mod mark;
+mod log;
+mod migrate;
+mod overlay;
 mod prune;
 mod queues;
 mod read;
 mod record;
+mod renew;
 mod row;
-mod salvage;
 mod scan;
 mod space;
-mod spare;
 mod start;
 mod status;
 mod stored;
@@ -162,9 +175,12 @@ pub struct Sled {
 
 /// What the writer and the readers have in common.
 struct Shared {
-    db: Mutex<::sled::Db>,
-    /// What that was opened with.
-    config: Mutex<::sled::Config>,
+    overlay: Overlay,
+    /// Whether any conversation ever had a thread: where none had, a claim does not look for one.
+    has_threads: AtomicBool,
+    progress: Progress,
+    weight: Mutex<Weight>,
+    findings: Findings,
     index: Index,
     books: Mutex<Books>,
     leases: Leases,
@@ -190,18 +206,30 @@ impl Sled {
         let io = at(folder);
         let lock = start::enter(folder)?;
         let space = Space::new(folder, &folders::log(folder), options.min_free).map_err(&io)?;
-        let start::Opened { db, disk, audited } = start::open(options)?;
+        let start::Opened {
+            db,
+            disk,
+            log,
+            mark,
+            audited,
+            history,
+            findings,
+            findings_file,
+        } = start::open(options)?;
 
         let status = Arc::new(Status::new(options.commits.clone()));
-        status.measured(&space);
-        audited
-            .findings
-            .into_iter()
-            .for_each(|finding| status.find(finding));
+        let segments = log.segments();
+        status.measured(&space, segments.bytes());
+        for finding in &findings {
+            status.find(finding);
+        }
         let paused = paused(&db).map_err(|error| io(io::Error::other(error)))?;
         let shared = Arc::new(Shared {
-            db: Mutex::new(db),
-            config: Mutex::new(disk.config.clone()),
+            overlay: Overlay::over(db),
+            has_threads: AtomicBool::new(audited.has_threads),
+            progress: Progress::new(mark),
+            weight: Mutex::new(audited.weight),
+            findings: findings_file,
             index: audited.index,
             books: Mutex::new(audited.books),
             leases: Leases::default(),
@@ -209,17 +237,36 @@ impl Sled {
             status,
             _lock: lock,
         });
-        let threads = Threads::start(options, |requests| Writer {
+        let checkpointer = Checkpointer {
             shared: Arc::clone(&shared),
-            requests,
             disk,
-            space,
-            sweep: Sweep::default(),
-            known: audited.known,
-            weight: audited.weight,
+            segments: segments.clone(),
             compaction,
-            crowd: 0,
-        })
+            mark,
+            last: Instant::now(),
+        };
+        let threads = Threads::start(
+            options,
+            &shared,
+            |requests| Writer {
+                shared: Arc::clone(&shared),
+                requests,
+                log,
+                space,
+                sweep: Sweep::default(),
+                known: audited.known,
+                crowd: 0,
+            },
+            checkpointer,
+            |requests| Keeper {
+                shared: Arc::clone(&shared),
+                requests,
+                left: Some(segments.bytes() / 2),
+                segments,
+                is_renewal_due: !mark.is_covered,
+                history,
+            },
+        )
         .map_err(io)?;
         Ok(Self { threads, shared })
     }
@@ -267,11 +314,6 @@ impl Sled {
 }
 
 impl Shared {
-    /// The tree as it is now. Asked for anew by every piece of work: compaction puts another one in its place.
-    fn db(&self) -> ::sled::Db {
-        lock(&self.db).clone()
-    }
-
     /// One step's worth of what an operator selected.
     fn selected(&self, selector: &Selector, after: Option<queues::Cursor>) -> queues::Listed {
         let queues = self.index.queues();
@@ -434,7 +476,7 @@ impl Store for Sled {
     }
 
     async fn timeline(&self) -> Result<Option<Timeline>, Error> {
-        match record::load(&*self.shared.db(), keys::TIMELINE) {
+        match record::load(&self.shared.overlay, keys::TIMELINE) {
             // What is damaged or of another version is as good as not there: the next observation replaces it.
             Err(record::Trouble::Damaged) => Ok(None),
             loaded => self.shared.sound(loaded),
@@ -449,7 +491,7 @@ impl Store for Sled {
     }
 
     async fn standings(&self) -> Result<Standings, Error> {
-        match record::load(&*self.shared.db(), keys::STANDINGS) {
+        match record::load(&self.shared.overlay, keys::STANDINGS) {
             // As with the time: the next observation replaces it.
             Err(record::Trouble::Damaged) => Ok(Standings::default()),
             loaded => self.shared.sound(loaded).map(Option::unwrap_or_default),
@@ -467,6 +509,12 @@ impl Store for Sled {
 
     async fn export(&self, from: Position) -> Result<Part, Error> {
         self.threads.write(move |group| group.export(from)).await
+    }
+
+    async fn acknowledge(&self) -> Result<u64, Error> {
+        let shared = Arc::clone(&self.shared);
+        let acknowledged = tokio::task::spawn_blocking(move || shared.acknowledge()).await;
+        acknowledged.map_err(|_| Error::Failed("acknowledging panicked".to_owned()))
     }
 
     fn health(&self) -> Health {

@@ -161,7 +161,7 @@ impl Group<'_> {
             Ok(seen) if seen.received_at >= horizon.dedup_before => {}
             Ok(_) | Err(Trouble::Damaged) => {
                 self.known.on_disk = self.known.on_disk.saturating_sub(1);
-                self.view.remove(key.to_vec());
+                self.view.remove(key);
             }
             Err(trouble) => return Err(trouble.into()),
         }

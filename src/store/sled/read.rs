@@ -1,6 +1,7 @@
 //! Reading: claims, and what operators ask for. None of it goes through the writer.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Shared;
@@ -89,10 +90,9 @@ impl Shared {
         let Some((first, turn)) = self.index.queues().turn(&queue, place) else {
             return Ok(None);
         };
-        let db = self.db();
         let first = match first == place {
             true => None,
-            false => self.sound(View::new(&db).delivery(first))?,
+            false => self.sound(View::new(&self.overlay).delivery(first))?,
         };
         Ok(Some(Queued {
             id: delivery.id,
@@ -107,8 +107,7 @@ impl Shared {
     }
 
     fn find_with_seq(&self, id: MessageId) -> Result<Option<(u64, Found)>, Error> {
-        let db = self.db();
-        let view = View::new(&db);
+        let view = View::new(&self.overlay);
         let candidates = self.index.table().candidates(&[id]);
         for seq in candidates {
             let found = self.sound(view.found(seq))?;
@@ -183,22 +182,25 @@ impl Shared {
     /// overtakes it, until the next start sets it aside.
     fn claim_one(&self, slot: Slot) -> Result<Option<Claim>, Error> {
         let Slot { place, queue, .. } = slot;
-        let db = self.db();
-        let view = View::new(&db);
-        let Some((delivery, message)) = self.sound(view.with_message(place))? else {
-            self.status.find(format!(
-                "text {} cannot be read: its conversation waits at {} until the next start sets it aside",
+        let view = View::new(&self.overlay);
+        let Some((delivery, message, parts)) = self.sound(view.waiting(place))? else {
+            self.report(format!(
+                "message {} cannot be read: its conversation waits at {} until the next start, which takes it from the log",
                 place.seq, queue.destination
             ));
             return Ok(None);
         };
         let thread = stored::thread(&message, &delivery.destination);
-        let root = self.sound(view.load::<Root>(&keys::thread(&thread)))?;
+        let root = match self.has_threads.load(Ordering::Acquire) {
+            true => self.sound(view.load::<Root>(&keys::thread(&thread)))?,
+            false => None,
+        };
         let lease = Lease {
             id: delivery.id,
             place,
             queue,
             created_at: delivery.created_at,
+            parts,
         };
         let token = self.leases.grant(lease);
         Ok(Some(Claim {
@@ -217,8 +219,7 @@ impl Shared {
         step: impl Fn(&Table, u64) -> (Vec<u64>, Option<u64>),
         mut visit: impl FnMut(&View<'_>, u64) -> Result<Option<u64>, Error>,
     ) -> Result<Option<u64>, Error> {
-        let db = self.db();
-        let view = View::new(&db);
+        let view = View::new(&self.overlay);
         let began = Instant::now();
         let mut looked_at = 0_usize;
         let mut below = cursor.unwrap_or(u64::MAX);
@@ -273,8 +274,7 @@ impl Shared {
 
     /// The deliveries at these places, newest first, of which there is one more than asked for if there are more.
     fn these_deliveries(&self, places: &[Place], query: &DeliveryQuery) -> Result<Page<Delivery>, Error> {
-        let db = self.db();
-        let view = View::new(&db);
+        let view = View::new(&self.overlay);
         let mut items = Vec::new();
         for &place in places.iter().take(query.limit) {
             let delivery = self.sound(view.delivery(place))?;
@@ -289,8 +289,7 @@ impl Shared {
         match loaded {
             Ok(loaded) => Ok(loaded),
             Err(Trouble::Damaged) => {
-                self.status
-                    .find("a damaged record was met: the next start sets it aside".to_owned());
+                self.report("a damaged record was met: the next start builds the database anew from the log");
                 Ok(None)
             }
             Err(Trouble::Sled(error)) => Err(self.broken(&error)),

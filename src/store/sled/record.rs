@@ -1,11 +1,21 @@
 //! What is kept under the keys, and how it is known to be undamaged.
 //!
-//! A value is a version byte, a CRC-32C over its key, its length in parts and its payload, and the payload in
-//! postcard form. sled checks its own pages, but skips what it finds damaged in its log without a word, and a
-//! whole page may come back as an older one: so every record vouches for itself, for its key too.
+//! ```text
+//! magic        3 bytes, none of which occurs in UTF-8, and the version
+//! checksum     CRC-32C of everything behind it
+//! generation   6 bytes, the number of the frame of the log that wrote it
+//! more         2 bytes, how many further entries the record has
+//! length       2 bytes, of this part of the payload
+//! key length   1 byte, and the key
+//! payload      in postcard form
+//! ```
 //!
-//! No entry grows over [`PART_BYTES`]: sled puts a large leaf into a file of its own that it never syncs. A
-//! longer payload goes on under `b` keys.
+//! Every entry vouches for itself, for its key too: sled skips what it finds damaged in its log without a word, and a
+//! whole page may come back as an older one. And every entry can be found in a file of which nothing else is
+//! sound (see `history`): of two under one key, the one of the later generation counts.
+//!
+//! No entry grows over 4 KiB: sled puts a large leaf into a file of its own that it never syncs. A longer payload
+//! goes on under `b` keys, in entries of the same generation.
 
 use ::sled::IVec;
 use serde::de::DeserializeOwned;
@@ -18,12 +28,19 @@ use crate::sabotage::{self, Protection};
 use crate::store::Counts;
 
 /// The version this build writes.
-pub(super) const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 2;
+
+/// What every entry begins with.
+pub(super) const MAGIC: [u8; 4] = [0xFE, 0xC1, 0xF6, VERSION];
 
 /// The most payload that one entry carries.
 pub(super) const PART_BYTES: usize = 3_900;
 
-const HEADER: usize = 7;
+/// What stands before the key.
+const HEADER: usize = 19;
+
+/// The generation of what was there before there was a log.
+pub(super) const OLDEST: u64 = 0;
 
 /// A message with its deliveries, as they were accepted.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -50,10 +67,19 @@ pub(super) struct Root {
 /// What every commit carries: sums that must add up at the next start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Ledger {
-    /// How many commits there were.
+    /// How many groups of changes there were.
     pub(super) commits: u64,
     /// The sums; `accepted` is also the last sequence number.
     pub(super) counts: Counts,
+}
+
+/// How far the database has come. It is nowhere but in the database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Mark {
+    /// All frames of the log up to this one are in the database.
+    pub(super) applied: u64,
+    /// Whether every pending message is in the log as well.
+    pub(super) is_covered: bool,
 }
 
 /// Why something cannot be read.
@@ -90,17 +116,23 @@ pub(super) fn decode<T: DeserializeOwned>(
     key: &[u8],
     value: &[u8],
 ) -> Result<T, Trouble> {
-    let header = Header::read(value).ok_or(Trouble::Damaged)?;
-    let first = &value[HEADER..];
-    if header.more == 0 {
-        return header.open(key, first);
+    let Entry {
+        generation,
+        more,
+        payload,
+        ..
+    } = Entry::read(key, value).ok_or(Trouble::Damaged)?;
+    if more == 0 {
+        return open(payload);
     }
-    let mut payload = first.to_vec();
-    for number in 1..=header.more {
-        let part = from.lookup(&keys::part(key, number))?.ok_or(Trouble::Damaged)?;
-        payload.extend_from_slice(&part);
+    let mut whole = payload.to_vec();
+    for number in 1..=more {
+        let key = keys::part(key, number);
+        let value = from.lookup(&key)?.ok_or(Trouble::Damaged)?;
+        let part = Entry::read(&key, &value).filter(|part| part.generation == generation);
+        whole.extend_from_slice(part.ok_or(Trouble::Damaged)?.payload);
     }
-    header.open(key, &payload)
+    open(&whole)
 }
 
 /// The payload of a record.
@@ -110,65 +142,119 @@ pub(super) fn encode<T: Serialize>(record: &T) -> Vec<u8> {
 }
 
 /// The entries that make up a record, the first one under its own key.
-pub(super) fn entries(key: &[u8], payload: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub(super) fn entries(key: &[u8], payload: &[u8], generation: u64) -> Vec<(IVec, IVec)> {
     let mut parts = payload.chunks(PART_BYTES);
-    let first = parts.next().unwrap_or_default();
+    let payload = parts.next().unwrap_or_default();
     let more = u16::try_from(parts.len()).unwrap_or(u16::MAX);
-    let header = Header {
-        more,
-        crc: crc(key, more, payload),
+    let entry = |key: &[u8], more, payload| {
+        let value = Entry {
+            key,
+            generation,
+            more,
+            payload,
+        }
+        .write();
+        (IVec::from(key), IVec::from(value))
     };
-    let mut entries = vec![(key.to_vec(), header.write(first))];
+    let mut entries = Vec::with_capacity(1 + usize::from(more));
+    entries.push(entry(key, more, payload));
     entries.extend(
         (1..=more)
             .zip(parts)
-            .map(|(number, part)| (keys::part(key, number), part.to_vec())),
+            .map(|(number, part)| entry(&keys::part(key, number), 0, part)),
     );
     entries
 }
 
 /// How many further entries the record has whose first one this is.
 pub(super) fn more_parts(value: &[u8]) -> u16 {
-    Header::read(value).map_or(0, |header| header.more)
+    Entry::parse(value).map_or(0, |(entry, _)| entry.more)
 }
 
-struct Header {
-    crc: u32,
-    more: u16,
+/// One entry of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entry<'a> {
+    pub(super) key: &'a [u8],
+    pub(super) generation: u64,
+    pub(super) more: u16,
+    pub(super) payload: &'a [u8],
 }
 
-impl Header {
-    fn read(value: &[u8]) -> Option<Self> {
-        let (&[VERSION, a, b, c, d, e, f], _) = value.split_first_chunk::<HEADER>()? else {
+impl<'a> Entry<'a> {
+    /// Reads the entry that was found under this key, if it is undamaged.
+    pub(super) fn read(key: &[u8], value: &'a [u8]) -> Option<Self> {
+        let (entry, is_whole) = Self::parse(value)?;
+        let fits = entry.length() == value.len() && entry.key == key;
+        (fits && (is_whole || sabotage::is_off(Protection::Checksum))).then_some(entry)
+    }
+
+    /// Reads the undamaged entry with which these bytes begin, whatever stands behind it.
+    pub(super) fn find(bytes: &'a [u8]) -> Option<Self> {
+        Self::parse(bytes).and_then(|(entry, is_whole)| is_whole.then_some(entry))
+    }
+
+    /// How many bytes it takes.
+    pub(super) fn length(&self) -> usize {
+        HEADER + self.key.len() + self.payload.len()
+    }
+
+    /// The entry, and whether its checksum is right.
+    fn parse(bytes: &'a [u8]) -> Option<(Self, bool)> {
+        let (head, rest) = bytes.split_first_chunk::<HEADER>()?;
+        let &[
+            m,
+            n,
+            o,
+            version,
+            a,
+            b,
+            c,
+            d,
+            e,
+            f,
+            g,
+            h,
+            i,
+            j,
+            more @ ..,
+            l,
+            k,
+            key,
+        ] = head;
+        let [more_high, more_low] = more;
+        if [m, n, o, version] != MAGIC {
             return None;
-        };
-        Some(Self {
-            crc: u32::from_be_bytes([a, b, c, d]),
-            more: u16::from_be_bytes([e, f]),
-        })
-    }
-
-    fn write(&self, first: &[u8]) -> Vec<u8> {
-        let mut value = Vec::with_capacity(HEADER + first.len());
-        value.push(VERSION);
-        value.extend(self.crc.to_be_bytes());
-        value.extend(self.more.to_be_bytes());
-        value.extend_from_slice(first);
-        value
-    }
-
-    fn open<T: DeserializeOwned>(&self, key: &[u8], payload: &[u8]) -> Result<T, Trouble> {
-        let is_whole = crc(key, self.more, payload) == self.crc;
-        if !is_whole && !sabotage::is_off(Protection::Checksum) {
-            return Err(Trouble::Damaged);
         }
-        postcard::from_bytes(payload).map_err(|_| Trouble::Damaged)
+        let length = usize::from(u16::from_be_bytes([l, k]));
+        let (key, rest) = rest.split_at_checked(usize::from(key))?;
+        let entry = Self {
+            key,
+            generation: u64::from_be_bytes([0, 0, e, f, g, h, i, j]),
+            more: u16::from_be_bytes([more_high, more_low]),
+            payload: rest.get(..length)?,
+        };
+        let crc = u32::from_be_bytes([a, b, c, d]);
+        Some((entry, crc32c::crc32c(bytes.get(8..entry.length())?) == crc))
+    }
+
+    fn write(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.length());
+        bytes.extend(MAGIC);
+        bytes.extend([0; 4]);
+        bytes.extend_from_slice(&self.generation.to_be_bytes()[2..]);
+        bytes.extend(self.more.to_be_bytes());
+        bytes.extend((self.payload.len() as u16).to_be_bytes());
+        bytes.push(self.key.len() as u8);
+        bytes.extend_from_slice(self.key);
+        bytes.extend_from_slice(self.payload);
+        let crc = crc32c::crc32c(&bytes[8..]);
+        bytes[4..8].copy_from_slice(&crc.to_be_bytes());
+        bytes
     }
 }
 
-fn crc(key: &[u8], more: u16, payload: &[u8]) -> u32 {
-    let crc = crc32c::crc32c_append(crc32c::crc32c(key), &more.to_be_bytes());
-    crc32c::crc32c_append(crc, payload)
+fn open<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Trouble> {
+    postcard::from_bytes(payload).map_err(|_| Trouble::Damaged)
 }
 
 #[cfg(test)]
@@ -178,16 +264,16 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Map(BTreeMap<Vec<u8>, Vec<u8>>);
+    struct Map(BTreeMap<IVec, IVec>);
 
     impl Lookup for Map {
         fn lookup(&self, key: &[u8]) -> Result<Option<IVec>, ::sled::Error> {
-            Ok(self.0.get(key).map(|value| IVec::from(value.as_slice())))
+            Ok(self.0.get(key).cloned())
         }
     }
 
     fn kept(text: &str) -> Map {
-        Map(entries(b"m1", &encode(&text)).into_iter().collect())
+        Map(entries(b"m1", &encode(&text), 5).into_iter().collect())
     }
 
     #[test]
@@ -226,11 +312,15 @@ mod tests {
                 );
             }
         }
+        let mut mixed = Map(good.0.clone());
+        let later = entries(b"m1", &encode(&"y".repeat(PART_BYTES + 10)), 6);
+        mixed.0.insert(later[1].0.clone(), later[1].1.clone());
+        assert!(matches!(load::<String>(&mixed, b"m1"), Err(Trouble::Damaged)));
         let mut short = Map(good.0.clone());
-        short.0.remove(&keys::part(b"m1", 1));
+        short.0.remove(&*keys::part(b"m1", 1));
         assert!(matches!(load::<String>(&short, b"m1"), Err(Trouble::Damaged)));
         let small = kept("x");
-        let moved = Map([(b"m2".to_vec(), small.0[&b"m1"[..]].clone())].into());
+        let moved = Map([(IVec::from(b"m2"), small.0[&b"m1"[..]].clone())].into());
         assert!(matches!(load::<String>(&moved, b"m2"), Err(Trouble::Damaged)));
     }
 }

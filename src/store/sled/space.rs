@@ -18,7 +18,10 @@ use crate::store::Error;
 const BALLAST_BYTES: u64 = 4 << 20;
 
 /// Below this nothing at all is written: sled takes space in steps of half a MiB.
-const RESERVE_BYTES: u64 = 1 << 20;
+pub(super) const RESERVE_BYTES: u64 = 1 << 20;
+
+/// How many times what is put into it the database may grow by: it writes pages, and pages again.
+const GROWTH: u64 = 3;
 
 /// How long a measurement is good for.
 const FRESH: Duration = Duration::from_millis(100);
@@ -30,6 +33,9 @@ pub(super) struct Space {
     min_free: u64,
     has_ballast: bool,
     measured: Option<Instant>,
+    /// What is left.
+    pub(super) room: u64,
+    /// The same without what the next checkpoint may take of it.
     pub(super) free: u64,
     pub(super) bytes: u64,
     /// How large the process lets a file grow, if that is less than the file system would.
@@ -48,22 +54,26 @@ impl Space {
             min_free,
             has_ballast,
             measured: None,
+            room: 0,
             free: 0,
             bytes: 0,
             file_limit: None,
             no_inodes: false,
         };
         space.measure()?;
+        space.free = space.room;
         Ok(space)
     }
 
-    /// Measures again if the last time was a while ago. What cannot be measured counts as it last was.
-    pub(super) fn refresh(&mut self) {
+    /// Measures again if the last time was a while ago. What cannot be measured counts as it last was. `gathered` is
+    /// what the database does not have yet.
+    pub(super) fn refresh(&mut self, gathered: usize) {
         if self.measured.is_none_or(|at| at.elapsed() > FRESH)
             && let Err(error) = self.measure()
         {
             warn!(path = %self.folder.display(), "cannot tell how much space is left: {error}");
         }
+        self.free = self.room.saturating_sub(GROWTH * gathered as u64);
     }
 
     /// Whether new texts are refused: the one decision that acceptance, readiness and status share.
@@ -102,9 +112,9 @@ impl Space {
         self.bytes = std::fs::metadata(&self.database).map_or(0, |file| file.len());
         self.measure_free()?;
         let ballast = BALLAST_BYTES.min(self.min_free / 4);
-        if self.has_ballast && self.free < RESERVE_BYTES + ballast {
+        if self.has_ballast && self.room < RESERVE_BYTES + ballast {
             self.drop_ballast()?;
-        } else if !self.has_ballast && ballast > 0 && self.free > self.min_free.saturating_add(2 * ballast) {
+        } else if !self.has_ballast && ballast > 0 && self.room > self.min_free.saturating_add(2 * ballast) {
             self.take_ballast(ballast);
         }
         Ok(())
@@ -116,7 +126,7 @@ impl Space {
         let room = free(&self.folder)?;
         let limit = getrlimit(Resource::Fsize).current;
         self.file_limit = limit.filter(|limit| limit.saturating_sub(self.bytes) < room);
-        self.free = self
+        self.room = self
             .file_limit
             .map_or(room, |limit| limit.saturating_sub(self.bytes));
         Ok(())
@@ -127,7 +137,7 @@ impl Space {
         std::fs::remove_file(self.folder.join("ballast"))?;
         self.measure_free()?;
         warn!(
-            free = self.free,
+            free = self.room,
             "hardly any space is left: the ballast was given up so that deliveries go on"
         );
         Ok(())

@@ -1,44 +1,52 @@
 //! Opening a store: whatever was left behind, by a crash, a power cut or a bad disk, the process starts, says
 //! what it found, and never builds on what it cannot trust.
+//!
+//! The database is opened, gets the frames of the log that it does not have yet, and is read through. Where anything
+//! is wrong with it, it is set aside as it is; a new one is begun and gets all frames there are, among them every
+//! pending message, and the store is open. The rest of what it had comes back later (`history`).
+//!
+//! No step removes the only copy of anything: each is a rename or an append, and a start that is broken off at any
+//! of them is simply done again.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use ::sled::Db;
+use ::sled::{Db, IVec};
 use tracing::warn;
 
 use super::access;
 use super::audit::{self, Audited};
+use super::checkpoint::Disk;
 use super::database::{self, Fault};
-use super::folders::{self, free_name, sync_folder};
-use super::record::{self, Ledger};
-use super::spare::{self, Spare};
-use super::writer::Disk;
+use super::findings::{self, Findings};
+use super::folders::{self, REBUILDING, free_name, replace, sync_folder};
+use super::history::History;
+use super::log::{self, Found, Log};
+use super::record::{self, Mark};
+use super::view::Changes;
 use super::{OpenError, Options, at};
-use super::{keys, salvage};
+use super::{keys, migrate};
 
 /// What `format` says in a store that this build can read.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 
-/// What sled writes down of the settings it was made with: the same in every store, since ours never differ and
-/// `format` changes with sled's version.
-const SETTINGS: &[u8] = b"segment_size: 524288\nuse_compression: false\nversion: 0.34\n\x76\x19\x51\xc1";
+/// How many bytes of replayed changes are applied together.
+const REPLAY_BYTES: usize = 2 << 20;
 
 /// An open and audited store.
 pub(super) struct Opened {
     pub(super) db: Db,
     pub(super) disk: Disk,
+    pub(super) log: Log,
+    pub(super) mark: Mark,
     pub(super) audited: Audited,
-}
-
-impl Opened {
-    /// Whether the audit found the store to be other than it was left.
-    fn is_mended(&self) -> bool {
-        self.audited.commits_lost > 0 || !self.audited.findings.is_empty()
-    }
+    /// What is still to be brought back.
+    pub(super) history: Option<History>,
+    pub(super) findings: Vec<String>,
+    pub(super) findings_file: Findings,
 }
 
 /// Makes the store's folder, for its owner's eyes only, and takes it for this process alone, until the file is
@@ -55,45 +63,52 @@ pub(super) fn enter(folder: &Path) -> Result<File, OpenError> {
     Ok(lock)
 }
 
-/// Opens and audits. What is damaged is put aside by name: a database with pages that cannot be read once what
-/// can be read is saved from it; snapshots that cannot be read, since the log tells the same; at last
-/// everything.
+/// Opens the store, in whatever state it is.
 pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
-    let mut start = Start::begin(options)?;
-    if start.is_doubtful() {
-        start.look_again()?;
-    }
-    if let Err(Fault::Damaged(reason)) = &start.opened {
-        let reason = reason.clone();
-        start.leave_snapshots(&reason)?;
-    }
-    if start.opened.as_ref().is_ok_and(Opened::is_mended) {
-        start.distrust();
-    }
-    if let Err(Fault::Unreadable(reason)) = &start.opened {
-        let reason = reason.clone();
-        start.save(&reason)?;
-    }
-    if let Err(Fault::Damaged(reason) | Fault::Unreadable(reason)) = &start.opened {
-        let reason = reason.clone();
-        start.begin_anew(&reason)?;
-    }
-    start.finish()
-}
-
-/// How many texts the store has accepted; a store that was never begun, none.
-pub(super) fn accepted(options: &Options) -> Result<u64, OpenError> {
-    if !folders::is_begun(&options.path) {
-        return Ok(0);
-    }
-    let opened = open(options)?;
-    let ledger =
-        record::load::<Ledger>(&*opened.db, keys::LEDGER).map_err(|trouble| OpenError::Unreadable {
-            path: folders::database(&options.path),
-            reason: trouble.to_string(),
-        })?;
-    let accepted = ledger.unwrap_or_default().counts.accepted;
-    Ok(accepted.max(opened.audited.books.ledger.counts.accepted))
+    let folder = &options.path;
+    let database = folders::database(folder);
+    folders::recover(folder).map_err(at(folder))?;
+    let (findings_file, findings) = Findings::open(folder).map_err(at(folder))?;
+    let mut start = Start {
+        options,
+        findings,
+        findings_file,
+        is_fresh: !database.exists(),
+    };
+    let was_interrupted = start.is_fresh && History::load(folder).map_err(at(folder))?.is_some();
+    let attempt = match was_interrupted {
+        true => Err(Fault::Damaged(String::new())),
+        false => start.attempt(),
+    };
+    let ready = match attempt {
+        Err(Fault::Damaged(reason)) => start.build_anew(&reason, was_interrupted),
+        attempt => attempt,
+    };
+    let Ready {
+        db,
+        disk,
+        log,
+        mark,
+        audited,
+    } = ready.map_err(|fault| fault.into_error(&database))?;
+    folders::drop_untouched(folder);
+    write_format(folder)?;
+    let history = History::load(folder).map_err(at(folder))?;
+    let Start {
+        findings,
+        findings_file,
+        ..
+    } = start;
+    Ok(Opened {
+        db,
+        disk,
+        log,
+        mark,
+        audited,
+        history,
+        findings,
+        findings_file,
+    })
 }
 
 /// Says in the store which format it has.
@@ -103,13 +118,7 @@ pub(super) fn write_format(folder: &Path) -> Result<(), OpenError> {
     if std::fs::read_to_string(&path).is_ok_and(|there| there == text) {
         return Ok(());
     }
-    File::create(&path)
-        .and_then(|mut file| {
-            file.write_all(text.as_bytes())?;
-            file.sync_all()
-        })
-        .and_then(|()| sync_folder(folder))
-        .map_err(at(folder))
+    replace(&path, &text).map_err(at(&path))
 }
 
 fn take_lock(folder: &Path) -> Result<File, OpenError> {
@@ -132,230 +141,236 @@ fn take_lock(folder: &Path) -> Result<File, OpenError> {
     }
 }
 
-fn check_format(folder: &Path) -> Result<(), OpenError> {
-    let path = folder.join("format");
-    match std::fs::read(&path) {
-        Ok(bytes) => match String::from_utf8_lossy(&bytes)
-            .trim()
-            .strip_prefix("smsbridge store ")
-            .and_then(|number| number.parse().ok())
-        {
-            Some(found) if found > FORMAT => Err(OpenError::Newer {
-                path: folder.to_owned(),
-                found,
-                known: FORMAT,
-            }),
-            // A crash while it was written the first time leaves nothing or half of it.
-            _ => Ok(()),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(at(&path)(error)),
+/// What `format` says, if it says anything.
+fn read_format(folder: &Path) -> io::Result<Option<u32>> {
+    match std::fs::read(folder.join("format")) {
+        Ok(bytes) => {
+            let text = String::from_utf8_lossy(&bytes);
+            let number = text.trim().strip_prefix("smsbridge store ").map(str::parse);
+            Ok(number.and_then(Result::ok))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
+}
+
+fn check_format(folder: &Path) -> Result<(), OpenError> {
+    match read_format(folder).map_err(at(&folder.join("format")))? {
+        Some(found) if found > FORMAT => Err(OpenError::Newer {
+            path: folder.to_owned(),
+            found,
+            known: FORMAT,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// A database that has all of the log and is read through, and the log's end.
+struct Ready {
+    db: Db,
+    disk: Disk,
+    log: Log,
+    mark: Mark,
+    audited: Audited,
 }
 
 /// A start on its way.
 struct Start<'a> {
     options: &'a Options,
-    database: PathBuf,
-    /// The database as it was, while it is not certain that nothing is lost.
-    spare: Option<Spare>,
-    opened: Result<Opened, Fault>,
     findings: Vec<String>,
+    findings_file: Findings,
+    /// Whether there is no database yet.
+    is_fresh: bool,
 }
 
-impl<'a> Start<'a> {
-    fn begin(options: &'a Options) -> Result<Self, OpenError> {
-        let folder = &options.path;
-        let database = folders::database(folder);
-        folders::recover(folder).map_err(at(folder))?;
-        remove_unfinished_snapshots(&database).map_err(at(&database))?;
-        let findings = renew_settings(&database).map_err(at(&database))?;
-        let spare = Spare::take(folder, &database).map_err(at(&database))?;
-        let opened = attempt(options, &database);
-        Ok(Self {
-            options,
-            database,
-            spare,
-            opened,
-            findings: findings.into_iter().collect(),
-        })
-    }
-
-    /// Damage, or commits that the mark knows of and the store does not.
-    fn is_doubtful(&self) -> bool {
-        match &self.opened {
-            Ok(opened) => opened.is_mended(),
-            Err(Fault::Damaged(_) | Fault::Unreadable(_)) => true,
-            Err(Fault::Io(_) | Fault::Unsupported(_)) => false,
-        }
-    }
-
-    /// It may have been the disk, for a moment.
-    fn look_again(&mut self) -> Result<(), OpenError> {
-        if let Some(spare) = &self.spare {
-            warn!("the store does not look as it should, opening it once more as it was");
-            // Let go of what is open before its files are exchanged.
-            self.opened = Err(Fault::Damaged(String::new()));
-            spare.put_back().map_err(at(&self.database))?;
-            self.attempt();
-        }
-        if self.is_doubtful() {
-            spare::probe_disk(&self.options.path).map_err(at(&self.options.path))?;
+impl Start<'_> {
+    /// Writes down what was found before anything is done about it: should the start be broken off, it may not be
+    /// found again.
+    fn find(&mut self, finding: impl AsRef<str>) -> Result<(), Fault> {
+        if findings::add(&mut self.findings, finding.as_ref()) {
+            warn!("{}", finding.as_ref());
+            self.findings_file.write(&self.findings)?;
         }
         Ok(())
     }
 
-    /// The log tells what the snapshots tell. Where they go wrong the log may be damaged as well, so that it only
-    /// serves to be copied.
-    fn leave_snapshots(&mut self, reason: &str) -> Result<(), OpenError> {
-        warn!("the store cannot be opened, trying without its snapshots: {reason}");
-        let aside = set_aside_snapshots(&self.options.path, &self.database).map_err(at(&self.database))?;
-        self.findings.push(format!(
-            "the snapshots were damaged ({reason}): set aside as {}",
-            aside.display()
-        ));
-        self.attempt();
-        self.distrust();
-        Ok(())
+    /// The database as it is. sled meets some damage with a panic instead of an error.
+    fn attempt(&mut self) -> Result<Ready, Fault> {
+        catch_unwind(AssertUnwindSafe(|| self.use_database()))
+            .unwrap_or_else(|_| Err(Fault::Damaged("it made the database panic".to_owned())))
     }
 
-    /// sled goes on writing behind what it could not read, and what is written there may not be found again. So
-    /// nothing is built on a damaged log: what it has is copied into a new one.
-    fn distrust(&mut self) {
-        if let Ok(damaged) = &mut self.opened {
-            self.findings.append(&mut damaged.audited.findings);
-            self.opened = Err(Fault::Unreadable("its log is damaged".to_owned()));
-        }
-    }
-
-    fn save(&mut self, reason: &str) -> Result<(), OpenError> {
-        warn!("the store is damaged, saving what can be read: {reason}");
-        match salvage::salvage(self.options) {
-            Ok((saved, aside)) => {
-                self.findings.push(format!(
-                    "the store was damaged: {saved} texts were saved from it, it is kept as {}",
-                    aside.display()
-                ));
-                if let Some(spare) = self.spare.take() {
-                    spare.keep_instead_of(&aside).map_err(at(&aside))?;
-                }
-            }
-            Err(fault) => warn!("nothing could be saved: {fault:?}"),
-        }
-        self.attempt();
-        Ok(())
-    }
-
-    fn begin_anew(&mut self, reason: &str) -> Result<(), OpenError> {
-        let (folder, database) = (&self.options.path, &self.database);
-        let aside = free_name(folder, "damaged-store");
-        match self.spare.take() {
-            Some(spare) => spare.keep(&aside).and_then(|()| folders::remove(database)),
-            None => std::fs::rename(database, &aside),
-        }
-        .map_err(at(database))?;
-        sync_folder(folder).map_err(at(folder))?;
-        self.findings = vec![format!(
-            "the store was damaged beyond reading ({reason}): set aside as {}, an empty one was begun",
-            aside.display()
-        )];
-        self.attempt();
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<Opened, OpenError> {
+    fn use_database(&mut self) -> Result<Ready, Fault> {
         let folder = &self.options.path;
-        let mut opened = self.opened.map_err(|fault| fault.into_error(&self.database))?;
-        match self.spare {
-            Some(spare) if opened.audited.commits_lost > 0 => {
-                let name = free_name(folder, "damaged-store");
-                spare.keep(&name).map_err(at(&name))?;
-                self.findings.push(format!(
-                    "the store as it was before it was opened is kept as {}",
-                    name.display()
-                ));
+        let path = folders::database(folder);
+        let (finding, is_intact) = database::prepare(&path)?;
+        if let Some(finding) = finding {
+            self.find(finding)?;
+        }
+        if !is_intact {
+            folders::copy_untouched(folder);
+        }
+        let (mut db, mut disk) = database::open(self.options, &path)?;
+        let mut mark: Option<Mark> = record::load(&*db, keys::MARK)?;
+        if mark.is_none() && !db.is_empty() {
+            if log::is_begun(folder) {
+                return Err(Fault::Damaged("it does not say how far it has come".to_owned()));
             }
-            Some(spare) => spare.forget().map_err(at(folder))?,
-            None => {}
+            drop(disk);
+            migrate::migrate(self.options, db, |finding| self.find(finding))?;
+            (db, disk) = database::open(self.options, &path)?;
+            mark = record::load(&*db, keys::MARK)?;
         }
-        write_format(folder)?;
-        self.findings.append(&mut opened.audited.findings);
-        opened.audited.findings = self.findings;
-        Ok(opened)
+        self.catch_up(db, disk, mark)
     }
 
-    fn attempt(&mut self) {
-        self.opened = attempt(self.options, &self.database);
+    /// Gives the database the frames that it does not have yet, and holds it against its sums.
+    fn catch_up(&mut self, db: Db, disk: Disk, mark: Option<Mark>) -> Result<Ready, Fault> {
+        let folder = &self.options.path;
+        let was = mark.unwrap_or(Mark {
+            applied: 0,
+            is_covered: true,
+        });
+        let found = replay(folder, was.applied, &db, &disk)?;
+        if found.oldest.is_some_and(|oldest| oldest > was.applied + 1) {
+            return Err(Fault::Damaged("it is older than the log".to_owned()));
+        }
+        let is_gone = found.oldest.is_none() && was.applied > 0;
+        let is_whole = found.lost + found.damaged == 0 && !is_gone;
+        self.tell(&found, was.applied, is_gone, mark.is_none())?;
+        let now = Mark {
+            applied: was.applied.max(found.last),
+            is_covered: was.is_covered && is_whole,
+        };
+        if now != was || mark.is_none() {
+            disk.sync(&db)?;
+            disk.mark(&db, now)?;
+        }
+        let log = Log::resume(folder, &found, now.applied, self.options.skip_sync)?;
+        let audited = audit::audit(&db)?;
+        match &audited.differences {
+            Some(differences) if found.lost == 0 => Err(Fault::Damaged(differences.clone())),
+            Some(differences) => {
+                self.find(format!(
+                    "the store has not all of what was in the lost frames: {differences}"
+                ))?;
+                corrected(db, disk, log, now, audited)
+            }
+            None => Ok(Ready {
+                db,
+                disk,
+                log,
+                mark: now,
+                audited,
+            }),
+        }
+    }
+
+    fn tell(&mut self, found: &Found, applied: u64, is_gone: bool, is_empty: bool) -> Result<(), Fault> {
+        if found.lost > 0 {
+            self.find(format!(
+                "the log is damaged: {} commits cannot be read, and the database does not have them; a backup may have what is missing",
+                found.lost
+            ))?;
+        }
+        let has_end = !is_gone && found.last >= applied;
+        if !has_end {
+            self.find(
+                "the log was damaged at its end and is written anew: the database has all of it that was there a second \
+                 before the last run ended, and nothing is lost unless that ended in a crash",
+            )?;
+        } else if found.damaged > 0 {
+            self.find(
+                "the log was damaged where the database has all of it: nothing is lost, it is written anew",
+            )?;
+        }
+        let is_begun = self.options.path.join("format").exists();
+        if is_empty && is_begun && self.is_fresh && found.last == 0 {
+            self.find(
+                "the store was begun before, but its database and its log are gone: an empty one was begun",
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Sets the database aside and builds a new one from the log.
+    fn build_anew(&mut self, reason: &str, was_interrupted: bool) -> Result<Ready, Fault> {
+        let folder = &self.options.path;
+        let database = folders::database(folder);
+        if !was_interrupted {
+            let aside = free_name(folder, "damaged-store");
+            let name = aside
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or_default();
+            self.find(format!(
+                "the database was damaged ({reason}): it is kept as {}, and a new one was built from the log, which has \
+                 everything pending; the history is being brought back from what can be read",
+                aside.display()
+            ))?;
+            History::begin(folder, name)?;
+            folders::set_aside(folder, &aside)?;
+        }
+        let (db, disk) =
+            database::begin(self.options, REBUILDING).map_err(|error| Fault::Io(io::Error::other(error)))?;
+        let found = replay(folder, 0, &db, &disk)?;
+        if found.oldest.is_none() {
+            self.find(
+                "there is no log to build it from: what was pending becomes dead where it can still be read",
+            )?;
+        }
+        self.tell(&found, 0, false, false)?;
+        let mark = Mark {
+            applied: found.last,
+            is_covered: found.lost + found.damaged == 0 && found.last > 0,
+        };
+        disk.sync(&db)?;
+        let log = Log::resume(folder, &found, found.last, self.options.skip_sync)?;
+        let audited = audit::audit(&db)?;
+        let ready = corrected(db, disk, log, mark, audited)?;
+        std::fs::rename(folder.join(REBUILDING), database)?;
+        sync_folder(folder)?;
+        Ok(ready)
     }
 }
 
-/// sled meets some damage with a panic instead of an error.
-fn attempt(options: &Options, database: &Path) -> Result<Opened, Fault> {
-    let open = || {
-        let (db, disk) = database::open(options, database)?;
-        let audited = audit::audit(&db, &disk)?;
-        Ok(Opened { db, disk, audited })
-    };
-    catch_unwind(AssertUnwindSafe(open))
-        .unwrap_or_else(|_| Err(Fault::Damaged("it made the database panic".to_owned())))
+/// Writes down the sums as they are, in the log and in the database.
+fn corrected(db: Db, disk: Disk, mut log: Log, mut mark: Mark, audited: Audited) -> Result<Ready, Fault> {
+    mark.applied = log.next();
+    let entries = record::entries(keys::LEDGER, &record::encode(&audited.books.ledger), mark.applied);
+    let changes: Changes = entries
+        .into_iter()
+        .map(|(key, value)| (key, Some(value)))
+        .collect();
+    log.append(&[&changes], 0)?;
+    disk.apply(&db, &changes)?;
+    disk.sync(&db)?;
+    disk.mark(&db, mark)?;
+    Ok(Ready {
+        db,
+        disk,
+        log,
+        mark,
+        audited,
+    })
 }
 
-/// A snapshot that was being written when the process ended would keep sled from opening.
-fn remove_unfinished_snapshots(database: &Path) -> io::Result<()> {
-    for path in snapshots(database)? {
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "generating")
-        {
-            std::fs::remove_file(path)?;
+/// Applies the frames behind `after`.
+fn replay(folder: &Path, after: u64, db: &Db, disk: &Disk) -> Result<Found, Fault> {
+    let (mut changes, mut bytes) = (Changes::new(), 0);
+    let failed = |error: ::sled::Error| io::Error::other(error);
+    let found = log::read(folder, after, |_, entries| {
+        for (key, value) in entries {
+            bytes += key.len() + value.map_or(0, <[u8]>::len);
+            changes.insert(key.into(), value.map(IVec::from));
         }
-    }
-    Ok(())
-}
-
-/// Settings that are damaged would keep sled from opening a log that is sound. Without them it writes them anew. A
-/// crash during the very first start leaves a part of them, or zeros: nothing to speak of.
-fn renew_settings(database: &Path) -> io::Result<Option<String>> {
-    let path = database.join("conf");
-    match std::fs::read(&path) {
-        Ok(bytes) if bytes != SETTINGS => {
-            std::fs::remove_file(&path)?;
-            let is_begun = SETTINGS.starts_with(&bytes) || bytes.iter().all(|byte| *byte == 0);
-            let finding = format!(
-                "{} was damaged: written anew, nothing was lost by that",
-                path.display()
-            );
-            Ok((!is_begun).then_some(finding))
+        if bytes > REPLAY_BYTES {
+            bytes = 0;
+            disk.apply(db, &std::mem::take(&mut changes)).map_err(failed)?;
         }
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(None),
-    }
-}
-
-fn set_aside_snapshots(folder: &Path, database: &Path) -> io::Result<PathBuf> {
-    let aside = free_name(folder, "damaged-snapshots");
-    DirBuilder::new().mode(0o700).create(&aside)?;
-    for path in snapshots(database)? {
-        if let Some(name) = path.file_name() {
-            std::fs::rename(&path, aside.join(name))?;
-        }
-    }
-    sync_folder(&aside)?;
-    sync_folder(database)?;
-    Ok(aside)
-}
-
-fn snapshots(database: &Path) -> io::Result<Vec<PathBuf>> {
-    let entries = match std::fs::read_dir(database) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
-    };
-    let mut paths = Vec::new();
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_name().as_encoded_bytes().starts_with(b"snap.") {
-            paths.push(entry.path());
-        }
-    }
-    Ok(paths)
+        Ok(())
+    });
+    let found = found?;
+    disk.apply(db, &changes)?;
+    Ok(found)
 }

@@ -1,24 +1,24 @@
 //! How the store is, where it can be read without waiting for anything that may hang.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::histogram::Histogram;
 use tracing::error;
 
-use super::lock;
 use super::space::Space;
+use super::{findings, lock};
 use crate::store::{Error, Health};
-
-/// How many findings are kept; the log has them all.
-const FINDINGS_MAX: usize = 100;
 
 /// What is known of the store's state.
 #[derive(Default)]
 pub(super) struct Status {
     health: Mutex<Health>,
     commit: Mutex<Option<Instant>>,
+    checkpoint: Mutex<Option<Instant>>,
     measured: Mutex<Option<Instant>>,
+    room: AtomicU64,
     commits: Option<Histogram>,
 }
 
@@ -40,6 +40,24 @@ impl Status {
     /// How long the commit has been running that runs now.
     pub(super) fn running(&self) -> Option<Duration> {
         lock(&self.commit).map(|since| since.elapsed())
+    }
+
+    /// The same of the checkpoint.
+    pub(super) fn checkpoint_running(&self) -> Option<Duration> {
+        lock(&self.checkpoint).map(|since| since.elapsed())
+    }
+
+    pub(super) fn begin_checkpoint(&self) {
+        *lock(&self.checkpoint) = Some(Instant::now());
+    }
+
+    pub(super) fn end_checkpoint(&self) {
+        *lock(&self.checkpoint) = None;
+    }
+
+    /// How many bytes were left on the disk when that was last measured.
+    pub(super) fn room(&self) -> u64 {
+        self.room.load(Ordering::Relaxed)
     }
 
     /// Whether the space was last measured a while ago.
@@ -65,11 +83,13 @@ impl Status {
         health.commit_last = Some(took);
     }
 
-    pub(super) fn measured(&self, space: &Space) {
+    /// Takes note of the space, and of how many bytes the log takes beside the database.
+    pub(super) fn measured(&self, space: &Space, log: u64) {
         *lock(&self.measured) = Some(Instant::now());
+        self.room.store(space.room, Ordering::Relaxed);
         let mut health = lock(&self.health);
         health.free = space.free;
-        health.bytes = space.bytes;
+        health.bytes = space.bytes + log;
         health.full = space.is_full();
         health.file_limit = space.file_limit;
         health.no_inodes = space.no_inodes;
@@ -92,12 +112,17 @@ impl Status {
             .map_or(Ok(()), |reason| Err(Error::Failed(reason)))
     }
 
-    /// Something was mended or set aside, or has to be.
-    pub(super) fn find(&self, finding: String) {
-        error!("{finding}");
-        let mut health = lock(&self.health);
-        if health.findings.len() < FINDINGS_MAX && !health.findings.contains(&finding) {
-            health.findings.push(finding);
+    /// Something was found wrong; says whether that is new.
+    pub(super) fn find(&self, finding: &str) -> bool {
+        let is_new = findings::add(&mut lock(&self.health).findings, finding);
+        if is_new {
+            error!("{finding}");
         }
+        is_new
+    }
+
+    /// Forgets what was found wrong; says how many findings those were.
+    pub(super) fn acknowledge(&self) -> u64 {
+        std::mem::take(&mut lock(&self.health).findings).len() as u64
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::keys::{self, Place, Queue};
-use super::record::{self, Kept, Trouble};
+use super::record::{self, Kept, Lookup as _, Trouble};
 use super::view::View;
 use crate::delivery::Delivery;
 use crate::message::{Message, Name};
@@ -41,6 +41,29 @@ impl View<'_> {
                 .find(|delivery| delivery.id.ordinal == place.ordinal),
         };
         Ok(delivery.map(|delivery| (delivery, kept.message)))
+    }
+
+    /// A waiting delivery with its message, and how many further entries its record has. Of a message that came just
+    /// now everything is in memory: whatever became of it since cannot be in the database alone.
+    pub(super) fn waiting(&self, place: Place) -> Result<Option<(Delivery, Message, u16)>, Trouble> {
+        let message = keys::message(place.seq);
+        let Some(kept) = self.load::<Kept>(&message)? else {
+            return Ok(None);
+        };
+        let key = keys::delivery(place);
+        let changed = match self.is_recent(&message) && !self.is_recent(&key) {
+            true => None,
+            false => self.lookup(&key)?,
+        };
+        if let Some(value) = changed {
+            let delivery = record::decode(self, &key, &value)?;
+            return Ok(Some((delivery, kept.message, record::more_parts(&value))));
+        }
+        let delivery = kept
+            .deliveries
+            .into_iter()
+            .find(|delivery| delivery.id.ordinal == place.ordinal);
+        Ok(delivery.map(|delivery| (delivery, kept.message, 0)))
     }
 
     /// A message with all its deliveries as they stand.

@@ -189,6 +189,15 @@ impl Table {
         ended.map(|(seq, _)| seq).take(limit).collect()
     }
 
+    /// Up to `limit` messages after this one, and not after `last`, of which something may wait, oldest first.
+    pub(super) fn waiting(&self, after: u64, last: u64, limit: usize) -> Vec<u64> {
+        let rows = self.rows(after + 1).take_while(|(seq, _)| *seq <= last);
+        rows.filter(|(_, row)| row.may_wait())
+            .map(|(seq, _)| seq)
+            .take(limit)
+            .collect()
+    }
+
     fn rows(&self, from: u64) -> impl Iterator<Item = (u64, &Row)> {
         let chunks = self.chunks.range(from / CHUNK..);
         let rows = chunks.flat_map(|(number, chunk)| (number * CHUNK..).zip(&chunk.rows));

@@ -1,4 +1,4 @@
-//! The store's two threads, and how long a caller waits for what it asks of the first.
+//! The store's threads, and how long a caller waits for what it asks of the writer.
 //!
 //! Nobody waits for ever: a text is refused at once when too much waits already, any other change waits for room,
 //! and all of them for their commit, until the deadline. What was handed over is done all the same.
@@ -13,9 +13,11 @@ use tokio::sync::mpsc::{OwnedPermit, Receiver, Sender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::change::Group;
+use super::checkpoint::Checkpointer;
+use super::keeper::Keeper;
 use super::status::Status;
 use super::writer::{self, Answer, Request, Writer};
-use super::{Options, lock};
+use super::{Options, Shared, lock};
 use crate::store::Error;
 
 /// How many requests may wait for the writer before new texts are refused.
@@ -24,39 +26,104 @@ pub(super) const WAITING_MAX: usize = 1024;
 /// How many bytes of new texts may wait for the writer, besides.
 pub(super) const WAITING_BYTES: usize = 16 << 20;
 
-/// The writer and its watchdog. Dropping this waits for the commit at hand.
+/// The writer, the checkpoint, the keeper and the watchdog. Dropping this waits for the commit at hand and for the
+/// last checkpoint.
 pub(super) struct Threads {
+    shared: Arc<Shared>,
     status: Arc<Status>,
     commit_deadline: Duration,
-    requests: Mutex<Option<Sender<Request>>>,
+    pub(super) requests: Requests,
     /// A permit for each KiB that may wait.
     bytes: Arc<Semaphore>,
     writer: Option<JoinHandle<()>>,
+    checkpoint: Option<JoinHandle<()>>,
+    keeper: Option<JoinHandle<()>>,
     watch: Option<JoinHandle<()>>,
+    stop_keeper: Option<std::sync::mpsc::Sender<()>>,
     stop_watch: Option<std::sync::mpsc::Sender<()>>,
 }
 
+/// The way to the writer, until it is closed.
+#[derive(Clone)]
+pub(super) struct Requests {
+    status: Arc<Status>,
+    sender: Arc<Mutex<Option<Sender<Request>>>>,
+}
+
+impl Requests {
+    pub(super) fn sender(&self) -> Result<Sender<Request>, Error> {
+        self.status.check()?;
+        lock(&self.sender).clone().ok_or_else(closed)
+    }
+
+    /// Has a change made and committed, and waits for that as long as it takes.
+    pub(super) fn ask<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Group<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.sender()?.blocking_send(request(change, reply));
+        sent.map_err(|_| closed())?;
+        answer.blocking_recv().unwrap_or_else(|_| Err(closed()))
+    }
+}
+
+/// A change as the writer takes it, and how its caller is told.
+fn request<T: Send + 'static>(
+    change: impl FnOnce(&mut Group<'_>) -> Result<T, Error> + Send + 'static,
+    reply: oneshot::Sender<Result<T, Error>>,
+) -> Request {
+    Box::new(move |group| {
+        let result = change(group);
+        let fatal = match &result {
+            Err(Error::Failed(reason)) => Some(reason.clone()),
+            _ => None,
+        };
+        // A caller that waits no longer is told nothing.
+        let answer: Answer = Box::new(move |commit| drop(reply.send(commit.and(result))));
+        (fatal, answer)
+    })
+}
+
 impl Threads {
-    /// Starts both, given how to make the writer of where its requests come from.
+    /// Starts them, given how to make those that ask the writer, or are asked, of how that is done.
     pub(super) fn start(
         options: &Options,
+        shared: &Arc<Shared>,
         writer: impl FnOnce(Receiver<Request>) -> Writer,
+        checkpoint: Checkpointer,
+        keeper: impl FnOnce(Requests) -> Keeper,
     ) -> io::Result<Self> {
-        let (requests, waiting) = mpsc::channel(WAITING_MAX);
-        let (stop_watch, stop) = std::sync::mpsc::channel();
-        let writer = writer(waiting);
-        let status = Arc::clone(&writer.shared.status);
-        let (watched, abort_after) = (Arc::clone(&writer.shared), options.abort_after);
+        let (sender, waiting) = mpsc::channel(WAITING_MAX);
+        let (stop_watch, watch_stops) = std::sync::mpsc::channel();
+        let (stop_keeper, keeper_stops) = std::sync::mpsc::channel();
+        let status = Arc::clone(&shared.status);
+        let requests = Requests {
+            status: Arc::clone(&status),
+            sender: Arc::new(Mutex::new(Some(sender))),
+        };
+        let (writer, keeper) = (writer(waiting), keeper(requests.clone()));
+        let (watched, abort_after) = (Arc::clone(shared), options.abort_after);
         let spawn = |name: &str| thread::Builder::new().name(name.into());
-        Ok(Self {
+        // What was started is ended by dropping this if another one cannot be started.
+        let mut threads = Self {
+            shared: Arc::clone(shared),
             status,
             commit_deadline: options.commit_deadline,
-            requests: Mutex::new(Some(requests)),
+            requests,
             bytes: Arc::new(Semaphore::new(WAITING_BYTES >> 10)),
             writer: Some(spawn("store").spawn(move || writer.run())?),
-            watch: Some(spawn("store-watch").spawn(move || writer::watch(&watched, &stop, abort_after))?),
+            checkpoint: None,
+            keeper: None,
+            watch: None,
+            stop_keeper: Some(stop_keeper),
             stop_watch: Some(stop_watch),
-        })
+        };
+        threads.checkpoint = Some(spawn("store-check").spawn(move || checkpoint.run())?);
+        threads.watch =
+            Some(spawn("store-watch").spawn(move || writer::watch(&watched, &watch_stops, abort_after))?);
+        threads.keeper = Some(spawn("store-keep").spawn(move || keeper.run(&keeper_stops))?);
+        Ok(threads)
     }
 
     /// Has a change made and committed, waiting for room in the writer's queue if need be.
@@ -95,16 +162,7 @@ impl Threads {
         change: impl FnOnce(&mut Group<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
-        permit.send(Box::new(move |group| {
-            let result = change(group);
-            let fatal = match &result {
-                Err(Error::Failed(reason)) => Some(reason.clone()),
-                _ => None,
-            };
-            // A caller that waits no longer is told nothing.
-            let answer: Answer = Box::new(move |commit| drop(reply.send(commit.and(result))));
-            (fatal, answer)
-        }));
+        permit.send(request(change, reply));
         match tokio::time::timeout(self.commit_deadline, answer).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(self.stopped()),
@@ -124,12 +182,11 @@ impl Threads {
 
     /// Takes no requests any more.
     pub(super) fn close(&self) {
-        lock(&self.requests).take();
+        lock(&self.requests.sender).take();
     }
 
     pub(super) fn requests(&self) -> Result<Sender<Request>, Error> {
-        self.status.check()?;
-        lock(&self.requests).clone().ok_or_else(closed)
+        self.requests.sender()
     }
 
     /// Why the writer does not answer.
@@ -141,8 +198,12 @@ impl Threads {
 impl Drop for Threads {
     fn drop(&mut self) {
         self.close();
-        // The watchdog goes last: it is what ends the wait for a writer that hangs.
+        // The watchdog goes last: it is what ends the wait for a thread that hangs.
+        self.stop_keeper.take();
+        drop(self.keeper.take().map(JoinHandle::join));
         drop(self.writer.take().map(JoinHandle::join));
+        self.shared.progress.close();
+        drop(self.checkpoint.take().map(JoinHandle::join));
         self.stop_watch.take();
         drop(self.watch.take().map(JoinHandle::join));
     }

@@ -1,80 +1,76 @@
-//! The tree as it will be once the group being built is committed.
+//! The store as it will be once the group being built is committed.
 //!
-//! The changes of a group are kept beside the tree until they go into it as one batch. Everything that decides
-//! on a change reads through here, so that the fiftieth copy of a text finds the first one although neither
-//! is in the tree yet.
+//! What is kept lies in layers: the changes of the group at hand, then what is in the log and not yet in the database
+//! (see `overlay`), then the database. Everything that decides on a change reads through here, so that the
+//! fiftieth copy of a message finds the first one although neither is in the database yet.
 
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Included};
 
-use ::sled::{Batch, IVec, Tree};
+use ::sled::IVec;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::keys;
-use super::record::{self, Lookup, Trouble};
+use super::overlay::Overlay;
+use super::record::{self, Lookup, OLDEST, Trouble};
 
 /// The new value by key; none removes it.
-pub(super) type Changes = BTreeMap<Vec<u8>, Option<IVec>>;
+pub(super) type Changes = BTreeMap<IVec, Option<IVec>>;
 
-/// A tree and what is to be changed in it.
+/// An entry, or a key that is removed.
+pub(super) type Change = (IVec, Option<IVec>);
+
+/// What is kept, and what is to be changed in it.
 pub(super) struct View<'a> {
-    tree: &'a Tree,
+    base: &'a Overlay,
+    /// What the records that are written carry as their generation.
+    generation: u64,
     changes: Changes,
+    bytes: usize,
 }
 
 impl Lookup for View<'_> {
     fn lookup(&self, key: &[u8]) -> Result<Option<IVec>, ::sled::Error> {
         match self.changes.get(key) {
             Some(changed) => Ok(changed.clone()),
-            None => self.tree.get(key),
+            None => self.base.lookup(key),
         }
     }
 }
 
 impl<'a> View<'a> {
-    pub(super) fn new(tree: &'a Tree) -> Self {
-        Self {
-            tree,
-            changes: Changes::new(),
-        }
+    /// A view to read through.
+    pub(super) fn new(base: &'a Overlay) -> Self {
+        Self::of(base, OLDEST)
     }
 
-    /// A view that goes on where another one ended.
-    pub(super) fn with(tree: &'a Tree, changes: Changes) -> Self {
-        Self { tree, changes }
+    /// A view whose records are of this generation.
+    pub(super) fn of(base: &'a Overlay, generation: u64) -> Self {
+        Self {
+            base,
+            generation,
+            changes: Changes::new(),
+            bytes: 0,
+        }
     }
 
     pub(super) fn into_changes(self) -> Changes {
         self.changes
     }
 
-    pub(super) fn changes(&self) -> &Changes {
-        &self.changes
-    }
-
-    /// How many bytes the changes write.
-    pub(super) fn bytes(&self) -> u64 {
-        let written = |(key, value): (&Vec<u8>, &Option<IVec>)| {
-            value.as_ref().map_or(0, |value| key.len() + value.len())
-        };
-        self.changes.iter().map(written).sum::<usize>() as u64
+    /// About how many bytes the changes take.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub(super) fn len(&self) -> usize {
         self.changes.len()
     }
 
-    /// All changes in one piece.
-    pub(super) fn into_batch(self) -> Batch {
-        let mut batch = Batch::default();
-        for (key, value) in self.changes {
-            match value {
-                Some(value) => batch.insert(key, value),
-                None => batch.remove(key),
-            }
-        }
-        batch
+    /// Whether a key was changed so lately that the database does not have it yet.
+    pub(super) fn is_recent(&self, key: &[u8]) -> bool {
+        self.changes.contains_key(key) || self.base.is_recent(key)
     }
 
     pub(super) fn has(&self, key: &[u8]) -> Result<bool, ::sled::Error> {
@@ -85,19 +81,23 @@ impl<'a> View<'a> {
         record::load(self, key)
     }
 
-    /// Sets an entry that is not a record: a mark in an index, or raw bytes set aside.
-    pub(super) fn put(&mut self, key: Vec<u8>, value: impl Into<IVec>) {
-        self.changes.insert(key, Some(value.into()));
+    /// Sets an entry as it is.
+    pub(super) fn put(&mut self, key: impl Into<IVec>, value: impl Into<IVec>) {
+        let (key, value) = (key.into(), value.into());
+        self.bytes += key.len() + value.len();
+        self.changes.insert(key, Some(value));
     }
 
     /// Removes one entry.
-    pub(super) fn remove(&mut self, key: Vec<u8>) {
+    pub(super) fn remove(&mut self, key: impl Into<IVec>) {
+        let key = key.into();
+        self.bytes += key.len();
         self.changes.insert(key, None);
     }
 
     /// Writes a record under a key that has none yet.
     pub(super) fn create(&mut self, key: &[u8], payload: &[u8]) {
-        for (key, value) in record::entries(key, payload) {
+        for (key, value) in record::entries(key, payload, self.generation) {
             self.put(key, value);
         }
     }
@@ -109,47 +109,61 @@ impl<'a> View<'a> {
         Ok(())
     }
 
+    /// The same where it is known how many further entries the record has that is there.
+    pub(super) fn replace<T: Serialize>(&mut self, key: &[u8], parts: u16, record: &T) {
+        (1..=parts).for_each(|number| self.remove(keys::part(key, number)));
+        self.create(key, &record::encode(record));
+    }
+
     /// Removes a record with all its parts.
     pub(super) fn drop_record(&mut self, key: &[u8]) -> Result<(), ::sled::Error> {
         if let Some(value) = self.lookup(key)? {
             for number in 1..=record::more_parts(&value) {
                 self.remove(keys::part(key, number));
             }
-            self.remove(key.to_vec());
+            self.remove(key);
         }
         Ok(())
     }
 
     /// The first entry at or after `from` and before `end`.
     pub(super) fn first(&self, from: &[u8], end: &[u8]) -> Result<Option<(IVec, IVec)>, ::sled::Error> {
-        let changed = self.changes.range::<[u8], _>((Included(from), Excluded(end)));
-        let changed = changed.into_iter().find_map(present);
-        for entry in self.tree.range(from..end) {
-            let (key, value) = entry?;
-            if changed.as_ref().is_some_and(|(first, _)| *first <= key) {
+        let mut from = IVec::from(from);
+        while &*from < end {
+            let changed = self
+                .changes
+                .range::<[u8], _>((Included(&*from), Excluded(end)))
+                .next();
+            let below = self.base.first(&from, end)?;
+            let Some((key, value)) = earlier(changed.map(cloned), below) else {
                 break;
-            }
-            if !self.changes.contains_key(&*key) {
+            };
+            if let Some(value) = value {
                 return Ok(Some((key, value)));
             }
+            from = next_key(&key);
         }
-        Ok(changed)
+        Ok(None)
     }
 
     /// The last entry at or after `from` and before `end`.
     pub(super) fn last(&self, from: &[u8], end: &[u8]) -> Result<Option<(IVec, IVec)>, ::sled::Error> {
-        let changed = self.changes.range::<[u8], _>((Included(from), Excluded(end)));
-        let changed = changed.rev().find_map(present);
-        for entry in self.tree.range(from..end).rev() {
-            let (key, value) = entry?;
-            if changed.as_ref().is_some_and(|(last, _)| *last >= key) {
+        let mut end = IVec::from(end);
+        while from < &*end {
+            let changed = self
+                .changes
+                .range::<[u8], _>((Included(from), Excluded(&*end)))
+                .next_back();
+            let below = self.base.last(from, &end)?;
+            let Some((key, value)) = later(changed.map(cloned), below) else {
                 break;
-            }
-            if !self.changes.contains_key(&*key) {
+            };
+            if let Some(value) = value {
                 return Ok(Some((key, value)));
             }
+            end = key;
         }
-        Ok(changed)
+        Ok(None)
     }
 
     /// Up to `limit` entries with this beginning, after the key `after` if one is given.
@@ -162,9 +176,9 @@ impl<'a> View<'a> {
         let end = keys::end(prefix);
         let mut from = after
             .filter(|after| *after >= prefix)
-            .map_or_else(|| prefix.to_vec(), next_key);
+            .map_or_else(|| IVec::from(prefix), next_key);
         let mut entries = Vec::new();
-        while entries.len() < limit && from < end {
+        while entries.len() < limit && *from < *end {
             let Some(entry) = self.first(&from, &end)? else {
                 break;
             };
@@ -175,20 +189,40 @@ impl<'a> View<'a> {
     }
 }
 
-fn present((key, value): (&Vec<u8>, &Option<IVec>)) -> Option<(IVec, IVec)> {
-    Some((IVec::from(key.as_slice()), value.clone()?))
+/// Of two changes the one with the earlier key; the upper one where both have the same.
+pub(super) fn earlier(upper: Option<Change>, lower: Option<Change>) -> Option<Change> {
+    match (upper, lower) {
+        (Some(upper), Some(lower)) => Some(if lower.0 < upper.0 { lower } else { upper }),
+        (upper, lower) => upper.or(lower),
+    }
+}
+
+/// Of two changes the one with the later key; the upper one where both have the same.
+pub(super) fn later(upper: Option<Change>, lower: Option<Change>) -> Option<Change> {
+    match (upper, lower) {
+        (Some(upper), Some(lower)) => Some(if lower.0 > upper.0 { lower } else { upper }),
+        (upper, lower) => upper.or(lower),
+    }
+}
+
+pub(super) fn cloned((key, value): (&IVec, &Option<IVec>)) -> Change {
+    (key.clone(), value.clone())
 }
 
 /// The smallest key after this one.
-fn next_key(key: &[u8]) -> Vec<u8> {
+fn next_key(key: &[u8]) -> IVec {
     let mut next = key.to_vec();
     next.push(0);
-    next
+    next.into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn database() -> ::sled::Db {
+        ::sled::Config::new().temporary(true).open().unwrap()
+    }
 
     fn keys_of(view: &View<'_>, prefix: &[u8]) -> Vec<Vec<u8>> {
         view.page(prefix, None, 100)
@@ -199,37 +233,58 @@ mod tests {
     }
 
     #[test]
-    fn a_view_shows_the_tree_with_its_changes() {
-        let db = ::sled::Config::new().temporary(true).open().unwrap();
-        for key in ["a1", "a3", "a5", "b1"] {
-            db.insert(key, "old").unwrap();
+    fn a_view_shows_every_layer_with_the_changes_above_it() {
+        let base = Overlay::over(database());
+        for key in ["a1", "a3", "a5", "a7", "b1"] {
+            base.db().insert(key, "old").unwrap();
         }
-        let mut view = View::new(&db);
-        view.remove(b"a1".to_vec());
-        view.put(b"a2".to_vec(), "new");
-        view.put(b"a3".to_vec(), "new");
-        view.remove(b"a5".to_vec());
-        assert_eq!(keys_of(&view, b"a"), [b"a2", b"a3"]);
+        let changes = |words: &[(&str, Option<&str>)]| {
+            let change = |(key, value): &(&str, Option<&str>)| (IVec::from(*key), value.map(IVec::from));
+            words.iter().map(change).collect::<Changes>()
+        };
+        base.add(
+            changes(&[("a5", Some("frozen")), ("a6", Some("frozen")), ("a7", None)]),
+            1,
+        );
+        base.freeze();
+        base.add(changes(&[("a6", None), ("a7", Some("active"))]), 2);
+        let mut view = View::new(&base);
+        view.remove(b"a1");
+        view.put(b"a2", "new");
+        view.put(b"a3", "new");
+        let value = |key: &str| {
+            view.lookup(key.as_bytes())
+                .unwrap()
+                .map(|value| String::from_utf8(value.to_vec()).unwrap())
+        };
+        let seen = ["a1", "a2", "a3", "a5", "a6", "a7", "b1"].map(value);
+        let seen = seen.map(|value| value.unwrap_or_default());
+        assert_eq!(seen, ["", "new", "new", "frozen", "", "active", "old"]);
+        assert_eq!(keys_of(&view, b"a"), [b"a2", b"a3", b"a5", b"a7"]);
         assert_eq!(&*view.first(b"a3", b"b").unwrap().unwrap().1, b"new");
-        assert_eq!(&*view.last(b"a", b"b").unwrap().unwrap().0, b"a3");
+        assert_eq!(&*view.last(b"a", b"b").unwrap().unwrap().1, b"active");
+        assert_eq!(&*view.last(b"a", b"a7").unwrap().unwrap().0, b"a5");
         assert_eq!(view.page(b"a", Some(b"a2"), 1).unwrap()[0].0, "a3");
-        db.apply_batch(view.into_batch()).unwrap();
-        assert_eq!(
-            keys_of(&View::new(&db), b""),
-            Vec::<Vec<u8>>::new(),
+        assert!(
+            view.page(b"", None, 9).unwrap().is_empty(),
             "nothing lies before the end of nothing"
         );
-        assert_eq!(keys_of(&View::new(&db), b"a"), [b"a2", b"a3"]);
+        assert!(view.is_recent(b"a2") && view.is_recent(b"a6") && !view.is_recent(b"b1"));
     }
 
     #[test]
     fn a_shorter_record_leaves_nothing_of_a_longer_one_behind() {
-        let db = ::sled::Config::new().temporary(true).open().unwrap();
-        let mut view = View::new(&db);
+        let base = Overlay::over(database());
+        let mut view = View::new(&base);
         view.store(b"m1", &"x".repeat(20_000)).unwrap();
         view.store(b"m1", &"short").unwrap();
-        db.apply_batch(view.into_batch()).unwrap();
-        assert_eq!(db.len(), 1);
-        assert_eq!(record::load::<String>(&*db, b"m1").unwrap().unwrap(), "short");
+        for (key, value) in view.into_changes() {
+            match value {
+                Some(value) => base.db().insert(key, value).unwrap(),
+                None => base.db().remove(key).unwrap(),
+            };
+        }
+        assert_eq!(base.db().len(), 1);
+        assert_eq!(record::load::<String>(&base, b"m1").unwrap().unwrap(), "short");
     }
 }

@@ -60,6 +60,7 @@ const CHANGE: &str = "POST";
 fn methods(path: &[&str]) -> Option<&'static str> {
     match path {
         ["route" | "reload"]
+        | ["findings", "acknowledge"]
         | ["messages", _, "resend"]
         | ["deliveries", "retry" | "discard"]
         | ["destinations", _, "test" | "pause" | "resume"] => Some(CHANGE),
@@ -101,6 +102,9 @@ async fn change(control: &Control, call: &Call, path: &[&str]) -> Outcome {
         ["destinations", name, "test"] => show(control.test(&destination(name)?).await?),
         ["destinations", name, "pause"] => show(control.set_paused(&destination(name)?, true).await?),
         ["destinations", name, "resume"] => show(control.set_paused(&destination(name)?, false).await?),
+        ["findings", "acknowledge"] => {
+            show(serde_json::json!({ "acknowledged": control.acknowledge().await? }))
+        }
         ["route"] => {
             let question: Question = body(call)?;
             show(control.explain(&question.into()).map_err(Trouble::Control)?)

@@ -220,7 +220,7 @@ async fn p4_an_error_during_compaction_loses_nothing() {
         .flat_map(|(call, last)| (1..=*last).map(move |nth| (call, nth)))
     {
         let mut bridge = Bridge::configured(&waiting());
-        super::damage::copy(old.path(), &bridge.store());
+        super::aged::copy(old.path(), &bridge.store());
         let what = format!("{call}:error=EIO:when={nth}");
         let (mut acknowledged, mut after) = (Vec::new(), 0);
         if bridge.run_with_faults(&[&what]).is_ok() {

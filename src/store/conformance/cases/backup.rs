@@ -98,15 +98,26 @@ async fn fill(store: &Arc<dyn Store>) {
 
 /// All messages that are kept, oldest first.
 async fn everything(store: &dyn Store) -> Vec<(Message, Vec<Delivery>)> {
-    let all = Query {
-        limit: 10_000,
-        ..Query::default()
-    };
-    let page = store.messages(&all).await.unwrap();
-    let oldest_first = page.items.into_iter().rev();
-    oldest_first
-        .map(|found| (found.message, found.deliveries))
-        .collect()
+    let (mut all, mut cursor) = (Vec::new(), None);
+    loop {
+        // A slow machine gets fewer on each page.
+        let query = Query {
+            limit: 10_000,
+            cursor,
+            ..Query::default()
+        };
+        let page = store.messages(&query).await.unwrap();
+        all.extend(
+            page.items
+                .into_iter()
+                .map(|found| (found.message, found.deliveries)),
+        );
+        cursor = page.next;
+        if cursor.is_none() {
+            all.reverse();
+            return all;
+        }
+    }
 }
 
 fn forgotten_and_thread() -> Vec<Record> {

@@ -1,0 +1,317 @@
+//! Bringing back history: what can be read of a database that was set aside, while the store works.
+//!
+//! Everything pending came from the log already, so this is about messages whose deliveries had ended. The files of the
+//! database are searched for entries that vouch for themselves (see `record`), whatever is left of the pages around
+//! them. What the store has already stays as it is. A delivery that seems to be pending is one whose end was lost:
+//! it becomes dead, for the operator to decide, and is not sent by itself.
+//!
+//! A file `recovering` names the databases that are still to be searched, so that a restart goes on with it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use ::sled::IVec;
+use tracing::info;
+
+use super::change::Group;
+use super::folders::replace;
+use super::index::Note;
+use super::keys::{self, Place};
+use super::record::{self, Entry, Kept, Lookup, MAGIC, Trouble};
+use super::stored::queue;
+use super::threads::Requests;
+use super::{Shared, lock};
+use crate::delivery::Delivery;
+use crate::store::{Error, backup};
+
+/// Why a delivery is dead of which only the beginning can be read.
+pub(super) const LOST_END: &str = "its record was damaged: it may or may not have been delivered";
+
+/// How much of a file is read at once, and how much of it again with the next part: no entry is longer.
+const CHUNK: usize = 1 << 20;
+const OVERLAP: usize = 8 << 10;
+
+/// About how many bytes of entries are gathered before they are brought back.
+const GATHERED: u64 = 12 << 20;
+
+/// How many messages are brought back with one change.
+const STEP: usize = 64;
+
+/// The databases to be searched.
+#[derive(Debug)]
+pub(super) struct History {
+    store: PathBuf,
+    folders: Vec<String>,
+}
+
+/// The newest entries under some keys, with their generations.
+type Entries = HashMap<IVec, (u64, IVec)>;
+
+impl History {
+    /// What a start has begun and not ended.
+    pub(super) fn load(store: &Path) -> io::Result<Option<Self>> {
+        let named = match std::fs::read_to_string(store.join("recovering")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            named => named.unwrap_or_default(),
+        };
+        let folders: Vec<String> = named
+            .lines()
+            .map(str::to_owned)
+            .filter(|name| store.join(name).exists())
+            .collect();
+        Ok((!folders.is_empty()).then(|| Self {
+            store: store.to_owned(),
+            folders,
+        }))
+    }
+
+    /// Notes that a database is going to be set aside under this name and has to be searched.
+    pub(super) fn begin(store: &Path, name: &str) -> io::Result<()> {
+        let mut folders = Self::load(store)?.map_or_else(Vec::new, |history| history.folders);
+        folders.push(name.to_owned());
+        Self {
+            store: store.to_owned(),
+            folders,
+        }
+        .write()
+    }
+
+    /// Searches all of them.
+    pub(super) fn bring_back(
+        mut self,
+        shared: &Shared,
+        requests: &Requests,
+        stopping: impl Fn() -> bool,
+    ) -> Result<(), Error> {
+        while let Some(name) = self.folders.last().cloned() {
+            let file = File::open(self.store.join(&name).join("db"));
+            let mut brought = 0;
+            if let Ok(file) = file {
+                let search = Search {
+                    file,
+                    shared,
+                    requests,
+                };
+                match search.all(&stopping)? {
+                    Some(count) => brought = count,
+                    None => return Ok(()),
+                }
+            }
+            shared.report(format!(
+                "of the history in {name} {brought} messages were brought back"
+            ));
+            self.folders.pop();
+            let written = if self.folders.is_empty() {
+                std::fs::remove_file(self.store.join("recovering"))
+            } else {
+                self.write()
+            };
+            written.map_err(|error| Error::Failed(error.to_string()))?;
+        }
+        let mut after = Some(Vec::new());
+        while let Some(key) = after {
+            after = requests.ask(move |group| group.drop_orphans(&key))?;
+        }
+        info!("all history was brought back that can be read");
+        Ok(())
+    }
+
+    fn write(&self) -> io::Result<()> {
+        let lines: String = self.folders.iter().map(|name| format!("{name}\n")).collect();
+        replace(&self.store.join("recovering"), &lines)
+    }
+}
+
+struct Search<'a> {
+    file: File,
+    shared: &'a Shared,
+    requests: &'a Requests,
+}
+
+impl Search<'_> {
+    /// Brings back all that is found, some messages at a time so that memory stays bounded. Says how many those were;
+    /// nothing if it was stopped.
+    fn all(&self, stopping: &impl Fn() -> bool) -> Result<Option<u64>, Error> {
+        let length = self.file.metadata().map_or(0, |file| file.len());
+        let last = lock(&self.shared.books).ledger.counts.accepted;
+        let step = last / (length / GATHERED + 1) + 1;
+        let mut brought = 0;
+        for first in (0..=last).step_by(step as usize) {
+            let wanted = first..first + step;
+            let found = self.gather(|entry| match keys::owner_of(entry.key) {
+                Some(seq) => wanted.contains(&seq) && self.shared.index.table().get(seq).is_none(),
+                None => first == 0 && matches!(entry.key.first(), Some(&(keys::SEEN | keys::THREAD))),
+            });
+            let mut messages: BTreeMap<Option<u64>, Entries> = BTreeMap::new();
+            for (key, entry) in found {
+                messages
+                    .entry(keys::owner_of(&key))
+                    .or_default()
+                    .insert(key, entry);
+            }
+            let rest = messages.remove(&None).unwrap_or_default();
+            self.requests.ask(move |group| group.bring_back_rest(rest))?;
+            let mut messages = messages
+                .into_iter()
+                .filter_map(|(seq, entries)| Some((seq?, entries)))
+                .peekable();
+            while messages.peek().is_some() {
+                if stopping() {
+                    return Ok(None);
+                }
+                let some: Vec<(u64, Entries)> = messages.by_ref().take(STEP).collect();
+                brought += self.requests.ask(move |group| {
+                    some.into_iter().try_fold(0, |count, (seq, entries)| {
+                        Ok(count + u64::from(group.bring_back(seq, entries)?))
+                    })
+                })?;
+            }
+        }
+        Ok(Some(brought))
+    }
+
+    /// The newest of the wanted entries, from the whole file. What the disk does not give is passed over.
+    fn gather(&self, wanted: impl Fn(&Entry<'_>) -> bool) -> Entries {
+        let mut found = Entries::new();
+        let mut chunk = vec![0; CHUNK];
+        let mut at = 0;
+        loop {
+            let length = match self.file.read_at(&mut chunk, at) {
+                Ok(0) => return found,
+                Ok(length) => length,
+                Err(_) if at > self.file.metadata().map_or(0, |file| file.len()) => return found,
+                Err(_) => {
+                    at += 4096;
+                    continue;
+                }
+            };
+            for offset in memchr::memmem::find_iter(&chunk[..length], &MAGIC) {
+                let Some(entry) = Entry::find(&chunk[offset..length]).filter(&wanted) else {
+                    continue;
+                };
+                let value = &chunk[offset..offset + entry.length()];
+                let newest = found
+                    .get(entry.key)
+                    .is_none_or(|(generation, _)| *generation <= entry.generation);
+                if newest {
+                    found.insert(entry.key.into(), (entry.generation, value.into()));
+                }
+            }
+            at += length.saturating_sub(OVERLAP).max(1) as u64;
+            if length <= OVERLAP {
+                return found;
+            }
+        }
+    }
+}
+
+impl Lookup for Entries {
+    fn lookup(&self, key: &[u8]) -> Result<Option<IVec>, ::sled::Error> {
+        Ok(self.get(key).map(|(_, value)| value.clone()))
+    }
+}
+
+impl Group<'_> {
+    /// Brings back one message with what became of its deliveries; says whether it could be read and was missing.
+    fn bring_back(&mut self, seq: u64, entries: Entries) -> Result<bool, Error> {
+        self.space.for_anything()?;
+        let key = keys::message(seq);
+        if self.view.has(&key).map_err(Trouble::from)? {
+            return Ok(false);
+        }
+        let Ok(Some(Kept {
+            message,
+            mut deliveries,
+        })) = record::load::<Kept>(&entries, &key)
+        else {
+            return Ok(false);
+        };
+        let found = entries
+            .iter()
+            .filter(|(key, _)| key.first() == Some(&keys::DELIVERY));
+        let found =
+            found.filter_map(|(key, (_, value))| record::decode::<Delivery>(&entries, key, value).ok());
+        let mut later: Vec<Delivery> = found.collect();
+        for (key, value) in self
+            .view
+            .page(&keys::deliveries(seq), None, usize::from(u16::MAX))
+            .map_err(Trouble::from)?
+        {
+            later.extend(record::decode::<Delivery>(&self.view, &key, &value).ok());
+            self.view.drop_record(&key).map_err(Trouble::from)?;
+        }
+        for delivery in later {
+            deliveries.retain(|first| first.id.ordinal != delivery.id.ordinal);
+            deliveries.push(delivery);
+        }
+        deliveries.sort_unstable_by_key(|delivery| delivery.id.ordinal);
+        for delivery in &mut deliveries {
+            if delivery.is_waiting() {
+                let at = delivery.created_at;
+                *delivery = delivery.clone().dead(None, at, LOST_END);
+            }
+        }
+        self.notes.push(Note::message(seq, &message));
+        for delivery in &deliveries {
+            let place = Place {
+                seq,
+                ordinal: delivery.id.ordinal,
+            };
+            self.notes
+                .push(Note::delivery(queue(&message, delivery), place, delivery));
+        }
+        if !message.provider_id.is_empty() {
+            self.known
+                .add(backup::digest(&message.source, &message.provider_id), seq);
+        }
+        {
+            let mut books = lock(&self.shared.books);
+            let counts = &mut books.ledger.counts;
+            let count = deliveries.len() as u64;
+            counts.messages_purged = counts.messages_purged.saturating_sub(1);
+            counts.owed += count.saturating_sub(counts.purged);
+            counts.purged = counts.purged.saturating_sub(count);
+            deliveries.iter().for_each(|delivery| books.enter(delivery));
+        }
+        self.view
+            .create(&key, &record::encode(&Kept { message, deliveries }));
+        Ok(true)
+    }
+
+    /// Brings back what belongs to no message, where the store has nothing of its own.
+    fn bring_back_rest(&mut self, entries: Entries) -> Result<(), Error> {
+        for (key, (_, value)) in entries {
+            if !self.view.has(&key).map_err(Trouble::from)? {
+                self.known.on_disk += u64::from(key.first() == Some(&keys::SEEN));
+                if key.first() == Some(&keys::THREAD) {
+                    self.shared.has_threads.store(true, Ordering::Release);
+                }
+                self.view.put(key, value);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes some of the deliveries whose messages are not there, behind this key. Says how far it came; nothing
+    /// when there are no more.
+    fn drop_orphans(&mut self, after: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        let entries = self
+            .view
+            .page(&[keys::DELIVERY], Some(after), 500)
+            .map_err(Trouble::from)?;
+        for (key, _) in &entries {
+            let seq = keys::seq_of(key).unwrap_or_default();
+            if !self.view.has(&keys::message(seq)).map_err(Trouble::from)? {
+                self.view.drop_record(key).map_err(Trouble::from)?;
+            }
+        }
+        Ok(entries
+            .last()
+            .filter(|_| entries.len() == 500)
+            .map(|(key, _)| key.to_vec()))
+    }
+}

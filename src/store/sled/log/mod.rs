@@ -1,0 +1,412 @@
+//! The log in front of sled: every group of changes is appended here and synced before anybody is told that it is
+//! done; sled gets it later, together with others (see `checkpoint`).
+//!
+//! * **A group is a frame.** It has the new values themselves, so that replaying frames needs no logic, and replaying
+//!   them twice changes nothing.
+//! * **Segments go oldest first, never one from the middle.** So what is there is always the newest part of the log:
+//!   a delivery that ended can only be missing in it together with all that came before, its message among that.
+//! * **Every pending message is in the log.** Before segments go, the messages in them that are pending are appended
+//!   again as they stand (see `renew`). Replaying the whole log into an empty database gives every pending message.
+//! * **The last frame may be torn.** The process or the machine died while it was written, and nobody was told of it.
+//!   Anything else that cannot be read is damage: it is passed over, and reported.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use super::lock;
+use super::view::Changes;
+
+mod frame;
+mod segment;
+
+use self::frame::Frames;
+use self::segment::{Folder, LENGTH};
+
+/// With less than this free on the disk, a new segment is no longer than it must be.
+const SCARCE: u64 = 64 << 20;
+
+/// How long the first segment is that a start begins: it must find room on a full disk, too.
+const SHORT: u64 = 64 << 10;
+
+/// The log as the writer has it: the end.
+pub(super) struct Log {
+    segments: Segments,
+    file: File,
+    first: u64,
+    at: u64,
+    length: u64,
+    next: u64,
+    skip_sync: bool,
+}
+
+/// The segments there are, by the numbers of their first frames, with their lengths.
+#[derive(Clone)]
+pub(super) struct Segments {
+    folder: Folder,
+    all: Arc<Mutex<BTreeMap<u64, u64>>>,
+}
+
+/// What was found on reading the log.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// The number of the first frame that is asked for or kept, whichever is later; none when there is no log.
+    pub(super) oldest: Option<u64>,
+    /// The number of the last frame.
+    pub(super) last: u64,
+    /// How many frames are missing that the database does not have.
+    pub(super) lost: u64,
+    /// How many other frames are missing.
+    pub(super) damaged: u64,
+    /// The last segment, and where its last frame ends.
+    end: Option<(u64, u64)>,
+}
+
+/// Reads the frames behind `after` in order, and gives the changes of each.
+///
+/// # Errors
+/// When a file cannot be read, or what `each` says.
+pub(super) fn read(
+    store: &Path,
+    after: u64,
+    mut each: impl FnMut(u64, &mut dyn Iterator<Item = (&[u8], Option<&[u8]>)>) -> io::Result<()>,
+) -> io::Result<Found> {
+    let folder = Folder::open(store)?;
+    let segments = folder.segments()?;
+    let mut found = Found::default();
+    let mut expected = None;
+    for (index, &(first, _)) in segments.iter().enumerate() {
+        let following = segments.get(index + 1).map(|&(first, _)| first);
+        if following.is_some_and(|following| following <= after + 1) {
+            continue;
+        }
+        found.oldest.get_or_insert(first);
+        if let Some(expected) = expected {
+            found.miss(expected..first, after);
+        }
+        let bytes = folder.read(first)?;
+        let mut frames = Frames::new(&bytes, first);
+        for frame in frames.by_ref() {
+            if frame.sequence > after {
+                each(frame.sequence, &mut frame.changes())?;
+            }
+        }
+        for lost in std::mem::take(&mut frames.lost) {
+            found.miss(lost, after);
+        }
+        let (at, next) = frames.end();
+        found.end = Some((first, at as u64));
+        found.last = next - 1;
+        expected = Some(next);
+    }
+    // The database has frames that are not in the log any more.
+    if let Some(expected) = expected.filter(|expected| *expected <= after) {
+        found.damaged += after + 1 - expected;
+    }
+    Ok(found)
+}
+
+/// Whether there is a log.
+pub(super) fn is_begun(store: &Path) -> bool {
+    Folder::open(store)
+        .and_then(|folder| folder.segments())
+        .is_ok_and(|segments| !segments.is_empty())
+}
+
+/// Looks through the whole log, and says whether all frames are there that should be.
+pub(super) fn is_whole(segments: &Segments, stop: impl Fn() -> bool) -> io::Result<bool> {
+    let all: Vec<u64> = lock(&segments.all).keys().copied().collect();
+    for pair in all.windows(2) {
+        let &[first, following] = pair else { continue };
+        if stop() {
+            return Ok(true);
+        }
+        let bytes = match segments.folder.read(first) {
+            // It was not needed any more.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            bytes => bytes?,
+        };
+        let mut frames = Frames::new(&bytes, first);
+        frames.by_ref().for_each(drop);
+        let whole = frames.lost.is_empty() && frames.end().1 == following;
+        if !whole && lock(&segments.all).contains_key(&first) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+impl Found {
+    fn miss(&mut self, missing: std::ops::Range<u64>, after: u64) {
+        let needed = missing.end.saturating_sub(missing.start.max(after + 1));
+        self.lost += needed;
+        self.damaged += (missing.end - missing.start.min(missing.end)) - needed;
+    }
+}
+
+impl Log {
+    /// Goes on behind what was found. `after` is the last frame that the database has.
+    pub(super) fn resume(store: &Path, found: &Found, after: u64, skip_sync: bool) -> io::Result<Self> {
+        let folder = Folder::open(store)?;
+        let all: BTreeMap<u64, u64> = folder.segments()?.into_iter().collect();
+        let next = found.last.max(after) + 1;
+        let segments = Segments {
+            folder,
+            all: Arc::new(Mutex::new(all)),
+        };
+        let sound = found.lost + found.damaged == 0 && found.last >= after;
+        if let Some((first, at)) = found.end.filter(|_| sound) {
+            let file = segments.folder.append_to(first)?;
+            let length = file.metadata()?.len();
+            return Ok(Self {
+                segments,
+                file,
+                first,
+                at,
+                length,
+                next,
+                skip_sync,
+            });
+        }
+        if next == 1 {
+            segments.folder.forget_kept()?;
+        }
+        let (file, length) = segments.folder.begin(next, SHORT)?;
+        lock(&segments.all).insert(next, length);
+        Ok(Self {
+            segments,
+            file,
+            first: next,
+            at: 0,
+            length,
+            next,
+            skip_sync,
+        })
+    }
+
+    /// The number that the next frame will have.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
+    pub(super) fn segments(&self) -> Segments {
+        self.segments.clone()
+    }
+
+    /// Appends a frame with these changes and waits until it is on disk.
+    pub(super) fn append(&mut self, changes: &[&Changes], free: u64) -> io::Result<()> {
+        let frame = frame::encode(self.next, changes);
+        if self.at + frame.len() as u64 > self.length {
+            self.rotate(frame.len() as u64, free)?;
+        }
+        self.file.write_all_at(&frame, self.at)?;
+        if !self.skip_sync {
+            self.file.sync_data()?;
+        }
+        self.at += frame.len() as u64;
+        self.next += 1;
+        Ok(())
+    }
+
+    /// Begins a new segment that has room for this many bytes.
+    pub(super) fn rotate(&mut self, needed: u64, free: u64) -> io::Result<()> {
+        if self.at == 0 && needed <= self.length {
+            return Ok(());
+        }
+        let length = if free < SCARCE {
+            needed.next_multiple_of(64 << 10)
+        } else {
+            needed.max(LENGTH)
+        };
+        let (file, length) = self.segments.folder.begin(self.next, length)?;
+        lock(&self.segments.all).insert(self.next, length);
+        (self.file, self.first, self.at, self.length) = (file, self.next, 0, length);
+        Ok(())
+    }
+
+    /// Whether the next segment should be prepared.
+    pub(super) fn is_filling(&self) -> bool {
+        self.at > self.length / 2
+    }
+}
+
+impl Segments {
+    /// How many bytes they take.
+    pub(super) fn bytes(&self) -> u64 {
+        lock(&self.all).values().sum()
+    }
+
+    /// The first frame of the oldest one.
+    pub(super) fn oldest(&self) -> u64 {
+        lock(&self.all).keys().next().copied().unwrap_or(u64::MAX)
+    }
+
+    /// Prepares the next one, if there is room for it.
+    pub(super) fn prepare(&self, free: u64) -> io::Result<()> {
+        if free < SCARCE / 4 {
+            return Ok(());
+        }
+        self.folder.prepare()
+    }
+
+    /// Removes, oldest first, the segments whose frames all have numbers below this one.
+    pub(super) fn retire_before(&self, number: u64, free: u64) -> io::Result<()> {
+        let kept = if free < SCARCE { 1 } else { usize::MAX };
+        loop {
+            let oldest = {
+                let all = lock(&self.all);
+                let mut firsts = all.iter();
+                let oldest = firsts.next().map(|(&first, &length)| (first, length));
+                oldest.filter(|_| firsts.next().is_some_and(|(&following, _)| following <= number))
+            };
+            let Some((first, length)) = oldest else {
+                return Ok(());
+            };
+            self.folder.retire(first, length, kept)?;
+            self.folder.sync()?;
+            lock(&self.all).remove(&first);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ::sled::IVec;
+
+    use super::*;
+
+    const FREE: u64 = u64::MAX;
+
+    fn group(key: &str, value: &str) -> Changes {
+        [(IVec::from(key), Some(IVec::from(value)))].into()
+    }
+
+    fn keys(store: &Path, after: u64) -> (Vec<String>, Found) {
+        let mut keys = Vec::new();
+        let found = read(store, after, |_, changes| {
+            keys.extend(changes.map(|(key, _)| String::from_utf8(key.to_vec()).unwrap()));
+            Ok(())
+        });
+        (keys, found.unwrap())
+    }
+
+    fn resumed(store: &Path, after: u64) -> Log {
+        let found = read(store, after, |_, _| Ok(())).unwrap();
+        Log::resume(store, &found, after, true).unwrap()
+    }
+
+    /// A log of three segments, with two frames in each.
+    fn three(store: &Path) -> Log {
+        let mut log = resumed(store, 0);
+        for number in 1..=6 {
+            if number % 2 == 1 {
+                log.rotate(0, FREE).unwrap();
+            }
+            log.append(&[&group(&format!("k{number}"), "x")], FREE).unwrap();
+        }
+        log
+    }
+
+    #[test]
+    fn a_log_is_read_from_where_it_is_needed_and_goes_on_where_it_ended() {
+        let store = tempfile::tempdir().unwrap();
+        drop(three(store.path()));
+        assert_eq!(keys(store.path(), 0).0, ["k1", "k2", "k3", "k4", "k5", "k6"]);
+        let (read, found) = keys(store.path(), 3);
+        assert_eq!(
+            (read.join(" "), found.oldest, found.last),
+            ("k4 k5 k6".into(), Some(3), 6)
+        );
+        let mut log = resumed(store.path(), 6);
+        assert_eq!((log.next(), log.segments().bytes()), (7, SHORT + 2 * LENGTH));
+        log.append(&[&group("large", &"x".repeat(5 << 20))], FREE)
+            .unwrap();
+        log.append(&[&group("k8", "x")], FREE).unwrap();
+        let (read, found) = keys(store.path(), 6);
+        assert_eq!(
+            (read.join(" "), found.lost, found.damaged),
+            ("large k8".into(), 0, 0)
+        );
+    }
+
+    #[test]
+    fn a_torn_tail_is_the_end_and_is_written_over() {
+        let store = tempfile::tempdir().unwrap();
+        let log = three(store.path());
+        let last = log.segments.folder.append_to(5).unwrap();
+        last.write_all_at(&[0; 3], log.at - 3).unwrap();
+        last.write_all_at(&[1; 3], log.at - 3).unwrap();
+        let (read, found) = keys(store.path(), 0);
+        assert_eq!((read.len(), found.last, found.lost, found.damaged), (5, 5, 0, 0));
+        let mut log = resumed(store.path(), 0);
+        log.append(&[&group("again", "")], FREE).unwrap();
+        assert_eq!(keys(store.path(), 4).0, ["k5", "again"]);
+        // What the database has cannot have been torn.
+        last.write_all_at(&[0; 4096], 0).unwrap();
+        let (_, found) = keys(store.path(), 6);
+        assert_eq!((found.lost, found.damaged, found.last), (0, 2, 4));
+        assert_eq!(resumed(store.path(), 6).next(), 7);
+    }
+
+    #[test]
+    fn damage_and_a_missing_segment_are_noticed() {
+        let store = tempfile::tempdir().unwrap();
+        let log = three(store.path());
+        assert!(is_whole(&log.segments, || false).unwrap());
+        log.segments
+            .folder
+            .append_to(1)
+            .unwrap()
+            .write_all_at(&[9], 25)
+            .unwrap();
+        assert!(!is_whole(&log.segments, || false).unwrap());
+        let (read, found) = keys(store.path(), 0);
+        assert_eq!((read.len(), found.lost, found.damaged), (5, 1, 0));
+        std::fs::remove_file(store.path().join("log/0000000000000003")).unwrap();
+        let (read, found) = keys(store.path(), 0);
+        assert_eq!(
+            (read.join(" "), found.lost, found.damaged),
+            ("k2 k5 k6".into(), 3, 0)
+        );
+        let (read, found) = keys(store.path(), 3);
+        assert_eq!(
+            (read.join(" "), found.lost, found.damaged),
+            ("k5 k6".into(), 1, 2)
+        );
+    }
+
+    #[test]
+    fn segments_go_oldest_first_and_their_files_are_used_again() {
+        let store = tempfile::tempdir().unwrap();
+        let mut log = three(store.path());
+        let segments = log.segments();
+        segments.retire_before(4, FREE).unwrap();
+        assert_eq!(segments.folder.segments().unwrap(), [(3, LENGTH), (5, LENGTH)]);
+        segments.retire_before(99, FREE).unwrap();
+        assert_eq!(segments.folder.segments().unwrap(), [(5, LENGTH)]);
+        log.rotate(0, FREE).unwrap();
+        log.append(&[&group("k7", "x")], FREE).unwrap();
+        let (read, found) = keys(store.path(), 4);
+        assert_eq!(
+            (read.join(" "), found.lost + found.damaged),
+            ("k5 k6 k7".into(), 0)
+        );
+        segments.prepare(FREE).unwrap();
+        segments.prepare(FREE).unwrap();
+        assert!(store.path().join("log/next").exists());
+    }
+    #[test]
+    fn a_log_that_begins_anew_has_nothing_of_an_earlier_one() {
+        let store = tempfile::tempdir().unwrap();
+        let log = three(store.path());
+        log.segments().retire_before(99, FREE).unwrap();
+        std::fs::remove_file(store.path().join("log/0000000000000005")).unwrap();
+        let mut log = resumed(store.path(), 0);
+        log.append(&[&group("new", "x")], FREE).unwrap();
+        let (read, found) = keys(store.path(), 0);
+        assert_eq!((read.join(" "), found.last, found.lost), ("new".into(), 1, 0));
+    }
+}

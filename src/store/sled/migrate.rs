@@ -1,0 +1,214 @@
+//! Stores of formats 1 to 3, which had no log: everything is copied into a new database, in records of today.
+//!
+//! The old database stays the store until the copy is whole and on disk; then the copy takes its place as after a
+//! compaction. A crash before that leaves the old store, and the copy is begun anew. The log begins empty: the mark says
+//! that it does not have what is pending, and the first thing the store does is to write that down.
+
+use ::sled::{Db, IVec};
+use serde::de::DeserializeOwned;
+
+use super::books::Books;
+use super::checkpoint::Disk;
+use super::database::{self, Fault};
+use super::folders::{self, COMPACTING, Step, free_name};
+use super::history::LOST_END;
+use super::keys;
+use super::record::{self, Kept, Ledger, Mark, OLDEST, Root, Seen};
+use super::view::Changes;
+use super::{Options, start};
+use crate::delivery::Delivery;
+use crate::store::{Counts, Standings};
+use crate::timeline::Timeline;
+
+/// What a value of those formats began with, beside a checksum and the number of its further parts.
+const VERSION: u8 = 1;
+const HEADER: usize = 7;
+
+/// How many bytes are written together.
+const STEP_BYTES: usize = 1 << 20;
+
+/// Puts a copy of the database, which is open, in its place. Before it does, `find` is told what could not be copied.
+pub(super) fn migrate(
+    options: &Options,
+    old: Db,
+    find: impl FnMut(String) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let folder = &options.path;
+    let (new, disk) =
+        database::begin(options, COMPACTING).map_err(|error| Fault::Io(std::io::Error::other(error)))?;
+    let mut copy = Copy {
+        old: &old,
+        new,
+        disk,
+        changes: Changes::new(),
+        bytes: 0,
+        books: Books::default(),
+        messages: 0,
+        findings: Vec::new(),
+    };
+    copy.all()?;
+    let Copy {
+        new, mut findings, ..
+    } = copy;
+    drop((new, old));
+    start::write_format(folder).map_err(|error| Fault::Io(std::io::Error::other(error)))?;
+    let aside = free_name(folder, "damaged-store");
+    let keep = !findings.is_empty();
+    if keep {
+        findings.push(format!(
+            "the store of the earlier version is kept as {}",
+            aside.display()
+        ));
+    }
+    findings.into_iter().try_for_each(find)?;
+    let carry_out = |folder: &std::path::Path, step| match step {
+        Step::Rename(from, folders::FORMER) if keep => std::fs::rename(folder.join(from), &aside),
+        step => step.carry_out(folder),
+    };
+    folders::finish_compaction(folder, carry_out).map_err(|unfinished| Fault::Io(unfinished.into()))?;
+    Ok(folders::drop_earlier(folder)?)
+}
+
+struct Copy<'a> {
+    old: &'a Db,
+    new: Db,
+    disk: Disk,
+    /// What is to be written next, and how many bytes that is.
+    changes: Changes,
+    bytes: usize,
+    books: Books,
+    messages: u64,
+    findings: Vec<String>,
+}
+
+impl Copy<'_> {
+    fn all(&mut self) -> Result<(), Fault> {
+        let ledger = self.load::<Ledger>(keys::LEDGER).ok().flatten();
+        let seqs = || self.old.scan_prefix([keys::MESSAGE]).keys();
+        let seq = |key: Option<Result<IVec, ::sled::Error>>| keys::seq_of(&key?.ok()?);
+        let (first, last) = (seq(seqs().next()), seq(seqs().next_back()));
+        let last = last.unwrap_or(0).max(ledger.unwrap_or_default().counts.accepted);
+        // One after the other, and not as a scan goes: that would end at a page that cannot be read.
+        for seq in first.unwrap_or(1)..=last {
+            self.message(seq);
+            if self.bytes > STEP_BYTES {
+                self.write()?;
+            }
+        }
+        self.rest::<Seen>(&[keys::SEEN]);
+        self.rest::<Root>(&[keys::THREAD]);
+        self.rest::<Timeline>(keys::TIMELINE);
+        self.rest::<Standings>(keys::STANDINGS);
+        for (key, value) in self.old.scan_prefix([keys::PAUSED]).map_while(Result::ok) {
+            self.changes.insert(key, Some(value));
+        }
+        let ledger = self.ledger(ledger, last);
+        self.create(keys::LEDGER, &record::encode(&ledger));
+        self.write()?;
+        self.disk.mark(&self.new, Mark::default())?;
+        Ok(())
+    }
+
+    fn create(&mut self, key: &[u8], payload: &[u8]) {
+        for (key, value) in record::entries(key, payload, OLDEST) {
+            self.bytes += key.len() + value.len();
+            self.changes.insert(key, Some(value));
+        }
+    }
+
+    fn write(&mut self) -> Result<(), Fault> {
+        self.bytes = 0;
+        self.disk.apply(&self.new, &std::mem::take(&mut self.changes))?;
+        Ok(())
+    }
+
+    /// One message with its deliveries as they stand.
+    fn message(&mut self, seq: u64) {
+        let key = keys::message(seq);
+        let mut kept = match self.load::<Kept>(&key) {
+            Ok(Some(kept)) => kept,
+            Ok(None) => return,
+            Err(()) => {
+                return self
+                    .findings
+                    .push(format!("message {seq} is damaged: it could not be taken over"));
+            }
+        };
+        for entry in self.old.scan_prefix(keys::deliveries(seq)) {
+            let Ok((key, _)) = entry else { break };
+            let ordinal = keys::place_of(&key).map_or(0, |place| place.ordinal);
+            let first = kept
+                .deliveries
+                .iter()
+                .position(|delivery| delivery.id.ordinal == ordinal);
+            let first = first.map(|index| kept.deliveries.swap_remove(index));
+            match (self.load::<Delivery>(&key), first) {
+                (Ok(Some(delivery)), _) => kept.deliveries.push(delivery),
+                (_, first) => {
+                    self.findings
+                        .push(format!("delivery {ordinal} of message {seq} is damaged"));
+                    kept.deliveries.extend(first.map(|first| {
+                        let at = first.created_at;
+                        first.dead(None, at, LOST_END)
+                    }));
+                }
+            }
+        }
+        kept.deliveries
+            .sort_unstable_by_key(|delivery| delivery.id.ordinal);
+        kept.deliveries
+            .iter()
+            .for_each(|delivery| self.books.enter(delivery));
+        self.messages += 1;
+        self.create(&key, &record::encode(&kept));
+    }
+
+    fn rest<T: DeserializeOwned + serde::Serialize>(&mut self, prefix: &[u8]) {
+        for key in self.old.scan_prefix(prefix).keys().map_while(Result::ok) {
+            if let Ok(Some(record)) = self.load::<T>(&key) {
+                self.create(&key, &record::encode(&record));
+            }
+        }
+    }
+
+    /// The sums of what was copied, which should be those that were stored.
+    fn ledger(&mut self, stored: Option<Ledger>, last: u64) -> Ledger {
+        let Ledger { commits, counts: was } = stored.unwrap_or_default();
+        let is = self.books.ledger.counts;
+        let there = is.delivered + is.dead + is.pending;
+        let owed = was.owed.max(there);
+        let counts = Counts {
+            accepted: last,
+            messages_purged: last - self.messages.min(last),
+            owed,
+            purged: owed - there,
+            ..is
+        };
+        if counts != was && (last > 0 || stored.is_some()) {
+            let missing = counts.messages_purged.saturating_sub(was.messages_purged);
+            self.findings.push(format!(
+                "the sums of the earlier version were other ones: {missing} messages are missing"
+            ));
+        }
+        Ledger { commits, counts }
+    }
+
+    fn load<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, ()> {
+        let Some(value) = self.old.get(key).map_err(drop)? else {
+            return Ok(None);
+        };
+        let (head, first) = value.split_first_chunk::<HEADER>().ok_or(())?;
+        let &[version, a, b, c, d, e, f] = head;
+        let more = u16::from_be_bytes([e, f]);
+        let mut payload = first.to_vec();
+        for number in 1..=more {
+            let part: IVec = self.old.get(keys::part(key, number)).map_err(drop)?.ok_or(())?;
+            payload.extend_from_slice(&part);
+        }
+        let crc = crc32c::crc32c_append(crc32c::crc32c(key), &[e, f]);
+        if version != VERSION || crc32c::crc32c_append(crc, &payload) != u32::from_be_bytes([a, b, c, d]) {
+            return Err(());
+        }
+        postcard::from_bytes(&payload).map(Some).map_err(drop)
+    }
+}
