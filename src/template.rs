@@ -1,8 +1,8 @@
-//! Templates: Jinja over one message, with every value escaped for the medium it goes into.
+//! Templates: Jinja over one message, with every value escaped for the medium it is inserted into.
 //!
-//! Escaping is not the template's business and cannot be switched off: whatever an expression prints passes
-//! through the medium's escape, and there is no `safe` filter. What the operator wrote outside of `{{ }}` stays
-//! as it is and may be markup. Something captured with `{% set x %}…{% endset %}` is a value like any other.
+//! Escaping cannot be switched off: every value that an expression prints is escaped for the medium, and
+//! there is no `safe` filter. What the operator wrote outside of `{{ }}` is printed as it is and may be
+//! markup. The result of `{% set x %}…{% endset %}` is a value like any other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -24,16 +24,18 @@ mod link;
 pub use escape::{html, one_line, shorten, slack, visible};
 pub use link::safe_link;
 
-/// Steps one rendering may take: far more than any sensible template needs, and over in milliseconds. A long template
-/// gets fewer, because one step may write all of it; the trial when it is compiled gets the fewest.
+/// Limits for the steps of one rendering: far more than a sensible template needs, and finished in
+/// milliseconds. A long template gets fewer, because one step may write all of it; the trial at compile time
+/// gets the fewest.
 const FUEL_MAX: u64 = 100_000;
 const FUEL_MIN: u64 = 20_000;
 const FUEL_BYTES: u64 = 96 * 1024 * 1024;
 
-/// Bytes one rendering may write, beside those of the message.
+/// Limit for the output of one rendering in bytes, in addition to `OUTPUT_FACTOR`.
 const OUTPUT_MAX: usize = 256 * 1024;
 
-/// Bytes it may write for each byte of the message: more than any escaping makes of one, and the message several times.
+/// Limit for the output for each byte of the message: more than any escaping makes of one byte, and the
+/// message several times.
 const OUTPUT_FACTOR: usize = 16;
 
 /// The name under which a template is compiled.
@@ -87,35 +89,35 @@ impl Medium {
     }
 }
 
-/// A compiled template; rendering is safe for any text and any medium. Clones share what was compiled.
+/// A compiled template, which renders any message safely for any medium. Clones share the compiled form.
 #[derive(Clone)]
 pub struct Template {
     environment: Arc<Environment<'static>>,
     groups: Arc<BTreeSet<String>>,
 }
 
-/// What is wrong with a template, with the line in it where known.
+/// An error in a template, with its line if known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct TemplateError {
-    /// In words.
+    /// The description.
     pub message: String,
     /// Counted from 1.
     pub line: Option<usize>,
 }
 
-/// What a template can name.
+/// The values that a template can use.
 #[derive(Clone)]
 pub struct Values<'a> {
     /// `message.id`, `provider_id`, `source`, `from`, `to`, `text`, `received_at`, `media`.
     pub message: &'a Message,
-    /// `from_name`; empty when there is none, so that `{{ from_name or from }}` shows one of them.
+    /// `from_name`; empty if there is none, so that `{{ from_name or from }}` works.
     pub from_name: Option<&'a str>,
-    /// `to_name`; empty when there is none.
+    /// `to_name`; empty if there is none.
     pub to_name: Option<&'a str>,
-    /// `route`; empty when no route matched.
+    /// `route`; empty if no route matched.
     pub route: Option<&'a str>,
-    /// `match.*`; a group that is not there, or did not take part in the match, prints nothing.
+    /// `match.*`; a group that does not exist or took no part in the match prints nothing.
     pub groups: &'a BTreeMap<String, String>,
 }
 
@@ -123,7 +125,7 @@ impl Template {
     /// Compiles a template.
     ///
     /// # Errors
-    /// When it is not valid Jinja or names something that does not exist.
+    /// The template is not valid Jinja or uses a name that does not exist.
     pub fn compile(source: &str) -> Result<Self, TemplateError> {
         limits::check(source)?;
         let mut environment = BASE.clone();
@@ -141,16 +143,17 @@ impl Template {
         })
     }
 
-    /// The groups it names as `match.GROUP`, so that a route can refuse those its expression does not have.
+    /// The groups that it uses as `match.GROUP`, so that a route can reject those its expression does not
+    /// have.
     #[must_use]
     pub fn groups(&self) -> &BTreeSet<String> {
         &self.groups
     }
 
-    /// Renders it with each value escaped for `medium`.
+    /// Renders the template with each value escaped for `medium`.
     ///
     /// # Errors
-    /// When an expression fails for this message, or the result grows beyond all measure.
+    /// An expression fails for this message, or the result exceeds a limit.
     pub fn render(&self, medium: Medium, values: &Values<'_>) -> Result<String, TemplateError> {
         let rendered = run(&self.environment, context(medium, values)).map_err(|error| TemplateError {
             // The error's own words may quote the text; its kind and place never do.
@@ -174,13 +177,13 @@ impl fmt::Debug for Template {
     }
 }
 
-/// What all templates have in common, and share.
+/// The environment that all templates share.
 static BASE: LazyLock<Environment<'static>> = LazyLock::new(environment);
 
 fn environment() -> Environment<'static> {
     let mut environment = Environment::empty();
-    // What is missing in one text (a group, an attachment) prints nothing rather than losing the delivery;
-    // names that can never exist are found when the template is compiled.
+    // A value that is missing in one message (a group, an attachment) prints nothing, so that the delivery is
+    // not lost; names that can never exist are found at compile time.
     environment.set_undefined_behavior(UndefinedBehavior::Chainable);
     environment.set_formatter(write_escaped);
     filters::add(&mut environment);
@@ -190,7 +193,7 @@ fn environment() -> Environment<'static> {
     environment
 }
 
-/// How much a rendering has written, blocks that are captured among it.
+/// The bytes written by a rendering, including captured blocks.
 #[derive(Default)]
 struct Written(usize);
 
@@ -236,7 +239,7 @@ fn run(environment: &Environment<'_>, context: Value) -> Result<String, minijinj
     String::from_utf8(output.bytes).map_err(|_| ErrorKind::WriteFailure.into())
 }
 
-/// Takes what fits and refuses the rest.
+/// Accepts what fits and refuses the rest.
 struct Bounded {
     bytes: Vec<u8>,
     limit: usize,
@@ -302,7 +305,7 @@ fn map<'a, V: Into<Value>>(entries: impl IntoIterator<Item = (&'a str, V)>) -> V
     Value::from(map)
 }
 
-/// A program gets the link as it came; people get it only if it may be clicked.
+/// A program gets the link as received; people get it only if it may be clickable.
 fn attachment(medium: Medium, media: &Media) -> Value {
     let link = match medium {
         Medium::Json => media.link.as_str(),
@@ -315,7 +318,7 @@ fn attachment(medium: Medium, media: &Media) -> Value {
     ])
 }
 
-/// What the compiler says; it has seen no text yet and may be quoted.
+/// Describes an error of the compiler, which has not seen a message yet and may be quoted.
 fn explain(error: &minijinja::Error) -> TemplateError {
     let message = match error.detail() {
         Some(detail) if detail.contains("safe") && error.kind() == ErrorKind::UnknownFilter => {
@@ -432,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_never_work_is_refused_when_compiled() {
+    fn templates_that_can_never_work_are_refused_when_compiled() {
         for (template, named) in [
             (
                 "{{ txet }}",
@@ -499,7 +502,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_renders_in_any_medium(text in any::<String>()) {
+        fn every_text_renders_in_every_medium(text in any::<String>()) {
             let message = message(&text);
             prop_assert!(!render(Medium::Html, "{{ text }}", &message).unwrap().contains('<'));
             prop_assert!(!render(Medium::Line, "{{ text }}", &message).unwrap().contains(['\n', '\r']));

@@ -1,4 +1,4 @@
-//! What can be known to be wrong with a template before any text has come.
+//! Finds errors in a template that do not depend on a message.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use minijinja::{Environment, ErrorKind};
 
 use super::{LIMIT, MEDIUM, Medium, OUTPUT_MAX, TEMPLATE, TemplateError, explain, map, run};
 
-/// The names a template can use, for its errors.
+/// The names that a template can use, for error messages.
 const NAMES: [&str; 12] = [
     "from",
     "from_name",
@@ -23,7 +23,7 @@ const NAMES: [&str; 12] = [
     "to_name",
 ];
 
-/// Refuses names that can never have a value, and returns the groups that are named.
+/// Rejects names that can never have a value, and returns the groups that are used.
 pub fn names(environment: &Environment<'_>) -> Result<BTreeSet<String>, TemplateError> {
     let template = environment
         .get_template(TEMPLATE)
@@ -62,9 +62,10 @@ fn unknown(name: &str, instead: &str) -> TemplateError {
     }
 }
 
-/// Filters, tests and functions are looked up only when they run: so run the template on two made-up messages,
-/// one with everything and one with nothing, and refuse what is unknown, and what takes too long or grows too large even
-/// for these. Other failures depend on the text.
+/// Rejects unknown operations, and those that take too long or grow too large.
+///
+/// Filters, tests and functions are looked up only at run time. So this runs the template on two sample
+/// messages, one with every value and one with none. Other failures depend on the message.
 pub fn operations(environment: &Environment<'_>, groups: &BTreeSet<String>) -> Result<(), TemplateError> {
     for filled in [true, false] {
         let failure = run(environment, sample(filled, groups)).err();

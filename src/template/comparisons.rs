@@ -1,4 +1,4 @@
-//! The tests a template can use after `is`. None makes anything.
+//! The tests that a template can use after `is`. None of them creates a value.
 
 use minijinja::value::{Rest, Value};
 use minijinja::{Environment, State, tests};

@@ -1,15 +1,17 @@
-//! What makes a piece of a text harmless in each medium.
+//! Makes parts of a message harmless in each medium.
 //!
-//! A text comes from a stranger. Shown as it is, it could drive a terminal, turn the reading direction, ping a
-//! channel or disguise a link. These functions change as little as possible: ordinary letters, emoji and line
-//! breaks stay as they are.
+//! A message comes from a stranger. Printed unchanged, it could control a terminal, change the reading
+//! direction, ping a channel or disguise a link. These functions change as little as possible: ordinary
+//! letters, emoji and line breaks are kept.
 
 use std::fmt::Write as _;
 
 use crate::sabotage::{self, Protection};
 use crate::unseen::acts_unseen;
 
-/// Shows what is invisible or changes what stands around it, as `[U+202E]`; line breaks become `\n`.
+/// Replaces characters that are invisible or change their surroundings by `[U+202E]` and the like; line
+/// breaks become `
+/// `.
 #[must_use]
 pub fn visible(text: &str) -> String {
     if sabotage::is_off(Protection::Escape) {
@@ -34,13 +36,13 @@ pub fn visible(text: &str) -> String {
     shown
 }
 
-/// As [`visible`], on one line: line breaks and tabs become spaces.
+/// Like [`visible`], on one line: line breaks and tabs become spaces.
 #[must_use]
 pub fn one_line(text: &str) -> String {
     visible(text).replace(['\n', '\t'], " ")
 }
 
-/// The first `characters` of a text, with an ellipsis when there are more.
+/// The first `characters` of a text, with an ellipsis if there are more.
 #[must_use]
 pub fn shorten(text: &str, characters: usize) -> String {
     match text.char_indices().nth(characters) {
@@ -49,7 +51,8 @@ pub fn shorten(text: &str, characters: usize) -> String {
     }
 }
 
-/// As [`visible`], and nothing in it is markup, neither between tags nor inside a quoted attribute.
+/// Like [`visible`], and escaped so that nothing in it is markup, neither between tags nor inside a quoted
+/// attribute.
 #[must_use]
 pub fn html(text: &str) -> String {
     replace(&visible(text), |character| match character {

@@ -1,16 +1,16 @@
-//! The filters a template can use. Each counts what it is given and what it makes, so that a rendering cannot take more
-//! than a bounded share of time and memory; those that could make much of little are our own.
+//! The filters that a template can use. Each counts its input and output, so that a rendering has bounded
+//! time and memory; filters that could create large output from small input have their own implementation.
 
 use minijinja::value::{Kwargs, Rest, StringInput, Value, ValueOrKwargs, from_args};
 use minijinja::{Environment, Error, ErrorKind, State, filters};
 
-/// Bytes and items that all filters of one rendering may be given and make.
+/// Limit for the bytes and items that all filters of one rendering may read and create.
 const WORK_MAX: usize = 64 * 1024 * 1024;
 
-/// The widest `indent`.
+/// Maximum width of `indent`.
 const INDENT_MAX: usize = 100;
 
-/// What one filter may make of a text: this many bytes, and twice its length.
+/// Limit for the output of one filter: this many bytes, and twice the length of its input.
 const MADE_MAX: usize = 1024 * 1024;
 
 /// Adds the filters.
@@ -24,7 +24,7 @@ pub(super) fn add(environment: &mut Environment<'_>) {
         ("d", Value::from_function(filters::default)),
         ("default", Value::from_function(filters::default)),
         ("dictsort", Value::from_function(filters::dictsort)),
-        // Everything is escaped already, once: by habit written `| e` must not do it twice.
+        // Everything is already escaped once: an `| e` written by habit must not escape it twice.
         ("e", Value::from_function(|value: Value| value)),
         ("escape", Value::from_function(|value: Value| value)),
         ("first", Value::from_function(filters::first)),
@@ -70,10 +70,10 @@ pub(super) fn add(environment: &mut Environment<'_>) {
     }
 }
 
-/// Those that do something with each item.
+/// The filters that process each item.
 const EACH: [&str; 4] = ["reject", "rejectattr", "select", "selectattr"];
 
-/// How much all filters of a rendering worked.
+/// The work of all filters of a rendering.
 #[derive(Default)]
 struct Worked(usize);
 
@@ -86,18 +86,18 @@ fn work(state: &mut State, more: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// Its bytes or items, and itself.
+/// Its size in bytes or items, and one for the value itself.
 fn size(value: &Value) -> usize {
     let length = value.as_str().map(str::len).or_else(|| value.len());
     length.unwrap_or_default().saturating_add(1)
 }
 
-/// Of a kind that is refused when the template is compiled, if it shows then.
+/// An error of a kind that is rejected at compile time, if it already occurs then.
 fn too_much(what: String) -> Error {
     Error::new(ErrorKind::OutOfFuel, what)
 }
 
-/// Whether something of this length may be made of something of that one.
+/// Checks that an output of this length may be created from an input of that length.
 fn may_make(length: usize, of: usize) -> Result<(), Error> {
     if length > of.saturating_mul(2).saturating_add(MADE_MAX) {
         return Err(too_much("the result of a filter is too large".to_owned()));
@@ -115,7 +115,7 @@ fn replace(text: StringInput<'_>, from: StringInput<'_>, to: StringInput<'_>) ->
     Ok(text.replace(from, to))
 }
 
-/// By four spaces, or as many as are given; not the first line, unless asked to.
+/// Indents by four spaces or the given number; not the first line, unless requested.
 fn indent(
     text: StringInput<'_>,
     width: Option<usize>,
@@ -149,7 +149,7 @@ fn indent(
     Ok(lines.collect::<Vec<_>>().join("\n"))
 }
 
-/// Joins texts, with something in between if that is given.
+/// Joins texts, with a separator if given.
 fn join(
     state: &State,
     list: Value,
@@ -186,7 +186,7 @@ fn join(
 fn map(state: &mut State, list: Value, arguments: Rest<ValueOrKwargs>) -> Result<Vec<Value>, Error> {
     let values: Vec<Value> = arguments.iter().map(|value| Value::clone(value)).collect();
     let (_, named): (&[Value], Kwargs) = from_args(&values)?;
-    // It would make as many copies of one value as there are items.
+    // It would create as many copies of one value as there are items.
     if named.has("default") {
         return Err(too_much("`map` with `default`".to_owned()));
     }
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_filters_do_as_jinja_s() {
+    fn our_own_filters_behave_like_those_of_jinja() {
         for (expression, made) in [
             ("'a\nb\n\nc\n'|indent(2)", "a\n  b\n\n  c"),
             ("'a\nb'|indent(2, true)", "  a\n  b"),
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn no_filter_makes_much_of_little() {
+    fn no_filter_creates_large_output_from_small_input() {
         for expression in [
             "text|replace('x', text)",
             "text|replace('', text)",

@@ -1,8 +1,9 @@
-//! What a template may ask of memory and of the stack, known from its text before it is parsed.
+//! Limits the memory and the stack that a template can use, based on its source before it is parsed.
 //!
-//! The parser, the compiler and what they build recurse as deep as expressions nest, and a stack that overflows ends the
-//! whole process. A rendering is bounded in its steps and its output, but one step may double a value: so a value must
-//! not be made of many others, and what only multiplies is not allowed at all.
+//! The parser, the compiler and their results recurse as deeply as expressions nest, and a stack overflow
+//! ends the whole process. A rendering is limited in its steps and its output, but one step may double a
+//! value. Therefore a value must not be made of many others, and operators that only multiply are not allowed
+//! at all.
 
 use std::collections::HashMap;
 
@@ -10,22 +11,23 @@ use minijinja::machinery::{Span, Token, tokenize};
 
 use super::{TemplateError, explain};
 
-/// The longest template, in bytes.
+/// Maximum length of a template, in bytes.
 const SOURCE_MAX: usize = 16 * 1024;
 
-/// The most operators, filters, brackets and dots between one pair of braces. Each may nest one level deeper.
+/// Maximum number of operators, filters, brackets and dots between one pair of braces. Each may nest one
+/// level deeper.
 const OPERATORS_MAX: usize = 200;
 
-/// The most `elif`: each is nested in the one before.
+/// Maximum number of `elif`: each is nested in the previous one.
 const ELIF_MAX: usize = 100;
 
-/// Of how many values one may be made.
+/// Maximum number of values that one value may be made of.
 const PARTS_MAX: usize = 50;
 
-/// How deep lists in lists may be nested.
+/// Maximum nesting depth of lists.
 const NESTING_MAX: usize = 200;
 
-/// Refuses a template that could take more than a bounded share of memory or of the stack.
+/// Rejects a template that could exceed the limits for memory or the stack.
 pub(super) fn check(source: &str) -> Result<(), TemplateError> {
     if source.len() > SOURCE_MAX {
         let (length, most) = (source.len(), SOURCE_MAX / 1024);
@@ -59,25 +61,25 @@ fn refused(line: Option<usize>, message: String) -> TemplateError {
     TemplateError { message, line }
 }
 
-/// What stands between one pair of braces.
+/// The content of one pair of braces.
 struct Tag<'s> {
     line: usize,
-    /// It is a statement, and its keyword is still to come.
+    /// It is a statement whose keyword has not been read yet.
     begins: bool,
-    /// `if`, `for`, `set`; nothing between `{{ }}`.
+    /// `if`, `for`, `set`; `None` between `{{ }}`.
     keyword: &'s str,
     operators: usize,
-    /// How many of the operators can nest values in others.
+    /// The number of operators that can nest values.
     brackets: usize,
-    /// One of them makes one value of several.
+    /// One of them makes one value from several.
     joins: bool,
     open: usize,
     words: Vec<Word<'s>>,
-    /// What came before is a dot, a filter's bar or `is`: the next word names no value.
+    /// After a dot, the bar of a filter, or `is`: the next word does not name a value.
     names_no_value: bool,
 }
 
-/// A name, or a word of the language.
+/// A name, or a keyword.
 #[derive(Clone, Copy)]
 enum Word<'s> {
     Name(&'s str),
@@ -182,7 +184,7 @@ impl<'s> Tag<'s> {
         Ok(())
     }
 
-    /// The names that are given a value here, and those it is made of.
+    /// The names that are assigned here, and the names that the values are made of.
     fn names(&self) -> (Vec<&'s str>, Vec<&'s str>) {
         let is_assign = |word: &Word<'_>| matches!(word, Word::Assign);
         let (mut given, mut made_of) = (Vec::new(), Vec::new());
@@ -191,7 +193,7 @@ impl<'s> Tag<'s> {
             "set" => self.words.iter().position(is_assign).or(Some(self.words.len())),
             _ => None,
         };
-        // Which items a loop takes makes none of them larger.
+        // Selecting the items of a loop makes none of them larger.
         let condition = self
             .words
             .iter()
@@ -210,18 +212,18 @@ impl<'s> Tag<'s> {
     }
 }
 
-/// How much a value can be: of how many it is made, and how deep they are nested.
+/// The maximum size of a value: the number of values it is made of, and their nesting depth.
 #[derive(Clone, Copy)]
 struct Size {
     parts: usize,
     nesting: usize,
 }
 
-/// What comes with the message, and what was rendered into a `{% set %}` block, is bounded already.
+/// Values of the message, and the results of `{% set %}` blocks, are already limited.
 const GIVEN: Size = Size { parts: 1, nesting: 0 };
 
-/// Follows the names that are made of others, in the order of the template: what is set in a round of a loop is gone in
-/// the next. A name may have had any of the values it was given before, so the largest counts.
+/// Determines the sizes of assigned names, in the order of the template. A name set in one round of a loop is
+/// gone in the next. A name may have any of the values assigned before, so the largest counts.
 fn sizes(tags: &[Tag<'_>]) -> Result<(), TemplateError> {
     let mut sizes: HashMap<&str, Size> = HashMap::new();
     for tag in tags {
@@ -270,7 +272,7 @@ mod tests {
     use super::super::Template;
     use super::*;
 
-    /// What nests: before, one level, in the middle, one level, after.
+    /// Constructs that nest: before, one level, in the middle, one level, after.
     const DEEP: [(&str, &str, &str, &str, &str, &str); 24] = [
         ("filters", "{{ text", "|upper", "", "", " }}"),
         (
@@ -323,7 +325,7 @@ mod tests {
         )
     }
 
-    /// On a stack no larger than those of the daemon's threads.
+    /// Compiles on a stack no larger than those of the daemon's threads.
     fn compile(source: String) -> Result<(), TemplateError> {
         let thread = std::thread::Builder::new().stack_size(2 << 20);
         let compiled = thread
@@ -333,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nests_too_deep_is_an_error_with_its_line() {
+    fn too_deep_nesting_is_an_error_with_its_line() {
         for kind in DEEP {
             for levels in [1_000, 2_000, 100_000] {
                 let error = compile(deep(kind, levels)).expect_err(kind.0);
@@ -347,12 +349,12 @@ mod tests {
     }
 
     #[test]
-    fn what_nests_as_deep_as_is_allowed_fits_on_the_stack() {
+    fn the_deepest_allowed_nesting_fits_on_the_stack() {
         for kind in DEEP {
             let (mut least, mut most) = (1, 500);
             while least + 1 < most {
                 let middle = usize::midpoint(least, most);
-                // Not all of them are right, but all of them are parsed.
+                // Not all of them are valid, but all of them are parsed.
                 match check(&deep(kind, middle)) {
                     Ok(()) => least = middle,
                     Err(_) => most = middle,
@@ -364,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_of_sensible_size_is_not_refused() {
+    fn a_template_of_ordinary_size_is_accepted() {
         let list: Vec<String> = (0..300).map(|number| format!("'+1303555{number:04}'")).collect();
         let elif: String = (0..60)
             .map(|number| format!("{{% elif from == '{number}' %}}{number}"))

@@ -1,15 +1,15 @@
-//! Which links may be clicked, in every medium. The page has the same rules in `assets/link.js`; both are held to
-//! `tests/fixtures/links.json`.
+//! Which links may be clickable, in every medium. The page has the same rules in `assets/link.js`; both are
+//! tested with `tests/fixtures/links.json`.
 
-/// The longest link that is shown as one, in bytes.
+/// Maximum length of a clickable link, in bytes.
 const LINK_MAX: usize = 2048;
 
-/// The link, if it is one that may be clicked: it leads where a reader sees that it leads.
+/// Returns the link if it may be clickable: it shows where it leads.
 ///
-/// It begins with `http://` or `https://`; then come the host as a browser will read it, a port or none, and nothing
-/// but ASCII that neither ends an attribute nor a Slack link. So it has no user (`https://bank.example@evil.example/`
-/// leads to `evil.example`), no backslash, white space or control character, and a name in another script only as
-/// `xn--…`. What is refused is to be shown as text.
+/// It begins with `http://` or `https://`, followed by the host as a browser reads it, an optional port, and
+/// only ASCII that ends neither an attribute nor a Slack link. So it has no user name
+/// (`https://bank.example@evil.example/` leads to `evil.example`), no backslash, white space or control
+/// character, and a name in another script only as `xn--…`. Other links are shown as text.
 #[must_use]
 pub fn safe_link(link: &str) -> Option<&str> {
     if link.len() > LINK_MAX || !link.bytes().all(is_ordinary) {
@@ -29,7 +29,7 @@ fn is_ordinary(byte: u8) -> bool {
     byte.is_ascii_graphic() && !b"<>\"\\^`{|}".contains(&byte)
 }
 
-/// The host in `HOST` or `HOST:PORT`, where the host is a name or an address and not empty.
+/// The host in `HOST` or `HOST:PORT`, if it is a non-empty name or an address.
 fn host(authority: &str) -> Option<&str> {
     let end = match authority.strip_prefix('[') {
         Some(address) => address.find(']')? + 2,
