@@ -17,6 +17,7 @@ pub mod timeline;
 
 pub mod destination;
 pub mod file;
+pub mod http_client;
 pub mod resolver;
 pub mod source;
 pub mod store;

@@ -35,6 +35,18 @@ pub struct Rejected {
     pub reason: &'static str,
 }
 
+/// `{source="…",event="…"}`
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByEvent {
+    /// The source's name.
+    pub source: String,
+    /// One of [`EVENTS`].
+    pub event: &'static str,
+}
+
+/// What carriers post beside messages: delivery statuses of messages that were sent, and anything else.
+pub const EVENTS: [&str; 2] = ["status", "other"];
+
 /// `{destination="…"}`
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ByDestination {
@@ -91,6 +103,8 @@ pub struct Metrics {
     pub duplicate: Family<BySource, Counter>,
     /// Those of them whose sender, receiver, text or attachments differ from what was stored.
     pub duplicate_differing: Family<BySource, Counter>,
+    /// Events of carriers that are no messages, answered with success.
+    pub events: Family<ByEvent, Counter>,
     /// Webhooks answered with an error.
     pub rejected: Family<Rejected, Counter>,
     /// Messages that no route matched.
@@ -147,6 +161,7 @@ impl Default for Metrics {
             accepted: Family::default(),
             duplicate: Family::default(),
             duplicate_differing: Family::default(),
+            events: Family::default(),
             rejected: Family::default(),
             unrouted: Counter::default(),
             kept: Counter::default(),
@@ -191,6 +206,11 @@ impl Metrics {
             "messages_duplicate_differing",
             "Webhooks that reuse the id of another message",
             self.duplicate_differing.clone(),
+        );
+        registry.register(
+            "events_ignored",
+            "Webhooks' events that are no messages",
+            self.events.clone(),
         );
         registry.register(
             "requests_rejected",
@@ -319,6 +339,10 @@ impl Metrics {
             drop(self.duplicate.get_or_create(&by));
             drop(self.duplicate_differing.get_or_create(&by));
             drop(self.drift.get_or_create(&by));
+            for event in EVENTS {
+                let source = source.to_owned();
+                drop(self.events.get_or_create(&ByEvent { source, event }));
+            }
             REASONS.iter().for_each(|reason| rejected(source, reason));
         }
         for destination in destinations {

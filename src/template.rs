@@ -9,7 +9,7 @@ use std::fmt;
 use std::io;
 use std::sync::{Arc, LazyLock};
 
-use minijinja::value::{Value, ValueKind};
+use minijinja::value::{Object, Value, ValueKind};
 use minijinja::{Environment, ErrorKind, Output, State, UndefinedBehavior, functions};
 
 use crate::message::{Media, Message};
@@ -21,7 +21,7 @@ mod filters;
 mod limits;
 mod link;
 
-pub use escape::{html, one_line, shorten, slack, visible};
+pub use escape::{html, one_line, replace, shorten, visible};
 pub use link::safe_link;
 
 /// Limits for the steps of one rendering: far more than a sensible template needs, and finished in
@@ -46,7 +46,7 @@ const MEDIUM: &str = "the medium";
 const LIMIT: &str = "the limit";
 
 /// Where a rendered text goes, and so what is dangerous in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Medium {
     /// Plain text read by people: control and direction-changing characters are made visible.
     Text,
@@ -54,36 +54,22 @@ pub enum Medium {
     Line,
     /// HTML: e-mail's second part, Matrix's `formatted_body`.
     Html,
-    /// Slack's mrkdwn. `&`, `<` and `>` are escaped; `*bold*` and the like in a value stay what they are to Slack.
-    Slack,
+    /// A destination's own markup, with what makes a value harmless in it.
+    Markup(fn(&str) -> String),
     /// Inside a JSON string: the template's author writes the quotes. Lists and maps print as JSON.
     Json,
 }
 
+/// How the formatter is told of it.
+impl Object for Medium {}
+
 impl Medium {
-    const ALL: [Self; 5] = [Self::Text, Self::Line, Self::Html, Self::Slack, Self::Json];
-
-    /// The name by which the formatter knows it.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Text => "text",
-            Self::Line => "line",
-            Self::Html => "html",
-            Self::Slack => "slack",
-            Self::Json => "json",
-        }
-    }
-
-    fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|medium| medium.name() == name)
-    }
-
     fn escape(self, value: &str) -> String {
         match self {
             Self::Text => visible(value),
             Self::Line => one_line(value),
             Self::Html => html(value),
-            Self::Slack => slack(value),
+            Self::Markup(escape) => escape(value),
             Self::Json => escape::json(value),
         }
     }
@@ -161,7 +147,7 @@ impl Template {
             line: error.line(),
         })?;
         // A line stays one even if the template itself was written on several.
-        Ok(if medium == Medium::Line {
+        Ok(if matches!(medium, Medium::Line) {
             one_line(rendered.trim_end())
         } else {
             rendered
@@ -204,15 +190,14 @@ fn write_escaped(out: &mut Output, state: &mut State, value: &Value) -> Result<(
             .ok_or_else(|| minijinja::Error::from(ErrorKind::InvalidOperation))
     };
     let (medium, limit) = (told(MEDIUM)?, told(LIMIT)?);
-    let medium = medium
-        .as_str()
-        .and_then(Medium::named)
+    let medium = *medium
+        .downcast_object_ref::<Medium>()
         .ok_or(ErrorKind::InvalidOperation)?;
     let limit = limit.as_usize().ok_or(ErrorKind::InvalidOperation)?;
     let written = match value.kind() {
         ValueKind::Undefined | ValueKind::None => return Ok(()),
         ValueKind::String => medium.escape(&value.to_string()),
-        _ if medium == Medium::Json => serde_json::to_string(value)
+        _ if matches!(medium, Medium::Json) => serde_json::to_string(value)
             .map_err(|_| minijinja::Error::new(ErrorKind::BadSerialization, "not a JSON value"))?,
         _ => medium.escape(&value.to_string()),
     };
@@ -267,7 +252,7 @@ fn context(medium: Medium, values: &Values<'_>) -> Value {
         .saturating_mul(OUTPUT_FACTOR)
         .saturating_add(OUTPUT_MAX);
     map([
-        (MEDIUM, Value::from(medium.name())),
+        (MEDIUM, Value::from_object(medium)),
         (LIMIT, Value::from(limit)),
         ("message", map([("id", message.id.to_string())])),
         ("provider_id", Value::from(message.provider_id.as_str())),
@@ -401,7 +386,10 @@ mod tests {
                 Medium::Html,
                 "<b>&lt;!here&gt; &quot;a&quot;\n[U+202E]{{7*7}}</b>",
             ),
-            (Medium::Slack, "<b>&lt;!here&gt; \"a\"\n[U+202E]{{7*7}}</b>"),
+            (
+                Medium::Markup(|value| value.replace('<', "‹")),
+                "<b>‹!here> \"a\"\r\n\u{202e}{{7*7}}</b>",
+            ),
             (Medium::Json, "<b><!here> \\\"a\\\"\\r\\n\u{202e}{{7*7}}</b>"),
         ] {
             assert_eq!(

@@ -12,6 +12,7 @@ use tokio::runtime::Runtime;
 
 use super::service::Places;
 use super::{Global, Stop};
+use crate::http_client;
 use crate::resolver::Resolver;
 use crate::template::one_line;
 
@@ -182,17 +183,9 @@ impl Answer {
     }
 }
 
-/// What every client of the commands has: no proxy, no redirects, our own name.
+/// Begins the client of a command.
 pub(super) fn http() -> reqwest::ClientBuilder {
-    // There may be only one default for the process; if somebody set it before, theirs is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder()
-        .user_agent(concat!("smsbridge/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        // The runtime's own lookups would keep a command from ending.
-        .dns_resolver(Resolver::default())
-        .connect_timeout(Duration::from_secs(10))
+    http_client::builder(Resolver::default())
 }
 
 /// For a command that has one thing to wait for.

@@ -9,7 +9,7 @@ use super::client::http;
 use super::service::Places;
 use super::{Exit, Global, Stop, check, complain, paint, pinned, print};
 use crate::config::Purpose;
-use crate::message::Name;
+use crate::message::{Name, Timestamp};
 use crate::plan::{Plan, PlannedSource, Tls};
 use crate::source::Sample;
 use crate::template::one_line;
@@ -134,7 +134,7 @@ async fn post_all(
             (Some(refid), 0) => refid.clone(),
             _ => uuid::Uuid::now_v7().simple().to_string().to_uppercase(),
         };
-        let answer = match post(client, source, url, &refid, arguments).await {
+        let answer = match post(client, source, url, &refid, arguments).await? {
             Ok(answer) => answer,
             Err(error) => {
                 complain(&unreached(global, arguments, url, &error));
@@ -162,7 +162,7 @@ async fn post(
     url: &str,
     refid: &str,
     arguments: &Arguments,
-) -> Result<Answer, reqwest::Error> {
+) -> Result<Result<Answer, reqwest::Error>, Stop> {
     let Arguments {
         from, to, message, ..
     } = arguments;
@@ -171,13 +171,22 @@ async fn post(
         from,
         to,
         text: message,
+        now: Timestamp(jiff::Timestamp::now().as_millisecond()),
     });
-    let response = client
-        .post(url)
+    let composed = composed.map_err(Stop::failed)?;
+    let url = match &composed.query {
+        Some(query) => format!("{url}?{query}"),
+        None => url.to_owned(),
+    };
+    let request = client
+        .request(composed.method, url)
         .headers(composed.headers)
-        .body(composed.body)
-        .send()
-        .await?;
+        .body(composed.body);
+    Ok(answer(request).await)
+}
+
+async fn answer(request: reqwest::RequestBuilder) -> Result<Answer, reqwest::Error> {
+    let response = request.send().await?;
     Ok(Answer {
         status: response.status().as_u16(),
         body: response.text().await?,

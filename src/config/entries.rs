@@ -1,8 +1,10 @@
 //! The sections there can be several of: sources, SMTP servers, destinations, routes.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use regex::Regex;
 use serde::Deserialize;
 use toml::Spanned;
@@ -15,7 +17,7 @@ use super::section::Section;
 use super::settings::Retry;
 use super::value;
 use crate::message::Name;
-use crate::number::Pattern;
+use crate::number::{BareDigits, Pattern};
 use crate::retry::Policy;
 use crate::route::Expressions;
 use crate::{destination, source};
@@ -33,8 +35,10 @@ pub struct Source {
     pub kind: &'static str,
     /// Its path on `server.listen`.
     pub path: Spanned<String>,
-    /// What its kind wants to know.
-    pub config: source::Config,
+    /// The keys that every kind has.
+    pub settings: source::Settings,
+    /// What its kind adds.
+    pub config: Box<dyn source::Kind>,
     /// What it says.
     pub fingerprint: Fingerprint,
 }
@@ -80,7 +84,7 @@ pub struct Destination {
     /// The SMTP server it names.
     pub smtp: Option<Spanned<String>>,
     /// What its kind wants to know.
-    pub config: destination::Config,
+    pub config: Box<dyn destination::Kind>,
     /// What it says.
     pub fingerprint: Fingerprint,
 }
@@ -122,7 +126,16 @@ pub struct Conditions {
 }
 
 /// The keys of every source.
-const SOURCE_KEYS: &[&str] = &["kind", "path"];
+const SOURCE_KEYS: &[&str] = &[
+    "kind",
+    "path",
+    "basic_auth",
+    "allow_from",
+    "max_body",
+    "dedup_window",
+    "bare_digits",
+    "numbers",
+];
 
 /// The keys of every destination.
 const DESTINATION_KEYS: &[&str] = &[
@@ -143,6 +156,32 @@ struct SourceTyped {
     #[serde(rename = "kind")]
     _kind: Option<String>,
     path: Option<Spanned<String>>,
+    basic_auth: Option<source::BasicAuth>,
+    #[serde(default, deserialize_with = "source::networks")]
+    allow_from: Option<Vec<IpNet>>,
+    #[serde(default, deserialize_with = "value::body_size_option")]
+    max_body: Option<usize>,
+    #[serde(default, deserialize_with = "value::duration_option")]
+    dedup_window: Option<Duration>,
+    bare_digits: Option<BareDigits>,
+    #[serde(default)]
+    numbers: BTreeMap<String, value::OwnNumber>,
+}
+
+impl SourceTyped {
+    fn settings(self) -> source::Settings {
+        let numbers = self.numbers.into_iter();
+        source::Settings {
+            access: source::Access {
+                basic_auth: self.basic_auth,
+                allow_from: self.allow_from,
+            },
+            max_body: self.max_body,
+            dedup_window: self.dedup_window,
+            bare_digits: self.bare_digits,
+            numbers: numbers.map(|(device, number)| (device, number.0)).collect(),
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -194,24 +233,24 @@ impl Source {
     pub(super) fn read(name: Name, section: Section<'_>, problems: &mut Problems) -> Option<Self> {
         let fingerprint = Fingerprint::of(section.value.get_ref());
         let places = Places::of(&section.value);
-        report_missing_kind(&section, source::KINDS, problems);
+        let kinds: Vec<&str> = source::KINDS.iter().map(|kind| kind.name).collect();
+        report_missing_kind(&section, &kinds, problems);
         let kind = section.text("kind");
         let (common, own) = section.split(SOURCE_KEYS);
         let typed = common.read(&[], problems, SourceTyped::deserialize);
-        let kind = known_kind(&own.key, kind.as_ref()?, source::KINDS, problems)?;
-        let config = own.read(SOURCE_KEYS, problems, |section| {
-            source::Config::read(kind, section)
-                .unwrap_or_else(|| Err(serde::de::Error::custom("unknown kind")))
-        });
-        let typed = typed?;
+        let kind = known_kind(&own.key, kind.as_ref()?, &kinds, problems)?;
+        let registered = source::KINDS.get(kind)?;
+        let config = own.read(SOURCE_KEYS, problems, registered.read);
+        let mut typed = typed?;
         let default_path = || Spanned::new(own.place(), format!("/inbound/{name}"));
-        let path = typed.path.unwrap_or_else(default_path);
+        let path = typed.path.take().unwrap_or_else(default_path);
         check_path(&own.key, &path, problems)?;
         Some(Self {
             place: own.place(),
             places,
-            kind,
+            kind: registered.name,
             path,
+            settings: typed.settings(),
             config: config?,
             fingerprint,
             name,
@@ -243,24 +282,23 @@ impl Destination {
     ) -> Option<Self> {
         let fingerprint = Fingerprint::of(section.value.get_ref()).with(format!("{retry:?}").as_bytes());
         let places = Places::of(&section.value);
-        report_missing_kind(&section, destination::KINDS, problems);
+        let kinds: Vec<&str> = destination::KINDS.iter().map(|kind| kind.name).collect();
+        report_missing_kind(&section, &kinds, problems);
         let (kind, smtp) = (section.text("kind"), section.text("smtp"));
         let (common, own) = section.split(DESTINATION_KEYS);
         let typed = common.read_partly(&[], problems, DestinationTyped::deserialize);
         let policy = typed
             .as_ref()
             .and_then(|(typed, _)| policy(&own.key, typed.retry.as_ref(), retry, problems));
-        let kind = known_kind(&own.key, kind.as_ref()?, destination::KINDS, problems)?;
-        let config = own.read(DESTINATION_KEYS, problems, |section| {
-            destination::Config::read(kind, section)
-                .unwrap_or_else(|| Err(serde::de::Error::custom("unknown kind")))
-        });
+        let kind = known_kind(&own.key, kind.as_ref()?, &kinds, problems)?;
+        let registered = destination::KINDS.get(kind)?;
+        let config = own.read(DESTINATION_KEYS, problems, registered.read);
         let ((typed, _), config, policy) = (typed?, config?, policy?);
         Some(Self {
             name,
             place: own.place(),
             places,
-            kind,
+            kind: registered.name,
             policy,
             timeout: typed.timeout.unwrap_or(Duration::from_secs(10)),
             concurrency: typed.concurrency.unwrap_or(1),
@@ -268,7 +306,7 @@ impl Destination {
             late_after: typed.late_after.unwrap_or(Duration::from_secs(120)),
             fallback: typed.fallback,
             template: typed.template,
-            smtp: smtp.filter(|_| kind == "email"),
+            smtp: smtp.filter(|named| config.smtp() == Some(named.get_ref())),
             config,
             fingerprint,
         })
@@ -343,13 +381,9 @@ fn report_missing_kind(section: &Section<'_>, known: &[&str], problems: &mut Pro
     }
 }
 
-fn known_kind(
-    key: &str,
-    kind: &Spanned<String>,
-    known: &'static [&'static str],
-    problems: &mut Problems,
-) -> Option<&'static str> {
-    let found = known.iter().copied().find(|known| known == kind.get_ref());
+/// Which of the known kinds it is.
+fn known_kind(key: &str, kind: &Spanned<String>, known: &[&str], problems: &mut Problems) -> Option<usize> {
+    let found = known.iter().position(|known| known == kind.get_ref());
     if found.is_none() {
         problems.error_with(&kind.span(), format!("{key}.kind"), || {
             let suggestion = super::suggest::suggestion(kind.get_ref(), known.iter().copied());

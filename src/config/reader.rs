@@ -16,6 +16,7 @@ use super::section::Section;
 use super::settings::{Admin, AdminTyped, Log, LogTyped, Retry, Server, Store, Tls};
 use super::suggest::suggestion;
 use super::{Config, Declared, Places, syntax, value};
+use crate::destination::email::SmtpConfig;
 use crate::message::Name;
 use crate::retry::Policy;
 use crate::route::Expressions;
@@ -39,9 +40,6 @@ const TABLES: &[&str] = &[
 /// a task and connections of its own.
 const TABLES_MAX: usize = 5_000;
 const ROUTES_MAX: usize = 20_000;
-
-/// The keys of kinds that hold paths.
-const PATHS: &[&str] = &["token_file"];
 
 /// Reads a whole file.
 pub(super) fn read(
@@ -93,7 +91,7 @@ impl<'t> Reader<'t, '_> {
         let sources = self.named("source", &mut declared.sources, Source::read);
         if let Some(DeValue::Table(servers)) = self.root.get_mut("smtp").map(Spanned::get_mut) {
             for (_, server) in servers.iter_mut() {
-                secrets::paths_are_files(server.get_mut(), &["ca_file"]);
+                secrets::paths_are_files(server.get_mut(), SmtpConfig::FILES);
             }
         }
         let smtp = self.named("smtp", &mut declared.smtp, |name, section, problems| {
@@ -153,7 +151,7 @@ impl<'t> Reader<'t, '_> {
             self.problems.error(&section.place(), section.key, message);
             return None;
         }
-        section.root_paths(PATHS, self.fetcher.folder);
+        section.root_paths(SmtpConfig::PATHS, self.fetcher.folder);
         section.secrets = self
             .fetcher
             .fetch(&section.key, &mut section.value, self.problems);

@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostics::Problems;
 use super::environment::{Outside, Purpose};
-use crate::secret::Secret;
+use crate::secret::{Secret, UNREAD};
 
 /// The largest secret file, in bytes.
 const SECRET_MAX: u64 = 64 * 1024;
@@ -23,13 +23,6 @@ const CERTIFICATES: [&str; 2] = [".certificate", ".ca_file"];
 /// What the unit calls its folder of credentials: systemd hands the file `NAME` in it over as `smsbridge_NAME`. The
 /// unit sets `smsbridge` alone to a word, so that it starts without the folder, too; that is no secret.
 const UNIT_FOLDER: &str = "smsbridge";
-
-/// Stands for a secret that is not looked at. It begins and continues like a signing key, so that kinds which
-/// decode their secret accept it, too.
-const PLACEHOLDER: &str = "whsec_cGxhY2Vob2xkZXItZm9yLWEtc2VjcmV0LW5vdC1yZWFk";
-
-/// The same where a URL is expected.
-const PLACEHOLDER_URL: &str = "https://secret.invalid/";
 
 /// Whoever fetches secrets knows where from.
 pub(super) struct Fetcher<'a> {
@@ -60,7 +53,7 @@ pub(super) fn paths_are_files(table: &mut DeValue<'_>, keys: &[&str]) {
 
 /// Whether this was really fetched, and does not just stand for a secret that was not looked at.
 pub(super) fn is_fetched(secret: &Secret) -> bool {
-    secret.reveal() != PLACEHOLDER
+    secret.reveal() != UNREAD
 }
 
 /// Where a secret comes from.
@@ -129,13 +122,8 @@ impl Fetcher<'_> {
             None => self.fetch_below(key, value.get_mut(), problems, fetched),
             Some(origin) => {
                 let secret = self.secret(key, &value.span(), &origin, problems);
-                let placeholder = if key.contains("url") {
-                    PLACEHOLDER_URL
-                } else {
-                    PLACEHOLDER
-                };
                 fetched.extend(secret.clone());
-                *value.get_mut() = DeValue::String(secret.unwrap_or_else(|| placeholder.to_owned()).into());
+                *value.get_mut() = DeValue::String(secret.unwrap_or_else(|| UNREAD.to_owned()).into());
             }
         }
     }

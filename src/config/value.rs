@@ -10,6 +10,7 @@ use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 use crate::network;
 use crate::number::{Number, Pattern};
+use crate::secret::parse_url;
 
 /// Reads a string with `parse`. The error is raised inside the visitor, so that it gets the string's own place.
 fn from_text<'de, D: Deserializer<'de>, T>(
@@ -141,6 +142,13 @@ pub(super) fn body_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<us
     }
 }
 
+/// As [`body_size`], for a key that may be left out.
+pub(super) fn body_size_option<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<usize>, D::Error> {
+    body_size(deserializer).map(Some)
+}
+
 /// A count that is neither zero nor absurd.
 pub(super) fn connections<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     match usize::deserialize(deserializer)? {
@@ -225,7 +233,7 @@ impl<'de> Deserialize<'de> for Network {
 pub(super) fn public_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<url::Url>, D::Error> {
     const EXPECTED: &str = "a URL like \"https://sms.example.com\"";
     from_text(deserializer, EXPECTED, |text| {
-        let url: url::Url = text.parse().map_err(|error| format!("not {EXPECTED}: {error}"))?;
+        let url = parse_url(text).map_err(|error| format!("not {EXPECTED}: {error}"))?;
         if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
             return Err(format!("not {EXPECTED}: it must begin with https:// or http://"));
         }
@@ -270,6 +278,19 @@ impl<'de> Deserialize<'de> for Numbers {
                     .map_err(|error| error.to_string())
             },
         )
+    }
+}
+
+/// One of our own numbers.
+#[derive(Clone, Debug)]
+pub(super) struct OwnNumber(pub(super) Number);
+
+impl<'de> Deserialize<'de> for OwnNumber {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        from_text(deserializer, "a number like \"+13035550100\"", |text| {
+            let number = Number::parse(text).map_err(|error| format!("`{text}` is {error}"))?;
+            Ok(OwnNumber(number))
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use self::output::{Output, STDOUT};
-use super::{Delivered, Destination, Failure, Parcel, Surroundings};
+use super::{Delivered, Destination, Failure, Kind, Parcel, Surroundings};
 use crate::delivery::DeliveryId;
 use crate::template::{Medium, Template};
 
@@ -22,6 +22,12 @@ const TEMPLATE: &str = "{{ received_at }} {{ from_name or from }} → {{ to_name
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {}
+
+impl Kind for Config {
+    fn build(&self, around: Surroundings<'_>) -> Result<Box<dyn Destination>, String> {
+        Ok(Box::new(Console::build(self, around)?))
+    }
+}
 
 /// Writes lines to standard output.
 pub struct Console {

@@ -1,24 +1,22 @@
 //! The HTTP client that destinations share: bounded in time and size, and silent about secrets.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::{Failure, Scope};
+use crate::http_client::{self, retry_after};
 use crate::mask::{Mask, Reason};
 use crate::message::{Message, dated};
 use crate::resolver::Resolver;
-use crate::retry;
+use crate::secret;
 
 mod members;
 
 pub use members::Members;
-
-/// For the TCP and TLS handshake, within the destination's own timeout.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How much is read of an answer whose status says all, in bytes.
 const PLAIN_MAX: usize = 8 * 1024;
@@ -35,8 +33,7 @@ const LONG_WAIT: Duration = Duration::from_secs(1);
 /// How much of the body is kept as it came, in bytes.
 const START_MAX: usize = 2 * 1024;
 
-/// A client with our limits. It follows no redirect (a redirected POST may lose its body, and a token would go
-/// to a host nobody configured) and ignores `http_proxy` and its kin: what is used stands in the configuration.
+/// A client with our limits.
 #[derive(Clone, Debug)]
 pub struct Client {
     http: reqwest::Client,
@@ -59,15 +56,8 @@ impl Client {
     /// # Errors
     /// When TLS cannot be set up.
     pub fn with(resolver: Resolver) -> Result<Self, String> {
-        // There may be only one default for the process; if somebody set it before, theirs is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        reqwest::Client::builder()
-            .user_agent(concat!("smsbridge/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .connect_timeout(CONNECT_TIMEOUT)
+        http_client::builder(resolver.clone())
             .pool_idle_timeout(Duration::from_secs(60))
-            .dns_resolver(resolver.clone())
             .build()
             .map(|http| Self {
                 http,
@@ -224,7 +214,7 @@ impl Answer {
 /// # Errors
 /// A sentence that does not repeat the URL, since many contain a token.
 pub fn parse_url(key: &str, text: &str) -> Result<url::Url, String> {
-    let url = url::Url::parse(text).map_err(|error| format!("`{key}` is not a URL: {error}"))?;
+    let url = secret::parse_url(text).map_err(|error| format!("`{key}` is not a URL: {error}"))?;
     if matches!(url.scheme(), "http" | "https") && url.has_host() {
         Ok(url)
     } else {
@@ -264,11 +254,6 @@ fn explain(error: reqwest::Error) -> String {
         cause = next.source();
     }
     dated(&words)
-}
-
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?;
-    retry::retry_after(value, SystemTime::now())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::http::{Client, address, parse_url};
-use super::{Delivered, Destination, Failure, Parcel, Surroundings};
+use super::{Delivered, Destination, Failure, Kind, Parcel, Surroundings};
 use crate::mask::Mask;
 use crate::model::lint::{self, Lint};
 use crate::secret::{Secret, Secrets};
@@ -42,21 +42,8 @@ pub struct Config {
     pub join: Option<bool>,
 }
 
-/// How clients treat a message.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
-pub enum MessageType {
-    /// As if a person had written it.
-    #[default]
-    #[serde(rename = "m.text")]
-    Text,
-    /// As a bot's: many clients show it more quietly and notify nobody.
-    #[serde(rename = "m.notice")]
-    Notice,
-}
-
-impl Config {
-    /// What is legal and probably a mistake.
-    pub(super) fn lints(&self) -> Vec<Lint> {
+impl Kind for Config {
+    fn lints(&self) -> Vec<Lint> {
         let mut lints = Vec::new();
         let url = self.webhook_url.as_ref().and_then(|url| url.all().first());
         let plain =
@@ -70,6 +57,22 @@ impl Config {
         lints.extend(example.map(|message| Lint::new("access_token", message)));
         lints
     }
+
+    fn build(&self, around: Surroundings<'_>) -> Result<Box<dyn Destination>, String> {
+        Ok(Box::new(Matrix::build(self, around)?))
+    }
+}
+
+/// How clients treat a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+pub enum MessageType {
+    /// As if a person had written it.
+    #[default]
+    #[serde(rename = "m.text")]
+    Text,
+    /// As a bot's: many clients show it more quietly and notify nobody.
+    #[serde(rename = "m.notice")]
+    Notice,
 }
 
 /// Writes into one room.

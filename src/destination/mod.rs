@@ -3,11 +3,14 @@
 //! A destination renders and sends one text; retrying, counting and logging go around it, in `dispatch`. A
 //! new kind is one new file with a `Config`, and three lines here.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::de::DeserializeOwned;
+use toml::de::ValueDeserializer;
 
 use crate::delivery::DeliveryId;
 use crate::mask::Reason;
@@ -21,6 +24,32 @@ pub mod http;
 pub mod matrix;
 pub mod slack;
 pub mod webhook;
+
+/// The kinds of destinations, each with what reads its part of the configuration.
+pub const KINDS: &[Registered] = &[
+    Registered::new::<console::Config>("console"),
+    Registered::new::<email::Config>("email"),
+    Registered::new::<matrix::Config>("matrix"),
+    Registered::new::<slack::Config>("slack"),
+    Registered::new::<webhook::Config>("webhook"),
+];
+
+/// One kind of destination.
+pub struct Registered {
+    /// `kind` in the configuration.
+    pub name: &'static str,
+    /// Reads what the kind adds to the keys of every destination.
+    pub read: fn(ValueDeserializer<'_>) -> Result<Box<dyn Kind>, toml::de::Error>,
+}
+
+impl Registered {
+    const fn new<K: Kind + DeserializeOwned>(name: &'static str) -> Self {
+        Self {
+            name,
+            read: |section| Ok(Box::new(K::deserialize(section)?)),
+        }
+    }
+}
 
 /// All that one delivery is made of.
 #[derive(Clone)]
@@ -249,6 +278,30 @@ pub trait Destination: Send + Sync {
     fn render(&self, parcel: &Parcel<'_>) -> Result<String, Failure>;
 }
 
+/// The part of `[destination.NAME]` that only one kind has.
+pub trait Kind: Any + fmt::Debug + Send + Sync {
+    /// The `rate` that applies when the operator gives none, in messages per second.
+    fn rate_default(&self) -> Option<f64> {
+        None
+    }
+
+    /// What is legal and probably a mistake.
+    fn lints(&self) -> Vec<Lint> {
+        Vec::new()
+    }
+
+    /// The `[smtp.NAME]` that it sends with, if it does.
+    fn smtp(&self) -> Option<&str> {
+        None
+    }
+
+    /// Makes the destination ready to run; opens no connection.
+    ///
+    /// # Errors
+    /// A sentence for the operator, without the destination's name.
+    fn build(&self, around: Surroundings<'_>) -> Result<Box<dyn Destination>, String>;
+}
+
 /// What a kind needs from the rest of the configuration when it is built.
 pub struct Surroundings<'a> {
     /// The destination's own name.
@@ -261,74 +314,4 @@ pub struct Surroundings<'a> {
     pub smtp: &'a BTreeMap<Name, email::SmtpConfig>,
     /// The client for everything that speaks HTTP.
     pub http: &'a http::Client,
-}
-
-/// A destination's own part of the configuration, by `kind`.
-#[derive(Clone, Debug)]
-pub enum Config {
-    /// `kind = "console"`
-    Console(console::Config),
-    /// `kind = "email"`
-    Email(email::Config),
-    /// `kind = "matrix"`
-    Matrix(matrix::Config),
-    /// `kind = "slack"`
-    Slack(slack::Config),
-    /// `kind = "webhook"`
-    Webhook(webhook::Config),
-}
-
-/// The kinds that exist, for the configuration's errors.
-pub const KINDS: &[&str] = &["console", "email", "matrix", "slack", "webhook"];
-
-impl Config {
-    /// Reads the part of the configuration that belongs to `kind`; nothing when there is no such kind.
-    ///
-    /// # Errors
-    /// What serde found wrong, with its place if the deserialiser knows it.
-    pub fn read<'de, D: serde::Deserializer<'de>>(kind: &str, section: D) -> Option<Result<Self, D::Error>> {
-        use serde::Deserialize as _;
-        Some(match kind {
-            "console" => console::Config::deserialize(section).map(Self::Console),
-            "email" => email::Config::deserialize(section).map(Self::Email),
-            "matrix" => matrix::Config::deserialize(section).map(Self::Matrix),
-            "slack" => slack::Config::deserialize(section).map(Self::Slack),
-            "webhook" => webhook::Config::deserialize(section).map(Self::Webhook),
-            _ => return None,
-        })
-    }
-
-    /// Makes the destination ready to run; opens no connection.
-    ///
-    /// # Errors
-    /// A sentence for the operator, without the destination's name.
-    pub fn build(&self, around: Surroundings<'_>) -> Result<Box<dyn Destination>, String> {
-        Ok(match self {
-            Self::Console(config) => Box::new(console::Console::build(config, around)?),
-            Self::Email(config) => Box::new(email::Email::build(config, around)?),
-            Self::Matrix(config) => Box::new(matrix::Matrix::build(config, around)?),
-            Self::Slack(config) => Box::new(slack::Slack::build(config, around)?),
-            Self::Webhook(config) => Box::new(webhook::Webhook::build(config, around)?),
-        })
-    }
-
-    /// What is legal and probably a mistake.
-    #[must_use]
-    pub fn lints(&self) -> Vec<Lint> {
-        match self {
-            Self::Console(_) | Self::Email(_) => Vec::new(),
-            Self::Matrix(config) => config.lints(),
-            Self::Slack(config) => config.lints(),
-            Self::Webhook(config) => config.lints(),
-        }
-    }
-
-    /// The `rate` that applies when the operator gives none, in texts per second.
-    #[must_use]
-    pub fn rate_default(&self) -> Option<f64> {
-        match self {
-            Self::Slack(_) => Some(1.0),
-            Self::Console(_) | Self::Email(_) | Self::Matrix(_) | Self::Webhook(_) => None,
-        }
-    }
 }

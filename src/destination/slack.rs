@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::http::{Answer, Client, address, parse_url};
-use super::{Delivered, Destination, Failure, Parcel, Surroundings};
+use super::{Delivered, Destination, Failure, Kind, Parcel, Surroundings};
 use crate::delivery::DeliveryId;
 use crate::mask::Mask;
 use crate::model::lint::{self, Lint};
@@ -22,6 +22,7 @@ use crate::secret::{Secret, Secrets};
 use crate::template::Template;
 
 mod answer;
+mod mrkdwn;
 mod payload;
 
 use answer::Remedy;
@@ -45,9 +46,17 @@ pub struct Config {
     pub threads: Option<bool>,
 }
 
-impl Config {
-    /// What is legal and probably a mistake.
-    pub(super) fn lints(&self) -> Vec<Lint> {
+/// Whether this is the id of a channel, a group, a conversation with one person, or a person.
+fn is_id(channel: &str) -> bool {
+    channel.len() >= 9
+        && channel.starts_with(['C', 'G', 'D', 'U', 'W'])
+        && channel
+            .bytes()
+            .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
+}
+
+impl Kind for Config {
+    fn lints(&self) -> Vec<Lint> {
         let mut lints = Vec::new();
         let url = self.webhook_url.as_ref().map(|url| url.all());
         let url = url.and_then(|urls| urls.first()).map(Secret::reveal);
@@ -68,15 +77,15 @@ impl Config {
         }
         lints
     }
-}
 
-/// Whether this is the id of a channel, a group, a conversation with one person, or a person.
-fn is_id(channel: &str) -> bool {
-    channel.len() >= 9
-        && channel.starts_with(['C', 'G', 'D', 'U', 'W'])
-        && channel
-            .bytes()
-            .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
+    /// Slack takes one message a second for each channel, and more in bursts.
+    fn rate_default(&self) -> Option<f64> {
+        Some(1.0)
+    }
+
+    fn build(&self, around: Surroundings<'_>) -> Result<Box<dyn Destination>, String> {
+        Ok(Box::new(Slack::build(self, around)?))
+    }
 }
 
 /// Posts to one channel.

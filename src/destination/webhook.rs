@@ -18,7 +18,7 @@ use sha2::Sha256;
 use tokio::time::Instant;
 
 use super::http::{Answer, Client, address, parse_url};
-use super::{Delivered, Destination, Failure, Parcel, Surroundings};
+use super::{Delivered, Destination, Failure, Kind, Parcel, Surroundings};
 use crate::delivery::DeliveryId;
 use crate::mask::{Mask, Reason};
 use crate::message::{Media, Message, MessageId, NameError, Timestamp};
@@ -64,9 +64,8 @@ pub struct Config {
     pub secret: Option<Secrets>,
 }
 
-impl Config {
-    /// What is legal and probably a mistake.
-    pub(super) fn lints(&self) -> Vec<Lint> {
+impl Kind for Config {
+    fn lints(&self) -> Vec<Lint> {
         let mut lints = Vec::new();
         let url = first(&self.url);
         let with_login = url::Url::parse(url).is_ok_and(|url| !url.username().is_empty());
@@ -85,6 +84,10 @@ impl Config {
             .find_map(|value| value.find(lint::example_secret));
         lints.extend(example.map(|message| Lint::new("headers", message)));
         lints
+    }
+
+    fn build(&self, around: Surroundings<'_>) -> Result<Box<dyn Destination>, String> {
+        Ok(Box::new(Webhook::build(self, around)?))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -45,6 +46,12 @@ struct Seen {
 }
 
 impl Intake {
+    /// The date and time.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.inner.clock.date()
+    }
+
     /// Takes what it works with. `tracker` waits at the end for what is being stored.
     #[must_use]
     pub fn new(
@@ -66,13 +73,36 @@ impl Intake {
         }
     }
 
-    /// Stores one text with everything owed for it, and wakes whom it concerns.
+    /// Stores the messages of one request with their deliveries, and wakes the lanes that deliver them. Those of one
+    /// conversation keep their order.
     ///
     /// A carrier that hangs up does not interrupt this: what was begun is stored and delivered.
     ///
     /// # Errors
-    /// The store's: nothing may be acknowledged then.
-    pub async fn receive(&self, plan: &Plan, source: &Name, incoming: Incoming) -> Result<Receipt, Error> {
+    /// The store's first: the request must not be acknowledged then, and those that were stored are duplicates when it
+    /// comes again.
+    pub async fn receive(
+        &self,
+        plan: &Plan,
+        source: &Name,
+        incoming: Vec<Incoming>,
+    ) -> Result<Vec<Receipt>, Error> {
+        let arrivals = incoming.into_iter().map(|one| self.decide(plan, source, one));
+        let arrivals: Vec<_> = arrivals.collect();
+        let inner = self.inner.clone();
+        let storing = self.tracker.spawn(async move {
+            let stored = arrivals
+                .into_iter()
+                .map(|(arrival, decision, seen)| inner.store(arrival, decision, seen));
+            join_all(stored).await.into_iter().collect()
+        });
+        storing
+            .await
+            .unwrap_or_else(|error| Err(Error::Failed(error.to_string())))
+    }
+
+    /// Routes one message.
+    fn decide(&self, plan: &Plan, source: &Name, incoming: Incoming) -> (Arrival, Decision, Seen) {
         let subject = Subject {
             source,
             from: &incoming.from,
@@ -100,13 +130,7 @@ impl Intake {
             to: shown(&arrival.message.to),
             odd,
         };
-        let inner = self.inner.clone();
-        let storing = self
-            .tracker
-            .spawn(async move { inner.store(arrival, decision, seen).await });
-        storing
-            .await
-            .unwrap_or_else(|error| Err(Error::Failed(error.to_string())))
+        (arrival, decision, seen)
     }
 
     fn arrival(&self, plan: &Plan, source: &Name, incoming: Incoming, decision: &Decision) -> Arrival {
@@ -131,9 +155,25 @@ impl Intake {
             to,
             text,
             media,
-            extra,
+            mut extra,
+            keyword,
+            segments,
+            sent_at,
             odd: _,
         } = incoming;
+        let details = [
+            (
+                Message::KEYWORD,
+                keyword.map(|keyword| format!("\"{}\"", keyword.as_str())),
+            ),
+            (Message::SEGMENTS, segments.map(|segments| segments.to_string())),
+            (Message::SENT_AT, sent_at.map(|sent_at| format!("\"{sent_at}\""))),
+        ];
+        for (name, json) in details {
+            if let Some(json) = json {
+                extra.entry(name.to_owned()).or_insert(json);
+            }
+        }
         let message = Message {
             id,
             source: source.clone(),
@@ -150,7 +190,11 @@ impl Intake {
         let dedup_since = if sabotage::is_off(Protection::Dedup) {
             Timestamp(i64::MAX)
         } else {
-            clock.retention().before(plan.store.dedup_window)
+            let own = plan
+                .sources
+                .get(source)
+                .and_then(|source| source.source.dedup_window());
+            clock.retention().before(own.unwrap_or(plan.store.dedup_window))
         };
         Arrival {
             message,

@@ -216,6 +216,48 @@ impl<'de> Deserialize<'de> for MessageId {
     }
 }
 
+/// A word by which people opt out of messages, or in again, as carriers define them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Keyword {
+    /// No more messages.
+    Stop,
+    /// Messages again.
+    Start,
+    /// What this is.
+    Help,
+}
+
+impl Keyword {
+    const ALL: [Self; 3] = [Self::Stop, Self::Start, Self::Help];
+
+    /// The name in templates, routes and the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Start => "start",
+            Self::Help => "help",
+        }
+    }
+
+    /// The keyword that is the whole text, in any case.
+    #[must_use]
+    pub fn of(text: &str) -> Option<Self> {
+        const LONGEST: usize = 11;
+        let word = text.trim();
+        if word.len() > LONGEST {
+            return None;
+        }
+        match word.to_ascii_uppercase().as_str() {
+            "STOP" | "STOPALL" | "STOP ALL" | "UNSUBSCRIBE" | "CANCEL" | "END" | "QUIT" | "REVOKE"
+            | "OPTOUT" | "OPT-OUT" | "ARRET" | "REMOVE" | "TD" => Some(Self::Stop),
+            "START" | "UNSTOP" | "YES" => Some(Self::Start),
+            "HELP" | "INFO" => Some(Self::Help),
+            _ => None,
+        }
+    }
+}
+
 /// An attachment of a message, as the carrier describes it; the bridge passes the link on and never fetches
 /// it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -256,6 +298,21 @@ pub struct Message {
 }
 
 impl Message {
+    /// Names under which `extra` has what a source makes of a message beside its content.
+    pub const KEYWORD: &'static str = "keyword";
+    /// The number of SMS parts.
+    pub const SEGMENTS: &'static str = "segments";
+    /// When the carrier says it was sent.
+    pub const SENT_AT: &'static str = "sent_at";
+
+    /// The opt-out word that it is, as a name; empty for any other message.
+    #[must_use]
+    pub fn keyword(&self) -> &'static str {
+        let json = self.extra.get(Self::KEYWORD).map_or("", String::as_str);
+        let named = |keyword: &Keyword| json.trim_matches('"') == keyword.as_str();
+        Keyword::ALL.into_iter().find(named).map_or("", Keyword::as_str)
+    }
+
     /// The conversation of this message: the same two numbers, however they were written.
     #[must_use]
     pub fn conversation(&self) -> Conversation {
@@ -330,6 +387,22 @@ impl fmt::Display for Conversation {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_keyword_is_the_whole_text() {
+        for (text, keyword) in [
+            ("STOP", Some(Keyword::Stop)),
+            (" stop all\n", Some(Keyword::Stop)),
+            ("Unsubscribe", Some(Keyword::Stop)),
+            ("start", Some(Keyword::Start)),
+            ("help", Some(Keyword::Help)),
+            ("stop it", None),
+            ("", None),
+            ("unsubscribe me please", None),
+        ] {
+            assert_eq!(Keyword::of(text), keyword, "{text:?}");
+        }
+    }
 
     #[test]
     fn times_in_a_tls_error_are_shown_as_dates() {

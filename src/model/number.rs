@@ -13,6 +13,8 @@
 //! | `Google`, `AT&T` | `google`, `at&t` | name: compared without case, and shown as it was written |
 //! | `+12`, `1;2` | `+12`, `1;2` | in no known format: kept, and compared as it was written |
 //! | nothing | `unknown` | the carrier named none |
+//!
+//! What digits without a plus mean is said by [`BareDigits`]; the table has the default.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -38,6 +40,21 @@ pub struct Number {
     normal: String,
 }
 
+/// What digits without a plus mean, as a carrier sends them. Up to six are a short code, whatever it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum BareDigits {
+    /// Ten digits are North American; others are E.164 without the plus.
+    #[default]
+    #[serde(rename = "national:US")]
+    NationalUs,
+    /// E.164 without the plus, always.
+    #[serde(rename = "international")]
+    International,
+    /// Not known: they are compared as they stand.
+    #[serde(rename = "as-received")]
+    AsReceived,
+}
+
 /// The text has no known number format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -51,10 +68,14 @@ impl Number {
     /// # Errors
     /// The text has no known format.
     pub fn parse(raw: &str) -> Result<Self, NumberError> {
+        Self::parse_as(raw, BareDigits::default())
+    }
+
+    fn parse_as(raw: &str, bare_digits: BareDigits) -> Result<Self, NumberError> {
         if raw.len() > LENGTH_MAX {
             return Err(NumberError);
         }
-        let normal = normalise(raw).ok_or(NumberError)?;
+        let normal = normalise(raw, bare_digits).ok_or(NumberError)?;
         Ok(Self {
             raw: raw.to_owned(),
             normal,
@@ -65,7 +86,13 @@ impl Number {
     /// name.
     #[must_use]
     pub fn received(raw: &str) -> Self {
-        Self::parse(raw).unwrap_or_else(|_| {
+        Self::received_as(raw, BareDigits::default())
+    }
+
+    /// The same from a carrier whose digits without a plus mean something else.
+    #[must_use]
+    pub fn received_as(raw: &str, bare_digits: BareDigits) -> Self {
+        Self::parse_as(raw, bare_digits).unwrap_or_else(|_| {
             let name = name(raw);
             let normal = if name.is_empty() {
                 UNKNOWN.to_owned()
@@ -161,7 +188,7 @@ fn mask(normal: &str) -> String {
     }
 }
 
-fn normalise(raw: &str) -> Option<String> {
+fn normalise(raw: &str, bare_digits: BareDigits) -> Option<String> {
     let text = raw.trim();
     if let Some(normal) = country_and_code(text) {
         return Some(normal);
@@ -173,8 +200,9 @@ fn normalise(raw: &str) -> Option<String> {
     let digits = digits(rest)?;
     match (plus, digits.len()) {
         (true, 7..=15) => Some(format!("+{digits}")),
-        (false, 10) => Some(format!("+1{digits}")),
         (false, 3..=6) => Some(digits),
+        (false, 7..=15) if bare_digits == BareDigits::AsReceived => Some(digits),
+        (false, 10) if bare_digits == BareDigits::NationalUs => Some(format!("+1{digits}")),
         (false, 7..=15) => Some(format!("+{digits}")),
         _ => None,
     }
@@ -384,6 +412,27 @@ mod tests {
             assert_eq!(number.normal(), normal, "{raw}");
             assert_eq!(number.raw(), raw);
         }
+    }
+
+    #[test]
+    fn a_carrier_says_what_bare_digits_mean() {
+        for (raw, us, international, as_received) in [
+            ("4759440448", "+14759440448", "+4759440448", "4759440448"),
+            ("447700900001", "+447700900001", "+447700900001", "447700900001"),
+            ("0171 234567", "+10171234567", "+0171234567", "0171234567"),
+            ("+4759440448", "+4759440448", "+4759440448", "+4759440448"),
+            ("12345", "12345", "12345", "12345"),
+            ("1-1234", "1-1234", "1-1234", "1-1234"),
+            ("Google", "google", "google", "google"),
+        ] {
+            let normal = |bare_digits| Number::received_as(raw, bare_digits).normal;
+            assert_eq!(normal(BareDigits::NationalUs), us);
+            assert_eq!(normal(BareDigits::International), international);
+            assert_eq!(normal(BareDigits::AsReceived), as_received);
+        }
+        let number = Number::received_as("0171 234567", BareDigits::AsReceived);
+        assert_eq!(number.shown(), "0171234567");
+        assert!(Pattern::parse("*0171234567").unwrap().matches(&number));
     }
 
     #[test]

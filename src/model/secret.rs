@@ -74,6 +74,21 @@ impl<'de> Deserialize<'de> for Secret {
 const EXPECTED: &str =
     "a secret: a string, { env = \"NAME\" }, { file = \"PATH\" } or { credential = \"NAME\" }";
 
+/// Stands for a secret that was not read, as by `smsbridge route`. It looks like a signing key, so that kinds which decode
+/// theirs accept it.
+pub const UNREAD: &str = "whsec_cGxhY2Vob2xkZXItZm9yLWEtc2VjcmV0LW5vdC1yZWFk";
+
+/// Parses a URL of the configuration. One that was not read is some URL.
+///
+/// # Errors
+/// When it is none.
+pub fn parse_url(text: &str) -> Result<url::Url, url::ParseError> {
+    match text.strip_prefix(UNREAD) {
+        Some(rest) => url::Url::parse("https://secret.invalid/")?.join(rest),
+        None => url::Url::parse(text),
+    }
+}
+
 /// One secret or a list of them, for rotation. Inbound, any may match; outbound, the first is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Secrets(Vec<Secret>);
@@ -147,6 +162,19 @@ mod tests {
             serde_json::to_string(&secret).unwrap()
         );
         assert_eq!(shown, "*** *** Secrets([***]) \"***\"");
+    }
+
+    #[test]
+    fn a_url_that_was_not_read_is_some_url() {
+        let parsed = |text: &str| parse_url(text).map(String::from);
+        assert_eq!(parsed("https://a.example"), Ok("https://a.example/".to_owned()));
+        assert_eq!(parsed(UNREAD), Ok("https://secret.invalid/".to_owned()));
+        let below = format!("{UNREAD}/chat.postMessage");
+        assert_eq!(
+            parsed(&below),
+            Ok("https://secret.invalid/chat.postMessage".to_owned())
+        );
+        assert!(parsed("a.example").is_err());
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::message::{Name, Timestamp};
 use crate::number::Pattern;
 use crate::resolver::Resolver;
 use crate::route::{Conditions, Route, Routes};
+use crate::source::{self, Endpoint};
 use crate::template::{Template, TemplateError};
 
 impl Plan {
@@ -140,16 +141,15 @@ impl Compiler<'_> {
                 self.problems
                     .error(&source.path.span(), format!("{key}.path"), message);
             }
-            let upstream = source.config.upstream(
-                self.config.server.public_url.as_ref(),
+            let context = source::Context {
+                name: &source.name,
                 path,
-                self.client.resolver(),
-            );
-            match source
-                .config
-                .build(&source.name)
-                .and_then(|built| Ok((built, upstream?)))
-            {
+                public_url: self.config.server.public_url.as_ref(),
+                settings: &source.settings,
+                resolver: self.client.resolver(),
+            };
+            let kind = source.config.as_ref();
+            match Endpoint::build(kind, &context).and_then(|built| Ok((built, kind.upstream(&context)?))) {
                 Err(error) => self.problems.error(&source.place, key, error),
                 Ok((built, upstream)) => {
                     let source_planned = PlannedSource {

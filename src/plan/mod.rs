@@ -11,7 +11,7 @@ use crate::message::Name;
 use crate::resolver::Resolver;
 use crate::retry::Policy;
 use crate::route::Routes;
-use crate::source::{Source, Upstream};
+use crate::source::{Endpoint, Upstream};
 
 mod certificate;
 mod changes;
@@ -74,7 +74,7 @@ pub struct PlannedSource {
     /// Its path on `server.listen`.
     pub path: String,
     /// The source.
-    pub source: Box<dyn Source>,
+    pub source: Endpoint,
     /// The carrier's side of its numbers, if they are to be looked after.
     pub upstream: Option<Box<dyn Upstream>>,
 }

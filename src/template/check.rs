@@ -97,7 +97,7 @@ fn sample(filled: bool, groups: &BTreeSet<String>) -> Value {
         _ => (name, Value::from(word)),
     });
     let formatter = [
-        (MEDIUM, Value::from(Medium::Text.name())),
+        (MEDIUM, Value::from_object(Medium::Text)),
         (LIMIT, Value::from(OUTPUT_MAX)),
     ];
     map(values.into_iter().chain(formatter))

@@ -7,24 +7,26 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes, BytesMut};
-use futures_util::{Stream, StreamExt as _};
-use http::header::{CONNECTION, CONTENT_LENGTH, RETRY_AFTER, WWW_AUTHENTICATE};
+use bytes::Buf;
+use futures_util::Stream;
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::sync::watch;
 use warp::Filter as _;
 use warp::path::FullPath;
 use warp::reply::Response;
 
-use super::budget::{Budget, Held};
+use super::body::{Unread, collect};
+use super::budget::Budget;
 use super::serve::{Filter, Peer, Standing};
 use super::{error, json, method_not_allowed};
 use crate::engine::webhook_check::Drift;
 use crate::intake::Intake;
 use crate::message::Name;
-use crate::metrics::{Metrics, REASONS, REASONS_WITHOUT_SOURCE, Rejected};
-use crate::plan::{Plan, PlannedSource};
-use crate::source::{Receipt, Received, Refusal, Request};
+use crate::metrics::{ByEvent, Metrics, REASONS, REASONS_WITHOUT_SOURCE, Rejected};
+use crate::plan::Plan;
+use crate::source::{Endpoint, Events, Outcome, Refusal, Reply, Request, Target};
 use crate::store::{self, Store};
 
 /// How often a reason for refusing a source's requests is logged.
@@ -62,24 +64,39 @@ pub struct Inbound {
 pub fn filter(inbound: Arc<Inbound>) -> Filter {
     warp::method()
         .and(warp::path::full())
-        .and(warp::ext::optional::<Peer>())
-        .and(warp::ext::optional::<Standing>())
+        .and(call())
         .and(warp::header::headers_cloned())
         .and(warp::body::stream())
-        .then(move |method, path: FullPath, peer, standing, headers, body| {
+        .then(move |method, path: FullPath, call, headers, body| {
             let inbound = inbound.clone();
             async move {
                 match path.as_str() {
                     "/healthz" => probe(&method, Ok(Vec::new())),
                     "/readyz" => probe(&method, inbound.store.ready().map(|()| inbound.drift.summary())),
-                    path => {
-                        let from = (peer, standing);
-                        inbound.webhook(&method, path, from, headers, body).await
-                    }
+                    path => inbound.webhook(&method, path, call, headers, body).await,
                 }
             }
         })
         .boxed()
+}
+
+/// What the listener knows of a request beside what it says.
+struct Call {
+    peer: Option<Peer>,
+    standing: Option<Standing>,
+    /// The path and query, byte by byte.
+    target: Option<PathAndQuery>,
+}
+
+fn call() -> impl warp::Filter<Extract = (Call,), Error = std::convert::Infallible> + Copy {
+    warp::ext::optional()
+        .and(warp::ext::optional())
+        .and(warp::ext::optional())
+        .map(|peer, standing, target| Call {
+            peer,
+            standing,
+            target,
+        })
 }
 
 /// The answer to `/healthz` and `/readyz`: fine, with remarks, or why not.
@@ -103,7 +120,7 @@ impl Inbound {
         &self,
         method: &Method,
         path: &str,
-        (peer, standing): (Option<Peer>, Option<Standing>),
+        call: Call,
         headers: HeaderMap,
         body: impl Stream<Item = Result<B, warp::Error>>,
     ) -> Response {
@@ -112,70 +129,83 @@ impl Inbound {
             self.count("", "path");
             return error(StatusCode::NOT_FOUND, "no such path");
         };
-        if method != Method::POST {
-            self.count(name.as_str(), "method");
-            return method_not_allowed("POST");
+        let source = &planned.source;
+        if !source.methods().contains(method) {
+            return self.wrong_method(name, source);
         }
+        let max_body = source.max_body().unwrap_or(plan.server.max_body);
         // Room for the body is held to the end: what is made of the body takes as much.
-        let (body, _room) = match collect(&headers, body, plan.server.max_body, &self.bodies).await {
+        let Some(mut room) = self.bodies.take(1) else {
+            return self.no_room(name, source);
+        };
+        let body = match collect(&headers, body, max_body, |length| room.grow(length)).await {
             Ok(body) => body,
-            Err(Unread::Wrong(response)) => {
+            Err(Unread::NoRoom) => return self.no_room(name, source),
+            Err(unread) => {
                 self.count(name.as_str(), "body");
-                return *response;
+                return unreadable(source, &unread);
             }
-            Err(Unread::NoRoom) => return self.no_room(name),
         };
         let request = Request {
-            client: client(&plan, peer, &headers),
+            client: client(&plan, call.peer, &headers),
+            method,
+            target: Target {
+                public_url: plan.server.public_url.as_ref(),
+                path_and_query: call.target.as_ref().map_or(path, PathAndQuery::as_str),
+            },
             headers: &headers,
             body: &body,
+            now: self.intake.now(),
+            admitted: false,
         };
-        let received = planned.source.receive(&request);
-        if let (Some(standing), Received::Messages(_) | Received::Ignored) = (standing, &received) {
-            standing.admit();
-        }
-        match received {
-            Received::Messages(incoming) => self.accept(&plan, name, planned, incoming).await,
-            Received::Ignored => json(StatusCode::OK, &serde_json::json!({ "status": "ignored" })),
-            Received::Refused(refusal) => self.refuse(name, refusal),
+        match source.receive(&request) {
+            Ok(events) => {
+                if let Some(standing) = &call.standing {
+                    standing.admit();
+                }
+                self.accept(&plan, name, source, events).await
+            }
+            Err(refusal) => self.refuse(name, source, &refusal),
         }
     }
 
-    async fn accept(
-        &self,
-        plan: &Plan,
-        name: &Name,
-        planned: &PlannedSource,
-        incoming: Vec<crate::source::Incoming>,
-    ) -> Response {
-        let mut receipts: Vec<Receipt> = Vec::with_capacity(incoming.len());
-        for incoming in incoming {
-            match self.intake.receive(plan, name, incoming).await {
-                Ok(receipt) => receipts.push(receipt),
-                Err(failure) => return self.not_stored(name, &failure),
-            }
+    async fn accept(&self, plan: &Plan, name: &Name, source: &Endpoint, events: Events) -> Response {
+        for (event, count) in [("status", events.statuses), ("other", events.ignored)] {
+            self.count_events(name, event, count);
         }
-        json(StatusCode::OK, &planned.source.reply(&receipts))
+        if events.messages.is_empty() {
+            return answer(source.reply(&Outcome::Stored(&[])));
+        }
+        match self.intake.receive(plan, name, events.messages).await {
+            Ok(receipts) => answer(source.reply(&Outcome::Stored(&receipts))),
+            Err(failure) => self.not_stored(name, source, &failure),
+        }
+    }
+
+    fn wrong_method(&self, name: &Name, source: &Endpoint) -> Response {
+        self.count(name.as_str(), "method");
+        let words = "this path does not take that method";
+        let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method", words);
+        let mut response = answer(source.reply(&Outcome::Refused(&refusal)));
+        let methods: Vec<&str> = source.methods().iter().map(Method::as_str).collect();
+        if let Ok(allow) = HeaderValue::from_str(&methods.join(", ")) {
+            response.headers_mut().insert(ALLOW, allow);
+        }
+        response
     }
 
     /// Too much is being received at once.
-    fn no_room(&self, name: &Name) -> Response {
+    fn no_room(&self, name: &Name, source: &Endpoint) -> Response {
         self.count(name.as_str(), "busy");
         if let Some(more) = self.complaints.news(name.as_str(), "busy") {
             tracing::warn!(source = %name, "a request to source {name} was answered 503: the requests under way take {BODIES_BYTES} bytes{more}");
         }
-        let mut response = unavailable(
-            "too much is being received at once, send it again",
-            RETRY_AFTER_BUSY,
-        );
-        response
-            .headers_mut()
-            .insert(CONNECTION, HeaderValue::from_static("close"));
-        response
+        let why = "too much is being received at once, send it again";
+        closing(failing(source, why, RETRY_AFTER_BUSY))
     }
 
     /// The carrier must try again: nothing is acknowledged that is not on disk.
-    fn not_stored(&self, name: &Name, failure: &store::Error) -> Response {
+    fn not_stored(&self, name: &Name, source: &Endpoint, failure: &store::Error) -> Response {
         let reason = match failure {
             store::Error::Busy => "busy",
             store::Error::Full { .. } => "full",
@@ -186,22 +216,20 @@ impl Inbound {
         if let Some(more) = self.complaints.news(name.as_str(), reason) {
             tracing::error!(source = %name, "a text could not be stored, {name} was asked to send it again: {failure}{more}");
         }
-        unavailable(
-            "the text could not be stored, send it again",
-            match failure {
-                store::Error::Full { .. } => RETRY_AFTER_FULL,
-                _ => RETRY_AFTER_BUSY,
-            },
-        )
+        let retry_after = match failure {
+            store::Error::Full { .. } => RETRY_AFTER_FULL,
+            _ => RETRY_AFTER_BUSY,
+        };
+        failing(source, "the text could not be stored, send it again", retry_after)
     }
 
-    fn refuse(&self, name: &Name, refusal: Refusal) -> Response {
+    fn refuse(&self, name: &Name, source: &Endpoint, refusal: &Refusal) -> Response {
         self.count(name.as_str(), refusal.reason);
         if let Some(more) = self.complaints.news(name.as_str(), refusal.reason) {
             let status = refusal.status.as_u16();
-            tracing::warn!(source = %name, status, "a webhook for {name} was refused: {}{more}", why(&refusal));
+            tracing::warn!(source = %name, status, "a webhook for {name} was refused: {}{more}", why(refusal));
         }
-        let mut response = error(refusal.status, &refusal.error);
+        let mut response = answer(source.reply(&Outcome::Refused(refusal)));
         if refusal.status == StatusCode::UNAUTHORIZED {
             let challenge = HeaderValue::from_static("Basic realm=\"smsbridge\", charset=\"UTF-8\"");
             response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
@@ -237,6 +265,56 @@ impl Inbound {
             })
             .inc();
     }
+
+    fn count_events(&self, source: &Name, event: &'static str, count: usize) {
+        if count > 0 {
+            let source = source.to_string();
+            let by = ByEvent { source, event };
+            self.metrics.events.get_or_create(&by).inc_by(count as u64);
+        }
+    }
+}
+
+/// A source's answer, byte for byte.
+fn answer(reply: Reply) -> Response {
+    let mut response = Response::new(reply.body.into());
+    *response.status_mut() = reply.status;
+    if let Some(content_type) = reply.content_type {
+        let content_type = HeaderValue::from_static(content_type);
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
+    }
+    response
+}
+
+/// The source's answer when the carrier should try again.
+fn failing(source: &Endpoint, why: &str, retry_after: &'static str) -> Response {
+    let mut response = answer(source.reply(&Outcome::Failing(why)));
+    response
+        .headers_mut()
+        .insert(RETRY_AFTER, HeaderValue::from_static(retry_after));
+    response
+}
+
+fn closing(mut response: Response) -> Response {
+    response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// The source's answer to a body that was not read to its end.
+fn unreadable(source: &Endpoint, unread: &Unread) -> Response {
+    match unread {
+        Unread::TooBig(limit) => {
+            let words = format!("the body is over {limit} bytes");
+            let refusal = Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body", words);
+            closing(answer(source.reply(&Outcome::Refused(&refusal))))
+        }
+        Unread::Broken | Unread::NoRoom => {
+            let refusal = Refusal::new(StatusCode::BAD_REQUEST, "body", "the body could not be read");
+            answer(source.reply(&Outcome::Refused(&refusal)))
+        }
+    }
 }
 
 /// Why, for the operator: the carrier is not told which of several guesses was wrong.
@@ -250,68 +328,6 @@ fn why(refusal: &Refusal) -> &str {
         }
         _ => &refusal.error,
     }
-}
-
-/// Why a body was not read.
-enum Unread {
-    Wrong(Box<Response>),
-    NoRoom,
-}
-
-impl From<Response> for Unread {
-    fn from(response: Response) -> Self {
-        Self::Wrong(Box::new(response))
-    }
-}
-
-/// How much of an announced body is made room for before it has come.
-const EXPECTED_BYTES: usize = 16 << 10;
-
-/// Reads a body up to its limit. An announced length that is too big is refused before the first byte.
-async fn collect<B: Buf>(
-    headers: &HeaderMap,
-    body: impl Stream<Item = Result<B, warp::Error>>,
-    limit: usize,
-    budget: &Budget,
-) -> Result<(Bytes, Held), Unread> {
-    let announced = headers
-        .get(CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|length| length > limit) {
-        return Err(too_big(limit).into());
-    }
-    let mut body = std::pin::pin!(body);
-    let mut held = budget.take(1).ok_or(Unread::NoRoom)?;
-    let mut collected = BytesMut::with_capacity(announced.unwrap_or(0).min(EXPECTED_BYTES));
-    while let Some(part) = body.next().await {
-        let part = part.map_err(|_| error(StatusCode::BAD_REQUEST, "the body could not be read"))?;
-        let length = collected.len() + part.remaining();
-        if length > limit {
-            return Err(too_big(limit).into());
-        }
-        if !held.grow(length) {
-            return Err(Unread::NoRoom);
-        }
-        let mut part = part;
-        while part.has_remaining() {
-            let chunk = part.chunk();
-            collected.extend_from_slice(chunk);
-            let length = chunk.len();
-            part.advance(length);
-        }
-    }
-    Ok((collected.freeze(), held))
-}
-
-fn too_big(limit: usize) -> Response {
-    let mut response = error(
-        StatusCode::PAYLOAD_TOO_LARGE,
-        &format!("the body is over {limit} bytes"),
-    );
-    response
-        .headers_mut()
-        .insert(CONNECTION, HeaderValue::from_static("close"));
-    response
 }
 
 fn unavailable(why: &str, retry_after: &'static str) -> Response {

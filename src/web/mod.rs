@@ -1,6 +1,7 @@
 //! The edges that speak HTTP: carriers on one side, operators on the other. Only here is warp named.
 
 pub mod admin;
+mod body;
 pub mod budget;
 pub mod inbound;
 pub mod serve;

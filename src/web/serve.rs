@@ -222,6 +222,9 @@ where
     }
     request.extensions_mut().insert(client.peer);
     request.extensions_mut().insert(client.standing);
+    if let Some(target) = request.uri().path_and_query().cloned() {
+        request.extensions_mut().insert(target);
+    }
     // hyper drops a Content-Length next to a Transfer-Encoding; a proxy may see the next request begin
     // elsewhere.
     let is_last = request.headers().contains_key(TRANSFER_ENCODING);

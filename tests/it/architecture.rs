@@ -23,8 +23,9 @@ const RINGS: &[(&str, u8, &[&str])] = &[
     ("timeline", 1, &[]),
     ("file", 2, &[]),
     ("resolver", 2, &[]),
-    ("source", 2, &["resolver"]),
-    ("destination", 2, &["file", "resolver"]),
+    ("http_client", 2, &["resolver"]),
+    ("source", 2, &["http_client", "resolver"]),
+    ("destination", 2, &["file", "http_client", "resolver"]),
     ("store", 2, &[]),
     ("config", 3, &["plan"]),
     ("plan", 3, &["config"]),
@@ -48,7 +49,13 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("lettre::", &["destination/email"]),
     (
         "reqwest::",
-        &["destination", "source/intelepeer/api", "resolver", "cli"],
+        &[
+            "destination",
+            "http_client",
+            "source/intelepeer/api",
+            "resolver",
+            "cli",
+        ],
     ),
 ];
 

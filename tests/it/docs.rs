@@ -194,8 +194,9 @@ fn the_readme_s_first_lines_name_every_carrier_and_destination() {
     let readme = page("README.md");
     let head = readme.split("\n## ").next().unwrap().to_lowercase();
     let first: String = head.lines().take(8).collect::<Vec<_>>().join(" ");
-    for kind in source::KINDS.iter().chain(destination::KINDS) {
-        let word = if *kind == "email" { "e-mail" } else { kind };
+    let sources = source::KINDS.iter().map(|kind| kind.name);
+    for kind in sources.chain(destination::KINDS.iter().map(|kind| kind.name)) {
+        let word = if kind == "email" { "e-mail" } else { kind };
         assert!(first.contains(word), "{kind}: {first}");
     }
 }

@@ -10,9 +10,10 @@ use http::{HeaderMap, HeaderName};
 use proptest::prelude::*;
 use serde::Deserialize;
 use smsbridge::message::Media;
+use smsbridge::resolver::Resolver;
+use smsbridge::source::intelepeer::Config;
 use smsbridge::source::intelepeer::hmac::Signed;
-use smsbridge::source::intelepeer::{Config, Intelepeer};
-use smsbridge::source::{Incoming, Received, Refusal, Request, Source};
+use smsbridge::source::{Access, Context, Endpoint, Incoming, Refusal, Request, Settings};
 
 const REFID: &str = "ABCDEF1234567890ABCDEF1234567890";
 
@@ -20,6 +21,8 @@ const REFID: &str = "ABCDEF1234567890ABCDEF1234567890";
 #[serde(deny_unknown_fields)]
 struct Fixture {
     source: Config,
+    #[serde(default)]
+    access: Access,
     case: Vec<Case>,
 }
 
@@ -56,32 +59,41 @@ enum Expect {
     },
 }
 
-fn build(config: &Config) -> Intelepeer {
-    Intelepeer::build(&"carrier".parse().unwrap(), config).unwrap()
+fn build(config: &Config) -> Endpoint {
+    guarded(config, Access::default())
+}
+
+fn guarded(config: &Config, access: Access) -> Endpoint {
+    let settings = Settings {
+        access,
+        ..Settings::default()
+    };
+    let context = Context {
+        name: &"carrier".parse().unwrap(),
+        path: "/inbound/carrier",
+        public_url: None,
+        settings: &settings,
+        resolver: &Resolver::default(),
+    };
+    Endpoint::build(config, &context).unwrap()
 }
 
 fn receive(
-    source: &Intelepeer,
+    source: &Endpoint,
     client: Option<IpAddr>,
     headers: &HeaderMap,
     body: Bytes,
 ) -> Result<Incoming, Refusal> {
     let client = client.unwrap_or_else(|| [192, 0, 2, 1].into());
-    match source.receive(&Request {
-        client,
-        headers,
-        body: &body,
-    }) {
-        Received::Messages(mut messages) => {
-            assert_eq!(messages.len(), 1);
-            Ok(messages.remove(0))
-        }
-        Received::Refused(refusal) => Err(refusal),
-        Received::Ignored => panic!("a webhook was ignored"),
-    }
+    let mut events = source.receive(&Request::post(client, headers, &body))?;
+    assert_eq!(
+        (events.messages.len(), events.statuses, events.ignored),
+        (1, 0, 0)
+    );
+    Ok(events.messages.remove(0))
 }
 
-fn run(source: &Intelepeer, case: Case) {
+fn run(source: &Endpoint, case: Case) {
     let headers: HeaderMap = case
         .headers
         .iter()
@@ -164,7 +176,7 @@ fn every_recorded_request_has_the_recorded_outcome() {
         let path = entry.unwrap().path();
         let fixture: Fixture = toml::from_str(&fs::read_to_string(&path).unwrap())
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let source = build(&fixture.source);
+        let source = guarded(&fixture.source, fixture.access);
         for case in fixture.case {
             assert!(
                 names.insert((path.clone(), case.name.clone())),

@@ -11,6 +11,7 @@ mod api;
 mod architecture;
 mod backup;
 mod bridge;
+mod carriers;
 mod commands;
 mod config;
 mod daemon;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use smsbridge::delivery::DeliveryId;
-use smsbridge::destination::{Config, Destination, Failure, Parcel, Recipients, Scope, Surroundings, http};
+use smsbridge::destination::{Destination, Failure, KINDS, Parcel, Recipients, Scope, Surroundings, http};
 use smsbridge::message::{Message, MessageId, Timestamp};
 use smsbridge::number::Number;
 use smsbridge::template::Template;
@@ -79,9 +79,11 @@ pub fn build_with(
     template: Option<&str>,
     timeout: Duration,
 ) -> Result<Box<dyn Destination>, String> {
-    let config = Config::read(kind, config)
-        .expect("a known kind")
-        .map_err(|error| error.to_string())?;
+    let registered = KINDS.iter().find(|registered| registered.name == kind);
+    let text = toml::Value::try_from(config).unwrap().to_string();
+    let section = toml::de::ValueDeserializer::parse(&text).unwrap();
+    let read = registered.expect("a known kind").read;
+    let config = read(section).map_err(|error| error.message().to_owned())?;
     config.build(Surroundings {
         name: &"here".parse().unwrap(),
         template: template.map(|source| Template::compile(source).unwrap()),

@@ -37,6 +37,7 @@ fn form_only(key: &Key, value: &str) -> bool {
     (text && form())
         || (key.name == "max_body" && !value.starts_with('-'))
         || (key.name == "unless" && value == "{}")
+        || (key.kind == "table of numbers" && value.contains('\''))
 }
 
 /// Serde takes a list for a table, its items for the keys in their order. The schema need not advertise that.

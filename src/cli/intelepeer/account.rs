@@ -1,5 +1,7 @@
 //! The account a command is about: one source with `api` in the configuration.
 
+use std::any::Any;
+
 use clap::Args;
 use url::Url;
 
@@ -8,7 +10,7 @@ use crate::cli::{Exit, Global, Stop, check, client};
 use crate::config::{Config, Problem, Purpose, Severity};
 use crate::message::Name;
 use crate::secret::Secret;
-use crate::source;
+use crate::source::Access;
 use crate::source::intelepeer::{self, api};
 
 /// Which source.
@@ -23,7 +25,7 @@ pub struct Which {
 pub(super) struct Account {
     name: Name,
     path: String,
-    config: intelepeer::Config,
+    access: Access,
     /// Its `api`.
     pub(super) api: api::Config,
     public_url: Option<Url>,
@@ -62,15 +64,14 @@ impl Account {
     }
 
     fn of(source: crate::config::Source, public_url: Option<Url>) -> Option<Self> {
-        match source.config {
-            source::Config::Intelepeer(config) => Some(Self {
-                name: source.name,
-                path: source.path.into_inner(),
-                api: config.api.clone()?,
-                config,
-                public_url,
-            }),
-        }
+        let kind: &dyn Any = source.config.as_ref();
+        Some(Self {
+            api: kind.downcast_ref::<intelepeer::Config>()?.api.clone()?,
+            name: source.name,
+            path: source.path.into_inner(),
+            access: source.settings.access,
+            public_url,
+        })
     }
 
     /// A client for its API.
@@ -87,7 +88,7 @@ impl Account {
         let Some(public_url) = &self.public_url else {
             return Ok(None);
         };
-        let url = self.config.webhook_url(public_url, &self.path);
+        let url = self.access.webhook_url(public_url, &self.path);
         url.map(Some).map_err(Stop::wrong)
     }
 

@@ -18,7 +18,7 @@ pub use self::mailbox::{Mailbox, MailboxError};
 pub use self::server::Server;
 pub use self::smtp::{Auth, Security, SmtpConfig};
 use self::transaction::{Envelope, Receipt};
-use super::{Delivered, Destination, Failure, Fate, Other, Parcel, Permit, Recipients, Surroundings};
+use super::{Delivered, Destination, Failure, Fate, Kind, Other, Parcel, Permit, Recipients, Surroundings};
 use crate::mask::Reason;
 use crate::message::Name;
 use crate::template::Template;
@@ -64,6 +64,16 @@ pub struct Config {
     /// Whether the texts of one conversation make one thread.
     #[serde(default = "yes")]
     pub threads: bool,
+}
+
+impl Kind for Config {
+    fn smtp(&self) -> Option<&str> {
+        Some(self.smtp.as_str())
+    }
+
+    fn build(&self, around: Surroundings<'_>) -> Result<Box<dyn Destination>, String> {
+        Ok(Box::new(Email::build(self, around)?))
+    }
 }
 
 fn yes() -> bool {

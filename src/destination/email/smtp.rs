@@ -120,6 +120,12 @@ fn timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Er
 }
 
 impl SmtpConfig {
+    /// The keys that hold paths.
+    pub const PATHS: &[&str] = &["token_file"];
+
+    /// The keys that hold the path of a file to be read with the configuration.
+    pub const FILES: &[&str] = &["ca_file"];
+
     /// What is legal and probably a mistake.
     #[must_use]
     pub fn lints(&self) -> Vec<Lint> {

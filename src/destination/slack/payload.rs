@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use super::super::Parcel;
+use super::mrkdwn::{MRKDWN, escape};
 use crate::message::{Media, MessageId};
-use crate::template::{Medium, Template, TemplateError, one_line, safe_link, shorten, slack};
+use crate::template::{Template, TemplateError, one_line, safe_link, shorten};
 
 /// [Slack's limit][1] for the text of one section, counted here in UTF-16 units, the strictest way to count.
 ///
@@ -41,7 +42,7 @@ impl Content {
     pub fn new(parcel: &Parcel<'_>, template: Option<&Template>) -> Result<Self, TemplateError> {
         let marker = marker(parcel.message.id);
         if let Some(template) = template {
-            let text = template.render(Medium::Slack, &parcel.values())?;
+            let text = template.render(MRKDWN, &parcel.values())?;
             return Ok(Self {
                 header: None,
                 text,
@@ -52,7 +53,7 @@ impl Content {
         }
         Ok(Self {
             header: Some(header(parcel)),
-            text: slack(&parcel.message.text),
+            text: escape(&parcel.message.text),
             kind: "plain_text",
             media: attachments(&parcel.message.media),
             marker,
@@ -131,8 +132,8 @@ impl Content {
 /// `Front door (+13035550100) → +13038675309`
 fn header(parcel: &Parcel<'_>) -> String {
     let party = |name: Option<&str>, number: &str| match name {
-        Some(name) => slack(&format!("{} ({number})", shorten(&one_line(name), NAME_MAX))),
-        None => slack(number),
+        Some(name) => escape(&format!("{} ({number})", shorten(&one_line(name), NAME_MAX))),
+        None => escape(number),
     };
     let from = party(parcel.from_name, &parcel.message.from.shown());
     let to = party(parcel.to_name, &parcel.message.to.shown());
@@ -155,9 +156,9 @@ fn attachment(media: &Media) -> Value {
         .as_deref()
         .or(media.content_type.as_deref())
         .unwrap_or("attachment");
-    let mut elements = vec![plain_text(&slack(&shorten(&one_line(name), NAME_MAX)))];
+    let mut elements = vec![plain_text(&escape(&shorten(&one_line(name), NAME_MAX)))];
     elements.push(match safe_link(&media.link) {
-        Some(link) => json!({ "type": "mrkdwn", "text": format!("<{}>", slack(link)), "verbatim": true }),
+        Some(link) => json!({ "type": "mrkdwn", "text": format!("<{}>", escape(link)), "verbatim": true }),
         None => plain_text("(its link is not usable)"),
     });
     context(elements)
@@ -221,7 +222,7 @@ mod tests {
         assert_eq!(pieces("abc", 3), ["abc"]);
         assert_eq!(pieces("👩👩", 3), ["👩", "👩"]);
         assert_eq!(pieces("", 3), [""]);
-        let long = slack(&"<&>x".repeat(5000));
+        let long = escape(&"<&>x".repeat(5000));
         let cut = pieces(&long, SECTION_MAX);
         assert_eq!(cut.concat(), long);
         assert!(

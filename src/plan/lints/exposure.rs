@@ -8,7 +8,8 @@ pub(super) fn note(config: &Config, problems: &mut Problems) {
     admin(config, problems);
     let exposed = is_exposed(config);
     for source in &config.sources {
-        let lints = source.config.lints(exposed);
+        let mut lints = source.config.lints(&source.settings, exposed);
+        lints.extend(source.settings.access.lints(exposed));
         report(
             &format!("source.{}", source.name),
             &source.places,

@@ -12,9 +12,9 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer as _};
 use serde_json::value::RawValue;
 
+use super::Refusal;
 use super::encoding::Charset;
 use super::repair::repair;
-use super::{Refusal, malformed};
 
 /// Values kept of fields that appear again.
 const REPEATED_MAX: usize = 64;
@@ -52,11 +52,11 @@ pub(super) fn as_text<'b>(headers: &HeaderMap, body: &'b [u8]) -> Cow<'b, str> {
 }
 
 fn media_type() -> Refusal {
-    Refusal {
-        status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        reason: "media_type",
-        error: "Content-Type must be application/json or application/x-www-form-urlencoded".to_owned(),
-    }
+    Refusal::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "media_type",
+        "Content-Type must be application/json or application/x-www-form-urlencoded",
+    )
 }
 
 /// How a body is written.
@@ -139,12 +139,12 @@ impl Fields {
     /// A string that must be there, once.
     pub(super) fn required_text(&self, name: &str) -> Result<&str, Refusal> {
         if self.repeated.iter().any(|(repeated, _)| repeated == name) {
-            return Err(malformed(format!("`{name}` appears more than once")));
+            return Err(Refusal::malformed(format!("`{name}` appears more than once")));
         }
         match self.first.get(name) {
             Some(Value::Text(text)) => Ok(text),
-            Some(Value::Json(_)) => Err(malformed(format!("`{name}` must be a string"))),
-            None => Err(malformed(format!("`{name}` is missing"))),
+            Some(Value::Json(_)) => Err(Refusal::malformed(format!("`{name}` must be a string"))),
+            None => Err(Refusal::malformed(format!("`{name}` is missing"))),
         }
     }
 
@@ -207,9 +207,9 @@ fn json(text: &str) -> (Fields, Option<Refusal>) {
 
 fn not_json(error: &serde_json::Error) -> Refusal {
     if error.is_data() {
-        return malformed("the body must be a JSON object");
+        return Refusal::malformed("the body must be a JSON object");
     }
-    malformed(format!(
+    Refusal::malformed(format!(
         "the body is not valid JSON: line {} column {}",
         error.line(),
         error.column()

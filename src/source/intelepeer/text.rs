@@ -1,24 +1,13 @@
 //! From the fields of a verified body to a message. Nothing verified is refused for being odd: the carrier would send
 //! it a few times more, and then it would be lost.
 
-use std::collections::BTreeMap;
-
 use serde_json::value::RawValue;
 
 use crate::message::Media;
-use crate::number::Number;
-use crate::source::Incoming;
+use crate::source::{Incoming, fields as bounds};
 
+use super::Refusal;
 use super::body::{Fields, Value};
-use super::{Refusal, malformed};
-
-/// The longest `refid` that is kept as it came, in bytes: four times what the provider documents.
-const REFID_MAX: usize = 128;
-
-/// Bounds of what is kept of unknown fields: of one, in bytes with its name; of all; and their number.
-const EXTRA_EACH_MAX: usize = 4 * 1024;
-const EXTRA_ALL_MAX: usize = 16 * 1024;
-const EXTRA_COUNT_MAX: usize = 64;
 
 /// Fails unless the fields are there that every webhook of the provider has. For requests that nothing proves to be
 /// the carrier's; of others whatever is there is kept.
@@ -27,7 +16,9 @@ pub(super) fn require(fields: &Fields) -> Result<(), Refusal> {
     let missing = ["refid", "from", "to", text]
         .into_iter()
         .find(|name| !fields.has(name));
-    missing.map_or(Ok(()), |name| Err(malformed(format!("`{name}` is missing"))))
+    missing.map_or(Ok(()), |name| {
+        Err(Refusal::malformed(format!("`{name}` is missing")))
+    })
 }
 
 /// Whether anything is there that only a message has.
@@ -58,34 +49,29 @@ pub(super) fn read(mut fields: Fields) -> Result<Incoming, Refusal> {
         false => take(&mut fields, "message"),
     };
     let nothing = from.is_none() && to.is_none() && text.is_none() && !attached.any;
-    let extra = extra(fields, attached.odd);
+    let media = attached.odd.map(|value| ("media".to_owned(), value));
+    let unknown = media.into_iter().chain(fields.rest());
+    let extra = bounds::extra(unknown.map(|(name, value)| (name, value.into_json())));
     if nothing && extra.is_empty() {
-        return Err(malformed("`from`, `to` and `message` are missing"));
+        return Err(Refusal::malformed("`from`, `to` and `message` are missing"));
     }
+    let (from, to) = (from.unwrap_or_default(), to.unwrap_or_default());
     Ok(Incoming {
-        provider_id: provider_id(refid.unwrap_or_default()),
-        from: Number::received(&from.unwrap_or_default()),
-        to: Number::received(&to.unwrap_or_default()),
-        text: text.unwrap_or_default(),
         media: attached.media,
         extra,
         odd,
+        ..Incoming::new(refid.unwrap_or_default(), &from, &to, text.unwrap_or_default())
     })
 }
 
 /// Keeps a body of the carrier's that nothing else can be made of: people may still read it.
 pub(super) fn unreadable(body: &str) -> Result<Incoming, Refusal> {
     if body.trim().is_empty() {
-        return Err(malformed("the body is empty"));
+        return Err(Refusal::malformed("the body is empty"));
     }
     Ok(Incoming {
-        provider_id: String::new(),
-        from: Number::received(""),
-        to: Number::received(""),
-        text: without_signature(body),
-        media: Vec::new(),
-        extra: BTreeMap::new(),
         odd: vec!["no field could be read".to_owned()],
+        ..Incoming::new("", "", "", without_signature(body))
     })
 }
 
@@ -108,15 +94,6 @@ fn without_signature(body: &str) -> String {
         end = body.len() - value.len() + value.find(ends).unwrap_or(value.len());
     }
     kept + &body[end..]
-}
-
-/// A longer id than any carrier's is known by its digest, so that two of the same beginning stay two.
-fn provider_id(refid: String) -> String {
-    use sha2::Digest as _;
-    match refid.len() {
-        0..=REFID_MAX => refid,
-        _ => format!("sha256:{}", hex::encode(sha2::Sha256::digest(refid))),
-    }
 }
 
 /// `media`, in the shape the provider documents for outbound messages; for inbound it documents none.
@@ -178,30 +155,6 @@ fn medium(entry: &RawValue) -> Option<(Media, bool)> {
         },
         understood == entry.len(),
     ))
-}
-
-/// Unknown fields, within bounds: nobody must be able to fill the store with what no reader wants.
-fn extra(fields: Fields, media: Option<Value>) -> BTreeMap<String, String> {
-    let mut kept = BTreeMap::new();
-    let (mut size, mut dropped) = (0, 0_usize);
-    let media = media.map(|value| ("media".to_owned(), value));
-    for (name, value) in media.into_iter().chain(fields.rest()) {
-        let json = value.into_json();
-        let this = name.len() + json.len();
-        if this > EXTRA_EACH_MAX || size + this > EXTRA_ALL_MAX || kept.len() == EXTRA_COUNT_MAX {
-            dropped += 1;
-            continue;
-        }
-        size += this;
-        kept.insert(name, json);
-    }
-    if dropped > 0 {
-        tracing::debug!(
-            dropped,
-            "unknown fields of a webhook were too many or too long to keep"
-        );
-    }
-    kept
 }
 
 #[cfg(test)]

@@ -1,14 +1,13 @@
 //! Where the provider sends the texts of our numbers, for the daemon's daily look.
 
 use async_trait::async_trait;
-use url::Url;
 
-use super::super::{NumberPoints, Upstream};
+use super::super::{Context, NumberPoints, Upstream};
 use super::Config;
 use super::api::{self, Row, State};
+use crate::http_client;
 use crate::mask::{Mask, Reason};
 use crate::number::Number;
-use crate::resolver::Resolver;
 use crate::secret::Secret;
 
 /// The numbers of one account, and the URL they should have.
@@ -20,25 +19,22 @@ pub(super) struct Account {
 
 impl Account {
     /// Nothing when the configuration names no numbers, or nobody knows what the provider should call.
-    pub(super) fn build(
-        config: &Config,
-        public_url: Option<&Url>,
-        path: &str,
-        resolver: &Resolver,
-    ) -> Result<Option<Self>, String> {
-        let (Some(api), Some(public_url)) = (&config.api, public_url) else {
+    pub(super) fn build(config: &Config, context: &Context<'_>) -> Result<Option<Self>, String> {
+        let (Some(api), Some(public_url)) = (&config.api, context.public_url) else {
             return Ok(None);
         };
         let numbers = api.endpoints().map_err(|error| format!("`api`: {error}"))?;
         if numbers.is_empty() {
             return Ok(None);
         }
-        let client =
-            api::Client::new(api, api::http(resolver)?).map_err(|error| format!("`api`: {error}"))?;
+        let http = http_client::builder(context.resolver.clone())
+            .build()
+            .map_err(|error| format!("the HTTP client cannot be set up: {error}"))?;
+        let client = api::Client::new(api, http).map_err(|error| format!("`api`: {error}"))?;
         Ok(Some(Self {
             client,
             numbers,
-            wanted: config.webhook_url(public_url, path)?,
+            wanted: context.settings.access.webhook_url(public_url, context.path)?,
         }))
     }
 }

@@ -5,14 +5,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
-use futures_util::{Stream, StreamExt as _};
+use bytes::{Buf, Bytes};
+use futures_util::Stream;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use warp::Filter as _;
 use warp::path::FullPath;
 use warp::reply::Response;
 
-use super::budget::Held;
+use super::body::{Unread, collect};
 use super::serve::{Filter, Peer, Standing};
 use super::{error, method_not_allowed};
 use crate::control::{Control, Error};
@@ -141,9 +141,14 @@ async fn guarded<B: Buf>(
         Entry::Refused(refusal) => refusal,
         Entry::WrongToken => admin.guard.wrong_token(&call).await,
         Entry::Known | Entry::Open => {
-            match tokio::time::timeout(BODY_TIMEOUT, collect(body, body_max, &admin.capacity)).await {
-                Ok(Ok((body, _room))) => answer(admin, &Call { body, ..call }).await,
-                Ok(Err(refusal)) => refusal,
+            // Room for the body is held to the end: what is made of the body takes as much.
+            let mut room = None;
+            let body = collect(&call.headers, body, body_max, |length| {
+                admin.capacity.grow(&mut room, length)
+            });
+            match tokio::time::timeout(BODY_TIMEOUT, body).await {
+                Ok(Ok(body)) => answer(admin, &Call { body, ..call }).await,
+                Ok(Err(unread)) => unreadable(unread),
                 Err(_elapsed) => error(StatusCode::REQUEST_TIMEOUT, "the body took too long"),
             }
         }
@@ -227,26 +232,13 @@ fn refused(failure: &Error) -> Response {
     error(status, &failure.to_string())
 }
 
-async fn collect<B: Buf>(
-    body: impl Stream<Item = Result<B, warp::Error>>,
-    body_max: usize,
-    capacity: &Capacity,
-) -> Result<(Bytes, Option<Held>), Response> {
-    let mut body = std::pin::pin!(body);
-    let mut held = None;
-    let mut collected = BytesMut::new();
-    while let Some(part) = body.next().await {
-        let mut part = part.map_err(|_| error(StatusCode::BAD_REQUEST, "the body could not be read"))?;
-        if collected.len() + part.remaining() > body_max {
-            return Err(error(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                &format!("the body is over {body_max} bytes"),
-            ));
-        }
-        if !capacity.grow(&mut held, collected.len() + part.remaining()) {
-            return Err(capacity::busy());
-        }
-        collected.extend_from_slice(&part.copy_to_bytes(part.remaining()));
+fn unreadable(unread: Unread) -> Response {
+    match unread {
+        Unread::TooBig(limit) => error(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            &format!("the body is over {limit} bytes"),
+        ),
+        Unread::Broken => error(StatusCode::BAD_REQUEST, "the body could not be read"),
+        Unread::NoRoom => capacity::busy(),
     }
-    Ok((collected.freeze(), held))
 }

@@ -31,6 +31,24 @@ pub const PLACES: &[Place] = &[
         "[source.x]\nkind = 'intelepeer'\nsecret = 'x'",
     ),
     (
+        "source.NAME",
+        "signalwire",
+        "source.x",
+        "[server]\npublic_url = 'https://x.example'\n[source.x]\nkind = 'signalwire'\nsigning_key = 'x'",
+    ),
+    (
+        "source.NAME",
+        "telnyx",
+        "source.x",
+        "[source.x]\nkind = 'telnyx'\npublic_key = 'A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg='",
+    ),
+    (
+        "source.NAME",
+        "twilio",
+        "source.x",
+        "[server]\npublic_url = 'https://x.example'\n[source.x]\nkind = 'twilio'\nauth_token = 'x'",
+    ),
+    (
         "source.NAME.basic_auth",
         "",
         "source.x.basic_auth",

@@ -1,16 +1,15 @@
 //! One call to the API: bounded in time, size and repetitions.
 
 use std::error::Error as _;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use http::header;
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 
 use super::mask_url;
+use crate::http_client::retry_after;
 use crate::mask::{Mask, Reason};
 use crate::message::dated;
-use crate::retry;
 
 /// How often a request is sent at most.
 const ATTEMPTS_MAX: u32 = 4;
@@ -107,7 +106,7 @@ impl<F: Fn() -> RequestBuilder> Call<F> {
         if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
             return Err(Failed {
                 reason: format!("HTTP {status}"),
-                retry_after: retry_after(&response),
+                retry_after: retry_after(response.headers()),
             });
         }
         let body = read(response).await?;
@@ -131,11 +130,6 @@ async fn read(mut response: Response) -> Result<Vec<u8>, Failed> {
         body.extend_from_slice(&chunk);
     }
     Ok(body)
-}
-
-fn retry_after(response: &Response) -> Option<Duration> {
-    let value = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
-    retry::retry_after(value, SystemTime::now())
 }
 
 /// reqwest's own words stop before the cause ("error sending request"); the cause is what helps.

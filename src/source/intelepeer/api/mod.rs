@@ -18,8 +18,7 @@ use url::Url;
 use crate::mask::Mask;
 use crate::model::lint::{self, Lint};
 use crate::number::Number;
-use crate::resolver::Resolver;
-use crate::secret::Secret;
+use crate::secret::{self, Secret};
 
 pub use answer::{Outcome, State, Webhook};
 pub use call::Error;
@@ -153,20 +152,6 @@ pub fn endpoint(text: &str) -> Result<String, crate::number::NumberError> {
     } else {
         number.raw().trim().to_owned()
     })
-}
-
-/// An HTTP client for the API. No redirect is followed: a token would go to a host nobody configured.
-///
-/// # Errors
-/// When TLS cannot be set up.
-pub fn http(resolver: &Resolver) -> Result<reqwest::Client, String> {
-    reqwest::Client::builder()
-        .user_agent(concat!("smsbridge/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .dns_resolver(resolver.clone())
-        .build()
-        .map_err(|error| format!("the HTTP client cannot be set up: {error}"))
 }
 
 /// Speaks to the API. Keeps its token in memory only.
@@ -370,7 +355,7 @@ impl Login {
 }
 
 fn base(key: &str, text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|error| format!("`{key}`: {error}"))?;
+    let url = secret::parse_url(text).map_err(|error| format!("`{key}`: {error}"))?;
     let plain = url.query().is_none() && url.fragment().is_none() && url.password().is_none();
     if matches!(url.scheme(), "http" | "https") && plain {
         Ok(url)

@@ -1,0 +1,44 @@
+//! What makes a value harmless in Slack's mrkdwn.
+
+use crate::template::{Medium, replace, visible};
+
+/// Slack's mrkdwn. `*bold*` and the like in a value stay what they are to Slack.
+pub(super) const MRKDWN: Medium = Medium::Markup(escape);
+
+/// Shows what acts unseen, and replaces Slack's control characters: [exactly `&`, `<` and `>`][1], so that nothing in the
+/// text is a mention or a link with another label. `*`, `_`, `~` and backquotes stay: Slack has no escape for them.
+///
+/// [1]: https://docs.slack.dev/messaging/formatting-message-text/#escaping
+#[must_use]
+pub(super) fn escape(text: &str) -> String {
+    replace(&visible(text), |character| match character {
+        '&' => Some("&amp;"),
+        '<' => Some("&lt;"),
+        '>' => Some("&gt;"),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn no_value_is_a_mention_or_a_link() {
+        for (text, shown) in [
+            ("<!here> & <@U1>", "&lt;!here&gt; &amp; &lt;@U1&gt;"),
+            ("*bold*\u{202e}", "*bold*[U+202E]"),
+        ] {
+            assert_eq!(escape(text), shown);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_has_control_characters_of_slack(text in any::<String>()) {
+            prop_assert!(!escape(&text).contains(['<', '>']));
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Who may call a source at all: `allow_from` and `basic_auth`, the same for every kind.
+
+use std::net::IpAddr;
+
+use base64::Engine as _;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use http::{HeaderMap, HeaderValue, header};
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer};
+use subtle::ConstantTimeEq as _;
+use url::Url;
+
+use super::Refusal;
+use crate::model::lint::{self, Lint};
+use crate::network;
+use crate::secret::{Secret, Secrets};
+
+/// What a caller must be, before its request is looked at.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Access {
+    /// The user name and password inside the webhook's URL.
+    pub basic_auth: Option<BasicAuth>,
+    /// The only addresses that may call.
+    #[serde(deserialize_with = "networks")]
+    pub allow_from: Option<Vec<IpNet>>,
+}
+
+/// `basic_auth`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BasicAuth {
+    /// Contains no colon: HTTP cannot say where such a name ends.
+    pub username: String,
+    /// May contain colons.
+    pub password: Secrets,
+}
+
+impl Access {
+    /// Checks what the types do not.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub fn validate(&self) -> Result<(), String> {
+        if self.allow_from.as_ref().is_some_and(Vec::is_empty) {
+            return Err(
+                "`allow_from` is empty, so nobody could call: list a network, or leave it out".to_owned(),
+            );
+        }
+        let auth = self.basic_auth.as_ref();
+        if auth.is_some_and(|auth| auth.username.contains(':')) {
+            return Err("`basic_auth.username` must not contain a colon".to_owned());
+        }
+        Ok(())
+    }
+
+    /// What is legal and probably a mistake. `exposed` says that other machines can post to the source.
+    #[must_use]
+    pub fn lints(&self, exposed: bool) -> Vec<Lint> {
+        let auth = self.basic_auth.as_ref().filter(|_| exposed);
+        let weak = auth.and_then(|auth| auth.password.find(lint::weak_secret));
+        let lint = weak.map(|message| Lint::new("basic_auth.password", message));
+        lint.into_iter().collect()
+    }
+
+    /// Whether anything about the caller is checked.
+    #[must_use]
+    pub fn is_checked(&self) -> bool {
+        self.allow_from.is_some() || self.basic_auth.is_some()
+    }
+
+    /// Refuses callers from other addresses and those without the right credentials.
+    ///
+    /// # Errors
+    /// 403 or 401.
+    pub fn check(&self, client: IpAddr, headers: &HeaderMap) -> Result<(), Refusal> {
+        let client = client.to_canonical();
+        if let Some(networks) = &self.allow_from
+            && !networks.iter().any(|network| network.contains(&client))
+        {
+            return Err(Refusal::forbidden());
+        }
+        if let Some(auth) = &self.basic_auth
+            && !auth.accepts(headers)
+        {
+            return Err(Refusal::unauthorized());
+        }
+        Ok(())
+    }
+
+    /// What the carrier must call: `public_url` and the source's path, with `basic_auth` inside. A secret, because of
+    /// the password.
+    ///
+    /// # Errors
+    /// A sentence for the operator when the URL can have no user name.
+    pub fn webhook_url(&self, public_url: &Url, path: &str) -> Result<Secret, String> {
+        let mut url = public_url.clone();
+        url.set_path(&format!(
+            "{}/{}",
+            public_url.path().trim_end_matches('/'),
+            path.trim_start_matches('/')
+        ));
+        if let Some(auth) = &self.basic_auth {
+            let password = auth.password.all().first().map(Secret::reveal);
+            let set = url
+                .set_username(&auth.username)
+                .and_then(|()| url.set_password(password));
+            set.map_err(|()| {
+                "`server.public_url` cannot carry `basic_auth`: it must be an https URL".to_owned()
+            })?;
+        }
+        Ok(Secret::new(url.as_str()))
+    }
+}
+
+impl BasicAuth {
+    fn accepts(&self, headers: &HeaderMap) -> bool {
+        let Some(credentials) = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| basic(value.as_bytes()))
+        else {
+            return false;
+        };
+        let colon = credentials
+            .iter()
+            .position(|&byte| byte == b':')
+            .unwrap_or(credentials.len());
+        let (username, password) = credentials.split_at(colon);
+        let username: bool = self.username.as_bytes().ct_eq(username).into();
+        username
+            & self
+                .password
+                .any_matches(password.strip_prefix(b":").unwrap_or_default())
+    }
+
+    /// The `Authorization` header that is accepted.
+    #[must_use]
+    pub fn authorization(&self) -> Option<HeaderValue> {
+        let password = self.password.all().first()?;
+        let pair = format!("{}:{}", self.username, password.reveal());
+        let mut value = HeaderValue::from_str(&format!(
+            "Basic {}",
+            base64::prelude::BASE64_STANDARD.encode(pair)
+        ))
+        .ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
+}
+
+/// `USER:PASSWORD` from the value of an `Authorization` header.
+fn basic(value: &[u8]) -> Option<Vec<u8>> {
+    const BASE64: GeneralPurpose = GeneralPurpose::new(
+        &base64::alphabet::STANDARD,
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+    );
+    let (scheme, encoded) = value.split_at_checked("Basic ".len())?;
+    scheme
+        .eq_ignore_ascii_case(b"Basic ")
+        .then(|| BASE64.decode(encoded.trim_ascii()).ok())
+        .flatten()
+}
+
+/// Reads networks, or single addresses without their `/32`.
+///
+/// # Errors
+/// Names the first that is neither.
+pub fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<IpNet>>, D::Error> {
+    let read = |text: &String| {
+        network::parse(text).ok_or_else(|| {
+            serde::de::Error::custom(format!(
+                "`{text}` is neither a network (`203.0.113.0/24`) nor an address (`203.0.113.7`)"
+            ))
+        })
+    };
+    Vec::<String>::deserialize(deserializer)?
+        .iter()
+        .map(read)
+        .collect::<Result<_, _>>()
+        .map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn access(toml: &str) -> Result<Access, String> {
+        let access: Access = toml::from_str(toml).map_err(|error| error.message().to_owned())?;
+        access.validate().map(|()| access)
+    }
+
+    #[test]
+    fn access_that_cannot_work_is_refused_in_words() {
+        for (toml, words) in [
+            ("allow_from = []", "`allow_from` is empty"),
+            ("allow_from = ['example.com']", "neither a network"),
+            ("basic_auth = { username = 'a:b', password = 'c' }", "colon"),
+        ] {
+            let error = access(toml).err().unwrap_or_else(|| panic!("accepted: {toml}"));
+            assert!(error.contains(words), "{toml}: {error}");
+        }
+        assert!(access("allow_from = ['203.0.113.7', '2001:db8::/32']").is_ok());
+    }
+
+    #[test]
+    fn a_weak_password_is_warned_of_where_others_can_post() {
+        let access = access("basic_auth = { username = 'u', password = 'change-me' }").unwrap();
+        assert_eq!(access.lints(true).len(), 1);
+        assert_eq!(access.lints(false), []);
+    }
+
+    #[test]
+    fn basic_auth_takes_any_of_several_passwords_even_with_colons() {
+        let auth: BasicAuth = toml::from_str("username = 'carrier'\npassword = ['old', 'a:b:c']").unwrap();
+        for (credentials, expected) in [
+            ("Basic Y2FycmllcjpvbGQ=", true),     // carrier:old
+            ("basic Y2FycmllcjpvbGQ", true),      // the same without padding
+            ("Basic Y2FycmllcjphOmI6Yw==", true), // carrier:a:b:c
+            ("Basic Y2FycmllcjphOmI=", false),    // carrier:a:b
+            ("Basic Y2FycmllcjI6b2xk", false),    // carrier2:old
+            ("Basic Y2Fycmllcg==", false),        // carrier
+            ("Bearer Y2FycmllcjpvbGQ=", false),
+            ("Basic *", false),
+            ("Basic", false),
+            ("", false),
+        ] {
+            let headers = HeaderMap::from_iter([(header::AUTHORIZATION, credentials.parse().unwrap())]);
+            assert_eq!(auth.accepts(&headers), expected, "{credentials}");
+        }
+        assert!(!auth.accepts(&HeaderMap::new()));
+        let own = HeaderMap::from_iter([(header::AUTHORIZATION, auth.authorization().unwrap())]);
+        assert!(auth.accepts(&own));
+    }
+
+    /// What Bandwidth documents for the user `bwuser` with a colon and an `@` in the password.
+    #[test]
+    fn a_password_may_contain_what_separates_it_in_a_url() {
+        let auth: BasicAuth = toml::from_str("username = 'bwuser'\npassword = 'p@ss:word'").unwrap();
+        assert_eq!(auth.authorization().unwrap(), "Basic Ynd1c2VyOnBAc3M6d29yZA==");
+    }
+
+    #[test]
+    fn an_ipv4_address_is_recognised_inside_ipv6() {
+        let access = access("allow_from = ['203.0.113.0/24']").unwrap();
+        for (client, allowed) in [
+            ("203.0.113.9", true),
+            ("::ffff:203.0.113.9", true),
+            ("203.0.114.9", false),
+        ] {
+            assert_eq!(
+                access.check(client.parse().unwrap(), &HeaderMap::new()).is_ok(),
+                allowed,
+                "{client}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_webhook_url_carries_basic_auth_and_keeps_the_public_path() {
+        let access = access("basic_auth = { username = 'c r', password = ['p:/@', 'old'] }").unwrap();
+        let url = access
+            .webhook_url(&Url::parse("https://sms.example.com/b/").unwrap(), "/inbound/x")
+            .unwrap();
+        assert_eq!(
+            url.reveal(),
+            "https://c%20r:p%3A%2F%40@sms.example.com/b/inbound/x"
+        );
+    }
+}

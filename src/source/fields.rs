@@ -1,0 +1,151 @@
+//! What sources keep of a carrier's fields, within bounds, and the two ways in which most carriers write them.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+
+/// The longest message id that is kept as it came, in bytes.
+const PROVIDER_ID_MAX: usize = 128;
+
+/// Bounds of what is kept of unknown fields: of one, in bytes with its name; of all; and their number.
+const EXTRA_EACH_MAX: usize = 4 * 1024;
+const EXTRA_ALL_MAX: usize = 16 * 1024;
+const EXTRA_COUNT_MAX: usize = 64;
+
+/// A longer id than any carrier's is known by its digest, so that two of the same beginning stay two.
+#[must_use]
+pub fn provider_id(id: String) -> String {
+    use sha2::Digest as _;
+    match id.len() {
+        0..=PROVIDER_ID_MAX => id,
+        _ => format!("sha256:{}", hex::encode(sha2::Sha256::digest(id))),
+    }
+}
+
+/// Keeps unknown fields, given as JSON text by name, within bounds: a carrier cannot fill the store with them.
+#[must_use]
+pub fn extra(fields: impl Iterator<Item = (String, String)>) -> BTreeMap<String, String> {
+    let mut kept = BTreeMap::new();
+    let (mut size, mut dropped) = (0, 0_usize);
+    for (name, json) in fields {
+        let this = name.len() + json.len();
+        if this > EXTRA_EACH_MAX || size + this > EXTRA_ALL_MAX || kept.len() == EXTRA_COUNT_MAX {
+            dropped += 1;
+            continue;
+        }
+        size += this;
+        kept.insert(name, json);
+    }
+    if dropped > 0 {
+        tracing::debug!(
+            dropped,
+            "unknown fields of a webhook were too many or too long to keep"
+        );
+    }
+    kept
+}
+
+/// Whether the request says that its body is JSON; without a media type, whether it begins like JSON.
+#[must_use]
+pub fn is_json(headers: &HeaderMap, body: &[u8]) -> bool {
+    let media_type = headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
+    let essence = media_type.and_then(|value| value.split(|&byte| byte == b';').next());
+    match essence.map(<[u8]>::trim_ascii) {
+        Some(essence) if essence.eq_ignore_ascii_case(b"application/x-www-form-urlencoded") => false,
+        Some(essence) if essence.to_ascii_lowercase().ends_with(b"json") => true,
+        _ => matches!(body.trim_ascii_start().first(), Some(b'{' | b'[')),
+    }
+}
+
+/// A JSON value as text: a string as it is, nothing for `null`, anything else as it is written.
+#[must_use]
+pub fn text(value: serde_json::Value) -> String {
+    match value {
+        serde_json::Value::String(text) => text,
+        serde_json::Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+/// The pairs of a form or a query, decoded, in their order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Form<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+
+impl<'a> Form<'a> {
+    /// Reads `a=1&b=2`. Bytes that are not UTF-8 become U+FFFD.
+    #[must_use]
+    pub fn read(encoded: &'a [u8]) -> Self {
+        Self(url::form_urlencoded::parse(encoded).collect())
+    }
+
+    /// All pairs, in their order.
+    #[must_use]
+    pub fn pairs(&self) -> &[(Cow<'a, str>, Cow<'a, str>)] {
+        &self.0
+    }
+
+    /// The first value of this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let mut pairs = self.0.iter();
+        pairs
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_ref())
+    }
+
+    /// The same; nothing when it is empty.
+    #[must_use]
+    pub fn filled(&self, name: &str) -> Option<&str> {
+        self.get(name).filter(|value| !value.is_empty())
+    }
+
+    /// What is kept of the fields that are not in `known`; empty ones are left out.
+    #[must_use]
+    pub fn extra(&self, known: impl Fn(&str) -> bool) -> BTreeMap<String, String> {
+        let unknown = self
+            .0
+            .iter()
+            .filter(|(name, value)| !value.is_empty() && !known(name));
+        extra(unknown.map(|(name, value)| (name.to_string(), serde_json::Value::from(&**value).to_string())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_id_is_known_by_its_digest() {
+        assert_eq!(provider_id("x".repeat(128)), "x".repeat(128));
+        let (one, other) = (provider_id("x".repeat(129)), provider_id("x".repeat(130)));
+        assert!(one.starts_with("sha256:") && one != other);
+    }
+
+    #[test]
+    fn a_form_is_read_in_its_order() {
+        let form = Form::read(b"b=1&a=x+y&b=%2B2&c=&%ff=1");
+        assert_eq!(form.get("b"), Some("1"));
+        assert_eq!(form.filled("c"), None);
+        assert_eq!(form.pairs().len(), 5);
+        let extra = form.extra(|name| name == "b");
+        assert_eq!(extra.get("a").map(String::as_str), Some("\"x y\""));
+        assert_eq!(extra.len(), 2);
+    }
+
+    #[test]
+    fn json_is_told_from_a_form() {
+        for (media_type, body, json) in [
+            ("application/json; charset=utf-8", "a=b", true),
+            ("application/cloudevents+json", "", true),
+            ("Application/X-WWW-Form-Urlencoded", "{}", false),
+            ("text/plain", " [1]", true),
+            ("text/plain", "a=b", false),
+        ] {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, media_type.parse().unwrap())]);
+            assert_eq!(is_json(&headers, body.as_bytes()), json, "{media_type} {body}");
+        }
+        assert!(is_json(&HeaderMap::new(), b"{}"));
+    }
+}

@@ -1,0 +1,173 @@
+//! The Telnyx source: its messaging webhooks, signed with Ed25519.
+//!
+//! Follows [Receiving webhooks]. Telnyx waits two seconds for an answer and tries three times, so its own list of failed
+//! webhooks is worth a look after an outage.
+//!
+//! [Receiving webhooks]: https://developers.telnyx.com/docs/messaging/messages/receiving-webhooks
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::verify::{Ed25519, Window};
+use super::{Composed, Context, Defaults, Events, Incoming, Kind, Refusal, Request, Sample, Source, fields};
+use crate::message::{Keyword, Media};
+use crate::number::BareDigits;
+
+/// `[source.NAME]` with `kind = "telnyx"`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The account's public key, in base64.
+    pub public_key: String,
+}
+
+impl Kind for Config {
+    fn defaults(&self) -> Defaults {
+        Defaults {
+            bare_digits: BareDigits::International,
+            ..Defaults::default()
+        }
+    }
+
+    fn build(&self, _: &Context<'_>) -> Result<Box<dyn Source>, String> {
+        let key = Ed25519::read(&self.public_key).map_err(|error| format!("`public_key` {error}"))?;
+        Ok(Box::new(Telnyx(key)))
+    }
+}
+
+/// One Telnyx account's webhook.
+struct Telnyx(Ed25519);
+
+impl Source for Telnyx {
+    fn receive(&self, request: &Request<'_>) -> Result<Events, Refusal> {
+        if self.is_signed(request) {
+            Ok(read(request.body))
+        } else {
+            Err(Refusal::forbidden())
+        }
+    }
+
+    fn compose(&self, _: &Sample<'_>) -> Result<Composed, String> {
+        Err(
+            "Telnyx signs with a private key that only Telnyx has: send a message to the number instead"
+                .to_owned(),
+        )
+    }
+}
+
+impl Telnyx {
+    fn is_signed(&self, request: &Request<'_>) -> bool {
+        let (Some(time), Some(signature)) = (
+            request.header("telnyx-timestamp"),
+            request.header("telnyx-signature-ed25519"),
+        ) else {
+            return false;
+        };
+        let signed = [time.as_bytes(), b"|", request.body].concat();
+        Window::default().holds(time, request.now) && self.0.verify(&signed, signature)
+    }
+}
+
+#[derive(Deserialize)]
+struct Webhook {
+    data: Event,
+}
+
+#[derive(Deserialize)]
+struct Event {
+    #[serde(default)]
+    event_type: String,
+    #[serde(default)]
+    payload: Map<String, Value>,
+}
+
+/// Reads a verified body.
+fn read(body: &[u8]) -> Events {
+    let Ok(Webhook { data: event }) = serde_json::from_slice(body) else {
+        return Events::message(Incoming::unreadable(body));
+    };
+    match event.event_type.as_str() {
+        "message.received" => Events::message(message(event.payload)),
+        kind if kind.starts_with("message.") => Events::status(),
+        _ => Events::ignored(),
+    }
+}
+
+fn message(mut payload: Map<String, Value>) -> Incoming {
+    let mut take = |name: &str| payload.remove(name).unwrap_or_default();
+    let (id, from, to, text, body) = (take("id"), take("from"), take("to"), take("text"), take("body"));
+    let (media, parts, received_at) = (take("media"), take("parts"), take("received_at"));
+    let keyword = take("autoresponse_type");
+    let text = match text {
+        Value::Null => body.get("text").cloned().map(fields::text),
+        text => Some(fields::text(text)),
+    };
+    let (from, to) = (number(&from), receiver(&to));
+    let mut incoming = Incoming::new(fields::text(id), from, to, text.clone().unwrap_or_default());
+    for (name, absent) in [
+        ("id", incoming.provider_id.is_empty()),
+        ("from", from.is_empty()),
+        ("to", to.is_empty()),
+        (
+            "text",
+            text.is_none() && media.as_array().is_none_or(Vec::is_empty),
+        ),
+    ] {
+        if absent {
+            incoming.odd.push(format!("no `{name}`"));
+        }
+    }
+    incoming.media = media
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(medium)
+        .collect();
+    incoming.segments = parts.as_u64().and_then(|parts| parts.try_into().ok());
+    incoming.sent_at = received_at.as_str().and_then(|time| time.parse().ok());
+    incoming.keyword = match keyword.as_str() {
+        Some("STOP") => Some(Keyword::Stop),
+        Some("START") => Some(Keyword::Start),
+        Some("HELP") => Some(Keyword::Help),
+        _ => None,
+    };
+    let rest = payload.into_iter().filter(|(_, value)| !is_empty(value));
+    incoming.extra = fields::extra(rest.map(|(name, value)| (name, value.to_string())));
+    incoming
+}
+
+/// `{"phone_number": …}`, or the number itself.
+fn number(party: &Value) -> &str {
+    let number = party.get("phone_number").unwrap_or(party);
+    number.as_str().unwrap_or_default()
+}
+
+/// The receiver that is ours: of a group, the one for which this webhook is.
+fn receiver(to: &Value) -> &str {
+    let Some(all) = to.as_array() else {
+        return number(to);
+    };
+    let ours = all.iter().find(|one| {
+        let status = one.get("status").and_then(Value::as_str);
+        status == Some("webhook_delivered")
+    });
+    ours.or_else(|| all.first()).map_or("", number)
+}
+
+fn medium(entry: &Value) -> Option<Media> {
+    let text = |name: &str| entry.get(name).and_then(Value::as_str).map(str::to_owned);
+    Some(Media {
+        link: text("url")?,
+        content_type: text("content_type"),
+        filename: None,
+    })
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::String(text) => text.is_empty(),
+        _ => false,
+    }
+}

@@ -1,0 +1,262 @@
+//! The Twilio source: the form of an incoming message, and the JSON of an Event Streams sink, both on one path.
+//!
+//! Follows [Webhooks security] and [Event Streams]. Both ways name a message by the same `MessageSid`, so an account can
+//! use both: the form comes at once, and the sink repeats for hours what an outage kept away.
+//!
+//! [Webhooks security]: https://www.twilio.com/docs/usage/security
+//! [Event Streams]: https://www.twilio.com/docs/events/event-types/messaging/inbound-message
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Method};
+use serde::Deserialize;
+use sha2::Digest as _;
+use subtle::ConstantTimeEq as _;
+use url::Url;
+
+use super::fields::{self, Form};
+use super::twilio_form as form;
+use super::verify::{Hmac, url_form};
+use super::{
+    BasicAuth, Composed, Context, Defaults, Events, Incoming, Kind, Outcome, Refusal, Reply, Request, Sample,
+    Settings, Source, Target,
+};
+use crate::model::lint::{self, Lint};
+use crate::number::BareDigits;
+use crate::secret::{Secret, Secrets};
+
+const SIGNATURE: &str = "x-twilio-signature";
+const SETTINGS: &str = "x-twilio-webhooks-signature-settings";
+const SHA256: &str = "HMAC_SHA256";
+
+/// `[source.NAME]` with `kind = "twilio"`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The account's Auth Token, with which Twilio signs unless told otherwise.
+    pub auth_token: Option<Secrets>,
+    /// Keys by their ids, for webhooks that are set to be signed with a shared key.
+    #[serde(default)]
+    pub shared_keys: BTreeMap<String, Secrets>,
+}
+
+impl Kind for Config {
+    fn defaults(&self) -> Defaults {
+        Defaults {
+            bare_digits: BareDigits::International,
+            ..Defaults::default()
+        }
+    }
+
+    fn lints(&self, _: &Settings, _: bool) -> Vec<Lint> {
+        let example = self
+            .auth_token
+            .as_ref()
+            .and_then(|keys| keys.find(lint::example_secret));
+        let lint = example.map(|message| Lint::new("auth_token", message));
+        lint.into_iter().collect()
+    }
+
+    fn build(&self, context: &Context<'_>) -> Result<Box<dyn Source>, String> {
+        if self.auth_token.is_none() && self.shared_keys.is_empty() {
+            return Err(
+                "`auth_token` is missing: the Auth Token of the account (or `shared_keys`)".to_owned(),
+            );
+        }
+        Ok(Box::new(Twilio {
+            auth_token: self.auth_token.clone(),
+            shared_keys: self.shared_keys.clone(),
+            public_url: context.signed_url()?.clone(),
+            path: context.path.to_owned(),
+            basic_auth: context.settings.access.basic_auth.clone(),
+        }))
+    }
+}
+
+/// One Twilio account's webhook.
+struct Twilio {
+    auth_token: Option<Secrets>,
+    shared_keys: BTreeMap<String, Secrets>,
+    public_url: Url,
+    path: String,
+    basic_auth: Option<BasicAuth>,
+}
+
+impl Source for Twilio {
+    fn methods(&self) -> &'static [Method] {
+        const METHODS: &[Method] = &[Method::POST, Method::GET];
+        METHODS
+    }
+
+    fn receive(&self, request: &Request<'_>) -> Result<Events, Refusal> {
+        if request.method == Method::GET {
+            self.verify(request, "")?;
+            return Ok(form::read(&Form::read(request.target.query().as_bytes())));
+        }
+        if fields::is_json(request.headers, request.body) {
+            self.verify(request, "")?;
+            has_digest(request).then_some(()).ok_or_else(Refusal::forbidden)?;
+            return Ok(events(request.body));
+        }
+        let form = Form::read(request.body);
+        self.verify(request, &url_form::fields(&form, url_form::Repeated::Distinct))?;
+        Ok(form::read(&form))
+    }
+
+    fn reply(&self, outcome: &Outcome<'_>) -> Reply {
+        form::reply(outcome)
+    }
+
+    fn compose(&self, sample: &Sample<'_>) -> Result<Composed, String> {
+        let body = form::compose(sample);
+        let signed = url_form::fields(&Form::read(body.as_bytes()), url_form::Repeated::Distinct);
+        let target = Target {
+            public_url: Some(&self.public_url),
+            path_and_query: &self.path,
+        };
+        let url = url_form::urls(&target, None)
+            .into_iter()
+            .next()
+            .unwrap_or_default();
+        let parts = [url.as_bytes(), signed.as_bytes()];
+        let mut headers = HeaderMap::new();
+        let media_type = HeaderValue::from_static("application/x-www-form-urlencoded");
+        headers.insert(CONTENT_TYPE, media_type);
+        let shared = self.shared_keys.iter().next();
+        let signature = match (&self.auth_token, shared) {
+            (Some(token), _) => sign(Hmac::SHA1_BASE64, token, &parts),
+            (None, Some((id, key))) => {
+                let settings = HeaderValue::from_str(&format!("key={id},algorithm={SHA256}"));
+                headers.insert(SETTINGS, settings.map_err(|error| error.to_string())?);
+                sign(Hmac::SHA256_BASE64, key, &parts)
+            }
+            (None, None) => None,
+        };
+        let signature = signature.ok_or("no key to sign with")?;
+        headers.insert(
+            SIGNATURE,
+            HeaderValue::from_str(&signature).map_err(|error| error.to_string())?,
+        );
+        Ok(Composed {
+            method: Method::POST,
+            query: None,
+            headers,
+            body: body.into(),
+        })
+    }
+}
+
+fn sign(hmac: Hmac, keys: &Secrets, parts: &[&[u8]]) -> Option<String> {
+    hmac.sign(keys.all().first()?, parts)
+}
+
+impl Twilio {
+    /// Checks the signature over the URL and these fields. The key is the one that the request names; without a name it
+    /// is the Auth Token.
+    fn verify(&self, request: &Request<'_>, fields: &str) -> Result<(), Refusal> {
+        let (hmac, keys) = match request.headers.get(SETTINGS) {
+            None => (Hmac::SHA1_BASE64, self.auth_token.as_ref()),
+            Some(settings) => (Hmac::SHA256_BASE64, self.shared_key(settings)),
+        };
+        let keys: &[Secret] = keys.map_or(&[], Secrets::all);
+        let signature = request.header(SIGNATURE).unwrap_or_default();
+        let urls = url_form::urls(&request.target, self.basic_auth.as_ref());
+        let right = urls.iter().fold(false, |right, url| {
+            hmac.verify(keys, &[url.as_bytes(), fields.as_bytes()], signature) | right
+        });
+        if right { Ok(()) } else { Err(Refusal::forbidden()) }
+    }
+
+    /// The key of `key=ID,algorithm=HMAC_SHA256`.
+    fn shared_key(&self, settings: &HeaderValue) -> Option<&Secrets> {
+        let settings = settings.to_str().ok()?;
+        let value = |name: &str| {
+            let mut pairs = settings.split(',').filter_map(|pair| pair.split_once('='));
+            pairs
+                .find(|(key, _)| key.trim() == name)
+                .map(|(_, value)| value.trim())
+        };
+        (value("algorithm")? == SHA256).then(|| self.shared_keys.get(value("key")?))?
+    }
+}
+
+/// Whether the signed query has the digest of this body.
+fn has_digest(request: &Request<'_>) -> bool {
+    let query = Form::read(request.target.query().as_bytes());
+    let claimed = query
+        .get("bodySHA256")
+        .and_then(|digest| hex::decode(digest).ok());
+    let digest = sha2::Sha256::digest(request.body);
+    claimed.is_some_and(|claimed| digest.as_slice().ct_eq(&claimed).into())
+}
+
+/// The events of an Event Streams sink: one, or a list of them.
+fn events(body: &Bytes) -> Events {
+    let list: Result<Vec<Event>, _> = match serde_json::from_slice(body) {
+        Ok(OneOrMany::Many(list)) => Ok(list),
+        Ok(OneOrMany::One(event)) => Ok(vec![*event]),
+        Err(error) => Err(error),
+    };
+    let Ok(list) = list else {
+        return Events::message(Incoming::unreadable(body));
+    };
+    let mut events = Events::default();
+    for event in list {
+        match event.kind.strip_prefix("com.twilio.messaging.") {
+            Some("inbound-message.received") => events.messages.push(event.message()),
+            Some(kind) if kind.starts_with("message.") => events.statuses += 1,
+            _ => events.ignored += 1,
+        }
+    }
+    events
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    Many(Vec<Event>),
+    One(Box<Event>),
+}
+
+#[derive(Deserialize)]
+struct Event {
+    #[serde(rename = "type", default)]
+    kind: String,
+    #[serde(default)]
+    data: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Event {
+    fn message(mut self) -> Incoming {
+        let mut odd = Vec::new();
+        let mut take = |name: &str| {
+            let value = self.data.remove(name);
+            if value.is_none() {
+                odd.push(format!("no `{name}`"));
+            }
+            value.map(fields::text).unwrap_or_default()
+        };
+        let (id, from, to, text) = (take("messageSid"), take("from"), take("to"), take("body"));
+        let (channel, from) = form::without_channel(&from);
+        let (_, to) = form::without_channel(&to);
+        let mut message = Incoming::new(id, from, to, text);
+        message.odd = odd;
+        message.sent_at = self
+            .data
+            .remove("timestamp")
+            .and_then(|time| time.as_str()?.parse().ok());
+        let segments = self.data.remove("numSegments").map(fields::text);
+        message.segments = segments.and_then(|count| count.parse().ok());
+        let channel = channel.map(|channel| ("channel".to_owned(), serde_json::Value::from(channel)));
+        let rest = self.data.into_iter().filter(|(_, value)| !value.is_null());
+        message.extra = fields::extra(
+            channel
+                .into_iter()
+                .chain(rest)
+                .map(|(name, value)| (name, value.to_string())),
+        );
+        message
+    }
+}

@@ -1,0 +1,211 @@
+//! HMAC over bytes that the source puts together.
+
+use ::hmac::{KeyInit, Mac};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use serde::Deserialize;
+use subtle::ConstantTimeEq as _;
+
+use crate::secret::Secret;
+
+/// The hash inside the HMAC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Algorithm {
+    /// HMAC-MD5
+    Md5,
+    /// HMAC-SHA-1
+    Sha1,
+    /// HMAC-SHA-256
+    Sha256,
+    /// HMAC-SHA-512
+    Sha512,
+}
+
+impl Algorithm {
+    /// All there are.
+    pub const ALL: [Self; 4] = [Self::Md5, Self::Sha1, Self::Sha256, Self::Sha512];
+
+    /// As in the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Md5 => "md5",
+            Self::Sha1 => "sha1",
+            Self::Sha256 => "sha256",
+            Self::Sha512 => "sha512",
+        }
+    }
+
+    /// The HMAC over these parts run together, which are not copied; nothing if the key is unusable, which no key is.
+    #[must_use]
+    pub fn mac(self, key: &[u8], parts: &[&[u8]]) -> Option<Vec<u8>> {
+        match self {
+            Self::Md5 => finish::<::hmac::Hmac<md5::Md5>>(key, parts),
+            Self::Sha1 => finish::<::hmac::Hmac<sha1::Sha1>>(key, parts),
+            Self::Sha256 => finish::<::hmac::Hmac<sha2::Sha256>>(key, parts),
+            Self::Sha512 => finish::<::hmac::Hmac<sha2::Sha512>>(key, parts),
+        }
+    }
+}
+
+fn finish<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> Option<Vec<u8>> {
+    let mut mac = <M as KeyInit>::new_from_slice(key).ok()?;
+    parts.iter().for_each(|part| mac.update(part));
+    Some(mac.finalize().into_bytes().to_vec())
+}
+
+/// How a signature is written. It is compared decoded, so that neither the case of hexadecimal digits nor
+/// base64's alphabet and padding matter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum Encoding {
+    /// Hexadecimal digits, lowercase when the bridge writes them.
+    #[serde(rename = "hex")]
+    Hex,
+    /// Hexadecimal digits, uppercase when the bridge writes them.
+    #[serde(rename = "HEX")]
+    HexUpper,
+    /// Base64, standard or URL-safe, with or without padding.
+    #[serde(rename = "base64")]
+    Base64,
+}
+
+impl Encoding {
+    /// As in the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hex => "hex",
+            Self::HexUpper => "HEX",
+            Self::Base64 => "base64",
+        }
+    }
+
+    /// The signature as the carrier would write it.
+    #[must_use]
+    pub fn encode(self, mac: &[u8]) -> String {
+        match self {
+            Self::Hex => hex::encode(mac),
+            Self::HexUpper => hex::encode_upper(mac),
+            Self::Base64 => STANDARD.encode(mac),
+        }
+    }
+
+    /// The bytes of a signature as received.
+    #[must_use]
+    pub fn decode(self, signature: &str) -> Option<Vec<u8>> {
+        match self {
+            Self::Hex | Self::HexUpper => hex::decode(signature).ok(),
+            Self::Base64 => {
+                let standard = signature
+                    .trim_end_matches('=')
+                    .replace('-', "+")
+                    .replace('_', "/");
+                STANDARD_NO_PAD.decode(standard).ok()
+            }
+        }
+    }
+}
+
+/// One carrier's way to make an HMAC and write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hmac {
+    /// The hash inside.
+    pub algorithm: Algorithm,
+    /// How the signature is written.
+    pub encoding: Encoding,
+}
+
+impl Hmac {
+    /// HMAC-SHA-1 in base64.
+    pub const SHA1_BASE64: Self = Self::of(Algorithm::Sha1, Encoding::Base64);
+    /// HMAC-SHA-1 in hexadecimal digits.
+    pub const SHA1_HEX: Self = Self::of(Algorithm::Sha1, Encoding::Hex);
+    /// HMAC-SHA-256 in base64.
+    pub const SHA256_BASE64: Self = Self::of(Algorithm::Sha256, Encoding::Base64);
+    /// HMAC-SHA-256 in hexadecimal digits.
+    pub const SHA256_HEX: Self = Self::of(Algorithm::Sha256, Encoding::Hex);
+
+    const fn of(algorithm: Algorithm, encoding: Encoding) -> Self {
+        Self { algorithm, encoding }
+    }
+
+    /// The signature over these parts run together.
+    #[must_use]
+    pub fn sign(self, key: &Secret, parts: &[&[u8]]) -> Option<String> {
+        let mac = self.algorithm.mac(key.reveal().as_bytes(), parts)?;
+        Some(self.encoding.encode(&mac))
+    }
+
+    /// Whether the signature is right under any of the keys; all are tried, so that time tells nothing.
+    #[must_use]
+    pub fn verify(self, keys: &[Secret], parts: &[&[u8]], signature: &str) -> bool {
+        let Some(candidate) = self.encoding.decode(signature) else {
+            return false;
+        };
+        keys.iter().fold(false, |found, key| {
+            let mac = self.algorithm.mac(key.reveal().as_bytes(), parts);
+            mac.is_some_and(|mac| mac.ct_eq(&candidate).into()) | found
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 2202 and RFC 4231, test case 2.
+    #[test]
+    fn the_macs_are_those_of_the_rfcs() {
+        for (algorithm, expected) in [
+            (Algorithm::Md5, "750c783e6ab0b503eaa86e310a5db738"),
+            (Algorithm::Sha1, "effcdf6ae5eb2fa2d27416d5f184df9c259a7c79"),
+            (
+                Algorithm::Sha256,
+                "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843",
+            ),
+        ] {
+            let mac = algorithm
+                .mac(b"Jefe", &[b"what do ya want ", b"for nothing?"])
+                .unwrap();
+            assert_eq!(hex::encode(mac), expected, "{algorithm:?}");
+        }
+    }
+
+    #[test]
+    fn a_signature_is_compared_decoded_and_under_every_key() {
+        let keys = [Secret::new("old"), Secret::new("new")];
+        for encoding in [Encoding::Hex, Encoding::HexUpper, Encoding::Base64] {
+            let hmac = Hmac::of(Algorithm::Sha256, encoding);
+            let signature = hmac.sign(&keys[1], &[b"RM"]).unwrap();
+            assert!(hmac.verify(&keys, &[b"R", b"M"], &signature));
+            assert!(!hmac.verify(&keys[..1], &[b"RM"], &signature));
+            assert!(!hmac.verify(&keys, &[b"RM"], ""));
+            assert!(!hmac.verify(&keys, &[b"RM"], "*"));
+            let written_otherwise = match encoding {
+                Encoding::Hex => signature.to_uppercase(),
+                Encoding::HexUpper => signature.to_lowercase(),
+                Encoding::Base64 => signature
+                    .trim_end_matches('=')
+                    .replace('+', "-")
+                    .replace('/', "_"),
+            };
+            assert!(hmac.verify(&keys, &[b"RM"], &written_otherwise));
+        }
+    }
+
+    /// A webhook of Android SMS Gateway: the body, then the time.
+    #[test]
+    fn a_phone_s_signature_over_body_and_time_is_right() {
+        let body = concat!(
+            r#"{"deviceId":"ffffffffceb0b1db0000018e937c815b","event":"sms:received","id":"Ey6ECgOkVVFjz3CL48B8C","#,
+            r#""payload":{"messageId":"abc123","message":"Android is always a sweet treat!","sender":"6505551212","#,
+            r#""recipient":"+1234567890","simNumber":1,"receivedAt":"2024-06-22T15:46:11.000+07:00"},"#,
+            r#""webhookId":"LreFUt-Z3sSq0JufY9uWB"}"#
+        );
+        let key = [Secret::new("0123456789abcdef")];
+        let signature = "435e779193c655f9036b0b427f0770a356886b4c05894850d4ba9ef26fdd897d";
+        assert!(Hmac::SHA256_HEX.verify(&key, &[body.as_bytes(), b"1767268800"], signature));
+        assert!(!Hmac::SHA256_HEX.verify(&key, &[body.as_bytes(), b"1767268801"], signature));
+    }
+}

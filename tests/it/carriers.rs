@@ -1,0 +1,392 @@
+//! Every kind of source against requests kept as data: one file a kind in `tests/fixtures/carriers`, with signatures that
+//! the carriers' own libraries made or accepted, and the exact bytes of the answers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::bridge::{Bridge, head, http, wait_for};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, Method};
+use serde::Deserialize;
+use smsbridge::config::{Config, Outside, Purpose};
+use smsbridge::message::{Media, MessageId, Timestamp};
+use smsbridge::plan::Plan;
+use smsbridge::source::{
+    self, Composed, Endpoint, Events, Incoming, Outcome, Receipt, Refusal, Request, Sample, Target,
+};
+
+/// 2026-01-01T12:00:00Z, for signatures that have a time.
+const NOW: Timestamp = Timestamp(1_767_268_800_000);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fixture {
+    /// `[source.carrier]`, several where cases need different ones.
+    source: BTreeMap<String, toml::Table>,
+    /// The answers to what is stored, ignored, refused and failing.
+    answers: Answers,
+    /// Whether `simulate` can sign.
+    simulate: bool,
+    case: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Answers {
+    stored: Answer,
+    ignored: Answer,
+    refused: Answer,
+    failing: Answer,
+}
+
+#[derive(Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+struct Answer {
+    status: u16,
+    content_type: Option<String>,
+    body: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    name: String,
+    /// One of the fixture's sources.
+    source: String,
+    #[serde(default = "post")]
+    method: String,
+    /// What follows the path.
+    #[serde(default)]
+    query: String,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    #[serde(default)]
+    body: String,
+    /// In seconds.
+    now: Option<i64>,
+    expect: Expect,
+}
+
+fn post() -> String {
+    "POST".to_owned()
+}
+
+/// Of a message only what is given is compared.
+#[derive(Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+enum Expect {
+    Refused {
+        refused: u16,
+    },
+    Read {
+        #[serde(default)]
+        messages: Vec<Message>,
+        #[serde(default)]
+        statuses: usize,
+        #[serde(default)]
+        ignored: usize,
+    },
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Message {
+    id: Option<String>,
+    from: Option<String>,
+    to: Option<String>,
+    text: String,
+    media: Option<Vec<Media>>,
+    keyword: Option<String>,
+    segments: Option<u32>,
+    sent_at: Option<Timestamp>,
+    extra: Option<BTreeMap<String, String>>,
+    odd: Option<Vec<String>>,
+}
+
+/// The sources as the configuration makes them.
+fn plan(fixture: &Fixture) -> Plan {
+    let mut table: toml::Table =
+        "[server]\npublic_url = 'https://sms.example.com'\n[destination.screen]\nkind = 'console'\n\
+         [routing]\nunmatched = ['screen']"
+            .parse()
+            .unwrap();
+    let sources = fixture.source.iter();
+    let sources = sources.map(|(name, keys)| (name.clone(), keys.clone().into()));
+    table.insert("source".to_owned(), toml::Value::Table(sources.collect()));
+    let text = toml::to_string(&table).unwrap();
+    let outside = Outside::default();
+    let (config, mut problems) =
+        Config::read(&text, Path::new("/nowhere/config.toml"), Purpose::Serve, &outside).unwrap();
+    Plan::compile(config, None, &mut problems).unwrap_or_else(|| panic!("{problems}"))
+}
+
+fn receive(planned: &smsbridge::plan::PlannedSource, case: &Case) -> Result<Events, Refusal> {
+    let headers: HeaderMap = case
+        .headers
+        .iter()
+        .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap()))
+        .collect();
+    let method: Method = case.method.parse().unwrap();
+    assert!(planned.source.methods().contains(&method), "{}", case.name);
+    let target = format!("{}{}", planned.path, case.query);
+    let body = Bytes::from(case.body.clone().into_bytes());
+    planned.source.receive(&Request {
+        method: &method,
+        target: Target {
+            public_url: Some(&"https://sms.example.com".parse().unwrap()),
+            path_and_query: &target,
+        },
+        now: case.now.map_or(NOW, |seconds| Timestamp(seconds * 1000)),
+        ..Request::post([192, 0, 2, 1].into(), &headers, &body)
+    })
+}
+
+fn check(name: &str, incoming: &Incoming, expected: &Message) {
+    let number = |number: &smsbridge::number::Number| number.shown().into_owned();
+    let given = |given: &Option<String>, found: String| given.clone().unwrap_or(found);
+    assert_eq!(incoming.text, expected.text, "{name}");
+    assert_eq!(
+        incoming.provider_id,
+        given(&expected.id, incoming.provider_id.clone()),
+        "{name}"
+    );
+    assert_eq!(
+        number(&incoming.from),
+        given(&expected.from, number(&incoming.from)),
+        "{name}"
+    );
+    assert_eq!(
+        number(&incoming.to),
+        given(&expected.to, number(&incoming.to)),
+        "{name}"
+    );
+    let media = expected.media.as_ref().unwrap_or(&incoming.media);
+    assert_eq!(&incoming.media, media, "{name}");
+    let keyword = incoming.keyword.map(|keyword| keyword.as_str().to_owned());
+    assert_eq!(keyword, expected.keyword, "{name}");
+    assert_eq!(
+        incoming.segments,
+        expected.segments.or(incoming.segments),
+        "{name}"
+    );
+    assert_eq!(incoming.sent_at, expected.sent_at.or(incoming.sent_at), "{name}");
+    let extra = expected.extra.as_ref().unwrap_or(&incoming.extra);
+    assert_eq!(&incoming.extra, extra, "{name}");
+    assert_eq!(incoming.odd, expected.odd.clone().unwrap_or_default(), "{name}");
+}
+
+fn run(plan: &Plan, case: &Case) {
+    let name = &case.name;
+    let planned = &plan.sources[case.source.as_str()];
+    match (receive(planned, case), &case.expect) {
+        (Err(refusal), Expect::Refused { refused }) => {
+            assert_eq!(refusal.status.as_u16(), *refused, "{name}: {refusal:?}");
+            assert!(smsbridge::metrics::REASONS.contains(&refusal.reason), "{name}");
+        }
+        (
+            Ok(events),
+            Expect::Read {
+                messages,
+                statuses,
+                ignored,
+            },
+        ) => {
+            assert_eq!(
+                (events.statuses, events.ignored),
+                (*statuses, *ignored),
+                "{name}: {events:?}"
+            );
+            assert_eq!(events.messages.len(), messages.len(), "{name}: {events:?}");
+            for (incoming, expected) in events.messages.iter().zip(messages) {
+                check(name, incoming, expected);
+            }
+        }
+        (outcome, _) => panic!("{name}: {outcome:?}"),
+    }
+}
+
+fn check_answers(endpoint: &Endpoint, answers: &Answers, file: &str) {
+    let id: MessageId = "00000000000000000000000000000007".parse().unwrap();
+    let receipts = [Receipt { id, duplicate: false }];
+    let refusal = Refusal::forbidden();
+    for (outcome, expected) in [
+        (Outcome::Stored(&receipts), &answers.stored),
+        (Outcome::Stored(&[]), &answers.ignored),
+        (Outcome::Refused(&refusal), &answers.refused),
+        (Outcome::Failing("again"), &answers.failing),
+    ] {
+        let reply = endpoint.reply(&outcome);
+        let answer = Answer {
+            status: reply.status.as_u16(),
+            content_type: reply.content_type.map(str::to_owned),
+            body: String::from_utf8(reply.body.to_vec()).unwrap(),
+        };
+        assert_eq!(&answer, expected, "{file}: {outcome:?}");
+    }
+}
+
+/// What `simulate` posts is accepted by the source itself, and by no other source of the same kind.
+fn check_simulation(endpoint: &Endpoint, path: &str, others: &[&Endpoint], file: &str) {
+    let sample = Sample {
+        provider_id: "ABCDEF1234567890ABCDEF1234567890",
+        from: "+14045550123",
+        to: "+13038675309",
+        text: "Hello & café=1\n",
+        now: NOW,
+    };
+    let Composed {
+        method,
+        query,
+        headers,
+        body,
+    } = endpoint
+        .compose(&sample)
+        .unwrap_or_else(|error| panic!("{file}: {error}"));
+    let target = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+    let request = Request {
+        method: &method,
+        target: Target {
+            public_url: Some(&"https://sms.example.com".parse().unwrap()),
+            path_and_query: &target,
+        },
+        now: NOW,
+        ..Request::post([192, 0, 2, 1].into(), &headers, &body)
+    };
+    let events = endpoint
+        .receive(&request)
+        .unwrap_or_else(|error| panic!("{file}: {error:?}"));
+    let message = &events.messages[0];
+    assert_eq!(message.text, sample.text, "{file}");
+    assert_eq!(message.provider_id, sample.provider_id, "{file}");
+    assert_eq!(message.from.normal(), sample.from, "{file}");
+    for other in others {
+        assert!(
+            other.receive(&request).is_err(),
+            "{file}: another source accepts it"
+        );
+    }
+}
+
+fn fixture(path: &Path) -> Fixture {
+    let text = fs::read_to_string(path).unwrap();
+    toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/carriers")
+}
+
+#[test]
+fn every_recorded_request_of_every_kind_has_the_recorded_outcome() {
+    let (mut names, mut kinds) = (BTreeSet::new(), BTreeSet::new());
+    for entry in fs::read_dir(folder()).unwrap() {
+        let path = entry.unwrap().path();
+        let file = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let fixture = fixture(&path);
+        let plan = plan(&fixture);
+        kinds.extend(plan.sources.values().map(|planned| planned.kind));
+        for case in &fixture.case {
+            assert!(
+                names.insert(format!("{file}: {}", case.name)),
+                "{file}: {} twice",
+                case.name
+            );
+            run(&plan, case);
+        }
+        for (name, planned) in &plan.sources {
+            check_answers(&planned.source, &fixture.answers, &file);
+            let others = plan.sources.iter().filter(|(other, _)| *other != name);
+            let others: Vec<&Endpoint> = others.map(|(_, other)| &other.source).collect();
+            if fixture.simulate {
+                check_simulation(&planned.source, &planned.path, &others, &file);
+            }
+        }
+    }
+    assert!(names.len() >= 30, "only {} cases were found", names.len());
+    let known: BTreeSet<&str> = source::KINDS.iter().map(|kind| kind.name).collect();
+    assert_eq!(kinds, known, "each kind of source needs a file of cases");
+}
+
+/// A daemon with Twilio's source of the fixtures beside IntelePeer's.
+fn twilio() -> Bridge {
+    let mut bridge = Bridge::configured("");
+    let text = head().replace(
+        "[server]\n",
+        "[server]\npublic_url = \"https://sms.example.com\"\nmax_body = \"2KiB\"\n",
+    ) + "[source.twilio]\nkind = \"twilio\"\nauth_token = \"12345678901234567890123456789012\"\nmax_body = \"4KiB\"\n\
+           [destination.screen]\nkind = \"console\"\n[routing]\nunmatched = [\"screen\"]\n";
+    fs::write(bridge.folder().join("config.toml"), text).unwrap();
+    bridge.run();
+    bridge
+}
+
+#[test]
+fn a_request_with_several_messages_is_answered_when_all_are_stored_and_once() {
+    let bridge = twilio();
+    let cases = fixture(&folder().join("twilio.toml")).case;
+    let case = cases.iter().find(|case| case.name == "a list of events").unwrap();
+    let fields: Vec<(&str, &str)> = case
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    let url = bridge.url(&format!("/inbound/twilio{}", case.query));
+    for _ in 0..2 {
+        let (status, head, body) = http("POST", &url, &fields, &case.body);
+        assert_eq!(status, 200, "{head}{body}");
+        assert!(
+            head.to_lowercase().contains("\r\ncontent-type: text/xml\r\n"),
+            "{head}"
+        );
+        assert_eq!(body, "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response/>");
+    }
+    let metrics = bridge.metrics();
+    for line in [
+        "smsbridge_messages_accepted_total{source=\"twilio\"} 2",
+        "smsbridge_messages_duplicate_total{source=\"twilio\"} 2",
+        "smsbridge_events_ignored_total{source=\"twilio\",event=\"status\"} 2",
+        "smsbridge_events_ignored_total{source=\"twilio\",event=\"other\"} 2",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line}: {metrics}");
+    }
+    wait_for("both messages on the console, in their order", || {
+        let console = bridge.console();
+        let at = |text: &str| console.iter().position(|line| line.ends_with(text));
+        at("Hi").zip(at("Ho")).filter(|(hi, ho)| hi < ho)
+    });
+}
+
+#[test]
+fn the_source_decides_every_answer_on_its_path() {
+    let bridge = twilio();
+    let url = bridge.url("/inbound/twilio");
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let (status, head, body) = http("PUT", &url, &form, "Body=x");
+    assert_eq!(status, 405, "{body}");
+    assert!(head.to_lowercase().contains("\r\nallow: post, get\r\n"), "{head}");
+    let (status, _, body) = http("POST", &url, &form, "Body=x");
+    assert_eq!((status, body.as_str()), (403, "{\"error\":\"refused\"}\n"));
+    // The limit of the source is above that of the server.
+    let (status, _, _) = http("POST", &url, &form, &"x".repeat(4096));
+    assert_eq!(status, 403);
+    let (status, _, body) = http("POST", &url, &form, &"x".repeat(4097));
+    assert_eq!(
+        (status, body.as_str()),
+        (413, "{\"error\":\"the body is over 4096 bytes\"}\n")
+    );
+    let simulate = [
+        "simulate",
+        "--source",
+        "twilio",
+        "--from",
+        "+14045550123",
+        "--to",
+        "+13038675309",
+    ];
+    let (code, out, err) = bridge.command(&[&simulate[..], &["--message", "Stop", "--url", &url]].concat());
+    assert_eq!(code, 0, "{out}{err}");
+    let (_, found) = bridge.admin("GET", "/messages?limit=1", "").unwrap();
+    let found = found.to_string();
+    assert!(found.contains("keyword") && found.contains("stop"), "{found}");
+}
