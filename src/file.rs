@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_regular_file_of_a_sensible_size_is_read() {
+    fn only_a_regular_file_within_the_size_limit_is_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         std::fs::write(path("good"), "1234").unwrap();

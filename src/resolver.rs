@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lookup_that_hangs_is_a_failure_in_time_and_an_address_needs_none() {
+    async fn a_lookup_that_hangs_fails_in_time_and_an_address_needs_no_lookup() {
         let (resolver, _sender, _) = held();
         let error = resolver.addresses("slow").await.unwrap_err();
         assert!(error.to_string().contains("name lookup"), "{error}");
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lookup_that_panics_or_fails_is_an_error_and_leaves_nothing_behind() {
+    async fn a_lookup_that_panics_or_fails_is_an_error_and_is_removed() {
         let resolver = Resolver::of(|host| match host {
             "panic" => panic!("in a lookup"),
             _ => Err(io::Error::other("no such name")),

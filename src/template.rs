@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn links_are_shown_to_people_only_when_they_may_be_clicked() {
+    fn people_see_only_links_that_may_be_clickable() {
         let mut message = message("");
         let link = "javascript:alert(1)".to_owned();
         message.media.push(Media {

@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_is_off_every_night_and_every_weekend_keeps_up() {
+    fn a_machine_that_is_off_every_night_and_weekend_stays_trusted() {
         let mut timeline = Timeline::new(at(0), at(0));
         let mut lag = 0;
         for day in 0..56 {
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn gaps_stay_few_and_none_of_their_time_is_lost() {
+    fn gaps_are_merged_without_losing_time() {
         let mut timeline = Timeline::new(at(0), at(0));
         for start in 1..100 {
             timeline = timeline.resumed(at(start * 10 * HOUR), at(start * 10 * HOUR));

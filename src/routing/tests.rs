@@ -69,7 +69,7 @@ fn asked(list: &[(&str, Option<&str>)]) -> Vec<(String, Option<String>)> {
 }
 
 #[test]
-fn the_first_match_ends_it() {
+fn the_first_match_ends_the_search() {
     let routes = Routes::new(
         vec![
             route("a", to(&["+1303*"]), &["ops"]),
@@ -88,7 +88,7 @@ fn the_first_match_ends_it() {
 }
 
 #[test]
-fn a_destination_asked_for_twice_gets_the_text_once_from_the_first_route() {
+fn a_destination_of_two_routes_gets_the_message_once_from_the_first() {
     let first = Route {
         proceed: true,
         ..route("a", Conditions::default(), &["ops", "desk", "ops"])
@@ -106,7 +106,7 @@ fn a_destination_asked_for_twice_gets_the_text_once_from_the_first_route() {
 }
 
 #[test]
-fn a_route_without_destinations_keeps_a_text_from_everybody() {
+fn a_route_without_destinations_keeps_a_message() {
     let routes = Routes::new(
         vec![route("spam", message("(?i)viagra"), &[])],
         vec![name("rest")],
@@ -118,7 +118,7 @@ fn a_route_without_destinations_keeps_a_text_from_everybody() {
 }
 
 #[test]
-fn unless_takes_a_text_out_again() {
+fn unless_excludes_a_message() {
     let unless = Some(message("test"));
     let routes = Routes::new(
         vec![Route {
@@ -153,7 +153,7 @@ fn named_groups_are_given_to_templates() {
 }
 
 #[test]
-fn explaining_says_which_condition_failed() {
+fn an_explanation_names_the_condition_that_failed() {
     let numbers = Conditions {
         from: patterns(&["+1303*", "1-1234"]),
         ..Conditions::default()
@@ -193,7 +193,7 @@ fn shadows(earlier: Route, later: &Route) -> bool {
 }
 
 #[test]
-fn a_wider_earlier_route_shadows_a_narrower_one() {
+fn a_wider_earlier_route_covers_a_narrower_one() {
     let wide = route("wide", to(&["+1303*", "*99"]), &[]);
     for (narrow, shadowed) in [
         (to(&["+13038675309"]), true),
@@ -248,7 +248,7 @@ fn a_wider_earlier_route_shadows_a_narrower_one() {
 }
 
 #[test]
-fn an_expression_that_would_take_all_memory_is_refused() {
+fn an_expression_that_would_exhaust_memory_is_refused() {
     assert!(expression(r"(\w{1,500}){1,500}").is_err());
     assert!(expression(r"\b\w{1,50}\b").is_ok());
 }

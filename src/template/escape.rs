@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_acts_unseen_is_shown() {
+    fn invisible_characters_are_shown() {
         for (text, shown) in [
             ("a\u{202e}b", "a[U+202E]b"),
             ("\u{1b}[31m", "[U+001B][31m"),
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_falls_between_characters() {
+    fn a_text_is_cut_between_characters() {
         assert_eq!(shorten("äöü", 2), "äö…");
         assert_eq!(shorten("äöü", 3), "äöü");
     }

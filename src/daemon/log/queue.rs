@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sink_that_hangs_blocks_no_caller_and_costs_a_bounded_number_of_lines() {
+    fn a_sink_that_hangs_blocks_no_caller_and_queued_lines_are_bounded() {
         let (queue, permits, lines, log) = held();
         let started = Instant::now();
         for _ in 0..2 * LINES_MAX {
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_fails_is_counted_and_the_next_one_is_made() {
+    fn a_failed_write_is_counted_and_the_next_line_is_written() {
         let (queue, permits, lines, log) = held();
         queue.push(Level::INFO, b"lost");
         queue.push(Level::INFO, b"kept");
