@@ -6,16 +6,16 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::changes::Changes;
 use super::index::Note;
 use super::keys::{self, Digest, Place, Queue};
 use super::known::Known;
 use super::leases::Lease;
-use super::prune::Sweep;
 use super::record::{Kept, Root, Seen, Trouble};
 use super::space::Space;
 use super::stored;
 use super::table::Draft;
-use super::view::{Changes, View};
+use super::view::View;
 use super::{Shared, lock};
 use crate::delivery::{Delivery, DeliveryId, State};
 use crate::message::{Conversation, MessageId, Name, Timestamp};
@@ -24,6 +24,20 @@ use crate::timeline::Timeline;
 
 /// How many entries one step of a long operation looks at, so that texts are accepted in between.
 pub(super) const STEP: usize = 500;
+
+/// How far forgetting has come, in the first of the stages not yet done.
+pub(super) enum Sweep {
+    /// The messages, after this one.
+    Messages(u64),
+    /// Provider ids, and then threads, after this key.
+    Records(u8, Option<Vec<u8>>),
+}
+
+impl Default for Sweep {
+    fn default() -> Self {
+        Self::Messages(0)
+    }
+}
 
 /// Changes that will be committed together.
 pub(super) struct Group<'a> {

@@ -16,11 +16,11 @@ use ::sled::Db;
 use tracing::{info, warn};
 
 use super::Options;
-use super::checkpoint::Disk;
+use super::changes::Changes;
 use super::database;
+use super::disk::Disk;
 use super::folders::{self, COMPACTING, Step, Unfinished};
 use super::scan::Scan;
-use super::view::Changes;
 
 /// Smaller logs are left alone.
 const WORTHWHILE: u64 = 48 << 20;

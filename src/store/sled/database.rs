@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ::sled::Db;
 
-use super::checkpoint::Disk;
+use super::disk::Disk;
 use super::folders::{self, sync_files, sync_folder};
 use super::{OpenError, Options, at, intact};
 

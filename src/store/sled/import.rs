@@ -6,12 +6,12 @@
 use std::fs::File;
 
 use super::books::Books;
-use super::checkpoint::Disk;
+use super::changes::Changes;
+use super::disk::Disk;
 use super::folders::{self, RESTORING};
 use super::keys::{self, Queue};
 use super::record::{self, Kept, Ledger, Mark, OLDEST, Root, Seen};
-use super::view::Changes;
-use super::{OpenError, Options, database, start};
+use super::{OpenError, Options, database, format, start};
 use crate::message::Conversation;
 use crate::store::Counts;
 use crate::store::backup::Record;
@@ -162,7 +162,7 @@ impl Import {
                 )
             })
             .map_err(|error| ImportError::Failed(error.to_string()))?;
-        start::write_format(&options.path)?;
+        format::write(&options.path)?;
         drop((db, disk));
         folders::finish_restore(&options.path)?;
         let Counts { owed, purged, .. } = ledger.counts;

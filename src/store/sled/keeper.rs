@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::Shared;
 use super::history::History;
 use super::log::{self, Segments};
-use super::threads::Requests;
+use super::requests::Requests;
 use crate::store::Error;
 
 /// How often it looks whether there is anything to do.

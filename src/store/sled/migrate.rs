@@ -8,14 +8,14 @@ use ::sled::{Db, IVec};
 use serde::de::DeserializeOwned;
 
 use super::books::Books;
-use super::checkpoint::Disk;
+use super::changes::Changes;
 use super::database::{self, Fault};
+use super::disk::Disk;
 use super::folders::{self, COMPACTING, Step, free_name};
 use super::history::LOST_END;
 use super::keys;
 use super::record::{self, Kept, Ledger, Mark, OLDEST, Root, Seen};
-use super::view::Changes;
-use super::{Options, start};
+use super::{Options, format};
 use crate::delivery::Delivery;
 use crate::store::{Counts, Standings};
 use crate::timeline::Timeline;
@@ -51,7 +51,7 @@ pub(super) fn migrate(
         new, mut findings, ..
     } = copy;
     drop((new, old));
-    start::write_format(folder).map_err(|error| Fault::Io(std::io::Error::other(error)))?;
+    format::write(folder).map_err(|error| Fault::Io(std::io::Error::other(error)))?;
     let aside = free_name(folder, "damaged-store");
     let keep = !findings.is_empty();
     if keep {

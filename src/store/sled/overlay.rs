@@ -9,8 +9,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use ::sled::{Db, IVec};
 
+use super::changes::{Change, Changes, cloned, earlier, later};
 use super::record::Lookup;
-use super::view::{Change, Changes, cloned, earlier, later};
 
 /// What an entry takes in memory beside its bytes, about.
 const ENTRY_BYTES: usize = 120;

@@ -1,6 +1,6 @@
 //! Forgetting: a bounded step at a time, so that texts are accepted in between.
 
-use super::change::{Group, STEP};
+use super::change::{Group, STEP, Sweep};
 use super::index::Note;
 use super::keys::{self, Place};
 use super::record::{Kept, Root, Seen, Trouble};
@@ -8,20 +8,6 @@ use super::{lock, record};
 use crate::delivery::{Delivery, State};
 use crate::message::{Message, Timestamp};
 use crate::store::{Error, Found, Horizon, backup, redacted};
-
-/// How far forgetting has come, in the first of the stages not yet done.
-pub(super) enum Sweep {
-    /// The messages, after this one.
-    Messages(u64),
-    /// Provider ids, and then threads, after this key.
-    Records(u8, Option<Vec<u8>>),
-}
-
-impl Default for Sweep {
-    fn default() -> Self {
-        Self::Messages(0)
-    }
-}
 
 impl Group<'_> {
     /// Forgets one step's worth; says whether there is more.

@@ -19,19 +19,16 @@ use tracing::warn;
 
 use super::access;
 use super::audit::{self, Audited};
-use super::checkpoint::Disk;
+use super::changes::Changes;
 use super::database::{self, Fault};
+use super::disk::Disk;
 use super::findings::{self, Findings};
-use super::folders::{self, REBUILDING, free_name, replace, sync_folder};
+use super::folders::{self, REBUILDING, free_name, sync_folder};
 use super::history::History;
 use super::log::{self, Found, Log};
 use super::record::{self, Mark};
-use super::view::Changes;
 use super::{OpenError, Options, at};
-use super::{keys, migrate};
-
-/// What `format` says in a store that this build can read.
-const FORMAT: u32 = 4;
+use super::{format, keys, migrate};
 
 /// How many bytes of replayed changes are applied together.
 const REPLAY_BYTES: usize = 2 << 20;
@@ -59,7 +56,7 @@ pub(super) fn enter(folder: &Path) -> Result<File, OpenError> {
         .map_err(at(folder))?;
     let lock = take_lock(folder)?;
     access::restrict(folder).map_err(at(folder))?;
-    check_format(folder)?;
+    format::check(folder)?;
     Ok(lock)
 }
 
@@ -92,7 +89,7 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
         audited,
     } = ready.map_err(|fault| fault.into_error(&database))?;
     folders::drop_untouched(folder);
-    write_format(folder)?;
+    format::write(folder)?;
     let history = History::load(folder).map_err(at(folder))?;
     let Start {
         findings,
@@ -109,16 +106,6 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
         findings,
         findings_file,
     })
-}
-
-/// Says in the store which format it has.
-pub(super) fn write_format(folder: &Path) -> Result<(), OpenError> {
-    let text = format!("smsbridge store {FORMAT}\n");
-    let path = folder.join("format");
-    if std::fs::read_to_string(&path).is_ok_and(|there| there == text) {
-        return Ok(());
-    }
-    replace(&path, &text).map_err(at(&path))
 }
 
 fn take_lock(folder: &Path) -> Result<File, OpenError> {
@@ -138,30 +125,6 @@ fn take_lock(folder: &Path) -> Result<File, OpenError> {
             path: folder.to_owned(),
         }),
         Err(TryLockError::Error(error)) => Err(at(&path)(error)),
-    }
-}
-
-/// What `format` says, if it says anything.
-fn read_format(folder: &Path) -> io::Result<Option<u32>> {
-    match std::fs::read(folder.join("format")) {
-        Ok(bytes) => {
-            let text = String::from_utf8_lossy(&bytes);
-            let number = text.trim().strip_prefix("smsbridge store ").map(str::parse);
-            Ok(number.and_then(Result::ok))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-fn check_format(folder: &Path) -> Result<(), OpenError> {
-    match read_format(folder).map_err(at(&folder.join("format")))? {
-        Some(found) if found > FORMAT => Err(OpenError::Newer {
-            path: folder.to_owned(),
-            found,
-            known: FORMAT,
-        }),
-        _ => Ok(()),
     }
 }
 

@@ -3,7 +3,7 @@
 //! Nobody waits for ever: a text is refused at once when too much waits already, any other change waits for room,
 //! and all of them for their commit, until the deadline. What was handed over is done all the same.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use std::{io, thread};
@@ -15,9 +15,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use super::change::Group;
 use super::checkpoint::Checkpointer;
 use super::keeper::Keeper;
+use super::requests::{Requests, closed, request};
 use super::status::Status;
-use super::writer::{self, Answer, Request, Writer};
-use super::{Options, Shared, lock};
+use super::writer::{self, Request, Writer};
+use super::{Options, Shared};
 use crate::store::Error;
 
 /// How many requests may wait for the writer before new texts are refused.
@@ -43,48 +44,6 @@ pub(super) struct Threads {
     stop_watch: Option<std::sync::mpsc::Sender<()>>,
 }
 
-/// The way to the writer, until it is closed.
-#[derive(Clone)]
-pub(super) struct Requests {
-    status: Arc<Status>,
-    sender: Arc<Mutex<Option<Sender<Request>>>>,
-}
-
-impl Requests {
-    pub(super) fn sender(&self) -> Result<Sender<Request>, Error> {
-        self.status.check()?;
-        lock(&self.sender).clone().ok_or_else(closed)
-    }
-
-    /// Has a change made and committed, and waits for that as long as it takes.
-    pub(super) fn ask<T: Send + 'static>(
-        &self,
-        change: impl FnOnce(&mut Group<'_>) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        let (reply, answer) = oneshot::channel();
-        let sent = self.sender()?.blocking_send(request(change, reply));
-        sent.map_err(|_| closed())?;
-        answer.blocking_recv().unwrap_or_else(|_| Err(closed()))
-    }
-}
-
-/// A change as the writer takes it, and how its caller is told.
-fn request<T: Send + 'static>(
-    change: impl FnOnce(&mut Group<'_>) -> Result<T, Error> + Send + 'static,
-    reply: oneshot::Sender<Result<T, Error>>,
-) -> Request {
-    Box::new(move |group| {
-        let result = change(group);
-        let fatal = match &result {
-            Err(Error::Failed(reason)) => Some(reason.clone()),
-            _ => None,
-        };
-        // A caller that waits no longer is told nothing.
-        let answer: Answer = Box::new(move |commit| drop(reply.send(commit.and(result))));
-        (fatal, answer)
-    })
-}
-
 impl Threads {
     /// Starts them, given how to make those that ask the writer, or are asked, of how that is done.
     pub(super) fn start(
@@ -98,10 +57,7 @@ impl Threads {
         let (stop_watch, watch_stops) = std::sync::mpsc::channel();
         let (stop_keeper, keeper_stops) = std::sync::mpsc::channel();
         let status = Arc::clone(&shared.status);
-        let requests = Requests {
-            status: Arc::clone(&status),
-            sender: Arc::new(Mutex::new(Some(sender))),
-        };
+        let requests = Requests::new(Arc::clone(&status), sender);
         let (writer, keeper) = (writer(waiting), keeper(requests.clone()));
         let (watched, abort_after) = (Arc::clone(shared), options.abort_after);
         let spawn = |name: &str| thread::Builder::new().name(name.into());
@@ -182,7 +138,7 @@ impl Threads {
 
     /// Takes no requests any more.
     pub(super) fn close(&self) {
-        lock(&self.requests.sender).take();
+        self.requests.close();
     }
 
     pub(super) fn requests(&self) -> Result<Sender<Request>, Error> {
@@ -207,8 +163,4 @@ impl Drop for Threads {
         self.stop_watch.take();
         drop(self.watch.take().map(JoinHandle::join));
     }
-}
-
-fn closed() -> Error {
-    Error::Failed("the store is closed".to_owned())
 }

@@ -4,22 +4,16 @@
 //! (see `overlay`), then the database. Everything that decides on a change reads through here, so that the
 //! fiftieth copy of a message finds the first one although neither is in the database yet.
 
-use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Included};
 
 use ::sled::IVec;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::changes::{Changes, cloned, earlier, later};
 use super::keys;
 use super::overlay::Overlay;
 use super::record::{self, Lookup, OLDEST, Trouble};
-
-/// The new value by key; none removes it.
-pub(super) type Changes = BTreeMap<IVec, Option<IVec>>;
-
-/// An entry, or a key that is removed.
-pub(super) type Change = (IVec, Option<IVec>);
 
 /// What is kept, and what is to be changed in it.
 pub(super) struct View<'a> {
@@ -187,26 +181,6 @@ impl<'a> View<'a> {
         }
         Ok(entries)
     }
-}
-
-/// Of two changes the one with the earlier key; the upper one where both have the same.
-pub(super) fn earlier(upper: Option<Change>, lower: Option<Change>) -> Option<Change> {
-    match (upper, lower) {
-        (Some(upper), Some(lower)) => Some(if lower.0 < upper.0 { lower } else { upper }),
-        (upper, lower) => upper.or(lower),
-    }
-}
-
-/// Of two changes the one with the later key; the upper one where both have the same.
-pub(super) fn later(upper: Option<Change>, lower: Option<Change>) -> Option<Change> {
-    match (upper, lower) {
-        (Some(upper), Some(lower)) => Some(if lower.0 > upper.0 { lower } else { upper }),
-        (upper, lower) => upper.or(lower),
-    }
-}
-
-pub(super) fn cloned((key, value): (&IVec, &Option<IVec>)) -> Change {
-    (key.clone(), value.clone())
 }
 
 /// The smallest key after this one.

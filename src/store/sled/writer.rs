@@ -19,16 +19,15 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::error;
 
-use super::change::Group;
+use super::change::{Group, Sweep};
+use super::changes::Changes;
 use super::index::Note;
 use super::keys;
 use super::known::Known;
 use super::log::Log;
-use super::prune::Sweep;
 use super::record;
 use super::space::Space;
 use super::status::Status;
-use super::view::Changes;
 use super::{Shared, lock};
 use crate::sabotage::{self, Protection};
 use crate::store::Error;

@@ -13,7 +13,7 @@
 
 use ::sled::IVec;
 
-use crate::store::sled::view::Changes;
+use crate::store::sled::changes::Changes;
 
 const MAGIC: [u8; 4] = [0xFF, 0xC1, 0xF5, 0xFE];
 

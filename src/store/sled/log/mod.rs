@@ -17,8 +17,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use super::changes::Changes;
 use super::lock;
-use super::view::Changes;
 
 mod frame;
 mod segment;

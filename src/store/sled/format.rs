@@ -1,0 +1,45 @@
+//! The file `format`: which layout the store has.
+
+use std::io;
+use std::path::Path;
+
+use super::folders::replace;
+use super::{OpenError, at};
+
+/// What `format` says in a store that this build can read.
+const FORMAT: u32 = 4;
+
+/// Says in the store which format it has.
+pub(super) fn write(folder: &Path) -> Result<(), OpenError> {
+    let text = format!("smsbridge store {FORMAT}\n");
+    let path = folder.join("format");
+    if std::fs::read_to_string(&path).is_ok_and(|there| there == text) {
+        return Ok(());
+    }
+    replace(&path, &text).map_err(at(&path))
+}
+
+/// What `format` says, if it says anything.
+fn read(folder: &Path) -> io::Result<Option<u32>> {
+    match std::fs::read(folder.join("format")) {
+        Ok(bytes) => {
+            let text = String::from_utf8_lossy(&bytes);
+            let number = text.trim().strip_prefix("smsbridge store ").map(str::parse);
+            Ok(number.and_then(Result::ok))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Refuses a store that a newer version has written.
+pub(super) fn check(folder: &Path) -> Result<(), OpenError> {
+    match read(folder).map_err(at(&folder.join("format")))? {
+        Some(found) if found > FORMAT => Err(OpenError::Newer {
+            path: folder.to_owned(),
+            found,
+            known: FORMAT,
+        }),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,69 @@
+//! The way to the writer: a change becomes a request, and its caller gets the outcome of the commit.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::mpsc::Sender;
+use tokio::sync::oneshot;
+
+use super::change::Group;
+use super::lock;
+use super::status::Status;
+use super::writer::{Answer, Request};
+use crate::store::Error;
+
+/// The way to the writer, until it is closed.
+#[derive(Clone)]
+pub(super) struct Requests {
+    status: Arc<Status>,
+    sender: Arc<Mutex<Option<Sender<Request>>>>,
+}
+
+impl Requests {
+    pub(super) fn new(status: Arc<Status>, sender: Sender<Request>) -> Self {
+        let sender = Arc::new(Mutex::new(Some(sender)));
+        Self { status, sender }
+    }
+
+    /// Takes no requests any more.
+    pub(super) fn close(&self) {
+        lock(&self.sender).take();
+    }
+
+    pub(super) fn sender(&self) -> Result<Sender<Request>, Error> {
+        self.status.check()?;
+        lock(&self.sender).clone().ok_or_else(closed)
+    }
+
+    /// Has a change made and committed, and waits for that as long as it takes.
+    pub(super) fn ask<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Group<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.sender()?.blocking_send(request(change, reply));
+        sent.map_err(|_| closed())?;
+        answer.blocking_recv().unwrap_or_else(|_| Err(closed()))
+    }
+}
+
+/// A change as the writer takes it, and how its caller is told.
+pub(super) fn request<T: Send + 'static>(
+    change: impl FnOnce(&mut Group<'_>) -> Result<T, Error> + Send + 'static,
+    reply: oneshot::Sender<Result<T, Error>>,
+) -> Request {
+    Box::new(move |group| {
+        let result = change(group);
+        let fatal = match &result {
+            Err(Error::Failed(reason)) => Some(reason.clone()),
+            _ => None,
+        };
+        // A caller that waits no longer is told nothing.
+        let answer: Answer = Box::new(move |commit| drop(reply.send(commit.and(result))));
+        (fatal, answer)
+    })
+}
+
+/// Why a closed store does nothing.
+pub(super) fn closed() -> Error {
+    Error::Failed("the store is closed".to_owned())
+}
