@@ -79,7 +79,7 @@ async fn serve(global: &Global, plan: Plan, metrics: Arc<Metrics>) -> anyhow::Re
         .iter()
         .map(ToString::to_string)
         .collect();
-    let status = format!("takes texts on {}", addresses.join(" and "));
+    let status = format!("listening on {}", addresses.join(" and "));
     let config = Places::find(global).config;
     announce(&daemon, &config, &status).await;
     let exit = attend(&daemon, &mut signals, &status).await;
@@ -112,15 +112,25 @@ async fn announce(daemon: &Daemon, config: &Path, status: &str) {
         }
     }
     let pending = daemon.control().pending().await.unwrap_or_default();
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        config = %config.display(),
-        store = %plan.store.path.display(),
-        destinations = plan.destinations.len(),
-        routes = plan.routes.all().len(),
-        pending,
-        "ready: {status}; {pending} deliveries wait from before"
-    );
+    let health = daemon.store_health();
+    if health.full {
+        let space = health.space();
+        tracing::warn!(
+            pending,
+            "not ready: {status}, but {space}; new messages are answered 503 until then; {pending} deliveries pending from \
+             the previous run"
+        );
+    } else {
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            config = %config.display(),
+            store = %plan.store.path.display(),
+            destinations = plan.destinations.len(),
+            routes = plan.routes.all().len(),
+            pending,
+            "ready: {status}; {pending} deliveries pending from the previous run"
+        );
+    }
     notify::ready(status);
 }
 

@@ -194,13 +194,8 @@ fn store_problems(health: &Health, refused: Option<&String>) -> Vec<ProblemView>
         problems.push(format!("the store failed and takes nothing more: {failed}"));
     }
     if health.full {
-        problems.push(match health.file_limit {
-            Some(limit) => format!(
-                "the store is full: its file may not grow beyond {limit} bytes (RLIMIT_FSIZE), so carriers are asked to \
-                 send their texts again; raise LimitFSIZE= of the unit, or `ulimit -f`"
-            ),
-            None => "the disk is full: carriers are asked to send their texts again; free some space".to_owned(),
-        });
+        let space = health.space();
+        problems.push(format!("{space}; new messages are answered 503 until then"));
     }
     if health.no_inodes {
         problems.push(

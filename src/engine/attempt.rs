@@ -414,10 +414,16 @@ pub(super) async fn tell(shared: &Shared, change: Option<Change>) {
     let Some(change) = change else { return };
     shared.announce();
     let name = &shared.name;
+    let waiting = shared
+        .store
+        .backlog(name)
+        .await
+        .map(|backlog| backlog.pending)
+        .unwrap_or_default();
     let (cause, again) = match change {
         Change::Opened(since) => {
             let out = age(shared.clock.now().since(since));
-            tracing::info!(destination = %name, "{name} takes texts again, after {out}");
+            tracing::info!(destination = %name, waiting, "destination {name} recovered after {out}; {waiting} pending");
             return;
         }
         Change::Closed(cause) => (cause, ""),
@@ -426,12 +432,6 @@ pub(super) async fn tell(shared: &Shared, change: Option<Change>) {
     let Some(closed) = shared.gate().closed().cloned() else {
         return;
     };
-    let waiting = shared
-        .store
-        .backlog(name)
-        .await
-        .map(|backlog| backlog.pending)
-        .unwrap_or_default();
     let next = age(closed.until.since(shared.clock.now()));
     let reason = closed.reason.logged();
     match cause {

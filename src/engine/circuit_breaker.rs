@@ -248,17 +248,11 @@ impl Gate {
 
     /// The operator resumes a destination that was paused: what failed before that gives up nothing now. A pause that
     /// the destination asked for stays.
-    pub fn resume(&mut self) {
+    pub fn resume(&mut self, now: Timestamp) {
         match &mut self.closed {
             Some(closed) if closed.cause == Cause::Limited => closed.outage = None,
-            _ => self.reset(),
+            _ => self.probe(now),
         }
-    }
-
-    /// Forgets what was: the operator says that the destination is mended.
-    fn reset(&mut self) {
-        self.closed = None;
-        self.epoch += 1;
     }
 
     /// An attempt that began before the gate closed is no further failure in a row, but the pause it was asked for counts.
@@ -493,7 +487,7 @@ mod tests {
             gate.failed(&limited(30), epoch, &POLICY, Timestamp(0), 1.0);
         }
         assert!(gate.gives_up(Timestamp(0)));
-        gate.resume();
+        gate.resume(Timestamp(60));
         assert_eq!(gate.closed().map(|closed| closed.until), Some(Timestamp(30_000)));
         assert!(!gate.gives_up(Timestamp(0)) && !gate.is_out());
         gate.failed(
@@ -503,8 +497,9 @@ mod tests {
             Timestamp(30_000),
             1.0,
         );
-        gate.resume();
-        assert_eq!(gate.closed(), None);
+        gate.resume(Timestamp(60));
+        assert_eq!(gate.closed().map(|closed| closed.cause), Some(Cause::Down));
+        assert!(gate.is_probe_requested() && !gate.is_out());
     }
 
     #[test]

@@ -208,7 +208,7 @@ impl Shared {
     /// A destination that is resumed is tried at once, unless it asked for a pause itself.
     pub(super) fn set_paused(&self, paused: bool) {
         if !paused {
-            self.gate().resume();
+            self.gate().resume(self.clock.now());
         }
         self.inner().paused = paused;
         self.announce();

@@ -342,6 +342,8 @@ pub struct Health {
     pub bytes: u64,
     /// Bytes free on its file system.
     pub free: u64,
+    /// Bytes that must be free for new messages: `store.min_free`, or what the store itself needs to write.
+    pub needed: u64,
     /// Whether new texts are refused for lack of space.
     pub full: bool,
     /// How large the process may let its file grow, where that is less than the file system has room for.
@@ -358,6 +360,27 @@ pub struct Health {
     pub commits: u64,
     /// What was found wrong with the store, in words, until it is acknowledged.
     pub findings: Vec<String>,
+}
+
+impl Health {
+    /// How much space is free and how much must be, and what to do where that is too little.
+    #[must_use]
+    pub fn space(&self) -> String {
+        let size = |bytes| bytesize::ByteSize(bytes).display().iec();
+        let (free, needed) = (size(self.free), size(self.needed));
+        match self.file_limit {
+            _ if !self.full => format!("{free} free, {needed} must stay free (`store.min_free`)"),
+            Some(limit) => format!(
+                "the store is full: its file may not grow beyond {} (RLIMIT_FSIZE), {needed} must stay free \
+                 (`store.min_free`); raise LimitFSIZE= of the unit, or `ulimit -f`",
+                size(limit)
+            ),
+            None => format!(
+                "the store is full: {free} free, {needed} must stay free (`store.min_free`); free disk space, or lower \
+                 `store.min_free` and restart"
+            ),
+        }
+    }
 }
 
 /// Keeps texts.
@@ -487,7 +510,7 @@ pub trait Store: Send + Sync + 'static {
             return Err(format!("the store failed: {failed}"));
         }
         if health.full {
-            return Err("the store's disk is full".to_owned());
+            return Err(health.space());
         }
         match health.commit_running {
             Some(running) if running > COMMIT_LATE => {

@@ -246,10 +246,8 @@ impl Bridge {
             if let Some(status) = child.try_wait().unwrap() {
                 return Some(Err(format!("the daemon ended with {status}: {lines:#?}")));
             }
-            let ready = lines
-                .iter()
-                .find(|line| line.contains("ready: takes texts on "))?;
-            let address = ready.split("takes texts on ").nth(1)?;
+            let ready = lines.iter().find(|line| line.contains("ready: listening on "))?;
+            let address = ready.split("listening on ").nth(1)?;
             Some(Ok(address
                 .chars()
                 .take_while(|c| c.is_ascii_digit() || ".:".contains(*c))

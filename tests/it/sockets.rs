@@ -63,7 +63,7 @@ fn all_passed_sockets_are_served() {
     }
     let ready = logged(&log(&bridge), "ready: ");
     assert!(
-        ready.contains(&format!("takes texts on {first} and {second}")),
+        ready.contains(&format!("listening on {first} and {second}")),
         "{ready}"
     );
 }

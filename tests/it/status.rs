@@ -275,3 +275,69 @@ fn a_reload_by_a_signal_that_fails_is_a_problem_until_one_succeeds() {
     bridge.signal("HUP");
     wait_for("no problem", || reload_problem().is_none().then_some(()));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_an_outage_is_logged_after_a_test_and_after_the_next_message() {
+    let code = std::sync::Arc::new(std::sync::atomic::AtomicU16::new(403));
+    let answers = code.clone();
+    let recorder =
+        Recorder::start(move |_| Reply::new(answers.load(std::sync::atomic::Ordering::Relaxed), "")).await;
+    let bridge = Bridge::start(&config(&[destination("crm", &recorder, "")], "\"crm\""));
+    let recoveries = || {
+        let lines = bridge.log().into_iter();
+        lines
+            .filter(|line| line.contains("destination crm recovered after "))
+            .count()
+    };
+    let set = |value| code.store(value, std::sync::atomic::Ordering::Relaxed);
+    bridge.text(&refid(1), "+13035550100", "hello");
+    wait_for_state(&bridge, "crm", "parked");
+    // Nothing is pending any more, so only a test can show that it works.
+    bridge.admin(
+        "POST",
+        "/deliveries/discard",
+        r#"{"destination":"crm","state":"pending"}"#,
+    );
+    set(200);
+    assert_eq!(bridge.command(&["destination", "test", "crm"]).0, 0);
+    wait_for("the recovery", || (recoveries() == 1).then_some(()));
+    assert_eq!(told(&bridge.status(), "crm")["state"], "up");
+    set(503);
+    bridge.text(&refid(2), "+13035550100", "hello");
+    wait_for_state(&bridge, "crm", "down");
+    // Pausing and resuming hides nothing.
+    bridge.command(&["destination", "pause", "crm"]);
+    bridge.command(&["destination", "resume", "crm"]);
+    assert_eq!(told(&bridge.status(), "crm")["state"], "down");
+    set(200);
+    assert_eq!(bridge.command(&["reload"]).0, 0);
+    wait_for("the second recovery", || (recoveries() == 2).then_some(()));
+}
+
+#[test]
+fn a_start_without_enough_free_space_is_a_warning_with_both_figures() {
+    let screen = "[destination.screen]\nkind = \"console\"\n[routing]\nunmatched = [\"screen\"]\n";
+    let folder = tempfile::tempdir().unwrap();
+    let mut bridge = Bridge::placed(folder.path(), "min_free = \"9000TiB\"\n", screen);
+    bridge.run();
+    let line = bridge.logged("not ready: listening on ");
+    assert!(line.contains("\"WARN\""), "{line}");
+    let figures = " free, 8.8 PiB must stay free (`store.min_free`); free disk space, or lower `store.min_free` and restart";
+    assert!(
+        line.contains("the store is full: ") && line.contains(figures),
+        "{line}"
+    );
+    let ready = bridge.log().iter().any(|line| line.contains("\"ready: "));
+    assert!(!ready, "{:#?}", bridge.log());
+    let status = bridge.status();
+    let problem = &status["problems"][0];
+    assert_eq!(
+        (&problem["kind"], &problem["severity"]),
+        (&"store".into(), &"error".into()),
+        "{status}"
+    );
+    assert!(
+        problem["message"].as_str().unwrap().contains(figures),
+        "{problem}"
+    );
+}

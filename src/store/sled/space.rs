@@ -103,7 +103,7 @@ impl Space {
     }
 
     /// What must be free for a new text. Nothing can be written without the reserve, however small `min_free` is.
-    fn needed(&self) -> u64 {
+    pub(super) fn needed(&self) -> u64 {
         self.min_free.max(RESERVE_BYTES)
     }
 

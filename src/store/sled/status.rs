@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::histogram::Histogram;
-use tracing::error;
+use tracing::{error, info};
 
 use super::space::Space;
 use super::{findings, lock};
@@ -19,7 +19,35 @@ pub(super) struct Status {
     checkpoint: Mutex<Option<Instant>>,
     measured: Mutex<Option<Instant>>,
     room: AtomicU64,
+    told: Mutex<Told>,
     commits: Option<Histogram>,
+}
+
+/// What was last logged about free space.
+#[derive(Default)]
+struct Told {
+    /// Nothing yet: whoever starts the daemon tells how the store is then.
+    full: Option<bool>,
+    at: Option<Instant>,
+}
+
+/// The least time between two lines about free space, while it is about what must stay free.
+const TOLD_APART: Duration = Duration::from_secs(10);
+
+impl Told {
+    fn tell(&mut self, health: &Health) {
+        let was = self.full.get_or_insert(health.full);
+        if *was == health.full || self.at.is_some_and(|at| at.elapsed() < TOLD_APART) {
+            return;
+        }
+        *was = health.full;
+        self.at = Some(Instant::now());
+        let space = health.space();
+        match health.full {
+            true => error!("{space}; new messages are answered 503 until then"),
+            false => info!("the store accepts messages again: {space}"),
+        }
+    }
 }
 
 impl Status {
@@ -90,9 +118,11 @@ impl Status {
         let mut health = lock(&self.health);
         health.free = space.free;
         health.bytes = space.bytes + log;
+        health.needed = space.needed();
         health.full = space.is_full();
         health.file_limit = space.file_limit;
         health.no_inodes = space.no_inodes;
+        lock(&self.told).tell(&health);
     }
 
     /// Nothing is written from now on. The first reason is the one that counts.

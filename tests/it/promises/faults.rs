@@ -120,12 +120,14 @@ fn p25_a_full_disk_is_told_by_readiness_and_status_however_small_min_free_is() {
     let status = bridge.status();
     assert_eq!(status["ready"], false, "{status}");
     assert!(
-        status["problems"].to_string().contains("the disk is full"),
+        status["problems"].to_string().contains("the store is full: "),
         "{status}"
     );
+    bridge.logged("1.0 MiB must stay free (`store.min_free`); free disk space, or lower `store.min_free`");
     std::fs::remove_file(disk.path().join("filler")).unwrap();
     wait_for("a 200", || (next() == 200).then_some(()));
     assert_eq!(readyz(&bridge), 200);
+    bridge.logged("the store accepts messages again: ");
 }
 
 #[tokio::test(flavor = "multi_thread")]
