@@ -307,6 +307,7 @@ async fn send_test(planned: &PlannedDestination, message: &Message) -> Result<St
         groups: std::collections::BTreeMap::new(),
         recipients: Recipients::default(),
         thread: None,
+        fallback: None,
     };
     let _held = planned.destination.permit().await?;
     let limit = planned.attempt_max();

@@ -73,7 +73,10 @@ impl Control {
         problems.extend(certificate.map(warning(Certificate)));
         problems.extend(self.drift.problems().into_iter().map(warning(Numbers)));
         problems.extend(self.metrics.log.problem().map(warning(Log)));
-        let findings = health.findings.iter().map(|finding| format!("store: {finding}"));
+        let findings = health
+            .findings
+            .iter()
+            .map(|finding| format!("store: {finding}; `smsbridge status --acknowledge` ends this problem"));
         problems.extend(findings.map(warning(Store)));
         problems
     }

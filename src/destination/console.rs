@@ -88,9 +88,13 @@ impl Destination for Console {
 
     fn render(&self, parcel: &Parcel<'_>) -> Result<String, Failure> {
         let template = parcel.template.unwrap_or(&self.template);
-        template
+        let line = template
             .render(Medium::Line, &parcel.values())
-            .map_err(|error| Failure::permanent(error.to_string()))
+            .map_err(|error| Failure::permanent(error.to_string()))?;
+        Ok(match &parcel.fallback {
+            Some(fallback) => format!("{line} [{}]", fallback.note()),
+            None => line,
+        })
     }
 }
 
@@ -140,6 +144,7 @@ mod tests {
             groups: BTreeMap::new(),
             recipients: crate::destination::Recipients::default(),
             thread: None,
+            fallback: None,
         };
         console.deliver(&parcel).await
     }

@@ -16,7 +16,7 @@ use crate::delivery::DeliveryId;
 use crate::mask::Reason;
 use crate::message::{Conversation, Message, Name};
 use crate::model::lint::Lint;
-use crate::template::{Template, Values};
+use crate::template::{Template, Values, one_line};
 
 pub mod console;
 pub mod email;
@@ -72,6 +72,26 @@ pub struct Parcel<'a> {
     pub recipients: Recipients<'a>,
     /// The root of this conversation's thread at this destination, if one was kept.
     pub thread: Option<&'a str>,
+    /// The destination that this one stands in for, if it does.
+    pub fallback: Option<Fallback<'a>>,
+}
+
+/// The delivery that is dead and has brought this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fallback<'a> {
+    /// Where it was to be delivered.
+    pub destination: &'a Name,
+    /// Why it is dead.
+    pub reason: &'a str,
+}
+
+impl Fallback<'_> {
+    /// `Fallback for destination crm: HTTP 400 Bad Request`, on one line.
+    #[must_use]
+    pub fn note(&self) -> String {
+        let Self { destination, reason } = self;
+        one_line(&format!("Fallback for destination {destination}: {reason}"))
+    }
 }
 
 /// Which of a destination's recipients a parcel is for: all of them by default.

@@ -18,7 +18,7 @@ use sha2::Sha256;
 use tokio::time::Instant;
 
 use super::http::{Answer, Client, address, parse_url};
-use super::{Delivered, Destination, Failure, Kind, Parcel, Surroundings};
+use super::{Delivered, Destination, Failure, Fallback, Kind, Parcel, Surroundings};
 use crate::delivery::DeliveryId;
 use crate::mask::{Mask, Reason};
 use crate::message::{Media, Message, MessageId, NameError, Timestamp};
@@ -192,7 +192,7 @@ impl Destination for Webhook {
 /// The body when the operator gives none: everything, exactly as received.
 fn default_body(parcel: &Parcel<'_>) -> Value {
     let message = parcel.message;
-    json!({
+    let mut body = json!({
         "id": message.id,
         "provider_id": message.provider_id,
         "source": message.source,
@@ -204,7 +204,11 @@ fn default_body(parcel: &Parcel<'_>) -> Value {
         "media": message.media,
         "received_at": message.received_at.to_string(),
         "route": parcel.route,
-    })
+    });
+    if let Some(Fallback { destination, reason }) = &parcel.fallback {
+        body["fallback"] = json!({ "destination": destination, "reason": reason });
+    }
+    body
 }
 
 fn judge(answer: &Answer, reason: impl Fn() -> Reason) -> Result<Delivered, Failure> {

@@ -13,7 +13,7 @@ use super::lane_state::Shared;
 use super::trial::{Trial, age};
 use crate::clock::Stopwatch;
 use crate::delivery::{Attempt, Delivery, State, Verdict};
-use crate::destination::{Delivered, Failure, Parcel, Recipients, Scope};
+use crate::destination::{Delivered, Failure, Fallback, Parcel, Recipients, Scope};
 use crate::events::Event;
 use crate::mask::Reason;
 use crate::message::{MessageId, Name, Timestamp};
@@ -42,12 +42,18 @@ pub(super) async fn run(
     let Ok(held) = held(&shared, &destination, &claim).await else {
         return shared.store.release(claim).await;
     };
+    // A fallback says which delivery it stands in for; if that cannot be read, the message matters more.
+    let origin = match claim.delivery.origin {
+        Some(_) => shared.store.find(claim.delivery.id.message).await.ok().flatten(),
+        None => None,
+    };
+    let others = origin.map(|found| found.deliveries).unwrap_or_default();
     let epoch = shared.gate().epoch();
     let started = shared.clock.now();
     let stopwatch = Stopwatch::start();
     let attempting = shared.attempt(claim.token);
     let outcome = match &permit {
-        Ok(_permit) => send(&plan, &destination, &claim, &held).await,
+        Ok(_permit) => send(&plan, &destination, &claim, &held, &others).await,
         Err(failure) => Err(failure.clone()),
     };
     let took = stopwatch.elapsed();
@@ -107,8 +113,9 @@ async fn send(
     destination: &PlannedDestination,
     claim: &Claim,
     held: &[String],
+    others: &[Delivery],
 ) -> Result<Delivered, Failure> {
-    let mut parcel = parcel(plan, claim, held);
+    let mut parcel = parcel(plan, claim, held, others);
     if sabotage::is_off(Protection::SameKey) {
         parcel.id.message = MessageId(uuid::Uuid::now_v7());
     }
@@ -140,7 +147,7 @@ async fn send(
 
 /// Contacts, template and groups are looked up in the plan of the moment, so that a mended template also
 /// serves what was accepted before.
-fn parcel<'a>(plan: &'a Plan, claim: &'a Claim, held: &'a [String]) -> Parcel<'a> {
+fn parcel<'a>(plan: &'a Plan, claim: &'a Claim, held: &'a [String], others: &'a [Delivery]) -> Parcel<'a> {
     let message = &*claim.message;
     let route = claim
         .delivery
@@ -161,6 +168,10 @@ fn parcel<'a>(plan: &'a Plan, claim: &'a Claim, held: &'a [String]) -> Parcel<'a
             held,
         },
         thread: claim.thread.as_deref(),
+        fallback: claim
+            .delivery
+            .stands_in_for(others)
+            .map(|(destination, reason)| Fallback { destination, reason }),
     }
 }
 

@@ -134,6 +134,7 @@ impl Plan {
                 .unwrap_or_default(),
             recipients: Recipients::default(),
             thread: None,
+            fallback: None,
         }
     }
 }

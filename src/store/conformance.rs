@@ -167,6 +167,7 @@ macro_rules! suite {
             a_recipient_that_waits_holds_up_nobody_else,
             a_delivery_that_nobody_took_becomes_that_of_its_first_recipient,
             recipients_that_end_dead_one_by_one_bring_one_fallback,
+            a_destination_that_has_a_message_gets_it_as_no_fallback,
             the_dead_come_back_when_requeued_and_in_their_old_place,
             waiting_ones_are_requeued_sooner_but_not_claimed_or_ended_ones,
             what_is_due_too_far_ahead_is_brought_forward_with_its_date,

@@ -98,7 +98,7 @@ pub struct Settlement {
     /// The delivery in its new state.
     pub delivery: Delivery,
     /// Deliveries that come of it: those for recipients that could not take it, and the fallback of a dead one. Their
-    /// ordinals are given by the store. A fallback is left out that another recipient's end has brought already.
+    /// ordinals are given by the store. A fallback is left out if its destination has the message by other means.
     pub follow_ups: Vec<Delivery>,
     /// The root of the conversation's thread, when this delivery began one.
     pub thread: Option<String>,
@@ -524,17 +524,12 @@ pub trait Store: Send + Sync + 'static {
     async fn close(&self) -> Result<(), Error>;
 }
 
-/// Whether a follow-up is to be stored beside the deliveries that are there. When several recipients of one delivery
-/// end dead, its fallback takes over once.
+/// Whether a follow-up is to be stored beside the deliveries that are there. A fallback is left out if its destination
+/// has the message already, or will have it: by the message's route, or because another recipient ended dead before.
 fn is_new(follow_up: &Delivery, there: &[Delivery]) -> bool {
     let is_fallback = follow_up.recipient.is_none() && follow_up.origin.is_some();
-    let same = |delivery: &&Delivery| {
-        delivery.recipient.is_none()
-            && delivery.origin == follow_up.origin
-            && delivery.destination == follow_up.destination
-            && !delivery.is_dead()
-    };
-    !is_fallback || !there.iter().any(|delivery| same(&delivery))
+    let mut others = there.iter();
+    !is_fallback || !others.any(|other| other.destination == follow_up.destination && !other.is_dead())
 }
 
 /// When a delivery last changed.

@@ -95,6 +95,7 @@ fn parcel<'a>(message: &'a Message, progress: &'a [String]) -> Parcel<'a> {
             ..Recipients::default()
         },
         thread: None,
+        fallback: None,
     }
 }
 

@@ -18,6 +18,7 @@ mod daemon;
 mod dashboard;
 mod docs;
 mod email;
+mod fallback;
 mod files;
 mod hostile;
 mod intelepeer_api;

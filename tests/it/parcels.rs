@@ -53,6 +53,7 @@ pub fn parcel(message: &Message) -> Parcel<'_> {
         groups: BTreeMap::new(),
         recipients: Recipients::default(),
         thread: None,
+        fallback: None,
     }
 }
 

@@ -113,7 +113,10 @@ impl Composer {
 
     fn bodies(&self, parcel: &Parcel<'_>) -> Result<(String, String), Failure> {
         if let Some(body) = parcel.template.or(self.body.as_ref()) {
-            let text = render(body, Medium::Text, parcel, "body")?;
+            let mut text = render(body, Medium::Text, parcel, "body")?;
+            if let Some(fallback) = &parcel.fallback {
+                text.push_str(&format!("\n\n-- \n{}\n", fallback.note()));
+            }
             let html = page(&paragraph(&text));
             return Ok((text, html));
         }
@@ -156,6 +159,9 @@ fn facts(parcel: &Parcel<'_>) -> Vec<(&'static str, String)> {
     ];
     if let Some(route) = parcel.route {
         facts.push(("Route", route.to_string()));
+    }
+    if let Some(fallback) = &parcel.fallback {
+        facts.push(("Note", fallback.note()));
     }
     facts
 }

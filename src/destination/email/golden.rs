@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{Config, Email};
 use crate::delivery::DeliveryId;
-use crate::destination::{Destination as _, Parcel, Recipients, Surroundings, http};
+use crate::destination::{Destination as _, Fallback, Parcel, Recipients, Surroundings, http};
 use crate::message::{Media, Message, MessageId, Name, Timestamp};
 use crate::number::Number;
 use crate::template::{self, Template};
@@ -72,6 +72,7 @@ fn parcel<'a>(message: &'a Message, route: Option<&'a Name>, from_name: Option<&
         groups: BTreeMap::new(),
         recipients: Recipients::default(),
         thread: None,
+        fallback: None,
     }
 }
 
@@ -100,6 +101,30 @@ fn an_email_is_this_byte_for_byte() {
         .replace('\n', "\r\n");
     if source != expected {
         panic!("the e-mail differs from golden.eml; it is now:\n{source}");
+    }
+}
+
+#[test]
+fn a_fallback_is_noted_below_the_text_in_both_parts_and_below_an_own_body() {
+    let message = message("hello");
+    let crm = "crm".parse().unwrap();
+    let fallback = Fallback {
+        destination: &crm,
+        reason: "HTTP 400 <b>\r\nBcc: x@example.com",
+    };
+    let parcel = Parcel {
+        fallback: Some(fallback),
+        ..parcel(&message, None, None)
+    };
+    for config in [CONFIG.to_owned(), format!("{CONFIG}body = 'own'\n")] {
+        let source = email(&config, None).unwrap().render(&parcel).unwrap();
+        let source = source.replace("=\r\n", "");
+        let plain = "Fallback for destination crm: HTTP 400 <b>";
+        assert!(source.contains(plain), "{source}");
+        assert!(
+            source.contains("crm: HTTP 400 &lt;b&gt;") && !source.contains("\nBcc:"),
+            "{source}"
+        );
     }
 }
 

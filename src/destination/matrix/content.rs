@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::super::{Failure, Parcel};
+use super::super::{Failure, Fallback, Parcel};
 use crate::message::Message;
-use crate::template::{Medium, Template, Values};
+use crate::template::{self, Medium, Template, Values};
 
 /// An event may have 65 536 bytes with what the server adds to it; this is left for the content.
 const CONTENT_MAX: usize = 60 * 1024;
@@ -79,10 +79,17 @@ impl Words {
                 .render(medium, &values)
                 .map_err(|error| Failure::permanent(error.to_string()))
         };
-        Ok(Written {
+        let mut written = Written {
             body: render(own.unwrap_or(&self.plain), Medium::Text)?,
             formatted: render(own.unwrap_or(&self.html), Medium::Html)?.replace('\n', "<br>"),
-        })
+        };
+        if let Some(note) = parcel.fallback.as_ref().map(Fallback::note) {
+            written.body.push_str(&format!("\n{note}"));
+            written
+                .formatted
+                .push_str(&format!("<br><em>{}</em>", template::html(&note)));
+        }
+        Ok(written)
     }
 }
 

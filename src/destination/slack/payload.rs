@@ -41,10 +41,11 @@ impl Content {
     /// `plain_text` objects, where no formatting applies.
     pub fn new(parcel: &Parcel<'_>, template: Option<&Template>) -> Result<Self, TemplateError> {
         let marker = marker(parcel.message.id);
+        let note = parcel.fallback.as_ref().map(|fallback| escape(&fallback.note()));
         if let Some(template) = template {
             let text = template.render(MRKDWN, &parcel.values())?;
             return Ok(Self {
-                header: None,
+                header: note,
                 text,
                 kind: "mrkdwn",
                 media: Vec::new(),
@@ -52,7 +53,10 @@ impl Content {
             });
         }
         Ok(Self {
-            header: Some(header(parcel)),
+            header: Some(match note {
+                Some(note) => format!("{}\n{note}", header(parcel)),
+                None => header(parcel),
+            }),
             text: escape(&parcel.message.text),
             kind: "plain_text",
             media: attachments(&parcel.message.media),

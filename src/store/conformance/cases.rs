@@ -501,6 +501,32 @@ pub(super) async fn recipients_that_end_dead_one_by_one_bring_one_fallback(store
     assert_adds_up(&*store).await;
 }
 
+pub(super) async fn a_destination_that_has_a_message_gets_it_as_no_fallback(store: Arc<dyn Store>) {
+    let id = accept(&*store, 1, 1, &["desk", "mail", "room"]).await;
+    let settle = async |from: &str, to: &str| {
+        let claim = claim_one(&*store, from, FAR).await;
+        let settlement = Settlement {
+            follow_ups: vec![claim.delivery.fallback(name(to), Timestamp(50))],
+            ..died(&claim)
+        };
+        store.settle(settlement).await.unwrap().len()
+    };
+    // It is pending for the mail, and then it was delivered there.
+    assert_eq!(settle("desk", "mail").await, 0);
+    let mail = claim_one(&*store, "mail", FAR).await;
+    store.settle(delivered(&mail)).await.unwrap();
+    assert_eq!(settle("room", "mail").await, 0);
+    // Where it is dead it is tried again.
+    store
+        .requeue(&Selector::Dead(name("room")), Timestamp(60))
+        .await
+        .unwrap();
+    assert_eq!(settle("room", "desk").await, 1);
+    let found = store.find(id).await.unwrap().unwrap();
+    assert_eq!(found.deliveries.len(), 4);
+    assert_adds_up(&*store).await;
+}
+
 pub(super) async fn the_dead_come_back_when_requeued_and_in_their_old_place(store: Arc<dyn Store>) {
     let first = accept(&*store, 1, 1, &["desk"]).await;
     accept(&*store, 2, 1, &["desk"]).await;
