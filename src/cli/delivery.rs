@@ -12,7 +12,7 @@ use crate::control::DEAD_ALREADY;
 use crate::control::view::{
     DeliveryView, DestinationView, Page, PendingCause, PendingView, Retried, RetryOutcome, RetryView,
 };
-use crate::delivery::{Attempt, DeliveryId, Verdict};
+use crate::delivery::{AcknowledgedBy, Attempt, DeliveryId, Verdict};
 use crate::message::{Name, Timestamp};
 use crate::store::MessageState;
 use crate::template::one_line;
@@ -29,8 +29,10 @@ pub enum Action {
     },
     /// Try dead or pending ones again now; nothing is sent to a destination that is paused or asked for a pause
     Retry(Which),
-    /// Give waiting ones up: they are dead then, and `retry` revives them
+    /// Give pending ones up: they are dead then, and `retry` revives them
     Discard(Which),
+    /// Acknowledge dead ones: they stop being a problem and stay listed
+    Acknowledge(Acknowledge),
 }
 
 /// Which to list.
@@ -56,12 +58,22 @@ pub struct Which {
     /// All of this destination
     #[arg(long, value_name = "NAME")]
     destination: Option<Name>,
-    /// Those that stand so [default: dead for `retry`, pending for `discard`]
+    /// Those that stand so [default: pending for `discard`, else dead]
     #[arg(long, requires = "destination", value_parser = ["dead", "pending"])]
     state: Option<String>,
     /// Do not ask, whatever the number
     #[arg(long)]
     yes: bool,
+}
+
+/// Which to acknowledge.
+#[derive(Debug, Args)]
+pub struct Acknowledge {
+    #[command(flatten)]
+    which: Which,
+    /// Given up at or after this: RFC 3339, or how long ago (2h, 3d)
+    #[arg(long, value_name = "WHEN", requires = "destination", value_parser = moment::parse)]
+    since: Option<Timestamp>,
 }
 
 /// A change of many deliveries.
@@ -91,15 +103,28 @@ const DISCARD: Change = Change {
     state: "pending",
 };
 
+const ACKNOWLEDGE: Change = Change {
+    verb: "acknowledge",
+    doing: "acknowledging",
+    done: "acknowledged",
+    state: "dead",
+};
+
 pub(super) fn run(global: &Global, action: &Action) -> Result<Exit, Stop> {
     let daemon = Daemon::find(global)?;
     match action {
         Action::List(list) => self::list(global, &daemon, list),
         Action::Show { id } => show(global, &daemon, *id),
-        Action::Retry(which) => change(global, &daemon, RETRY, which),
+        Action::Retry(which) => change(global, &daemon, RETRY, which, None),
+        Action::Acknowledge(Acknowledge { which, .. }) if which.state.as_deref() == Some("pending") => {
+            Err(Stop::wrong("`--state`: only dead deliveries are acknowledged"))
+        }
+        Action::Acknowledge(Acknowledge { which, since }) => {
+            change(global, &daemon, ACKNOWLEDGE, which, *since)
+        }
         // The daemon would say so, too, but only after the question whether it is meant.
         Action::Discard(which) if which.state.as_deref() == Some("dead") => Err(Stop::wrong(DEAD_ALREADY)),
-        Action::Discard(which) => change(global, &daemon, DISCARD, which),
+        Action::Discard(which) => change(global, &daemon, DISCARD, which, None),
     }
 }
 
@@ -162,7 +187,7 @@ fn list(global: &Global, daemon: &Daemon, list: &List) -> Result<Exit, Stop> {
             [
                 delivery.id.to_string(),
                 to(delivery),
-                state(delivery.state).to_owned(),
+                listed_state(delivery),
                 moment::relative(delivery.created_at, now),
                 delivery.attempts_made.to_string(),
                 next(delivery, now),
@@ -173,6 +198,15 @@ fn list(global: &Global, daemon: &Daemon, list: &List) -> Result<Exit, Stop> {
     table.print("no delivery is like that")?;
     say_next(&page);
     Ok(Exit::Done)
+}
+
+/// The state, and that a dead delivery needs no attention.
+fn listed_state(delivery: &DeliveryView) -> String {
+    match delivery.acknowledged_by {
+        Some(AcknowledgedBy::Operator) => "dead, acknowledged".to_owned(),
+        Some(AcknowledgedBy::Fallback) => "dead, by fallback".to_owned(),
+        None => state(delivery.state).to_owned(),
+    }
 }
 
 /// When the next attempt is, in few words.
@@ -223,6 +257,16 @@ fn standing(delivery: &DeliveryView, now: Timestamp) -> String {
     }
     if let (Some(reason), None) = (&delivery.reason, &delivery.pending) {
         said += &format!(": {}", one_line(reason));
+    }
+    match (delivery.acknowledged_at, delivery.acknowledged_by) {
+        (Some(at), Some(AcknowledgedBy::Fallback)) => {
+            said += &format!(
+                "; its fallback delivered the message at {}",
+                moment::exact(at, now)
+            );
+        }
+        (Some(at), _) => said += &format!("; acknowledged at {}", moment::exact(at, now)),
+        (None, _) => {}
     }
     said
 }
@@ -279,13 +323,22 @@ fn attempt(attempt: &Attempt, now: Timestamp) -> String {
     )
 }
 
-fn change(global: &Global, daemon: &Daemon, change: Change, which: &Which) -> Result<Exit, Stop> {
+fn change(
+    global: &Global,
+    daemon: &Daemon,
+    change: Change,
+    which: &Which,
+    since: Option<Timestamp>,
+) -> Result<Exit, Stop> {
     let body = match &which.destination {
         None => json!({ "ids": which.ids }),
         Some(name) => {
             let state = which.state.as_deref().unwrap_or(change.state);
             agree(daemon, change, name, state, which.yes)?;
-            json!({ "destination": name, "state": state })
+            match since {
+                None => json!({ "destination": name, "state": state }),
+                Some(since) => json!({ "destination": name, "state": state, "since": since }),
+            }
         }
     };
     let progress = Progress::waiting(global, change.doing);
@@ -382,10 +435,10 @@ fn agree(daemon: &Daemon, change: Change, name: &Name, state: &str, yes: bool) -
             "no destination `{name}` is configured, and nothing waits for one of that name"
         ))
     })?;
-    let number = if state == "dead" {
-        destination.dead
-    } else {
-        destination.pending
+    let number = match (state, change.verb) {
+        ("dead", "acknowledge") => destination.dead,
+        ("dead", _) => destination.dead + destination.acknowledged,
+        _ => destination.pending,
     };
     let many = match number {
         1 => format!("1 {state} delivery"),

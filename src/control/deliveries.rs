@@ -7,7 +7,7 @@ use super::view::{DeliveryView, Page, PendingView, Retried, RetryOutcome, RetryV
 use super::{Control, Error};
 use crate::delivery::{Delivery, DeliveryId, State};
 use crate::events::Event;
-use crate::message::{MessageId, Name};
+use crate::message::{MessageId, Name, Timestamp};
 use crate::plan::Plan;
 use crate::store::{DeliveryQuery, Found, Selector};
 
@@ -170,6 +170,33 @@ impl Control {
         Ok(())
     }
 
+    /// Acknowledges dead deliveries, of those given up at or after `since`: they need no attention any more.
+    ///
+    /// # Errors
+    /// When pending ones are meant, or the store's.
+    pub async fn acknowledge_dead(
+        &self,
+        selector: &Selector,
+        since: Option<Timestamp>,
+    ) -> Result<Touched, Error> {
+        if let Selector::Pending(_) = selector {
+            return Err(Error::Wrong(
+                "`state`: only `dead` deliveries are acknowledged".to_owned(),
+            ));
+        }
+        let deliveries = self
+            .store
+            .acknowledge_dead(selector, since, self.clock.now())
+            .await?;
+        for name in self.concerned(selector).await? {
+            self.lanes.announce(&name);
+        }
+        Ok(Touched {
+            deliveries,
+            ..Touched::default()
+        })
+    }
+
     /// Gives pending deliveries up.
     ///
     /// # Errors
@@ -214,5 +241,5 @@ impl Control {
 
 /// What to do with dead deliveries instead of discarding them.
 pub const DEAD_ALREADY: &str = "`state`: dead deliveries were given up already. They are kept to be looked at and tried \
-     again (`smsbridge delivery retry`), and are forgotten with their messages after `store.retain`; what can be \
+     again (`smsbridge delivery retry`) or acknowledged (`smsbridge delivery acknowledge`), and are forgotten with their messages after `store.retain`; what can be \
      discarded is `pending`";

@@ -230,6 +230,7 @@ mod tests {
             reason: Some("HTTP 403 Forbidden.".to_owned()),
             pending: 3,
             dead: 2,
+            acknowledged: 0,
             oldest: Some(Timestamp(MINUTE)),
             attempting_since: None,
             delivered_at: None,

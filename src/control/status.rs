@@ -5,13 +5,16 @@ use std::time::Duration;
 use super::problem::{self, Facts};
 use super::view::{CountsView, DestinationView, ProblemKind, ProblemView, RatesView, StatusView, StoreView};
 use super::{Control, Error};
-use crate::delivery::State;
+use crate::delivery::{Delivery, State};
 use crate::message::{Name, Timestamp};
 use crate::plan::{Plan, Severity};
 use crate::store::{DeliveryQuery, Health, MessageState};
 
 /// `late_after` of a destination that is no longer configured.
 const LATE_AFTER: Duration = Duration::from_secs(120);
+
+/// How many dead deliveries are looked at for one that needs attention.
+const NEWEST: usize = 20;
 
 impl Control {
     /// The daemon at a glance.
@@ -114,18 +117,21 @@ impl Control {
         Ok(last.map(|attempt| attempt.detail))
     }
 
+    /// Why the newest dead delivery that needs attention was given up, if it is among the newest ones.
     async fn newest_dead(&self, name: &Name) -> Result<Option<String>, Error> {
         let query = DeliveryQuery {
             destination: Some(name.clone()),
             state: Some(MessageState::Dead),
-            limit: 1,
+            limit: NEWEST,
             cursor: None,
         };
-        let newest = self.store.deliveries(&query).await?.items.pop();
-        Ok(newest.and_then(|delivery| match delivery.state {
-            State::Dead { reason, .. } => Some(reason),
-            State::Waiting { .. } | State::Delivered { .. } => None,
-        }))
+        let newest = self.store.deliveries(&query).await?.items.into_iter();
+        Ok(newest
+            .filter(Delivery::needs_attention)
+            .find_map(|delivery| match delivery.state {
+                State::Dead { reason, .. } => Some(reason),
+                State::Waiting { .. } | State::Delivered { .. } => None,
+            }))
     }
 
     /// How many deliveries wait.
@@ -150,7 +156,7 @@ impl Control {
         let mut views = Vec::with_capacity(names.len());
         for name in names {
             let view = self.destination(plan, &name).await?;
-            if view.kind.is_some() || view.pending > 0 || view.dead > 0 {
+            if view.kind.is_some() || view.pending + view.dead + view.acknowledged > 0 {
                 views.push(view);
             }
         }
@@ -182,6 +188,7 @@ impl Control {
             reason: status.as_ref().and_then(|status| status.reason.clone()),
             pending: backlog.pending,
             dead: backlog.dead,
+            acknowledged: backlog.acknowledged,
             oldest: backlog.oldest.map(|oldest| self.clock.ago(oldest)),
             attempting_since: of(|status| status.attempting_since).map(|since| self.clock.ago(since)),
             delivered_at: of(|status| status.delivered_at),

@@ -6,7 +6,7 @@ use regex::Regex;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
-use crate::delivery::{Attempt, Delivery, DeliveryId, State};
+use crate::delivery::{AcknowledgedBy, Attempt, Delivery, DeliveryId, State};
 use crate::message::{Media, Message, MessageId, Name, Timestamp};
 use crate::metrics::rates::PerMinute;
 use crate::number::Pattern;
@@ -81,6 +81,12 @@ pub struct DeliveryView {
     pub pending: Option<PendingView>,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
+    /// When it was acknowledged, while dead: it needs no attention.
+    #[serde(default)]
+    pub acknowledged_at: Option<Timestamp>,
+    /// Who acknowledged it: `operator`, or `fallback` when that delivered the message.
+    #[serde(default)]
+    pub acknowledged_by: Option<AcknowledgedBy>,
     /// Why it is dead, or what the last attempt said.
     pub reason: Option<String>,
     /// How often it was tried.
@@ -154,8 +160,11 @@ pub struct DestinationView {
     pub reason: Option<String>,
     /// Deliveries waiting.
     pub pending: u64,
-    /// Dead deliveries that are remembered.
+    /// Dead deliveries that need attention.
     pub dead: u64,
+    /// Dead deliveries that need none: they were acknowledged, or their fallback delivered the message.
+    #[serde(default)]
+    pub acknowledged: u64,
     /// When the oldest waiting one came to be owed.
     pub oldest: Option<Timestamp>,
     /// When the oldest attempt under way began.
@@ -494,6 +503,8 @@ impl DeliveryView {
             due: shown(due),
             pending,
             ended_at: shown(ended_at),
+            acknowledged_at: shown(delivery.acknowledged.map(|by| by.at)),
+            acknowledged_by: delivery.acknowledged.map(|by| by.by),
             reason,
             attempts_made: delivery.attempts_made,
             attempts: attempts.collect(),

@@ -176,6 +176,27 @@ pub struct Delivery {
     pub recipient: Option<String>,
     /// The ordinal of the delivery it came of: for a recipient that could not take that one, or as its fallback.
     pub origin: Option<u16>,
+    /// Why it needs no attention although it is dead.
+    pub acknowledged: Option<Acknowledged>,
+}
+
+/// The acknowledgement of a dead delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acknowledged {
+    /// When.
+    pub at: Timestamp,
+    /// By whom.
+    pub by: AcknowledgedBy,
+}
+
+/// Who acknowledged a dead delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AcknowledgedBy {
+    /// An operator, who knows of it or gave it up.
+    Operator,
+    /// The fallback, which delivered the message.
+    Fallback,
 }
 
 impl Delivery {
@@ -194,6 +215,7 @@ impl Delivery {
             progress: Vec::new(),
             recipient: None,
             origin: None,
+            acknowledged: None,
         }
     }
 
@@ -271,6 +293,12 @@ impl Delivery {
         matches!(self.state, State::Dead { .. })
     }
 
+    /// Returns true if it is dead and neither an operator acknowledged it nor its fallback delivered the message.
+    #[must_use]
+    pub fn needs_attention(&self) -> bool {
+        self.is_dead() && self.acknowledged.is_none()
+    }
+
     /// How many bytes the words in it take.
     #[must_use]
     pub fn size(&self) -> usize {
@@ -318,12 +346,22 @@ impl Delivery {
         Self { state, ..delivery }
     }
 
+    /// Dead, and in no need of attention.
+    #[must_use]
+    pub fn acknowledged(self, at: Timestamp, by: AcknowledgedBy) -> Self {
+        Self {
+            acknowledged: Some(Acknowledged { at, by }),
+            ..self
+        }
+    }
+
     /// Due again now, with a fresh patience of `give_up_after`: the operator asked for it.
     #[must_use]
     pub fn requeued(self, now: Timestamp) -> Self {
         Self {
             state: State::Waiting { due: now },
             created_at: now,
+            acknowledged: None,
             ..self
         }
     }

@@ -175,6 +175,8 @@ macro_rules! suite {
             how_destinations_stood_is_remembered,
             the_oldest_pending_delivery_is_that_of_the_first_message,
             discarding_spares_what_is_claimed,
+            acknowledged_deliveries_stay_dead_and_need_no_attention,
+            a_fallback_that_delivered_leaves_nothing_to_attend_to,
             commands_reach_a_long_backlog,
             a_stored_text_is_owed_again,
             an_older_text_owed_later_goes_before_newer_ones,

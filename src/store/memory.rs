@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
+use super::acknowledge::{covered, is_meant};
 use super::backup::{Part, Position};
 use super::{
     Acceptance, Arrival, Backlog, CLAIM_BYTES, Claim, Counts, DeliveryQuery, Error, Found, Health, Horizon,
     PAGE_BYTES, Page, Query, Queued, Requeued, Selector, Settlement, Standings, Store, Turn, changed_at,
     is_new, redacted,
 };
-use crate::delivery::{Delivery, DeliveryId, State};
+use crate::delivery::{AcknowledgedBy, Delivery, DeliveryId, State};
 use crate::message::{Conversation, MessageId, Name, Timestamp};
 use crate::timeline::Timeline;
 
@@ -280,6 +281,14 @@ impl Store for Memory {
                 ids.extend(inner.add(place.0, follow_up));
             }
         }
+        if let Some(found) = inner.messages.get_mut(&place.0) {
+            for covered in covered(&found.deliveries, changed_at(&delivery)) {
+                let mut all = found.deliveries.iter_mut();
+                all.find(|dead| dead.id == covered.id)
+                    .into_iter()
+                    .for_each(|dead| *dead = covered.clone());
+            }
+        }
         Ok(ids)
     }
 
@@ -411,6 +420,24 @@ impl Store for Memory {
         Ok(touched)
     }
 
+    async fn acknowledge_dead(
+        &self,
+        selector: &Selector,
+        since: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        let mut inner = self.inner();
+        let mut touched = 0;
+        for place in inner.selected(selector) {
+            let dead = inner.delivery(place).filter(|dead| is_meant(dead, since));
+            if let Some(delivery) = dead {
+                *delivery = delivery.clone().acknowledged(now, AcknowledgedBy::Operator);
+                touched += 1;
+            }
+        }
+        Ok(touched)
+    }
+
     async fn discard(&self, selector: &Selector, now: Timestamp, reason: &str) -> Result<u64, Error> {
         let mut inner = self.inner();
         let mut touched = 0;
@@ -420,7 +447,8 @@ impl Store for Memory {
                 .delivery(place)
                 .filter(|delivery| delivery.is_waiting() && !leased)
             {
-                *delivery = delivery.clone().dead(None, now, reason);
+                let dead = delivery.clone().dead(None, now, reason);
+                *delivery = dead.acknowledged(now, AcknowledgedBy::Operator);
                 touched += 1;
             }
         }
@@ -443,7 +471,8 @@ impl Store for Memory {
         let all = inner.deliveries().map(|(.., delivery)| delivery);
         Ok(Backlog {
             pending: inner.count(|delivery| own(&delivery) && delivery.is_waiting()),
-            dead: inner.count(|delivery| own(&delivery) && delivery.is_dead()),
+            dead: inner.count(|delivery| own(&delivery) && delivery.needs_attention()),
+            acknowledged: inner.count(|delivery| own(&delivery) && delivery.acknowledged.is_some()),
             oldest: all
                 .filter(own)
                 .filter(waiting)

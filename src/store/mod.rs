@@ -12,6 +12,7 @@ use crate::message::{Conversation, Message, MessageId, Name, Timestamp};
 use crate::number::Pattern;
 use crate::timeline::Timeline;
 
+mod acknowledge;
 pub mod backup;
 pub mod memory;
 mod queue;
@@ -109,8 +110,10 @@ pub struct Settlement {
 pub struct Backlog {
     /// Deliveries not yet delivered nor dead.
     pub pending: u64,
-    /// Dead deliveries that are still remembered.
+    /// Dead deliveries that need attention.
     pub dead: u64,
+    /// Dead deliveries that need none: they were acknowledged, or their fallback delivered the message.
+    pub acknowledged: u64,
     /// When the oldest pending one came to be owed.
     pub oldest: Option<Timestamp>,
 }
@@ -385,7 +388,7 @@ impl Health {
 
 /// Keeps texts.
 ///
-/// * **Durable**: when `accept`, `settle`, `requeue`, `discard`, `owe` or `set_paused` return `Ok`, what they
+/// * **Durable**: when `accept`, `settle`, `requeue`, `acknowledge_dead`, `discard`, `owe` or `set_paused` return `Ok`, what they
 ///   did survives a power cut. When they return an error it was not done, except after [`Error::Slow`] and
 ///   [`Error::Failed`], where it may have been.
 /// * **All or none**: a message, its dedup entry and its deliveries appear together, also after a crash.
@@ -406,7 +409,7 @@ pub trait Store: Send + Sync + 'static {
     /// take [`CLAIM_BYTES`].
     async fn claim(&self, destination: &Name, now: Timestamp, limit: usize) -> Result<Vec<Claim>, Error>;
 
-    /// Writes how a claimed delivery ended. A still waiting one is given again when due; it may have become one for a
+    /// Writes how a claimed delivery ended, and acknowledges those dead ones whose fallback delivered the message. A still waiting one is given again when due; it may have become one for a
     /// single recipient. Returns the ids of the follow-ups.
     async fn settle(&self, settlement: Settlement) -> Result<Vec<DeliveryId>, Error>;
 
@@ -450,7 +453,16 @@ pub trait Store: Send + Sync + 'static {
     /// created at `now`: their times were told by a clock that was ahead. Says how many it touched.
     async fn advance(&self, beyond: Timestamp, now: Timestamp) -> Result<u64, Error>;
 
-    /// Makes waiting deliveries dead for `reason`, except those claimed just now. Says how many it touched.
+    /// Acknowledges dead deliveries that need attention, of those given up at or after `since`. Says how many it touched.
+    async fn acknowledge_dead(
+        &self,
+        selector: &Selector,
+        since: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<u64, Error>;
+
+    /// Makes waiting deliveries dead for `reason`, except those claimed just now, and acknowledges them. Says how many it
+    /// touched.
     async fn discard(&self, selector: &Selector, now: Timestamp, reason: &str) -> Result<u64, Error>;
 
     /// Owes a stored message to further destinations (`ordinal`s are given by the store). Returns their ids.

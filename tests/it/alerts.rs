@@ -244,12 +244,15 @@ async fn the_first_dead_letter_of_a_daemon_fires() {
     bridge.text(&refid(1), "+13035550100", "x");
     let later = wait_for("a dead letter", || {
         let metrics = bridge.metrics();
-        let dead = "smsbridge_deliveries_total{destination=\"crm\",outcome=\"dead\"} 1";
+        let dead = "smsbridge_queue_dead{destination=\"crm\"} 1";
         metrics.contains(dead).then_some(metrics)
     });
     assert!(fires("SmsbridgeDeadLetters", &first, &later));
     // Also when the daemon was never asked before.
     assert!(fires("SmsbridgeDeadLetters", "", &later));
+    let (code, _, _) = bridge.command(&["delivery", "acknowledge", "--destination", "crm", "--yes"]);
+    assert_eq!(code, 0);
+    assert!(!fires("SmsbridgeDeadLetters", &first, &bridge.metrics()));
 }
 
 #[test]

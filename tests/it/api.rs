@@ -206,6 +206,7 @@ fn wrong_paths_methods_and_parameters_are_named() {
         ("DELETE", "api/v1/status", "get, head"),
         ("OPTIONS", "api/v1/deliveries/retry", "post"),
         ("GET", "api/v1/deliveries/retry", "post"),
+        ("GET", "api/v1/deliveries/acknowledge", "post"),
         ("GET", "api/v1/reload", "post"),
         ("GET", "api/v1/destinations/screen/pause", "post"),
         ("GET", "login", "post"),
@@ -236,6 +237,7 @@ fn wrong_paths_methods_and_parameters_are_named() {
     }
     for (path, body, named) in [
         ("api/v1/deliveries/retry", "{}", "`ids`"),
+        ("api/v1/deliveries/acknowledge", "{}", "`ids`"),
         (
             "api/v1/deliveries/discard",
             "{\"destination\":\"gone\",\"state\":\"delivered\"}",

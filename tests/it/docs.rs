@@ -430,7 +430,7 @@ fn every_command_for_a_message_that_did_not_arrive_works() {
         let mut arguments = words(&command.replace("ID", id).replace("NAME", "screen"));
         match arguments[0].as_str() {
             "simulate" => arguments.extend(["--url".to_owned(), url.clone()]),
-            "delivery" if command.contains("--destination") && command.contains("retry") => {
+            "delivery" if command.contains("--destination") && !command.contains(" list ") => {
                 arguments.push("--yes".to_owned())
             }
             "route" => arguments = words(&command.replace("--from N --to N", "--from 1-1234 --to 1-1234")),

@@ -6,6 +6,7 @@
     reason = "a test fails by panicking, its servers too"
 )]
 
+mod acknowledge;
 mod alerts;
 mod api;
 mod architecture;

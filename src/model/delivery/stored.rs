@@ -1,13 +1,13 @@
 //! How a delivery is kept, in every store and in backups.
 //!
-//! It began without `recipient` and `origin`. Where both are missing it is written as it always was, so that what
-//! earlier versions wrote is read.
+//! It began without `recipient`, `origin` and `acknowledged`. Where they are missing it is written as it always was, so
+//! that what earlier versions wrote is read.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Attempt, Delivery, DeliveryId, State};
+use super::{Acknowledged, Attempt, Delivery, DeliveryId, State};
 use crate::message::{Name, Timestamp};
 
 #[derive(Serialize, Deserialize)]
@@ -40,23 +40,45 @@ enum Standing<'a> {
         recipient: Cow<'a, Option<String>>,
         state: Cow<'a, State>,
     },
+    Acknowledged {
+        origin: Option<u16>,
+        recipient: Cow<'a, Option<String>>,
+        state: Cow<'a, State>,
+        acknowledged: Acknowledged,
+    },
+}
+
+impl<'a> Standing<'a> {
+    fn of(delivery: &'a Delivery) -> Self {
+        let (state, origin) = (Cow::Borrowed(&delivery.state), delivery.origin);
+        let recipient = Cow::Borrowed(&delivery.recipient);
+        if let Some(acknowledged) = delivery.acknowledged {
+            return Self::Acknowledged {
+                origin,
+                recipient,
+                state,
+                acknowledged,
+            };
+        }
+        match (&delivery.state, origin, &delivery.recipient) {
+            (State::Waiting { due }, None, None) => Self::Waiting { due: *due },
+            (State::Delivered { at }, None, None) => Self::Delivered { at: *at },
+            (State::Dead { at, reason }, None, None) => Self::Dead {
+                at: *at,
+                reason: reason.into(),
+            },
+            _ => Self::Related {
+                origin,
+                recipient,
+                state,
+            },
+        }
+    }
 }
 
 impl Serialize for Delivery {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let standing = match (&self.state, self.origin, &self.recipient) {
-            (State::Waiting { due }, None, None) => Standing::Waiting { due: *due },
-            (State::Delivered { at }, None, None) => Standing::Delivered { at: *at },
-            (State::Dead { at, reason }, None, None) => Standing::Dead {
-                at: *at,
-                reason: reason.into(),
-            },
-            (state, origin, recipient) => Standing::Related {
-                origin,
-                recipient: Cow::Borrowed(recipient),
-                state: Cow::Borrowed(state),
-            },
-        };
+        let standing = Standing::of(self);
         Stored {
             id: self.id,
             destination: Cow::Borrowed(&self.destination),
@@ -74,18 +96,29 @@ impl Serialize for Delivery {
 impl<'de> Deserialize<'de> for Delivery {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let stored = Stored::deserialize(deserializer)?;
-        let (state, origin, recipient) = match stored.standing {
-            Standing::Waiting { due } => (State::Waiting { due }, None, None),
-            Standing::Delivered { at } => (State::Delivered { at }, None, None),
+        let (state, origin, recipient, acknowledged) = match stored.standing {
+            Standing::Waiting { due } => (State::Waiting { due }, None, None, None),
+            Standing::Delivered { at } => (State::Delivered { at }, None, None, None),
             Standing::Dead { at, reason } => {
                 let reason = reason.into_owned();
-                (State::Dead { at, reason }, None, None)
+                (State::Dead { at, reason }, None, None, None)
             }
             Standing::Related {
                 origin,
                 recipient,
                 state,
-            } => (state.into_owned(), origin, recipient.into_owned()),
+            } => (state.into_owned(), origin, recipient.into_owned(), None),
+            Standing::Acknowledged {
+                origin,
+                recipient,
+                state,
+                acknowledged,
+            } => (
+                state.into_owned(),
+                origin,
+                recipient.into_owned(),
+                Some(acknowledged),
+            ),
         };
         Ok(Self {
             id: stored.id,
@@ -98,6 +131,7 @@ impl<'de> Deserialize<'de> for Delivery {
             progress: stored.progress.into_owned(),
             recipient,
             origin,
+            acknowledged,
         })
     }
 }
@@ -107,7 +141,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::delivery::Verdict;
+    use crate::delivery::{AcknowledgedBy, Verdict};
     use crate::message::MessageId;
 
     /// The fields as earlier versions wrote them.
@@ -178,12 +212,16 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_for_one_recipient_and_a_fallback_are_read_as_they_are_written() {
+    fn a_delivery_for_one_recipient_a_fallback_and_an_acknowledged_one_are_read_as_they_are_written() {
         for state in states() {
             let whole = delivery(state);
             for related in [
                 whole.split("b@example.com"),
                 whole.fallback("room".parse().unwrap(), Timestamp(4)),
+                whole.clone().acknowledged(Timestamp(5), AcknowledgedBy::Operator),
+                whole
+                    .split("b@example.com")
+                    .acknowledged(Timestamp(6), AcknowledgedBy::Fallback),
             ] {
                 let bytes = postcard::to_stdvec(&vec![&related, &whole]).unwrap();
                 let read: Vec<Delivery> = postcard::from_bytes(&bytes).unwrap();

@@ -5,9 +5,14 @@ use std::sync::Arc;
 use super::*;
 use crate::message::Media;
 
+mod acknowledge;
 mod backup;
 mod queue;
 
+pub(super) use acknowledge::{
+    a_fallback_that_delivered_leaves_nothing_to_attend_to,
+    acknowledged_deliveries_stay_dead_and_need_no_attention,
+};
 pub(super) use backup::the_parts_of_a_backup_have_all_that_was_accepted_before_it;
 pub(super) use queue::a_pending_delivery_tells_what_comes_before_it;
 
@@ -543,6 +548,7 @@ pub(super) async fn the_dead_come_back_when_requeued_and_in_their_old_place(stor
         Backlog {
             pending: 2,
             dead: 0,
+            acknowledged: 0,
             oldest: Some(Timestamp(2))
         }
     );
@@ -760,6 +766,7 @@ pub(super) async fn backlogs_and_destinations_tell_what_is_owed(store: Arc<dyn S
     let desk = Backlog {
         pending: 2,
         dead: 0,
+        acknowledged: 0,
         oldest: Some(Timestamp(5)),
     };
     assert_eq!(store.backlog(&name("desk")).await, Ok(desk));
@@ -768,6 +775,7 @@ pub(super) async fn backlogs_and_destinations_tell_what_is_owed(store: Arc<dyn S
     let desk = Backlog {
         pending: 1,
         dead: 1,
+        acknowledged: 0,
         oldest: Some(Timestamp(6)),
     };
     assert_eq!(store.backlog(&name("desk")).await, Ok(desk));

@@ -17,7 +17,9 @@ pub(super) struct Books {
 #[derive(Clone, Debug, Default)]
 struct Owed {
     pending: u64,
+    /// All dead ones, of which some need no attention.
     dead: u64,
+    acknowledged: u64,
     delivered: u64,
     ages: Ages,
 }
@@ -40,6 +42,7 @@ impl Books {
             State::Dead { .. } => {
                 counts.dead += 1;
                 owed.dead += 1;
+                owed.acknowledged += u64::from(delivery.acknowledged.is_some());
             }
         }
     }
@@ -52,6 +55,8 @@ impl Books {
         let Some(owed) = self.destinations.get_mut(&delivery.destination) else {
             return;
         };
+        let acknowledged = u64::from(delivery.acknowledged.is_some());
+        owed.acknowledged = owed.acknowledged.saturating_sub(acknowledged);
         let counts = &mut self.ledger.counts;
         let (sum, part) = match delivery.state {
             State::Dead { .. } => (&mut counts.dead, &mut owed.dead),
@@ -78,7 +83,8 @@ impl Books {
         };
         Backlog {
             pending: owed.pending,
-            dead: owed.dead,
+            dead: owed.dead.saturating_sub(owed.acknowledged),
+            acknowledged: owed.acknowledged,
             oldest: owed.ages.oldest(),
         }
     }

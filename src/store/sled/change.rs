@@ -17,8 +17,9 @@ use super::stored;
 use super::table::Draft;
 use super::view::View;
 use super::{Shared, lock};
-use crate::delivery::{Delivery, DeliveryId, State};
+use crate::delivery::{AcknowledgedBy, Delivery, DeliveryId, State};
 use crate::message::{Conversation, MessageId, Name, Timestamp};
+use crate::store::acknowledge::{covered, is_meant};
 use crate::store::{Acceptance, Error, Settlement, Standings, backup, changed_at, is_new};
 use crate::timeline::Timeline;
 
@@ -150,7 +151,9 @@ impl<'a> Group<'a> {
             thread,
         } = settlement;
         self.space.for_anything()?;
-        let kept = match follow_ups.is_empty() && delivery.recipient.is_none() {
+        let is_fallback = delivery.origin.is_some() && !delivery.is_waiting();
+        let is_alone = delivery.recipient.is_none() && !is_fallback;
+        let kept = match follow_ups.is_empty() && is_alone {
             true => None,
             false => Some(self.claimed(token, delivery.id)?),
         };
@@ -213,7 +216,24 @@ impl<'a> Group<'a> {
         let added = follow_ups
             .into_iter()
             .map(|follow_up| self.add(place.seq, &kept, conversation, follow_up));
-        added.collect()
+        let added = added.collect::<Result<_, _>>()?;
+        if !delivery.is_waiting() {
+            self.cover(place.seq, kept, changed_at(&delivery))?;
+        }
+        Ok(added)
+    }
+
+    /// Acknowledges the dead deliveries of a message whose fallback delivered it.
+    fn cover(&mut self, seq: u64, kept: Kept, at: Timestamp) -> Result<(), Error> {
+        let found = self.shared.sound(self.view.complete(seq, kept).map(Some))?;
+        let deliveries = found.map(|found| found.deliveries).unwrap_or_default();
+        for new in covered(&deliveries, at) {
+            let ordinal = new.id.ordinal;
+            if let Some(old) = deliveries.iter().find(|old| old.id == new.id) {
+                self.replace(Place { seq, ordinal }, old, &new)?;
+            }
+        }
+        Ok(())
     }
 
     /// The follow-ups that are not there yet. What cannot be read of the message's deliveries is not there.
@@ -276,7 +296,17 @@ impl<'a> Group<'a> {
         self.each(places, |group, place| group.advance_one(place, beyond, now))
     }
 
-    /// Makes waiting deliveries dead, unless they are claimed.
+    /// Acknowledges dead deliveries that were given up at or after `since`.
+    pub(super) fn acknowledge(
+        &mut self,
+        places: &[Place],
+        since: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        self.each(places, |group, place| group.acknowledge_one(place, since, now))
+    }
+
+    /// Makes waiting deliveries dead and acknowledges them, unless they are claimed.
     pub(super) fn discard(&mut self, places: &[Place], now: Timestamp, reason: &str) -> Result<u64, Error> {
         self.each(places, |group, place| group.discard_one(place, now, reason))
     }
@@ -473,6 +503,21 @@ impl<'a> Group<'a> {
         Ok(true)
     }
 
+    fn acknowledge_one(
+        &mut self,
+        place: Place,
+        since: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
+        let delivery = self.shared.sound(self.view.delivery(place))?;
+        let Some(delivery) = delivery.filter(|delivery| is_meant(delivery, since)) else {
+            return Ok(false);
+        };
+        let acknowledged = delivery.clone().acknowledged(now, AcknowledgedBy::Operator);
+        self.replace(place, &delivery, &acknowledged)?;
+        Ok(true)
+    }
+
     fn discard_one(&mut self, place: Place, now: Timestamp, reason: &str) -> Result<bool, Error> {
         let Some((delivery, message)) = self.shared.sound(self.view.with_message(place))? else {
             return Ok(false);
@@ -481,7 +526,10 @@ impl<'a> Group<'a> {
         if !delivery.is_waiting() || !self.reserve(&queue, place) {
             return Ok(false);
         }
-        let dead = delivery.clone().dead(None, now, reason);
+        let dead = delivery
+            .clone()
+            .dead(None, now, reason)
+            .acknowledged(now, AcknowledgedBy::Operator);
         let destination = queue.destination.clone();
         self.notes.push(Note::Ended { queue, place });
         self.notes.push(Note::Dead { destination, place });

@@ -438,6 +438,17 @@ impl Store for Sled {
         self.read(move |shared| shared.oldest_pending(&destination)).await
     }
 
+    async fn acknowledge_dead(
+        &self,
+        selector: &Selector,
+        since: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        let acknowledge =
+            |places: Vec<Place>| -> Change { Box::new(move |group| group.acknowledge(&places, since, now)) };
+        self.on_selected(selector, acknowledge).await
+    }
+
     async fn discard(&self, selector: &Selector, now: Timestamp, reason: &str) -> Result<u64, Error> {
         self.on_selected(selector, |places| {
             let reason = reason.to_owned();

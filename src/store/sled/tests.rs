@@ -107,6 +107,7 @@ async fn assert_three(store: &Sled) {
     let backlog = Backlog {
         pending: 1,
         dead: 1,
+        acknowledged: 0,
         oldest: Some(Timestamp(3)),
     };
     assert_eq!(store.backlog(&name("desk")).await, Ok(backlog));

@@ -62,7 +62,7 @@ fn methods(path: &[&str]) -> Option<&'static str> {
         ["route" | "reload"]
         | ["findings", "acknowledge"]
         | ["messages", _, "resend"]
-        | ["deliveries", "retry" | "discard"]
+        | ["deliveries", "retry" | "discard" | "acknowledge"]
         | ["destinations", _, "test" | "pause" | "resume"] => Some(CHANGE),
         ["status" | "messages" | "deliveries" | "destinations" | "routes"]
         | ["messages" | "deliveries", _] => Some(READ),
@@ -98,6 +98,23 @@ async fn change(control: &Control, call: &Call, path: &[&str]) -> Outcome {
             show(control.resend(message_id(id)?, &resend.destinations).await?)
         }
         ["deliveries", "retry"] => show(control.retry(&selector(body(call)?)?).await?),
+        ["deliveries", "acknowledge"] => {
+            let Acknowledge {
+                ids,
+                destination,
+                state,
+                since,
+            } = body(call)?;
+            if since.is_some() && destination.is_none() {
+                return Err(Trouble::Wrong("`since` needs `destination`".to_owned()));
+            }
+            let which = Which {
+                ids,
+                destination,
+                state,
+            };
+            show(control.acknowledge_dead(&selector(which)?, since).await?)
+        }
         ["deliveries", "discard"] => show(control.discard(&selector(body(call)?)?).await?),
         ["destinations", name, "test"] => show(control.test(&destination(name)?).await?),
         ["destinations", name, "pause"] => show(control.set_paused(&destination(name)?, true).await?),
@@ -140,6 +157,16 @@ struct Which {
     ids: Vec<DeliveryId>,
     destination: Option<Name>,
     state: Option<MessageState>,
+}
+
+/// `POST /deliveries/acknowledge`: the same, of a destination also those given up since a moment.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Acknowledge {
+    ids: Vec<DeliveryId>,
+    destination: Option<Name>,
+    state: Option<MessageState>,
+    since: Option<Timestamp>,
 }
 
 /// `POST /route`

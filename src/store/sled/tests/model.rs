@@ -38,6 +38,10 @@ enum Operation {
     Discard {
         selector: Choice,
     },
+    Acknowledge {
+        selector: Choice,
+        since: Option<i64>,
+    },
     Owe {
         message: u64,
         destination: usize,
@@ -113,7 +117,9 @@ fn operation() -> impl Strategy<Value = Operation> {
             .prop_map(|(which, outcome, thread)| Operation::Settle { which, outcome, thread }),
         2 => any::<usize>().prop_map(|which| Operation::Release { which }),
         2 => (choice.clone(), time.clone()).prop_map(|(selector, now)| Operation::Requeue { selector, now }),
-        1 => choice.prop_map(|selector| Operation::Discard { selector }),
+        1 => choice.clone().prop_map(|selector| Operation::Discard { selector }),
+        1 => (choice, prop::option::of(time.clone()))
+            .prop_map(|(selector, since)| Operation::Acknowledge { selector, since }),
         2 => (1..30u64, destination.clone(), time.clone())
             .prop_map(|(message, destination, due)| Operation::Owe { message, destination, due }),
         1 => (destination, any::<bool>()).prop_map(|(destination, paused)| Operation::Pause { destination, paused }),
@@ -216,6 +222,12 @@ impl Pair {
                 let (selector, now) = (selected(selector), Timestamp(self.step.cast_signed()));
                 let ours = self.memory.discard(&selector, now, "operator").await;
                 assert_eq!(ours, self.sled().discard(&selector, now, "operator").await);
+            }
+            Operation::Acknowledge { selector, since } => {
+                let (selector, now) = (selected(selector), Timestamp(self.step.cast_signed()));
+                let since = since.map(Timestamp);
+                let ours = self.memory.acknowledge_dead(&selector, since, now).await;
+                assert_eq!(ours, self.sled().acknowledge_dead(&selector, since, now).await);
             }
             Operation::Owe {
                 message,

@@ -71,21 +71,21 @@ class Card {
     if (says === this.says) return;
     this.says = says;
     this.shown = destination;
-    const { kind, state, since, until, reason, pending, dead, oldest, delivered_at: delivered, fallback } = destination;
+    const { kind, state, since, until, reason, pending, dead, acknowledged, oldest, delivered_at: delivered, fallback } = destination;
     const isPaused = state === 'paused';
     fill(this.head, h('h2', {}, this.name), h('span', { class: 'muted' }, kind ?? 'not configured'), pill(state));
     fill(this.reason, reason && words(reason, 'p', { class: 'said' }), ADVICE[state] && h('p', { class: 'muted' }, ADVICE[state]));
     fill(this.facts,
       since && fact('Since', time(since)), until && !isPaused && fact('Next try', dueTime(until)),
-      fact('Waiting', count(pending)), oldest && fact('Oldest', time(oldest)), fact('Dead', count(dead)),
+      fact('Waiting', count(pending)), oldest && fact('Oldest', time(oldest)), fact('Dead', count(dead)), acknowledged > 0 && fact('Dead, acknowledged', count(acknowledged)),
       fact('Last took a text', delivered ? time(delivered) : 'never'), fallback && fact('Fallback', fallback));
     this.test.hidden = !kind;
     this.pause.hidden = !kind;
     fill(this.pause, isPaused ? 'Resume' : 'Pause');
     this.pending.hidden = pending === 0;
     fill(this.pending, `${count(pending)} waiting`);
-    this.dead.hidden = dead === 0;
-    fill(this.dead, `${count(dead)} dead`);
+    this.dead.hidden = dead + acknowledged === 0;
+    fill(this.dead, `${count(dead + acknowledged)} dead`);
     this.refresh();
   }
 
@@ -141,15 +141,19 @@ class Card {
       const sure = await confirm({ title: `Retry everything ${state} at ${this.name}?`, text: 'All of it is due now, and is sent in its order as soon as the destination takes it.', action: 'Retry all' });
       if (sure) await this.desk.change(currentTarget, '/deliveries/retry', { destination: this.name, state }, told('due now'));
     };
+    const acknowledge = async ({ currentTarget }) => {
+      const sure = await confirm({ title: `Acknowledge everything dead at ${this.name}?`, text: 'It stays listed and can be tried again, but is no problem any more.', action: 'Acknowledge all' });
+      if (sure) await this.desk.change(currentTarget, '/deliveries/acknowledge', { destination: this.name, state }, told('acknowledged'));
+    };
     const discard = async ({ currentTarget }) => {
       const sure = await confirm({ title: `Discard everything that waits for ${this.name}?`, text: 'None of it will be delivered there. The texts are kept, and can be sent again one by one.', action: 'Discard all', danger: true });
       if (sure) await this.desk.change(currentTarget, '/deliveries/discard', { destination: this.name, state }, told('discarded'));
     };
     fill(this.listed,
-      h('ul', {}, items.map(({ id, created_at: created, reason, pending }) => h('li', {},
-        h('a', { href: `#/messages/${id.slice(0, id.lastIndexOf('-'))}` }, time(created)), ' ', words(reason ?? pending?.why ?? 'no reason given', 'span', { class: 'muted' })))),
+      h('ul', {}, items.map(({ id, created_at: created, reason, pending, acknowledged_by: by }) => h('li', {},
+        h('a', { href: `#/messages/${id.slice(0, id.lastIndexOf('-'))}` }, time(created)), ' ', words(reason ?? pending?.why ?? 'no reason given', 'span', { class: 'muted' }), by && [' ', pill(by === 'fallback' ? 'fallback delivered' : 'acknowledged')]))),
       next && h('p', { class: 'muted' }, `Only the newest ${LISTED} are listed.`),
-      h('div', { class: 'buttons' }, h('button', { onclick: retry }, 'Retry all'), state === 'pending' && h('button', { class: 'danger', onclick: discard }, 'Discard all')));
+      h('div', { class: 'buttons' }, h('button', { onclick: retry }, 'Retry all'), state === 'dead' && this.shown.dead > 0 && h('button', { onclick: acknowledge }, 'Acknowledge all'), state === 'pending' && h('button', { class: 'danger', onclick: discard }, 'Discard all')));
   }
 }
 

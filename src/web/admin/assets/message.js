@@ -71,23 +71,24 @@ export class Detail {
   }
 
   #delivery(delivery, forgotten) {
-    const { id, destination, recipient, route, state, attempts, attempts_made: made, ended_at: ended, reason } = delivery;
+    const { id, destination, recipient, route, state, attempts, attempts_made: made, ended_at: ended, reason, acknowledged_at: acknowledged, acknowledged_by: by } = delivery;
     const button = (name, action, danger) => h('button', { class: danger ? 'danger' : null, onclick: ({ currentTarget }) => action(currentTarget) }, name);
     const told = (done, none) => ({ deliveries }) => (deliveries ? done : none);
     const retry = (at) => this.desk.change(at, '/deliveries/retry', { ids: [id] }, ({ results }) => retried(results[0]));
+    const acknowledge = (at) => this.desk.change(at, '/deliveries/acknowledge', { ids: [id] }, told('Acknowledged', 'Nothing was acknowledged: it is so already, or is not dead any more'));
     const discard = async (at) => {
       const sure = await confirm({ title: 'Discard this delivery?', text: `${destination} will not get this text. The text itself is kept, and can be sent again.`, action: 'Discard', danger: true });
       if (sure) await this.desk.change(at, '/deliveries/discard', { ids: [id] }, told('Discarded', 'Nothing was discarded: it is under way, or has ended'));
     };
     return h('section', { class: 'delivery', 'aria-label': `Delivery to ${destination}${recipient ? `, ${recipient}` : ''}` },
-      h('header', {}, h('a', { href: `#/destinations/${destination}` }, h('b', {}, destination)), recipient && words(recipient), pill(state === 'pending' && made ? 'retrying' : state),
+      h('header', {}, h('a', { href: `#/destinations/${destination}` }, h('b', {}, destination)), recipient && words(recipient), pill(state === 'pending' && made ? 'retrying' : state), acknowledged && pill(by === 'fallback' ? 'fallback delivered' : 'acknowledged'),
         h('span', { class: 'muted' }, route ? `by route ${route}` : 'by unmatched')),
       h('p', { class: 'standing' }, state === 'pending' && [made === 0 ? 'Not tried yet: ' : `Tried ${made === 1 ? 'once' : `${made} times`}: `, waits(delivery.pending), '.'],
         state === 'delivered' && ['Taken ', time(ended), made > 1 ? `, at attempt ${made}.` : '.'],
-        state === 'dead' && ['Given up ', time(ended), ': ', words(reason ?? 'no reason given'), '.']),
+        state === 'dead' && ['Given up ', time(ended), ': ', words(reason ?? 'no reason given'), '.', acknowledged && [by === 'fallback' ? ' Its fallback delivered the message ' : ' Acknowledged ', time(acknowledged), '.']]),
       attempts.length > 0 && h('ol', { class: 'attempts' }, attempts.map(attempt)),
       made > attempts.length && h('p', { class: 'muted' }, `The first and the latest of ${made} attempts are kept.`),
-      state !== 'delivered' && h('div', { class: 'buttons' }, !forgotten && button('Retry now', retry), state === 'pending' && button('Discard', discard, true)));
+      state !== 'delivered' && h('div', { class: 'buttons' }, !forgotten && button('Retry now', retry), state === 'dead' && !acknowledged && button('Acknowledge', acknowledge), state === 'pending' && button('Discard', discard, true)));
   }
 
   async #resend(button, message) {

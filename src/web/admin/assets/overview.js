@@ -33,13 +33,14 @@ export class Overview {
   status(status) {
     this.#problems(status);
     const { messages, rates: { accepted, delivered }, store } = status;
+    const dead = status.destinations.reduce((sum, destination) => sum + destination.dead, 0);
     fill(this.accepted, perMinute(accepted));
     fill(this.delivered, perMinute(delivered));
     fill(this.figures,
       figure('Accepted', count(messages.accepted), 'texts ever'),
       figure('Delivered', count(messages.delivered), 'deliveries'),
       figure('Waiting', count(messages.pending), 'deliveries'),
-      figure('Dead', count(messages.dead), 'deliveries given up', messages.dead > 0 && 'bad'),
+      figure('Dead', count(dead), 'deliveries to look at', dead > 0 && 'bad'),
       figure('Store', bytes(store.bytes), `${bytes(store.free_bytes)} free`),
       figure('Up for', lasting((now() - Date.parse(status.started_at)) / 1000), status.ready ? 'takes texts' : 'takes no texts', !status.ready && 'bad'));
     fill(this.health, status.destinations.map(row));

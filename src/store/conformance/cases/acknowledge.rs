@@ -1,0 +1,115 @@
+//! Dead deliveries that need no attention.
+
+use std::sync::Arc;
+
+use super::super::*;
+use crate::delivery::{AcknowledgedBy, Delivery};
+
+async fn kill(store: &dyn Store, destination: &str, fallback: Option<&str>) -> DeliveryId {
+    let claim = claim_one(store, destination, FAR).await;
+    let mut settlement = died(&claim);
+    let fallback = fallback.map(|fallback| settlement.delivery.fallback(name(fallback), Timestamp(1_000)));
+    settlement.follow_ups.extend(fallback);
+    store.settle(settlement).await.unwrap();
+    claim.delivery.id
+}
+
+async fn delivery(store: &dyn Store, id: DeliveryId) -> Delivery {
+    let found = store.find(id.message).await.unwrap().unwrap();
+    let mut deliveries = found.deliveries.into_iter();
+    deliveries.find(|delivery| delivery.id == id).unwrap()
+}
+
+async fn dead(store: &dyn Store, destination: &str) -> (u64, u64) {
+    let backlog = store.backlog(&name(destination)).await.unwrap();
+    (backlog.dead, backlog.acknowledged)
+}
+
+pub async fn acknowledged_deliveries_stay_dead_and_need_no_attention(store: Arc<dyn Store>) {
+    let store = &*store;
+    for n in 1..=4 {
+        accept(store, n, n, &["desk"]).await;
+    }
+    let first = kill(store, "desk", None).await;
+    let second = kill(store, "desk", None).await;
+    assert_eq!(dead(store, "desk").await, (2, 0));
+    let ids = Selector::Ids(vec![first]);
+    assert_eq!(store.acknowledge_dead(&ids, None, Timestamp(5)).await, Ok(1));
+    assert_eq!(
+        store.acknowledge_dead(&ids, None, Timestamp(6)).await,
+        Ok(0),
+        "it is already"
+    );
+    assert_eq!(dead(store, "desk").await, (1, 1));
+    let acknowledged = delivery(store, first).await;
+    assert!(acknowledged.is_dead() && !acknowledged.needs_attention());
+    let by = acknowledged.acknowledged.map(|by| (by.at, by.by));
+    assert_eq!(by, Some((Timestamp(5), AcknowledgedBy::Operator)));
+    let listed = DeliveryQuery {
+        destination: Some(name("desk")),
+        state: Some(MessageState::Dead),
+        limit: 9,
+        cursor: None,
+    };
+    assert_eq!(store.deliveries(&listed).await.unwrap().items.len(), 2);
+    let all = Selector::Dead(name("desk"));
+    let later = Some(Timestamp(1_001));
+    assert_eq!(store.acknowledge_dead(&all, later, Timestamp(7)).await, Ok(0));
+    assert_eq!(
+        store
+            .acknowledge_dead(&all, Some(Timestamp(1_000)), Timestamp(7))
+            .await,
+        Ok(1)
+    );
+    assert_eq!(dead(store, "desk").await, (0, 2));
+    // Pending ones are not meant; those that an operator gave up need no attention.
+    let pending = Selector::Pending(name("desk"));
+    assert_eq!(store.acknowledge_dead(&pending, None, Timestamp(7)).await, Ok(0));
+    assert_eq!(store.discard(&pending, Timestamp(8), "no").await, Ok(2));
+    assert_eq!(dead(store, "desk").await, (0, 4));
+    // What is tried again and dies again needs attention again.
+    assert_eq!(
+        store.requeue(&Selector::Ids(vec![second]), Timestamp(9)).await,
+        Ok(requeued(1))
+    );
+    assert_eq!(delivery(store, second).await.acknowledged, None);
+    kill(store, "desk", None).await;
+    assert_eq!(dead(store, "desk").await, (1, 3));
+    assert_adds_up(store).await;
+}
+
+pub async fn a_fallback_that_delivered_leaves_nothing_to_attend_to(store: Arc<dyn Store>) {
+    let store = &*store;
+    accept(store, 1, 1, &["desk"]).await;
+    let first = kill(store, "desk", Some("room")).await;
+    assert_eq!(dead(store, "desk").await, (1, 0));
+    let second = kill(store, "room", Some("hook")).await;
+    assert_eq!(
+        (dead(store, "desk").await, dead(store, "room").await),
+        ((1, 0), (1, 0))
+    );
+    let claim = claim_one(store, "hook", FAR).await;
+    store.settle(delivered(&claim)).await.unwrap();
+    assert_eq!(
+        (dead(store, "desk").await, dead(store, "room").await),
+        ((0, 1), (0, 1))
+    );
+    for id in [first, second] {
+        let by = delivery(store, id).await.acknowledged.map(|by| by.by);
+        assert_eq!(by, Some(AcknowledgedBy::Fallback));
+    }
+    assert_eq!(
+        store
+            .acknowledge_dead(&Selector::Ids(vec![first]), None, FAR)
+            .await,
+        Ok(0)
+    );
+    // Tried again in vain, it is still covered.
+    assert_eq!(
+        store.requeue(&Selector::Ids(vec![first]), Timestamp(9)).await,
+        Ok(requeued(1))
+    );
+    kill(store, "desk", Some("room")).await;
+    assert_eq!(dead(store, "desk").await, (0, 1));
+    assert_adds_up(store).await;
+}

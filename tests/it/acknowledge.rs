@@ -1,0 +1,168 @@
+//! Dead deliveries that need no attention any more: acknowledged ones, and those that a fallback delivered.
+
+use serde_json::{Value, json};
+
+use crate::bridge::{Bridge, wait_for};
+use crate::daemon::refid;
+use crate::servers::recorder::{Recorder, Reply};
+
+/// A destination `crm` that refuses everything, and one to fall back to.
+fn config(crm: &Recorder, fallback: &str) -> String {
+    format!(
+        "[destination.crm]\nkind = \"webhook\"\nurl = \"{}\"\n{fallback}\n[destination.screen]\nkind = \"console\"\n\
+         [routing]\nunmatched = [\"crm\"]\n",
+        crm.url("/sms")
+    )
+}
+
+fn dead(bridge: &Bridge) -> Vec<Value> {
+    let path = "/deliveries?destination=crm&state=dead";
+    let items = bridge.admin("GET", path, "").unwrap().1["items"].take();
+    items.as_array().unwrap().clone()
+}
+
+/// Sends so many messages and waits until their deliveries are dead; the ids of these, newest first.
+fn die(bridge: &Bridge, from: u32, to: u32) -> Vec<String> {
+    for n in from..=to {
+        bridge.text(&refid(n as usize), &format!("+130355501{n:02}"), "hello");
+    }
+    let dead = wait_for("the dead", || {
+        let dead = dead(bridge);
+        (dead.len() == to as usize).then_some(dead)
+    });
+    dead.iter()
+        .map(|delivery| delivery["id"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// How many dead ones of `crm` need attention, by the status and by the metric; and whether that is a problem.
+fn attention(bridge: &Bridge) -> (u64, bool) {
+    let status = bridge.status();
+    let destinations = status["destinations"].as_array().unwrap();
+    let crm = destinations
+        .iter()
+        .find(|destination| destination["name"] == "crm")
+        .unwrap();
+    let count = crm["dead"].as_u64().unwrap();
+    let metric = format!("smsbridge_queue_dead{{destination=\"crm\"}} {count}");
+    assert!(
+        bridge.metrics().contains(&metric),
+        "{metric}: {}",
+        bridge.metrics()
+    );
+    (count, status["problems"].to_string().contains("dead"))
+}
+
+fn run(bridge: &Bridge, arguments: &[&str]) -> String {
+    let (code, out, err) = bridge.command(arguments);
+    assert_eq!(code, 0, "{arguments:?}: {out}{err}");
+    out
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledged_deliveries_are_no_problem_stay_listed_and_are_kept_so() {
+    let crm = Recorder::answering(Reply::new(400, "no")).await;
+    let mut bridge = Bridge::start(&config(&crm, ""));
+    let ids = die(&bridge, 1, 3);
+    assert_eq!(attention(&bridge), (3, true));
+    assert_eq!(
+        run(&bridge, &["delivery", "acknowledge", &ids[0]]),
+        "1 delivery acknowledged\n"
+    );
+    assert_eq!(attention(&bridge), (2, true));
+    let (code, said, _) = bridge.command(&["delivery", "acknowledge", &ids[0]]);
+    assert_eq!((code, said.as_str()), (1, "0 deliveries acknowledged\n"));
+
+    // A script has to say --yes, and dead is all that can be meant.
+    let (code, _, err) = bridge.command(&["delivery", "acknowledge", "--destination", "crm"]);
+    assert!(
+        code == 2 && err.contains("2 dead deliveries of crm") && err.contains("--yes"),
+        "{err}"
+    );
+    let pending = [
+        "delivery",
+        "acknowledge",
+        "--destination",
+        "crm",
+        "--state",
+        "pending",
+        "--yes",
+    ];
+    assert_eq!(bridge.command(&pending).0, 2);
+    let body = json!({ "destination": "crm", "state": "pending" }).to_string();
+    assert_eq!(
+        bridge.admin("POST", "/deliveries/acknowledge", &body).unwrap().0,
+        400
+    );
+    let since = [
+        "delivery",
+        "acknowledge",
+        "--destination",
+        "crm",
+        "--yes",
+        "--since",
+    ];
+    let later = "2200-01-01T00:00:00Z";
+    assert_eq!(
+        run(&bridge, &[&since[..], &[later]].concat()),
+        "0 deliveries acknowledged\n"
+    );
+    assert_eq!(
+        run(&bridge, &[&since[..], &["1h"]].concat()),
+        "2 deliveries acknowledged\n"
+    );
+    assert_eq!(attention(&bridge), (0, false));
+
+    let check = |bridge: &Bridge| {
+        let dead = dead(bridge);
+        assert_eq!(dead.len(), 3);
+        for delivery in dead {
+            assert_eq!(delivery["acknowledged_by"], "operator");
+            assert!(delivery["acknowledged_at"].is_string());
+        }
+        assert_eq!(attention(bridge), (0, false));
+    };
+    check(&bridge);
+    let listed = run(&bridge, &["delivery", "list", "--state", "dead"]);
+    assert_eq!(listed.matches("dead, acknowledged").count(), 3, "{listed}");
+    assert!(run(&bridge, &["delivery", "show", &ids[0]]).contains("; acknowledged at "));
+    bridge.stop();
+    bridge.run();
+    check(&bridge);
+    // Also in a backup.
+    let copy = bridge.folder().join("copy");
+    let copy = copy.to_str().unwrap();
+    run(&bridge, &["backup", copy]);
+    bridge.stop();
+    std::fs::rename(bridge.folder().join("data"), bridge.folder().join("old")).unwrap();
+    run(&bridge, &["restore", copy]);
+    bridge.run();
+    check(&bridge);
+
+    // One that dies again needs attention again.
+    run(&bridge, &["delivery", "retry", &ids[0]]);
+    wait_for("it to die again", || {
+        (attention(&bridge) == (1, true)).then_some(())
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_fallback_delivered_or_an_operator_discarded_needs_no_acknowledgement() {
+    let crm = Recorder::answering(Reply::new(400, "no")).await;
+    let bridge = Bridge::start(&config(&crm, "fallback = \"screen\""));
+    let ids = die(&bridge, 1, 1);
+    wait_for("the fallback", || {
+        (dead(&bridge)[0]["acknowledged_by"] == "fallback").then_some(())
+    });
+    assert_eq!(attention(&bridge), (0, false));
+    let shown = run(&bridge, &["delivery", "show", &ids[0]]);
+    assert!(
+        shown.contains("; its fallback delivered the message at "),
+        "{shown}"
+    );
+    run(&bridge, &["destination", "pause", "crm"]);
+    bridge.text(&refid(2), "+13035550102", "hello");
+    run(&bridge, &["delivery", "discard", "--destination", "crm", "--yes"]);
+    assert_eq!(dead(&bridge).len(), 2);
+    assert_eq!(attention(&bridge), (0, false));
+}
