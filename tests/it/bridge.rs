@@ -182,12 +182,17 @@ impl Bridge {
             .args(["-D", "-f", "-qq", "-o"])
             .arg(self.folder().join("strace"));
         // Only these calls are looked at, which is many times faster. strace fails at times if it has to delay them too.
-        if !faults.iter().any(|fault| fault.contains("delay")) {
+        let has = |word: &str| faults.iter().any(|fault| fault.contains(word));
+        if !has("delay") {
             let calls: Vec<&str> = faults
                 .iter()
                 .filter_map(|fault| fault.split(':').next())
                 .collect();
-            strace.args(["--seccomp-bpf", "-e", &format!("trace={}", calls.join(","))]);
+            strace.args(["-e", &format!("trace={}", calls.join(","))]);
+        }
+        // With this filter strace sends no signals.
+        if !has("delay") && !has("signal") {
+            strace.arg("--seccomp-bpf");
         }
         for fault in faults {
             strace.args(["-e", &format!("inject={fault}")]);
