@@ -30,6 +30,7 @@ pub use endpoint::{Endpoint, Settings};
 mod access;
 mod endpoint;
 pub mod fields;
+pub mod generic;
 pub mod intelepeer;
 mod signalwire;
 mod telnyx;
@@ -39,6 +40,7 @@ pub mod verify;
 
 /// The kinds of sources, each with what reads its part of the configuration.
 pub const KINDS: &[Registered] = &[
+    Registered::new::<generic::Config>("generic"),
     Registered::new::<intelepeer::Config>("intelepeer"),
     Registered::new::<signalwire::Config>("signalwire"),
     Registered::new::<telnyx::Config>("telnyx"),

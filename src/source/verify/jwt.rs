@@ -56,6 +56,16 @@ impl Claims {
         self.0.get(name)?.as_str()
     }
 
+    /// A claim that is a string or a list of strings; empty where it is absent.
+    #[must_use]
+    pub fn texts(&self, name: &str) -> Vec<&str> {
+        match self.0.get(name) {
+            Some(Value::String(text)) => vec![text],
+            Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// A claim that is a time in seconds. One that is there and no number is long past.
     #[must_use]
     pub fn time(&self, name: &str) -> Option<i64> {

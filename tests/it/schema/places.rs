@@ -32,6 +32,25 @@ pub const PLACES: &[Place] = &[
     ),
     (
         "source.NAME",
+        "generic",
+        "source.x",
+        "[server]\npublic_url = 'https://x.example'\n[source.x]\nkind = 'generic'\nfrom = 'from'\ntext = 'text'",
+    ),
+    (
+        "source.NAME.reply",
+        "",
+        "source.x.reply",
+        "[source.x]\nkind = 'generic'\nfrom = 'from'\ntext = 'text'\nreply = {}",
+    ),
+    (
+        "source.NAME.verify",
+        "",
+        "source.x.verify",
+        "[server]\npublic_url = 'https://x.example'\n[source.x]\nkind = 'generic'\nfrom = 'from'\ntext = 'text'\nsecret = 'AAAA'\n\
+         verify = { kind = 'hmac', header = 'x', parameter = 'x' }",
+    ),
+    (
+        "source.NAME",
         "signalwire",
         "source.x",
         "[server]\npublic_url = 'https://x.example'\n[source.x]\nkind = 'signalwire'\nsigning_key = 'x'",

@@ -1,0 +1,196 @@
+//! How a request to a generic source proves that it is the service's.
+
+use super::{ProofKind, Verify};
+use crate::secret::{Secret, Secrets};
+use crate::source::fields::Form;
+use crate::source::verify::jwt::Claims;
+use crate::source::verify::{Hmac, StandardWebhooks, Window, url_form};
+use crate::source::{Context, Request, Target};
+
+/// What is checked.
+pub(super) enum Proof {
+    None,
+    Header {
+        name: String,
+        secrets: Secrets,
+    },
+    Parameter {
+        name: String,
+        secrets: Secrets,
+    },
+    Hmac(Signature),
+    Jwt {
+        issuer: Option<String>,
+        keys: Secrets,
+    },
+    StandardWebhooks {
+        keys: StandardWebhooks,
+        secrets: Secrets,
+    },
+}
+
+/// An HMAC in a header.
+pub(super) struct Signature {
+    pub(super) header: String,
+    pub(super) hmac: Hmac,
+    pub(super) over: Vec<Part>,
+    pub(super) timestamp: Option<String>,
+    pub(super) keys: Secrets,
+}
+
+/// One part of what is signed.
+pub(super) enum Part {
+    Literal(String),
+    Body,
+    Url,
+    Header(String),
+}
+
+impl Proof {
+    pub(super) fn build(
+        verify: Option<&Verify>,
+        secret: Option<&Secrets>,
+        context: &Context<'_>,
+    ) -> Result<Self, String> {
+        let Some(verify) = verify.filter(|verify| verify.kind != ProofKind::None) else {
+            return Ok(Self::None);
+        };
+        let secrets = secret
+            .cloned()
+            .ok_or("`secret` is missing: what `verify` checks requests with")?;
+        let needed = |key: &str, value: &Option<String>| {
+            value.clone().ok_or_else(|| format!("`verify.{key}` is missing"))
+        };
+        Ok(match verify.kind {
+            ProofKind::None => Self::None,
+            ProofKind::Header => Self::Header {
+                name: needed("header", &verify.header)?,
+                secrets,
+            },
+            ProofKind::Parameter => Self::Parameter {
+                name: needed("parameter", &verify.parameter)?,
+                secrets,
+            },
+            ProofKind::Hmac => Self::Hmac(Signature {
+                header: needed("header", &verify.header)?,
+                hmac: Hmac {
+                    algorithm: verify.algorithm,
+                    encoding: verify.encoding,
+                },
+                over: parts(verify.over.as_deref().unwrap_or("{body}"), context)?,
+                timestamp: verify.timestamp.clone(),
+                keys: secrets,
+            }),
+            ProofKind::Jwt => {
+                context.signed_url()?;
+                Self::Jwt {
+                    issuer: verify.issuer.clone(),
+                    keys: secrets,
+                }
+            }
+            ProofKind::StandardWebhooks => Self::StandardWebhooks {
+                keys: StandardWebhooks::read(&secrets).map_err(|error| format!("`secret` {error}"))?,
+                secrets,
+            },
+        })
+    }
+
+    pub(super) fn is_checked(&self) -> bool {
+        !matches!(self, Self::None)
+    }
+
+    pub(super) fn holds(&self, request: &Request<'_>) -> bool {
+        match self {
+            Self::None => true,
+            Self::Header { name, secrets } => {
+                let value = request.header(name).unwrap_or_default();
+                secrets.any_matches(value.strip_prefix("Bearer ").unwrap_or(value).as_bytes())
+            }
+            Self::Parameter { name, secrets } => {
+                let query = Form::read(request.target.query().as_bytes());
+                secrets.any_matches(query.get(name).unwrap_or_default().as_bytes())
+            }
+            Self::Hmac(signature) => signature.holds(request),
+            Self::Jwt { issuer, keys } => {
+                let token = request.header("authorization").unwrap_or_default();
+                let token = token.strip_prefix("Bearer ").unwrap_or_default();
+                let claims = Claims::verified(token, keys.all(), request.now);
+                claims.is_some_and(|claims| {
+                    issuer
+                        .as_deref()
+                        .is_none_or(|issuer| claims.text("iss") == Some(issuer))
+                        && is_meant(&claims, &request.target)
+                })
+            }
+            Self::StandardWebhooks { keys, .. } => keys.verify(request),
+        }
+    }
+}
+
+/// Whether the token is for this URL, if it says for which.
+fn is_meant(claims: &Claims, target: &Target<'_>) -> bool {
+    let audience = claims.texts("aud");
+    audience.is_empty()
+        || url_form::urls(target, None)
+            .iter()
+            .any(|url| audience.contains(&url.as_str()))
+}
+
+impl Signature {
+    fn holds(&self, request: &Request<'_>) -> bool {
+        let timestamp = self.timestamp.as_deref().map(|name| request.header(name));
+        let in_time = match timestamp {
+            None => true,
+            Some(time) => time.is_some_and(|time| Window::default().holds(time, request.now)),
+        };
+        let url = url_form::urls(&request.target, None)
+            .into_iter()
+            .next()
+            .unwrap_or_default();
+        let parts: Vec<&[u8]> = self
+            .over
+            .iter()
+            .map(|part| match part {
+                Part::Literal(text) => text.as_bytes(),
+                Part::Body => &request.body[..],
+                Part::Url => url.as_bytes(),
+                Part::Header(name) => request.header(name).unwrap_or_default().as_bytes(),
+            })
+            .collect();
+        let signature = request.header(&self.header).unwrap_or_default();
+        in_time && self.hmac.verify(self.keys.all(), &parts, signature)
+    }
+
+    /// The key that signs.
+    pub(super) fn key(&self) -> Option<&Secret> {
+        self.keys.all().first()
+    }
+}
+
+fn parts(over: &str, context: &Context<'_>) -> Result<Vec<Part>, String> {
+    let mut parts = Vec::new();
+    let mut rest = over;
+    while let Some((literal, field)) = rest.split_once('{') {
+        let (name, after) = field.split_once('}').ok_or("`verify.over`: a `{` has no `}`")?;
+        parts.extend((!literal.is_empty()).then(|| Part::Literal(literal.to_owned())));
+        parts.push(match name.split_once(':') {
+            None if name == "body" => Part::Body,
+            None if name == "url" => {
+                context.signed_url()?;
+                Part::Url
+            }
+            Some(("header", header)) => Part::Header(header.to_owned()),
+            _ => {
+                return Err(format!(
+                    "`verify.over`: there is no {{{name}}}; known are {{body}}, {{url}} and {{header:NAME}}"
+                ));
+            }
+        });
+        rest = after;
+    }
+    parts.extend((!rest.is_empty()).then(|| Part::Literal(rest.to_owned())));
+    if !parts.iter().any(|part| matches!(part, Part::Body)) {
+        return Err("`verify.over` lacks {body}: anybody could change the message".to_owned());
+    }
+    Ok(parts)
+}
