@@ -1,35 +1,39 @@
-//! `smsbridge delivery`: what is owed to whom, and trying it again or giving it up.
+//! `smsbridge delivery`: lists and shows deliveries, attempts them again, or gives them up.
 
 use clap::{ArgGroup, Args, Subcommand};
 use serde_json::json;
 
 use super::client::Daemon;
-use super::message::{Paging, say_next};
+use super::message::{self, ID, Paging, say_next};
 use super::progress::Progress;
-use super::table::{Table, fields};
-use super::{Exit, Global, Stop, ask, moment, paint, print};
+use super::table::{Table, fields, terminal_width};
+use super::{Exit, Global, Stop, ask, examples, moment, paint, print};
 use crate::control::DEAD_ALREADY;
 use crate::control::view::{
     DeliveryView, DestinationView, Page, PendingCause, PendingView, Retried, RetryOutcome, RetryView,
 };
-use crate::delivery::{AcknowledgedBy, Attempt, DeliveryId, Verdict};
-use crate::message::{Name, Timestamp};
+use crate::delivery::{AcknowledgedBy, Attempt, Verdict};
+use crate::message::{MessageId, Name, Timestamp};
 use crate::store::MessageState;
 use crate::template::one_line;
 
 /// What there is to do with deliveries.
 #[derive(Debug, Subcommand)]
 pub enum Action {
-    /// List them, newest first
+    /// List deliveries, newest first
+    #[command(after_help = examples::DELIVERY_LIST)]
     List(List),
-    /// Show one in full, with every attempt that is remembered
+    /// Show a delivery in full, with every attempt that is kept
+    #[command(after_help = examples::DELIVERY_SHOW)]
     Show {
-        /// Its id
-        id: DeliveryId,
+        #[arg(help = ID, value_parser = message::id)]
+        id: String,
     },
-    /// Try dead or pending ones again now; nothing is sent to a destination that is paused or asked for a pause
+    /// Attempt dead or pending deliveries again now, except where the destination is paused or asked for a pause
+    #[command(after_help = examples::DELIVERY_RETRY)]
     Retry(Which),
-    /// Give pending ones up: they are dead then, and `retry` revives them
+    /// Give up pending deliveries: they are dead then, and `retry` revives them
+    #[command(after_help = examples::DELIVERY_DISCARD)]
     Discard(Which),
     /// Acknowledge dead ones: they stop being a problem and stay listed
     Acknowledge(Acknowledge),
@@ -38,7 +42,7 @@ pub enum Action {
 /// Which to list.
 #[derive(Debug, Args)]
 pub struct List {
-    /// Owed to this destination
+    /// Of this destination
     #[arg(long, value_name = "NAME")]
     destination: Option<Name>,
     /// How it stands
@@ -52,9 +56,9 @@ pub struct List {
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("which").required(true).args(["ids", "destination"])))]
 pub struct Which {
-    /// Their ids
-    #[arg(value_name = "ID")]
-    ids: Vec<DeliveryId>,
+    /// Their ids: in full, the first 6 or more digits and `-N`, or `latest`
+    #[arg(value_name = "ID", value_parser = message::id)]
+    ids: Vec<String>,
     /// All of this destination
     #[arg(long, value_name = "NAME")]
     destination: Option<Name>,
@@ -114,7 +118,7 @@ pub(super) fn run(global: &Global, action: &Action) -> Result<Exit, Stop> {
     let daemon = Daemon::find(global)?;
     match action {
         Action::List(list) => self::list(global, &daemon, list),
-        Action::Show { id } => show(global, &daemon, *id),
+        Action::Show { id } => show(global, &daemon, id),
         Action::Retry(which) => change(global, &daemon, RETRY, which, None),
         Action::Acknowledge(Acknowledge { which, .. }) if which.state.as_deref() == Some("pending") => {
             Err(Stop::wrong("`--state`: only dead deliveries are acknowledged"))
@@ -178,14 +182,22 @@ fn list(global: &Global, daemon: &Daemon, list: &List) -> Result<Exit, Stop> {
         return Ok(Exit::Done);
     }
     let page: Page<DeliveryView> = answer.read()?;
-    let now = moment::now();
-    let mut table =
-        Table::new(&["ID", "DESTINATION", "STATE", "OWED", "TRIED", "NEXT", "REASON"]).right(&[4]);
-    for delivery in &page.items {
+    table(&page.items, moment::now(), terminal_width()).print("no delivery is like that")?;
+    say_next(&page);
+    Ok(Exit::Done)
+}
+
+fn table(deliveries: &[DeliveryView], now: Timestamp, width: Option<u16>) -> Table {
+    let ids: Vec<MessageId> = deliveries.iter().map(|delivery| delivery.id.message).collect();
+    let digits = message::digits(&ids, width);
+    let header = ["ID", "DESTINATION", "STATE", "CREATED", "TRIED", "NEXT", "REASON"];
+    let mut table = Table::new(&header).right(&[4]).whole(&[0]);
+    for delivery in deliveries {
+        let id = message::shortened(delivery.id.message, digits);
         table.row(
             paint::of_state(delivery.state),
             [
-                delivery.id.to_string(),
+                format!("{id}-{}", delivery.id.ordinal),
                 to(delivery),
                 listed_state(delivery),
                 moment::relative(delivery.created_at, now),
@@ -195,9 +207,7 @@ fn list(global: &Global, daemon: &Daemon, list: &List) -> Result<Exit, Stop> {
             ],
         );
     }
-    table.print("no delivery is like that")?;
-    say_next(&page);
-    Ok(Exit::Done)
+    table
 }
 
 /// The state, and that a dead delivery needs no attention.
@@ -224,7 +234,7 @@ fn next(delivery: &DeliveryView, now: Timestamp) -> String {
     }
 }
 
-fn show(global: &Global, daemon: &Daemon, id: DeliveryId) -> Result<Exit, Stop> {
+fn show(global: &Global, daemon: &Daemon, id: &str) -> Result<Exit, Stop> {
     let answer = daemon.get(&format!("/deliveries/{id}"), &[])?;
     if global.json {
         print::document(answer.raw())?;
@@ -238,7 +248,7 @@ fn show(global: &Global, daemon: &Daemon, id: DeliveryId) -> Result<Exit, Stop> 
         ("destination", Some(delivery.destination.to_string())),
         ("recipient", delivery.recipient.clone()),
         ("route", delivery.route.as_ref().map(Name::to_string)),
-        ("owed since", Some(moment::exact(delivery.created_at, now))),
+        ("created", Some(moment::exact(delivery.created_at, now))),
         ("state", Some(standing(&delivery, now))),
         ("tried", Some(tried(&delivery))),
     ]);
@@ -294,17 +304,27 @@ fn tried(delivery: &DeliveryView) -> String {
     match delivery.attempts_made {
         0 => "never".to_owned(),
         1 => "once".to_owned(),
-        many if many as usize > delivery.attempts.len() => format!("{many} times; the first and the latest:"),
         many => format!("{many} times"),
     }
 }
 
+/// The attempts that are kept, and how many are not: the first and the latest are.
 fn attempts(delivery: &DeliveryView, now: Timestamp) -> String {
-    delivery
+    let mut lines: Vec<String> = delivery
         .attempts
         .iter()
         .map(|attempt| self::attempt(attempt, now))
-        .collect()
+        .collect();
+    let hidden = (delivery.attempts_made as usize).saturating_sub(lines.len());
+    if hidden > 0 {
+        let attempts = if hidden == 1 { "attempt is" } else { "attempts are" };
+        let line = format!("    {hidden} more {attempts} not shown: the first and the latest are kept\n");
+        lines.insert(
+            lines.len().min(1),
+            paint::on_stdout(paint::DIM, line.trim_end()) + "\n",
+        );
+    }
+    lines.concat()
 }
 
 fn attempt(attempt: &Attempt, now: Timestamp) -> String {
@@ -452,4 +472,42 @@ fn capital(verb: &str) -> String {
     letters.next().map_or_else(String::new, |first| {
         first.to_uppercase().collect::<String>() + letters.as_str()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delivery(attempts_made: u32) -> DeliveryView {
+        let attempt = |at: &str| serde_json::json!({"at": at, "took_ms": 3, "verdict": "transient", "detail": "cannot reach 127.0.0.1:9000"});
+        serde_json::from_value(serde_json::json!({
+            "id": "0193a2b3c4d57000800000000000000f-1", "destination": "desk", "recipient": "night@example.com",
+            "route": null, "state": "pending", "created_at": "2026-11-22T03:00:00Z", "due": "2026-11-22T03:06:00Z",
+            "ended_at": null, "reason": "cannot reach 127.0.0.1:9000: Connection refused", "attempts_made": attempts_made,
+            "attempts": [attempt("2026-11-22T03:00:00Z"), attempt("2026-11-22T03:04:00Z")],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn attempts_that_are_not_kept_are_counted() {
+        let now = "2026-11-22T03:05:00Z".parse().unwrap();
+        assert_eq!(attempts(&delivery(2), now).lines().count(), 2);
+        let shown = attempts(&delivery(30), now);
+        let lines: Vec<&str> = shown.lines().collect();
+        assert!(
+            lines.len() == 3 && lines[1].contains("28 more attempts are not shown"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn a_list_fits_eighty_columns() {
+        let now = "2026-11-22T03:05:00Z".parse().unwrap();
+        let shown = table(&[delivery(30)], now, Some(80)).render(Some(80));
+        for line in shown.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+        assert!(shown.contains("0193a2b3c4d5-1  desk (night@"), "{shown}");
+    }
 }

@@ -47,8 +47,8 @@ pub(super) fn run(global: &Global, action: &Action) -> Result<Exit, Stop> {
 pub(super) fn table(destinations: &[DestinationView], now: Timestamp) -> Table {
     let header = [
         "DESTINATION",
-        "KIND",
         "STATE",
+        "NEXT",
         "PENDING",
         "OLDEST",
         "DEAD",
@@ -63,8 +63,8 @@ pub(super) fn table(destinations: &[DestinationView], now: Timestamp) -> Table {
             style(destination),
             [
                 destination.name.to_string(),
-                destination.kind.clone().unwrap_or_else(|| "-".to_owned()),
-                state(destination, now),
+                destination.state.clone(),
+                next(destination, now),
                 destination.pending.to_string(),
                 ago(destination.oldest),
                 destination.dead.to_string(),
@@ -76,12 +76,10 @@ pub(super) fn table(destinations: &[DestinationView], now: Timestamp) -> Table {
     table
 }
 
-/// The state, and when it is tried again.
-fn state(destination: &DestinationView, now: Timestamp) -> String {
-    match destination.until.filter(|&until| until > now) {
-        Some(until) => format!("{}, tried {}", destination.state, moment::relative(until, now)),
-        None => destination.state.clone(),
-    }
+/// When it is tried again.
+fn next(destination: &DestinationView, now: Timestamp) -> String {
+    let until = destination.until.filter(|&until| until > now);
+    until.map_or_else(|| "-".to_owned(), |until| moment::relative(until, now))
 }
 
 fn style(destination: &DestinationView) -> Style {
@@ -161,4 +159,29 @@ fn switch(global: &Global, daemon: &Daemon, name: &Name, action: &str) -> Result
         one_line(&destination.state)
     ))?;
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_fits_eighty_columns() {
+        let destination: DestinationView = serde_json::from_value(json!({
+            "name": "front-desk", "kind": "webhook", "state": "limited", "since": "2026-11-22T03:00:00Z",
+            "until": "2026-11-22T03:05:20Z", "reason": "HTTP 429 Too Many Requests: come back in twenty seconds",
+            "pending": 123_456, "dead": 1_264, "oldest": "2026-11-22T02:00:00Z",
+            "delivered_at": "2026-11-22T03:00:00Z", "fallback": null,
+        }))
+        .unwrap();
+        let now = "2026-11-22T03:05:00Z".parse().unwrap();
+        let shown = table(&[destination], now).render(Some(80));
+        for line in shown.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+        assert!(
+            shown.contains("\nfront-desk   limited  in 20s   123456  1h ago  1264  5m ago     HTTP 429"),
+            "{shown}"
+        );
+    }
 }

@@ -3,28 +3,29 @@
 use clap::{Args, Subcommand};
 
 use super::client::Daemon;
-use super::table::{Table, fields};
-use super::{Exit, Global, Stop, delivery, moment, paint, print};
+use super::table::{Table, fields, terminal_width};
+use super::{Exit, Global, Stop, delivery, examples, moment, paint, print};
 use crate::control::view::{MessageView, Page, Touched};
-use crate::message::{Media, MessageId, Name, Timestamp};
+use crate::message::{Media, MessageId, Name, Timestamp, distinct_length};
 use crate::template::{one_line, visible};
 
 /// What there is to do with messages.
 #[derive(Debug, Subcommand)]
 pub enum Action {
-    /// List them, newest first
+    /// List messages, newest first
+    #[command(after_help = examples::MESSAGE_LIST)]
     List(List),
-    /// Show one in full, with everything that was tried
+    /// Show a message in full, with its deliveries and their attempts
+    #[command(after_help = examples::MESSAGE_SHOW)]
     Show {
-        /// Its id
-        #[arg(value_parser = message_id)]
-        id: MessageId,
+        #[arg(help = ID, value_parser = id)]
+        id: String,
     },
-    /// Owe one again, to whom it was owed before or to others
+    /// Deliver a message again, to its earlier destinations or to others
+    #[command(after_help = examples::MESSAGE_RESEND)]
     Resend {
-        /// Its id
-        #[arg(value_parser = message_id)]
-        id: MessageId,
+        #[arg(help = ID, value_parser = id)]
+        id: String,
         /// To these destinations instead
         #[arg(long, value_name = "NAME", num_args = 1..)]
         destination: Vec<Name>,
@@ -84,15 +85,42 @@ pub(super) fn run(global: &Global, action: &Action) -> Result<Exit, Stop> {
     let daemon = Daemon::find(global)?;
     match action {
         Action::List(list) => self::list(global, &daemon, list),
-        Action::Show { id } => show(global, &daemon, *id),
-        Action::Resend { id, destination } => resend(global, &daemon, *id, destination),
+        Action::Show { id } => show(global, &daemon, id),
+        Action::Resend { id, destination } => resend(global, &daemon, id, destination),
     }
 }
 
-/// As a whole: the beginnings of ids are times, and alike.
-fn message_id(text: &str) -> Result<MessageId, String> {
-    text.parse()
-        .map_err(|_| "a message id has 32 hexadecimal digits".to_owned())
+/// How an id may be given.
+pub(super) const ID: &str = "Its id, the first 6 or more digits of it if no other begins so, or `latest`";
+
+/// An id as it may be given; the daemon knows which one is meant.
+pub(super) fn id(text: &str) -> Result<String, String> {
+    let digits = text.split('-').next().unwrap_or_default();
+    let prefix = digits.len() >= 6 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let usual = text
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    ((prefix || digits == "latest") && usual)
+        .then(|| text.to_owned())
+        .ok_or_else(|| {
+            "an id has 32 hexadecimal digits; give at least the first 6 of them, or `latest`".to_owned()
+        })
+}
+
+/// How many digits of these ids a list shows: all where a program reads, else those that tell them apart.
+pub(super) fn digits(ids: &[MessageId], width: Option<u16>) -> usize {
+    match width {
+        None => usize::MAX,
+        Some(_) => distinct_length(ids).max(SHORT_ID),
+    }
+}
+
+/// The digits of an id that tell the time: fewer are rarely unique.
+const SHORT_ID: usize = 12;
+
+/// An id as a list shows it.
+pub(super) fn shortened(id: MessageId, digits: usize) -> String {
+    id.to_string().chars().take(digits).collect()
 }
 
 /// How to see more, where it does not disturb who reads the list.
@@ -119,24 +147,29 @@ fn list(global: &Global, daemon: &Daemon, list: &List) -> Result<Exit, Stop> {
         return Ok(Exit::Done);
     }
     let page: Page<MessageView> = answer.read()?;
-    let now = moment::now();
-    let mut table = Table::new(&["ID", "RECEIVED", "STATE", "FROM", "TO", "TEXT"]);
-    for message in &page.items {
+    table(&page.items, moment::now(), terminal_width()).print("no message is like that")?;
+    say_next(&page);
+    Ok(Exit::Done)
+}
+
+fn table(messages: &[MessageView], now: Timestamp, width: Option<u16>) -> Table {
+    let ids: Vec<MessageId> = messages.iter().map(|message| message.id).collect();
+    let digits = digits(&ids, width);
+    let mut table = Table::new(&["ID", "RECEIVED", "STATE", "FROM", "TO", "TEXT"]).whole(&[0]);
+    for message in messages {
         table.row(
             paint::of_state(message.state),
             [
-                message.id.to_string(),
+                shortened(message.id, digits),
                 moment::relative(message.received_at, now),
                 delivery::state(message.state).to_owned(),
-                message.from.clone(),
-                message.to.clone(),
+                message.from_name.as_ref().unwrap_or(&message.from).clone(),
+                message.to_name.as_ref().unwrap_or(&message.to).clone(),
                 summary(message),
             ],
         );
     }
-    table.print("no message is like that")?;
-    say_next(&page);
-    Ok(Exit::Done)
+    table
 }
 
 /// The text, and that there is more than text.
@@ -149,7 +182,7 @@ fn summary(message: &MessageView) -> String {
     }
 }
 
-fn show(global: &Global, daemon: &Daemon, id: MessageId) -> Result<Exit, Stop> {
+fn show(global: &Global, daemon: &Daemon, id: &str) -> Result<Exit, Stop> {
     let answer = daemon.get(&format!("/messages/{id}"), &[])?;
     if global.json {
         print::document(answer.raw())?;
@@ -232,7 +265,7 @@ fn named(number: &str, name: Option<&str>) -> String {
     }
 }
 
-fn resend(global: &Global, daemon: &Daemon, id: MessageId, destinations: &[Name]) -> Result<Exit, Stop> {
+fn resend(global: &Global, daemon: &Daemon, id: &str, destinations: &[Name]) -> Result<Exit, Stop> {
     let body = serde_json::json!({ "destinations": destinations });
     let answer = daemon.post(&format!("/messages/{id}/resend"), &body)?;
     if global.json {
@@ -241,13 +274,55 @@ fn resend(global: &Global, daemon: &Daemon, id: MessageId, destinations: &[Name]
     }
     let touched: Touched = answer.read()?;
     let ids: String = touched.ids.iter().map(|id| format!("  {id}\n")).collect();
-    print::text(&format!("{} owed:\n{ids}", delivery::count(touched.deliveries)))?;
+    print::text(&format!(
+        "{} created:\n{ids}",
+        delivery::count(touched.deliveries)
+    ))?;
     Ok(Exit::Done)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_fits_eighty_columns_and_shows_names_and_short_ids() {
+        let message = |id: &str| -> MessageView {
+            serde_json::from_value(serde_json::json!({
+                "id": id, "provider_id": "p", "source": "carrier", "from": "+13035550100",
+                "from_name": "Front door alarm of the second building", "to": "+13038675309", "to_name": null,
+                "text": "A message that is much longer than a line of a terminal has room for",
+                "media": [], "extra": {}, "received_at": "2026-11-22T03:00:00Z", "routes": [], "state": "delivered",
+                "redacted_at": null, "deliveries": [],
+            }))
+            .unwrap()
+        };
+        let messages = [
+            message("0193a2b3c4d57000800000000000000f"),
+            message("0193a2b3c4d57001800000000000000f"),
+        ];
+        let now = "2026-11-22T03:05:00Z".parse().unwrap();
+        let shown = table(&messages, now, Some(80)).render(Some(80));
+        for line in shown.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+        assert!(
+            shown.contains("\n0193a2b3c4d57001  5m ago    delivered  Front "),
+            "{shown}"
+        );
+        let whole = table(&messages, now, None).render(None);
+        assert!(whole.contains("0193a2b3c4d57001800000000000000f"), "{whole}");
+    }
+
+    #[test]
+    fn ids_may_be_short() {
+        for good in ["latest", "0193a2", "0193A2b3-1", "latest-2"] {
+            assert_eq!(id(good).as_deref(), Ok(good));
+        }
+        for wrong in ["", "0193a", "newest", "0193a2/x", "0193a2?"] {
+            assert!(id(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn no_line_of_a_text_looks_like_ours() {

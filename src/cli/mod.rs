@@ -11,6 +11,7 @@ mod check;
 mod client;
 mod delivery;
 mod destination;
+mod examples;
 mod generate;
 mod intelepeer;
 mod manual;
@@ -38,7 +39,8 @@ use stop::Stop;
     name = "smsbridge",
     version,
     max_term_width = 110,
-    arg_required_else_help = true
+    arg_required_else_help = true,
+    after_help = examples::ALL
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -49,18 +51,19 @@ pub struct Cli {
 
 /// What every command takes.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
 pub struct Global {
     /// Configuration file [default: $SMSBRIDGE_CONFIG, else ./config.toml if it exists, else /etc/smsbridge/config.toml]
-    #[arg(short, long, global = true, value_name = "PATH")]
+    #[arg(short, long, global = true, value_name = "PATH", display_order = 1000)]
     config: Option<PathBuf>,
     /// Print data as JSON
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 1001)]
     json: bool,
     /// Log more; twice for even more
-    #[arg(short, long, global = true, action = ArgAction::Count)]
+    #[arg(short, long, global = true, action = ArgAction::Count, display_order = 1002)]
     verbose: u8,
     /// Log less; twice for even less. Commands show no progress
-    #[arg(short, long, global = true, action = ArgAction::Count)]
+    #[arg(short, long, global = true, action = ArgAction::Count, display_order = 1003)]
     quiet: u8,
 }
 
@@ -69,25 +72,28 @@ enum Command {
     /// Run the daemon in the foreground
     Serve,
     /// Read the configuration and report every problem in it
+    #[command(after_help = examples::CHECK)]
     Check(check::Arguments),
-    /// List the routes, or show where a text would go and why; needs no daemon
+    /// List the routes, or show where a message would go and why; needs no daemon
+    #[command(after_help = examples::ROUTE)]
     Route(route::Arguments),
     /// Post a webhook to the running daemon as the carrier would
+    #[command(after_help = examples::SIMULATE)]
     Simulate(simulate::Arguments),
-    /// The stored messages, newest first
+    /// List, show or resend messages
     #[command(subcommand)]
     Message(message::Action),
-    /// What is or was owed to whom
+    /// List, show, retry or discard deliveries
     #[command(subcommand)]
     Delivery(delivery::Action),
-    /// How the destinations are
+    /// List, test, pause or resume destinations
     #[command(subcommand)]
     Destination(destination::Action),
-    /// The daemon on one screen, what is wrong first
+    /// Show the state of the daemon on one screen, problems first
     Status(status::Arguments),
-    /// Let the daemon read its configuration again, as SIGHUP does
+    /// Make the daemon read its configuration again, as SIGHUP does
     Reload,
-    /// IntelePeer's side: where the numbers' texts go, the token, the signature
+    /// Manage an IntelePeer account: the webhooks of its numbers, the token, the signature
     #[command(subcommand)]
     Intelepeer(intelepeer::Action),
     /// Print a shell's completion script
@@ -105,6 +111,7 @@ enum Command {
         out: Option<PathBuf>,
     },
     /// Copy everything the running daemon keeps into a file
+    #[command(after_help = examples::BACKUP)]
     Backup(backup::Arguments),
     /// Read a backup into an empty store; the daemon must not run
     Restore(restore::Arguments),

@@ -101,7 +101,7 @@ fn list(global: &Global, plan: &Plan) -> Result<Exit, Stop> {
         print::json(&shown)?;
         return Ok(Exit::Done);
     }
-    let mut table = Table::new(&["ROUTE", "TELLS", "THEN", "TEMPLATE", "WHEN"]);
+    let mut table = Table::new(&["ROUTE", "DELIVERS TO", "THEN", "TEMPLATE", "WHEN"]);
     for route in &shown.routes {
         let RouteView {
             name,
@@ -112,8 +112,8 @@ fn list(global: &Global, plan: &Plan) -> Result<Exit, Stop> {
         } = route;
         let cells = [
             name.as_str(),
-            &told(deliver),
-            if *proceed { "goes on" } else { "ends" },
+            &destinations(deliver),
+            if *proceed { "continue" } else { "stop" },
             if *template { "own" } else { "-" },
             &when(route),
         ];
@@ -121,19 +121,20 @@ fn list(global: &Global, plan: &Plan) -> Result<Exit, Stop> {
     }
     let rest = [
         "(unmatched)",
-        &told(&shown.unmatched),
-        "ends",
+        &destinations(&shown.unmatched),
+        "stop",
         "-",
         "no route matched",
     ];
     table.row(paint::DIM, rest.map(str::to_owned));
-    table.print("there are no routes")?;
+    table.print("no route is configured")?;
     Ok(Exit::Done)
 }
 
-fn told(names: &[Name]) -> String {
+/// The names, or that the message is only kept.
+fn destinations(names: &[Name]) -> String {
     match names {
-        [] => "nobody".to_owned(),
+        [] => "(kept)".to_owned(),
         names => names.iter().map(Name::as_str).collect::<Vec<_>>().join(", "),
     }
 }

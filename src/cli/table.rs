@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 
 use anstyle::Style;
-use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, presets};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, Width, presets};
 
 use super::{Stop, paint, print};
 use crate::template::one_line;
@@ -11,13 +11,21 @@ use crate::template::one_line;
 /// The width of the widest label of [`fields`], and two spaces.
 const LABEL: usize = 13;
 
-/// What is left of the last column at least.
-const LAST_MIN: u16 = 20;
+/// The space between columns.
+const GAP: u16 = 2;
 
-/// Rows under a header. The last column is the one that may be cut.
+/// What is left at least of the last column, and of another one that is cut.
+const LAST_MIN: u16 = 12;
+const CUT_MIN: u16 = 8;
+
+/// Rows under a header. Where the terminal is too narrow, columns are cut.
 pub(super) struct Table {
     table: comfy_table::Table,
     styles: Vec<Style>,
+    /// The widths of the header's words.
+    headers: Vec<u16>,
+    /// The columns that are never cut: ids and names, which are typed again.
+    whole: Vec<usize>,
 }
 
 impl Table {
@@ -27,12 +35,21 @@ impl Table {
         table.load_style(presets::NOTHING).set_header(header);
         let last = header.len().saturating_sub(1);
         for (at, column) in table.column_iter_mut().enumerate() {
-            column.set_padding((0, if at == last { 0 } else { 2 }));
+            column.set_padding((0, if at == last { 0 } else { GAP }));
         }
+        let width = |word: &&str| u16::try_from(word.len()).unwrap_or(u16::MAX);
         Self {
             table,
             styles: vec![paint::DIM],
+            headers: header.iter().map(width).collect(),
+            whole: Vec::new(),
         }
+    }
+
+    /// Columns that are never cut.
+    pub(super) fn whole(mut self, columns: &[usize]) -> Self {
+        self.whole.extend(columns);
+        self
     }
 
     /// Numbers, which align at their ends.
@@ -65,7 +82,7 @@ impl Table {
     /// The lines, no wider than `width` if there is one.
     pub(super) fn render(&mut self, width: Option<u16>) -> String {
         match width {
-            Some(width) => self.cut_last_column(width),
+            Some(width) => self.fit(width),
             None => {
                 self.table.set_content_arrangement(ContentArrangement::Disabled);
             }
@@ -77,22 +94,43 @@ impl Table {
             .collect()
     }
 
-    /// Anywhere in a word: there is no other delimiter than one that no cell contains. Where next to nothing
-    /// would be left of the last column, the terminal may break the lines instead.
-    fn cut_last_column(&mut self, width: u16) {
-        let widths = self.table.column_max_content_widths();
-        let last = widths.len().saturating_sub(1);
-        let others: u16 = widths
+    /// Makes columns narrower until the table fits: first the last one, then the widest of the others that may be cut.
+    /// A cell is cut anywhere in a word: there is no other delimiter than one that no cell contains.
+    fn fit(&mut self, width: u16) {
+        let mut widths = self.table.column_max_content_widths();
+        let gaps = GAP.saturating_mul(u16::try_from(widths.len()).unwrap_or(u16::MAX).saturating_sub(1));
+        let mut excess = widths
             .iter()
-            .take(last)
-            .map(|width| width.saturating_add(2))
-            .sum();
+            .fold(gaps, |sum, width| sum.saturating_add(*width))
+            .saturating_sub(width);
+        let last = widths.len().saturating_sub(1);
+        let least = |column: usize| {
+            let header = self.headers.get(column).copied().unwrap_or_default();
+            header.max(if column == last { LAST_MIN } else { CUT_MIN })
+        };
+        if let Some(width) = widths.last_mut() {
+            let cut = excess.min(width.saturating_sub(least(last)));
+            *width -= cut;
+            excess -= cut;
+        }
+        while excess > 0 {
+            let cuttable = (0..last).filter(|column| !self.whole.contains(column));
+            let wide =
+                cuttable.filter(|&column| widths.get(column).is_some_and(|&width| width > least(column)));
+            let widest = wide.max_by_key(|&column| widths.get(column));
+            let Some(width) = widest.and_then(|column| widths.get_mut(column)) else {
+                break;
+            };
+            *width -= 1;
+            excess -= 1;
+        }
         self.table
             .set_content_arrangement(ContentArrangement::Dynamic)
             .set_delimiter('\0')
-            .set_width(width.max(others.saturating_add(LAST_MIN)));
-        for column in self.table.column_iter_mut().take(last) {
-            column.set_constraint(ColumnConstraint::ContentWidth);
+            .set_width(u16::MAX);
+        for (at, (column, width)) in self.table.column_iter_mut().zip(widths).enumerate() {
+            let padding = if at == last { 0 } else { GAP };
+            column.set_constraint(ColumnConstraint::Absolute(Width::Fixed(width + padding)));
         }
     }
 }
@@ -142,8 +180,8 @@ mod tests {
     }
 
     #[test]
-    fn only_the_last_column_is_cut_and_each_row_stays_a_line() {
-        for (width, end) in [(36, "A long text that goes …"), (10, "A long text that go…")] {
+    fn the_last_column_is_cut_first_and_each_row_stays_a_line() {
+        for (width, end) in [(36, "A long text that goes …"), (10, "A long text…")] {
             let shown = table().render(Some(width));
             let lines: Vec<&str> = shown.lines().collect();
             assert_eq!(lines.len(), 3, "{shown}");
@@ -152,6 +190,22 @@ mod tests {
                 "{shown}"
             );
         }
+    }
+
+    #[test]
+    fn wide_columns_are_cut_but_ids_are_not() {
+        let mut table = Table::new(&["ID", "NAME", "TEXT"]).whole(&[0]);
+        let cells = [
+            "0123456789abcdef",
+            "A contact with a long name",
+            "A text that is long, too",
+        ];
+        table.row(Style::new(), cells.map(str::to_owned));
+        assert_eq!(
+            table.render(Some(46)),
+            "ID                NAME            TEXT\n\
+             0123456789abcdef  A contact wit…  A text that…\n"
+        );
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::plan::{DryRun, Explanation, Loader, Plan, PlannedDestination};
 use crate::store::{self, Found, Query, Store, backup};
 
 mod deliveries;
+mod ids;
 mod pending;
 mod problem;
 mod process;

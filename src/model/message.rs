@@ -200,6 +200,20 @@ impl FromStr for MessageId {
     }
 }
 
+/// How many digits tell these ids apart.
+#[must_use]
+pub fn distinct_length(ids: &[MessageId]) -> usize {
+    let mut written: Vec<String> = ids.iter().map(MessageId::to_string).collect();
+    written.sort_unstable();
+    written.dedup();
+    let neighbours = written.iter().zip(written.iter().skip(1));
+    let alike = neighbours.map(|(one, other)| {
+        let same = one.bytes().zip(other.bytes()).take_while(|(a, b)| a == b);
+        same.count()
+    });
+    alike.max().map_or(0, |alike| alike + 1)
+}
+
 impl Serialize for MessageId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if serializer.is_human_readable() {

@@ -178,7 +178,7 @@ impl Explanation {
             let _ = writeln!(text, "no route matched: it goes to `unmatched`");
         }
         if self.destinations.is_empty() {
-            let _ = writeln!(text, "→ kept, and nobody is told");
+            let _ = writeln!(text, "→ kept; delivered to no destination");
         }
         let width = self
             .destinations

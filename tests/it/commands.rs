@@ -79,7 +79,7 @@ fn messages_are_listed_filtered_and_shown_with_every_attempt() {
     let all = run(&bridge, 0, &["message", "list"]);
     assert_eq!(all.lines().count(), 3, "{all}");
     assert!(
-        all.contains("urgent: the pump is down") && all.contains("+13035550100"),
+        all.contains("urgent: the pump is down") && all.contains("Front door alarm"),
         "{all}"
     );
     for (filter, found) in [
@@ -109,7 +109,7 @@ fn messages_are_listed_filtered_and_shown_with_every_attempt() {
         "  urgent: the pump is down",
         "to crm: pending: destination crm is down: cannot reach 127.0.0.1",
         "; next attempt ",
-        "transient  cannot reach 127.0.0.1",
+        "transient  cannot reach 127.0.0.1:",
         "to screen: delivered at ",
     ] {
         assert!(shown.contains(words), "{words}: {shown}");
@@ -311,7 +311,7 @@ fn deliveries_are_listed_given_up_and_tried_again() {
 fn a_message_is_owed_again() {
     let (bridge, id) = with_text("urgent");
     let said = run(&bridge, 0, &["message", "resend", &id, "--destination", "screen"]);
-    assert_eq!(said, format!("1 delivery owed:\n  {id}-3\n"));
+    assert_eq!(said, format!("1 delivery created:\n  {id}-3\n"));
     let both = run_json(&bridge, 0, &["message", "resend", &id]);
     assert_eq!(
         both,
@@ -390,7 +390,7 @@ fn destinations_are_tested_paused_and_resumed() {
     let listed = run(&bridge, 0, &["destination", "list"]);
     let line = listed.lines().find(|line| line.starts_with("screen")).unwrap();
     let cells: Vec<&str> = line.split_whitespace().take(4).collect();
-    assert_eq!(cells, ["screen", "console", "paused", "1"], "{listed}");
+    assert_eq!(cells, ["screen", "paused", "-", "1"], "{listed}");
     assert!(run(&bridge, 0, &["status"]).contains("destination screen is paused by the operator; 1 pending"));
     run(&bridge, 0, &["destination", "resume", "screen"]);
     wait_for("the text that waited", || {
@@ -428,6 +428,78 @@ fn the_status_is_one_screen_with_the_problems_first() {
 }
 
 #[test]
+fn an_id_may_be_its_unique_beginning_or_latest() {
+    let (bridge, first) = with_text("urgent");
+    let (status, body) = bridge.text("BBCDEF1234567890ABCDEF1234567890", "+13035550101", "hello");
+    assert_eq!(status, 200, "{body}");
+    let second = body["id"].as_str().unwrap().to_owned();
+    let shown = |command: &[&str]| run_json(&bridge, 0, command)["id"].as_str().unwrap().to_owned();
+    let alike = first
+        .bytes()
+        .zip(second.bytes())
+        .take_while(|(a, b)| a == b)
+        .count();
+    for (text, id) in [
+        ("latest", &second),
+        (&second[..=alike], &second),
+        (&first[..=alike].to_uppercase(), &first),
+    ] {
+        assert_eq!(shown(&["message", "show", text]), *id, "{text}");
+    }
+    assert_eq!(shown(&["delivery", "show", "latest"]), format!("{second}-1"));
+    assert_eq!(
+        shown(&["delivery", "show", &second[..=alike]]),
+        format!("{second}-1")
+    );
+    let two = format!("{}-2", &first[..=alike]);
+    assert_eq!(shown(&["delivery", "show", &two]), format!("{first}-2"));
+    let several = complaint(&bridge, 2, &["delivery", "show", &first[..=alike]]);
+    assert!(
+        several.contains("has 2 deliveries") && several.contains("to crm"),
+        "{several}"
+    );
+
+    let short = &first[..6];
+    let ambiguous = complaint(&bridge, 2, &["message", "show", short]);
+    for id in [&first, &second] {
+        assert!(ambiguous.contains(&id[..=alike]), "{ambiguous}");
+    }
+    let none = complaint(&bridge, 1, &["message", "show", "ffffffffffff"]);
+    assert!(
+        none.contains("no message id begins with `ffffffffffff`"),
+        "{none}"
+    );
+    assert!(complaint(&bridge, 2, &["message", "show", "0193a"]).contains("at least the first 6"));
+
+    let resent = run(&bridge, 0, &["message", "resend", "latest"]);
+    assert!(resent.starts_with("1 delivery created:\n"), "{resent}");
+    let one = format!("{}-1", &first[..=alike]);
+    assert_eq!(
+        run(&bridge, 0, &["delivery", "discard", &one]),
+        "1 delivery given up\n"
+    );
+    let revived = run(&bridge, 0, &["delivery", "retry", &one]);
+    assert!(revived.starts_with(&format!("{first}-1 to crm: ")), "{revived}");
+}
+
+#[test]
+fn options_of_a_command_come_before_the_global_ones() {
+    let bridge = Bridge::configured(TWO);
+    let help = run(&bridge, 0, &["message", "list", "--help"]);
+    let at = |word: &str| help.find(word).unwrap_or_else(|| panic!("{word}: {help}"));
+    let order = [
+        "  --from",
+        "  --cursor",
+        "--help",
+        "Global options:",
+        "--config",
+        "--json",
+        "Examples:",
+    ];
+    assert!(order.windows(2).all(|two| at(two[0]) < at(two[1])), "{help}");
+}
+
+#[test]
 fn the_routes_are_listed_without_a_daemon() {
     let more = "[[route]]\nname = \"desk\"\nto = [\"+13038675309\", \"1-1234\"]\nfrom = [\"+1303*\"]\n\
          unless = { message = \"(?i)stop\" }\ndeliver = []\ncontinue = true\ntemplate = \"{{ text }}\"\n\
@@ -435,11 +507,11 @@ fn the_routes_are_listed_without_a_daemon() {
     let bridge = Bridge::configured(&TWO.replace("[routing]", more));
     assert_eq!(
         run(&bridge, 0, &["route"]),
-        "ROUTE        TELLS        THEN     TEMPLATE  WHEN\n\
-         urgent       crm, screen  ends     -         message matches `(?i)urgent`\n\
-         desk         nobody       goes on  own       to (+13038675309 or 1-1234) and from +1303*, unless message matches `(?i)stop`\n\
-         rest         screen       ends     -         always\n\
-         (unmatched)  screen       ends     -         no route matched\n"
+        "ROUTE        DELIVERS TO  THEN      TEMPLATE  WHEN\n\
+         urgent       crm, screen  stop      -         message matches `(?i)urgent`\n\
+         desk         (kept)       continue  own       to (+13038675309 or 1-1234) and from +1303*, unless message matches `(?i)stop`\n\
+         rest         screen       stop      -         always\n\
+         (unmatched)  screen       stop      -         no route matched\n"
     );
     let shown = run_json(&bridge, 0, &["route"]);
     assert_eq!(shown["routes"][1]["to"], json!(["+13038675309", "1-1234"]));

@@ -7,8 +7,7 @@ use warp::reply::Response;
 
 use super::{Call, Capacity, capacity, query, refused};
 use crate::control::{Control, Error};
-use crate::delivery::DeliveryId;
-use crate::message::{MessageId, Name, Timestamp};
+use crate::message::{Name, Timestamp};
 use crate::store::{MessageState, Selector};
 use crate::web::{error, json, method_not_allowed};
 
@@ -78,13 +77,13 @@ async fn read(control: &Control, call: &Call, path: &[&str]) -> Outcome {
                 .messages(&query::messages(&call.query).map_err(Trouble::Wrong)?)
                 .await?,
         ),
-        ["messages", id] => show(control.message(message_id(id)?).await?),
+        ["messages", id] => show(control.message(control.message_id(id).await?).await?),
         ["deliveries"] => show(
             control
                 .deliveries(&query::deliveries(&call.query).map_err(Trouble::Wrong)?)
                 .await?,
         ),
-        ["deliveries", id] => show(control.delivery(delivery_id(id)?).await?),
+        ["deliveries", id] => show(control.delivery(control.delivery_id(id).await?).await?),
         ["destinations"] => show(control.destinations(&control.plan()).await?),
         ["routes"] => show(control.routes()),
         _ => Err(Trouble::NoPath),
@@ -95,9 +94,10 @@ async fn change(control: &Control, call: &Call, path: &[&str]) -> Outcome {
     match path {
         ["messages", id, "resend"] => {
             let resend: Resend = body(call)?;
-            show(control.resend(message_id(id)?, &resend.destinations).await?)
+            let id = control.message_id(id).await?;
+            show(control.resend(id, &resend.destinations).await?)
         }
-        ["deliveries", "retry"] => show(control.retry(&selector(body(call)?)?).await?),
+        ["deliveries", "retry"] => show(control.retry(&selector(control, body(call)?).await?).await?),
         ["deliveries", "acknowledge"] => {
             let Acknowledge {
                 ids,
@@ -113,9 +113,13 @@ async fn change(control: &Control, call: &Call, path: &[&str]) -> Outcome {
                 destination,
                 state,
             };
-            show(control.acknowledge_dead(&selector(which)?, since).await?)
+            show(
+                control
+                    .acknowledge_dead(&selector(control, which).await?, since)
+                    .await?,
+            )
         }
-        ["deliveries", "discard"] => show(control.discard(&selector(body(call)?)?).await?),
+        ["deliveries", "discard"] => show(control.discard(&selector(control, body(call)?).await?).await?),
         ["destinations", name, "test"] => show(control.test(&destination(name)?).await?),
         ["destinations", name, "pause"] => show(control.set_paused(&destination(name)?, true).await?),
         ["destinations", name, "resume"] => show(control.set_paused(&destination(name)?, false).await?),
@@ -154,7 +158,7 @@ struct Resend {
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Which {
-    ids: Vec<DeliveryId>,
+    ids: Vec<String>,
     destination: Option<Name>,
     state: Option<MessageState>,
 }
@@ -163,7 +167,7 @@ struct Which {
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Acknowledge {
-    ids: Vec<DeliveryId>,
+    ids: Vec<String>,
     destination: Option<Name>,
     state: Option<MessageState>,
     since: Option<Timestamp>,
@@ -204,9 +208,9 @@ impl From<Question> for crate::control::Question {
     }
 }
 
-fn selector(which: Which) -> Result<Selector, Trouble> {
+async fn selector(control: &Control, which: Which) -> Result<Selector, Trouble> {
     match (which.ids.is_empty(), which.destination, which.state) {
-        (false, None, None) => Ok(Selector::Ids(which.ids)),
+        (false, None, None) => Ok(Selector::Ids(control.delivery_ids(&which.ids).await?)),
         (true, Some(name), Some(MessageState::Dead)) => Ok(Selector::Dead(name)),
         (true, Some(name), Some(MessageState::Pending)) => Ok(Selector::Pending(name)),
         _ => Err(Trouble::Wrong(
@@ -219,15 +223,6 @@ fn selector(which: Which) -> Result<Selector, Trouble> {
 fn body<T: DeserializeOwned>(call: &Call) -> Result<T, Trouble> {
     let bytes: &[u8] = if call.body.is_empty() { b"{}" } else { &call.body };
     serde_json::from_slice(bytes).map_err(|error| Trouble::Wrong(format!("the body: {error}")))
-}
-
-fn message_id(text: &str) -> Result<MessageId, Trouble> {
-    text.parse()
-        .map_err(|_| Trouble::Wrong("a message id has 32 hexadecimal digits".to_owned()))
-}
-
-fn delivery_id(text: &str) -> Result<DeliveryId, Trouble> {
-    text.parse().map_err(|error| Trouble::Wrong(format!("{error}")))
 }
 
 fn destination(text: &str) -> Result<Name, Trouble> {

@@ -71,7 +71,7 @@ function route({ name, deliver, continue: goesOn, template, unless, ...when }) {
 
 const told = (names) => h('span', { class: 'to' }, names.length
   ? names.map((to) => h('a', { href: `#/destinations/${to}` }, to))
-  : h('span', { class: 'muted' }, 'kept, nobody is told'));
+  : h('span', { class: 'muted' }, 'kept'));
 
 /** Each condition there is; within one, any of its values will do. */
 function rows({ source, to, from, message }) {
