@@ -83,21 +83,21 @@ fn in_time(path: &Path, purpose: Purpose, outside: Outside) -> Result<Result<Loa
 /// Each problem on a line of its own, on standard error.
 pub(super) fn tell(problems: &Problems) {
     for problem in problems.all() {
-        print::remark(&line(problems, problem));
+        print::remark(&line(problem));
     }
     if let Some(unlisted) = problems.unlisted() {
         print::remark(&unlisted);
     }
 }
 
-fn line(problems: &Problems, problem: &Problem) -> String {
+fn line(problem: &Problem) -> String {
     let (word, style) = match problem.severity {
         Severity::Error => ("error", paint::BAD),
         Severity::Warning => ("warning", paint::ODD),
     };
     let place = match problem.line {
-        0 => problems.file().display().to_string(),
-        line => format!("{}:{line}:{}", problems.file().display(), problem.column),
+        0 => problem.file.display().to_string(),
+        line => format!("{}:{line}:{}", problem.file.display(), problem.column),
     };
     let key = if problem.key.is_empty() {
         String::new()

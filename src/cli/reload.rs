@@ -12,7 +12,6 @@ use crate::template::one_line;
 #[derive(Deserialize)]
 struct Reloaded {
     changes: Vec<Changed>,
-    file: String,
     warnings: Vec<Found>,
     unlisted: Option<String>,
 }
@@ -27,7 +26,6 @@ struct Changed {
 /// What it says when the file has errors.
 #[derive(Deserialize)]
 struct Unusable {
-    file: String,
     problems: Vec<Found>,
     unlisted: Option<String>,
 }
@@ -35,6 +33,7 @@ struct Unusable {
 #[derive(Deserialize)]
 struct Found {
     severity: String,
+    file: String,
     line: usize,
     column: usize,
     key: String,
@@ -55,7 +54,7 @@ fn report(global: &Global, answer: &Answer) -> Result<Exit, Stop> {
         return Ok(Exit::Done);
     }
     let reloaded: Reloaded = answer.read()?;
-    list(&reloaded.file, &reloaded.warnings, reloaded.unlisted.as_deref());
+    list(&reloaded.warnings, reloaded.unlisted.as_deref());
     let lines: String = reloaded.changes.iter().map(line).collect();
     if lines.is_empty() {
         print::text("reloaded: nothing changed\n")?;
@@ -84,29 +83,29 @@ fn refuse(global: &Global, answer: &Answer) -> Result<Exit, Stop> {
         return Ok(Exit::Wrong);
     }
     let unusable: Unusable = answer.read()?;
-    list(&unusable.file, &unusable.problems, unusable.unlisted.as_deref());
+    list(&unusable.problems, unusable.unlisted.as_deref());
     Err(Stop::wrong("the configuration has errors; nothing was changed"))
 }
 
 /// Each on a line of its own, on standard error.
-fn list(file: &str, problems: &[Found], unlisted: Option<&str>) {
+fn list(problems: &[Found], unlisted: Option<&str>) {
     for found in problems {
-        print::remark(&problem(file, found));
+        print::remark(&problem(found));
     }
     if let Some(unlisted) = unlisted {
         print::remark(&one_line(unlisted));
     }
 }
 
-fn problem(file: &str, found: &Found) -> String {
+fn problem(found: &Found) -> String {
     let style = if found.severity == "error" {
         paint::BAD
     } else {
         paint::ODD
     };
     let place = match found.line {
-        0 => one_line(file),
-        line => format!("{}:{line}:{}", one_line(file), found.column),
+        0 => one_line(&found.file),
+        line => format!("{}:{line}:{}", one_line(&found.file), found.column),
     };
     let key = match found.key.as_str() {
         "" => String::new(),

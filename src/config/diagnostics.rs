@@ -23,6 +23,8 @@ pub enum Severity {
 pub struct Problem {
     /// How bad it is.
     pub severity: Severity,
+    /// The file it is in.
+    pub file: PathBuf,
     /// Counted from 1; 0 when it concerns the file as a whole.
     pub line: usize,
     /// In characters, counted from 1; 0 when it concerns the file as a whole.
@@ -39,14 +41,16 @@ const LISTED_MAX: usize = 100;
 /// The longest key and the longest message, in bytes.
 const WORDS_MAX: usize = 1000;
 
-/// The problems of one file, in the order of the file.
+/// The problems of a configuration, in the order of its files.
 #[derive(Clone, Debug)]
 pub struct Problems {
-    file: PathBuf,
+    file: Arc<Path>,
     problems: Vec<Problem>,
+    /// The place of each.
+    places: Vec<usize>,
     errors: Count,
     warnings: Count,
-    text: Arc<Text>,
+    texts: Vec<Arc<Text>>,
 }
 
 /// How many there are, and how many of them are listed.
@@ -56,9 +60,12 @@ struct Count {
     listed: usize,
 }
 
-/// What the places are places in.
+/// A file that the places are places in.
 #[derive(Clone, Debug, Default)]
 struct Text {
+    file: PathBuf,
+    /// The place of its first byte.
+    start: usize,
     text: String,
     /// Where each line but the first begins.
     lines: Vec<usize>,
@@ -69,12 +76,34 @@ impl Problems {
     #[must_use]
     pub fn none(file: &Path, text: &str) -> Self {
         Self {
-            file: file.to_owned(),
+            file: file.into(),
             problems: Vec::new(),
+            places: Vec::new(),
             errors: Count::default(),
             warnings: Count::default(),
-            text: Arc::new(Text::of(text)),
+            texts: vec![Arc::new(Text::of(file, 0, text))],
         }
+    }
+
+    /// Adds another file of the configuration. Returns where its places begin: after those of the files before.
+    pub(super) fn add_file(&mut self, file: &Path, text: &str) -> usize {
+        let start = self
+            .texts
+            .last()
+            .map_or(0, |last| last.start + last.text.len() + 1);
+        self.texts.push(Arc::new(Text::of(file, start, text)));
+        start
+    }
+
+    /// The folder that relative paths at this place are relative to: that of the file it is in.
+    pub(super) fn folder(&self, place: &Range<usize>) -> PathBuf {
+        let file = self.text(place.start).map_or(&*self.file, |text| &text.file);
+        file.parent().unwrap_or(Path::new("")).to_owned()
+    }
+
+    fn text(&self, at: usize) -> Option<&Text> {
+        let after = self.texts.partition_point(|text| text.start <= at);
+        self.texts.get(after.checked_sub(1)?).map(AsRef::as_ref)
     }
 
     /// The one problem of a file that could not be read at all.
@@ -82,25 +111,27 @@ impl Problems {
     pub fn unreadable(file: &Path, message: String) -> Self {
         let problem = Problem {
             severity: Severity::Error,
+            file: file.to_owned(),
             line: 0,
             column: 0,
             key: String::new(),
             message,
         };
         Self {
-            file: file.to_owned(),
+            file: file.into(),
             problems: vec![problem],
+            places: vec![0],
             errors: Count { total: 1, listed: 1 },
             warnings: Count::default(),
-            text: Arc::default(),
+            texts: Vec::new(),
         }
     }
 
-    /// Forgets the text of the file: no more problems are noted.
+    /// Forgets the text of the files: no more problems are noted.
     #[must_use]
     pub fn complete(self) -> Self {
         Self {
-            text: Arc::default(),
+            texts: Vec::new(),
             ..self
         }
     }
@@ -126,12 +157,16 @@ impl Problems {
         self.note(Severity::Warning, place, key.into(), message.into());
     }
 
-    /// The file and the line of this place, to be named in a message about another one: `config.toml:12`.
+    /// The file and the line of this place, to be named in a message about another one: `config.toml:12`. The file is
+    /// named as seen from the folder of the main one.
     #[must_use]
     pub fn location(&self, place: &Range<usize>) -> String {
-        let (line, _) = self.text.position(place.start);
-        let name = self.file.file_name().unwrap_or(self.file.as_os_str());
-        format!("{}:{line}", Path::new(name).display())
+        let Some(text) = self.text(place.start) else {
+            return self.file.display().to_string();
+        };
+        let folder = self.file.parent().unwrap_or(Path::new(""));
+        let shown = text.file.strip_prefix(folder).unwrap_or(&text.file);
+        format!("{}:{}", shown.display(), text.position(place.start).0)
     }
 
     /// Whether the configuration cannot be used.
@@ -180,7 +215,7 @@ impl Problems {
         (!what.is_empty()).then(|| format!("at least {} not listed", what.join(" and ")))
     }
 
-    /// The file they are in.
+    /// The main file; each problem names its own.
     #[must_use]
     pub fn file(&self) -> &Path {
         &self.file
@@ -189,7 +224,7 @@ impl Problems {
     /// One line for a terminal or a log: `config.toml:12:3: error: route.ops.deliver: unknown destination …`.
     #[must_use]
     pub fn line(&self, problem: &Problem) -> String {
-        let file = self.file.display();
+        let file = problem.file.display();
         let place = if problem.line == 0 {
             String::new()
         } else {
@@ -215,18 +250,23 @@ impl Problems {
             .replacen(": warning: ", ": ", 1)
     }
 
-    fn note(&mut self, severity: Severity, place: &Range<usize>, key: String, message: String) {
-        let count = match severity {
+    fn count(&mut self, severity: Severity) -> &mut Count {
+        match severity {
             Severity::Error => &mut self.errors,
             Severity::Warning => &mut self.warnings,
-        };
-        if count.listed == LISTED_MAX {
-            count.total += 1;
+        }
+    }
+
+    fn note(&mut self, severity: Severity, place: &Range<usize>, key: String, message: String) {
+        if self.count(severity).listed == LISTED_MAX {
+            self.count(severity).total += 1;
             return;
         }
-        let (line, column) = self.text.position(place.start);
+        let text = self.text(place.start);
+        let (line, column) = text.map_or((0, 0), |text| text.position(place.start));
         let problem = Problem {
             severity,
+            file: text.map_or_else(|| self.file.to_path_buf(), |text| text.file.clone()),
             line,
             column,
             key: shortened(key),
@@ -235,11 +275,11 @@ impl Problems {
         if self.problems.contains(&problem) {
             return;
         }
+        let count = self.count(severity);
         count.total += 1;
         count.listed += 1;
-        let at = self
-            .problems
-            .partition_point(|other| (other.line, other.column) <= (line, column));
+        let at = self.places.partition_point(|other| *other <= place.start);
+        self.places.insert(at, place.start);
         self.problems.insert(at, problem);
     }
 }
@@ -274,7 +314,7 @@ impl Serialize for Problems {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let unlisted = self.unlisted();
         let mut fields = serializer.serialize_struct("Problems", 2 + usize::from(unlisted.is_some()))?;
-        fields.serialize_field("file", &self.file)?;
+        fields.serialize_field("file", &*self.file)?;
         fields.serialize_field("problems", &self.problems)?;
         if let Some(unlisted) = unlisted {
             fields.serialize_field("unlisted", &unlisted)?;
@@ -284,8 +324,10 @@ impl Serialize for Problems {
 }
 
 impl Text {
-    fn of(text: &str) -> Self {
+    fn of(file: &Path, start: usize, text: &str) -> Self {
         Self {
+            file: file.to_owned(),
+            start,
             text: text.to_owned(),
             lines: text.match_indices('\n').map(|(at, _)| at + 1).collect(),
         }
@@ -293,7 +335,7 @@ impl Text {
 
     /// Line and column of a byte, both counted from 1.
     fn position(&self, at: usize) -> (usize, usize) {
-        let at = at.min(self.text.len());
+        let at = at.saturating_sub(self.start).min(self.text.len());
         let line = self.lines.partition_point(|start| *start <= at);
         let start = line.checked_sub(1).and_then(|line| self.lines.get(line));
         let before = self.text.get(start.copied().unwrap_or_default()..at);
@@ -320,8 +362,23 @@ mod tests {
 
     #[test]
     fn a_place_beyond_the_end_is_the_end() {
-        assert_eq!(Text::of("ab\nc").position(99), (2, 2));
-        assert_eq!(Text::of("").position(5), (1, 1));
+        let file = Path::new("c.toml");
+        assert_eq!(Text::of(file, 0, "ab\nc").position(99), (2, 2));
+        assert_eq!(Text::of(file, 0, "").position(5), (1, 1));
+    }
+
+    #[test]
+    fn a_place_says_in_which_file_it_is() {
+        let mut problems = Problems::none(Path::new("/etc/x/config.toml"), "a = 1\n");
+        let start = problems.add_file(Path::new("/etc/x/conf.d/b.toml"), "b = 1\nc = 2\n");
+        problems.error(&(start + 6..start + 7), "c", "second");
+        problems.error(&(0..1), "a", "first");
+        assert_eq!(
+            problems.to_string(),
+            "/etc/x/config.toml:1:1: error: a: first\n/etc/x/conf.d/b.toml:2:1: error: c: second"
+        );
+        assert_eq!(problems.location(&(start + 6..start + 7)), "conf.d/b.toml:2");
+        assert_eq!(problems.folder(&(start..start)), Path::new("/etc/x/conf.d"));
     }
 
     #[test]
@@ -361,7 +418,7 @@ mod tests {
         assert_eq!(
             serde_json::to_value(&problems).unwrap(),
             serde_json::json!({"file": "c.toml", "problems": [
-                {"severity": "error", "line": 1, "column": 1, "key": "x", "message": "no"}]})
+                {"severity": "error", "file": "c.toml", "line": 1, "column": 1, "key": "x", "message": "no"}]})
         );
     }
 }

@@ -1,4 +1,5 @@
-//! The configuration as it was typed: one TOML file, read whole, with every problem reported at once.
+//! The configuration as it was typed: a TOML file and those that it includes, read whole, with every problem reported
+//! at once.
 //!
 //! ```text
 //! text ─▶ TOML with places ─▶ secrets fetched ─▶ each section read ─▶ Config ─▶ plan
@@ -19,6 +20,7 @@ mod diagnostics;
 mod entries;
 mod environment;
 mod fingerprint;
+mod include;
 mod places;
 mod reader;
 mod reading;
@@ -94,7 +96,8 @@ impl Config {
     /// # Errors
     /// When there is no file, or it is not TOML at all.
     pub fn load(path: &Path, purpose: Purpose, outside: &Outside) -> Result<(Self, Problems), Problems> {
-        let text = text_of(path, outside.reading()).map_err(|message| Problems::unreadable(path, message))?;
+        let text = text_of(path, outside.reading(), NO_FILE)
+            .map_err(|message| Problems::unreadable(path, message))?;
         Self::read(&text, path, purpose, outside)
     }
 
@@ -112,14 +115,20 @@ impl Config {
     }
 }
 
-fn text_of(path: &Path, reading: &Reading) -> Result<String, String> {
-    let content = reading.file("configuration file", path, FILE_MAX).map_err(|error| {
-        if error.is_missing() {
-            "no such file; name another with --config PATH or $SMSBRIDGE_CONFIG, or begin with config.example.toml"
-                .to_owned()
-        } else {
-            error.to_string()
-        }
-    })?;
+/// What to do without a configuration file.
+const NO_FILE: &str =
+    "no such file; name another with --config PATH or $SMSBRIDGE_CONFIG, or begin with config.example.toml";
+
+/// The text of a file; `missing` is the error when there is none.
+fn text_of(path: &Path, reading: &Reading, missing: &str) -> Result<String, String> {
+    let content = reading
+        .file("configuration file", path, FILE_MAX)
+        .map_err(|error| {
+            if error.is_missing() {
+                missing.to_owned()
+            } else {
+                error.to_string()
+            }
+        })?;
     String::from_utf8(content.bytes).map_err(|_| "is not UTF-8".to_owned())
 }

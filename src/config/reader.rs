@@ -15,7 +15,7 @@ use super::secrets::{self, Fetcher};
 use super::section::Section;
 use super::settings::{Admin, AdminTyped, Log, LogTyped, Retry, Server, Store, Tls};
 use super::suggest::suggestion;
-use super::{Config, Declared, Places, syntax, value};
+use super::{Config, Declared, Places, include, syntax, value};
 use crate::destination::email::SmtpConfig;
 use crate::message::Name;
 use crate::retry::Policy;
@@ -49,19 +49,27 @@ pub(super) fn read(
     outside: &Outside,
 ) -> Result<(Config, Problems), Problems> {
     let mut problems = Problems::none(path, text);
-    let (root, errors) = DeTable::parse_recoverable(text);
-    if !errors.is_empty() {
-        syntax::report(text, 0, &errors, &mut problems);
+    let Some(mut root) = parse(text, 0, &mut problems) else {
         return Err(problems);
-    }
-    let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-    let fetcher = Fetcher {
-        outside,
-        folder: &folder,
-        purpose,
     };
+    let include = root.remove(include::KEY);
+    let included = include.map(|include| include::read(include, path, outside, &mut problems));
+    let included = included.unwrap_or_default();
+    let others: Option<Vec<_>> = included
+        .iter()
+        .map(|file| parse(&file.text, file.start, &mut problems))
+        .collect();
+    let Some(others) = others else {
+        return Err(problems);
+    };
+    for other in others {
+        include::merge(&mut root, other, &mut problems);
+    }
+    let fetcher = Fetcher { outside, purpose };
+    let folder = path.parent().unwrap_or(Path::new(""));
     let config = Reader {
-        root: root.into_inner(),
+        root,
+        folder,
         fetcher,
         problems: &mut problems,
     }
@@ -69,8 +77,20 @@ pub(super) fn read(
     Ok((config, problems))
 }
 
+/// The tables of one file, whose places begin at `start`; nothing, and a problem, when it is not TOML.
+fn parse<'t>(text: &'t str, start: usize, problems: &mut Problems) -> Option<DeTable<'t>> {
+    let (root, errors) = DeTable::parse_recoverable(text);
+    if errors.is_empty() {
+        return Some(include::shifted(root.into_inner(), start));
+    }
+    syntax::report(text, start, &errors, problems);
+    None
+}
+
 struct Reader<'t, 'r> {
     root: DeTable<'t>,
+    /// That of the main file.
+    folder: &'r Path,
     fetcher: Fetcher<'r>,
     problems: &'r mut Problems,
 }
@@ -151,7 +171,7 @@ impl<'t> Reader<'t, '_> {
             self.problems.error(&section.place(), section.key, message);
             return None;
         }
-        section.root_paths(SmtpConfig::PATHS, self.fetcher.folder);
+        section.root_paths(SmtpConfig::PATHS, &self.problems.folder(&section.place()));
         section.secrets = self
             .fetcher
             .fetch(&section.key, &mut section.value, self.problems);
@@ -185,6 +205,7 @@ impl<'t> Reader<'t, '_> {
     }
 
     fn admin(&mut self, server: &Server, store: &Store) -> Admin {
+        let folder = self.problems.folder(&self.place("admin"));
         let typed: AdminTyped = self
             .settings("admin", AdminTyped::deserialize)
             .unwrap_or_default();
@@ -204,7 +225,7 @@ impl<'t> Reader<'t, '_> {
                 );
             }
         }
-        typed.resolve(self.fetcher.folder, &store.path, self.fetcher.outside)
+        typed.resolve(&folder, &store.path, self.fetcher.outside)
     }
 
     fn places(&self, key: &str) -> Places {
@@ -226,7 +247,8 @@ impl<'t> Reader<'t, '_> {
             let message = "has no effect: `retain` forgets the whole message before";
             self.problems.warning(&place, "store.redact_after", message);
         }
-        store.resolve(self.fetcher.folder, self.fetcher.outside)
+        let own = self.problems.folder(&place);
+        store.resolve(&own, self.folder, self.fetcher.outside)
     }
 
     fn retry(&mut self) -> Policy {

@@ -24,6 +24,7 @@ pub fn schema() -> Result<Value, String> {
         }
     }
     properties.insert("contacts".to_owned(), contacts());
+    properties.insert("include".to_owned(), include());
     Ok(json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "smsbridge configuration",
@@ -74,6 +75,12 @@ fn top_level(table: &Table) -> Option<(&str, Value)> {
 
 fn reference(table: &str) -> Value {
     json!({ "$ref": format!("#/$defs/{table}") })
+}
+
+fn include() -> Value {
+    let description =
+        "Further files of the configuration: paths, or patterns with `*` in the name of the file.";
+    json!({ "type": "array", "description": description, "items": { "type": "string", "minLength": 1 } })
 }
 
 fn contacts() -> Value {

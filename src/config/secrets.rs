@@ -28,8 +28,6 @@ const UNIT_FOLDER: &str = "smsbridge";
 pub(super) struct Fetcher<'a> {
     /// The environment.
     pub outside: &'a Outside,
-    /// The folder that relative paths are relative to.
-    pub folder: &'a Path,
     /// How strict to be.
     pub purpose: Purpose,
 }
@@ -141,7 +139,7 @@ impl Fetcher<'_> {
         let secret = match origin {
             Origin::Env(name) => self.variable(name),
             Origin::File(path) => {
-                let path = self.folder.join(path);
+                let path = problems.folder(place).join(path);
                 if CERTIFICATES
                     .iter()
                     .any(|certificates| key.ends_with(certificates))

@@ -141,11 +141,12 @@ impl Default for Store {
 }
 
 impl Store {
-    /// With its path made whole: relative to the file, or the service manager's state folder if none is given.
-    pub(super) fn resolve(self, folder: &Path, outside: &Outside) -> Self {
+    /// With its path made whole: relative to the file that gives it, or the service manager's state folder, or a folder
+    /// beside the main file if none is given.
+    pub(super) fn resolve(self, folder: &Path, main: &Path, outside: &Outside) -> Self {
         let path = match outside.folder("STATE_DIRECTORY") {
             Some(state) if self.path.as_os_str().is_empty() => state,
-            _ if self.path.as_os_str().is_empty() => folder.join("smsbridge-data"),
+            _ if self.path.as_os_str().is_empty() => main.join("smsbridge-data"),
             _ => folder.join(&self.path),
         };
         Self { path, ..self }
