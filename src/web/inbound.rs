@@ -324,7 +324,8 @@ fn why(refusal: &Refusal) -> &str {
             "its Basic auth is wrong or missing; compare `basic_auth` with the webhook's URL"
         }
         StatusCode::FORBIDDEN => {
-            "its signature or address is wrong; compare `secret`, `verify` and `allow_from` with the carrier's portal"
+            "wrong signature or address; compare the source's keys and `allow_from` with the carrier's settings, and \
+             `server.public_url` with the URL there if the carrier signs it"
         }
         _ => &refusal.error,
     }
