@@ -41,26 +41,26 @@ const OUTPUT_FACTOR: usize = 16;
 /// The name under which a template is compiled.
 const TEMPLATE: &str = "template";
 
-/// What the context tells the formatter. No template can name them: they are no identifiers.
+/// Names of values in the context for the formatter. No template can use them, because they are not identifiers.
 const MEDIUM: &str = "the medium";
 const LIMIT: &str = "the limit";
 
-/// Where a rendered text goes, and so what is dangerous in it.
+/// The medium of a rendered text, which decides what must be escaped.
 #[derive(Clone, Copy, Debug)]
 pub enum Medium {
     /// Plain text read by people: control and direction-changing characters are made visible.
     Text,
-    /// One line: a subject, a header, a line on a terminal. As `Text`, and line breaks become spaces.
+    /// One line: a subject, a header, a line on a terminal. Like `Text`, with line breaks as spaces.
     Line,
-    /// HTML: e-mail's second part, Matrix's `formatted_body`.
+    /// HTML: the second part of an e-mail, `formatted_body` in Matrix.
     Html,
-    /// A destination's own markup, with what makes a value harmless in it.
+    /// A destination's own markup, with its escape function.
     Markup(fn(&str) -> String),
-    /// Inside a JSON string: the template's author writes the quotes. Lists and maps print as JSON.
+    /// Inside a JSON string, whose quotes are in the template. Lists and maps print as JSON.
     Json,
 }
 
-/// How the formatter is told of it.
+/// Passes the medium to the formatter.
 impl Object for Medium {}
 
 impl Medium {
@@ -142,11 +142,11 @@ impl Template {
     /// An expression fails for this message, or the result exceeds a limit.
     pub fn render(&self, medium: Medium, values: &Values<'_>) -> Result<String, TemplateError> {
         let rendered = run(&self.environment, context(medium, values)).map_err(|error| TemplateError {
-            // The error's own words may quote the text; its kind and place never do.
+            // The description of the error may quote the message; its kind and line never do.
             message: format!("the template failed for this text: {}", error.kind()),
             line: error.line(),
         })?;
-        // A line stays one even if the template itself was written on several.
+        // The result stays one line even if the template has several.
         Ok(if matches!(medium, Medium::Line) {
             one_line(rendered.trim_end())
         } else {

@@ -230,14 +230,14 @@ impl<'de> Deserialize<'de> for MessageId {
     }
 }
 
-/// A word by which people opt out of messages, or in again, as carriers define them.
+/// A word by which people opt out of messages or back in, as defined by the carriers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Keyword {
-    /// No more messages.
+    /// The sender wants no more messages.
     Stop,
-    /// Messages again.
+    /// The sender wants messages again.
     Start,
-    /// What this is.
+    /// The sender asks for information.
     Help,
 }
 
@@ -254,7 +254,7 @@ impl Keyword {
         }
     }
 
-    /// The keyword that is the whole text, in any case.
+    /// The keyword, if it is the whole text; upper or lower case.
     #[must_use]
     pub fn of(text: &str) -> Option<Self> {
         const LONGEST: usize = 11;
@@ -312,14 +312,14 @@ pub struct Message {
 }
 
 impl Message {
-    /// Names under which `extra` has what a source makes of a message beside its content.
+    /// Name in `extra` of the opt-out word that the message is.
     pub const KEYWORD: &'static str = "keyword";
-    /// The number of SMS parts.
+    /// Name in `extra` of the number of SMS parts.
     pub const SEGMENTS: &'static str = "segments";
-    /// When the carrier says it was sent.
+    /// Name in `extra` of the time of sending, if the carrier gives it.
     pub const SENT_AT: &'static str = "sent_at";
 
-    /// The opt-out word that it is, as a name; empty for any other message.
+    /// The name of the opt-out word that the message is; empty for any other message.
     #[must_use]
     pub fn keyword(&self) -> &'static str {
         let json = self.extra.get(Self::KEYWORD).map_or("", String::as_str);

@@ -14,7 +14,7 @@
 //! | `+12`, `1;2` | `+12`, `1;2` | in no known format: kept, and compared as it was written |
 //! | nothing | `unknown` | the carrier named none |
 //!
-//! What digits without a plus mean is said by [`BareDigits`]; the table has the default.
+//! [`BareDigits`] decides what digits without a plus mean; the table shows the default.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -40,17 +40,17 @@ pub struct Number {
     normal: String,
 }
 
-/// What digits without a plus mean, as a carrier sends them. Up to six are a short code, whatever it is.
+/// The meaning of a carrier's digits without a plus. Up to six digits are always a short code.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub enum BareDigits {
-    /// Ten digits are North American; others are E.164 without the plus.
+    /// Ten digits are a North American number; others are E.164 without the plus.
     #[default]
     #[serde(rename = "national:US")]
     NationalUs,
-    /// E.164 without the plus, always.
+    /// Always E.164 without the plus.
     #[serde(rename = "international")]
     International,
-    /// Not known: they are compared as they stand.
+    /// Unknown: they are compared as received.
     #[serde(rename = "as-received")]
     AsReceived,
 }
@@ -89,7 +89,7 @@ impl Number {
         Self::received_as(raw, BareDigits::default())
     }
 
-    /// The same from a carrier whose digits without a plus mean something else.
+    /// Like [`Number::received`], with the carrier's meaning of digits without a plus.
     #[must_use]
     pub fn received_as(raw: &str, bare_digits: BareDigits) -> Self {
         Self::parse_as(raw, bare_digits).unwrap_or_else(|_| {

@@ -10,8 +10,7 @@ use crate::sabotage::{self, Protection};
 use crate::unseen::acts_unseen;
 
 /// Replaces characters that are invisible or change their surroundings by `[U+202E]` and the like; line
-/// breaks become `
-/// `.
+/// breaks become `\n`.
 #[must_use]
 pub fn visible(text: &str) -> String {
     if sabotage::is_off(Protection::Escape) {
@@ -65,14 +64,14 @@ pub fn html(text: &str) -> String {
     })
 }
 
-/// What stands between the quotes of a JSON string, exactly.
+/// The exact content of a JSON string, without the quotes.
 #[must_use]
 pub fn json(text: &str) -> String {
     let quoted = serde_json::Value::from(text).to_string();
     quoted[1..quoted.len() - 1].to_owned()
 }
 
-/// Replaces characters of a text that [`visible`] has made harmless already.
+/// Replaces characters of a text that has already passed [`visible`].
 pub fn replace(text: &str, substitute: impl Fn(char) -> Option<&'static str>) -> String {
     if sabotage::is_off(Protection::Escape) {
         return text.to_owned();
