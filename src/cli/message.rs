@@ -7,6 +7,7 @@ use super::table::{Table, fields, terminal_width};
 use super::{Exit, Global, Stop, delivery, examples, moment, paint, print};
 use crate::control::view::{MessageView, Page, Touched};
 use crate::message::{Media, MessageId, Name, Timestamp, distinct_length};
+use crate::store::MessageState;
 use crate::template::{one_line, visible};
 
 /// What there is to do with messages.
@@ -21,12 +22,12 @@ pub enum Action {
         #[arg(help = ID, value_parser = id)]
         id: String,
     },
-    /// Deliver a message again, to its earlier destinations or to others
+    /// Deliver a message again, to named destinations or to those where it is dead
     #[command(after_help = examples::MESSAGE_RESEND)]
     Resend {
         #[arg(help = ID, value_parser = id)]
         id: String,
-        /// To these destinations instead
+        /// To these destinations, whatever they received before [default: those where it is dead]
         #[arg(long, value_name = "NAME", num_args = 1..)]
         destination: Vec<Name>,
     },
@@ -266,6 +267,9 @@ fn named(number: &str, name: Option<&str>) -> String {
 }
 
 fn resend(global: &Global, daemon: &Daemon, id: &str, destinations: &[Name]) -> Result<Exit, Stop> {
+    let before: MessageView = daemon.get(&format!("/messages/{id}"), &[])?.read()?;
+    // `latest` may mean another message by now.
+    let id = before.id;
     let body = serde_json::json!({ "destinations": destinations });
     let answer = daemon.post(&format!("/messages/{id}/resend"), &body)?;
     if global.json {
@@ -274,11 +278,33 @@ fn resend(global: &Global, daemon: &Daemon, id: &str, destinations: &[Name]) -> 
     }
     let touched: Touched = answer.read()?;
     let ids: String = touched.ids.iter().map(|id| format!("  {id}\n")).collect();
+    let notes = destinations
+        .iter()
+        .filter_map(|name| repeated(&before, name, moment::now()));
+    let notes: String = notes.collect();
     print::text(&format!(
-        "{} created:\n{ids}",
+        "{} created:\n{ids}{notes}",
         delivery::count(touched.deliveries)
     ))?;
     Ok(Exit::Done)
+}
+
+/// What a destination gets twice: it received the message before, or is going to.
+fn repeated(before: &MessageView, name: &Name, now: Timestamp) -> Option<String> {
+    let mut there = before
+        .deliveries
+        .iter()
+        .filter(|delivery| delivery.destination == *name);
+    let is_pending = there.clone().any(|delivery| delivery.pending.is_some());
+    let delivered = there.rfind(|delivery| delivery.state == MessageState::Delivered);
+    match delivered.and_then(|delivery| delivery.ended_at) {
+        Some(at) => Some(format!(
+            "{name} received it before, at {}\n",
+            moment::exact(at, now)
+        )),
+        None if is_pending => Some(format!("another delivery to {name} is pending\n")),
+        None => None,
+    }
 }
 
 #[cfg(test)]

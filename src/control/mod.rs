@@ -138,7 +138,8 @@ impl Control {
         })
     }
 
-    /// Owes a message once more: to `destinations`, or to those it was owed to before.
+    /// Delivers a message once more: to `destinations`, or to those of its destinations where it is dead and needs
+    /// attention.
     ///
     /// # Errors
     /// When there is no such message, it was redacted, or nobody to send it to.
@@ -190,8 +191,11 @@ impl Control {
         let mut targets: Vec<(Name, Option<Name>)> = Vec::new();
         if named.is_empty() {
             for delivery in &found.deliveries {
-                if !targets.iter().any(|(name, _)| *name == delivery.destination) {
-                    targets.push((delivery.destination.clone(), delivery.route.clone()));
+                let name = &delivery.destination;
+                let is_there = |other: &Delivery| other.destination == *name && !other.needs_attention();
+                let is_known = targets.iter().any(|(known, _)| known == name);
+                if !is_known && !found.deliveries.iter().any(is_there) {
+                    targets.push((name.clone(), delivery.route.clone()));
                 }
             }
             targets.retain(|(name, _)| plan.destinations.contains_key(name));
@@ -202,9 +206,11 @@ impl Control {
             }
         }
         if targets.is_empty() {
-            return Err(Error::Wrong(
-                "it was owed to nobody who is still configured: name a destination".to_owned(),
-            ));
+            return Err(Error::Wrong(format!(
+                "name the destinations that get message {} again: without a name it is sent only to those where it is dead, \
+                 and there are none",
+                found.message.id
+            )));
         }
         Ok(targets)
     }

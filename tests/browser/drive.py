@@ -117,7 +117,7 @@ def follows_a_retry(page):
     expect(detail).to_be_hidden()
 
 
-def resends_a_dead_one(page):
+def acknowledges_and_retries_a_dead_one(page):
     text("please refuse this", "+13035550177")
     expect(row(page, "please refuse this").locator(".pill")).to_have_text("dead")
     row(page, "please refuse this").focus()
@@ -128,15 +128,30 @@ def resends_a_dead_one(page):
     expect(page.locator(".toast").last).to_have_text("Acknowledged")
     expect(detail.locator(".delivery")).to_contain_text("acknowledged")
     expect(detail.get_by_role("button", name="Acknowledge")).to_have_count(0)
-    detail.get_by_role("button", name="Resend").click()
-    asked = page.get_by_role("dialog", name="Resend this text?")
-    expect(asked.get_by_label("crm")).to_be_checked()
-    asked.get_by_role("button", name="Resend").click()
-    expect(detail.locator(".delivery")).to_have_count(2)
-    expect(detail.locator(".delivery .pill.good").first).to_be_visible()
     detail.get_by_role("button", name="Retry now").click()
     expect(page.locator(".toast").last).to_contain_text("Tried now at crm")
     expect(row(page, "please refuse this").locator(".pill")).to_have_text("delivered")
+    page.keyboard.press("Escape")
+
+
+def resends_without_ticking_what_would_arrive_twice(page):
+    text("please refuse this one", "+13035550166")
+    expect(row(page, "please refuse this one").locator(".pill")).to_have_text("dead")
+    row(page, "please refuse this one").click()
+    detail = page.get_by_role("dialog", name="Message")
+    detail.get_by_role("button", name="Resend").click()
+    asked = page.get_by_role("dialog", name="Resend this message?")
+    expect(asked.get_by_label("crm")).to_be_checked()
+    expect(asked.locator("label", has_text="crm")).to_have_text("crmdead")
+    expect(asked.get_by_label("screen")).not_to_be_checked()
+    asked.get_by_role("button", name="Resend").click()
+    expect(detail.locator(".delivery")).to_have_count(2)
+    expect(detail.locator(".delivery .pill.good").first).to_be_visible()
+    detail.get_by_role("button", name="Resend").click()
+    expect(asked.locator("label", has_text="crm")).to_contain_text("delivered")
+    expect(asked.locator("label time")).to_have_count(1)
+    expect(asked.locator("input:checked")).to_have_count(0)
+    asked.get_by_role("button", name="Cancel").click()
     page.keyboard.press("Escape")
 
 
@@ -184,7 +199,7 @@ def finds_and_goes_by_keyboard(page):
     expect(page.locator(".empty")).to_contain_text("No message is like that")
     page.get_by_role("button", name="Clear the filters").click()
     rows = page.locator("table.messages tbody tr")
-    expect(rows).to_have_count(5)
+    expect(rows).to_have_count(6)
     rows.first.focus()
     page.keyboard.press("ArrowDown")
     expect(rows.nth(1)).to_be_focused()
@@ -200,7 +215,7 @@ def finds_and_goes_by_keyboard(page):
     page.locator("select[name=state]").select_option("dead")
     expect(page.locator(".empty")).to_be_visible()
     page.get_by_role("button", name="Clear", exact=True).click()
-    expect(rows).to_have_count(5)
+    expect(rows).to_have_count(6)
 
 
 def says_what_a_pending_delivery_waits_for(page):
@@ -211,6 +226,11 @@ def says_what_a_pending_delivery_waits_for(page):
     owed.get_by_role("button", name="Retry now").click()
     expect(page.locator(".toast").last).to_have_text("Nothing was sent: destination crm is paused by the operator")
     expect(owed.locator(".attempts")).to_have_count(0)
+    page.locator(".detail").get_by_role("button", name="Resend").click()
+    asked = page.get_by_role("dialog", name="Resend this message?")
+    expect(asked.locator("label", has_text="crm")).to_have_text("crmis pending")
+    expect(asked.locator("input:checked")).to_have_count(0)
+    asked.get_by_role("button", name="Cancel").click()
     page.keyboard.press("Escape")
 
 
@@ -351,7 +371,7 @@ def logs_out(page):
 
 
 STEPS = [
-    goes_in_only_with_the_token, says_what_to_do_when_there_is_nothing, shows_a_text_as_it_comes, follows_a_retry, resends_a_dead_one,
+    goes_in_only_with_the_token, says_what_to_do_when_there_is_nothing, shows_a_text_as_it_comes, follows_a_retry, acknowledges_and_retries_a_dead_one, resends_without_ticking_what_would_arrive_twice,
     runs_nothing_that_a_text_says, links_only_what_shows_where_it_leads, finds_and_goes_by_keyboard, pauses_resumes_and_tests_a_destination, tries_a_route,
     shows_as_kept_what_a_route_delivers_nowhere,
 ]

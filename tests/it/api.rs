@@ -533,7 +533,8 @@ fn what_is_stored_is_shown_as_described() {
     described("Delivery", &message["deliveries"][0]);
     described("Attempt", &message["deliveries"][0]["attempts"][0]);
     ask(&page, "POST", "api/v1/destinations/screen/pause", "");
-    ask(&page, "POST", &format!("api/v1/messages/{id}/resend"), "");
+    let screen = "{\"destinations\":[\"screen\"]}";
+    ask(&page, "POST", &format!("api/v1/messages/{id}/resend"), screen);
     let retry = json!({ "ids": [format!("{id}-2")] }).to_string();
     let (_, _, retried) = ask(&page, "POST", "api/v1/deliveries/retry", &retry);
     described("Retried", &retried);
@@ -559,7 +560,7 @@ fn what_is_stored_is_shown_as_described() {
     );
     described(
         "Touched",
-        &ask(&page, "POST", &format!("api/v1/messages/{id}/resend"), "").2,
+        &ask(&page, "POST", &format!("api/v1/messages/{id}/resend"), screen).2,
     );
     let question = json!({ "from": "+13035550100", "to": "1-1234", "message": "lost", "render": true });
     described(

@@ -92,11 +92,14 @@ export class Detail {
   }
 
   async #resend(button, message) {
-    const before = new Set(message.deliveries.map(({ destination }) => destination));
     const names = this.desk.status.destinations.filter(({ kind }) => kind).map(({ name }) => name);
-    const extra = h('fieldset', {}, h('legend', {}, 'To'), names.map((name) => h('label', { class: 'check' },
-      h('input', { type: 'checkbox', name: 'destination', value: name, checked: before.has(name) }), name, before.has(name) && h('span', { class: 'muted' }, 'had it before'))));
-    const form = await confirm({ title: 'Resend this text?', text: 'Who has it already gets it once more.', action: 'Resend', extra });
+    const extra = h('fieldset', {}, h('legend', {}, 'To'), names.map((name) => {
+      const there = message.deliveries.filter(({ destination }) => destination === name);
+      return h('label', { class: 'check' },
+        // Only what died there arrives for the first time.
+        h('input', { type: 'checkbox', name: 'destination', value: name, checked: there.length > 0 && there.every(needsAttention) }), name, standing(there));
+    }));
+    const form = await confirm({ title: 'Resend this message?', text: 'A destination that received it gets it once more.', action: 'Resend', extra });
     if (!form) return;
     const destinations = form.getAll('destination');
     if (destinations.length === 0) {
@@ -105,6 +108,19 @@ export class Detail {
     }
     await this.desk.change(button, `/messages/${message.id}/resend`, { destinations }, ({ deliveries }) => `${plural(deliveries, 'new delivery', 'new deliveries')}`);
   }
+}
+
+const needsAttention = ({ state, acknowledged_at: acknowledged }) => state === 'dead' && !acknowledged;
+
+/** How a message stands at a destination, from its deliveries there. */
+function standing(there) {
+  const delivered = there.findLast(({ state }) => state === 'delivered');
+  const note = (...what) => h('span', { class: 'muted' }, ...what);
+  if (there.some(({ state }) => state === 'pending')) return note('is pending');
+  if (delivered) return note('delivered ', time(delivered.ended_at));
+  const dead = there.at(-1);
+  if (!dead) return null;
+  return dead.acknowledged_by === 'fallback' ? note('dead, delivered by its fallback') : note('dead');
 }
 
 /** What a pending delivery waits for, when its next attempt is, and how many come before it. */
