@@ -15,9 +15,11 @@ use prometheus_client::registry::{Registry, Unit};
 
 pub mod log;
 pub mod rates;
+pub mod series;
 
 use log::Log;
 use rates::Rates;
+use series::Series;
 
 /// `{source="…"}`
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -119,6 +121,8 @@ pub struct Metrics {
     pub end_to_end: Family<ByDestination, Histogram>,
     /// How much goes through at the moment.
     pub rates: Rates,
+    /// The messages of the last hour.
+    pub series: Series,
     /// Wrong tokens at the operators' listeners.
     pub logins_failed: Counter,
     /// The state of the log.
@@ -169,6 +173,7 @@ impl Default for Metrics {
             delivery_duration: Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS)),
             end_to_end: Family::new_with_constructor(|| Histogram::new(END_TO_END_BUCKETS)),
             rates: Rates::default(),
+            series: Series::default(),
             logins_failed: Counter::default(),
             log: Log::default(),
             queue_pending: Family::default(),

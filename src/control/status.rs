@@ -3,10 +3,14 @@
 use std::time::Duration;
 
 use super::problem::{self, Facts};
-use super::view::{CountsView, DestinationView, ProblemKind, ProblemView, RatesView, StatusView, StoreView};
+use super::view::{
+    CountsView, DestinationView, MinuteView, ProblemKind, ProblemView, RatesView, SeriesView, StatusView,
+    StoreView,
+};
 use super::{Control, Error};
 use crate::delivery::{Delivery, State};
 use crate::message::{Name, Timestamp};
+use crate::metrics::series::Totals;
 use crate::plan::{Plan, Severity};
 use crate::store::{DeliveryQuery, Health, MessageState};
 
@@ -132,6 +136,34 @@ impl Control {
                 State::Dead { reason, .. } => Some(reason),
                 State::Waiting { .. } | State::Delivered { .. } => None,
             }))
+    }
+
+    /// Notes what the store counts now for the charts.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn observe(&self) -> Result<(), Error> {
+        let (counts, ended) = (self.store.counts().await?, self.store.ended());
+        let totals = Totals {
+            accepted: counts.accepted,
+            delivered: ended.delivered,
+            dead: ended.dead,
+            pending: counts.pending,
+        };
+        self.metrics.series.observe(self.clock.wall(), totals);
+        Ok(())
+    }
+
+    /// The messages of the last hour, minute by minute.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn series(&self) -> Result<SeriesView, Error> {
+        self.observe().await?;
+        let minutes = self.metrics.series.read().into_iter();
+        Ok(SeriesView {
+            minutes: minutes.map(|(at, minute)| MinuteView { at, minute }).collect(),
+        })
     }
 
     /// How many deliveries wait.

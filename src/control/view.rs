@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::delivery::{AcknowledgedBy, Attempt, Delivery, DeliveryId, State};
 use crate::message::{Media, Message, MessageId, Name, Timestamp};
 use crate::metrics::rates::PerMinute;
+use crate::metrics::series::Minute;
 use crate::number::Pattern;
 use crate::plan::Severity;
 use crate::route::{Conditions, Route, Routes};
@@ -294,6 +295,23 @@ pub struct RatesView {
     pub accepted: PerMinute,
     /// Deliveries done.
     pub delivered: PerMinute,
+}
+
+/// The last hour.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SeriesView {
+    /// The last sixty minutes, oldest first; the last one is not over.
+    pub minutes: Vec<MinuteView>,
+}
+
+/// One minute.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MinuteView {
+    /// When it began.
+    pub at: Timestamp,
+    /// What happened in it.
+    #[serde(flatten)]
+    pub minute: Minute,
 }
 
 /// All routes.

@@ -32,6 +32,7 @@ mod admin_listeners;
 mod drain;
 pub mod log;
 pub mod notify;
+mod series;
 mod sockets;
 mod timekeeping;
 
@@ -115,6 +116,9 @@ impl Daemon {
             metrics.clone(),
             drift.clone(),
         ));
+        let series = store.series().await.context("the store could not be read")?;
+        metrics.series.resume(series.unwrap_or_default());
+        control.observe().await.context("the store could not be read")?;
         let intake_tasks = TaskTracker::new();
         let intake = Intake::new(
             store.clone(),
@@ -155,6 +159,12 @@ impl Daemon {
         };
         tasks.spawn(timekeeper.keep(is_set_back, stop.clone()));
         tasks.spawn(retention::forget(store.clone(), plan, clock, stop.clone()));
+        tasks.spawn(series::keep(
+            control.clone(),
+            store.clone(),
+            metrics.clone(),
+            stop.clone(),
+        ));
         let capacity = Capacity::default();
         for door in doors {
             let admin = Admin {

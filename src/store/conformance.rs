@@ -175,6 +175,8 @@ macro_rules! suite {
             how_destinations_stood_is_remembered,
             the_oldest_pending_delivery_is_that_of_the_first_message,
             discarding_spares_what_is_claimed,
+            messages_that_ended_are_counted_by_how,
+            the_messages_of_the_last_hour_are_remembered,
             acknowledged_deliveries_stay_dead_and_need_no_attention,
             a_fallback_that_delivered_leaves_nothing_to_attend_to,
             commands_reach_a_long_backlog,

@@ -9,12 +9,13 @@ use async_trait::async_trait;
 use super::acknowledge::{covered, is_meant};
 use super::backup::{Part, Position};
 use super::{
-    Acceptance, Arrival, Backlog, CLAIM_BYTES, Claim, Counts, DeliveryQuery, Error, Found, Health, Horizon,
-    PAGE_BYTES, Page, Query, Queued, Requeued, Selector, Settlement, Standings, Store, Turn, changed_at,
-    is_new, redacted,
+    Acceptance, Arrival, Backlog, CLAIM_BYTES, Claim, Counts, DeliveryQuery, Ended, Error, Found, Health,
+    Horizon, PAGE_BYTES, Page, Query, Queued, Requeued, Selector, Settlement, Standings, Store, Turn,
+    changed_at, is_new, redacted,
 };
-use crate::delivery::{AcknowledgedBy, Delivery, DeliveryId, State};
+use crate::delivery::{Acknowledged, AcknowledgedBy, Delivery, DeliveryId, State};
 use crate::message::{Conversation, MessageId, Name, Timestamp};
+use crate::metrics::series::Saved;
 use crate::timeline::Timeline;
 
 mod export;
@@ -38,6 +39,8 @@ struct Inner {
     purged: u64,
     timeline: Option<Timeline>,
     standings: Standings,
+    series: Option<Saved>,
+    ended: Ended,
 }
 
 /// The message that a provider id belongs to.
@@ -187,6 +190,23 @@ impl Inner {
         }
     }
 
+    /// Counts a message of which a delivery ended, if nothing of it is pending any more.
+    fn count_ended(&mut self, seq: u64) {
+        let Some(found) = self.messages.get(&seq) else {
+            return;
+        };
+        if found.deliveries.iter().any(Delivery::is_waiting) {
+            return;
+        }
+        let by_fallback = |by: Acknowledged| by.by == AcknowledgedBy::Fallback;
+        let is_lost =
+            |delivery: &Delivery| delivery.is_dead() && !delivery.acknowledged.is_some_and(by_fallback);
+        match found.deliveries.iter().any(is_lost) {
+            true => self.ended.dead += 1,
+            false => self.ended.delivered += 1,
+        }
+    }
+
     fn purge(&mut self, seq: u64) {
         if let Some(found) = self.messages.remove(&seq) {
             self.messages_purged += 1;
@@ -288,6 +308,9 @@ impl Store for Memory {
                     .into_iter()
                     .for_each(|dead| *dead = covered.clone());
             }
+        }
+        if !delivery.is_waiting() {
+            inner.count_ended(place.0);
         }
         Ok(ids)
     }
@@ -449,6 +472,7 @@ impl Store for Memory {
             {
                 let dead = delivery.clone().dead(None, now, reason);
                 *delivery = dead.acknowledged(now, AcknowledgedBy::Operator);
+                inner.count_ended(place.0);
                 touched += 1;
             }
         }
@@ -511,6 +535,19 @@ impl Store for Memory {
 
     async fn timeline(&self) -> Result<Option<Timeline>, Error> {
         Ok(self.inner().timeline.clone())
+    }
+
+    async fn set_series(&self, series: &Saved) -> Result<(), Error> {
+        self.inner().series = Some(series.clone());
+        Ok(())
+    }
+
+    async fn series(&self) -> Result<Option<Saved>, Error> {
+        Ok(self.inner().series.clone())
+    }
+
+    fn ended(&self) -> Ended {
+        self.inner().ended
     }
 
     async fn set_standings(&self, standings: &Standings) -> Result<(), Error> {

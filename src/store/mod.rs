@@ -9,6 +9,7 @@ use async_trait::async_trait;
 
 use crate::delivery::{Delivery, DeliveryId, State};
 use crate::message::{Conversation, Message, MessageId, Name, Timestamp};
+use crate::metrics::series::Saved;
 use crate::number::Pattern;
 use crate::timeline::Timeline;
 
@@ -137,6 +138,15 @@ pub struct Counts {
     pub pending: u64,
     /// Ended, and forgotten with their messages.
     pub purged: u64,
+}
+
+/// Messages whose last pending delivery ended. One that is sent again counts again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// Delivered to all destinations, or by their fallbacks.
+    pub delivered: u64,
+    /// With a dead delivery.
+    pub dead: u64,
 }
 
 /// Which deliveries an operator's command is about.
@@ -491,6 +501,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// How the destinations stood in the last run, as far as it was remembered.
     async fn standings(&self) -> Result<Standings, Error>;
+
+    /// Remembers the messages of the last hour, for the next run.
+    async fn set_series(&self, series: &Saved) -> Result<(), Error>;
+
+    /// What the last run has left of them.
+    async fn series(&self) -> Result<Option<Saved>, Error>;
+
+    /// How many messages ended since the store was opened.
+    fn ended(&self) -> Ended;
 
     /// Forgets what may be forgotten, a bounded step at a time; says whether there is more to do.
     async fn prune(&self, horizon: &Horizon, now: Timestamp) -> Result<bool, Error>;

@@ -544,6 +544,9 @@ fn what_is_stored_is_shown_as_described() {
     let (_, _, status) = ask(&page, "GET", "api/v1/status", "");
     described("Status", &status);
     described("Destination", &status["destinations"][0]);
+    let (_, _, series) = ask(&page, "GET", "api/v1/series", "");
+    described("Series", &series);
+    described("Minute", &series["minutes"][0]);
     described("Rate", &status["rates"]["accepted"]);
     ask(&page, "POST", "api/v1/destinations/screen/pause", "");
     bridge.text("b", "+13035550100", "paused");

@@ -37,6 +37,7 @@ mod reload;
 mod schema;
 mod security;
 mod senders;
+mod series;
 mod servers;
 mod slack;
 mod sockets;

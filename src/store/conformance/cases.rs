@@ -8,6 +8,7 @@ use crate::message::Media;
 mod acknowledge;
 mod backup;
 mod queue;
+mod series;
 
 pub(super) use acknowledge::{
     a_fallback_that_delivered_leaves_nothing_to_attend_to,
@@ -15,6 +16,9 @@ pub(super) use acknowledge::{
 };
 pub(super) use backup::the_parts_of_a_backup_have_all_that_was_accepted_before_it;
 pub(super) use queue::a_pending_delivery_tells_what_comes_before_it;
+pub(super) use series::{
+    messages_that_ended_are_counted_by_how, the_messages_of_the_last_hour_are_remembered,
+};
 
 pub(super) async fn an_accepted_text_is_found_and_claimed_as_it_was_received(store: Arc<dyn Store>) {
     let mut arrival = arrival(1, 1, &["desk"]);

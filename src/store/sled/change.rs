@@ -19,6 +19,7 @@ use super::view::View;
 use super::{Shared, lock};
 use crate::delivery::{AcknowledgedBy, Delivery, DeliveryId, State};
 use crate::message::{Conversation, MessageId, Name, Timestamp};
+use crate::metrics::series::Saved;
 use crate::store::acknowledge::{covered, is_meant};
 use crate::store::{Acceptance, Error, Settlement, Standings, backup, changed_at, is_new};
 use crate::timeline::Timeline;
@@ -227,7 +228,12 @@ impl<'a> Group<'a> {
     fn cover(&mut self, seq: u64, kept: Kept, at: Timestamp) -> Result<(), Error> {
         let found = self.shared.sound(self.view.complete(seq, kept).map(Some))?;
         let deliveries = found.map(|found| found.deliveries).unwrap_or_default();
-        for new in covered(&deliveries, at) {
+        let covered = covered(&deliveries, at);
+        let lost = deliveries.iter().filter(|delivery| delivery.needs_attention());
+        if !covered.is_empty() && lost.count() == covered.len() {
+            self.notes.push(Note::Covered { seq });
+        }
+        for new in covered {
             let ordinal = new.id.ordinal;
             if let Some(old) = deliveries.iter().find(|old| old.id == new.id) {
                 self.replace(Place { seq, ordinal }, old, &new)?;
@@ -357,6 +363,13 @@ impl<'a> Group<'a> {
         self.space.for_anything()?;
         self.view
             .store(keys::TIMELINE, timeline)
+            .map_err(|error| Trouble::from(error).into())
+    }
+
+    pub(super) fn set_series(&mut self, series: &Saved) -> Result<(), Error> {
+        self.space.for_anything()?;
+        self.view
+            .store(keys::SERIES, series)
             .map_err(|error| Trouble::from(error).into())
     }
 

@@ -4,6 +4,7 @@
 //! store runs, each change notes what it means for the index, and only when the group it belongs to is on disk
 //! does the writer carry that out: nothing is claimed or found that a power cut could still undo.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard};
 
 use super::keys::{Place, Queue};
@@ -12,12 +13,14 @@ use super::queues::Queues;
 use super::table::{Draft, Table};
 use crate::delivery::{Delivery, State};
 use crate::message::{Message, Name, Timestamp};
+use crate::store::Ended;
 
 /// The index. Of the two locks one is never waited for while the other is held.
 #[derive(Default)]
 pub(super) struct Index {
     queues: Mutex<Queues>,
     table: Mutex<Table>,
+    ended: Mutex<Ended>,
 }
 
 /// What a change means for the index.
@@ -44,6 +47,8 @@ pub(super) enum Note {
     Dead { destination: Name, place: Place },
     /// A delivery was carried out before.
     Delivered { place: Place },
+    /// All dead deliveries of a message need no attention, since their fallback delivered it.
+    Covered { seq: u64 },
     /// A dead delivery is dead no more, or gone.
     Risen { destination: Name, place: Place },
 }
@@ -75,7 +80,7 @@ impl Note {
             Self::Ended { queue, place } => queues.dequeue(queue, *place),
             Self::Dead { destination, place } => queues.bury(destination, *place),
             Self::Risen { destination, place } => queues.unbury(destination, *place),
-            Self::Message { .. } | Self::Delivered { .. } | Self::Gone { .. } => {}
+            Self::Message { .. } | Self::Delivered { .. } | Self::Covered { .. } | Self::Gone { .. } => {}
         }
     }
 
@@ -93,7 +98,7 @@ impl Note {
             Self::Risen { place, .. } => count(place, |row| row.count_dead(false)),
             Self::Message { seq, draft } => table.set(seq, *draft),
             Self::Gone { seq } => table.remove(seq),
-            Self::Due { .. } => {}
+            Self::Due { .. } | Self::Covered { .. } => {}
         }
     }
 }
@@ -118,7 +123,31 @@ impl Index {
         let mut queues = self.queues();
         notes.iter().for_each(|note| note.queues(&mut queues));
         drop(queues);
+        let (mut ended, mut covered) = (BTreeSet::new(), BTreeSet::new());
+        for note in &notes {
+            match note {
+                Note::Ended { place, .. } => drop(ended.insert(place.seq)),
+                Note::Covered { seq } => drop(covered.insert(*seq)),
+                _ => {}
+            }
+        }
         let mut table = self.table();
         notes.into_iter().for_each(|note| note.table(&mut table));
+        let rows = ended.iter().filter_map(|seq| Some((seq, table.get(*seq)?)));
+        let over = rows.filter(|(_, row)| !row.may_wait());
+        let lost: Vec<bool> = over
+            .map(|(seq, row)| row.may_be_dead() && !covered.contains(seq))
+            .collect();
+        drop(table);
+        let mut ended = lock(&self.ended);
+        for is_lost in lost {
+            ended.delivered += u64::from(!is_lost);
+            ended.dead += u64::from(is_lost);
+        }
+    }
+
+    /// How many messages ended since the store was opened.
+    pub(super) fn ended(&self) -> Ended {
+        *lock(&self.ended)
     }
 }

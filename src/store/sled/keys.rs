@@ -10,6 +10,7 @@
 //! | `t` destination 0 conversation | [`Root`](super::record::Root) | where a conversation's thread began |
 //! | `w` | [`Timeline`](crate::timeline::Timeline) | what the last run knew about time |
 //! | `y` | [`Standings`](crate::store::Standings) | how the destinations stood in the last run |
+//! | `a` | [`Saved`](crate::metrics::series::Saved) | the messages of the last hour, minute by minute |
 //! | `z` destination | | paused by the operator |
 //! | `l` | [`Mark`](super::record::Mark) | how far of the log the database has come |
 //!
@@ -26,6 +27,9 @@ pub(super) const TIMELINE: &[u8] = b"w";
 
 /// The key of how the destinations stood.
 pub(super) const STANDINGS: &[u8] = b"y";
+
+/// The key of the messages of the last hour.
+pub(super) const SERIES: &[u8] = b"a";
 
 pub(super) const PART: u8 = b'b';
 pub(super) const MESSAGE: u8 = b'm';

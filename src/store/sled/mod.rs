@@ -46,11 +46,12 @@ use self::threads::Threads;
 use self::writer::Writer;
 use super::backup::{self, Part, Position};
 use super::{
-    Acceptance, Arrival, Backlog, Claim, Counts, DeliveryQuery, Error, Found, Health, Horizon, Page, Query,
-    Queued, Requeued, Selector, Settlement, Standings, Store, Turn,
+    Acceptance, Arrival, Backlog, Claim, Counts, DeliveryQuery, Ended, Error, Found, Health, Horizon, Page,
+    Query, Queued, Requeued, Selector, Settlement, Standings, Store, Turn,
 };
 use crate::delivery::{Delivery, DeliveryId};
 use crate::message::{Conversation, MessageId, Name, Timestamp};
+use crate::metrics::series::Saved;
 use crate::timeline::Timeline;
 
 mod access;
@@ -495,6 +496,23 @@ impl Store for Sled {
             Err(record::Trouble::Damaged) => Ok(None),
             loaded => self.shared.sound(loaded),
         }
+    }
+
+    async fn set_series(&self, series: &Saved) -> Result<(), Error> {
+        let series = series.clone();
+        self.threads.write(move |group| group.set_series(&series)).await
+    }
+
+    async fn series(&self) -> Result<Option<Saved>, Error> {
+        match record::load(&self.shared.overlay, keys::SERIES) {
+            // The charts begin anew.
+            Err(record::Trouble::Damaged) => Ok(None),
+            loaded => self.shared.sound(loaded),
+        }
+    }
+
+    fn ended(&self) -> Ended {
+        self.shared.index.ended()
     }
 
     async fn set_standings(&self, standings: &Standings) -> Result<(), Error> {

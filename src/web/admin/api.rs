@@ -63,7 +63,7 @@ fn methods(path: &[&str]) -> Option<&'static str> {
         | ["messages", _, "resend"]
         | ["deliveries", "retry" | "discard" | "acknowledge"]
         | ["destinations", _, "test" | "pause" | "resume"] => Some(CHANGE),
-        ["status" | "messages" | "deliveries" | "destinations" | "routes"]
+        ["status" | "series" | "messages" | "deliveries" | "destinations" | "routes"]
         | ["messages" | "deliveries", _] => Some(READ),
         _ => None,
     }
@@ -72,6 +72,7 @@ fn methods(path: &[&str]) -> Option<&'static str> {
 async fn read(control: &Control, call: &Call, path: &[&str]) -> Outcome {
     match path {
         ["status"] => show(control.status().await?),
+        ["series"] => show(control.series().await?),
         ["messages"] => show(
             control
                 .messages(&query::messages(&call.query).map_err(Trouble::Wrong)?)

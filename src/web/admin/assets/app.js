@@ -1,7 +1,7 @@
 // The page: the login, the frame around the views, and what all views share.
 
 import { News, Trouble, get, login, logout, post, session } from './api.js';
-import { Hour } from './chart.js';
+import { hour } from './chart.js';
 import { act, fill, h, say, setClock, soon, tick } from './dom.js';
 import { Destinations } from './destinations.js';
 import { Messages } from './messages.js';
@@ -66,13 +66,15 @@ function showLogin(note = '') {
 class Desk {
   constructor(status) {
     this.status = status;
-    this.hour = new Hour();
+    /** The last hour, minute by minute. */
+    this.minutes = [];
     this.news = new News();
     this.live = h('span', { class: 'live', role: 'status' });
     this.links = Object.entries(VIEWS).map(([name, [title]]) => h('a', { href: `#/${name}`, 'data-view': name }, title));
     this.main = h('main', { id: 'view', tabindex: '-1' });
     this.outage = h('p', { class: 'outage', role: 'alert', hidden: true });
     this.reloadStatus = soon(() => this.poll(), 400);
+    this.reloadHour = soon(() => this.loadHour(), 1000);
     this.onhash = () => this.go();
   }
 
@@ -99,6 +101,7 @@ class Desk {
     this.news.stop();
     this.timers.forEach(clearInterval);
     this.reloadStatus.cancel();
+    this.reloadHour.cancel();
     this.view?.stop?.();
     document.querySelectorAll('dialog').forEach((dialog) => dialog.remove());
   }
@@ -115,6 +118,8 @@ class Desk {
         else link.removeAttribute('aria-current');
       }
       scrollTo(0, 0);
+      this.view.charts?.();
+      this.loadHour();
     }
     this.at = at;
     document.title = `${VIEWS[at.view][0]} · smsbridge`;
@@ -133,8 +138,6 @@ class Desk {
   }
 
   tell({ kind, data }) {
-    if (kind === 'message') this.hour.accepted();
-    if (kind === 'delivery' && data.state === 'delivered') this.hour.delivered();
     if (kind === 'lagged' || kind === 'reload') this.refresh();
     else this.view.news?.(kind, data);
     this.reloadStatus();
@@ -146,11 +149,11 @@ class Desk {
     this.reloadStatus();
   }
 
+  /** The charts show the daemon's own counts: what happened while nobody looked is in them. */
   async loadHour() {
+    if (!this.view.charts) return;
     try {
-      const since = new Date(Date.parse(this.status.now) - 3_600_000).toISOString();
-      const page = await get('/messages', { since, limit: 500 });
-      this.hour.load(page.items, !page.next, this.status.messages.pending);
+      this.minutes = hour(await get('/series'));
       this.view.charts?.();
     } catch {
       // The status says so already.
@@ -171,11 +174,10 @@ class Desk {
     this.outage.hidden = true;
     this.status = status;
     setClock(status.now);
-    this.hour.waiting(status.messages.pending);
     const [overview] = this.links;
     fill(overview, 'Overview', status.problems.length > 0 && h('span', { class: 'badge', title: 'Problems now' }, String(status.problems.length)));
     this.view.status?.(status);
-    this.view.charts?.();
+    this.reloadHour();
   }
 
   /** An action, its answer said, and everything it touches asked for again. */

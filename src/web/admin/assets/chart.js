@@ -1,81 +1,14 @@
-// Charts of the last hour, and what they are drawn from.
+// Charts of the last hour.
 
-import { clock, count, h, now, s } from './dom.js';
+import { clock, count, h, s } from './dom.js';
 
-const MINUTE = 60_000;
-const SPAN = 60;
 const HEIGHT = 96;
 
 /** Right of the drawing, where the scale is. */
 const SCALE = 30;
 
-/** What happened in the last hour, minute by minute: filled from stored messages, then kept up by the news. */
-export class Hour {
-  #minutes = new Map();
-  #known = Infinity;
-
-  /** Takes stored messages, newest first; `whole` when there are no older ones within the hour. */
-  load(messages, whole, pending) {
-    this.#minutes.clear();
-    const oldest = messages.at(-1);
-    this.#known = whole || !oldest ? 0 : Math.floor(Date.parse(oldest.received_at) / MINUTE) + 1;
-    const deliveries = messages.flatMap((message) => message.deliveries).map(({ created_at, ended_at, state }) => ({
-      from: Date.parse(created_at), until: ended_at ? Date.parse(ended_at) : Infinity, state,
-    }));
-    for (const message of messages) this.#at(Date.parse(message.received_at)).accepted += 1;
-    for (const { until, state } of deliveries) if (state === 'delivered') this.#at(until).delivered += 1;
-    const owed = (at) => deliveries.filter(({ from, until }) => from <= at && until > at).length;
-    // What waits since before these messages has waited all the time.
-    const older = Math.max(0, pending - owed(now()));
-    const last = this.#last();
-    for (let minute = last - SPAN + 1; minute <= last; minute += 1) {
-      this.#minute(minute).waiting = older + owed(Math.min((minute + 1) * MINUTE, now()));
-    }
-  }
-
-  accepted() {
-    this.#at(now()).accepted += 1;
-  }
-
-  delivered() {
-    this.#at(now()).delivered += 1;
-  }
-
-  waiting(pending) {
-    this.#at(now()).waiting = pending;
-  }
-
-  /** The last sixty minutes, oldest first; nothing where it is not known. */
-  read() {
-    const last = this.#last();
-    let waiting = 0;
-    return Array.from({ length: SPAN }, (_, at) => {
-      const minute = last - SPAN + 1 + at;
-      if (minute < this.#known) return null;
-      const found = this.#minutes.get(minute);
-      waiting = found?.waiting ?? waiting;
-      return { at: minute * MINUTE, accepted: found?.accepted ?? 0, delivered: found?.delivered ?? 0, waiting };
-    });
-  }
-
-  #last() {
-    return Math.floor(now() / MINUTE);
-  }
-
-  #at(moment) {
-    return this.#minute(Math.floor(moment / MINUTE));
-  }
-
-  #minute(minute) {
-    let found = this.#minutes.get(minute);
-    if (!found) {
-      found = { accepted: 0, delivered: 0, waiting: null };
-      this.#minutes.set(minute, found);
-      for (const old of this.#minutes.keys()) if (old < this.#last() - SPAN) this.#minutes.delete(old);
-    }
-    return found;
-  }
-}
+/** The minutes of `GET /series` for the charts; nothing where the daemon did not run. */
+export const hour = ({ minutes }) => minutes.map(({ at, pending, ...counts }) => (pending === null ? null : { at: Date.parse(at), pending, ...counts }));
 
 /** A chart that draws itself anew when its width changes. */
 export function chart(title, legend, draw) {
@@ -140,22 +73,22 @@ export function rates(minutes, width) {
     points.push(`${(at + 0.5) * step},${HEIGHT - 1 - height(minute.delivered, top)}`);
   });
   if (points.length > 1) svg.append(s('polyline', { points: points.join(' '), class: 'line' }));
-  hints(svg, minutes, step, ({ accepted, delivered }) => `${count(accepted)} accepted, ${count(delivered)} delivered`);
+  hints(svg, minutes, step, ({ accepted, delivered, dead }) => `${count(accepted)} accepted, ${count(delivered)} delivered, ${count(dead)} dead`);
   return svg;
 }
 
 /** What waited, as steps. */
 export function backlog(minutes, width) {
   const known = minutes.filter(Boolean);
-  const top = roof(Math.max(0, ...known.map(({ waiting }) => waiting)));
-  const svg = frame(width, top, `${count(known.at(-1)?.waiting ?? 0)} waiting now`);
+  const top = roof(Math.max(0, ...known.map(({ pending }) => pending)));
+  const svg = frame(width, top, `at most ${count(known.at(-1)?.pending ?? 0)} pending in this minute`);
   const step = width / minutes.length;
   const first = minutes.findIndex(Boolean);
   if (first >= 0) {
-    const edge = minutes.map((minute, at) => minute && [at * step, HEIGHT - 1 - height(minute.waiting, top)]).filter(Boolean);
+    const edge = minutes.map((minute, at) => minute && [at * step, HEIGHT - 1 - height(minute.pending, top)]).filter(Boolean);
     const path = edge.map(([x, y]) => `L${x} ${y}h${step}`).join('').replace('L', 'M');
     svg.append(s('path', { d: `${path}V${HEIGHT - 1}H${first * step}Z`, class: 'area' }), s('path', { d: path, class: 'edge' }));
   }
-  hints(svg, minutes, step, ({ waiting }) => `${count(waiting)} waiting`);
+  hints(svg, minutes, step, ({ pending }) => `at most ${count(pending)} pending`);
   return svg;
 }

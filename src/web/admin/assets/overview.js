@@ -10,11 +10,12 @@ export class Overview {
     this.figures = h('dl', { class: 'figures card' });
     this.accepted = h('b');
     this.delivered = h('b');
-    this.rates = chart('Texts per minute', [
+    this.dead = h('b');
+    this.rates = chart('Messages in the last hour', [
       h('span', { class: 'key bar' }, 'accepted ', this.accepted), h('span', { class: 'key line' }, 'delivered ', this.delivered),
-      h('span', { class: 'muted' }, 'over 1, 5, 15 min'),
+      h('span', { class: 'muted' }, 'dead ', this.dead),
     ], rates);
-    this.backlog = chart('Deliveries waiting', [], backlog);
+    this.backlog = chart('Deliveries pending', [], backlog);
     this.health = h('tbody');
     this.foot = h('p', { class: 'foot muted' });
     this.element = h('div', { class: 'stack' },
@@ -32,10 +33,8 @@ export class Overview {
 
   status(status) {
     this.#problems(status);
-    const { messages, rates: { accepted, delivered }, store } = status;
+    const { messages, store } = status;
     const dead = status.destinations.reduce((sum, destination) => sum + destination.dead, 0);
-    fill(this.accepted, perMinute(accepted));
-    fill(this.delivered, perMinute(delivered));
     fill(this.figures,
       figure('Accepted', count(messages.accepted), 'texts ever'),
       figure('Delivered', count(messages.delivered), 'deliveries'),
@@ -49,7 +48,9 @@ export class Overview {
   }
 
   charts() {
-    const minutes = this.desk.hour.read();
+    const minutes = this.desk.minutes;
+    const known = minutes.filter(Boolean);
+    for (const name of ['accepted', 'delivered', 'dead']) fill(this[name], count(known.reduce((sum, minute) => sum + minute[name], 0)));
     this.rates.show(minutes);
     this.backlog.show(minutes);
   }
@@ -70,12 +71,6 @@ export class Overview {
     fill(this.problems, h('h2', {}, plural(problems.length, 'problem')), h('ul', {}, problems.map(({ severity, destination, message }) =>
       h('li', { class: severity }, h('span', {}, prose(message)), destination && h('a', { href: `#/destinations/${destination}` }, 'Look')))));
   }
-}
-
-/** Like a load average. */
-function perMinute({ last_1m: one, last_5m: five, last_15m: fifteen }) {
-  const short = (rate) => (rate < 10 ? rate.toFixed(1) : count(Math.round(rate)));
-  return [one, five, fifteen].map(short).join(' · ');
 }
 
 const figure = (name, value, note, tone) => h('div', {}, h('dt', {}, name), h('dd', { class: tone || null }, value), h('dd', { class: 'muted' }, note));

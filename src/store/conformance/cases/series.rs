@@ -1,0 +1,56 @@
+//! What a store counts and remembers for the charts.
+
+use std::sync::Arc;
+
+use super::super::*;
+use crate::metrics::series::{Series, Totals};
+
+pub async fn messages_that_ended_are_counted_by_how(store: Arc<dyn Store>) {
+    let store = &*store;
+    let ended = |delivered, dead| assert_eq!(store.ended(), Ended { delivered, dead });
+    accept(store, 1, 1, &["desk", "room"]).await;
+    accept(store, 2, 2, &["desk"]).await;
+    accept(store, 3, 3, &[]).await;
+    ended(0, 0);
+    let first = claim_one(store, "desk", FAR).await;
+    store.settle(delivered(&first)).await.unwrap();
+    ended(0, 0);
+    let other = claim_one(store, "room", FAR).await;
+    store.settle(again(&other, Timestamp(5))).await.unwrap();
+    let other = claim_one(store, "room", FAR).await;
+    store.settle(delivered(&other)).await.unwrap();
+    ended(1, 0);
+    let second = claim_one(store, "desk", FAR).await;
+    let mut settlement = died(&second);
+    let fallback = settlement.delivery.fallback(name("room"), Timestamp(1_000));
+    settlement.follow_ups.push(fallback);
+    store.settle(settlement).await.unwrap();
+    ended(1, 0);
+    let fallback = claim_one(store, "room", FAR).await;
+    store.settle(delivered(&fallback)).await.unwrap();
+    ended(2, 0);
+    accept(store, 4, 4, &["desk"]).await;
+    accept(store, 5, 5, &["desk"]).await;
+    let lost = claim_one(store, "desk", FAR).await;
+    store.settle(died(&lost)).await.unwrap();
+    ended(2, 1);
+    assert_eq!(
+        store.discard(&Selector::Pending(name("desk")), FAR, "no").await,
+        Ok(1)
+    );
+    ended(2, 2);
+}
+
+pub async fn the_messages_of_the_last_hour_are_remembered(store: Arc<dyn Store>) {
+    assert_eq!(store.series().await, Ok(None));
+    let series = Series::default();
+    for accepted in 0..3 {
+        let totals = Totals {
+            accepted,
+            ..Totals::default()
+        };
+        series.observe(Timestamp(60_000), totals);
+        store.set_series(&series.saved()).await.unwrap();
+    }
+    assert_eq!(store.series().await, Ok(Some(series.saved())));
+}
