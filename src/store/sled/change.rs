@@ -159,7 +159,7 @@ impl<'a> Group<'a> {
             false => Some(self.claimed(token, delivery.id)?),
         };
         let follow_ups = match &kept {
-            Some(kept) => self.new_ones(token, delivery.id, kept, follow_ups)?,
+            Some(kept) => self.new_ones(token, &delivery, kept, follow_ups)?,
             None => follow_ups,
         };
         let lease = self
@@ -246,17 +246,21 @@ impl<'a> Group<'a> {
     fn new_ones(
         &self,
         token: u64,
-        id: DeliveryId,
+        delivery: &Delivery,
         kept: &Kept,
         follow_ups: Vec<Delivery>,
     ) -> Result<Vec<Delivery>, Error> {
-        let place = self.shared.leases.place(token, id).ok_or(Error::LostClaim)?;
+        let place = self.shared.leases.place(token, delivery.id);
+        let place = place.ok_or(Error::LostClaim)?;
         let found = self.view.complete(place.seq, kept.clone()).map(Some);
-        let there = self
+        let mut there = self
             .shared
             .sound(found)?
             .map(|found| found.deliveries)
             .unwrap_or_default();
+        // As it stands with this outcome, which is not written yet.
+        let own = there.iter_mut().filter(|there| there.id == delivery.id);
+        own.for_each(|own| *own = delivery.clone());
         Ok(follow_ups
             .into_iter()
             .filter(|follow_up| is_new(follow_up, &there))
