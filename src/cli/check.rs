@@ -5,10 +5,9 @@ use std::path::Path;
 use clap::Args;
 
 use super::service::Places;
-use super::{Exit, Global, Stop, paint, print};
-use crate::config::{self, Outside, Problem, Problems, Purpose, Severity};
+use super::{Exit, Global, Stop, paint, print, problems};
+use crate::config::{self, Outside, Problems, Purpose};
 use crate::plan::{self, Loaded, Loader};
-use crate::template::one_line;
 
 /// `check`
 #[derive(Debug, Args)]
@@ -43,7 +42,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
         print::json(problems)?;
         return Ok(exit);
     }
-    tell(problems);
+    problems::tell(problems);
     match &result {
         Ok(_) if exit == Exit::Wrong => {
             let warnings = problems.warning_count();
@@ -60,7 +59,7 @@ pub(super) fn load(global: &Global, purpose: Purpose) -> Result<Loaded, Exit> {
     let places = Places::find(global);
     let loaded = in_time(&places.config, purpose, places.outside).map_err(|stop| stop.say())?;
     loaded.map_err(|problems| {
-        tell(&problems);
+        problems::tell(&problems);
         print::remark(&verdict(&problems));
         Exit::Wrong
     })
@@ -78,37 +77,6 @@ fn in_time(path: &Path, purpose: Purpose, outside: Outside) -> Result<Result<Loa
         loading.loaded()
     };
     Ok(super::client::runtime()?.block_on(load))
-}
-
-/// Each problem on a line of its own, on standard error.
-pub(super) fn tell(problems: &Problems) {
-    for problem in problems.all() {
-        print::remark(&line(problem));
-    }
-    if let Some(unlisted) = problems.unlisted() {
-        print::remark(&unlisted);
-    }
-}
-
-fn line(problem: &Problem) -> String {
-    let (word, style) = match problem.severity {
-        Severity::Error => ("error", paint::BAD),
-        Severity::Warning => ("warning", paint::ODD),
-    };
-    let place = match problem.line {
-        0 => problem.file.display().to_string(),
-        line => format!("{}:{line}:{}", problem.file.display(), problem.column),
-    };
-    let key = if problem.key.is_empty() {
-        String::new()
-    } else {
-        format!("{}: ", one_line(&problem.key))
-    };
-    format!(
-        "{}: {place}: {key}{}",
-        paint::on_stderr(style, word),
-        one_line(&problem.message)
-    )
 }
 
 fn verdict(problems: &Problems) -> String {

@@ -4,7 +4,7 @@ use clap::{ArgGroup, Args, Subcommand};
 use serde_json::json;
 
 use super::client::Daemon;
-use super::message::{self, ID, Paging, say_next};
+use super::listing::{self, ID, Paging, count, digits, say_next, shortened, state};
 use super::progress::Progress;
 use super::table::{Table, fields, terminal_width};
 use super::{Exit, Global, Stop, ask, examples, moment, paint, print};
@@ -14,7 +14,6 @@ use crate::control::view::{
 };
 use crate::delivery::{AcknowledgedBy, Attempt, Verdict};
 use crate::message::{MessageId, Name, Timestamp};
-use crate::store::MessageState;
 use crate::template::one_line;
 
 /// What there is to do with deliveries.
@@ -26,7 +25,7 @@ pub enum Action {
     /// Show a delivery in full, with every attempt that is kept
     #[command(after_help = examples::DELIVERY_SHOW)]
     Show {
-        #[arg(help = ID, value_parser = message::id)]
+        #[arg(help = ID, value_parser = listing::id)]
         id: String,
     },
     /// Attempt dead or pending deliveries again now, except where the destination is paused or asked for a pause
@@ -57,7 +56,7 @@ pub struct List {
 #[command(group(ArgGroup::new("which").required(true).args(["ids", "destination"])))]
 pub struct Which {
     /// Their ids: in full, the first 6 or more digits and `-N`, or `latest`
-    #[arg(value_name = "ID", value_parser = message::id)]
+    #[arg(value_name = "ID", value_parser = listing::id)]
     ids: Vec<String>,
     /// All of this destination
     #[arg(long, value_name = "NAME")]
@@ -132,25 +131,6 @@ pub(super) fn run(global: &Global, action: &Action) -> Result<Exit, Stop> {
     }
 }
 
-/// A state as the API writes it.
-pub(super) fn state(state: MessageState) -> &'static str {
-    match state {
-        MessageState::Pending => "pending",
-        MessageState::Delivered => "delivered",
-        MessageState::Dead => "dead",
-        MessageState::Kept => "kept",
-        MessageState::Unrouted => "unrouted",
-    }
-}
-
-/// `1 delivery`, `7 deliveries`.
-pub(super) fn count(number: u64) -> String {
-    match number {
-        1 => "1 delivery".to_owned(),
-        many => format!("{many} deliveries"),
-    }
-}
-
 /// `desk`, or `desk (night@example.com)` for one of its recipients.
 fn to(delivery: &DeliveryView) -> String {
     match &delivery.recipient {
@@ -189,11 +169,11 @@ fn list(global: &Global, daemon: &Daemon, list: &List) -> Result<Exit, Stop> {
 
 fn table(deliveries: &[DeliveryView], now: Timestamp, width: Option<u16>) -> Table {
     let ids: Vec<MessageId> = deliveries.iter().map(|delivery| delivery.id.message).collect();
-    let digits = message::digits(&ids, width);
+    let digits = digits(&ids, width);
     let header = ["ID", "DESTINATION", "STATE", "CREATED", "TRIED", "NEXT", "REASON"];
     let mut table = Table::new(&header).right(&[4]).whole(&[0]);
     for delivery in deliveries {
-        let id = message::shortened(delivery.id.message, digits);
+        let id = shortened(delivery.id.message, digits);
         table.row(
             paint::of_state(delivery.state),
             [

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::client::Daemon;
 use super::table::Table;
-use super::{Exit, Global, Stop, delivery, moment, paint, print};
+use super::{Exit, Global, Stop, listing, moment, paint, print};
 use crate::control::view::{DestinationView, Tested};
 use crate::message::{Name, Timestamp};
 use crate::template::one_line;
@@ -153,7 +153,7 @@ fn switch(global: &Global, daemon: &Daemon, name: &Name, action: &str) -> Result
         return Ok(Exit::Done);
     }
     let destination: DestinationView = answer.read()?;
-    let waiting = delivery::count(destination.pending);
+    let waiting = listing::count(destination.pending);
     print::text(&format!(
         "{name} is {}, {waiting} pending\n",
         one_line(&destination.state)

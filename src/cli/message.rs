@@ -3,10 +3,11 @@
 use clap::{Args, Subcommand};
 
 use super::client::Daemon;
+use super::listing::{ID, Paging, count, digits, id, say_next, shortened, state};
 use super::table::{Table, fields, terminal_width};
 use super::{Exit, Global, Stop, delivery, examples, moment, paint, print};
 use crate::control::view::{MessageView, Page, Touched};
-use crate::message::{Media, MessageId, Name, Timestamp, distinct_length};
+use crate::message::{Media, MessageId, Name, Timestamp};
 use crate::store::MessageState;
 use crate::template::{one_line, visible};
 
@@ -61,73 +62,12 @@ pub struct List {
     paging: Paging,
 }
 
-/// Which part of a long list.
-#[derive(Debug, Args)]
-pub struct Paging {
-    /// At most this many
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
-    limit: u16,
-    /// Go on after the page that gave this
-    #[arg(long, value_name = "CURSOR")]
-    cursor: Option<u64>,
-}
-
-impl Paging {
-    /// As parameters of the API.
-    pub(super) fn query(&self) -> [(&'static str, Option<String>); 2] {
-        [
-            ("limit", Some(self.limit.to_string())),
-            ("cursor", self.cursor.map(|cursor| cursor.to_string())),
-        ]
-    }
-}
-
 pub(super) fn run(global: &Global, action: &Action) -> Result<Exit, Stop> {
     let daemon = Daemon::find(global)?;
     match action {
         Action::List(list) => self::list(global, &daemon, list),
         Action::Show { id } => show(global, &daemon, id),
         Action::Resend { id, destination } => resend(global, &daemon, id, destination),
-    }
-}
-
-/// How an id may be given.
-pub(super) const ID: &str = "Its id, the first 6 or more digits of it if no other begins so, or `latest`";
-
-/// An id as it may be given; the daemon knows which one is meant.
-pub(super) fn id(text: &str) -> Result<String, String> {
-    let digits = text.split('-').next().unwrap_or_default();
-    let prefix = digits.len() >= 6 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let usual = text
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    ((prefix || digits == "latest") && usual)
-        .then(|| text.to_owned())
-        .ok_or_else(|| {
-            "an id has 32 hexadecimal digits; give at least the first 6 of them, or `latest`".to_owned()
-        })
-}
-
-/// How many digits of these ids a list shows: all where a program reads, else those that tell them apart.
-pub(super) fn digits(ids: &[MessageId], width: Option<u16>) -> usize {
-    match width {
-        None => usize::MAX,
-        Some(_) => distinct_length(ids).max(SHORT_ID),
-    }
-}
-
-/// The digits of an id that tell the time: fewer are rarely unique.
-const SHORT_ID: usize = 12;
-
-/// An id as a list shows it.
-pub(super) fn shortened(id: MessageId, digits: usize) -> String {
-    id.to_string().chars().take(digits).collect()
-}
-
-/// How to see more, where it does not disturb who reads the list.
-pub(super) fn say_next<T>(page: &Page<T>) {
-    if let Some(cursor) = &page.next {
-        print::remark(&format!("there are more: add --cursor {}", one_line(cursor)));
     }
 }
 
@@ -163,7 +103,7 @@ fn table(messages: &[MessageView], now: Timestamp, width: Option<u16>) -> Table 
             [
                 shortened(message.id, digits),
                 moment::relative(message.received_at, now),
-                delivery::state(message.state).to_owned(),
+                state(message.state).to_owned(),
                 message.from_name.as_ref().unwrap_or(&message.from).clone(),
                 message.to_name.as_ref().unwrap_or(&message.to).clone(),
                 summary(message),
@@ -207,7 +147,7 @@ fn describe(message: &MessageView, now: Timestamp) -> String {
         ("source", Some(message.source.to_string())),
         ("provider id", Some(message.provider_id.clone())),
         ("routes", Some(routes)),
-        ("state", Some(delivery::state(message.state).to_owned())),
+        ("state", Some(state(message.state).to_owned())),
         ("forgotten", message.redacted_at.map(|at| moment::exact(at, now))),
     ]);
     if message.redacted_at.is_none() {
@@ -282,10 +222,7 @@ fn resend(global: &Global, daemon: &Daemon, id: &str, destinations: &[Name]) -> 
         .iter()
         .filter_map(|name| repeated(&before, name, moment::now()));
     let notes: String = notes.collect();
-    print::text(&format!(
-        "{} created:\n{ids}{notes}",
-        delivery::count(touched.deliveries)
-    ))?;
+    print::text(&format!("{} created:\n{ids}{notes}", count(touched.deliveries)))?;
     Ok(Exit::Done)
 }
 
@@ -338,16 +275,6 @@ mod tests {
         );
         let whole = table(&messages, now, None).render(None);
         assert!(whole.contains("0193a2b3c4d57001800000000000000f"), "{whole}");
-    }
-
-    #[test]
-    fn ids_may_be_short() {
-        for good in ["latest", "0193a2", "0193A2b3-1", "latest-2"] {
-            assert_eq!(id(good).as_deref(), Ok(good));
-        }
-        for wrong in ["", "0193a", "newest", "0193a2/x", "0193a2?"] {
-            assert!(id(wrong).is_err(), "{wrong}");
-        }
     }
 
     #[test]

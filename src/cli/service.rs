@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::{Exit, Global, Stop, check};
+use super::{Exit, Global, Stop, problems};
 use crate::config::{Config, CredentialFiles, Outside, Purpose, Severity};
 
 /// The unit, as the package and the manual install it.
@@ -83,7 +83,7 @@ impl Places {
     /// Reads the configuration for these tables alone: errors elsewhere in it do not matter, and no secret is read.
     pub(super) fn read(&self, tables: &[&str]) -> Result<Config, Stop> {
         let told = |problems| {
-            check::tell(&problems);
+            problems::tell(&problems);
             Stop::from(Exit::Wrong)
         };
         let (config, problems) = Config::load(&self.config, Purpose::Route, &self.outside).map_err(told)?;

@@ -6,7 +6,7 @@ use clap::Args;
 use url::Url;
 
 use crate::cli::service::Places;
-use crate::cli::{Exit, Global, Stop, check, client};
+use crate::cli::{Exit, Global, Stop, client, problems};
 use crate::config::{Config, Problem, Purpose, Severity};
 use crate::message::Name;
 use crate::secret::Secret;
@@ -37,7 +37,7 @@ impl Account {
     pub(super) fn open(global: &Global, which: &Which) -> Result<Self, Stop> {
         let places = Places::find(global);
         let said = |problems| {
-            check::tell(&problems);
+            problems::tell(&problems);
             Stop::from(Exit::Wrong)
         };
         let (config, problems) =

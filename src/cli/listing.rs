@@ -1,0 +1,104 @@
+//! What the lists of messages and deliveries have in common: pages, ids and states.
+
+use clap::Args;
+
+use super::print;
+use crate::control::view::Page;
+use crate::message::{MessageId, distinct_length};
+use crate::store::MessageState;
+use crate::template::one_line;
+
+/// Which part of a long list.
+#[derive(Debug, Args)]
+pub struct Paging {
+    /// At most this many
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
+    limit: u16,
+    /// Go on after the page that gave this
+    #[arg(long, value_name = "CURSOR")]
+    cursor: Option<u64>,
+}
+
+impl Paging {
+    /// As parameters of the API.
+    pub(super) fn query(&self) -> [(&'static str, Option<String>); 2] {
+        [
+            ("limit", Some(self.limit.to_string())),
+            ("cursor", self.cursor.map(|cursor| cursor.to_string())),
+        ]
+    }
+}
+
+/// How an id may be given.
+pub(super) const ID: &str = "Its id, the first 6 or more digits of it if no other begins so, or `latest`";
+
+/// An id as it may be given; the daemon knows which one is meant.
+pub(super) fn id(text: &str) -> Result<String, String> {
+    let digits = text.split('-').next().unwrap_or_default();
+    let prefix = digits.len() >= 6 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let usual = text
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    ((prefix || digits == "latest") && usual)
+        .then(|| text.to_owned())
+        .ok_or_else(|| {
+            "an id has 32 hexadecimal digits; give at least the first 6 of them, or `latest`".to_owned()
+        })
+}
+
+/// How many digits of these ids a list shows: all where a program reads, else those that tell them apart.
+pub(super) fn digits(ids: &[MessageId], width: Option<u16>) -> usize {
+    match width {
+        None => usize::MAX,
+        Some(_) => distinct_length(ids).max(SHORT_ID),
+    }
+}
+
+/// The digits of an id that tell the time: fewer are rarely unique.
+const SHORT_ID: usize = 12;
+
+/// An id as a list shows it.
+pub(super) fn shortened(id: MessageId, digits: usize) -> String {
+    id.to_string().chars().take(digits).collect()
+}
+
+/// How to see more, where it does not disturb who reads the list.
+pub(super) fn say_next<T>(page: &Page<T>) {
+    if let Some(cursor) = &page.next {
+        print::remark(&format!("there are more: add --cursor {}", one_line(cursor)));
+    }
+}
+
+/// A state as the API writes it.
+pub(super) fn state(state: MessageState) -> &'static str {
+    match state {
+        MessageState::Pending => "pending",
+        MessageState::Delivered => "delivered",
+        MessageState::Dead => "dead",
+        MessageState::Kept => "kept",
+        MessageState::Unrouted => "unrouted",
+    }
+}
+
+/// `1 delivery`, `7 deliveries`.
+pub(super) fn count(number: u64) -> String {
+    match number {
+        1 => "1 delivery".to_owned(),
+        many => format!("{many} deliveries"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_may_be_short() {
+        for good in ["latest", "0193a2", "0193A2b3-1", "latest-2"] {
+            assert_eq!(id(good).as_deref(), Ok(good));
+        }
+        for wrong in ["", "0193a", "newest", "0193a2/x", "0193a2?"] {
+            assert!(id(wrong).is_err(), "{wrong}");
+        }
+    }
+}

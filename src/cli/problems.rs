@@ -1,0 +1,37 @@
+//! The problems of a configuration, on standard error.
+
+use super::{paint, print};
+use crate::config::{Problem, Problems, Severity};
+use crate::template::one_line;
+
+/// Each problem on a line of its own, on standard error.
+pub(super) fn tell(problems: &Problems) {
+    for problem in problems.all() {
+        print::remark(&line(problem));
+    }
+    if let Some(unlisted) = problems.unlisted() {
+        print::remark(&unlisted);
+    }
+}
+
+/// A problem as one line: how bad it is, where it stands, and what is wrong.
+pub(super) fn line(problem: &Problem) -> String {
+    let (word, style) = match problem.severity {
+        Severity::Error => ("error", paint::BAD),
+        Severity::Warning => ("warning", paint::ODD),
+    };
+    let place = match problem.line {
+        0 => problem.file.display().to_string(),
+        line => format!("{}:{line}:{}", problem.file.display(), problem.column),
+    };
+    let key = if problem.key.is_empty() {
+        String::new()
+    } else {
+        format!("{}: ", one_line(&problem.key))
+    };
+    format!(
+        "{}: {place}: {key}{}",
+        paint::on_stderr(style, word),
+        one_line(&problem.message)
+    )
+}
