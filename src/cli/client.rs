@@ -47,7 +47,7 @@ impl Daemon {
     /// wrong, `status` and `reload` are needed most.
     pub(super) fn find(global: &Global) -> Result<Self, Stop> {
         let places = Places::find(global);
-        let admin = places.read(&["admin", "store"])?.admin;
+        let admin = places.recover(&["admin", "store"])?.admin;
         let http = http()
             .unix_socket(admin.socket.as_path())
             .build()

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::{Exit, Global, Stop, problems};
-use crate::config::{Config, CredentialFiles, Outside, Purpose, Severity};
+use crate::config::{Config, CredentialFiles, Outside, Problems, Purpose, Severity};
 
 /// The unit, as the package and the manual install it.
 const UNIT: &str = "smsbridge.service";
@@ -82,11 +82,19 @@ impl Places {
 
     /// Reads the configuration for these tables alone: errors elsewhere in it do not matter, and no secret is read.
     pub(super) fn read(&self, tables: &[&str]) -> Result<Config, Stop> {
-        let told = |problems| {
-            problems::tell(&problems);
-            Stop::from(Exit::Wrong)
-        };
         let (config, problems) = Config::load(&self.config, Purpose::Route, &self.outside).map_err(told)?;
+        Self::sound(tables, config, problems)
+    }
+
+    /// The same for finding the running daemon: a file that is not TOML any more is what it reports.
+    pub(super) fn recover(&self, tables: &[&str]) -> Result<Config, Stop> {
+        let loaded = Config::load(&self.config, Purpose::Route, &self.outside)
+            .or_else(|_| Config::recover(&self.config, Purpose::Route, &self.outside));
+        let (config, problems) = loaded.map_err(told)?;
+        Self::sound(tables, config, problems)
+    }
+
+    fn sound(tables: &[&str], config: Config, problems: Problems) -> Result<Config, Stop> {
         let concerned = problems.all().iter().any(|problem| {
             let table = problem.key.split('.').next().unwrap_or_default();
             problem.severity == Severity::Error && tables.contains(&table)
@@ -325,6 +333,11 @@ fn service_state() -> &'static str {
              it stopped)"
         }
     }
+}
+
+fn told(problems: Problems) -> Stop {
+    problems::tell(&problems);
+    Stop::from(Exit::Wrong)
 }
 
 #[cfg(test)]

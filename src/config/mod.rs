@@ -101,6 +101,17 @@ impl Config {
         Self::read(&text, path, purpose, outside)
     }
 
+    /// Reads what can be read of the file at `path`, also when it is not TOML in some places: the daemon that runs on an
+    /// earlier version of it can still be found.
+    ///
+    /// # Errors
+    /// When there is no file.
+    pub fn recover(path: &Path, purpose: Purpose, outside: &Outside) -> Result<(Self, Problems), Problems> {
+        let text = text_of(path, outside.reading(), NO_FILE)
+            .map_err(|message| Problems::unreadable(path, message))?;
+        Ok(reader::recover(&text, path, purpose, outside))
+    }
+
     /// Reads the text of a file that is, or would be, at `path`.
     ///
     /// # Errors

@@ -65,16 +65,34 @@ pub(super) fn read(
     for other in others {
         include::merge(&mut root, other, &mut problems);
     }
-    let fetcher = Fetcher { outside, purpose };
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let config = Reader {
-        root,
-        folder,
-        fetcher,
-        problems: &mut problems,
-    }
-    .config();
+    let config = configuration(root, path, purpose, outside, &mut problems);
     Ok((config, problems))
+}
+
+/// Reads what can be read of a file that may not be TOML in some places, without the files that it includes.
+pub(super) fn recover(text: &str, path: &Path, purpose: Purpose, outside: &Outside) -> (Config, Problems) {
+    let mut problems = Problems::none(path, text);
+    let (root, _) = DeTable::parse_recoverable(text);
+    let mut root = root.into_inner();
+    root.remove(include::KEY);
+    let config = configuration(root, path, purpose, outside, &mut problems);
+    (config, problems)
+}
+
+fn configuration(
+    root: DeTable<'_>,
+    path: &Path,
+    purpose: Purpose,
+    outside: &Outside,
+    problems: &mut Problems,
+) -> Config {
+    Reader {
+        root,
+        folder: path.parent().unwrap_or(Path::new("")),
+        fetcher: Fetcher { outside, purpose },
+        problems,
+    }
+    .config()
 }
 
 /// The tables of one file, whose places begin at `start`; nothing, and a problem, when it is not TOML.

@@ -82,6 +82,7 @@ async fn a_destination_is_untested_until_it_was_tried_and_a_restart_knows_how_it
         ("gone", 503),
         ("pager", 429),
         ("new", 200),
+        ("bad", 400),
     ];
     let mut recorders = Vec::new();
     for (_, code) in codes {
@@ -99,10 +100,13 @@ async fn a_destination_is_untested_until_it_was_tried_and_a_restart_knows_how_it
         .zip(&recorders)
         .map(|((name, _), recorder)| destination(name, recorder, ""))
         .collect();
-    let mut bridge = Bridge::start(&config(&destinations, "\"crm\", \"ops\", \"gone\", \"pager\""));
+    let mut bridge = Bridge::start(&config(
+        &destinations,
+        "\"crm\", \"ops\", \"gone\", \"pager\", \"bad\"",
+    ));
     let (_, said, _) = bridge.command(&["status"]);
     assert!(
-        said.contains("ready, no problems; untested: crm, gone, new, ops, pager\n"),
+        said.contains("ready, no problems; untested: bad, crm, gone, new, ops, pager\n"),
         "{said}"
     );
     let untested = "smsbridge_destination_state{destination=\"crm\",state=\"untested\"} 1";
@@ -113,6 +117,7 @@ async fn a_destination_is_untested_until_it_was_tried_and_a_restart_knows_how_it
         ("ops", "parked"),
         ("gone", "down"),
         ("pager", "limited"),
+        ("bad", "up"),
     ];
     let before: Vec<Value> = states
         .iter()
@@ -130,7 +135,7 @@ async fn a_destination_is_untested_until_it_was_tried_and_a_restart_knows_how_it
     assert_eq!(told(&status, "new")["state"], "untested");
     wait_for("the probes after the restart", || {
         let counts = recorders.iter().map(|recorder| recorder.received().len());
-        (counts.collect::<Vec<_>>() == [1, 2, 2, 1, 0]).then_some(())
+        (counts.collect::<Vec<_>>() == [1, 2, 2, 1, 0, 1]).then_some(())
     });
     // A changed destination was not tried as it is now.
     let changed = destination("crm", &recorders[0], "timeout = \"7s\"");
@@ -271,6 +276,16 @@ fn a_reload_by_a_signal_that_fails_is_a_problem_until_one_succeeds() {
         screen.contains(&format!("  ! the last reload failed: {cause}")),
         "{screen}"
     );
+    // A file that is not TOML any more is what the status is needed for most.
+    bridge.configure(&format!("{good}broken =\n"));
+    bridge.signal("HUP");
+    let cause = format!("{}:{}:", file.display(), line + 1);
+    wait_for("the syntax error", || {
+        let (_, screen, _) = bridge.command(&["status"]);
+        screen
+            .contains(&format!("  ! the last reload failed: {cause}"))
+            .then_some(())
+    });
     bridge.configure(good);
     bridge.signal("HUP");
     wait_for("no problem", || reload_problem().is_none().then_some(()));
