@@ -133,7 +133,7 @@ impl Shared {
         let now = around.clock.now();
         let inner = Inner {
             paused,
-            is_tested: !standing.is_empty(),
+            is_tested: standing.is_tested,
             delivered_at: standing.delivered_at,
             ..Inner::default()
         };
@@ -199,8 +199,10 @@ impl Shared {
         if let Some(fault) = &mut fault {
             fault.since = self.clock.shown(fault.since);
         }
+        let inner = self.inner();
         Standing {
-            delivered_at: self.inner().delivered_at,
+            is_tested: inner.is_tested,
+            delivered_at: inner.delivered_at,
             fault,
         }
     }

@@ -14,6 +14,8 @@ pub type Standings = BTreeMap<Name, Standing>;
 /// How one destination stood.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
+    /// Whether an attempt has ended since it was configured as it is.
+    pub is_tested: bool,
     /// When it last took a message.
     pub delivered_at: Option<Timestamp>,
     /// Why deliveries to it were held back, if they were.
@@ -66,6 +68,6 @@ impl Standing {
     /// Returns true if nothing is known.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.delivered_at.is_none() && self.fault.is_none()
+        *self == Self::default()
     }
 }

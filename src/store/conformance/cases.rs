@@ -657,6 +657,7 @@ pub(super) async fn how_destinations_stood_is_remembered(store: Arc<dyn Store>) 
         pause: std::time::Duration::ZERO,
     };
     let standing = |n: u32| Standing {
+        is_tested: n > 0,
         delivered_at: Some(Timestamp(5)),
         fault: Some(fault(n)),
     };
