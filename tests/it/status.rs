@@ -308,11 +308,15 @@ async fn the_end_of_an_outage_is_logged_after_a_test_and_after_the_next_message(
     bridge.text(&refid(1), "+13035550100", "hello");
     wait_for_state(&bridge, "crm", "parked");
     // Nothing is pending any more, so only a test can show that it works.
-    bridge.admin(
-        "POST",
-        "/deliveries/discard",
-        r#"{"destination":"crm","state":"pending"}"#,
-    );
+    // The attempt that failed may not be settled yet.
+    wait_for("the discarding", || {
+        bridge.admin(
+            "POST",
+            "/deliveries/discard",
+            r#"{"destination":"crm","state":"pending"}"#,
+        );
+        (told(&bridge.status(), "crm")["pending"] == 0).then_some(())
+    });
     set(200);
     assert_eq!(bridge.command(&["destination", "test", "crm"]).0, 0);
     wait_for("the recovery", || (recoveries() == 1).then_some(()));
