@@ -1,4 +1,4 @@
-//! What the bridge counts, in Prometheus' terms. One value is made at start and passed to whoever counts.
+//! The Prometheus metrics of the daemon. One value is created at startup and passed to every module that counts.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,9 +31,9 @@ pub struct BySource {
 /// `{source="…",reason="…"}`
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Rejected {
-    /// The source's name; empty when the path belongs to none.
+    /// The source's name; empty if the path belongs to no source.
     pub source: String,
-    /// One word.
+    /// One of [`REASONS`] or [`REASONS_WITHOUT_SOURCE`].
     pub reason: &'static str,
 }
 
@@ -46,7 +46,7 @@ pub struct ByEvent {
     pub event: &'static str,
 }
 
-/// What carriers post beside messages: delivery statuses of messages that were sent, and anything else.
+/// Webhook events that are not received messages: delivery statuses of sent messages, and all others.
 pub const EVENTS: [&str; 2] = ["status", "other"];
 
 /// `{destination="…"}`
@@ -74,10 +74,10 @@ pub struct ByState {
     pub state: &'static str,
 }
 
-/// How attempts end.
+/// The results of attempts.
 pub const OUTCOMES: [&str; 3] = ["delivered", "retried", "dead"];
 
-/// Why a request to a source is answered with an error.
+/// Why a request to a source is rejected.
 pub const REASONS: [&str; 10] = [
     "method",
     "body",
@@ -91,39 +91,39 @@ pub const REASONS: [&str; 10] = [
     "failed",
 ];
 
-/// The same for a request that belongs to no source.
+/// Why a request that belongs to no source is rejected.
 pub const REASONS_WITHOUT_SOURCE: [&str; 2] = ["path", "tls"];
 
 /// The states of a destination.
 pub const STATES: [&str; 7] = ["up", "untested", "limited", "down", "parked", "paused", "removed"];
 
-/// All that is counted. Gauges are set when they are read.
+/// All metrics. Gauges are set just before they are read.
 pub struct Metrics {
     /// Messages stored.
     pub accepted: Family<BySource, Counter>,
-    /// Webhooks of messages that were stored before.
+    /// Webhooks of messages that were already stored.
     pub duplicate: Family<BySource, Counter>,
-    /// Those of them whose sender, receiver, text or attachments differ from what was stored.
+    /// Duplicates whose sender, receiver, text or attachments differ from the stored message.
     pub duplicate_differing: Family<BySource, Counter>,
-    /// Events of carriers that are no messages, answered with success.
+    /// Webhook events that are not messages, answered with success.
     pub events: Family<ByEvent, Counter>,
     /// Webhooks answered with an error.
     pub rejected: Family<Rejected, Counter>,
     /// Messages that no route matched.
     pub unrouted: Counter,
-    /// Messages that a route keeps and delivers nowhere.
+    /// Messages whose routes deliver them to no destination.
     pub kept: Counter,
-    /// Attempts, by how they ended.
+    /// Attempts by result.
     pub deliveries: Family<Outcome, Counter>,
-    /// How long attempts take.
+    /// Duration of attempts.
     pub delivery_duration: Family<ByDestination, Histogram>,
-    /// From accepted to delivered.
+    /// Time from accepting a message to delivering it.
     pub end_to_end: Family<ByDestination, Histogram>,
-    /// How much goes through at the moment.
+    /// Current throughput.
     pub rates: Rates,
     /// The messages of the last hour.
     pub series: Series,
-    /// Wrong tokens at the operators' listeners.
+    /// Requests to the admin listener with a wrong token.
     pub logins_failed: Counter,
     /// The state of the log.
     pub log: Log,
@@ -137,24 +137,25 @@ pub struct Metrics {
     store_bytes: Gauge,
     store_free_bytes: Gauge,
     store_findings: Gauge,
-    /// How long commits take.
+    /// Duration of commits.
     pub store_commit: Histogram,
-    /// The destinations that have gauges.
+    /// Destinations that have gauges.
     shown: Mutex<BTreeSet<String>>,
     process: Process,
     registry: Registry,
 }
 
-/// From a millisecond to a quarter of an hour.
+/// From one millisecond to fifteen minutes.
 const DURATION_BUCKETS: [f64; 12] = [
     0.001, 0.005, 0.025, 0.1, 0.25, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 900.0,
 ];
 
-/// From five milliseconds to the three days after which deliveries are given up.
+/// From 0.25 milliseconds to thirty seconds.
 const COMMIT_BUCKETS: [f64; 13] = [
     0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0,
 ];
 
+/// From five milliseconds to three days, the default of `give_up_after`.
 const END_TO_END_BUCKETS: [f64; 14] = [
     0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 28800.0, 86400.0, 259_200.0,
 ];
@@ -204,17 +205,17 @@ impl Metrics {
         registry.register("messages_accepted", "Messages stored", self.accepted.clone());
         registry.register(
             "messages_duplicate",
-            "Webhooks of messages stored before",
+            "Webhooks of messages that were already stored",
             self.duplicate.clone(),
         );
         registry.register(
             "messages_duplicate_differing",
-            "Webhooks that reuse the id of another message",
+            "Webhooks that reuse the id of a different message",
             self.duplicate_differing.clone(),
         );
         registry.register(
             "events_ignored",
-            "Webhooks' events that are no messages",
+            "Webhook events that are not messages",
             self.events.clone(),
         );
         registry.register(
@@ -229,62 +230,58 @@ impl Metrics {
         );
         registry.register(
             "messages_kept",
-            "Messages that a route keeps and delivers nowhere",
+            "Messages whose routes deliver them to no destination",
             self.kept.clone(),
         );
         registry.register(
             "admin_logins_failed",
-            "Wrong tokens at the operators' listeners",
+            "Requests to the admin listener with a wrong token",
             self.logins_failed.clone(),
         );
         registry.register(
             "deliveries",
-            "Delivery attempts by how they ended",
+            "Delivery attempts by result",
             self.deliveries.clone(),
         );
         registry.register_with_unit(
             "delivery_duration",
-            "How long delivery attempts take",
+            "Duration of delivery attempts",
             Unit::Seconds,
             self.delivery_duration.clone(),
         );
         registry.register_with_unit(
             "end_to_end",
-            "From a message's acceptance to its delivery",
+            "Time from accepting a message to delivering it",
             Unit::Seconds,
             self.end_to_end.clone(),
         );
-        registry.register("queue_pending", "Deliveries waiting", self.queue_pending.clone());
-        registry.register(
-            "queue_dead",
-            "Dead deliveries that are remembered",
-            self.queue_dead.clone(),
-        );
+        registry.register("queue_pending", "Pending deliveries", self.queue_pending.clone());
+        registry.register("queue_dead", "Dead deliveries", self.queue_dead.clone());
         registry.register_with_unit(
             "queue_oldest",
-            "Age of the oldest waiting delivery",
+            "Age of the oldest pending delivery",
             Unit::Seconds,
             self.queue_oldest.clone(),
         );
         registry.register_with_unit(
             "attempt_oldest",
-            "Age of the oldest attempt under way",
+            "Age of the oldest attempt in flight",
             Unit::Seconds,
             self.attempt_oldest.clone(),
         );
         registry.register(
             "destination_state",
-            "1 for the state a destination is in",
+            "1 for the current state of a destination, 0 for all others",
             self.destination_state.clone(),
         );
         registry.register(
             "numbers_astray",
-            "Numbers that may not point here",
+            "Carrier numbers whose webhook may not point to this daemon",
             self.drift.clone(),
         );
         registry.register(
             "config_last_reload_successful",
-            "1 if the active configuration is the one that was read last",
+            "1 if the last reload of the configuration succeeded",
             self.reloaded.clone(),
         );
         registry.register_with_unit(
@@ -301,12 +298,12 @@ impl Metrics {
         );
         registry.register(
             "store_findings",
-            "What was found wrong with the store and is not acknowledged yet",
+            "Findings of the store audit that are not acknowledged",
             self.store_findings.clone(),
         );
         registry.register_with_unit(
             "store_commit",
-            "How long commits take, from the first change to the end of the sync",
+            "Duration of commits, from the first change to the end of the sync",
             Unit::Seconds,
             self.store_commit.clone(),
         );
@@ -322,8 +319,8 @@ impl Metrics {
         );
     }
 
-    /// Creates every series whose labels are known, with 0: `increase()` does not see the first event of a series that
-    /// begins with 1.
+    /// Creates every series whose labels are known, with the value 0: `increase()` ignores the first event of a series
+    /// that starts at 1.
     pub fn begin<'n>(
         &self,
         sources: impl Iterator<Item = &'n str>,
@@ -367,7 +364,7 @@ impl Metrics {
         self.reloaded.set(i64::from(succeeded));
     }
 
-    /// Ends the gauges of all destinations but these: an alert must not go on for one that is removed.
+    /// Removes the gauges of all other destinations: an alert must not continue for a removed destination.
     pub fn keep_destinations<'n>(&self, names: impl Iterator<Item = &'n str>) {
         let names: BTreeSet<String> = names.map(str::to_owned).collect();
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
@@ -406,7 +403,7 @@ impl Metrics {
         }
     }
 
-    /// Sets how long the oldest attempt of a destination has been under way.
+    /// Sets the age of the oldest attempt in flight of a destination.
     pub fn show_attempt(&self, name: &str, age: Duration) {
         let by = ByDestination {
             destination: name.to_owned(),
@@ -414,7 +411,7 @@ impl Metrics {
         self.attempt_oldest.get_or_create(&by).set(age.as_secs_f64());
     }
 
-    /// Sets how many numbers of a source do not point here, as far as is known.
+    /// Sets the number of carrier numbers of a source whose webhook is known not to point to this daemon.
     pub fn show_drift(&self, source: &str, numbers: u64) {
         self.drift
             .get_or_create(&BySource {
@@ -423,7 +420,7 @@ impl Metrics {
             .set(signed(numbers));
     }
 
-    /// Ends the gauge of a source that is not configured any more.
+    /// Removes the gauge of a source that is no longer configured.
     pub fn forget_drift(&self, source: &str) {
         self.drift.remove(&BySource {
             source: source.to_owned(),
@@ -440,7 +437,7 @@ impl Metrics {
     /// The counters and histograms in OpenMetrics' text form.
     ///
     /// # Errors
-    /// Never in practice: writing into a string does not fail.
+    /// None in practice: writing to a string does not fail.
     pub fn encode(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
@@ -448,7 +445,7 @@ impl Metrics {
     }
 }
 
-/// What Prometheus' own clients tell of their process, under the same names.
+/// The process metrics of the official Prometheus client libraries, under the same names.
 #[derive(Default)]
 struct Process {
     cpu: Counter<f64, AtomicU64>,
@@ -469,7 +466,7 @@ impl Process {
         registry.register("open_fds", "Open file descriptors", self.files.clone());
         registry.register_with_unit(
             "start_time",
-            "When it started",
+            "Start time of the process in seconds since the Unix epoch",
             Unit::Seconds,
             self.started.clone(),
         );

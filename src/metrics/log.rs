@@ -8,11 +8,11 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Metric;
 
-/// A line that is not written for this long is a problem.
+/// A write that is blocked for this long is a problem.
 const STUCK: Duration = Duration::from_secs(2);
 
-/// Dropped lines are a problem for this long.
-const NEWS: Duration = Duration::from_secs(15 * 60);
+/// How long dropped lines are reported as a problem.
+const REPORTED: Duration = Duration::from_secs(15 * 60);
 
 /// `{level="…"}`
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -29,16 +29,16 @@ pub struct Log {
 
 #[derive(Default)]
 struct State {
-    /// Where the lines go, in words.
+    /// Where log lines are written, for the problem text.
     place: &'static str,
-    /// Since when a line is being written.
+    /// When the current write started.
     writing: Option<Instant>,
     dropped: u64,
     dropped_at: Option<Instant>,
 }
 
 impl Log {
-    /// Names the place where lines go and the levels that are counted.
+    /// Sets where log lines are written and which levels are counted.
     pub fn goes_to(&self, place: &'static str, levels: &[&'static str]) {
         self.state().place = place;
         for &level in levels {
@@ -54,7 +54,7 @@ impl Log {
         state.dropped_at = Some(Instant::now());
     }
 
-    /// Notes that a line is being written, or that its write has returned.
+    /// Records that a write has started or returned.
     pub fn writing(&self, begins: bool) {
         self.state().writing = begins.then(Instant::now);
     }
@@ -64,7 +64,7 @@ impl Log {
         self.dropped.clone()
     }
 
-    /// What an operator should know about the log.
+    /// The current problem with the log, if any.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
         let state = self.state();
@@ -80,13 +80,13 @@ impl Log {
         if let Some(since) = stuck {
             let since = humantime::format_duration(Duration::from_secs(since.as_secs()));
             return Some(format!(
-                "{place} takes no log lines since {since}, its reader or disk hangs; {lines} since the start"
+                "log output to {place} has been blocked for {since}: its reader or disk hangs; {lines} since startup"
             ));
         }
         state
             .dropped_at
-            .is_some_and(|at| at.elapsed() < NEWS)
-            .then(|| format!("{place} could not take all log lines: {lines} since the start"))
+            .is_some_and(|at| at.elapsed() < REPORTED)
+            .then(|| format!("some log lines could not be written to {place}: {lines} since startup"))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -107,15 +107,15 @@ mod tests {
         log.state().writing = Instant::now().checked_sub(Duration::from_secs(65));
         assert_eq!(
             log.problem().unwrap(),
-            "standard error takes no log lines since 1m 5s, its reader or disk hangs; 0 lines were dropped since the start"
+            "log output to standard error has been blocked for 1m 5s: its reader or disk hangs; 0 lines were dropped since startup"
         );
         log.dropped("INFO");
         log.writing(false);
         assert_eq!(
             log.problem().unwrap(),
-            "standard error could not take all log lines: 1 line was dropped since the start"
+            "some log lines could not be written to standard error: 1 line was dropped since startup"
         );
-        log.state().dropped_at = Instant::now().checked_sub(NEWS);
+        log.state().dropped_at = Instant::now().checked_sub(REPORTED);
         assert_eq!(log.problem(), None);
     }
 }

@@ -1,4 +1,4 @@
-//! How much goes through at the moment, for people: Prometheus works its rates out by itself.
+//! Current throughput for the status and the page. Prometheus computes its own rates.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -6,36 +6,36 @@ use serde::{Deserialize, Serialize};
 
 use crate::message::Timestamp;
 
-/// What is remembered: a quarter of an hour, second by second.
+/// The history: fifteen minutes, by second.
 const SECONDS: usize = 15 * 60;
 
-/// What is counted, by when.
+/// The meters.
 #[derive(Default)]
 pub struct Rates {
     /// Messages stored.
     pub accepted: Meter,
-    /// Deliveries done.
+    /// Successful deliveries.
     pub delivered: Meter,
 }
 
-/// Counts what happens, and says how often it does. What it takes is fixed, however much happens.
+/// Counts events and reports their rate, in memory of a fixed size.
 #[derive(Default)]
 pub struct Meter(Mutex<Ring>);
 
-/// How many a minute, over three spans: the shortest shows what begins, the longest what is usual.
+/// Events per minute over three spans: the shortest shows changes, the longest the usual rate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PerMinute {
     /// Over the last minute.
     pub last_1m: f64,
-    /// Over the last five.
+    /// Over the last five minutes.
     pub last_5m: f64,
-    /// Over the last fifteen.
+    /// Over the last fifteen minutes.
     pub last_15m: f64,
 }
 
 struct Ring {
     counts: [u32; SECONDS],
-    /// The newest second that is counted.
+    /// The latest second counted.
     latest: i64,
 }
 
@@ -49,18 +49,18 @@ impl Default for Ring {
 }
 
 impl Meter {
-    /// Counts one thing that happened at `now`.
+    /// Counts one event at `now`.
     pub fn count(&self, now: Timestamp) {
         let mut ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         ring.advance(second(now));
-        // Who read the clock first need not come here first.
+        // Threads may arrive in another order than they read the clock.
         let latest = ring.latest;
         if let Some(count) = ring.counts.get_mut(slot(latest)) {
             *count = count.saturating_add(1);
         }
     }
 
-    /// How often it happened until `now`.
+    /// The rates up to `now`.
     #[must_use]
     pub fn per_minute(&self, now: Timestamp) -> PerMinute {
         let mut ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -74,7 +74,7 @@ impl Meter {
 }
 
 impl Ring {
-    /// Forgets the seconds whose places are needed now.
+    /// Clears the slots of the seconds that have passed.
     fn advance(&mut self, now: i64) {
         let passed = usize::try_from(now.saturating_sub(self.latest)).unwrap_or(0);
         for back in 0..passed.min(SECONDS) {
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_evenly_is_the_same_over_every_span() {
+    fn a_steady_rate_is_the_same_over_every_span() {
         let meter = Meter::default();
         (0..5_000).for_each(|second| meter.count(at(second)));
         assert_eq!(rates(&meter, 4_999), [60.0; 3]);
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_silence_forgets_all_and_a_late_count_is_not_lost() {
+    fn a_long_idle_time_clears_all_counts_and_a_late_count_is_not_lost() {
         let meter = Meter::default();
         meter.count(at(10));
         assert_eq!(rates(&meter, 1_000_000), [0.0; 3]);

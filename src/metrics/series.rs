@@ -1,4 +1,4 @@
-//! The messages of the last hour, minute by minute, in memory of a fixed size.
+//! The messages of the last hour by minute, in memory of a fixed size.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::message::Timestamp;
 
-/// How many minutes are kept, the current one included.
+/// The number of minutes kept, including the current one.
 pub const MINUTES: usize = 60;
 
 /// The length of a minute, in milliseconds.
@@ -18,15 +18,15 @@ const MINUTE: i64 = 60_000;
 pub struct Minute {
     /// Messages accepted.
     pub accepted: u64,
-    /// Messages of which the last pending delivery ended and that were delivered everywhere.
+    /// Messages whose last pending delivery ended and that were delivered to all destinations.
     pub delivered: u64,
-    /// Messages of which the last pending delivery ended and one was given up.
+    /// Messages whose last pending delivery ended and that have a dead delivery.
     pub dead: u64,
-    /// The most deliveries that were pending at once; none if nothing was observed.
+    /// The highest number of pending deliveries; `None` if nothing was observed.
     pub pending: Option<u64>,
 }
 
-/// What the store counts at one moment. The first three only grow while it is open.
+/// The counts of the store at one time. The first three only grow while it is open.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Totals {
     /// Messages accepted.
@@ -39,7 +39,7 @@ pub struct Totals {
     pub pending: u64,
 }
 
-/// The minutes as they are kept over a restart.
+/// The minutes as saved for the next run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Saved {
     /// The number of the latest minute.
@@ -59,12 +59,12 @@ struct Inner {
 }
 
 impl Series {
-    /// Goes on from what the last run has left.
+    /// Continues from the minutes of the previous run.
     pub fn resume(&self, saved: Saved) {
         self.inner().kept = saved;
     }
 
-    /// Notes the totals of this moment. What was counted since the time before belongs to the minute of `now`.
+    /// Records the totals at `now`. Adds the difference from the previous totals to the current minute.
     pub fn observe(&self, now: Timestamp, totals: Totals) {
         let mut inner = self.inner();
         let before = inner.before.replace(totals).unwrap_or(totals);
@@ -77,13 +77,13 @@ impl Series {
         }
     }
 
-    /// The minutes for the next run.
+    /// The minutes to save for the next run.
     #[must_use]
     pub fn saved(&self) -> Saved {
         self.inner().kept.clone()
     }
 
-    /// The minutes as last observed, oldest first, and when each began.
+    /// The minutes as last observed, oldest first, each with its start time.
     #[must_use]
     pub fn read(&self) -> Vec<(Timestamp, Minute)> {
         let Saved { latest, minutes } = self.saved();
@@ -102,7 +102,7 @@ impl Series {
 }
 
 impl Saved {
-    /// Makes `number` the latest minute. After the clock was set back, or nothing was observed for an hour, all begins anew.
+    /// Makes `number` the latest minute. Starts over if the clock was set back or nothing was observed for an hour.
     fn advance(&mut self, number: i64) {
         let length = i64::try_from(MINUTES).unwrap_or(i64::MAX);
         let passed = number.saturating_sub(self.latest);
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_counted_belongs_to_its_minute_and_the_peak_of_the_pending_stays() {
+    fn counts_belong_to_their_minute_and_pending_keeps_its_peak() {
         let series = Series::default();
         series.observe(at(0), totals(100, 90, 5, 5));
         series.observe(at(0), totals(130, 90, 5, 35));
@@ -168,13 +168,13 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_goes_on_where_the_last_run_ended() {
+    fn a_restart_continues_from_the_previous_run() {
         let series = Series::default();
         series.observe(at(0), totals(0, 0, 0, 0));
         series.observe(at(0), totals(7, 7, 0, 1));
         let next = Series::default();
         next.resume(series.saved());
-        // The totals of another run say nothing about this one.
+        // The first totals of a run are only its baseline.
         next.observe(at(3), totals(7, 0, 0, 0));
         assert_eq!((last(&next, 3).accepted, last(&next, 1).pending), (7, None));
         assert_eq!(last(&next, 0).accepted, 0);

@@ -1,6 +1,6 @@
-"""Drives the page in a real Chromium, as an operator would. Started by tests/it/page.rs with where things are.
+"""Drives the page in a real Chromium, as an operator would. Started by tests/it/page.rs, which passes addresses and paths.
 
-Whatever a text could do to the page shows as a dialog, a console error or a broken content policy: each of them fails.
+A dialog, a console error or a violation of the content policy fails the test: a message must not cause any of them.
 """
 
 import json
@@ -27,8 +27,8 @@ wrong = []
 sent = 0
 
 
-def text(words, sender="+13035550100", **more):
-    """Posts a text as the carrier would, and gives the id it was accepted with."""
+def post(words, sender="+13035550100", **more):
+    """Posts a message as the carrier would and returns its id."""
     global sent
     sent += 1
     body = {"refid": f"{sent:032X}", "from": sender, "to": "+13038675309", "message": words, "signature": GIVEN["code"], **more}
@@ -38,13 +38,13 @@ def text(words, sender="+13035550100", **more):
 
 
 def open_page(browser, name, **options):
-    """A page in a profile of its own, with everything noted that must not happen."""
+    """Opens a page in its own profile and records everything that must not happen."""
     context = browser.new_context(**options)
     context.set_default_timeout(15_000)
     page = context.new_page()
 
     def console(message):
-        # Nobody is logged in yet, or what was asked is wrong on purpose: the page says so itself.
+        # Expected: requests before the login, and requests that are invalid on purpose.
         url = (message.location or {}).get("url", "")
         expected = ("401" in message.text and url.endswith(("/status", "/login"))) or (
             "400" in message.text and ("from=%2B1*2" in url or url.endswith("/route")))
@@ -81,7 +81,7 @@ def goes_in_only_with_the_token(page):
     page.goto(GIVEN["page"])
     page.get_by_label("Token").fill("wrong")
     page.keyboard.press("Enter")
-    expect(page.get_by_role("alert")).to_contain_text("not the token")
+    expect(page.get_by_role("alert")).to_contain_text("Wrong token")
     log_in(page)
     assert page.evaluate("document.cookie") == "", "scripts can read the cookie"
     for name in ["constructor", "__proto__", "toString"]:
@@ -96,14 +96,14 @@ def says_what_to_do_when_there_is_nothing(page):
 
 
 def shows_a_text_as_it_comes(page):
-    text("The back door is open")
+    post("The back door is open")
     expect(row(page, "The back door is open")).to_be_visible()
     expect(row(page, "The back door is open").locator(".pill")).to_have_text("delivered")
     expect(row(page, "The back door is open")).to_contain_text("Front door")
 
 
 def follows_a_retry(page):
-    message = text("please come later", "+13035550142")
+    message = post("please come later", "+13035550142")
     expect(row(page, "please come later").locator(".pill")).to_have_text("retrying")
     row(page, "please come later").click()
     assert page.url.endswith(message)
@@ -118,7 +118,7 @@ def follows_a_retry(page):
 
 
 def acknowledges_and_retries_a_dead_one(page):
-    text("please refuse this", "+13035550177")
+    post("please refuse this", "+13035550177")
     expect(row(page, "please refuse this").locator(".pill")).to_have_text("dead")
     row(page, "please refuse this").focus()
     page.keyboard.press("Enter")
@@ -129,13 +129,13 @@ def acknowledges_and_retries_a_dead_one(page):
     expect(detail.locator(".delivery")).to_contain_text("acknowledged")
     expect(detail.get_by_role("button", name="Acknowledge")).to_have_count(0)
     detail.get_by_role("button", name="Retry now").click()
-    expect(page.locator(".toast").last).to_contain_text("Tried now at crm")
+    expect(page.locator(".toast").last).to_contain_text("Sending to crm now")
     expect(row(page, "please refuse this").locator(".pill")).to_have_text("delivered")
     page.keyboard.press("Escape")
 
 
 def resends_without_ticking_what_would_arrive_twice(page):
-    text("please refuse this one", "+13035550166")
+    post("please refuse this one", "+13035550166")
     expect(row(page, "please refuse this one").locator(".pill")).to_have_text("dead")
     row(page, "please refuse this one").click()
     detail = page.get_by_role("dialog", name="Message")
@@ -156,7 +156,7 @@ def resends_without_ticking_what_would_arrive_twice(page):
 
 
 def runs_nothing_that_a_text_says(page):
-    text(HOSTILE, "+13035550188")
+    post(HOSTILE, "+13035550188")
     found = row(page, "alert('run')")
     expect(found).to_contain_text("<script>")
     expect(found.locator(".unseen").first).to_be_attached()
@@ -177,7 +177,7 @@ def links_only_what_shows_where_it_leads(page):
     longest = "https://example.com/" + "x" * 2028
     assert page.evaluate(ask, [longest, longest + "x"]) == [longest]
     media = [{"link": link} for link in ("https://example.com/a.jpg", "https://bank.example@evil.example/", "https:\\\\evil.example")]
-    text("look at this", "+13035550155", media=media)
+    post("look at this", "+13035550155", media=media)
     row(page, "look at this").click()
     listed = page.locator(".detail .media")
     expect(listed.locator("li")).to_have_count(3)
@@ -191,12 +191,12 @@ def finds_and_goes_by_keyboard(page):
     page.get_by_role("link", name="Overview").click()
     expect(page.locator("h1", has_text="Overview")).to_be_attached()
     page.keyboard.press("/")
-    search = page.get_by_label("Search texts")
+    search = page.get_by_label("Search messages")
     expect(search).to_be_focused()
     page.keyboard.type("BACK door")
     expect(page.locator("table.messages tbody tr")).to_have_count(1)
     search.fill("nothing like this")
-    expect(page.locator(".empty")).to_contain_text("No message is like that")
+    expect(page.locator(".empty")).to_contain_text("No messages match")
     page.get_by_role("button", name="Clear the filters").click()
     rows = page.locator("table.messages tbody tr")
     expect(rows).to_have_count(6)
@@ -221,14 +221,14 @@ def finds_and_goes_by_keyboard(page):
 def says_what_a_pending_delivery_waits_for(page):
     page.get_by_role("link", name="Messages").click()
     row(page, "waits for crm").click()
-    owed = page.locator(".detail .delivery")
-    expect(owed.locator(".standing")).to_have_text("Not tried yet: destination crm is paused by the operator.")
-    owed.get_by_role("button", name="Retry now").click()
+    delivery = page.locator(".detail .delivery")
+    expect(delivery.locator(".standing")).to_have_text("No attempt yet: destination crm is paused by the operator.")
+    delivery.get_by_role("button", name="Retry now").click()
     expect(page.locator(".toast").last).to_have_text("Nothing was sent: destination crm is paused by the operator")
-    expect(owed.locator(".attempts")).to_have_count(0)
+    expect(delivery.locator(".attempts")).to_have_count(0)
     page.locator(".detail").get_by_role("button", name="Resend").click()
     asked = page.get_by_role("dialog", name="Resend this message?")
-    expect(asked.locator("label", has_text="crm")).to_have_text("crmis pending")
+    expect(asked.locator("label", has_text="crm")).to_have_text("crmpending")
     expect(asked.locator("input:checked")).to_have_count(0)
     asked.get_by_role("button", name="Cancel").click()
     page.keyboard.press("Escape")
@@ -243,7 +243,7 @@ def shows_the_last_hour_again_after_a_burst(page):
     asked = []
     page.on("request", lambda request: asked.append(request.url))
     for number in range(600):
-        text(f"burst {number}", f"+1303556{number % 9:04}")
+        post(f"burst {number}", f"+1303556{number % 9:04}")
     expect(accepted).to_have_text(str(before + 600))
     expect(bar.last).to_be_visible()
     page.get_by_role("link", name="Routes").click()
@@ -261,8 +261,8 @@ def pauses_resumes_and_tests_a_destination(page):
     card.get_by_role("button", name="Pause").click()
     page.get_by_role("dialog").get_by_role("button", name="Pause").click()
     expect(card.locator("header .pill")).to_have_text("paused")
-    text("waits for crm", "+13035550142")
-    expect(card.get_by_role("button", name="1 waiting")).to_be_visible()
+    post("waits for crm", "+13035550142")
+    expect(card.get_by_role("button", name="1 pending")).to_be_visible()
     says_what_a_pending_delivery_waits_for(page)
     page.get_by_role("link", name="Overview").click()
     expect(page.locator(".key b").first).to_have_text(re.compile(r"^[1-9]\d*$"))
@@ -270,12 +270,12 @@ def pauses_resumes_and_tests_a_destination(page):
     page.get_by_role("link", name="Destinations").click()
     card.get_by_role("button", name="Resume").click()
     expect(card.locator("header .pill")).to_have_text("up")
-    expect(card.get_by_role("button", name="1 waiting")).to_be_hidden()
+    expect(card.get_by_role("button", name="1 pending")).to_be_hidden()
     card.get_by_role("button", name="Test").click()
-    expect(card.locator(".outcome")).to_contain_text("The test text was taken")
+    expect(card.locator(".outcome")).to_contain_text("The test message was accepted")
     gone = page.get_by_role("article", name="pager")
     gone.get_by_role("button", name="Test").click()
-    expect(gone.locator(".outcome")).to_contain_text("was not taken")
+    expect(gone.locator(".outcome")).to_contain_text("The test message failed")
 
 
 def tries_a_route(page):
@@ -306,13 +306,13 @@ def tries_a_route(page):
 
 
 def shows_as_kept_what_a_route_delivers_nowhere(page):
-    text("you have won a car")
+    post("you have won a car")
     page.get_by_role("link", name="Messages").click()
     kept = row(page, "you have won a car").first
     expect(kept.locator(".pill")).to_have_text("kept")
     expect(kept.locator(".pill")).not_to_have_class(re.compile("good"))
     kept.click()
-    expect(page.locator(".detail")).to_contain_text("Its routes keep it and deliver it nowhere")
+    expect(page.locator(".detail")).to_contain_text("Its routes deliver it to no destination")
     page.keyboard.press("Escape")
     page.locator(".more summary").click()
     page.locator("select[name=state]").select_option("kept")
@@ -321,7 +321,7 @@ def shows_as_kept_what_a_route_delivers_nowhere(page):
 
 
 def busy_day():
-    """Something to look at: texts of several people, one destination that is down."""
+    """Posts messages from several senders for the screenshots; one destination is down."""
     lines = [
         "Delivery for dock 3, we are at the gate", "Can you call me back? It is about the invoice", "ok thanks",
         "The boiler room is at 71 \u00b0C again", "URGENT: the line in hall 2 is down", "Your code is 493021",
@@ -329,7 +329,7 @@ def busy_day():
         "Running late, there before five\nPlease leave the side door open", "STOP", "\U0001f44d\U0001f3fd", "you have won a prize",
     ]
     for at, words in enumerate(lines * 2):
-        text(words, f"+1303555{100 + at * 7 % 90:04}")
+        post(words, f"+1303555{100 + at * 7 % 90:04}")
 
 
 def screenshots(browser):
@@ -361,9 +361,9 @@ def screenshots(browser):
             page.get_by_role("link", name="Destinations").click()
             expect(page.locator(".destination").first).to_be_visible()
             page.get_by_role("article", name="crm").get_by_role("button", name="Test").click()
-            expect(page.locator(".outcome p").first).to_contain_text("was taken")
-            page.get_by_role("article", name="pager").get_by_role("button", name="2 waiting").click()
-            expect(page.locator(".owed li")).to_have_count(2)
+            expect(page.locator(".outcome p").first).to_contain_text("was accepted")
+            page.get_by_role("article", name="pager").get_by_role("button", name="2 pending").click()
+            expect(page.locator(".listed li")).to_have_count(2)
             shot("destinations")
             tries_a_route(page)
             shot("routes")
@@ -379,7 +379,7 @@ def screenshots(browser):
 
 
 def fits(page, name):
-    """Nothing may stick out to the right, at any width."""
+    """Checks that the page is not wider than the screen."""
     if page.evaluate("document.documentElement.scrollWidth") > page.viewport_size["width"]:
         wrong.append(f"{name}: the page is wider than the screen")
 

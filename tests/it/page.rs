@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::bridge::{Bridge, CODE};
 use crate::servers::recorder::{Received, Recorder, Reply};
 
-/// What operators log in with here.
+/// The admin token.
 pub const TOKEN: &str = "canary-admin-token";
 
 /// The `[admin]` table of a daemon with a page.
@@ -38,8 +38,8 @@ pub fn installed(path: &str) -> PathBuf {
     found
 }
 
-/// Takes every text, but some not at once.
-fn moody() -> impl Fn(&Received) -> Reply + Send + Sync + 'static {
+/// Accepts every message, but some only at the second attempt.
+fn accepts_some_late() -> impl Fn(&Received) -> Reply + Send + Sync + 'static {
     let seen = Mutex::new(Vec::<String>::new());
     move |request| {
         let text = request.json()["text"].as_str().unwrap_or_default().to_owned();
@@ -47,7 +47,7 @@ fn moody() -> impl Fn(&Received) -> Reply + Send + Sync + 'static {
         let is_new = !seen.contains(&text);
         seen.push(text.clone());
         match is_new {
-            // Long enough to be seen waiting: without its wish the wait could be a tenth of `initial`.
+            // Long enough to be seen pending: without `Retry-After` the delay could be a tenth of `initial`.
             true if text.contains("later") => Reply::new(503, "come back later").with("retry-after", "2"),
             true if text.contains("refuse") => Reply::new(422, "this text is not wanted"),
             _ => Reply::new(200, "taken"),
@@ -98,7 +98,7 @@ unmatched = ["screen"]
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_sees_and_does_everything_in_a_browser() {
-    let crm = Recorder::start(moody()).await;
+    let crm = Recorder::start(accepts_some_late()).await;
     let bridge = Bridge::start(&configuration(&crm.url("/sms")));
     let screenshots = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/screenshots");
     let given = json!({

@@ -65,10 +65,10 @@ fn dropped(bridge: &Bridge) -> u64 {
         .sum()
 }
 
-/// It is ready, and the status names the place that takes no log lines.
+/// Asserts that the daemon is ready and its status names the blocked log output.
 fn is_ready_and_says(bridge: &Bridge, place: &str) {
     assert_eq!(http("GET", &bridge.url("/readyz"), &[], "").0, 200);
-    let words = format!("{place} takes no log lines");
+    let words = format!("log output to {place} has been blocked");
     wait_for(&words, || {
         bridge.status()["problems"]
             .to_string()
@@ -111,7 +111,7 @@ async fn p32_a_log_that_is_not_read_delays_nothing() {
     assert!(line.contains("INFO"), "it says of which level: {line}");
     wait_for("the problem to end", || {
         let problems = bridge.status()["problems"].to_string();
-        (!problems.contains("takes no log lines")).then_some(())
+        (!problems.contains("has been blocked")).then_some(())
     });
 
     bridge.stop_reading_log(true);

@@ -1,6 +1,6 @@
-// The admin API, as the page uses it: calls, the login, and the stream of news.
+// Client of the admin API: requests, login, and the stream of live events.
 
-/** What went wrong, in words for the operator. `status` is 0 when there was no answer at all. */
+/** A failed request, with a message for the operator. `status` is 0 if there was no response. */
 export class Trouble extends Error {
   constructor(message, status) {
     super(message);
@@ -8,9 +8,9 @@ export class Trouble extends Error {
   }
 }
 
-const SILENT = 'The daemon does not answer. Is it running? On its machine, systemctl status smsbridge tells.';
+const NO_RESPONSE = 'The daemon does not respond. Check that it is running: systemctl status smsbridge';
 
-/** Tells the page that nobody is logged in any more. */
+/** Fires `ended` when the login is no longer valid. */
 export const session = new EventTarget();
 
 async function ask(method, path, body) {
@@ -26,11 +26,11 @@ async function ask(method, path, body) {
     response = await fetch(path, options);
     answer = await response.json();
   } catch {
-    throw new Trouble(response ? `The daemon's answer (${response.status}) could not be read.` : SILENT, response?.status ?? 0);
+    throw new Trouble(response ? `The daemon sent an unreadable response (HTTP ${response.status}).` : NO_RESPONSE, response?.status ?? 0);
   }
   if (response.ok) return answer;
   if (response.status === 401) session.dispatchEvent(new Event('ended'));
-  throw new Trouble(answer.error ?? `The daemon answered ${response.status}.`, response.status);
+  throw new Trouble(answer.error ?? `The daemon responded with HTTP ${response.status}.`, response.status);
 }
 
 export const get = (path, query = {}) => {
@@ -47,12 +47,12 @@ export const logout = () => ask('POST', '/logout');
 
 const KINDS = ['message', 'delivery', 'destination', 'reload', 'lagged'];
 
-/** How long a page in the background goes on listening: browsers allow few connections to one place. */
+/** How long a page in the background keeps its event stream: browsers limit the connections to one host. */
 const HIDDEN_MAX = 30_000;
 
 /**
- * News from the daemon. Fires `news` with `kind` and `data`, and `state` when it begins or ceases to hear; after
- * every beginning, all that is shown should be asked for again.
+ * Live events from the daemon. Fires `news` with `kind` and `data`, and `state` when the stream opens or breaks. After
+ * each opening, the page must fetch everything it shows again.
  */
 export class News extends EventTarget {
   #source = null;
@@ -77,7 +77,7 @@ export class News extends EventTarget {
     source.onopen = () => this.#say(true);
     source.onerror = () => {
       this.#say(false);
-      // After a refusal the browser does not try again by itself.
+      // The browser does not reconnect by itself after an error response.
       if (source.readyState === EventSource.CLOSED) this.#timer = setTimeout(() => this.#open(), 3000);
     };
     for (const kind of KINDS) {

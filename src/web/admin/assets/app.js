@@ -1,4 +1,4 @@
-// The page: the login, the frame around the views, and what all views share.
+// The page: login, navigation, and the state shared by all views.
 
 import { News, Trouble, get, login, logout, post, session } from './api.js';
 import { hour } from './chart.js';
@@ -15,12 +15,12 @@ const VIEWS = {
   routes: ['Routes', Routes],
 };
 
-/** How often the status is asked for when nothing happens. */
+/** Interval between status requests while no events arrive, in milliseconds. */
 const POLL = 10_000;
 
 const app = document.getElementById('app');
 
-/** Where the page is: `#/messages/ID?state=dead` is the view, the rest of the path, and the filters. */
+/** Parses the address: `#/messages/ID?state=dead` holds the view, the rest of the path, and the filters. */
 function place() {
   const [path, search = ''] = location.hash.replace(/^#\/?/, '').split('?');
   const [view = '', rest = ''] = path.split('/');
@@ -44,7 +44,7 @@ function showLogin(note = '') {
       await login(token.value.trim());
       await begin();
     } catch (trouble) {
-      fill(complaint, trouble.status === 401 ? 'This is not the token. It is what admin.token in the configuration says or points to.' : trouble.message);
+      fill(complaint, trouble.status === 401 ? 'Wrong token. Enter the value of admin.token from the configuration.' : trouble.message);
       token.select();
       button.disabled = false;
     }
@@ -62,11 +62,11 @@ function showLogin(note = '') {
 
 // --- The frame ---------------------------------------------------------------------------------------------------
 
-/** What runs while somebody is logged in. */
+/** The page while an operator is logged in. */
 class Desk {
   constructor(status) {
     this.status = status;
-    /** The last hour, minute by minute. */
+    /** The last hour by minute. */
     this.minutes = [];
     this.news = new News();
     this.live = h('span', { class: 'live', role: 'status' });
@@ -106,7 +106,7 @@ class Desk {
     document.querySelectorAll('dialog').forEach((dialog) => dialog.remove());
   }
 
-  /** Shows the view of the address; a view that is shown already is only told what changed. */
+  /** Shows the view of the address. If it is already shown, only passes the new address on to it. */
   go() {
     const at = place();
     if (this.at?.view !== at.view) {
@@ -127,12 +127,12 @@ class Desk {
     this.view.status?.(this.status);
   }
 
-  /** Listening anew: whatever happened meanwhile was missed. */
+  /** Shows whether the event stream is open. After it opens, fetches everything again: events were missed. */
   heard() {
     const live = this.news.live;
     fill(this.live, live ? 'Live' : 'Not live');
     this.live.classList.toggle('on', live);
-    this.live.title = live ? 'Shown as it happens' : 'The stream of news is broken; it is tried again every few seconds';
+    this.live.title = live ? 'Changes appear immediately' : 'The event stream is broken; reconnecting every few seconds';
     if (live) this.refresh();
     else this.poll();
   }
@@ -149,14 +149,14 @@ class Desk {
     this.reloadStatus();
   }
 
-  /** The charts show the daemon's own counts: what happened while nobody looked is in them. */
+  /** Loads the daemon's own counts, which include the time when the page was closed. */
   async loadHour() {
     if (!this.view.charts) return;
     try {
       this.minutes = hour(await get('/series'));
       this.view.charts?.();
     } catch {
-      // The status says so already.
+      // The status request reports the same error.
     }
   }
 
@@ -175,16 +175,16 @@ class Desk {
     this.status = status;
     setClock(status.now);
     const [overview] = this.links;
-    fill(overview, 'Overview', status.problems.length > 0 && h('span', { class: 'badge', title: 'Problems now' }, String(status.problems.length)));
+    fill(overview, 'Overview', status.problems.length > 0 && h('span', { class: 'badge', title: 'Current problems' }, String(status.problems.length)));
     this.view.status?.(status);
     this.reloadHour();
   }
 
-  /** An action, its answer said, and everything it touches asked for again. */
-  async change(button, path, body, told) {
+  /** Performs an action, reports its result, and refreshes the view. */
+  async change(button, path, body, report) {
     const answer = await act(button, () => post(path, body));
     if (answer !== undefined) {
-      if (told) say(told(answer));
+      if (report) say(report(answer));
       this.reloadStatus();
       this.view.refresh?.();
     }
@@ -208,7 +208,7 @@ async function begin() {
   } catch (trouble) {
     if (trouble instanceof Trouble && trouble.status === 401) throw trouble;
     const again = h('button', { class: 'primary', onclick: () => begin().catch(() => showLogin()) }, 'Try again');
-    fill(app, h('main', { class: 'alone' }, h('div', { class: 'card login' }, h('h1', {}, 'No answer'), h('p', {}, trouble.message), again)));
+    fill(app, h('main', { class: 'alone' }, h('div', { class: 'card login' }, h('h1', {}, 'No response'), h('p', {}, trouble.message), again)));
     again.focus();
   }
 }
@@ -220,7 +220,7 @@ function end(note) {
 }
 
 session.addEventListener('ended', () => {
-  if (desk) end('The login has ended. Log in again.');
+  if (desk) end('Your login has expired. Log in again.');
 });
 
 // --- Keys --------------------------------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ document.addEventListener('keydown', (event) => {
   if (event.key === '/' && !isTyping(event.target)) {
     event.preventDefault();
     if (place().view !== 'messages') location.hash = '#/messages';
-    // The view follows the address in a moment.
+    // The view changes after the address has changed.
     setTimeout(() => document.querySelector('[data-search]')?.focus(), 0);
   }
   if (event.key === 'Escape' && !document.querySelector('dialog[open]')) desk.view.escape?.(event);

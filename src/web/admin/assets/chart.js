@@ -4,13 +4,13 @@ import { clock, count, h, s } from './dom.js';
 
 const HEIGHT = 96;
 
-/** Right of the drawing, where the scale is. */
+/** Width of the scale to the right of the plot. */
 const SCALE = 30;
 
-/** The minutes of `GET /series` for the charts; nothing where the daemon did not run. */
+/** The minutes of `GET /series` for the charts; null while the daemon was not running. */
 export const hour = ({ minutes }) => minutes.map(({ at, pending, ...counts }) => (pending === null ? null : { at: Date.parse(at), pending, ...counts }));
 
-/** A chart that draws itself anew when its width changes. */
+/** A chart that is redrawn when its width changes. */
 export function chart(title, legend, draw) {
   const plot = h('div', { class: 'plot' });
   const figure = h('figure', { class: 'card chart' }, h('figcaption', {}, h('h2', {}, title), legend), plot,
@@ -31,7 +31,7 @@ export function chart(title, legend, draw) {
   };
 }
 
-/** The next round number above. */
+/** The next round number that is not smaller. */
 function roof(value) {
   if (value <= 4) return 4;
   const power = 10 ** Math.floor(Math.log10(value));
@@ -50,7 +50,7 @@ function frame(width, top, label) {
 
 const height = (value, top) => (value / top) * (HEIGHT - 14);
 
-/** Where the pointer says what a minute was. */
+/** Adds a tooltip to each minute. */
 function hints(svg, minutes, step, hint) {
   minutes.forEach((minute, at) => {
     if (!minute) return;
@@ -58,7 +58,7 @@ function hints(svg, minutes, step, hint) {
   });
 }
 
-/** Accepted as bars, delivered as a line over them. */
+/** Draws accepted messages as bars and delivered ones as a line. */
 export function rates(minutes, width) {
   const known = minutes.filter(Boolean);
   const top = roof(Math.max(0, ...known.flatMap(({ accepted, delivered }) => [accepted, delivered])));
@@ -77,7 +77,7 @@ export function rates(minutes, width) {
   return svg;
 }
 
-/** What waited, as steps. */
+/** Draws the pending deliveries as steps. */
 export function backlog(minutes, width) {
   const known = minutes.filter(Boolean);
   const top = roof(Math.max(0, ...known.map(({ pending }) => pending)));

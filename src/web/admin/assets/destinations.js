@@ -1,4 +1,4 @@
-// Every destination: how it fares, and what can be done about it.
+// The destinations: their state, and the actions on them.
 
 import { get, post } from './api.js';
 import { act, confirm, count, dueTime, fill, h, pill, plural, time, words } from './dom.js';
@@ -13,7 +13,7 @@ export class Destinations {
     this.element = h('div', { class: 'stack' }, h('h1', { class: 'hidden' }, 'Destinations'), this.list);
   }
 
-  /** `#/destinations/NAME` comes from elsewhere and means that one. */
+  /** Remembers the destination to focus: a link from another view is `#/destinations/NAME`. */
   go({ rest }) {
     this.wanted = rest;
   }
@@ -56,7 +56,7 @@ class Card {
     this.facts = h('dl', { class: 'facts' });
     this.reason = h('div');
     this.outcome = h('div', { class: 'outcome', role: 'status' });
-    this.listed = h('div', { class: 'owed' });
+    this.listed = h('div', { class: 'listed' });
     const path = `/destinations/${encodeURIComponent(name)}`;
     this.test = h('button', { onclick: ({ currentTarget }) => this.#test(currentTarget, path) }, 'Test');
     this.pause = h('button', { onclick: ({ currentTarget }) => this.#pause(currentTarget, path) }, 'Pause');
@@ -76,14 +76,14 @@ class Card {
     fill(this.head, h('h2', {}, this.name), h('span', { class: 'muted' }, kind ?? 'not configured'), pill(state));
     fill(this.reason, reason && words(reason, 'p', { class: 'said' }), ADVICE[state] && h('p', { class: 'muted' }, ADVICE[state]));
     fill(this.facts,
-      since && fact('Since', time(since)), until && !isPaused && fact('Next try', dueTime(until)),
-      fact('Waiting', count(pending)), oldest && fact('Oldest', time(oldest)), fact('Dead', count(dead)), acknowledged > 0 && fact('Dead, acknowledged', count(acknowledged)),
-      fact('Last took a text', delivered ? time(delivered) : 'never'), fallback && fact('Fallback', fallback));
+      since && fact('Since', time(since)), until && !isPaused && fact('Next attempt', dueTime(until)),
+      fact('Pending', count(pending)), oldest && fact('Oldest', time(oldest)), fact('Dead', count(dead)), acknowledged > 0 && fact('Dead, acknowledged', count(acknowledged)),
+      fact('Last delivery', delivered ? time(delivered) : 'never'), fallback && fact('Fallback', fallback));
     this.test.hidden = !kind;
     this.pause.hidden = !kind;
     fill(this.pause, isPaused ? 'Resume' : 'Pause');
     this.pending.hidden = pending === 0;
-    fill(this.pending, `${count(pending)} waiting`);
+    fill(this.pending, `${count(pending)} pending`);
     this.dead.hidden = dead + acknowledged === 0;
     fill(this.dead, `${count(dead + acknowledged)} dead`);
     this.refresh();
@@ -92,25 +92,25 @@ class Card {
   async #pause(button, path) {
     const isPaused = this.shown.state === 'paused';
     if (!isPaused) {
-      const sure = await confirm({ title: `Pause ${this.name}?`, text: 'Its texts are accepted and wait until you resume it, also over restarts.', action: 'Pause' });
+      const sure = await confirm({ title: `Pause ${this.name}?`, text: 'Messages for it are accepted and stay pending until you resume it, even after a restart.', action: 'Pause' });
       if (!sure) return;
     }
     await this.desk.change(button, `${path}/${isPaused ? 'resume' : 'pause'}`, undefined, () => `${this.name} is ${isPaused ? 'resumed' : 'paused'}`);
   }
 
   async #test(button, path) {
-    fill(this.outcome, h('p', { class: 'muted' }, 'Sending a test text …'));
+    fill(this.outcome, h('p', { class: 'muted' }, 'Sending a test message …'));
     const tested = await act(button, () => post(`${path}/test`));
     fill(this.outcome);
     if (!tested) return;
     const { delivered, failure, detail, took_ms: took } = tested;
     fill(this.outcome, h('p', { class: delivered ? 'good' : 'bad' },
-      h('b', {}, delivered ? 'The test text was taken' : 'The test text was not taken'), ` after ${count(took)} ms`, detail && [': ', words(detail)]),
+      h('b', {}, delivered ? 'The test message was accepted' : 'The test message failed'), ` after ${count(took)} ms`, detail && [': ', words(detail)]),
     !delivered && h('p', { class: 'muted' }, FAILURES[failure]));
     this.desk.reloadStatus();
   }
 
-  /** Shows or hides what is owed in this state. */
+  /** Shows or hides the deliveries in this state. */
   #list(state) {
     this.state = this.state === state ? null : state;
     this.refresh();
@@ -133,21 +133,21 @@ class Card {
 
   #fill({ items, next }, state) {
     if (items.length === 0) {
-      fill(this.listed, h('p', { class: 'muted' }, state === 'dead' ? 'Nothing is dead any more.' : 'Nothing waits any more.'));
+      fill(this.listed, h('p', { class: 'muted' }, state === 'dead' ? 'No dead deliveries.' : 'No pending deliveries.'));
       return;
     }
-    const told = (verb) => ({ deliveries, redacted, results }) => `${plural(deliveries, 'delivery', 'deliveries')} ${verb}${redacted ? `, ${redacted} skipped: their messages have no content any more` : ''}${results?.[0]?.pending ? `; ${results[0].pending.why}${results[0].outcome === 'probed' ? '; it is tried now, with one delivery first' : ''}` : ''}`;
+    const report = (verb) => ({ deliveries, redacted, results }) => `${plural(deliveries, 'delivery', 'deliveries')} ${verb}${redacted ? `, ${redacted} skipped: their messages are redacted` : ''}${results?.[0]?.pending ? `; ${results[0].pending.why}${results[0].outcome === 'probed' ? '; probing it now with one delivery' : ''}` : ''}`;
     const retry = async ({ currentTarget }) => {
-      const sure = await confirm({ title: `Retry everything ${state} at ${this.name}?`, text: 'All of it is due now, and is sent in its order as soon as the destination takes it.', action: 'Retry all' });
-      if (sure) await this.desk.change(currentTarget, '/deliveries/retry', { destination: this.name, state }, told('due now'));
+      const sure = await confirm({ title: `Retry all ${state} deliveries to ${this.name}?`, text: 'All of them become due now and are sent in order as soon as the destination accepts messages.', action: 'Retry all' });
+      if (sure) await this.desk.change(currentTarget, '/deliveries/retry', { destination: this.name, state }, report('due now'));
     };
     const acknowledge = async ({ currentTarget }) => {
-      const sure = await confirm({ title: `Acknowledge everything dead at ${this.name}?`, text: 'It stays listed and can be tried again, but is no problem any more.', action: 'Acknowledge all' });
-      if (sure) await this.desk.change(currentTarget, '/deliveries/acknowledge', { destination: this.name, state }, told('acknowledged'));
+      const sure = await confirm({ title: `Acknowledge all dead deliveries to ${this.name}?`, text: 'They stay listed and can be retried, but are no longer reported as a problem.', action: 'Acknowledge all' });
+      if (sure) await this.desk.change(currentTarget, '/deliveries/acknowledge', { destination: this.name, state }, report('acknowledged'));
     };
     const discard = async ({ currentTarget }) => {
-      const sure = await confirm({ title: `Discard everything that waits for ${this.name}?`, text: 'None of it will be delivered there. The texts are kept, and can be sent again one by one.', action: 'Discard all', danger: true });
-      if (sure) await this.desk.change(currentTarget, '/deliveries/discard', { destination: this.name, state }, told('discarded'));
+      const sure = await confirm({ title: `Discard all pending deliveries to ${this.name}?`, text: 'They will not be delivered. The messages stay stored and can be resent one by one.', action: 'Discard all', danger: true });
+      if (sure) await this.desk.change(currentTarget, '/deliveries/discard', { destination: this.name, state }, report('discarded'));
     };
     fill(this.listed,
       h('ul', {}, items.map(({ id, created_at: created, reason, pending, acknowledged_by: by }) => h('li', {},
@@ -159,19 +159,19 @@ class Card {
 
 const fact = (name, value) => h('div', {}, h('dt', {}, name), h('dd', {}, value));
 
-/** What to do, by state. */
+/** The advice for each state. */
 const ADVICE = {
-  untested: 'No attempt was made since it was configured. Test sends a test message.',
-  down: 'Its texts wait and are tried again. If this lasts, look whether the other side is up and reachable from here.',
-  parked: 'Something in the configuration or the account must be mended. Then press Test: it takes texts again at once.',
-  limited: 'The other side asked for a pause. Nothing is to be done.',
-  paused: 'Paused by an operator. Its texts wait until it is resumed.',
-  removed: 'It is no longer configured. Configure it again, or discard what waits.',
+  untested: 'No attempt since its configuration last changed. Test sends a test message.',
+  down: 'Its deliveries stay pending and are retried. If this lasts, check that the destination is up and reachable from this machine.',
+  parked: 'The configuration or the account must be fixed. Then press Test: if it succeeds, delivery resumes at once.',
+  limited: 'The destination asked for a pause. No action is needed.',
+  paused: 'Paused by an operator. Its deliveries stay pending until it is resumed.',
+  removed: 'It is no longer configured. Configure it again, or discard its pending deliveries.',
 };
 
-/** What a failed test means. */
+/** The meaning of a failed test. */
 const FAILURES = {
-  transient: 'A real text would wait and be tried again.',
-  permanent: 'A real text would be refused for good: the answer says what the other side does not like.',
-  parked: 'A real text would wait until this is mended: look at the address, the token and the rights.',
+  transient: 'A real message would stay pending and be retried.',
+  permanent: 'A real message would be dead: the destination rejected it for the reason above.',
+  parked: 'A real message would stay pending until this is fixed: check the address, the token and the permissions.',
 };

@@ -1,6 +1,6 @@
-// Making elements. Whatever a text says becomes a text node: there is no way from here to markup.
+// Builds elements. Strings always become text nodes, never markup.
 
-/** An element: attributes, `on…` listeners and properties, then children (nodes, strings, lists, or nothing). */
+/** Creates an element: attributes, `on…` listeners and properties, then children (nodes, strings, lists, null). */
 export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   apply(element, attributes);
@@ -8,7 +8,7 @@ export function h(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** The same for SVG. */
+/** Creates an SVG element. */
 export function s(tag, attributes = {}, ...children) {
   const element = document.createElementNS('http://www.w3.org/2000/svg', tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
@@ -25,7 +25,7 @@ function apply(element, attributes) {
   }
 }
 
-/** What attributes cannot set, or only for the first time. */
+/** Attributes that must be set as properties. */
 const PROPERTIES = { value: 1, checked: 1, disabled: 1 };
 
 function append(element, children) {
@@ -40,9 +40,9 @@ export function fill(element, ...children) {
   append(element, children);
 }
 
-// --- Texts -------------------------------------------------------------------------------------------------------
+// --- Strings -------------------------------------------------------------------------------------------------------
 
-/** What shows nothing, or turns what follows around: controls, bidirectional marks, zero-width characters. */
+/** Characters that are invisible or change the direction of the text: controls, bidirectional marks, zero-width characters. */
 const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/u;
 
 const UNSEEN_NAMES = {
@@ -51,7 +51,7 @@ const UNSEEN_NAMES = {
   '\u202e': 'RLO', '\u2066': 'LRI', '\u2067': 'RLI', '\u2068': 'FSI', '\u2069': 'PDI', '\ufeff': 'BOM',
 };
 
-/** A text with what cannot be seen made visible, isolated from what stands around it. */
+/** Shows a string with its invisible characters made visible, and isolates its direction from the text around it. */
 export function words(text, tag = 'span', attributes = {}) {
   const element = h(tag, { dir: 'auto', ...attributes });
   let seen = '';
@@ -68,20 +68,20 @@ export function words(text, tag = 'span', attributes = {}) {
   return element;
 }
 
-/** The same on one line. */
+/** Shows a string as `words` does, on one line. */
 export const line = (text, tag, attributes) => words(text.replace(/\r?\n/g, ' \u21b5 '), tag, attributes);
 
 function unseen(character) {
   const code = `U+${character.codePointAt(0).toString(16).toUpperCase().padStart(4, '0')}`;
-  return h('span', { class: 'unseen', title: `${code}: a character that shows nothing by itself` }, UNSEEN_NAMES[character] ?? code);
+  return h('span', { class: 'unseen', title: `${code}: invisible character` }, UNSEEN_NAMES[character] ?? code);
 }
 
-/** Words of the daemon, with `commands` set apart. */
+/** A sentence from the daemon, with `commands` shown as code. */
 export const prose = (text) => text.split('`').map((part, at) => (at % 2 ? h('code', {}, part) : words(part)));
 
-/** A number with its contact's name, if there is one. */
+/** A number with its contact's name, if any. */
 export function party(number, name) {
-  if (!number) return h('span', { class: 'muted' }, 'forgotten');
+  if (!number) return h('span', { class: 'muted' }, 'redacted');
   return name
     ? h('span', { class: 'party' }, words(name, 'b'), ' ', h('span', { class: 'number' }, number))
     : h('span', { class: 'party' }, h('b', { class: 'number' }, number));
@@ -91,7 +91,7 @@ export function party(number, name) {
 
 let ahead = 0;
 
-/** The daemon's clock is what times are compared with, not the browser's. */
+/** Times are relative to the daemon's clock, not the browser's. */
 export const setClock = (daemon) => {
   ahead = new Date(daemon).getTime() - Date.now();
 };
@@ -100,7 +100,7 @@ export const now = () => Date.now() + ahead;
 
 const UNITS = [['d', 86400], ['h', 3600], ['min', 60], ['s', 1]];
 
-/** A length of time in its largest unit; two for the longer ones. */
+/** Formats a duration in its largest unit; days and hours with the next smaller one. */
 export function lasting(seconds) {
   const whole = Math.max(0, Math.round(seconds));
   const at = UNITS.findIndex(([, size]) => whole >= size);
@@ -121,20 +121,20 @@ function relative(moment, isDue) {
 
 const EXACT = new Intl.DateTimeFormat(undefined, { dateStyle: 'full', timeStyle: 'long' });
 
-/** A moment, as long ago; exactly when pointed at. */
+/** A relative time, with the exact one as a tooltip. */
 export function time(iso, attributes = {}) {
   const moment = new Date(iso);
   const title = `${EXACT.format(moment)}\n${iso}`;
   return h('time', { datetime: iso, title, ...attributes }, relative(moment.getTime(), 'data-due' in attributes));
 }
 
-/** A moment when something is to happen; once it is over, it may at any moment. */
+/** The time of a future event; shows `any moment` once it has passed. */
 export const dueTime = (iso) => time(iso, { 'data-due': true });
 
 /** The time of day, in hours and minutes. */
 export const clock = (at) => new Date(at).toLocaleTimeString(undefined, { hour: '2-digit', minute: '2-digit' });
 
-/** Keeps all moments on the page true. */
+/** Updates all relative times on the page. */
 export function tick() {
   for (const element of document.querySelectorAll('time')) {
     const words = relative(new Date(element.dateTime).getTime(), 'due' in element.dataset);
@@ -142,22 +142,22 @@ export function tick() {
   }
 }
 
-// --- Small things ------------------------------------------------------------------------------------------------
+// --- Components ------------------------------------------------------------------------------------------------
 
-/** What a state means for the operator: good, bad, to be watched, or neither. */
+/** The colour of each state: good, bad, wait or calm. */
 const TONES = {
   up: 'good', delivered: 'good', limited: 'wait', pending: 'calm', kept: 'calm', retrying: 'wait', paused: 'wait', unrouted: 'wait', transient: 'wait',
   down: 'bad', parked: 'bad', dead: 'bad', removed: 'bad', permanent: 'bad',
 };
 
-/** A state, in a word and a colour. */
+/** A coloured label for a state. */
 export const pill = (state, title) => h('span', { class: `pill ${TONES[state] ?? 'calm'}`, title }, state);
 
-/** A message's state; one that is tried again and again is not simply pending. */
+/** The label of a message's state: `retrying` if it is pending and an attempt failed. */
 export function statePill(message) {
   const waiting = message.deliveries.filter(({ state }) => state === 'pending');
   const tries = Math.max(0, ...waiting.map(({ attempts_made: made }) => made));
-  return tries > 0 ? pill('retrying', `pending, tried ${tries} times`) : pill(message.state);
+  return tries > 0 ? pill('retrying', `pending after ${plural(tries, 'attempt')}`) : pill(message.state);
 }
 
 export const count = (number) => number.toLocaleString('en').replaceAll(',', '\u202f');
@@ -171,24 +171,24 @@ export function bytes(size) {
 
 export const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;
 
-/** Runs `action` once, `wait` milliseconds after the first of several wishes. */
+/** Runs `action` once, `wait` milliseconds after the first of several calls. */
 export function soon(action, wait) {
   let timer = 0;
-  const wish = () => {
+  const request = () => {
     if (!timer) timer = setTimeout(() => { timer = 0; action(); }, wait);
   };
-  wish.cancel = () => { clearTimeout(timer); timer = 0; };
-  return wish;
+  request.cancel = () => { clearTimeout(timer); timer = 0; };
+  return request;
 }
 
-/** A short word at the edge of the page: what an action did. */
+/** Shows a short notice about the result of an action. */
 export function say(text, tone = 'good') {
   const toast = h('p', { class: `toast ${tone}` }, text);
   document.getElementById('toasts').append(toast);
   setTimeout(() => toast.remove(), tone === 'bad' ? 12_000 : 5000);
 }
 
-/** Asks before something is done; gives the filled form, or nothing. */
+/** Asks for confirmation. Resolves to the form's data, or to null if cancelled. */
 export function confirm({ title, text, action, danger = false, extra = null }) {
   return new Promise((resolve) => {
     const form = h('form', { method: 'dialog' },
@@ -208,7 +208,7 @@ export function confirm({ title, text, action, danger = false, extra = null }) {
   });
 }
 
-/** Does something that a button asks for: the button waits, and what went wrong is said. */
+/** Runs the action of a button: disables the button meanwhile and shows errors. */
 export async function act(button, work) {
   button.disabled = true;
   try {

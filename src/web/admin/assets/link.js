@@ -1,11 +1,11 @@
-// Which links may be clicked. The same rules as `src/template/link.rs`; both are held to `tests/fixtures/links.json`.
+// Decides which links may be clicked, by the same rules as `src/template/link.rs`; `tests/fixtures/links.json` tests both.
 
 const LONGEST = 2048;
 
-/** A web address: scheme, host, a port or none, and nothing but ASCII that cannot end a link. No user, no backslash. */
+/** A web address: scheme, host, optional port, and only ASCII characters that cannot end a link. No user, no backslash. */
 const LINK = /^https?:[/][/]([\w.-]+|\[[\w.:-]+\])(?::\d+)?(?:[/?#][!#-;=?-[\]_a-z~]*)?$/i;
 
-/** Whether a link leads where a reader sees that it leads. What does not is to be shown as text. */
+/** Returns true if a link leads to the address the reader sees. Other links must be shown as plain text. */
 export function isSafeLink(link) {
   const match = link.length <= LONGEST && LINK.exec(link);
   if (!match) return false;

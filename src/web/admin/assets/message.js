@@ -1,4 +1,4 @@
-// One message: what it says, whom it is owed to, and what they answered.
+// One message: its text, its deliveries, and their attempts.
 
 import { get } from './api.js';
 import { clock, confirm, dueTime, fill, h, lasting, party, pill, plural, prose, say, statePill, time, words } from './dom.js';
@@ -26,7 +26,7 @@ export class Detail {
     this.element.scrollTop = 0;
     if (!id) return;
     this.refresh();
-    // Going through the list with the arrows leaves the focus there.
+    // Keeps the focus in the list while the operator moves through it with the arrow keys.
     if (opened || !document.activeElement?.closest('tr')) this.close.focus({ preventScroll: true });
   }
 
@@ -38,7 +38,7 @@ export class Detail {
     try {
       const message = await get(`/messages/${id}`);
       const says = JSON.stringify(message);
-      // Answers may overtake each other: an older one changes nothing.
+      // Responses may arrive out of order: ignores an older one.
       if (id !== this.id || turn < this.#answered) return;
       this.#answered = turn;
       if (says === this.says) return;
@@ -55,12 +55,12 @@ export class Detail {
       h('header', {}, h('h2', {}, party(message.from, message.from_name)),
         h('p', { class: 'muted' }, 'to ', party(message.to, message.to_name), ', ', time(message.received_at))),
       forgotten
-        ? h('p', { class: 'said muted' }, 'Text and numbers were forgotten ', time(message.redacted_at), '.')
+        ? h('p', { class: 'said muted' }, 'Text and numbers were redacted ', time(message.redacted_at), '.')
         : words(message.text || '', 'blockquote', { class: message.text ? 'said' : 'said none' }),
       message.media.length > 0 && h('ul', { class: 'media' }, message.media.map(attachment)),
       h('div', { class: 'buttons' }, statePill(message), !forgotten && h('button', { onclick: ({ currentTarget }) => this.#resend(currentTarget, message) }, 'Resend')),
       h('h3', {}, message.deliveries.length ? plural(message.deliveries.length, 'delivery', 'deliveries') : 'No deliveries'),
-      message.deliveries.length === 0 && h('p', { class: 'muted' }, `${message.state === 'kept' ? 'Its routes keep it and deliver it nowhere' : 'No route matched it'}.`, !forgotten && ' Resend sends it to a destination you choose.'),
+      message.deliveries.length === 0 && h('p', { class: 'muted' }, `${message.state === 'kept' ? 'Its routes deliver it to no destination' : 'No route matched it'}.`, !forgotten && ' Resend sends it to a destination you choose.'),
       message.deliveries.map((delivery) => this.#delivery(delivery, forgotten)),
       h('dl', { class: 'facts' },
         fact('Routes', message.routes.length ? message.routes.join(', ') : 'none matched'),
@@ -73,21 +73,21 @@ export class Detail {
   #delivery(delivery, forgotten) {
     const { id, destination, recipient, route, state, attempts, attempts_made: made, ended_at: ended, reason, acknowledged_at: acknowledged, acknowledged_by: by } = delivery;
     const button = (name, action, danger) => h('button', { class: danger ? 'danger' : null, onclick: ({ currentTarget }) => action(currentTarget) }, name);
-    const told = (done, none) => ({ deliveries }) => (deliveries ? done : none);
+    const result = (done, none) => ({ deliveries }) => (deliveries ? done : none);
     const retry = (at) => this.desk.change(at, '/deliveries/retry', { ids: [id] }, ({ results }) => retried(results[0]));
-    const acknowledge = (at) => this.desk.change(at, '/deliveries/acknowledge', { ids: [id] }, told('Acknowledged', 'Nothing was acknowledged: it is so already, or is not dead any more'));
+    const acknowledge = (at) => this.desk.change(at, '/deliveries/acknowledge', { ids: [id] }, result('Acknowledged', 'Not acknowledged: it is already acknowledged or no longer dead'));
     const discard = async (at) => {
-      const sure = await confirm({ title: 'Discard this delivery?', text: `${destination} will not get this text. The text itself is kept, and can be sent again.`, action: 'Discard', danger: true });
-      if (sure) await this.desk.change(at, '/deliveries/discard', { ids: [id] }, told('Discarded', 'Nothing was discarded: it is under way, or has ended'));
+      const sure = await confirm({ title: 'Discard this delivery?', text: `${destination} will not receive this message. The message stays stored and can be resent.`, action: 'Discard', danger: true });
+      if (sure) await this.desk.change(at, '/deliveries/discard', { ids: [id] }, result('Discarded', 'Not discarded: an attempt is in flight, or the delivery has ended'));
     };
     return h('section', { class: 'delivery', 'aria-label': `Delivery to ${destination}${recipient ? `, ${recipient}` : ''}` },
       h('header', {}, h('a', { href: `#/destinations/${destination}` }, h('b', {}, destination)), recipient && words(recipient), pill(state === 'pending' && made ? 'retrying' : state), acknowledged && pill(by === 'fallback' ? 'fallback delivered' : 'acknowledged'),
         h('span', { class: 'muted' }, route ? `by route ${route}` : 'by unmatched')),
-      h('p', { class: 'standing' }, state === 'pending' && [made === 0 ? 'Not tried yet: ' : `Tried ${made === 1 ? 'once' : `${made} times`}: `, waits(delivery.pending), '.'],
-        state === 'delivered' && ['Taken ', time(ended), made > 1 ? `, at attempt ${made}.` : '.'],
+      h('p', { class: 'standing' }, state === 'pending' && [made === 0 ? 'No attempt yet: ' : `After ${plural(made, 'attempt')}: `, waits(delivery.pending), '.'],
+        state === 'delivered' && ['Delivered ', time(ended), made > 1 ? `, at attempt ${made}.` : '.'],
         state === 'dead' && ['Given up ', time(ended), ': ', words(reason ?? 'no reason given'), '.', acknowledged && [by === 'fallback' ? ' Its fallback delivered the message ' : ' Acknowledged ', time(acknowledged), '.']]),
       attempts.length > 0 && h('ol', { class: 'attempts' }, attempts.map(attempt)),
-      made > attempts.length && h('p', { class: 'muted' }, `The first and the latest of ${made} attempts are kept.`),
+      made > attempts.length && h('p', { class: 'muted' }, `Only the first and the most recent of ${made} attempts are stored.`),
       state !== 'delivered' && h('div', { class: 'buttons' }, !forgotten && button('Retry now', retry), state === 'dead' && !acknowledged && button('Acknowledge', acknowledge), state === 'pending' && button('Discard', discard, true)));
   }
 
@@ -96,14 +96,14 @@ export class Detail {
     const extra = h('fieldset', {}, h('legend', {}, 'To'), names.map((name) => {
       const there = message.deliveries.filter(({ destination }) => destination === name);
       return h('label', { class: 'check' },
-        // Only what died there arrives for the first time.
+        // Preselects only destinations that have not received the message.
         h('input', { type: 'checkbox', name: 'destination', value: name, checked: there.length > 0 && there.every(needsAttention) }), name, standing(there));
     }));
-    const form = await confirm({ title: 'Resend this message?', text: 'A destination that received it gets it once more.', action: 'Resend', extra });
+    const form = await confirm({ title: 'Resend this message?', text: 'A destination that already received it will receive it again.', action: 'Resend', extra });
     if (!form) return;
     const destinations = form.getAll('destination');
     if (destinations.length === 0) {
-      say('Nothing was sent: no destination was chosen', 'bad');
+      say('Nothing was sent: no destination was selected', 'bad');
       return;
     }
     await this.desk.change(button, `/messages/${message.id}/resend`, { destinations }, ({ deliveries }) => `${plural(deliveries, 'new delivery', 'new deliveries')}`);
@@ -112,43 +112,43 @@ export class Detail {
 
 const needsAttention = ({ state, acknowledged_at: acknowledged }) => state === 'dead' && !acknowledged;
 
-/** How a message stands at a destination, from its deliveries there. */
+/** The state of a message at a destination, from its deliveries there. */
 function standing(there) {
   const delivered = there.findLast(({ state }) => state === 'delivered');
   const note = (...what) => h('span', { class: 'muted' }, ...what);
-  if (there.some(({ state }) => state === 'pending')) return note('is pending');
+  if (there.some(({ state }) => state === 'pending')) return note('pending');
   if (delivered) return note('delivered ', time(delivered.ended_at));
   const dead = there.at(-1);
   if (!dead) return null;
   return dead.acknowledged_by === 'fallback' ? note('dead, delivered by its fallback') : note('dead');
 }
 
-/** What a pending delivery waits for, when its next attempt is, and how many come before it. */
+/** Why a delivery is pending, when its next attempt starts, and how many deliveries are ahead of it. */
 function waits({ why, next_attempt: next, attempting_since: since, ahead }) {
   return [prose(why), since && [' since ', time(since)],
     next && [ahead ? '; no attempt before ' : '; next attempt ', dueTime(next)],
     ahead > 0 && `; ${plural(ahead, 'delivery', 'deliveries')} ahead of it`];
 }
 
-/** What a retry did for one delivery. */
+/** The result of a retry of one delivery. */
 function retried({ destination, outcome, pending }) {
   const ahead = pending?.ahead ? `; ${plural(pending.ahead, 'delivery', 'deliveries')} ahead of it` : '';
   switch (outcome) {
-    case 'tried': return `Tried now at ${destination}`;
-    case 'probed': return `${destination} is tried now, with another delivery first: ${pending.why}${ahead}`;
+    case 'tried': return `Sending to ${destination} now`;
+    case 'probed': return `Probing ${destination} now with another delivery first: ${pending.why}${ahead}`;
     case 'waiting': return `Nothing was sent: ${pending.why}${pending.next_attempt ? `; ${ahead ? 'no attempt before' : 'next attempt'} ${clock(Date.parse(pending.next_attempt))}` : ''}${ahead}`;
-    case 'attempting': return 'An attempt was under way already';
-    case 'delivered': return 'Nothing to try: it is delivered already';
-    default: return 'Nothing to try: there is no such delivery';
+    case 'attempting': return 'An attempt is already in flight';
+    case 'delivered': return 'Nothing to retry: it is already delivered';
+    default: return 'Nothing to retry: the delivery does not exist';
   }
 }
 
 const fact = (name, value) => h('div', {}, h('dt', {}, name), h('dd', {}, value));
 
 const attempt = ({ at, took_ms: took, verdict, detail }) => h('li', { class: verdict },
-  h('span', { class: 'muted' }, time(at), ` · ${took < 1000 ? `${took} ms` : lasting(took / 1000)}`), pill(verdict), words(detail || 'no words', 'span', { class: 'answer' }));
+  h('span', { class: 'muted' }, time(at), ` · ${took < 1000 ? `${took} ms` : lasting(took / 1000)}`), pill(verdict), words(detail || 'no details', 'span', { class: 'answer' }));
 
-/** What is not safe to click is shown as text. */
+/** Shows an attachment; a link that is not safe to click is shown as plain text. */
 function attachment({ link, content_type: type, filename }) {
   const name = filename ?? type ?? 'attachment';
   return h('li', {}, words(name), ' ', isSafeLink(link)

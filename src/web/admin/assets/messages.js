@@ -1,4 +1,4 @@
-// The stored messages, newest first, as they come.
+// The stored messages, newest first, updated live.
 
 import { Trouble, get } from './api.js';
 import { fill, h, line, party, plural, soon, statePill, time } from './dom.js';
@@ -6,7 +6,7 @@ import { Detail } from './message.js';
 
 const PAGE = 50;
 
-/** One refetch for a burst of news; beyond this many single messages, the whole page. */
+/** Delay that joins a burst of events into one request, and the most messages that are fetched one by one. */
 const PATIENCE = 250;
 const SINGLY_MAX = 4;
 
@@ -29,7 +29,7 @@ export class Messages {
   #build() {
     const field = (name, attributes) => h('input', { name, autocomplete: 'off', spellcheck: 'false', ...attributes });
     const label = (title, input) => h('label', {}, h('span', {}, title), input);
-    const text = field('text', { type: 'search', placeholder: 'Search texts', 'aria-label': 'Search texts', 'data-search': true, 'aria-keyshortcuts': '/' });
+    const text = field('text', { type: 'search', placeholder: 'Search messages', 'aria-label': 'Search messages', 'data-search': true, 'aria-keyshortcuts': '/' });
     this.form = h('form', { class: 'filters', role: 'search', oninput: () => this.search(), onsubmit: (event) => { event.preventDefault(); this.#search(); } },
       h('div', { class: 'searchbox' }, text, h('kbd', { 'aria-hidden': 'true' }, '/')),
       this.more = h('details', { class: 'more' }, h('summary', {}, 'Filters'),
@@ -52,7 +52,7 @@ export class Messages {
       h('section', { class: 'card list', 'aria-label': 'Messages' }, this.table, this.empty), this.older, this.detail.element);
   }
 
-  /** The address changed: other filters, or a message is to be shown. */
+  /** Handles a changed address: other filters, or a message to show. */
   go({ rest, query }) {
     const given = Object.fromEntries(FILTERS.filter((name) => query[name]).map((name) => [name, query[name]]));
     if (!this.loaded || JSON.stringify(given) !== JSON.stringify(this.query)) {
@@ -66,7 +66,7 @@ export class Messages {
     if (before && !rest) this.rows.get(before)?.element.focus();
   }
 
-  /** The filters of the address, in the form. A field somebody types in is left alone. */
+  /** Copies the filters of the address into the form, except into the focused field. */
   #show() {
     for (const name of FILTERS) {
       const input = this.form.elements[name];
@@ -94,7 +94,7 @@ export class Messages {
     this.#search();
   }
 
-  /** The first page anew; what is shown already stays where it is. */
+  /** Fetches the first page again; rows already shown keep their place. */
   async refresh() {
     this.follow.cancel();
     this.arrived = false;
@@ -135,7 +135,7 @@ export class Messages {
     if (above && fresh > 0) this.#announce(fresh);
   }
 
-  /** Puts the rows in order, moving only those that are not. */
+  /** Puts the rows in order, moving only those out of place. */
   #place() {
     const elements = [...this.rows.values()].map(({ element }) => element);
     elements.forEach((element, at) => {
@@ -151,7 +151,7 @@ export class Messages {
   }
 
   #nothingFound() {
-    return [h('h2', {}, 'No message is like that'), h('p', {}, 'Every filter must hold. Numbers are whole, or have a ', h('code', {}, '*'), ' at one end.'),
+    return [h('h2', {}, 'No messages match'), h('p', {}, 'A message must meet all filters. Enter whole numbers, or use ', h('code', {}, '*'), ' at one end.'),
       h('button', { onclick: () => this.clear() }, 'Clear the filters')];
   }
 
@@ -190,7 +190,7 @@ export class Messages {
     else if (event.target.matches?.('input, select')) event.target.blur();
   }
 
-  /** Up and down go through the rows, Enter opens one. */
+  /** Moves between rows with the arrow keys and opens one with Enter. */
   #key(event) {
     const row = event.target.closest('tr');
     const rows = [...this.body.children];
@@ -214,9 +214,9 @@ export class Messages {
     this.follow();
   }
 
-  /** Follows the news: what changed is asked for one by one, or the first page when there is much or something new. */
+  /** Fetches what changed: single messages, or the first page if many changed or a new one arrived. */
   async #follow() {
-    // An answer under way may be older than this news, and may bring the very message it is about.
+    // A pending response may be older than this event, or may already contain the message.
     if (this.asking > 0) {
       this.follow();
       return;
@@ -235,14 +235,14 @@ export class Messages {
         const message = await get(`/messages/${id}`);
         if (this.rows.has(id)) this.rows.set(id, this.#row(message, false));
       } catch {
-        // It may have been forgotten meanwhile; the next page says so.
+        // The message may have been deleted meanwhile; the next refresh removes it.
       }
     }
     this.asking -= 1;
   }
 
   #announce(fresh) {
-    fill(this.newer, `${plural(fresh, 'new text')} above`);
+    fill(this.newer, `${plural(fresh, 'new message')} above`);
     this.newer.hidden = false;
     addEventListener('scroll', () => { if (document.documentElement.scrollTop < 80) this.newer.hidden = true; }, { passive: true });
   }
@@ -273,19 +273,19 @@ export class Messages {
 }
 
 const NOTHING_YET = () => [
-  h('h2', {}, 'No text has come yet'),
-  h('p', {}, 'Texts appear here as the carrier’s webhook brings them. To see one now, on the daemon’s machine:'),
+  h('h2', {}, 'No messages yet'),
+  h('p', {}, 'Messages appear here when the carrier delivers them. To send a test message, run this on the daemon’s machine:'),
   h('pre', {}, 'smsbridge simulate --from +13035550100 --to +13038675309 --message Hello'),
 ];
 
-/** A moment as a field for local time has it. */
+/** Formats a time for a `datetime-local` field. */
 function local(iso) {
   const moment = new Date(iso);
   return new Date(moment.getTime() - moment.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
 }
 
 const excerpt = (message) => {
-  if (message.redacted_at) return h('span', { class: 'muted' }, 'forgotten');
+  if (message.redacted_at) return h('span', { class: 'muted' }, 'redacted');
   if (message.text) return line(message.text.slice(0, 400));
-  return h('span', { class: 'muted' }, message.media.length ? plural(message.media.length, 'attachment') : 'empty text');
+  return h('span', { class: 'muted' }, message.media.length ? plural(message.media.length, 'attachment') : 'no text');
 };

@@ -1,4 +1,4 @@
-// What is wrong now, how much goes through, and how every destination fares.
+// Current problems, throughput, and the state of every destination.
 
 import { backlog, chart, rates } from './chart.js';
 import { bytes, count, fill, h, lasting, now, pill, plural, prose, time, words } from './dom.js';
@@ -26,7 +26,7 @@ export class Overview {
         h('h2', { class: 'pad' }, 'Destinations'),
         h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'Destinations' },
           h('table', { class: 'health' },
-            h('thead', {}, h('tr', {}, ['Name', 'State', 'Waiting', 'Oldest', 'Dead', 'Last took a text'].map((title) => h('th', { scope: 'col' }, title)))),
+            h('thead', {}, h('tr', {}, ['Name', 'State', 'Pending', 'Oldest', 'Dead', 'Last delivery'].map((title) => h('th', { scope: 'col' }, title)))),
             this.health))),
       this.foot);
   }
@@ -36,15 +36,15 @@ export class Overview {
     const { messages, store } = status;
     const dead = status.destinations.reduce((sum, destination) => sum + destination.dead, 0);
     fill(this.figures,
-      figure('Accepted', count(messages.accepted), 'texts ever'),
+      figure('Accepted', count(messages.accepted), 'messages'),
       figure('Delivered', count(messages.delivered), 'deliveries'),
-      figure('Waiting', count(messages.pending), 'deliveries'),
-      figure('Dead', count(dead), 'deliveries to look at', dead > 0 && 'bad'),
+      figure('Pending', count(messages.pending), 'deliveries'),
+      figure('Dead', count(dead), 'need attention', dead > 0 && 'bad'),
       figure('Store', bytes(store.bytes), `${bytes(store.free_bytes)} free`),
-      figure('Up for', lasting((now() - Date.parse(status.started_at)) / 1000), status.ready ? 'takes texts' : 'takes no texts', !status.ready && 'bad'));
+      figure('Uptime', lasting((now() - Date.parse(status.started_at)) / 1000), status.ready ? 'ready' : 'not ready', !status.ready && 'bad'));
     fill(this.health, status.destinations.map(row));
     fill(this.foot, `smsbridge ${status.version}, started `, time(status.started_at),
-      store.commit_ms === null ? '' : `. The last write took ${store.commit_ms.toFixed(1)} ms.`);
+      store.commit_ms === null ? '' : `. The last commit took ${store.commit_ms.toFixed(1)} ms.`);
   }
 
   charts() {
@@ -65,11 +65,11 @@ export class Overview {
     if (problems.length === 0) {
       const untested = destinations.filter(({ state }) => state === 'untested').map(({ name }) => name);
       fill(this.problems, h('h2', {}, 'No problems'), h('p', { class: 'muted' }, 'Messages are accepted. ',
-        untested.length > 0 ? `Not tested yet: ${untested.join(', ')}.` : 'Every destination worked when it was last tried.'));
+        untested.length > 0 ? `Not tested yet: ${untested.join(', ')}.` : 'The last attempt of every destination succeeded.'));
       return;
     }
     fill(this.problems, h('h2', {}, plural(problems.length, 'problem')), h('ul', {}, problems.map(({ severity, destination, message }) =>
-      h('li', { class: severity }, h('span', {}, prose(message)), destination && h('a', { href: `#/destinations/${destination}` }, 'Look')))));
+      h('li', { class: severity }, h('span', {}, prose(message)), destination && h('a', { href: `#/destinations/${destination}` }, 'Show')))));
   }
 }
 

@@ -1,4 +1,4 @@
-// The routes in their order, and where a text would go.
+// The routes in order, and a form that explains how a message would be routed.
 
 import { get, post } from './api.js';
 import { act, fill, h, prose, words } from './dom.js';
@@ -10,7 +10,7 @@ export class Routes {
     this.answer = h('div', { class: 'answer stack', 'aria-live': 'polite' });
     const field = (title, input) => h('label', {}, h('span', {}, title), input);
     const form = h('form', { class: 'card try', onsubmit: (event) => this.#try(event) },
-      h('h2', {}, 'Try a text'),
+      h('h2', {}, 'Test the routes'),
       h('p', { class: 'muted' }, 'Nothing is sent or stored.'),
       h('div', { class: 'pair' },
         field('From', h('input', { name: 'from', required: true, autocomplete: 'off', placeholder: '+13035550100' })),
@@ -20,7 +20,7 @@ export class Routes {
       this.complaint = h('p', { class: 'complaint', role: 'alert' }),
       h('div', { class: 'buttons' }, h('button', { class: 'primary', type: 'submit' }, 'Where would it go?')));
     this.element = h('div', { class: 'stack' }, h('h1', { class: 'hidden' }, 'Routes'),
-      h('div', { class: 'two' }, h('section', { class: 'card' }, h('h2', { class: 'pad' }, 'Routes, in the order they are tried'), this.list),
+      h('div', { class: 'two' }, h('section', { class: 'card' }, h('h2', { class: 'pad' }, 'Routes, in evaluation order'), this.list),
         h('div', { class: 'stack' }, form, this.answer)));
     this.refresh();
   }
@@ -29,8 +29,8 @@ export class Routes {
     try {
       const { routes, unmatched } = await get('/routes');
       fill(this.list, routes.map(route), h('li', { class: 'rest' },
-        h('header', {}, h('span', { class: 'muted' }, routes.length ? 'What none of them takes' : 'There are no routes: every text'), told(unmatched)),
-        routes.length === 0 && h('p', { class: 'muted' }, 'A ', h('code', {}, '[[route]]'), ' in the configuration adds one.')));
+        h('header', {}, h('span', { class: 'muted' }, routes.length ? 'Unmatched messages' : 'No routes: all messages'), targets(unmatched)),
+        routes.length === 0 && h('p', { class: 'muted' }, 'To add a route, write a ', h('code', {}, '[[route]]'), ' table in the configuration.')));
     } catch (trouble) {
       fill(this.list, h('li', { class: 'complaint' }, trouble.message));
     }
@@ -55,25 +55,25 @@ export class Routes {
   }
 }
 
-/** Longer lists are folded. */
+/** Longer lists are collapsed. */
 const LISTED = 8;
 
 function route({ name, deliver, continue: goesOn, template, unless, ...when }) {
   const conditions = rows(when);
   return h('li', {},
     h('header', {}, h('b', {}, name),
-      goesOn && h('span', { class: 'tag', title: 'Later routes are tried, too' }, 'continues'),
-      template && h('span', { class: 'tag', title: 'It has a text of its own' }, 'template'),
-      told(deliver)),
-    h('dl', {}, conditions.length ? conditions : h('div', {}, h('dt', {}, 'any text'))),
+      goesOn && h('span', { class: 'tag', title: 'Later routes are evaluated, too' }, 'continues'),
+      template && h('span', { class: 'tag', title: 'This route has its own template' }, 'template'),
+      targets(deliver)),
+    h('dl', {}, conditions.length ? conditions : h('div', {}, h('dt', {}, 'any message'))),
     unless && h('dl', { class: 'unless' }, h('div', {}, h('dt', {}, 'unless'), h('dd', {}, h('dl', {}, rows(unless))))));
 }
 
-const told = (names) => h('span', { class: 'to' }, names.length
+const targets = (names) => h('span', { class: 'to' }, names.length
   ? names.map((to) => h('a', { href: `#/destinations/${to}` }, to))
   : h('span', { class: 'muted' }, 'kept'));
 
-/** Each condition there is; within one, any of its values will do. */
+/** The conditions of a route; for a list, one of its values must match. */
 function rows({ source, to, from, message }) {
   const row = (title, value) => value && h('div', {}, h('dt', {}, title), h('dd', {}, value));
   return [
@@ -101,10 +101,10 @@ function explain({ from, from_name: fromName, to, to_name: toName, routes, match
         return h('li', { class: outcome }, h('b', {}, name), h('span', { class: `pill ${tone}` }, title), reason && h('span', { class: 'muted' }, prose(reason)));
       })),
       !matched && h('p', {}, 'No route matched: it goes to ', h('code', {}, 'routing.unmatched'), '.')),
-    destinations.length === 0 && h('section', { class: 'card pad' }, h('h2', {}, 'Nobody is told'), h('p', { class: 'muted' }, 'The text would be kept.')),
+    destinations.length === 0 && h('section', { class: 'card pad' }, h('h2', {}, 'No destination'), h('p', { class: 'muted' }, 'The message would be stored and not delivered.')),
     destinations.map(({ destination, kind, route: by, payload, error }) => h('section', { class: 'card pad payload' },
       h('h2', {}, destination, ' ', h('span', { class: 'muted' }, `${kind}, by ${by ? `route ${by}` : 'unmatched'}`)),
-      error && h('p', { class: 'complaint' }, 'It cannot be said what would be sent: ', words(error)),
-      payload && words(payload, 'pre', { tabindex: '0', 'aria-label': `What ${destination} would get` }))),
+      error && h('p', { class: 'complaint' }, 'The payload cannot be rendered: ', words(error)),
+      payload && words(payload, 'pre', { tabindex: '0', 'aria-label': `Payload for ${destination}` }))),
   ];
 }
