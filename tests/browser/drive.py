@@ -77,7 +77,7 @@ def row(page, words):
     return page.locator("table.messages tbody tr", has_text=words)
 
 
-def goes_in_only_with_the_token(page):
+def requires_the_token(page):
     page.goto(GIVEN["page"])
     page.get_by_label("Token").fill("wrong")
     page.keyboard.press("Enter")
@@ -90,12 +90,12 @@ def goes_in_only_with_the_token(page):
     page.goto(GIVEN["page"] + "#/overview")
 
 
-def says_what_to_do_when_there_is_nothing(page):
+def shows_a_hint_when_there_are_no_messages(page):
     page.get_by_role("link", name="Messages").click()
     expect(page.locator(".empty")).to_contain_text("smsbridge simulate")
 
 
-def shows_a_text_as_it_comes(page):
+def shows_a_message_when_it_arrives(page):
     post("The back door is open")
     expect(row(page, "The back door is open")).to_be_visible()
     expect(row(page, "The back door is open").locator(".pill")).to_have_text("delivered")
@@ -117,7 +117,7 @@ def follows_a_retry(page):
     expect(detail).to_be_hidden()
 
 
-def acknowledges_and_retries_a_dead_one(page):
+def acknowledges_and_retries_a_dead_delivery(page):
     post("please refuse this", "+13035550177")
     expect(row(page, "please refuse this").locator(".pill")).to_have_text("dead")
     row(page, "please refuse this").focus()
@@ -134,7 +134,7 @@ def acknowledges_and_retries_a_dead_one(page):
     page.keyboard.press("Escape")
 
 
-def resends_without_ticking_what_would_arrive_twice(page):
+def does_not_preselect_a_resend_that_would_arrive_twice(page):
     post("please refuse this one", "+13035550166")
     expect(row(page, "please refuse this one").locator(".pill")).to_have_text("dead")
     row(page, "please refuse this one").click()
@@ -155,7 +155,7 @@ def resends_without_ticking_what_would_arrive_twice(page):
     page.keyboard.press("Escape")
 
 
-def runs_nothing_that_a_text_says(page):
+def executes_nothing_from_a_message(page):
     post(HOSTILE, "+13035550188")
     found = row(page, "alert('run')")
     expect(found).to_contain_text("<script>")
@@ -168,7 +168,7 @@ def runs_nothing_that_a_text_says(page):
     page.keyboard.press("Escape")
 
 
-def links_only_what_shows_where_it_leads(page):
+def links_only_addresses_that_are_shown_as_they_are(page):
     links = json.loads(Path(GIVEN["links"]).read_text())
     ask = "(texts) => import('/assets/link.js').then(({ isSafeLink }) => texts.filter((text) => isSafeLink(text)))"
     assert len(links["links"]) > 10 and len(links["texts"]) > 60, "few links: is the test blind?"
@@ -187,7 +187,7 @@ def links_only_what_shows_where_it_leads(page):
     page.keyboard.press("Escape")
 
 
-def finds_and_goes_by_keyboard(page):
+def searches_and_moves_by_keyboard(page):
     page.get_by_role("link", name="Overview").click()
     expect(page.locator("h1", has_text="Overview")).to_be_attached()
     page.keyboard.press("/")
@@ -218,7 +218,7 @@ def finds_and_goes_by_keyboard(page):
     expect(rows).to_have_count(6)
 
 
-def says_what_a_pending_delivery_waits_for(page):
+def explains_why_a_delivery_is_pending(page):
     page.get_by_role("link", name="Messages").click()
     row(page, "waits for crm").click()
     delivery = page.locator(".detail .delivery")
@@ -234,7 +234,7 @@ def says_what_a_pending_delivery_waits_for(page):
     page.keyboard.press("Escape")
 
 
-def shows_the_last_hour_again_after_a_burst(page):
+def keeps_the_charts_after_a_burst(page):
     page.get_by_role("link", name="Overview").click()
     accepted = page.locator(".key b").first
     bar = page.locator(".plot svg rect.bar")
@@ -263,7 +263,7 @@ def pauses_resumes_and_tests_a_destination(page):
     expect(card.locator("header .pill")).to_have_text("paused")
     post("waits for crm", "+13035550142")
     expect(card.get_by_role("button", name="1 pending")).to_be_visible()
-    says_what_a_pending_delivery_waits_for(page)
+    explains_why_a_delivery_is_pending(page)
     page.get_by_role("link", name="Overview").click()
     expect(page.locator(".key b").first).to_have_text(re.compile(r"^[1-9]\d*$"))
     expect(page.locator(".problems")).to_contain_text("destination crm is paused by the operator; 1 pending")
@@ -278,7 +278,7 @@ def pauses_resumes_and_tests_a_destination(page):
     expect(gone.locator(".outcome")).to_contain_text("The test message failed")
 
 
-def tries_a_route(page):
+def explains_a_route(page):
     page.get_by_role("link", name="Routes").click()
     routes = page.locator(".routes > li")
     expect(routes).to_have_count(4)
@@ -305,7 +305,7 @@ def tries_a_route(page):
     expect(page.locator(".tried")).to_be_visible()
 
 
-def shows_as_kept_what_a_route_delivers_nowhere(page):
+def shows_an_undelivered_message_as_kept(page):
     post("you have won a car")
     page.get_by_role("link", name="Messages").click()
     kept = row(page, "you have won a car").first
@@ -365,7 +365,7 @@ def screenshots(browser):
             page.get_by_role("article", name="pager").get_by_role("button", name="2 pending").click()
             expect(page.locator(".listed li")).to_have_count(2)
             shot("destinations")
-            tries_a_route(page)
+            explains_a_route(page)
             shot("routes")
             if size == "phone":
                 page.locator(".tried").scroll_into_view_if_needed()
@@ -392,9 +392,9 @@ def logs_out(page):
 
 
 STEPS = [
-    goes_in_only_with_the_token, says_what_to_do_when_there_is_nothing, shows_a_text_as_it_comes, follows_a_retry, acknowledges_and_retries_a_dead_one, resends_without_ticking_what_would_arrive_twice,
-    runs_nothing_that_a_text_says, links_only_what_shows_where_it_leads, finds_and_goes_by_keyboard, pauses_resumes_and_tests_a_destination, tries_a_route,
-    shows_as_kept_what_a_route_delivers_nowhere,
+    requires_the_token, shows_a_hint_when_there_are_no_messages, shows_a_message_when_it_arrives, follows_a_retry, acknowledges_and_retries_a_dead_delivery, does_not_preselect_a_resend_that_would_arrive_twice,
+    executes_nothing_from_a_message, links_only_addresses_that_are_shown_as_they_are, searches_and_moves_by_keyboard, pauses_resumes_and_tests_a_destination, explains_a_route,
+    shows_an_undelivered_message_as_kept,
 ]
 
 
@@ -412,7 +412,7 @@ def main():
             doing = screenshots
             screenshots(browser)
             print("done: screenshots")
-            doing = shows_the_last_hour_again_after_a_burst
+            doing = keeps_the_charts_after_a_burst
             doing(page)
             print("done:", doing.__name__)
             logs_out(page)

@@ -1,7 +1,7 @@
 // Client of the admin API: requests, login, and the stream of live events.
 
 /** A failed request, with a message for the operator. `status` is 0 if there was no response. */
-export class Trouble extends Error {
+export class RequestError extends Error {
   constructor(message, status) {
     super(message);
     this.status = status;
@@ -26,11 +26,11 @@ async function ask(method, path, body) {
     response = await fetch(path, options);
     answer = await response.json();
   } catch {
-    throw new Trouble(response ? `The daemon sent an unreadable response (HTTP ${response.status}).` : NO_RESPONSE, response?.status ?? 0);
+    throw new RequestError(response ? `The daemon sent an unreadable response (HTTP ${response.status}).` : NO_RESPONSE, response?.status ?? 0);
   }
   if (response.ok) return answer;
   if (response.status === 401) session.dispatchEvent(new Event('ended'));
-  throw new Trouble(answer.error ?? `The daemon responded with HTTP ${response.status}.`, response.status);
+  throw new RequestError(answer.error ?? `The daemon responded with HTTP ${response.status}.`, response.status);
 }
 
 export const get = (path, query = {}) => {

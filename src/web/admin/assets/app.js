@@ -1,6 +1,6 @@
 // The page: login, navigation, and the state shared by all views.
 
-import { News, Trouble, get, login, logout, post, session } from './api.js';
+import { News, RequestError, get, login, logout, post, session } from './api.js';
 import { hour } from './chart.js';
 import { act, fill, h, say, setClock, soon, tick } from './dom.js';
 import { Destinations } from './destinations.js';
@@ -43,8 +43,8 @@ function showLogin(note = '') {
     try {
       await login(token.value.trim());
       await begin();
-    } catch (trouble) {
-      fill(complaint, trouble.status === 401 ? 'Wrong token. Enter the value of admin.token from the configuration.' : trouble.message);
+    } catch (error) {
+      fill(complaint, error.status === 401 ? 'Wrong token. Enter the value of admin.token from the configuration.' : error.message);
       token.select();
       button.disabled = false;
     }
@@ -88,12 +88,12 @@ class Desk {
         h('button', { class: 'plain', onclick: ({ currentTarget }) => this.leave(currentTarget) }, 'Log out')),
       this.outage, this.main, h('div', { id: 'toasts', role: 'status' }));
     addEventListener('hashchange', this.onhash);
-    this.news.addEventListener('state', () => this.heard());
-    this.news.addEventListener('news', ({ detail }) => this.tell(detail));
+    this.news.addEventListener('state', () => this.showStream());
+    this.news.addEventListener('news', ({ detail }) => this.handle(detail));
     this.news.start();
     this.timers = [setInterval(tick, 1000), setInterval(() => document.hidden || this.poll(), POLL)];
     this.go();
-    this.say(this.status);
+    this.showStatus(this.status);
   }
 
   stop() {
@@ -128,7 +128,7 @@ class Desk {
   }
 
   /** Shows whether the event stream is open. After it opens, fetches everything again: events were missed. */
-  heard() {
+  showStream() {
     const live = this.news.live;
     fill(this.live, live ? 'Live' : 'Not live');
     this.live.classList.toggle('on', live);
@@ -137,7 +137,7 @@ class Desk {
     else this.poll();
   }
 
-  tell({ kind, data }) {
+  handle({ kind, data }) {
     if (kind === 'lagged' || kind === 'reload') this.refresh();
     else this.view.news?.(kind, data);
     this.reloadStatus();
@@ -162,15 +162,15 @@ class Desk {
 
   async poll() {
     try {
-      this.say(await get('/status'));
-    } catch (trouble) {
-      if (trouble.status === 401) return;
+      this.showStatus(await get('/status'));
+    } catch (error) {
+      if (error.status === 401) return;
       this.outage.hidden = false;
-      fill(this.outage, trouble.message, ' Trying again.');
+      fill(this.outage, error.message, ' Trying again.');
     }
   }
 
-  say(status) {
+  showStatus(status) {
     this.outage.hidden = true;
     this.status = status;
     setClock(status.now);
@@ -205,10 +205,10 @@ async function begin() {
     desk?.stop();
     desk = new Desk(status);
     desk.start();
-  } catch (trouble) {
-    if (trouble instanceof Trouble && trouble.status === 401) throw trouble;
+  } catch (error) {
+    if (error instanceof RequestError && error.status === 401) throw error;
     const again = h('button', { class: 'primary', onclick: () => begin().catch(() => showLogin()) }, 'Try again');
-    fill(app, h('main', { class: 'alone' }, h('div', { class: 'card login' }, h('h1', {}, 'No response'), h('p', {}, trouble.message), again)));
+    fill(app, h('main', { class: 'alone' }, h('div', { class: 'card login' }, h('h1', {}, 'No response'), h('p', {}, error.message), again)));
     again.focus();
   }
 }

@@ -32,7 +32,7 @@ export function chart(title, legend, draw) {
 }
 
 /** The next round number that is not smaller. */
-function roof(value) {
+function roundUp(value) {
   if (value <= 4) return 4;
   const power = 10 ** Math.floor(Math.log10(value));
   return [1, 2, 4, 5, 8, 10].map((step) => step * power).find((step) => step >= value);
@@ -61,7 +61,7 @@ function hints(svg, minutes, step, hint) {
 /** Draws accepted messages as bars and delivered ones as a line. */
 export function rates(minutes, width) {
   const known = minutes.filter(Boolean);
-  const top = roof(Math.max(0, ...known.flatMap(({ accepted, delivered }) => [accepted, delivered])));
+  const top = roundUp(Math.max(0, ...known.flatMap(({ accepted, delivered }) => [accepted, delivered])));
   const total = (key) => count(known.reduce((sum, minute) => sum + minute[key], 0));
   const svg = frame(width, top, `In the last hour ${total('accepted')} accepted, ${total('delivered')} delivered`);
   const step = width / minutes.length;
@@ -80,7 +80,7 @@ export function rates(minutes, width) {
 /** Draws the pending deliveries as steps. */
 export function backlog(minutes, width) {
   const known = minutes.filter(Boolean);
-  const top = roof(Math.max(0, ...known.map(({ pending }) => pending)));
+  const top = roundUp(Math.max(0, ...known.map(({ pending }) => pending)));
   const svg = frame(width, top, `at most ${count(known.at(-1)?.pending ?? 0)} pending in this minute`);
   const step = width / minutes.length;
   const first = minutes.findIndex(Boolean);

@@ -67,9 +67,9 @@ class Card {
   }
 
   show(destination) {
-    const says = JSON.stringify(destination);
-    if (says === this.says) return;
-    this.says = says;
+    const json = JSON.stringify(destination);
+    if (json === this.json) return;
+    this.json = json;
     this.shown = destination;
     const { kind, state, since, until, reason, pending, dead, acknowledged, oldest, delivered_at: delivered, fallback } = destination;
     const isPaused = state === 'paused';
@@ -126,8 +126,8 @@ class Card {
     try {
       const page = await get('/deliveries', { destination: this.name, state, limit: LISTED });
       if (state === this.state) this.#fill(page, state);
-    } catch (trouble) {
-      fill(this.listed, h('p', { class: 'complaint' }, trouble.message));
+    } catch (error) {
+      fill(this.listed, h('p', { class: 'complaint' }, error.message));
     }
   }
 

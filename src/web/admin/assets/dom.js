@@ -43,9 +43,9 @@ export function fill(element, ...children) {
 // --- Strings -------------------------------------------------------------------------------------------------------
 
 /** Characters that are invisible or change the direction of the text: controls, bidirectional marks, zero-width characters. */
-const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/u;
+const INVISIBLE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/u;
 
-const UNSEEN_NAMES = {
+const INVISIBLE_NAMES = {
   '\u0000': 'NUL', '\u0007': 'BEL', '\b': 'BS', '\u001b': 'ESC', '\r': 'CR', '\u007f': 'DEL', '\u00ad': 'SHY', '\u061c': 'ALM',
   '\u200b': 'ZWSP', '\u200e': 'LRM', '\u200f': 'RLM', '\u202a': 'LRE', '\u202b': 'RLE', '\u202c': 'PDF', '\u202d': 'LRO',
   '\u202e': 'RLO', '\u2066': 'LRI', '\u2067': 'RLI', '\u2068': 'FSI', '\u2069': 'PDI', '\ufeff': 'BOM',
@@ -56,7 +56,7 @@ export function words(text, tag = 'span', attributes = {}) {
   const element = h(tag, { dir: 'auto', ...attributes });
   let seen = '';
   for (const character of text) {
-    if (!UNSEEN.test(character)) {
+    if (!INVISIBLE.test(character)) {
       seen += character;
       continue;
     }
@@ -73,7 +73,7 @@ export const line = (text, tag, attributes) => words(text.replace(/\r?\n/g, ' \u
 
 function unseen(character) {
   const code = `U+${character.codePointAt(0).toString(16).toUpperCase().padStart(4, '0')}`;
-  return h('span', { class: 'unseen', title: `${code}: invisible character` }, UNSEEN_NAMES[character] ?? code);
+  return h('span', { class: 'unseen', title: `${code}: invisible character` }, INVISIBLE_NAMES[character] ?? code);
 }
 
 /** A sentence from the daemon, with `commands` shown as code. */
@@ -101,7 +101,7 @@ export const now = () => Date.now() + ahead;
 const UNITS = [['d', 86400], ['h', 3600], ['min', 60], ['s', 1]];
 
 /** Formats a duration in its largest unit; days and hours with the next smaller one. */
-export function lasting(seconds) {
+export function duration(seconds) {
   const whole = Math.max(0, Math.round(seconds));
   const at = UNITS.findIndex(([, size]) => whole >= size);
   if (at < 0) return '0 s';
@@ -115,7 +115,7 @@ function relative(moment, isDue) {
   const seconds = (now() - moment) / 1000;
   if (isDue && seconds > -1) return 'any moment';
   if (Math.abs(seconds) < 2) return 'now';
-  const units = lasting(Math.abs(seconds)).split(' ').slice(0, 2).join(' ');
+  const units = duration(Math.abs(seconds)).split(' ').slice(0, 2).join(' ');
   return seconds > 0 ? `${units} ago` : `in ${units}`;
 }
 
@@ -213,8 +213,8 @@ export async function act(button, work) {
   button.disabled = true;
   try {
     return await work();
-  } catch (trouble) {
-    say(trouble.message, 'bad');
+  } catch (error) {
+    say(error.message, 'bad');
     return undefined;
   } finally {
     button.disabled = false;

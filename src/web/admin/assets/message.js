@@ -1,7 +1,7 @@
 // One message: its text, its deliveries, and their attempts.
 
 import { get } from './api.js';
-import { clock, confirm, dueTime, fill, h, lasting, party, pill, plural, prose, say, statePill, time, words } from './dom.js';
+import { clock, confirm, dueTime, duration, fill, h, party, pill, plural, prose, say, statePill, time, words } from './dom.js';
 import { isSafeLink } from './link.js';
 
 export class Detail {
@@ -20,7 +20,7 @@ export class Detail {
     if (id === this.id) return;
     const opened = !this.id;
     this.id = id;
-    this.says = '';
+    this.json = '';
     this.element.hidden = !id;
     fill(this.content);
     this.element.scrollTop = 0;
@@ -37,15 +37,15 @@ export class Detail {
     const turn = this.#asked;
     try {
       const message = await get(`/messages/${id}`);
-      const says = JSON.stringify(message);
+      const json = JSON.stringify(message);
       // Responses may arrive out of order: ignores an older one.
       if (id !== this.id || turn < this.#answered) return;
       this.#answered = turn;
-      if (says === this.says) return;
-      this.says = says;
+      if (json === this.json) return;
+      this.json = json;
       this.#fill(message);
-    } catch (trouble) {
-      if (id === this.id) fill(this.content, h('h2', {}, 'This message cannot be shown'), h('p', {}, trouble.message));
+    } catch (error) {
+      if (id === this.id) fill(this.content, h('h2', {}, 'This message cannot be shown'), h('p', {}, error.message));
     }
   }
 
@@ -146,7 +146,7 @@ function retried({ destination, outcome, pending }) {
 const fact = (name, value) => h('div', {}, h('dt', {}, name), h('dd', {}, value));
 
 const attempt = ({ at, took_ms: took, verdict, detail }) => h('li', { class: verdict },
-  h('span', { class: 'muted' }, time(at), ` · ${took < 1000 ? `${took} ms` : lasting(took / 1000)}`), pill(verdict), words(detail || 'no details', 'span', { class: 'answer' }));
+  h('span', { class: 'muted' }, time(at), ` · ${took < 1000 ? `${took} ms` : duration(took / 1000)}`), pill(verdict), words(detail || 'no details', 'span', { class: 'answer' }));
 
 /** Shows an attachment; a link that is not safe to click is shown as plain text. */
 function attachment({ link, content_type: type, filename }) {

@@ -1,6 +1,6 @@
 // The stored messages, newest first, updated live.
 
-import { Trouble, get } from './api.js';
+import { RequestError, get } from './api.js';
 import { fill, h, line, party, plural, soon, statePill, time } from './dom.js';
 import { Detail } from './message.js';
 
@@ -106,9 +106,9 @@ export class Messages {
       if (query !== this.query) return;
       fill(this.complaint);
       this.#first(page);
-    } catch (trouble) {
-      if (query !== this.query || !(trouble instanceof Trouble)) throw trouble;
-      fill(this.complaint, trouble.message);
+    } catch (error) {
+      if (query !== this.query || !(error instanceof RequestError)) throw error;
+      fill(this.complaint, error.message);
     } finally {
       this.asking -= 1;
     }
@@ -157,8 +157,8 @@ export class Messages {
 
   #row(message, fresh) {
     const shown = this.rows.get(message.id);
-    const says = JSON.stringify(message);
-    if (shown?.says === says) return shown;
+    const json = JSON.stringify(message);
+    if (shown?.json === json) return shown;
     const cells = [
       h('td', { class: 'when' }, time(message.received_at)),
       h('td', { class: 'from' }, party(message.from, message.from_name)),
@@ -172,7 +172,7 @@ export class Messages {
     element.classList.toggle('open', message.id === this.detail.id);
     if (fresh) element.classList.add('fresh');
     fill(element, cells);
-    return { element, says };
+    return { element, json };
   }
 
   open(id) {
@@ -260,8 +260,8 @@ export class Messages {
       this.next = page.next;
       for (const message of page.items) this.rows.set(message.id, this.#row(message, false));
       this.#place();
-    } catch (trouble) {
-      fill(this.complaint, trouble.message);
+    } catch (error) {
+      fill(this.complaint, error.message);
     }
     this.older.disabled = false;
   }

@@ -31,8 +31,8 @@ export class Routes {
       fill(this.list, routes.map(route), h('li', { class: 'rest' },
         h('header', {}, h('span', { class: 'muted' }, routes.length ? 'Unmatched messages' : 'No routes: all messages'), targets(unmatched)),
         routes.length === 0 && h('p', { class: 'muted' }, 'To add a route, write a ', h('code', {}, '[[route]]'), ' table in the configuration.')));
-    } catch (trouble) {
-      fill(this.list, h('li', { class: 'complaint' }, trouble.message));
+    } catch (error) {
+      fill(this.list, h('li', { class: 'complaint' }, error.message));
     }
   }
 
@@ -46,8 +46,8 @@ export class Routes {
     const explained = await act(button, async () => {
       try {
         return await post('/route', question);
-      } catch (trouble) {
-        fill(this.complaint, trouble.message);
+      } catch (error) {
+        fill(this.complaint, error.message);
         return undefined;
       }
     });
