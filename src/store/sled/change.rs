@@ -159,8 +159,8 @@ impl<'a> Group<'a> {
             false => Some(self.claimed(token, delivery.id)?),
         };
         let follow_ups = match &kept {
-            Some(kept) => self.new_ones(token, &delivery, kept, follow_ups)?,
-            None => follow_ups,
+            Some(kept) if !follow_ups.is_empty() => self.new_ones(token, &delivery, kept, follow_ups)?,
+            _ => follow_ups,
         };
         let lease = self
             .shared
@@ -242,7 +242,8 @@ impl<'a> Group<'a> {
         Ok(())
     }
 
-    /// The follow-ups that are not there yet. What cannot be read of the message's deliveries is not there.
+    /// The follow-ups without fallbacks to destinations that have the message. What cannot be read of its deliveries is
+    /// not there.
     fn new_ones(
         &self,
         token: u64,
@@ -261,10 +262,14 @@ impl<'a> Group<'a> {
         // As it stands with this outcome, which is not written yet.
         let own = there.iter_mut().filter(|there| there.id == delivery.id);
         own.for_each(|own| *own = delivery.clone());
-        Ok(follow_ups
-            .into_iter()
-            .filter(|follow_up| is_new(follow_up, &there))
-            .collect())
+        let mut new = Vec::new();
+        for follow_up in follow_ups {
+            if is_new(&follow_up, &there) {
+                there.push(follow_up.clone());
+                new.push(follow_up);
+            }
+        }
+        Ok(new)
     }
 
     /// The message of a claimed delivery. One that cannot be read any more keeps its lease, so that nothing
