@@ -143,7 +143,7 @@ impl Template {
     pub fn render(&self, medium: Medium, values: &Values<'_>) -> Result<String, TemplateError> {
         let rendered = run(&self.environment, context(medium, values)).map_err(|error| TemplateError {
             // The description of the error may quote the message; its kind and line never do.
-            message: format!("the template failed for this text: {}", error.kind()),
+            message: format!("the template failed for this message: {}", error.kind()),
             line: error.line(),
         })?;
         // The result stays one line even if the template has several.

@@ -89,7 +89,7 @@ async fn serve(global: &Global, plan: Plan, metrics: Arc<Metrics>) -> anyhow::Re
     let stopped = tokio::select! {
         stopped = &mut stop => stopped,
         () = signals.end.recv() => {
-            tracing::warn!("second signal: ending at once; what was being sent is pending and will be sent again");
+            tracing::warn!("second signal: stopping immediately; attempts in progress were cut off, their deliveries stay pending and are sent again");
             // Its destructors would wait for the disk. All that was acknowledged is on it.
             std::mem::forget(stop);
             return Ok(exit);
@@ -108,7 +108,7 @@ async fn announce(daemon: &Daemon, config: &Path, status: &str) {
     let plan = daemon.control().plan();
     for (name, source) in &plan.sources {
         for address in daemon.public_addresses() {
-            tracing::info!(source = %name, "{name} takes webhooks on {}://{address}{}", plan.scheme(), source.path);
+            tracing::info!(source = %name, "source {name} receives webhooks on {}://{address}{}", plan.scheme(), source.path);
         }
     }
     let pending = daemon.control().pending().await.unwrap_or_default();

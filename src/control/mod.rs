@@ -151,7 +151,7 @@ impl Control {
             .ok_or_else(|| Error::NotFound(format!("no message {id}")))?;
         if found.message.redacted_at.is_some() {
             return Err(Error::Wrong(format!(
-                "the text of message {id} was forgotten (store.redact_after)"
+                "the content of message {id} was removed (store.redact_after)"
             )));
         }
         let plan = self.plan();

@@ -122,7 +122,7 @@ fn held_up(name: &Name, turn: Timestamp, lane: Option<&Lane<'_>>, now: Timestamp
     }
     let closed = lane.outlook.closed.as_ref()?;
     let (cause, what) = match closed.cause {
-        Cause::Limited => (PendingCause::Limited, "asked for a pause"),
+        Cause::Limited => (PendingCause::Limited, "is rate limiting"),
         Cause::Down => (PendingCause::Down, "is down"),
         Cause::Parked => (PendingCause::Parked, "is parked until its configuration is fixed"),
     };
@@ -172,13 +172,16 @@ fn in_turn(
     if let Some(next) = paced(lane, ahead).filter(|next| *next > now) {
         return PendingView {
             next_attempt: Some(next),
-            ..PendingView::new(PendingCause::Rate, format!("`rate` of {name} holds it back"))
+            ..PendingView::new(
+                PendingCause::Rate,
+                format!("`rate` of destination {name} delays it"),
+            )
         };
     }
     let concurrency = lane.planned.concurrency;
     if lane.outlook.running >= concurrency || lane.outlook.is_crowded {
         let why = match lane.outlook.is_crowded {
-            true => "the messages under way take all the memory meant for them".to_owned(),
+            true => "the deliveries in progress use all memory reserved for them".to_owned(),
             false => {
                 format!("destination {name} has all its {concurrency} attempts (`concurrency`) under way")
             }

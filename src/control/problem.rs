@@ -165,8 +165,8 @@ impl Facts<'_> {
                  discard --destination {name} --state pending`"
             ),
             _ if cause.is_empty() => format!(
-                "destination {name}{place} is late: {pending} (late after {late_after}); messages come faster than it \
-                 takes them: raise its `rate` or `concurrency`, or send it fewer"
+                "destination {name}{place} is late: {pending} (late after {late_after}); messages arrive faster than it \
+                 accepts them: raise its `rate` or `concurrency`, or send it fewer"
             ),
             _ => format!(
                 "destination {name}{place} is late: {cause}; {pending} (late after {late_after}); `smsbridge delivery \
@@ -278,7 +278,7 @@ mod tests {
             (
                 "up",
                 "destination desk (mail.example:25) is late: 3 pending, the oldest for 9m (late after 2m); messages come \
-                 faster than it takes them: raise its `rate` or `concurrency`, or send it fewer",
+                 faster than it accepts them: raise its `rate` or `concurrency`, or send it fewer",
             ),
         ];
         for (state, words) in cases {

@@ -233,7 +233,7 @@ impl Control {
 fn store_problems(health: &Health, refused: Option<&String>) -> Vec<ProblemView> {
     let mut problems = Vec::new();
     if let Some(failed) = &health.failed {
-        problems.push(format!("the store failed and takes nothing more: {failed}"));
+        problems.push(format!("the store failed and accepts no more messages: {failed}"));
     }
     if health.full {
         let space = health.space();
@@ -247,7 +247,7 @@ fn store_problems(health: &Health, refused: Option<&String>) -> Vec<ProblemView>
         );
     }
     if let (None, false, Some(why)) = (&health.failed, health.full, refused) {
-        problems.push(format!("texts are not taken, the disk may hang: {why}"));
+        problems.push(format!("messages are not accepted, the disk may hang: {why}"));
     }
     let error = |message| problem::general(Severity::Error, ProblemKind::Store, message);
     problems.into_iter().map(error).collect()

@@ -73,7 +73,7 @@ pub(super) async fn bind(
             admin.token.is_some(),
             "a socket with FileDescriptorName=admin was passed ({address}), but `admin.token` is not set"
         );
-        tracing::info!("operators are served on http://{address}/");
+        tracing::info!("admin page on http://{address}/");
         doors.push(Door {
             listener: Listener::Tcp(listener),
             token: admin.token.clone(),
@@ -116,7 +116,7 @@ impl Drop for SocketFile {
         let path = self.path.display();
         match identity(&self.path) {
             Ok(found) if found != self.identity => {
-                tracing::warn!("{path} (admin.socket) was replaced by another process; it is left alone");
+                tracing::warn!("{path} (admin.socket) was replaced by another process; not removing it");
                 return;
             }
             Ok(_) => {}
@@ -182,7 +182,7 @@ fn give_to(path: &Path, group: &str) -> anyhow::Result<()> {
         .filter_map(|line| line.split_once(':'))
         .find(|(name, _)| *name == group)
         .and_then(|(_, rest)| rest.split(':').nth(1)?.parse().ok())
-        .with_context(|| format!("there is no group `{group}` (admin.socket_group)"))?;
+        .with_context(|| format!("group `{group}` does not exist (admin.socket_group)"))?;
     if std::fs::metadata(path).is_ok_and(|socket| socket.gid() == id) {
         return Ok(());
     }

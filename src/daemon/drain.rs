@@ -70,7 +70,7 @@ fn tell(lanes: &Lanes, left: Duration) {
     let what = in_flight(lanes);
     let left = humantime::format_duration(Duration::from_secs(left.as_secs()));
     let line = format!("stopping: waiting for {what}, at most {left}");
-    tracing::info!("{line}; a second SIGTERM or SIGINT ends at once");
+    tracing::info!("{line}; a second SIGTERM or SIGINT stops immediately");
     notify::going_on(&line, EXTENSION);
 }
 

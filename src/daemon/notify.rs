@@ -23,7 +23,7 @@ pub fn reloading() {
 pub fn stopping() {
     send(&[
         NotifyState::Stopping,
-        NotifyState::Status("stopping: ending what is under way"),
+        NotifyState::Status("stopping: finishing attempts in progress"),
     ]);
 }
 

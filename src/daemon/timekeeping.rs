@@ -86,7 +86,7 @@ impl Timekeeper {
         }
         match self.store.set_standings(&standings).await {
             Ok(()) => *remembered = standings,
-            Err(error) => tracing::debug!("how the destinations stand could not be recorded: {error}"),
+            Err(error) => tracing::debug!("cannot record the state of the destinations: {error}"),
         }
     }
 
@@ -98,7 +98,7 @@ impl Timekeeper {
                 Ok(count) => break count,
                 Err(Error::Busy | Error::Slow | Error::Full { .. }) => tokio::time::sleep(STORE_PAUSE).await,
                 Err(error) => {
-                    tracing::error!("deliveries that are due too late could not be brought forward: {error}");
+                    tracing::error!("cannot reschedule deliveries that are due too late: {error}");
                     return;
                 }
             }
@@ -127,14 +127,11 @@ impl Timekeeper {
     async fn observe(&self, was_doubted: bool) -> bool {
         let timeline = self.clock.observe();
         if let Err(error) = self.store.set_timeline(&timeline).await {
-            tracing::debug!("the time could not be recorded: {error}");
+            tracing::debug!("cannot record the time: {error}");
         }
         match (was_doubted, self.clock.doubt()) {
             (false, Some(doubt)) => tracing::warn!("{doubt}"),
-            (true, None) => tracing::info!(
-                "the machine's clock is taken as right from now on: {}",
-                self.clock.wall()
-            ),
+            (true, None) => tracing::info!("the system clock is trusted from now on: {}", self.clock.wall()),
             _ => return was_doubted,
         }
         !was_doubted

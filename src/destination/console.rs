@@ -65,7 +65,7 @@ impl Console {
         match tokio::time::timeout(self.timeout.min(WRITE_MAX), out.write(id, line)).await {
             Ok(written) => written.map_err(|error| failed(&error)),
             Err(_) => Err(Failure::unreachable(
-                "standard output takes nothing: is its reader stopped?",
+                "cannot write to standard output: is its reader stopped?",
             )),
         }
     }

@@ -255,7 +255,7 @@ fn method(name: &str) -> Result<Method, String> {
         "PUT" => Ok(Method::PUT),
         "PATCH" => Ok(Method::PATCH),
         _ => Err(format!(
-            "`method` is `{name}`, but only `POST`, `PUT` and `PATCH` carry a text"
+            "`method` is `{name}`, but only `POST`, `PUT` and `PATCH` carry a message"
         )),
     }
 }

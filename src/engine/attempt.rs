@@ -128,13 +128,13 @@ async fn send(
     let mut outcome = tokio::time::timeout(limit.min(SLOW), &mut sending).await;
     if outcome.is_err() && limit > SLOW {
         let name = &destination.name;
-        tracing::warn!(delivery.id = %claim.delivery.id, destination = %name, "{name} has not answered for {}; waiting for it for up to {}", age(SLOW), age(limit));
+        tracing::warn!(delivery.id = %claim.delivery.id, destination = %name, "destination {name} has not answered for {}; the attempt times out after {}", age(SLOW), age(limit));
         outcome = tokio::time::timeout(limit - SLOW, sending).await;
     }
     match outcome {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_panic)) => Err(Failure::Transient {
-            reason: "the destination's code panicked on this message; please report it".into(),
+            reason: "the code of this destination kind panicked on this message; please report it".into(),
             retry_after: None,
             scope: Scope::Message,
         }),
@@ -378,7 +378,7 @@ fn announce(shared: &Shared, delivery: &Delivery, fallback: Option<&Name>, why: 
         State::Waiting { due } if is_tried => {
             count(shared, "retried");
             let due = age(due.since(shared.clock.now()));
-            tracing::debug!(delivery.id = %id, destination = %name, attempts, "will try again in {due}: {why}");
+            tracing::debug!(delivery.id = %id, destination = %name, attempts, "attempt at {name} failed: {why}; next attempt in {due}");
         }
         State::Waiting { .. } => {}
         State::Delivered { .. } => {
@@ -396,7 +396,7 @@ fn announce(shared: &Shared, delivery: &Delivery, fallback: Option<&Name>, why: 
         }
         State::Dead { .. } => {
             count(shared, "dead");
-            tracing::error!(delivery.id = %id, destination = %name, attempts, fallback = fallback.map(tracing::field::display), "a text could not be delivered to {name}: {why}");
+            tracing::error!(delivery.id = %id, destination = %name, attempts, fallback = fallback.map(tracing::field::display), "delivery to {name} failed permanently: {why}; dead letter {id}");
         }
     }
     shared.events.tell(|| Event::delivery(delivery));
@@ -420,7 +420,7 @@ fn count(shared: &Shared, outcome: &'static str) {
 /// Between two tries to write an outcome. The daemon's end, or the store's, ends the tries.
 const SETTLE_PAUSE: Duration = Duration::from_millis(250);
 
-/// One line per change of a gate, and none per attempt: what wakes an operator must be news.
+/// Logs a state change of a destination: one line per change, none per attempt.
 pub(super) async fn tell(shared: &Shared, change: Option<Change>) {
     let Some(change) = change else { return };
     shared.announce();
@@ -447,13 +447,13 @@ pub(super) async fn tell(shared: &Shared, change: Option<Change>) {
     let reason = closed.reason.logged();
     match cause {
         Cause::Limited => {
-            tracing::info!(destination = %name, waiting, "{name} {again}asks for a pause, next try in {next}, {waiting} waiting: {reason}");
+            tracing::info!(destination = %name, waiting, "destination {name} is {again}rate limiting: {reason}; {waiting} pending, next attempt in {next}");
         }
         Cause::Down => {
-            tracing::warn!(destination = %name, waiting, "{name} {again}takes no texts, next try in {next}, {waiting} waiting: {reason}");
+            tracing::warn!(destination = %name, waiting, "destination {name} is {again}unreachable: {reason}; {waiting} pending, next attempt in {next}");
         }
         Cause::Parked => {
-            tracing::error!(destination = %name, waiting, "{name} is {again}parked until it is mended, next try in {next}, {waiting} waiting: {reason}");
+            tracing::error!(destination = %name, waiting, "destination {name} is {again}parked, configuration needs fixing: {reason}; {waiting} pending, next check in {next}");
         }
     }
 }

@@ -224,9 +224,9 @@ impl Inner {
             Acceptance::New => {
                 self.count(&source, &decision);
                 self.lanes.events().tell(|| Event::Message { id });
-                tracing::info!(message.id = %id, source = %source, from, to, destinations = decision.deliveries.len(), "accepted a text from {source}");
+                tracing::info!(message.id = %id, source = %source, from, to, destinations = decision.deliveries.len(), "accepted a message from {source}");
                 if !odd.is_empty() {
-                    tracing::warn!(message.id = %id, source = %source, "a message from {source} is incomplete and was kept all the same: {}", odd.join("; "));
+                    tracing::warn!(message.id = %id, source = %source, "accepted an incomplete message from {source}: {}", odd.join("; "));
                 }
                 Ok(Receipt { id, duplicate: false })
             }
@@ -234,9 +234,9 @@ impl Inner {
                 let differs = self.differs(id, content).await;
                 self.count_duplicate(&source, differs);
                 if differs {
-                    tracing::warn!(message.id = %id, source = %source, "dropped a message from {source}: its provider id is that of message {id}, which has other content");
+                    tracing::warn!(message.id = %id, source = %source, "dropped a message from {source}: message {id} has the same provider id and different content");
                 } else {
-                    tracing::info!(message.id = %id, source = %source, "{source} sent a known text again");
+                    tracing::info!(message.id = %id, source = %source, "{source} sent message {id} again; it is stored already");
                 }
                 Ok(Receipt { id, duplicate: true })
             }

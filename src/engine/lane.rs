@@ -325,8 +325,8 @@ impl Lane {
             self.shared.store.release(claim).await;
         }
         let why = match closed.cause {
-            Cause::Limited => "asked to be left alone",
-            Cause::Down | Cause::Parked => "could not be reached",
+            Cause::Limited => "was rate limiting",
+            Cause::Down | Cause::Parked => "was unreachable",
         };
         let reason = Reason::from(format!("given up while the destination {why}: ")).and(&closed.reason);
         let count = overdue.len();

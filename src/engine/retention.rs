@@ -29,7 +29,7 @@ pub async fn forget(
             Ok(true) => BREATH,
             Ok(false) => IDLE,
             Err(error) => {
-                tracing::warn!("old messages could not be forgotten just now: {error}");
+                tracing::warn!("cannot remove expired messages: {error}; retrying later");
                 IDLE
             }
         };

@@ -50,7 +50,7 @@ impl Drift {
             let wrong = numbers.values().filter(|points| points.problem.is_some()).count();
             (wrong > 0).then(|| {
                 format!(
-                    "{source}: {wrong} of {} numbers may not point here",
+                    "source {source}: the webhooks of {wrong} of {} numbers may not point here",
                     numbers.len()
                 )
             })
@@ -96,13 +96,15 @@ fn tell(source: &Name, number: &Number, before: Option<&Reason>, points: &Number
     match (&points.problem, before) {
         (Some(problem), before) if before != Some(problem) && points.known => {
             let problem = problem.logged();
-            tracing::error!(source = %source, number, "texts to {number} may not arrive: {problem}");
+            tracing::error!(source = %source, number, "messages to {number} may not arrive: {problem}");
         }
         (Some(problem), before) if before != Some(problem) => {
             let problem = problem.logged();
-            tracing::warn!(source = %source, number, "{source} could not be asked where {number} points: {problem}");
+            tracing::warn!(source = %source, number, "cannot check the webhook of {number} at {source}: {problem}");
         }
-        (None, Some(_)) => tracing::info!(source = %source, number, "{number} points here again"),
+        (None, Some(_)) => {
+            tracing::info!(source = %source, number, "the webhook of {number} points here again")
+        }
         _ => {}
     }
 }

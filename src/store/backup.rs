@@ -167,7 +167,7 @@ impl Encoder {
 #[derive(Debug, thiserror::Error)]
 pub enum Damage {
     /// Something else.
-    #[error("this is no backup of smsbridge")]
+    #[error("not an smsbridge backup")]
     Foreign,
     /// A newer version of the program wrote it.
     #[error("the backup has format {found}, this version reads up to {VERSION}: use the newer version")]
@@ -240,19 +240,19 @@ impl<R: Read> Reader<R> {
             return self.end().map(|()| None);
         }
         if length > RECORD_MAX {
-            return Err(self.damage("its length is impossible"));
+            return Err(self.damage("invalid record length"));
         }
         let head = length.to_be_bytes();
         let crc: [u8; 4] = self.take()?;
         let mut payload = Vec::new();
         let read = self.from.by_ref().take(length.into()).read_to_end(&mut payload)?;
         if read < length as usize {
-            return Err(self.damage("the file ends in it"));
+            return Err(self.damage("the file ends within this record"));
         }
         if crc32c::crc32c(&payload) != u32::from_be_bytes(crc) {
-            return Err(self.damage("its checksum is wrong"));
+            return Err(self.damage("wrong checksum"));
         }
-        let record = postcard::from_bytes(&payload).map_err(|_| self.damage("it makes no sense"))?;
+        let record = postcard::from_bytes(&payload).map_err(|_| self.damage("invalid content"))?;
         for bytes in [&head[..], &crc, &payload] {
             self.crc = crc32c::crc32c_append(self.crc, bytes);
         }

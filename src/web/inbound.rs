@@ -184,7 +184,7 @@ impl Inbound {
 
     fn wrong_method(&self, name: &Name, source: &Endpoint) -> Response {
         self.count(name.as_str(), "method");
-        let words = "this path does not take that method";
+        let words = "method not allowed on this path";
         let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method", words);
         let mut response = answer(source.reply(&Outcome::Refused(&refusal)));
         let methods: Vec<&str> = source.methods().iter().map(Method::as_str).collect();
@@ -198,7 +198,7 @@ impl Inbound {
     fn no_room(&self, name: &Name, source: &Endpoint) -> Response {
         self.count(name.as_str(), "busy");
         if let Some(more) = self.complaints.news(name.as_str(), "busy") {
-            tracing::warn!(source = %name, "a request to source {name} was answered 503: the requests under way take {BODIES_BYTES} bytes{more}");
+            tracing::warn!(source = %name, "a request to source {name} was answered 503: the requests in progress use {BODIES_BYTES} bytes{more}");
         }
         let why = "too much is being received at once, send it again";
         closing(failing(source, why, RETRY_AFTER_BUSY))
@@ -214,20 +214,24 @@ impl Inbound {
         };
         self.count(name.as_str(), reason);
         if let Some(more) = self.complaints.news(name.as_str(), reason) {
-            tracing::error!(source = %name, "a text could not be stored, {name} was asked to send it again: {failure}{more}");
+            tracing::error!(source = %name, "cannot store a message from source {name}, answered 503: {failure}{more}");
         }
         let retry_after = match failure {
             store::Error::Full { .. } => RETRY_AFTER_FULL,
             _ => RETRY_AFTER_BUSY,
         };
-        failing(source, "the text could not be stored, send it again", retry_after)
+        failing(
+            source,
+            "the message could not be stored, send it again",
+            retry_after,
+        )
     }
 
     fn refuse(&self, name: &Name, source: &Endpoint, refusal: &Refusal) -> Response {
         self.count(name.as_str(), refusal.reason);
         if let Some(more) = self.complaints.news(name.as_str(), refusal.reason) {
             let status = refusal.status.as_u16();
-            tracing::warn!(source = %name, status, "a webhook for {name} was refused: {}{more}", why(refusal));
+            tracing::warn!(source = %name, status, "rejected a request to source {name}: {}{more}", why(refusal));
         }
         let mut response = answer(source.reply(&Outcome::Refused(refusal)));
         if refusal.status == StatusCode::UNAUTHORIZED {
@@ -321,7 +325,7 @@ fn unreadable(source: &Endpoint, unread: &Unread) -> Response {
 fn why(refusal: &Refusal) -> &str {
     match refusal.status {
         StatusCode::UNAUTHORIZED => {
-            "its Basic auth is wrong or missing; compare `basic_auth` with the webhook's URL"
+            "wrong or missing Basic credentials; compare `basic_auth` with the webhook URL set at the carrier"
         }
         StatusCode::FORBIDDEN => {
             "wrong signature or address; compare the source's keys and `allow_from` with the carrier's settings, and \

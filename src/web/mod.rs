@@ -36,10 +36,7 @@ pub fn error(status: StatusCode, what: &str) -> Response {
 /// The answer to a method that a path does not have.
 #[must_use]
 pub fn method_not_allowed(allow: &'static str) -> Response {
-    let mut response = error(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "this path does not take that method",
-    );
+    let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "method not allowed on this path");
     response
         .headers_mut()
         .insert(http::header::ALLOW, http::HeaderValue::from_static(allow));

@@ -139,7 +139,7 @@ impl Room {
             drop(strangers);
             tracing::warn!(
                 closed,
-                "all {} connections were in use; closed {closed} whose clients had asked nothing they may ask",
+                "all {} connections were in use; closed {closed} from clients that had sent no valid request",
                 self.size
             );
         }

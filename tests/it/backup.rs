@@ -78,7 +78,7 @@ fn an_online_backup_restores_everything_accepted_before_it_began() {
         "it was delivered before"
     );
     assert!(
-        !bridge.log().iter().any(|line| line.contains("built anew")),
+        !bridge.log().iter().any(|line| line.contains("was damaged")),
         "{:#?}",
         bridge.log()
     );

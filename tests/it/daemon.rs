@@ -271,7 +271,7 @@ async fn a_rate_limited_destination_is_paused_and_the_other_is_not() {
     wait_for("all texts at the quick one", || {
         (quick.received().len() == 20).then_some(())
     });
-    bridge.logged("ops asks for a pause");
+    bridge.logged("destination ops is rate limiting");
     std::thread::sleep(Duration::from_millis(1500));
     assert_eq!(
         limited.received().len(),
@@ -309,7 +309,7 @@ async fn a_dead_or_hanging_destination_delays_no_other() {
         "{:?}",
         started.elapsed()
     );
-    bridge.logged("gone takes no texts");
+    bridge.logged("destination gone is unreachable");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -367,7 +367,7 @@ async fn what_a_destination_refuses_goes_to_its_fallback() {
         1,
         "a permanent refusal is not tried again"
     );
-    bridge.logged("could not be delivered to first");
+    bridge.logged("delivery to first failed permanently");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -506,7 +506,7 @@ fn a_carrier_that_hangs_up_after_posting_loses_no_text() {
             bridge
                 .log()
                 .iter()
-                .filter(|line| line.contains("accepted a text"))
+                .filter(|line| line.contains("accepted a message"))
                 .nth(number)
                 .map(|_| ())
         });

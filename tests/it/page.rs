@@ -19,8 +19,8 @@ pub fn admin() -> String {
 
 /// Where the page of a daemon is, `http://ADDRESS/`.
 pub fn page_of(bridge: &Bridge) -> String {
-    let line = bridge.logged("operators are served on http://");
-    let rest = line.split("operators are served on ").nth(1).unwrap();
+    let line = bridge.logged("admin page on http://");
+    let rest = line.split("admin page on ").nth(1).unwrap();
     rest.split_inclusive('/').take(3).collect()
 }
 

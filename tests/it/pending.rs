@@ -77,7 +77,7 @@ async fn behind_a_destination_that_asked_for_a_pause_it_tells_when_and_a_retry_d
     let [second, third] = [(2, 2), (3, 3)].map(|(refid, n)| text(&bridge, refid, n));
     let waits = pending(&bridge, &third, "limited");
     assert!(
-        waits["why"].as_str().unwrap().contains("asked for a pause"),
+        waits["why"].as_str().unwrap().contains("is rate limiting"),
         "{waits}"
     );
     assert!(waits["ahead"].as_u64().unwrap() >= 1, "{waits}");
@@ -85,7 +85,7 @@ async fn behind_a_destination_that_asked_for_a_pause_it_tells_when_and_a_retry_d
     assert!(next.is_in(590, 610), "{waits}");
     let said = shown(&bridge, &third);
     assert!(
-        said.contains("asked for a pause") && said.contains("ahead of it"),
+        said.contains("is rate limiting") && said.contains("ahead of it"),
         "{said}"
     );
     assert!(
@@ -107,7 +107,7 @@ async fn behind_a_destination_that_asked_for_a_pause_it_tells_when_and_a_retry_d
     );
     let (code, said, _) = bridge.command(&["delivery", "retry", &second]);
     assert!(
-        code == 0 && said.contains("nothing was sent: destination crm asked for a pause"),
+        code == 0 && said.contains("nothing was sent: destination crm is rate limiting"),
         "{said}"
     );
     let (_, said, _) = bridge.command(&[
@@ -119,7 +119,7 @@ async fn behind_a_destination_that_asked_for_a_pause_it_tells_when_and_a_retry_d
         "pending",
         "--yes",
     ]);
-    assert!(said.contains("asked for a pause"), "{said}");
+    assert!(said.contains("is rate limiting"), "{said}");
     // Neither does an operator who pauses it and lets it go on.
     for what in ["pause", "resume"] {
         assert_eq!(bridge.command(&["destination", what, "crm"]).0, 0);

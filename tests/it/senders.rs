@@ -174,7 +174,7 @@ fn a_known_refid_with_other_content_is_a_duplicate_and_a_warning() {
         .collect();
     assert_eq!(warnings.len(), 2, "{warnings:#?}");
     assert!(
-        warnings[0].contains(id.as_str().unwrap()) && warnings[0].contains("other content"),
+        warnings[0].contains(id.as_str().unwrap()) && warnings[0].contains("different content"),
         "{warnings:#?}"
     );
     assert!(

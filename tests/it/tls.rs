@@ -94,7 +94,7 @@ async fn texts_come_in_over_tls_1_2_and_1_3() {
     );
     assert!(!done && said.contains("alert"), "refused by the server: {said}");
     assert_eq!(post(&client(&bridge), &bridge, 3).await.unwrap(), 200);
-    bridge.logged("takes webhooks on https://127.0.0.1:");
+    bridge.logged("receives webhooks on https://127.0.0.1:");
 }
 
 #[tokio::test(flavor = "multi_thread")]

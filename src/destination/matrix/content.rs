@@ -127,7 +127,7 @@ fn cut(message: &Message, keep: usize) -> Option<Message> {
         .unwrap_or(0);
     let start = &message.text[..end];
     let text = format!(
-        "{start}…\n[cut here; the whole text: smsbridge message show {}]",
+        "{start}…\n[cut here; full message: smsbridge message show {}]",
         message.id
     );
     Some(Message {

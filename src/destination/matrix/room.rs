@@ -186,7 +186,7 @@ impl Room {
             *known = Some(encrypted);
         }
         if encrypted && !self.known.warned.swap(true, Ordering::Relaxed) {
-            tracing::warn!(room = %self.address, "the Matrix room {} is encrypted, and texts go into it unencrypted", self.address);
+            tracing::warn!(room = %self.address, "the Matrix room {} is encrypted, but messages are sent to it unencrypted", self.address);
         }
         encrypted
     }

@@ -179,7 +179,7 @@ fn plain_text(text: &str) -> Value {
 }
 
 fn marker(id: MessageId) -> String {
-    format!("[cut here; the whole text: smsbridge message show {id}]")
+    format!("[cut here; full message: smsbridge message show {id}]")
 }
 
 /// Cuts escaped text into pieces of at most `max` UTF-16 units, never inside an entity (`&amp;`).

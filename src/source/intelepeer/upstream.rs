@@ -82,9 +82,9 @@ fn elsewhere(now: Option<&str>) -> Reason {
     let reason = match now {
         // It may have been masked already; here it is only kept out of the log.
         Some(url) => {
-            Reason::from("its texts go elsewhere").quote(", to ", &Mask::default().excerpt(url, None))
+            Reason::from("its webhook points elsewhere").quote(", to ", &Mask::default().excerpt(url, None))
         }
-        None => "its texts go to the provider's own platform".into(),
+        None => "its messages go to the provider's own platform".into(),
     };
     reason.own(": run `smsbridge intelepeer webhook sync`")
 }

@@ -84,7 +84,7 @@ impl Compaction {
         match database::begin(&self.options, COMPACTING) {
             Ok((db, disk)) => {
                 info!(
-                    "the store takes {} MiB on disk and needs about {}: it is being compacted",
+                    "compacting the store: {} MiB on disk, about {} MiB needed",
                     bytes >> 20,
                     (live + BASE) >> 20
                 );
@@ -157,7 +157,7 @@ impl Compaction {
     }
 
     fn give_up(&mut self, error: &str) {
-        warn!("the store was not compacted, and goes on as it is: {error}");
+        warn!("the store was not compacted and stays in use: {error}");
         self.copying = None;
         self.not_before = Some(Instant::now() + 10 * PAUSE);
         folders::drop_compaction(&self.options.path);

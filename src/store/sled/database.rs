@@ -170,10 +170,7 @@ fn renew_settings(database: &Path) -> io::Result<Option<String>> {
         Ok(bytes) if bytes != SETTINGS => {
             std::fs::remove_file(&path)?;
             let is_begun = SETTINGS.starts_with(&bytes) || bytes.iter().all(|byte| *byte == 0);
-            let finding = format!(
-                "{} was damaged: written anew, nothing was lost by that",
-                path.display()
-            );
+            let finding = format!("{} was damaged and is rewritten; nothing is lost", path.display());
             Ok((!is_begun).then_some(finding))
         }
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -101,9 +101,7 @@ impl History {
                     None => return Ok(()),
                 }
             }
-            shared.report(format!(
-                "of the history in {name} {brought} messages were brought back"
-            ));
+            shared.report(format!("recovered {brought} messages of the history in {name}"));
             self.folders.pop();
             let written = if self.folders.is_empty() {
                 std::fs::remove_file(self.store.join("recovering"))
@@ -116,7 +114,7 @@ impl History {
         while let Some(key) = after {
             after = requests.ask(move |group| group.drop_orphans(&key))?;
         }
-        info!("all history was brought back that can be read");
+        info!("recovered all readable history");
         Ok(())
     }
 

@@ -27,7 +27,7 @@ pub enum ImportError {
     Open(#[from] OpenError),
     /// Nothing is ever put over what is there.
     #[error(
-        "the store has texts already ({0} were accepted): give `store.path` an empty folder, or move this one away"
+        "the store already has messages ({0} were accepted): set `store.path` to an empty folder, or move this one away"
     )]
     NotEmpty(u64),
     /// It could not be written.

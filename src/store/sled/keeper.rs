@@ -72,12 +72,12 @@ impl Keeper {
             Ok(true) => {}
             Ok(false) => {
                 self.is_renewal_due = true;
-                self.shared.report("the log was damaged where the database has all of it: nothing is lost, it is written anew");
+                self.shared.report("part of the log was damaged but is complete in the database: nothing is lost, the log is rewritten");
             }
             Err(error) => {
                 self.is_renewal_due = true;
                 self.shared.report(format!(
-                    "the log cannot be read where the database has all of it: {error}: it is written anew"
+                    "a part of the log that is complete in the database cannot be read: {error}; the log is rewritten"
                 ));
             }
         }

@@ -185,7 +185,7 @@ impl Shared {
         let view = View::new(&self.overlay);
         let Some((delivery, message, parts)) = self.sound(view.waiting(place))? else {
             self.report(format!(
-                "message {} cannot be read: its conversation waits at {} until the next start, which takes it from the log",
+                "message {} cannot be read: its conversation is stopped at {} until the next start recovers it from the log",
                 place.seq, queue.destination
             ));
             return Ok(None);
@@ -289,7 +289,7 @@ impl Shared {
         match loaded {
             Ok(loaded) => Ok(loaded),
             Err(Trouble::Damaged) => {
-                self.report("a damaged record was met: the next start builds the database anew from the log");
+                self.report("found a damaged record: the next start rebuilds the database from the log");
                 Ok(None)
             }
             Err(Trouble::Sled(error)) => Err(self.broken(&error)),

@@ -71,7 +71,7 @@ impl Space {
         if self.measured.is_none_or(|at| at.elapsed() > FRESH)
             && let Err(error) = self.measure()
         {
-            warn!(path = %self.folder.display(), "cannot tell how much space is left: {error}");
+            warn!(path = %self.folder.display(), "cannot read the free space: {error}");
         }
         self.free = self.room.saturating_sub(GROWTH * gathered as u64);
     }
@@ -138,7 +138,7 @@ impl Space {
         self.measure_free()?;
         warn!(
             free = self.room,
-            "hardly any space is left: the ballast was given up so that deliveries go on"
+            "the disk is almost full: the ballast file was removed so that deliveries can continue"
         );
         Ok(())
     }
@@ -156,7 +156,7 @@ impl Space {
             )?)
         });
         if let Err(error) = taken {
-            info!(path = %path.display(), "no space could be put aside: {error}");
+            info!(path = %path.display(), "cannot write the ballast file: {error}");
         }
     }
 }

@@ -177,7 +177,7 @@ impl Start<'_> {
         let mut mark: Option<Mark> = record::load(&*db, keys::MARK)?;
         if mark.is_none() && !db.is_empty() {
             if log::is_begun(folder) {
-                return Err(Fault::Damaged("it does not say how far it has come".to_owned()));
+                return Err(Fault::Damaged("it has no position".to_owned()));
             }
             drop(disk);
             migrate::migrate(self.options, db, |finding| self.find(finding))?;
@@ -215,7 +215,7 @@ impl Start<'_> {
             Some(differences) if found.lost == 0 => Err(Fault::Damaged(differences.clone())),
             Some(differences) => {
                 self.find(format!(
-                    "the store has not all of what was in the lost frames: {differences}"
+                    "the store lost part of the damaged frames: {differences}"
                 ))?;
                 corrected(db, disk, log, now, audited)
             }
@@ -232,26 +232,24 @@ impl Start<'_> {
     fn tell(&mut self, found: &Found, applied: u64, is_gone: bool, is_empty: bool) -> Result<(), Fault> {
         if found.lost > 0 {
             self.find(format!(
-                "the log is damaged: {} commits cannot be read, and the database does not have them; a backup may have what is missing",
+                "the log is damaged: {} commits cannot be read, and the database does not have them; a backup may have the missing messages",
                 found.lost
             ))?;
         }
         let has_end = !is_gone && found.last >= applied;
         if !has_end {
             self.find(
-                "the log was damaged at its end and is written anew: the database has all of it that was there a second \
-                 before the last run ended, and nothing is lost unless that ended in a crash",
+                "the end of the log was damaged and is rewritten: the database has everything up to a second before the \
+                 last run ended; messages are lost only if that run ended in a crash",
             )?;
         } else if found.damaged > 0 {
             self.find(
-                "the log was damaged where the database has all of it: nothing is lost, it is written anew",
+                "part of the log was damaged but is complete in the database: nothing is lost, the log is rewritten",
             )?;
         }
         let is_begun = self.options.path.join("format").exists();
         if is_empty && is_begun && self.is_fresh && found.last == 0 {
-            self.find(
-                "the store was begun before, but its database and its log are gone: an empty one was begun",
-            )?;
+            self.find("the database and the log of the store are gone: an empty store was created")?;
         }
         Ok(())
     }
@@ -268,7 +266,7 @@ impl Start<'_> {
                 .unwrap_or_default();
             self.find(format!(
                 "the database was damaged ({reason}): it is kept as {}, and a new one was built from the log, which has \
-                 everything pending; the history is being brought back from what can be read",
+                 everything pending; the readable history is being recovered",
                 aside.display()
             ))?;
             History::begin(folder, name)?;
@@ -278,9 +276,7 @@ impl Start<'_> {
             database::begin(self.options, REBUILDING).map_err(|error| Fault::Io(io::Error::other(error)))?;
         let found = replay(folder, 0, &db, &disk)?;
         if found.oldest.is_none() {
-            self.find(
-                "there is no log to build it from: what was pending becomes dead where it can still be read",
-            )?;
+            self.find("there is no log to rebuild it from: readable pending deliveries become dead")?;
         }
         self.tell(&found, 0, false, false)?;
         let mark = Mark {

@@ -87,7 +87,7 @@ impl Capacity {
 
 /// The answer when there is no room or no turn.
 pub(super) fn busy() -> Response {
-    let what = "the requests and answers under way take too much memory: try again in a moment";
+    let what = "the requests and answers in progress use too much memory: try again in a moment";
     let mut response = error(StatusCode::SERVICE_UNAVAILABLE, what);
     let fields = response.headers_mut();
     fields.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));

@@ -345,7 +345,7 @@ async fn the_daemon_says_once_when_a_number_points_elsewhere() {
     let line = provider.bridge.logged("may not arrive");
     assert!(line.contains("+1***02") && !line.contains(AWAY), "{line}");
     assert!(
-        line.contains("go elsewhere") && !line.contains("old.example.com"),
+        line.contains("points elsewhere") && !line.contains("old.example.com"),
         "{line}"
     );
     let (_, status, _) = provider.bridge.command(&["status"]);
@@ -359,14 +359,14 @@ async fn the_daemon_says_once_when_a_number_points_elsewhere() {
     let (code, _, ready) = crate::bridge::http("GET", &provider.bridge.url("/readyz"), &[], "");
     assert_eq!(code, 200);
     assert!(
-        ready.contains("intelepeer: 1 of 2 numbers may not point here"),
+        ready.contains("source intelepeer: the webhooks of 1 of 2 numbers may not point here"),
         "{ready}"
     );
     assert!(!ready.contains(AWAY), "{ready}");
 
     provider.run(0, &["webhook", "sync", "--yes", "--watch"]);
     provider.bridge.signal("HUP");
-    provider.bridge.logged("+1***02 points here again");
+    provider.bridge.logged("the webhook of +1***02 points here again");
     let said = provider
         .bridge
         .log()

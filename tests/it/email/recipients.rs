@@ -219,7 +219,7 @@ async fn whoever_is_refused_for_good_is_a_dead_letter_of_its_own_and_the_fallbac
     );
     assert!(
         bridge
-            .logged("a text could not be delivered to desk: refused for night@")
+            .logged("delivery to desk failed permanently: refused for night@")
             .contains(of(&own[1], "id"))
     );
     wait_for("the fallback", || (bridge.console().len() == 1).then_some(()));
