@@ -4,15 +4,15 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use super::{Stop, print};
 
-/// Goes on when `--yes` was given, or the person at the terminal agrees. Where nobody can be asked, an action
-/// that wants a word first is refused: a script says `--yes`.
+/// Returns if `--yes` was given or the person at the terminal confirms. Without a terminal, an action that needs
+/// confirmation is refused: a script passes `--yes`.
 pub(super) fn confirm(question: &str, yes: bool) -> Result<(), Stop> {
     if yes {
         return Ok(());
     }
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         return Err(Stop::wrong(format!(
-            "{question} Nobody can be asked here: add --yes. Nothing was done"
+            "{question} Not a terminal: add --yes to confirm. Nothing was changed"
         )));
     }
     eprint!("{} [y/N] ", print::harmless(question));
@@ -22,7 +22,7 @@ pub(super) fn confirm(question: &str, yes: bool) -> Result<(), Stop> {
         .and_then(|()| io::stdin().read_line(&mut answer));
     match read {
         Ok(_) if is_yes(&answer) => Ok(()),
-        _ => Err(Stop::failed("nothing was done")),
+        _ => Err(Stop::failed("not confirmed; nothing was changed")),
     }
 }
 

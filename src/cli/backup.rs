@@ -16,10 +16,10 @@ use crate::store::backup::{Damage, Reader, Record};
 /// What `backup` takes.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Where to write it
+    /// File to write
     #[arg(value_name = "PATH")]
     path: PathBuf,
-    /// Replace the file if there is one
+    /// Replace an existing file
     #[arg(long)]
     force: bool,
 }

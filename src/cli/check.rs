@@ -80,8 +80,7 @@ fn in_time(path: &Path, purpose: Purpose, outside: Outside) -> Result<Result<Loa
 }
 
 fn verdict(problems: &Problems) -> String {
-    let errors = problems.error_count();
-    format!("{errors}; nothing was started or changed")
+    problems.error_count().to_string()
 }
 
 fn summary(path: &Path, loaded: &Loaded) -> String {

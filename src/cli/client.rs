@@ -135,14 +135,14 @@ impl Daemon {
     fn unreached(&self, error: &reqwest::Error) -> String {
         let socket = self.socket.display();
         if error.is_timeout() {
-            return format!("the daemon was asked at {socket} and did not answer in time: look at its log");
+            return format!("the daemon did not answer at {socket} in time: see its log");
         }
         match cause(error).map(io::Error::kind) {
             Some(io::ErrorKind::PermissionDenied) => denied(&self.socket, self.group.as_deref()),
             Some(io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
                 format!("no daemon answers at {socket}: {}", self.places.not_running())
             }
-            _ => format!("the daemon cannot be asked at {socket}: {}", root(error)),
+            _ => format!("cannot connect to the daemon at {socket}: {}", root(error)),
         }
     }
 }
@@ -157,7 +157,7 @@ impl Answer {
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Stop> {
         serde_json::from_str(&self.body).map_err(|error| {
             Stop::failed(format!(
-                "the daemon's answer is not understood, is it of another version? {error}"
+                "cannot read the daemon's answer: {error}; is it another version?"
             ))
         })
     }

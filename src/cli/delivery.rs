@@ -31,20 +31,20 @@ pub enum Action {
     /// Attempt dead or pending deliveries again now, except where the destination is paused or asked for a pause
     #[command(after_help = examples::DELIVERY_RETRY)]
     Retry(Which),
-    /// Give up pending deliveries: they are dead then, and `retry` revives them
+    /// Give up pending deliveries: they become dead, and `retry` makes them pending again
     #[command(after_help = examples::DELIVERY_DISCARD)]
     Discard(Which),
-    /// Acknowledge dead ones: they stop being a problem and stay listed
+    /// Acknowledge dead deliveries: they are no longer reported as a problem and stay listed
     Acknowledge(Acknowledge),
 }
 
 /// Which to list.
 #[derive(Debug, Args)]
 pub struct List {
-    /// Of this destination
+    /// Only deliveries to this destination
     #[arg(long, value_name = "NAME")]
     destination: Option<Name>,
-    /// How it stands
+    /// Only deliveries in this state
     #[arg(long, value_parser = ["pending", "delivered", "dead"])]
     state: Option<String>,
     #[command(flatten)]
@@ -55,16 +55,16 @@ pub struct List {
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("which").required(true).args(["ids", "destination"])))]
 pub struct Which {
-    /// Their ids: in full, the first 6 or more digits and `-N`, or `latest`
+    /// Delivery ids: in full, the first 6 or more digits and `-N`, or `latest`
     #[arg(value_name = "ID", value_parser = listing::id)]
     ids: Vec<String>,
-    /// All of this destination
+    /// All deliveries to this destination
     #[arg(long, value_name = "NAME")]
     destination: Option<Name>,
-    /// Those that stand so [default: pending for `discard`, else dead]
+    /// Only deliveries in this state [default: pending for `discard`, else dead]
     #[arg(long, requires = "destination", value_parser = ["dead", "pending"])]
     state: Option<String>,
-    /// Do not ask, whatever the number
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
 }
@@ -162,7 +162,7 @@ fn list(global: &Global, daemon: &Daemon, list: &List) -> Result<Exit, Stop> {
         return Ok(Exit::Done);
     }
     let page: Page<DeliveryView> = answer.read()?;
-    table(&page.items, moment::now(), terminal_width()).print("no delivery is like that")?;
+    table(&page.items, moment::now(), terminal_width()).print("No deliveries match")?;
     say_next(&page);
     Ok(Exit::Done)
 }
@@ -236,7 +236,7 @@ fn show(global: &Global, daemon: &Daemon, id: &str) -> Result<Exit, Stop> {
     Ok(Exit::Done)
 }
 
-/// How it stands, since or until when, and why.
+/// The state, since or until when, and why.
 fn standing(delivery: &DeliveryView, now: Timestamp) -> String {
     let mut said = state(delivery.state).to_owned();
     if let Some(pending) = &delivery.pending {
@@ -381,7 +381,7 @@ fn change(
     };
     if left > 0 {
         return Err(Stop::failed(format!(
-            "{} not touched: unknown, ended already, or under way; see `smsbridge delivery show`",
+            "{} not changed: unknown, already ended, or in progress; see `smsbridge delivery show`",
             count(left)
         )));
     }
@@ -401,7 +401,7 @@ fn held_up(result: &RetryView, now: Timestamp) -> String {
     match &result.pending {
         Some(pending) if result.outcome == RetryOutcome::Probed => {
             format!(
-                "{}; it is tried now, with one delivery first\n",
+                "{}; one delivery is attempted now as a probe\n",
                 waits(pending, now)
             )
         }
@@ -416,10 +416,10 @@ fn retried_one(result: &RetryView, now: Timestamp) -> String {
     let id = result.id.map(|id| id.to_string()).unwrap_or_default();
     let to = result.destination.as_ref().map(|name| format!(" to {name}"));
     let what = match result.outcome {
-        RetryOutcome::Tried => "tried now".to_owned(),
-        RetryOutcome::Probed => format!("its destination is tried now, with another delivery first: {waits}"),
+        RetryOutcome::Tried => "attempted now".to_owned(),
+        RetryOutcome::Probed => format!("its destination is probed now with another delivery: {waits}"),
         RetryOutcome::Waiting => format!("nothing was sent: {waits}"),
-        RetryOutcome::Attempting => "an attempt was under way already".to_owned(),
+        RetryOutcome::Attempting => "an attempt is in progress already".to_owned(),
         RetryOutcome::Delivered => "delivered already".to_owned(),
         RetryOutcome::Unknown => "no such delivery".to_owned(),
     };
@@ -432,7 +432,7 @@ fn agree(daemon: &Daemon, change: Change, name: &Name, state: &str, yes: bool) -
     let found = destinations.iter().find(|destination| destination.name == *name);
     let destination = found.ok_or_else(|| {
         Stop::failed(format!(
-            "no destination `{name}` is configured, and nothing waits for one of that name"
+            "no destination `{name}` is configured, and no delivery is pending for that name"
         ))
     })?;
     let number = match (state, change.verb) {

@@ -14,21 +14,21 @@ use crate::template::one_line;
 /// What there is to do with destinations.
 #[derive(Debug, Subcommand)]
 pub enum Action {
-    /// List them: health, backlog, the oldest waiting, the last error
+    /// List destinations: state, pending deliveries, the age of the oldest, the last error
     List,
-    /// Send a marked test text straight through one, and say how that went
+    /// Send a marked test message to a destination and print the result
     Test {
-        /// Its name
+        /// Name of the destination
         name: Name,
     },
-    /// Deliver nothing more to one; what comes for it waits, also over restarts
+    /// Pause a destination: its deliveries stay pending, also over restarts
     Pause {
-        /// Its name
+        /// Name of the destination
         name: Name,
     },
-    /// Let a paused one go on
+    /// Resume a paused destination
     Resume {
-        /// Its name
+        /// Name of the destination
         name: Name,
     },
 }
@@ -136,12 +136,12 @@ fn outcome(name: &Name, tested: &Tested) -> String {
     )
 }
 
-/// What would become of a real text.
+/// What would happen to a real message.
 fn meaning(failure: &str) -> &str {
     match failure {
-        "transient" => "transient (a text would be tried again)",
-        "permanent" => "permanent (a text would be dead)",
-        "parked" => "parked (texts would wait until the configuration is mended)",
+        "transient" => "transient (a message would be retried)",
+        "permanent" => "permanent (a message would become a dead letter)",
+        "parked" => "parked (messages would stay pending until the configuration is fixed)",
         other => other,
     }
 }

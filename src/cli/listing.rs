@@ -11,10 +11,10 @@ use crate::template::one_line;
 /// Which part of a long list.
 #[derive(Debug, Args)]
 pub struct Paging {
-    /// At most this many
+    /// Maximum number of entries
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
     limit: u16,
-    /// Go on after the page that gave this
+    /// Continue after the page that printed this cursor
     #[arg(long, value_name = "CURSOR")]
     cursor: Option<u64>,
 }
@@ -30,7 +30,7 @@ impl Paging {
 }
 
 /// How an id may be given.
-pub(super) const ID: &str = "Its id, the first 6 or more digits of it if no other begins so, or `latest`";
+pub(super) const ID: &str = "Message id, its first 6 or more digits if unique, or `latest`";
 
 /// An id as it may be given; the daemon knows which one is meant.
 pub(super) fn id(text: &str) -> Result<String, String> {

@@ -28,7 +28,7 @@ pub enum Action {
     Resend {
         #[arg(help = ID, value_parser = id)]
         id: String,
-        /// To these destinations, whatever they received before [default: those where it is dead]
+        /// To these destinations, even if delivered there before [default: those where it is dead]
         #[arg(long, value_name = "NAME", num_args = 1..)]
         destination: Vec<Name>,
     },
@@ -40,16 +40,16 @@ pub struct List {
     /// Sender, exact or with `*` at one end
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     from: Option<String>,
-    /// Receiver, the same way
+    /// Receiver, exact or with `*` at one end
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     to: Option<String>,
-    /// Part of the text, in any case
+    /// Part of the text, ignoring case
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     text: Option<String>,
-    /// The source it came from
+    /// Only messages from this source
     #[arg(long, value_name = "NAME")]
     source: Option<Name>,
-    /// What became of it
+    /// Only messages in this state
     #[arg(long, value_parser = ["pending", "delivered", "dead", "kept", "unrouted"])]
     state: Option<String>,
     /// Received at or after this: RFC 3339, or how long ago (2h, 3d)
@@ -88,7 +88,7 @@ fn list(global: &Global, daemon: &Daemon, list: &List) -> Result<Exit, Stop> {
         return Ok(Exit::Done);
     }
     let page: Page<MessageView> = answer.read()?;
-    table(&page.items, moment::now(), terminal_width()).print("no message is like that")?;
+    table(&page.items, moment::now(), terminal_width()).print("No messages match")?;
     say_next(&page);
     Ok(Exit::Done)
 }
@@ -236,7 +236,7 @@ fn repeated(before: &MessageView, name: &Name, now: Timestamp) -> Option<String>
     let delivered = there.rfind(|delivery| delivery.state == MessageState::Delivered);
     match delivered.and_then(|delivery| delivery.ended_at) {
         Some(at) => Some(format!(
-            "{name} received it before, at {}\n",
+            "already delivered to {name} at {}\n",
             moment::exact(at, now)
         )),
         None if is_pending => Some(format!("another delivery to {name} is pending\n")),

@@ -29,7 +29,7 @@ pub(super) fn bytes(bytes: &[u8]) -> Result<(), Stop> {
 /// A value as JSON, for scripts.
 pub(super) fn json(value: &impl serde::Serialize) -> Result<(), Stop> {
     let shown = serde_json::to_string_pretty(value)
-        .map_err(|error| Stop::failed(format!("the answer is no JSON: {error}")))?;
+        .map_err(|error| Stop::failed(format!("the answer is not JSON: {error}")))?;
     document(&shown)
 }
 

@@ -18,7 +18,7 @@ use crate::store::sled::{Import, ImportError, OpenError, Options};
 /// What `restore` takes.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The backup
+    /// The backup file
     #[arg(value_name = "PATH")]
     path: PathBuf,
 }

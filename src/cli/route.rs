@@ -19,7 +19,7 @@ pub struct Arguments {
     /// The company's number
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true, requires = "from")]
     to: Option<String>,
-    /// The text
+    /// The text of the message
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, requires = "from")]
     message: Option<String>,
     /// The source it comes from [default: the first in the configuration]
@@ -28,7 +28,7 @@ pub struct Arguments {
     /// When it was received [default: now]
     #[arg(long, value_name = "RFC3339", requires = "from")]
     at: Option<Timestamp>,
-    /// Show exactly what each destination would be sent
+    /// Show exactly what would be sent to each destination
     #[arg(long, requires = "from")]
     render: bool,
 }

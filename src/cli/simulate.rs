@@ -23,7 +23,7 @@ pub struct Arguments {
     /// The company's number
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     to: String,
-    /// The text
+    /// The text of the message
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     message: String,
     /// The configured source to play [default: the only one]
@@ -197,7 +197,7 @@ fn unreached(global: &Global, arguments: &Arguments, url: &str, error: &reqwest:
     if let Some(refused) = pinned::refused(error) {
         format!("no TLS with {url}: {refused}")
     } else if error.is_connect() {
-        let mut words = format!("nothing answers at {url}");
+        let mut words = format!("no connection to {url}");
         // A given URL may be any machine's.
         if arguments.url.is_none() {
             words += &format!(": {}", Places::find(global).not_running());

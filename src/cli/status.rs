@@ -19,7 +19,7 @@ use crate::template::one_line;
 /// What `status` takes.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Forget what was found wrong with the store, once it has been read
+    /// Clear the findings about the store, once read
     #[arg(long)]
     acknowledge: bool,
 }

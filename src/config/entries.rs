@@ -406,7 +406,7 @@ fn check_path(key: &str, path: &Spanned<String>, problems: &mut Problems) -> Opt
         return Some(());
     }
     let message = if taken {
-        format!("`{text}` is the daemon's own")
+        format!("`{text}` is reserved by the daemon")
     } else {
         format!(
             "`{text}` is not a usable path: it must look like \"/inbound/name\", made of letters, digits and -._~"

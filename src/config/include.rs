@@ -121,7 +121,7 @@ fn matching(folder: &Path, pattern: &str) -> Result<Vec<PathBuf>, Unmatched> {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(Unmatched::NoFolder(format!(
-                "there is no folder {shown}: make it, or remove the pattern"
+                "folder {shown} does not exist: create it, or remove the pattern"
             )));
         }
         Err(error) => {

@@ -194,7 +194,7 @@ impl Fetcher<'_> {
             }
         }
         Err(Absent::Missing(format!(
-            "there is no credential `{name}` in {}: put it into /etc/smsbridge/credentials/{name}, or give the \
+            "credential `{name}` does not exist in {}: put it into /etc/smsbridge/credentials/{name}, or give the \
              unit LoadCredential={name}:…, and restart it",
             folder.display()
         )))
@@ -213,7 +213,7 @@ impl Fetcher<'_> {
             .map(|file| file.text)
             .map_err(|absent| match absent {
                 Absent::NoSuchFile(_) => Absent::Missing(format!(
-                    "there is no credential `{name}`: write the secret into the file {} (mode 600), and restart the \
+                    "credential `{name}` does not exist: write the secret into the file {} (mode 600), and restart the \
                      service",
                     path.display()
                 )),

@@ -42,7 +42,7 @@ const DURATION: &str = "a duration like \"10s\", \"5m\" or \"3d\"";
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
-        Ok(duration) if duration.is_zero() => Err("must be longer than nothing".to_owned()),
+        Ok(duration) if duration.is_zero() => Err("must be greater than zero".to_owned()),
         Ok(duration) => Ok(duration),
         Err(_) => Err(format!("`{text}` is not {DURATION}")),
     }

@@ -277,7 +277,7 @@ mod tests {
             ),
             (
                 "up",
-                "destination desk (mail.example:25) is late: 3 pending, the oldest for 9m (late after 2m); messages come \
+                "destination desk (mail.example:25) is late: 3 pending, the oldest for 9m (late after 2m); messages arrive \
                  faster than it accepts them: raise its `rate` or `concurrency`, or send it fewer",
             ),
         ];

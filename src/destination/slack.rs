@@ -233,7 +233,8 @@ fn way(config: &Config) -> Result<Way, String> {
         (Some(url), None, None) => {
             if config.threads == Some(true) {
                 return Err(
-                    "`threads` needs `token` and `channel`: a webhook does not say what it posted".to_owned(),
+                    "`threads` needs `token` and `channel`: a webhook does not return the id of its message"
+                        .to_owned(),
                 );
             }
             if config.api_url.is_some() {

@@ -117,7 +117,7 @@ impl Webhook {
             .map(|body| compile_body(body, content_type))
             .transpose()?;
         if body.is_some() && around.template.is_some() {
-            return Err("`template` has no use beside `body`: the body says what is sent".to_owned());
+            return Err("`template` is not used with `body`: remove one of them".to_owned());
         }
         let url = parse_url("url", first(&config.url))?;
         Ok(Self {

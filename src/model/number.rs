@@ -293,7 +293,7 @@ pub enum PatternError {
     #[error("`{0}` begins with neither `+` nor a country code and a hyphen: write `+1303*` or `1-12*`")]
     Start(String),
     /// Something next to the wildcard that is part of neither a number nor a name.
-    #[error("`{0}`: what stands beside the `*` is part of neither a number nor a name")]
+    #[error("`{0}`: the characters beside the `*` belong to neither a number nor a name")]
     Characters(String),
 }
 

@@ -30,7 +30,7 @@ pub(super) fn note(config: &Config, routes: &[Route], problems: &mut Problems) {
 
 fn no_source(config: &Config, problems: &mut Problems) {
     if config.declared.sources.is_empty() && !problems.any_error() {
-        let message = "there is no [source.NAME]: no message will ever arrive";
+        let message = "no [source.NAME] is defined: no message can arrive";
         problems.warning(&(0..0), "source", message);
     }
 }
@@ -53,7 +53,7 @@ fn dead_routes(config: &Config, routes: &[Route], problems: &mut Problems) {
             continue;
         };
         let message = format!(
-            "can never match: route `{}` above takes all its messages",
+            "can never match: route `{}` above matches all its messages",
             earlier.name
         );
         problems.warning(&later.place, key(later), message);

@@ -44,7 +44,7 @@ impl Access {
     pub fn validate(&self) -> Result<(), String> {
         if self.allow_from.as_ref().is_some_and(Vec::is_empty) {
             return Err(
-                "`allow_from` is empty, so nobody could call: list a network, or leave it out".to_owned(),
+                "`allow_from` is empty, so every request would be rejected: list a network, or remove the key".to_owned(),
             );
         }
         let auth = self.basic_auth.as_ref();

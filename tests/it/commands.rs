@@ -287,7 +287,7 @@ fn deliveries_are_listed_given_up_and_tried_again() {
     );
     assert_eq!(
         run(&bridge, 0, &["delivery", "retry", &crm]),
-        format!("{crm} to crm: tried now\n")
+        format!("{crm} to crm: attempted now\n")
     );
 
     // The dead are dead: nobody is asked whether that is meant.
@@ -304,7 +304,7 @@ fn deliveries_are_listed_given_up_and_tried_again() {
         (code, said),
         (1, format!("{screen} to screen: delivered already\n"))
     );
-    assert!(words.contains("1 delivery not touched"), "{words}");
+    assert!(words.contains("1 delivery not changed"), "{words}");
 }
 
 #[test]
@@ -314,7 +314,7 @@ fn a_message_is_owed_again() {
     let words = complaint(&bridge, 2, &["message", "resend", &id]);
     assert!(words.contains("name the destinations"), "{words}");
     let said = run(&bridge, 0, &["message", "resend", &id, "--destination", "screen"]);
-    let added = format!("1 delivery created:\n  {id}-3\nscreen received it before, at ");
+    let added = format!("1 delivery created:\n  {id}-3\nalready delivered to screen at ");
     assert!(said.starts_with(&added), "{said}");
     let said = run(&bridge, 0, &["message", "resend", &id, "--destination", "crm"]);
     assert_eq!(

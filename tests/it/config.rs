@@ -355,7 +355,7 @@ fn a_credential_is_read_from_the_file_that_the_service_manager_takes_it_from() {
         assert_eq!(
             token(&path, purpose, &outside).unwrap_err(),
             [
-                "3:9: error: admin.token: there is no credential `token`: write the secret into the file \
+                "3:9: error: admin.token: credential `token` does not exist: write the secret into the file \
               credentials/token (mode 600), and restart the service"
             ]
         );
@@ -442,7 +442,7 @@ fn each_problem_of_an_included_file_names_it() {
     for expected in [
         "1:29: error: include: missing.toml: no such file",
         "1:45: error: include: a `*` may stand only in the name of the file",
-        "1:59: warning: include: there is no folder none",
+        "1:59: warning: include: folder none does not exist",
         "conf.d/a.toml:1:1: error: include: an included file cannot include others",
         "conf.d/a.toml:3:1: error: server.listn: unknown key",
         "conf.d/a.toml:4:14: error: destination.spare: is already defined at config.toml:8",

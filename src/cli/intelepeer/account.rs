@@ -56,7 +56,7 @@ impl Account {
         }
         if accounts.len() > 1 {
             return Err(Stop::wrong(format!(
-                "several sources have `api`; say which with --source: {}",
+                "several sources have `api`; choose one with --source: {}",
                 names(&accounts)
             )));
         }
@@ -96,7 +96,7 @@ impl Account {
     pub(super) fn wanted_url(&self) -> Result<Secret, Stop> {
         self.webhook_url()?.ok_or_else(|| {
             Stop::wrong(
-                "`server.public_url` is not set: say in the configuration what the provider is to call, like \
+                "`server.public_url` is not set: set it to the URL that the provider calls, such as \
                  \"https://sms.example.com\"",
             )
         })
@@ -110,7 +110,7 @@ impl Account {
             .endpoints()
             .map_err(|error| Stop::wrong(format!("{key}: {error}")))?;
         if numbers.is_empty() {
-            return Err(Stop::wrong(format!("{key}.numbers names no number")));
+            return Err(Stop::wrong(format!("{key}.numbers is empty")));
         }
         Ok(numbers)
     }

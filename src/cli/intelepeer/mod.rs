@@ -13,10 +13,10 @@ mod webhook;
 /// What there is to do at IntelePeer.
 #[derive(Debug, Subcommand)]
 pub enum Action {
-    /// Where the texts of the account's numbers go
+    /// Show or set the webhooks of the account's numbers
     #[command(subcommand)]
     Webhook(webhook::Action),
-    /// Get a token for the management API, to see whether the account's credentials are right
+    /// Get a token for the management API to check the account's credentials
     Token(token::Arguments),
     /// Find out how the account signs its webhooks, from one captured body
     DetectSignature(signature::Arguments),

@@ -66,12 +66,12 @@ pub(super) fn rows(wanted: Option<&Secret>, outcomes: Vec<(String, Outcome)>) ->
     api::compare(wanted.unwrap_or(&nothing), outcomes)
 }
 
-/// Prints what is known, and says whether all is well.
+/// Prints the table; fails if any number failed.
 pub(super) fn print(global: &Global, lines: &[Line], table: fn(&[Line]) -> Table) -> Result<Exit, Stop> {
     if global.json {
         print::json(&serde_json::json!({ "numbers": lines }))?;
     } else {
-        table(lines).print("no number was asked about")?;
+        table(lines).print("No numbers")?;
     }
     match lines.iter().filter(|line| line.action == Action::Failed).count() {
         0 => Ok(Exit::Done),

@@ -39,8 +39,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
     }
     let Some((first, others)) = schemes.split_first() else {
         return Err(Stop::failed(
-            "no known scheme explains the signature with this secret: is it this account's, and is the sample exactly \
-             what arrived? If both are right, guard the source with `basic_auth` or `allow_from` instead",
+            "no known scheme explains the signature with this secret: check that it belongs to this account and that the sample is \
+             exactly the body that arrived. If both are right, guard the source with `basic_auth` or `allow_from` instead",
         ));
     };
     print::text(&format!("# below [source.NAME]:\n{}", detect::lines(first)))?;

@@ -16,7 +16,7 @@ const LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct Arguments {
     #[command(flatten)]
     which: Which,
-    /// Print the token itself, and nothing else: it lets whoever has it manage the account
+    /// Print only the token; anyone who has it can manage the account
     #[arg(long)]
     show: bool,
 }
@@ -37,9 +37,14 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
         print::text(&format!("{token}\n"))?;
     } else {
         print::text(&match until {
-            Some(until) => format!("the provider gave a token, valid until {}\n", moment::exact(until, asked)),
-            None => "the configured token is used; whether it is valid, `smsbridge intelepeer webhook get` shows\n"
-                .to_owned(),
+            Some(until) => format!(
+                "the provider gave a token, valid until {}\n",
+                moment::exact(until, asked)
+            ),
+            None => {
+                "the configured token is used; `smsbridge intelepeer webhook get` shows whether it is valid\n"
+                    .to_owned()
+            }
         })?;
     }
     Ok(Exit::Done)

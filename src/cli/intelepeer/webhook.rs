@@ -14,15 +14,15 @@ use crate::source::intelepeer::api::{self, Client, Outcome, Row, State, mask_url
 /// Between two looks at how far the provider is.
 const WATCH_PAUSE: Duration = Duration::from_secs(2);
 
-/// After this nobody waits any longer.
+/// Upper bound of the wait.
 const WATCH_MAX: Duration = Duration::from_secs(10 * 60);
 
 /// What there is to do with webhooks.
 #[derive(Debug, Subcommand)]
 pub enum Action {
-    /// Show where numbers' texts go now
+    /// Show the current webhooks of numbers
     Get {
-        /// These numbers [default: those in `api.numbers`]
+        /// The numbers [default: those in `api.numbers`]
         #[arg(value_name = "NUMBER", value_parser = endpoint)]
         numbers: Vec<String>,
         #[command(flatten)]
@@ -30,10 +30,10 @@ pub enum Action {
     },
     /// Point numbers at this bridge, or at another URL
     Set {
-        /// These numbers
+        /// The numbers
         #[arg(value_name = "NUMBER", required = true, value_parser = endpoint)]
         numbers: Vec<String>,
-        /// Where to [default: `server.public_url` and the source's path, with its `basic_auth`]
+        /// The webhook URL [default: `server.public_url` and the source's path, with its `basic_auth`]
         #[arg(long, value_name = "URL")]
         url: Option<String>,
         #[command(flatten)]
@@ -43,7 +43,7 @@ pub enum Action {
     },
     /// Make every number in `api.numbers` point at this bridge; changes only those that do not
     Sync {
-        /// Only say what would change
+        /// Only show what would change
         #[arg(long)]
         dry_run: bool,
         #[command(flatten)]
@@ -56,10 +56,10 @@ pub enum Action {
 /// Before and after a change.
 #[derive(Debug, Args)]
 pub struct Care {
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
-    /// Wait until the provider has put it in force, at most ten minutes
+    /// Wait until the provider has activated the change, at most ten minutes
     #[arg(long)]
     watch: bool,
 }
@@ -83,7 +83,7 @@ fn endpoint(text: &str) -> Result<String, String> {
 
 /// Read here and not by clap, whose errors repeat what was typed: it may contain a password.
 fn web_url(text: &str) -> Result<Secret, Stop> {
-    let url = url::Url::parse(text).map_err(|error| Stop::wrong(format!("--url is no URL: {error}")))?;
+    let url = url::Url::parse(text).map_err(|error| Stop::wrong(format!("--url is not a URL: {error}")))?;
     if matches!(url.scheme(), "http" | "https") {
         Ok(Secret::new(text))
     } else {
@@ -177,21 +177,21 @@ fn in_order(row: &Row) -> bool {
 }
 
 fn agree(numbers: &[String], url: &Secret, care: &Care) -> Result<(), Stop> {
-    let (texts, these) = match numbers {
-        [one] => (format!("Texts to {one}"), "this number's"),
+    let (messages, these) = match numbers {
+        [one] => (format!("messages for {one}"), "this number's"),
         many => (
-            format!("Texts to {} numbers ({})", many.len(), many.join(", ")),
+            format!("messages for {} numbers ({})", many.len(), many.join(", ")),
             "these numbers'",
         ),
     };
     let consequence = format!(
-        "{texts} will go to {} from now on, and {these} texts stop going to the provider's own messaging platform.",
+        "From now on the provider sends {messages} to {}; {these} messages no longer go to the provider's own messaging platform.",
         mask_url(url.reveal())
     );
     if care.yes {
         print::remark(&consequence);
     }
-    ask::confirm(&format!("{consequence} Go on?"), care.yes)
+    ask::confirm(&format!("{consequence} Continue?"), care.yes)
 }
 
 /// Sets these numbers, and waits until that is in force if it is to.
@@ -240,7 +240,7 @@ fn is_open(line: &Line) -> bool {
 fn give_up(lines: &mut [Line]) {
     for line in lines.iter_mut().filter(|line| is_open(line)) {
         line.action = Done::Failed;
-        line.row.problem = Some("not in force after ten minutes: look again later with `webhook get`".into());
+        line.row.problem = Some("not active after ten minutes: check again later with `webhook get`".into());
     }
 }
 

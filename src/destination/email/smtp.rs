@@ -105,7 +105,7 @@ fn max_connections() -> usize {
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     match humantime::parse_duration(&String::deserialize(deserializer)?) {
-        Ok(duration) if duration.is_zero() => Err(serde::de::Error::custom("must be longer than nothing")),
+        Ok(duration) if duration.is_zero() => Err(serde::de::Error::custom("must be greater than zero")),
         other => other.map_err(serde::de::Error::custom),
     }
 }

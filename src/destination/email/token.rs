@@ -138,7 +138,7 @@ fn token(bytes: &[u8]) -> Result<Secret, &'static str> {
         Ok(text) if text.len() <= TOKEN_MAX && text.bytes().all(|byte| byte.is_ascii_graphic()) => {
             Ok(Secret::new(text))
         }
-        _ => Err("gave something that is no token (one line of printable ASCII)"),
+        _ => Err("printed something other than a token (one line of printable ASCII)"),
     }
 }
 
@@ -216,7 +216,7 @@ mod tests {
             ("true", "token_command sh gave no token"),
             (
                 "printf 'hush\\nhush'",
-                "token_command sh gave something that is no token (one line of printable ASCII)",
+                "token_command sh printed something other than a token (one line of printable ASCII)",
             ),
         ] {
             assert_eq!(command(script, Duration::ZERO).get().await.unwrap_err(), expected);
@@ -229,7 +229,7 @@ mod tests {
         let read = tokio::time::timeout(Duration::from_secs(10), endless.get()).await;
         assert_eq!(
             read.unwrap().unwrap_err(),
-            "token_command sh gave something that is no token (one line of printable ASCII)"
+            "token_command sh printed something other than a token (one line of printable ASCII)"
         );
     }
 }

@@ -60,7 +60,7 @@ impl Session {
         if !self.is_usable() {
             return Err(Trouble {
                 step: Step::Data,
-                cause: Cause::Lost("the server answered more than it was asked".to_owned()),
+                cause: Cause::Lost("the server sent more replies than commands".to_owned()),
             });
         }
         let answer = self

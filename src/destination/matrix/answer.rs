@@ -75,7 +75,7 @@ pub fn failure(answer: &Answer, doing: &str, may_tell: impl Fn(&str) -> bool) ->
             format!("{doing}: `{code}` ({})", answer.status_line())
         }
         Some(_) => format!(
-            "{doing}: the homeserver repeats what it was sent ({})",
+            "{doing}: the answer of the homeserver repeats the request ({})",
             answer.status_line()
         ),
         None => format!(

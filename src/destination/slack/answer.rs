@@ -157,7 +157,10 @@ pub fn failure(answer: &Answer, may_tell: impl Fn(&str) -> bool) -> Failure {
         Some(code) if is_known(code) || may_tell(code) => {
             format!("Slack says `{code}` ({})", answer.status_line())
         }
-        Some(_) => format!("Slack repeats what it was sent ({})", answer.status_line()),
+        Some(_) => format!(
+            "the answer of Slack repeats the request ({})",
+            answer.status_line()
+        ),
         None => format!("not an answer of Slack ({})", answer.status_line()),
     };
     let code = code.unwrap_or_default();

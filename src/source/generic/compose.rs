@@ -148,7 +148,9 @@ fn first(secrets: &Secrets) -> Result<&Secret, String> {
 }
 
 fn insert(composed: &mut Composed, name: &str, value: &str) -> Result<(), String> {
-    let name: HeaderName = name.parse().map_err(|_| format!("`{name}` is no header"))?;
+    let name: HeaderName = name
+        .parse()
+        .map_err(|_| format!("`{name}` is not a header name"))?;
     let value = HeaderValue::from_str(value).map_err(|error| error.to_string())?;
     composed.headers.insert(name, value);
     Ok(())

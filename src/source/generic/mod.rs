@@ -172,7 +172,7 @@ impl Kind for Config {
                 .is_some_and(|verify| verify.kind != ProofKind::None)
         });
         if !is_verified && !settings.access.is_checked() {
-            let message = "is \"generic\", and there is no `verify`, `basic_auth` or `allow_from`: anybody can send messages";
+            let message = "is \"generic\", and there is no `verify`, `basic_auth` or `allow_from`: anyone can send messages";
             lints.push(Lint::new("kind", message));
         }
         if !is_verified && self.secret.is_some() {
@@ -267,7 +267,7 @@ fn methods(verbs: Option<&[Verb]>) -> Result<&'static [Method], String> {
     let has = |verb| verbs.contains(&verb);
     let other = has(Verb::Put) || has(Verb::Patch);
     match (has(Verb::Get), has(Verb::Post), other) {
-        (false, false, false) => Err("`methods` is empty, so nobody could call".to_owned()),
+        (false, false, false) => Err("`methods` is empty, so every request would be rejected".to_owned()),
         (true, false, false) => Ok(GET),
         (false, true, false) => Ok(POST),
         (true, true, false) => Ok(BOTH),

@@ -190,7 +190,7 @@ fn parts(over: &str, context: &Context<'_>) -> Result<Vec<Part>, String> {
     }
     parts.extend((!rest.is_empty()).then(|| Part::Literal(rest.to_owned())));
     if !parts.iter().any(|part| matches!(part, Part::Body)) {
-        return Err("`verify.over` lacks {body}: anybody could change the message".to_owned());
+        return Err("`verify.over` lacks {body}: anyone could change the message".to_owned());
     }
     Ok(parts)
 }

@@ -43,12 +43,12 @@ impl Config {
     /// What a signature like this leaves open to somebody who saw one request.
     pub(super) fn warnings(&self) -> Vec<String> {
         [
-            ("{refid}", "send a text again under a new id"),
-            ("{message}", "change the text"),
+            ("{refid}", "send a message again under a new id"),
+            ("{message}", "change the message"),
         ]
         .into_iter()
         .filter(|(field, _)| !self.over.contains(field))
-        .map(|(field, harm)| format!("`hmac.over` lacks {field}: whoever saw one request can {harm}"))
+        .map(|(field, harm)| format!("`hmac.over` lacks {field}: anyone who saw one request can {harm}"))
         .collect()
     }
 }
@@ -155,7 +155,7 @@ fn parts(over: &str) -> Result<Vec<Part>, String> {
         rest = after;
     }
     if parts.is_empty() {
-        return Err("names no field, so every text would have the same signature".to_owned());
+        return Err("names no field, so every message would have the same signature".to_owned());
     }
     parts.extend((!rest.is_empty()).then(|| Part::Literal(rest.to_owned())));
     Ok(parts)

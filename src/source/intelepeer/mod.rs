@@ -72,7 +72,7 @@ impl Kind for Config {
         let mut lints = Vec::new();
         if self.verify == Verify::None && !settings.access.is_checked() {
             let message =
-                "is \"none\", and there is no `basic_auth` or `allow_from`: anybody can send messages";
+                "is \"none\", and there is no `basic_auth` or `allow_from`: anyone can send messages";
             lints.push(Lint::new("verify", message));
         }
         if self.verify == Verify::None && self.secret.is_some() {

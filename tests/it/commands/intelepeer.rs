@@ -224,10 +224,7 @@ async fn a_number_is_set_to_any_url_after_a_word() {
         &["webhook", "set", AWAY, "--url", "ftp://u:canary@x/", "--yes"],
     );
     let (_, err) = provider.run(2, &["webhook", "sync", "--yes"]);
-    assert!(
-        err.contains("source.intelepeer.api.numbers names no number"),
-        "{err}"
-    );
+    assert!(err.contains("source.intelepeer.api.numbers is empty"), "{err}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

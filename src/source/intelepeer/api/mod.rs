@@ -345,9 +345,7 @@ impl Login {
                 password: password.clone(),
             }),
             (None, None, None) => Err("needs `username` and `password`, or `token`".to_owned()),
-            (_, _, Some(_)) => {
-                Err("`token` stands instead of `username` and `password`, not beside them".to_owned())
-            }
+            (_, _, Some(_)) => Err("`token` replaces `username` and `password`: remove them".to_owned()),
             (Some(_), None, None) => Err("`password` is missing".to_owned()),
             (None, Some(_), None) => Err("`username` is missing".to_owned()),
         }
