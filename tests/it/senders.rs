@@ -134,7 +134,7 @@ fn what_was_unusual_about_a_webhook_is_logged_without_its_words() {
     assert_eq!(message["extra"], json!({ "body": "\"canary\"" }));
     let (_, shown, _) = bridge.command(&["message", "show", &id]);
     assert!(shown.contains("body: \"canary\""), "{shown}");
-    let line = bridge.logged("is incomplete");
+    let line = bridge.logged("accepted an incomplete message");
     assert!(
         line.contains("no `from`; no `to`; no `message`") && line.contains(&id),
         "{line}"
