@@ -475,7 +475,11 @@ fn an_id_may_be_its_unique_beginning_or_latest() {
     );
     assert!(complaint(&bridge, 2, &["message", "show", "0193a"]).contains("at least the first 6"));
 
-    let resent = run(&bridge, 0, &["message", "resend", "latest"]);
+    let resent = run(
+        &bridge,
+        0,
+        &["message", "resend", "latest", "--destination", "screen"],
+    );
     assert!(resent.starts_with("1 delivery created:\n"), "{resent}");
     let one = format!("{}-1", &first[..=alike]);
     assert_eq!(

@@ -175,7 +175,7 @@ async fn a_sync_changes_what_differs_and_reports_each_number_s_own_outcome() {
     // Nobody was asked, so nothing is done.
     let (out, err) = provider.run(2, &["webhook", "sync"]);
     assert!(
-        err.contains("stop going to the provider's own messaging platform"),
+        err.contains("no longer go to the provider's own messaging platform"),
         "{err}"
     );
     assert!(err.contains("--yes") && out.contains("would set"), "{out}{err}");
@@ -187,7 +187,7 @@ async fn a_sync_changes_what_differs_and_reports_each_number_s_own_outcome() {
     let (out, err) = provider.run(1, &["webhook", "sync", "--yes", "--watch"]);
     assert_harmless(&out);
     assert!(
-        err.contains("stop going to the provider's own messaging platform"),
+        err.contains("no longer go to the provider's own messaging platform"),
         "{err}"
     );
     assert!(err.contains("2 of 4 numbers failed"), "{err}");
