@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::view::{DestinationView, ProblemKind, ProblemView};
+use crate::delivery::{Delivery, State};
 use crate::message::Timestamp;
 use crate::plan::Severity;
 
@@ -87,6 +88,16 @@ impl Facts<'_> {
     /// Returns true if the oldest pending delivery is late, and nothing else explains that.
     pub(super) fn is_late(&self) -> bool {
         self.kind() == Some(ProblemKind::Late)
+    }
+
+    /// What the oldest pending delivery says about why it is late. A failure that lies before the last success explains
+    /// nothing any more, unless the delivery is still waiting for its retry.
+    pub(super) fn cause_of(&self, oldest: Option<Delivery>) -> Option<String> {
+        let mut delivery = oldest?;
+        let last = delivery.attempts.pop()?;
+        let waits = matches!(delivery.state, State::Waiting { due } if due > self.now);
+        let is_current = self.view.delivered_at.is_none_or(|at| at < last.at);
+        (waits || is_current).then_some(last.detail)
     }
 
     fn kind(&self) -> Option<ProblemKind> {
@@ -216,6 +227,7 @@ pub(super) fn sorted(mut problems: Vec<ProblemView>) -> Vec<ProblemView> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::delivery::{Attempt, DeliveryId, Verdict};
 
     const MINUTE: i64 = 60_000;
 
@@ -290,6 +302,41 @@ mod tests {
             );
             assert_eq!(problem.address.as_deref(), Some("mail.example:25"));
         }
+    }
+
+    #[test]
+    fn a_failure_before_the_last_success_is_no_cause_of_a_backlog() {
+        let failed = |due| {
+            let delivery = Delivery::new(
+                DeliveryId {
+                    message: "00000000000000000000000000000001".parse().unwrap(),
+                    ordinal: 1,
+                },
+                "desk".parse().unwrap(),
+                None,
+                Timestamp(0),
+            );
+            let attempt = Attempt::new(Timestamp(1_000), Duration::ZERO, Verdict::Transient, "refused");
+            Some(delivery.retry(attempt, Timestamp(due)))
+        };
+        let now = Timestamp(10_000);
+        let cause = |delivered_at, due| {
+            let view = DestinationView {
+                delivered_at,
+                ..view("up")
+            };
+            let facts = Facts {
+                view: &view,
+                late_after: Duration::from_secs(2),
+                now,
+            };
+            facts.cause_of(failed(due))
+        };
+        let refused = Some("refused".to_owned());
+        assert_eq!(cause(None, 5_000), refused, "nothing was delivered since");
+        assert_eq!(cause(Some(Timestamp(500)), 5_000), refused);
+        assert_eq!(cause(Some(Timestamp(9_000)), 5_000), None, "it recovered");
+        assert_eq!(cause(Some(Timestamp(9_000)), 20_000), refused, "a full mailbox");
     }
 
     #[test]

@@ -103,7 +103,7 @@ impl Control {
             now: self.clock.wall(),
         };
         let last_failure = match facts.is_late() {
-            true => self.last_failure(&view.name).await?,
+            true => facts.cause_of(self.store.oldest_pending(&view.name).await?),
             false => None,
         };
         let newest_dead = match view.dead {
@@ -112,13 +112,6 @@ impl Control {
         };
         let problems = [facts.holding_up(last_failure), facts.dead(newest_dead)];
         Ok(problems.into_iter().flatten().collect())
-    }
-
-    /// What the last attempt at the oldest pending delivery of a destination came to.
-    async fn last_failure(&self, name: &Name) -> Result<Option<String>, Error> {
-        let oldest = self.store.oldest_pending(name).await?;
-        let last = oldest.and_then(|mut delivery| delivery.attempts.pop());
-        Ok(last.map(|attempt| attempt.detail))
     }
 
     /// Why the newest dead delivery that needs attention was given up, if it is among the newest ones.
