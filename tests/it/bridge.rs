@@ -39,6 +39,8 @@ struct Lines {
     read: Arc<Mutex<Vec<String>>>,
     /// While set, the reader does not read: the pipe fills up.
     stopped: Arc<AtomicBool>,
+    /// Set once there is nothing more to read.
+    ended: Arc<AtomicBool>,
 }
 
 impl Lines {
@@ -52,6 +54,7 @@ impl Lines {
                     std::thread::sleep(Duration::from_millis(10));
                 }
             }
+            kept.ended.store(true, Ordering::Relaxed);
         });
         lines
     }
@@ -247,8 +250,13 @@ impl Bridge {
         let console = Lines::read(child.stdout.take().unwrap());
         let log = Lines::read(child.stderr.take().unwrap());
         let address = wait_for("the daemon to be ready", || {
+            let status = child.try_wait().unwrap();
+            // Its last lines may still be in the pipe.
+            if status.is_some() && !log.ended.load(Ordering::Relaxed) {
+                return None;
+            }
             let lines = [log.all(), elsewhere()].concat();
-            if let Some(status) = child.try_wait().unwrap() {
+            if let Some(status) = status {
                 return Some(Err(format!("the daemon ended with {status}: {lines:#?}")));
             }
             let ready = lines.iter().find(|line| line.contains("ready: listening on "))?;
