@@ -256,7 +256,11 @@ impl Metrics {
             self.end_to_end.clone(),
         );
         registry.register("queue_pending", "Pending deliveries", self.queue_pending.clone());
-        registry.register("queue_dead", "Dead deliveries", self.queue_dead.clone());
+        registry.register(
+            "queue_dead",
+            "Dead deliveries that need attention",
+            self.queue_dead.clone(),
+        );
         registry.register_with_unit(
             "queue_oldest",
             "Age of the oldest pending delivery",

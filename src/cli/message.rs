@@ -11,6 +11,9 @@ use crate::message::{Media, MessageId, Name, Timestamp};
 use crate::store::MessageState;
 use crate::template::{one_line, visible};
 
+/// How many pages in a row may be empty before a list ends all the same.
+const EMPTY_PAGES_MAX: usize = 200;
+
 /// What there is to do with messages.
 #[derive(Debug, Subcommand)]
 pub enum Action {
@@ -81,14 +84,28 @@ fn list(global: &Global, daemon: &Daemon, list: &List) -> Result<Exit, Stop> {
         ("since", list.since.map(|since| since.to_string())),
         ("until", list.until.map(|until| until.to_string())),
     ];
-    query.extend(list.paging.query());
+    let [limit, cursor] = list.paging.query();
+    query.extend([limit, cursor.clone()]);
     let answer = daemon.get("/messages", &query)?;
     if global.json {
         print::document(answer.raw())?;
         return Ok(Exit::Done);
     }
-    let page: Page<MessageView> = answer.read()?;
-    table(&page.items, moment::now(), terminal_width()).print("No messages match")?;
+    let mut page: Page<MessageView> = answer.read()?;
+    query.retain(|parameter| *parameter != cursor);
+    // The daemon bounds the time of a search, so an empty page does not mean that nothing matches.
+    for _ in 0..EMPTY_PAGES_MAX {
+        let Some(next) = page.next.take_if(|_| page.items.is_empty()) else {
+            break;
+        };
+        let rest = [query.clone(), vec![("cursor", Some(next))]].concat();
+        page = daemon.get("/messages", &rest)?.read()?;
+    }
+    let none = match page.next {
+        Some(_) => "No messages found so far",
+        None => "No messages match",
+    };
+    table(&page.items, moment::now(), terminal_width()).print(none)?;
     say_next(&page);
     Ok(Exit::Done)
 }

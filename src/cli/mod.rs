@@ -85,7 +85,7 @@ enum Command {
     /// List, show or resend messages
     #[command(subcommand)]
     Message(message::Action),
-    /// List, show, retry or discard deliveries
+    /// List, show, retry, discard or acknowledge deliveries
     #[command(subcommand)]
     Delivery(delivery::Action),
     /// List, test, pause or resume destinations

@@ -77,8 +77,8 @@ impl Facts<'_> {
             .unwrap_or_default();
         Some(ProblemView {
             message: format!(
-                "destination {name} has {count}{why}; `smsbridge delivery list --destination {name} --state dead` \
-                 lists them"
+                "destination {name} has {count}{why}; list them with `smsbridge delivery list --destination {name} --state \
+                 dead`, then `retry` or `acknowledge` them"
             ),
             cause: newest,
             ..self.about(Severity::Error, ProblemKind::Dead)
@@ -380,8 +380,8 @@ mod tests {
         let dead = facts.dead(Some("HTTP 400 Bad Request".to_owned())).unwrap();
         assert_eq!(
             dead.message,
-            "destination desk has 2 dead deliveries, the newest: HTTP 400 Bad Request; `smsbridge delivery list \
-             --destination desk --state dead` lists them"
+            "destination desk has 2 dead deliveries, the newest: HTTP 400 Bad Request; list them with `smsbridge delivery \
+             list --destination desk --state dead`, then `retry` or `acknowledge` them"
         );
         assert!(facts.holding_up(None).is_some());
     }

@@ -490,6 +490,45 @@ fn an_id_may_be_its_unique_beginning_or_latest() {
     assert!(revived.starts_with(&format!("{first}-1 to crm: ")), "{revived}");
 }
 
+/// A search that takes long ends its page early, also before it has found anything.
+#[test]
+fn a_list_goes_on_behind_an_empty_page() {
+    use std::io::{Read as _, Write as _};
+
+    let bridge = Bridge::configured(TWO);
+    std::fs::create_dir(bridge.store()).unwrap();
+    let socket = std::os::unix::net::UnixListener::bind(bridge.store().join("admin.sock")).unwrap();
+    let daemon = std::thread::spawn(move || {
+        let pages = [
+            r#"{"items":[],"next":"41"}"#,
+            r#"{"items":[],"next":"17"}"#,
+            r#"{"items":[],"next":null}"#,
+        ];
+        pages.map(|page| {
+            let (mut stream, _) = socket.accept().unwrap();
+            let mut request = vec![0; 4096];
+            let count = stream.read(&mut request).unwrap();
+            let head =
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: ";
+            write!(stream, "{head}{}\r\n\r\n{page}", page.len()).unwrap();
+            String::from_utf8_lossy(&request[..count]).into_owned()
+        })
+    });
+    let list = ["message", "list", "--text", "alarm", "--cursor", "99"];
+    let (status, _, said) = bridge.command(&list);
+    assert!(status == 0 && said.contains("No messages match"), "{said}");
+    assert!(!said.contains("--cursor"), "{said}");
+    let requests = daemon.join().unwrap();
+    for (request, cursor) in requests.iter().zip(["99", "41", "17"]) {
+        let line = request.lines().next().unwrap();
+        assert!(
+            line.contains("text=alarm") && line.contains(&format!("cursor={cursor}")),
+            "{line}"
+        );
+        assert_eq!(line.matches("cursor=").count(), 1, "{line}");
+    }
+}
+
 #[test]
 fn options_of_a_command_come_before_the_global_ones() {
     let bridge = Bridge::configured(TWO);
