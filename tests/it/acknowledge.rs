@@ -37,20 +37,19 @@ fn die(bridge: &Bridge, from: u32, to: u32) -> Vec<String> {
 
 /// How many dead ones of `crm` need attention, by the status and by the metric; and whether that is a problem.
 fn attention(bridge: &Bridge) -> (u64, bool) {
-    let status = bridge.status();
-    let destinations = status["destinations"].as_array().unwrap();
-    let crm = destinations
-        .iter()
-        .find(|destination| destination["name"] == "crm")
-        .unwrap();
-    let count = crm["dead"].as_u64().unwrap();
-    let metric = format!("smsbridge_queue_dead{{destination=\"crm\"}} {count}");
-    assert!(
-        bridge.metrics().contains(&metric),
-        "{metric}: {}",
-        bridge.metrics()
-    );
-    (count, status["problems"].to_string().contains("dead"))
+    // They are asked one after the other, and a delivery may end in between.
+    wait_for("status and metrics to agree", || {
+        let status = bridge.status();
+        let mut destinations = status["destinations"].as_array().unwrap().iter();
+        let crm = destinations
+            .find(|destination| destination["name"] == "crm")
+            .unwrap();
+        let count = crm["dead"].as_u64().unwrap();
+        let metric = format!("smsbridge_queue_dead{{destination=\"crm\"}} {count}\n");
+        let mut problems = status["problems"].as_array().unwrap().iter();
+        let is_problem = problems.any(|problem| problem["kind"] == "dead");
+        bridge.metrics().contains(&metric).then_some((count, is_problem))
+    })
 }
 
 fn run(bridge: &Bridge, arguments: &[&str]) -> String {
