@@ -167,8 +167,10 @@ async fn p12_a_backlog_drains_at_its_rate_and_each_conversation_in_order() {
 fn pace(what: &str, requests: &[Instant]) -> f64 {
     let took = requests[requests.len() - 1].duration_since(requests[0]);
     let rate = (requests.len() - 1) as f64 / took.as_secs_f64();
+    // The quick form shares the processors with other tests, which may slow it down but never speed it up.
+    let least = rounds(60, 90) as f64 / 100.0;
     assert!(
-        (0.9..=1.05).contains(&(rate / RATE as f64)),
+        (least..=1.05).contains(&(rate / RATE as f64)),
         "{what}: {rate:.0}/s, though {RATE}/s was configured"
     );
     // What is under way may be held up and arrive together with what follows it.
