@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::clock::{Clock, Stopwatch};
 use crate::delivery::{Delivery, DeliveryId};
-use crate::destination::{Failure, Fate, Other, Parcel, Recipients};
+use crate::destination::{Failure, Fate, Other, OutboundMessage, Recipients};
 use crate::engine::lanes::Lanes;
 use crate::engine::webhook_check::Drift;
 use crate::events::Event;
@@ -301,7 +301,7 @@ fn begin_metrics(metrics: &Metrics, plan: &Plan) {
 const TEST_TEXT: &str = "This is a test from smsbridge. If you can read it, this destination works.";
 
 async fn send_test(planned: &PlannedDestination, message: &Message) -> Result<String, Failure> {
-    let parcel = Parcel {
+    let outbound = OutboundMessage {
         id: DeliveryId {
             message: message.id,
             ordinal: 1,
@@ -318,7 +318,7 @@ async fn send_test(planned: &PlannedDestination, message: &Message) -> Result<St
     };
     let _held = planned.destination.permit().await?;
     let limit = planned.attempt_max();
-    match tokio::time::timeout(limit, planned.destination.deliver(&parcel)).await {
+    match tokio::time::timeout(limit, planned.destination.deliver(&outbound)).await {
         Ok(outcome) => outcome.map(|delivered| delivered.detail),
         Err(_elapsed) => Err(Failure::unreachable(format!(
             "no answer within {}",

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use self::output::{Output, STDOUT};
-use super::{Delivered, Destination, Failure, Kind, Parcel, Surroundings};
+use super::{BuildContext, Delivered, Destination, Failure, Kind, OutboundMessage};
 use crate::delivery::DeliveryId;
 use crate::template::{Medium, Template};
 
@@ -24,8 +24,8 @@ const TEMPLATE: &str = "{{ received_at }} {{ from_name or from }} → {{ to_name
 pub struct Config {}
 
 impl Kind for Config {
-    fn build(&self, around: Surroundings<'_>) -> Result<Box<dyn Destination>, String> {
-        Ok(Box::new(Console::build(self, around)?))
+    fn build(&self, context: BuildContext<'_>) -> Result<Box<dyn Destination>, String> {
+        Ok(Box::new(Console::build(self, context)?))
     }
 }
 
@@ -42,14 +42,14 @@ impl Console {
     ///
     /// # Errors
     /// Never in practice: only if the built-in template were broken.
-    pub fn build(_config: &Config, around: Surroundings<'_>) -> Result<Self, String> {
-        let template = match around.template {
+    pub fn build(_config: &Config, context: BuildContext<'_>) -> Result<Self, String> {
+        let template = match context.template {
             Some(template) => template,
             None => Template::compile(TEMPLATE).map_err(|error| error.to_string())?,
         };
         Ok(Self {
             template,
-            timeout: around.timeout,
+            timeout: context.timeout,
             out: None,
         })
     }
@@ -73,9 +73,9 @@ impl Console {
 
 #[async_trait]
 impl Destination for Console {
-    async fn deliver(&self, parcel: &Parcel<'_>) -> Result<Delivered, Failure> {
-        let line = self.render(parcel)? + "\n";
-        self.write(parcel.id, line).await?;
+    async fn deliver(&self, outbound: &OutboundMessage<'_>) -> Result<Delivered, Failure> {
+        let line = self.render(outbound)? + "\n";
+        self.write(outbound.id, line).await?;
         Ok(Delivered {
             detail: "written to standard output".to_owned(),
             thread: None,
@@ -86,12 +86,12 @@ impl Destination for Console {
         timeout.min(WRITE_MAX)
     }
 
-    fn render(&self, parcel: &Parcel<'_>) -> Result<String, Failure> {
-        let template = parcel.template.unwrap_or(&self.template);
+    fn render(&self, outbound: &OutboundMessage<'_>) -> Result<String, Failure> {
+        let template = outbound.template.unwrap_or(&self.template);
         let line = template
-            .render(Medium::Line, &parcel.values())
+            .render(Medium::Line, &outbound.values())
             .map_err(|error| Failure::permanent(error.to_string()))?;
-        Ok(match &parcel.fallback {
+        Ok(match &outbound.fallback {
             Some(fallback) => format!("{line} [{}]", fallback.note()),
             None => line,
         })
@@ -131,7 +131,7 @@ mod tests {
             routes: Vec::new(),
             redacted_at: None,
         };
-        let parcel = Parcel {
+        let outbound = OutboundMessage {
             id: DeliveryId {
                 message: message.id,
                 ordinal,
@@ -146,7 +146,7 @@ mod tests {
             thread: None,
             fallback: None,
         };
-        console.deliver(&parcel).await
+        console.deliver(&outbound).await
     }
 
     #[tokio::test]

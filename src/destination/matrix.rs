@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::http::{Client, address, parse_url};
-use super::{Delivered, Destination, Failure, Kind, Parcel, Surroundings};
+use super::{BuildContext, Delivered, Destination, Failure, Kind, OutboundMessage};
 use crate::mask::Mask;
 use crate::model::lint::{self, Lint};
 use crate::secret::{Secret, Secrets};
@@ -58,8 +58,8 @@ impl Kind for Config {
         lints
     }
 
-    fn build(&self, around: Surroundings<'_>) -> Result<Box<dyn Destination>, String> {
-        Ok(Box::new(Matrix::build(self, around)?))
+    fn build(&self, context: BuildContext<'_>) -> Result<Box<dyn Destination>, String> {
+        Ok(Box::new(Matrix::build(self, context)?))
     }
 }
 
@@ -92,11 +92,11 @@ impl Matrix {
     ///
     /// # Errors
     /// A sentence that says which key is missing or wrong.
-    pub fn build(config: &Config, around: Surroundings<'_>) -> Result<Self, String> {
-        let way = way(config, around.http)?;
+    pub fn build(config: &Config, context: BuildContext<'_>) -> Result<Self, String> {
+        let way = way(config, context.http)?;
         Ok(Self {
-            timeout: around.timeout,
-            words: Words::new(around.template)?,
+            timeout: context.timeout,
+            words: Words::new(context.template)?,
             way,
         })
     }
@@ -111,18 +111,18 @@ impl Destination for Matrix {
         })
     }
 
-    async fn deliver(&self, parcel: &Parcel<'_>) -> Result<Delivered, Failure> {
+    async fn deliver(&self, outbound: &OutboundMessage<'_>) -> Result<Delivered, Failure> {
         let deadline = Instant::now() + self.timeout;
         match &self.way {
-            Way::Room(room) => room.deliver(parcel, &self.words, deadline).await,
-            Way::Hookshot(hookshot) => hookshot.deliver(parcel, &self.words, deadline).await,
+            Way::Room(room) => room.deliver(outbound, &self.words, deadline).await,
+            Way::Hookshot(hookshot) => hookshot.deliver(outbound, &self.words, deadline).await,
         }
     }
 
-    fn render(&self, parcel: &Parcel<'_>) -> Result<String, Failure> {
+    fn render(&self, outbound: &OutboundMessage<'_>) -> Result<String, Failure> {
         let payload = match &self.way {
-            Way::Room(room) => room.event(parcel, &self.words, room.root(parcel))?,
-            Way::Hookshot(hookshot) => hookshot.payload(parcel, &self.words)?,
+            Way::Room(room) => room.event(outbound, &self.words, room.root(outbound))?,
+            Way::Hookshot(hookshot) => hookshot.payload(outbound, &self.words)?,
         };
         Ok(format!("{payload:#}"))
     }

@@ -53,7 +53,7 @@ impl Registered {
 
 /// All that one delivery is made of.
 #[derive(Clone)]
-pub struct Parcel<'a> {
+pub struct OutboundMessage<'a> {
     /// The idempotency key: the same at every attempt, and for all recipients.
     pub id: DeliveryId,
     /// The text.
@@ -94,7 +94,7 @@ impl Fallback<'_> {
     }
 }
 
-/// Which of a destination's recipients a parcel is for: all of them by default.
+/// Which of a destination's recipients a message is for: all of them by default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Recipients<'a> {
     /// Only this one.
@@ -106,16 +106,16 @@ pub struct Recipients<'a> {
 }
 
 /// Without the groups: they are parts of the text.
-impl fmt::Debug for Parcel<'_> {
+impl fmt::Debug for OutboundMessage<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Parcel")
+        f.debug_struct("OutboundMessage")
             .field("id", &self.id)
             .field("route", &self.route)
             .finish_non_exhaustive()
     }
 }
 
-impl Parcel<'_> {
+impl OutboundMessage<'_> {
     /// The conversation, for threads.
     #[must_use]
     pub fn conversation(&self) -> Conversation {
@@ -140,7 +140,7 @@ impl Parcel<'_> {
 pub struct Delivered {
     /// The other side's answer in a few words, for the operator (`250 2.0.0 Ok: queued as 4F1…`).
     pub detail: String,
-    /// The root of the conversation's thread, to be kept when this parcel began one.
+    /// The root of the conversation's thread, to be kept when this message began one.
     pub thread: Option<String>,
 }
 
@@ -256,17 +256,17 @@ pub type Permit = Option<tokio::sync::OwnedSemaphorePermit>;
 
 /// A place texts go to.
 ///
-/// `deliver` may be called again with the same parcel after a crash or a lost answer, and must then use the
+/// `deliver` may be called again with the same message after a crash or a lost answer, and must then use the
 /// same idempotency key wherever the other side has a place for one. It keeps no queue and does not retry.
 #[async_trait]
 pub trait Destination: Send + Sync {
-    /// Sends one parcel, and returns when the other side has answered. The caller holds a [`Permit`].
+    /// Sends one message, and returns when the other side has answered. The caller holds a [`Permit`].
     ///
     /// # Errors
     /// How it failed, in the terms that decide what happens next.
-    async fn deliver(&self, parcel: &Parcel<'_>) -> Result<Delivered, Failure>;
+    async fn deliver(&self, outbound: &OutboundMessage<'_>) -> Result<Delivered, Failure>;
 
-    /// The recipients of one parcel, where the other side answers for each of them. A recipient that has to wait gets
+    /// The recipients of one message, where the other side answers for each of them. A recipient that has to wait gets
     /// a delivery of its own.
     fn recipients(&self) -> &[String] {
         &[]
@@ -295,7 +295,7 @@ pub trait Destination: Send + Sync {
     ///
     /// # Errors
     /// The template's error.
-    fn render(&self, parcel: &Parcel<'_>) -> Result<String, Failure>;
+    fn render(&self, outbound: &OutboundMessage<'_>) -> Result<String, Failure>;
 }
 
 /// The part of `[destination.NAME]` that only one kind has.
@@ -319,11 +319,11 @@ pub trait Kind: Any + fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// A sentence for the operator, without the destination's name.
-    fn build(&self, around: Surroundings<'_>) -> Result<Box<dyn Destination>, String>;
+    fn build(&self, context: BuildContext<'_>) -> Result<Box<dyn Destination>, String>;
 }
 
 /// What a kind needs from the rest of the configuration when it is built.
-pub struct Surroundings<'a> {
+pub struct BuildContext<'a> {
     /// The destination's own name.
     pub name: &'a Name,
     /// The destination's own `template`, compiled.

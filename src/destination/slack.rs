@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::http::{Answer, Client, address, parse_url};
-use super::{Delivered, Destination, Failure, Kind, Parcel, Surroundings};
+use super::{BuildContext, Delivered, Destination, Failure, Kind, OutboundMessage};
 use crate::delivery::DeliveryId;
 use crate::mask::Mask;
 use crate::model::lint::{self, Lint};
@@ -83,8 +83,8 @@ impl Kind for Config {
         Some(1.0)
     }
 
-    fn build(&self, around: Surroundings<'_>) -> Result<Box<dyn Destination>, String> {
-        Ok(Box::new(Slack::build(self, around)?))
+    fn build(&self, context: BuildContext<'_>) -> Result<Box<dyn Destination>, String> {
+        Ok(Box::new(Slack::build(self, context)?))
     }
 }
 
@@ -122,22 +122,22 @@ impl Slack {
     ///
     /// # Errors
     /// A sentence that says which key is missing or wrong.
-    pub fn build(config: &Config, around: Surroundings<'_>) -> Result<Self, String> {
+    pub fn build(config: &Config, context: BuildContext<'_>) -> Result<Self, String> {
         Ok(Self {
-            http: around.http.clone(),
-            timeout: around.timeout,
-            template: around.template,
+            http: context.http.clone(),
+            timeout: context.timeout,
+            template: context.template,
             mask: mask(config),
             way: way(config)?,
         })
     }
 
-    fn content(&self, parcel: &Parcel<'_>) -> Result<Content, Failure> {
-        let template = parcel.template.or(self.template.as_ref());
-        Content::new(parcel, template).map_err(|error| Failure::permanent(error.to_string()))
+    fn content(&self, outbound: &OutboundMessage<'_>) -> Result<Content, Failure> {
+        let template = outbound.template.or(self.template.as_ref());
+        Content::new(outbound, template).map_err(|error| Failure::permanent(error.to_string()))
     }
 
-    fn payload(&self, content: &Content, parcel: &Parcel<'_>, without: Without) -> Value {
+    fn payload(&self, content: &Content, outbound: &OutboundMessage<'_>, without: Without) -> Value {
         let mut payload = if without.blocks {
             content.plain()
         } else {
@@ -146,9 +146,9 @@ impl Slack {
         if let Way::Token { channel, threads, .. } = &self.way {
             payload["channel"] = json!(channel);
             if !without.client_id {
-                payload["client_msg_id"] = json!(client_id(parcel.id));
+                payload["client_msg_id"] = json!(client_id(outbound.id));
             }
-            if let Some(root) = parcel.thread.filter(|_| *threads && !without.thread) {
+            if let Some(root) = outbound.thread.filter(|_| *threads && !without.thread) {
                 payload["thread_ts"] = json!(root);
             }
         }
@@ -170,8 +170,13 @@ impl Slack {
     }
 
     /// The thread this answer began, if it is one to be kept.
-    fn thread_begun(&self, answer: &Answer, parcel: &Parcel<'_>, without: Without) -> Option<String> {
-        let begun = parcel.thread.is_none() || without.thread;
+    fn thread_begun(
+        &self,
+        answer: &Answer,
+        outbound: &OutboundMessage<'_>,
+        without: Without,
+    ) -> Option<String> {
+        let begun = outbound.thread.is_none() || without.thread;
         match self.way {
             Way::Token { threads: true, .. } if begun => answer.members.get("ts").as_str().map(str::to_owned),
             _ => None,
@@ -186,17 +191,17 @@ impl Destination for Slack {
         address(url)
     }
 
-    async fn deliver(&self, parcel: &Parcel<'_>) -> Result<Delivered, Failure> {
+    async fn deliver(&self, outbound: &OutboundMessage<'_>) -> Result<Delivered, Failure> {
         let deadline = Instant::now() + self.timeout;
-        let content = self.content(parcel)?;
+        let content = self.content(outbound)?;
         let mut without = Without::default();
         // Each refusal that has a remedy takes one thing away, so this ends.
         loop {
             let answer = self
-                .post(&self.payload(&content, parcel, without), deadline)
+                .post(&self.payload(&content, outbound, without), deadline)
                 .await?;
             if answer::accepted(&answer) {
-                let thread = self.thread_begun(&answer, parcel, without);
+                let thread = self.thread_begun(&answer, outbound, without);
                 return Ok(Delivered {
                     detail: answer.status_line(),
                     thread,
@@ -207,15 +212,15 @@ impl Destination for Slack {
                 Some(Remedy::Unthreaded) if !without.thread => without.thread = true,
                 Some(Remedy::WithoutClientId) if !without.client_id => without.client_id = true,
                 _ => {
-                    let may_tell = |code: &str| self.mask.permits(code, Some(parcel.message));
+                    let may_tell = |code: &str| self.mask.permits(code, Some(outbound.message));
                     return Err(answer::failure(&answer, may_tell));
                 }
             }
         }
     }
 
-    fn render(&self, parcel: &Parcel<'_>) -> Result<String, Failure> {
-        let payload = self.payload(&self.content(parcel)?, parcel, Without::default());
+    fn render(&self, outbound: &OutboundMessage<'_>) -> Result<String, Failure> {
+        let payload = self.payload(&self.content(outbound)?, outbound, Without::default());
         Ok(format!("{payload:#}"))
     }
 }

@@ -18,7 +18,7 @@ use sha2::Sha256;
 use tokio::time::Instant;
 
 use super::http::{Answer, Client, address, parse_url};
-use super::{Delivered, Destination, Failure, Fallback, Kind, Parcel, Surroundings};
+use super::{BuildContext, Delivered, Destination, Failure, Fallback, Kind, OutboundMessage};
 use crate::delivery::DeliveryId;
 use crate::mask::{Mask, Reason};
 use crate::message::{Media, Message, MessageId, NameError, Timestamp};
@@ -86,8 +86,8 @@ impl Kind for Config {
         lints
     }
 
-    fn build(&self, around: Surroundings<'_>) -> Result<Box<dyn Destination>, String> {
-        Ok(Box::new(Webhook::build(self, around)?))
+    fn build(&self, context: BuildContext<'_>) -> Result<Box<dyn Destination>, String> {
+        Ok(Box::new(Webhook::build(self, context)?))
     }
 }
 
@@ -109,26 +109,26 @@ impl Webhook {
     ///
     /// # Errors
     /// A sentence that says which key is wrong.
-    pub fn build(config: &Config, around: Surroundings<'_>) -> Result<Self, String> {
+    pub fn build(config: &Config, context: BuildContext<'_>) -> Result<Self, String> {
         let content_type = config.content_type.as_deref().unwrap_or(CONTENT_TYPE);
         let body = config
             .body
             .as_deref()
             .map(|body| compile_body(body, content_type))
             .transpose()?;
-        if body.is_some() && around.template.is_some() {
+        if body.is_some() && context.template.is_some() {
             return Err("`template` is not used with `body`: remove one of them".to_owned());
         }
         let url = parse_url("url", first(&config.url))?;
         Ok(Self {
             mask: mask(config, &url),
-            http: around.http.clone(),
-            timeout: around.timeout,
+            http: context.http.clone(),
+            timeout: context.timeout,
             method: method(config.method.as_deref().unwrap_or("POST"))?,
             url,
             headers: headers(&config.headers, content_type)?,
             body,
-            template: around.template,
+            template: context.template,
             keys: config
                 .secret
                 .iter()
@@ -138,17 +138,17 @@ impl Webhook {
         })
     }
 
-    fn body(&self, parcel: &Parcel<'_>) -> Result<String, Failure> {
+    fn body(&self, outbound: &OutboundMessage<'_>) -> Result<String, Failure> {
         let rendered = |template: &Template, medium| {
             template
-                .render(medium, &parcel.values())
+                .render(medium, &outbound.values())
                 .map_err(|error| Failure::permanent(error.to_string()))
         };
         if let Some(body) = &self.body {
             return rendered(body, Medium::Json);
         }
-        let mut body = default_body(parcel);
-        if let Some(template) = parcel.template.or(self.template.as_ref()) {
+        let mut body = default_body(outbound);
+        if let Some(template) = outbound.template.or(self.template.as_ref()) {
             body["rendered"] = rendered(template, Medium::Text)?.into();
         }
         Ok(body.to_string())
@@ -161,51 +161,52 @@ impl Destination for Webhook {
         address(&self.url)
     }
 
-    async fn deliver(&self, parcel: &Parcel<'_>) -> Result<Delivered, Failure> {
-        let body = self.body(parcel)?;
+    async fn deliver(&self, outbound: &OutboundMessage<'_>) -> Result<Delivered, Failure> {
+        let body = self.body(outbound)?;
         let mut request = self
             .http
             .request(self.method.clone(), self.url.clone())
             .headers(self.headers.clone())
-            .header("webhook-id", parcel.id.to_string());
+            .header("webhook-id", outbound.id.to_string());
         if !self.keys.is_empty() {
             let now = SystemTime::now()
                 .duration_since(SystemTime::UNIX_EPOCH)
                 .unwrap_or_default()
                 .as_secs();
-            request = request
-                .header("webhook-timestamp", now)
-                .header("webhook-signature", signatures(&self.keys, parcel.id, now, &body));
+            request = request.header("webhook-timestamp", now).header(
+                "webhook-signature",
+                signatures(&self.keys, outbound.id, now, &body),
+            );
         }
         let answer = self
             .http
             .send(request.body(body), Instant::now() + self.timeout, &self.mask)
             .await?;
-        judge(&answer, || answer.reason(&self.mask, parcel.message))
+        judge(&answer, || answer.reason(&self.mask, outbound.message))
     }
 
-    fn render(&self, parcel: &Parcel<'_>) -> Result<String, Failure> {
-        self.body(parcel)
+    fn render(&self, outbound: &OutboundMessage<'_>) -> Result<String, Failure> {
+        self.body(outbound)
     }
 }
 
 /// The body when the operator gives none: everything, exactly as received.
-fn default_body(parcel: &Parcel<'_>) -> Value {
-    let message = parcel.message;
+fn default_body(outbound: &OutboundMessage<'_>) -> Value {
+    let message = outbound.message;
     let mut body = json!({
         "id": message.id,
         "provider_id": message.provider_id,
         "source": message.source,
         "from": message.from.shown(),
-        "from_name": parcel.from_name,
+        "from_name": outbound.from_name,
         "to": message.to.shown(),
-        "to_name": parcel.to_name,
+        "to_name": outbound.to_name,
         "text": message.text,
         "media": message.media,
         "received_at": message.received_at.to_string(),
-        "route": parcel.route,
+        "route": outbound.route,
     });
-    if let Some(Fallback { destination, reason }) = &parcel.fallback {
+    if let Some(Fallback { destination, reason }) = &outbound.fallback {
         body["fallback"] = json!({ "destination": destination, "reason": reason });
     }
     body

@@ -1,4 +1,4 @@
-//! One attempt at one delivery: make the parcel, send it, decide, and write down how it ended.
+//! One attempt at one delivery: make the message, send it, decide, and write down how it ended.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
@@ -13,7 +13,7 @@ use super::lane_state::Shared;
 use super::trial::{Trial, age};
 use crate::clock::Stopwatch;
 use crate::delivery::{Attempt, Delivery, State, Verdict};
-use crate::destination::{Delivered, Failure, Fallback, Parcel, Recipients, Scope};
+use crate::destination::{Delivered, Failure, Fallback, OutboundMessage, Recipients, Scope};
 use crate::events::Event;
 use crate::mask::Reason;
 use crate::message::{MessageId, Name, Timestamp};
@@ -115,15 +115,15 @@ async fn send(
     held: &[String],
     others: &[Delivery],
 ) -> Result<Delivered, Failure> {
-    let mut parcel = parcel(plan, claim, held, others);
+    let mut outbound = outbound(plan, claim, held, others);
     if sabotage::is_off(Protection::SameKey) {
-        parcel.id.message = MessageId(uuid::Uuid::now_v7());
+        outbound.id.message = MessageId(uuid::Uuid::now_v7());
     }
     let _turn = match sabotage::is_off(Protection::OwnLane) {
         true => Some(ONE_LANE.lock().await),
         false => None,
     };
-    let mut sending = pin!(AssertUnwindSafe(destination.destination.deliver(&parcel)).catch_unwind());
+    let mut sending = pin!(AssertUnwindSafe(destination.destination.deliver(&outbound)).catch_unwind());
     let limit = destination.attempt_max();
     let mut outcome = tokio::time::timeout(limit.min(SLOW), &mut sending).await;
     if outcome.is_err() && limit > SLOW {
@@ -147,14 +147,19 @@ async fn send(
 
 /// Contacts, template and groups are looked up in the plan of the moment, so that a mended template also
 /// serves what was accepted before.
-fn parcel<'a>(plan: &'a Plan, claim: &'a Claim, held: &'a [String], others: &'a [Delivery]) -> Parcel<'a> {
+fn outbound<'a>(
+    plan: &'a Plan,
+    claim: &'a Claim,
+    held: &'a [String],
+    others: &'a [Delivery],
+) -> OutboundMessage<'a> {
     let message = &*claim.message;
     let route = claim
         .delivery
         .route
         .as_ref()
         .and_then(|name| plan.routes.get(name));
-    Parcel {
+    OutboundMessage {
         id: claim.delivery.key(),
         message,
         from_name: plan.contact(message.from.normal()),

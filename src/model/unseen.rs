@@ -1,6 +1,6 @@
 //! Invisible characters that change or hide the characters around them.
 
-/// Returns true if a character is a control character, or reorders or hides its surroundings. This includes
+/// Returns true if a character is a control character, or reorders or hides its context. This includes
 /// line breaks and tabs; callers that allow them make an exception.
 ///
 /// The left-to-right and right-to-left marks and the joiners are not included: ordinary Arabic, Hebrew,

@@ -10,7 +10,7 @@ use super::{Fingerprints, Plan, PlannedDestination, PlannedSource, Tls, lints};
 use crate::config::suggest::suggestion_of_defined;
 use crate::config::{self, Config, Fingerprint, Problems};
 use crate::destination::email::SmtpConfig;
-use crate::destination::{Surroundings, http};
+use crate::destination::{BuildContext, http};
 use crate::message::{Name, Timestamp};
 use crate::number::Pattern;
 use crate::resolver::Resolver;
@@ -198,14 +198,14 @@ impl Compiler<'_> {
         let key = format!("destination.{}", destination.name);
         let template = self.template(destination.template.as_ref(), &key);
         self.smtp_ready(destination, &key)?;
-        let around = Surroundings {
+        let context = BuildContext {
             name: &destination.name,
             template: template?,
             timeout: destination.timeout,
             smtp,
             http: &self.client,
         };
-        let built = destination.config.build(around);
+        let built = destination.config.build(context);
         let built = built
             .map_err(|error| self.problems.error(&destination.place, key, error))
             .ok()?;

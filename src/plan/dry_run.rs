@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::Plan;
 use crate::delivery::DeliveryId;
-use crate::destination::{Parcel, Recipients};
+use crate::destination::{OutboundMessage, Recipients};
 use crate::message::{Message, MessageId, Name, Timestamp};
 use crate::number::Number;
 use crate::route::{Outcome, Subject, Tried};
@@ -102,7 +102,11 @@ impl Plan {
         render: bool,
     ) -> Option<Planned> {
         let planned = self.destinations.get(&destination)?;
-        let rendered = render.then(|| planned.destination.render(&self.parcel(message, route.as_ref())));
+        let rendered = render.then(|| {
+            planned
+                .destination
+                .render(&self.outbound(message, route.as_ref()))
+        });
         let (payload, error) = match rendered {
             Some(Ok(payload)) => (Some(payload), None),
             Some(Err(failure)) => (None, Some(failure.reason().shown().to_owned())),
@@ -117,9 +121,9 @@ impl Plan {
         })
     }
 
-    fn parcel<'a>(&'a self, message: &'a Message, route: Option<&'a Name>) -> Parcel<'a> {
+    fn outbound<'a>(&'a self, message: &'a Message, route: Option<&'a Name>) -> OutboundMessage<'a> {
         let compiled = route.and_then(|name| self.routes.get(name));
-        Parcel {
+        OutboundMessage {
             id: DeliveryId {
                 message: message.id,
                 ordinal: 1,

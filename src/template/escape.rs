@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use crate::sabotage::{self, Protection};
 use crate::unseen::acts_unseen;
 
-/// Replaces characters that are invisible or change their surroundings by `[U+202E]` and the like; line
+/// Replaces characters that are invisible or change their context by `[U+202E]` and the like; line
 /// breaks become `\n`.
 #[must_use]
 pub fn visible(text: &str) -> String {

@@ -11,7 +11,7 @@ use smsbridge::plan::load;
 use smsbridge::{destination, source};
 
 use crate::bridge::{Bridge, wait_for};
-use crate::parcels::{build, message, parcel};
+use crate::fixtures::{build, message, outbound};
 use crate::servers::recorder::{Recorder, Reply};
 use crate::servers::synapse::{synapse, venv};
 
@@ -376,7 +376,7 @@ async fn the_guide_to_signatures_tells_true_ones_from_others() {
         let server = Recorder::answering(Reply::new(204, "")).await;
         let config = json!({ "url": server.url("/sms"), "secret": ["another one", secret] });
         let destination = build("webhook", config, None).unwrap();
-        destination.deliver(&parcel(&message("hello ☎"))).await.unwrap();
+        destination.deliver(&outbound(&message("hello ☎"))).await.unwrap();
         let received = &server.received()[0];
         let mut headers = json!({});
         for name in ["webhook-id", "webhook-timestamp", "webhook-signature"] {

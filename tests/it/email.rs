@@ -7,7 +7,7 @@ use mail_parser::MessageParser;
 use smsbridge::delivery::DeliveryId;
 use smsbridge::destination::email::{Config, Email, SmtpConfig};
 use smsbridge::destination::{
-    Delivered, Destination as _, Failure, Fate, Other, Parcel, Recipients, Scope, Surroundings, http,
+    BuildContext, Delivered, Destination as _, Failure, Fate, Other, OutboundMessage, Recipients, Scope, http,
 };
 use smsbridge::message::{Message, MessageId, Timestamp};
 use smsbridge::number::Number;
@@ -27,7 +27,7 @@ fn email(smtp: &str, to: &[&str], timeout: Duration) -> Email {
     let config: Config = toml::from_str(&config).unwrap();
     Email::build(
         &config,
-        Surroundings {
+        BuildContext {
             name: &"desk".parse().unwrap(),
             template: None,
             timeout,
@@ -78,8 +78,8 @@ fn message(number: u128, text: &str) -> Message {
     }
 }
 
-fn parcel<'a>(message: &'a Message, progress: &'a [String]) -> Parcel<'a> {
-    Parcel {
+fn outbound<'a>(message: &'a Message, progress: &'a [String]) -> OutboundMessage<'a> {
+    OutboundMessage {
         id: DeliveryId {
             message: message.id,
             ordinal: 1,
@@ -102,7 +102,7 @@ fn parcel<'a>(message: &'a Message, progress: &'a [String]) -> Parcel<'a> {
 async fn send(email: &Email, number: u128) -> Result<Delivered, Failure> {
     let _permit = email.permit().await?;
     email
-        .deliver(&parcel(&message(number, "Hello World!"), &[]))
+        .deliver(&outbound(&message(number, "Hello World!"), &[]))
         .await
 }
 
@@ -130,7 +130,7 @@ async fn a_text_arrives_through_starttls_and_login() {
     let postfix = Postfix::start();
     let email = through(&postfix, &["desk@example.com", "night@example.com"]);
     let message = message(1, "Hello World!\n.\nfrom a dot on its own line");
-    let delivered = email.deliver(&parcel(&message, &[])).await.unwrap();
+    let delivered = email.deliver(&outbound(&message, &[])).await.unwrap();
     assert!(
         delivered.detail.starts_with("250 2.0.0 Ok: queued as "),
         "{}",
@@ -199,7 +199,7 @@ async fn many_texts_share_a_connection_and_hostile_ones_change_nothing() {
     ];
     for (number, text) in texts.iter().enumerate() {
         email
-            .deliver(&parcel(&message(number as u128, text), &[]))
+            .deliver(&outbound(&message(number as u128, text), &[]))
             .await
             .unwrap();
     }
@@ -249,7 +249,7 @@ async fn each_recipient_is_answered_for_and_a_retry_spares_who_accepted() {
     let email = through(&postfix, &to);
     let message = message(1, "Hello World!");
 
-    let first = email.deliver(&parcel(&message, &[])).await.unwrap_err();
+    let first = email.deliver(&outbound(&message, &[])).await.unwrap_err();
     let Failure::Divided {
         reason,
         accepted: true,
@@ -278,12 +278,12 @@ async fn each_recipient_is_answered_for_and_a_retry_spares_who_accepted() {
         "{greylisted:?}"
     );
 
-    let only = |only| Parcel {
+    let only = |only| OutboundMessage {
         recipients: Recipients {
             only: Some(only),
             ..Recipients::default()
         },
-        ..parcel(&message, &[])
+        ..outbound(&message, &[])
     };
     email.deliver(&only(to[2])).await.unwrap();
     let gone = email.deliver(&only("night@example.com")).await.unwrap_err();

@@ -5,7 +5,7 @@ use smsbridge::destination::Fallback;
 
 use crate::bridge::{Bridge, wait_for};
 use crate::daemon::{refid, webhook};
-use crate::parcels::{build, message, parcel};
+use crate::fixtures::{build, message, outbound};
 use crate::servers::recorder::{Recorder, Reply};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -62,14 +62,14 @@ fn every_kind_says_so_whatever_its_template_is_and_whatever_was_answered() {
         for template in [None, Some("own: {{ text }}")] {
             let destination = build(kind, config.clone(), template).unwrap();
             let with = |reason| {
-                let mut parcel = parcel(&message);
-                parcel.fallback = Some(Fallback {
+                let mut outbound = outbound(&message);
+                outbound.fallback = Some(Fallback {
                     destination: &crm,
                     reason,
                 });
-                destination.render(&parcel).unwrap()
+                destination.render(&outbound).unwrap()
             };
-            let without = destination.render(&parcel(&message)).unwrap();
+            let without = destination.render(&outbound(&message)).unwrap();
             assert!(!without.contains("crm"), "{kind}: {without}");
             let note = with("HTTP 400 Bad Request");
             let is_noted = match kind {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use smsbridge::destination::http::Client;
 
-use crate::parcels::{TIMEOUT, build_with, message, parcel};
+use crate::fixtures::{TIMEOUT, build_with, message, outbound};
 
 /// To make one takes a while, and nothing is sent here.
 static CLIENT: LazyLock<Client> = LazyLock::new(|| Client::new().unwrap());
@@ -48,7 +48,7 @@ fn webhook() -> Value {
 fn rendered(kind: &str, config: Value, template: Option<&str>, text: &str) -> String {
     build_with(&CLIENT, kind, config, template, TIMEOUT)
         .unwrap()
-        .render(&parcel(&message(text)))
+        .render(&outbound(&message(text)))
         .unwrap()
 }
 
@@ -225,15 +225,15 @@ fn mail_of(message: &smsbridge::message::Message) -> String {
     let smtp: SmtpConfig = toml::from_str("host = \"127.0.0.1\"\nsecurity = \"none\"").unwrap();
     let config = "smtp = \"main\"\nfrom = \"sms@example.com\"\nto = [\"desk@example.com\"]\nhtml = true\nsubject = \"{{ text }}\"";
     let config: Config = toml::from_str(config).unwrap();
-    let surroundings = smsbridge::destination::Surroundings {
+    let context = smsbridge::destination::BuildContext {
         name: &"desk".parse().unwrap(),
         template: None,
         timeout: TIMEOUT,
         smtp: &std::collections::BTreeMap::from([("main".parse().unwrap(), smtp)]),
         http: &CLIENT,
     };
-    let email = Email::build(&config, surroundings).unwrap();
-    email.render(&parcel(message)).unwrap()
+    let email = Email::build(&config, context).unwrap();
+    email.render(&outbound(message)).unwrap()
 }
 
 #[test]
@@ -393,7 +393,7 @@ fn p21_every_link_shows_where_it_leads() {
             });
             let with = |kind: &str, config: Value| -> Value {
                 let destination = build_with(&CLIENT, kind, config, None, TIMEOUT).unwrap();
-                serde_json::from_str(&destination.render(&parcel(&message)).unwrap()).unwrap()
+                serde_json::from_str(&destination.render(&outbound(&message)).unwrap()).unwrap()
             };
             let mail = mail_of(&message);
             let mail = mail_parser::MessageParser::default()

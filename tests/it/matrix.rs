@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use smsbridge::destination::{Destination, Failure, Scope};
 
-use crate::parcels::{build, class, fresh_message, message, parcel};
+use crate::fixtures::{build, class, fresh_message, message, outbound};
 use crate::servers::recorder::{Recorder, Reply};
 use crate::servers::synapse::{User, synapse};
 
@@ -44,7 +44,7 @@ async fn an_invited_user_joins_and_the_text_is_read_by_another() {
     let setting = Setting::new(json!({})).await;
     let delivered = setting
         .destination()
-        .deliver(&parcel(&fresh_message("hello <b>@room</b>\n\u{202e}")))
+        .deliver(&outbound(&fresh_message("hello <b>@room</b>\n\u{202e}")))
         .await
         .unwrap();
     let texts = setting.texts().await;
@@ -68,9 +68,9 @@ async fn an_invited_user_joins_and_the_text_is_read_by_another() {
 async fn a_repeated_delivery_is_one_event() {
     let setting = Setting::new(json!({})).await;
     let message = fresh_message("once");
-    let first = setting.destination().deliver(&parcel(&message)).await.unwrap();
+    let first = setting.destination().deliver(&outbound(&message)).await.unwrap();
     // Another instance knows nothing of the first, as after a crash.
-    let second = setting.destination().deliver(&parcel(&message)).await.unwrap();
+    let second = setting.destination().deliver(&outbound(&message)).await.unwrap();
     assert_eq!(first, second);
     assert_eq!(setting.texts().await.len(), 1);
 }
@@ -80,13 +80,13 @@ async fn a_conversation_keeps_one_thread() {
     let setting = Setting::new(json!({})).await;
     let destination = setting.destination();
     let root = destination
-        .deliver(&parcel(&fresh_message("one")))
+        .deliver(&outbound(&fresh_message("one")))
         .await
         .unwrap()
         .thread
         .unwrap();
     let message = fresh_message("two");
-    let mut second = parcel(&message);
+    let mut second = outbound(&message);
     second.thread = Some(&root);
     assert_eq!(destination.deliver(&second).await.unwrap().thread, None);
     let relation = &setting.texts().await[1]["content"]["m.relates_to"];
@@ -102,19 +102,19 @@ async fn a_refused_thread_is_left_out() {
     let setting = Setting::new(json!({})).await;
     let destination = setting.destination();
     let root = destination
-        .deliver(&parcel(&fresh_message("one")))
+        .deliver(&outbound(&fresh_message("one")))
         .await
         .unwrap()
         .thread
         .unwrap();
     let message = fresh_message("two");
-    let mut second = parcel(&message);
+    let mut second = outbound(&message);
     second.thread = Some(&root);
     destination.deliver(&second).await.unwrap();
     // An event inside a thread cannot be the root of another one: the server refuses that.
     let inside = setting.texts().await[1]["event_id"].as_str().unwrap().to_owned();
     let message = fresh_message("three");
-    let mut third = parcel(&message);
+    let mut third = outbound(&message);
     third.thread = Some(&inside);
     let delivered = destination.deliver(&third).await.unwrap();
     assert_eq!(
@@ -140,7 +140,7 @@ async fn an_alias_stands_for_its_room() {
     config["room"] = json!(format!("#{alias}:localhost"));
     build("matrix", config.clone(), None)
         .unwrap()
-        .deliver(&parcel(&fresh_message("hi")))
+        .deliver(&outbound(&fresh_message("hi")))
         .await
         .unwrap();
     assert_eq!(setting.texts().await.len(), 1);
@@ -148,7 +148,7 @@ async fn an_alias_stands_for_its_room() {
     config["room"] = json!("#nowhere:localhost");
     let failure = build("matrix", config, None)
         .unwrap()
-        .deliver(&parcel(&fresh_message("hi")))
+        .deliver(&outbound(&fresh_message("hi")))
         .await
         .unwrap_err();
     assert_eq!(class(&failure), "parked");
@@ -162,7 +162,7 @@ async fn a_wrong_token_parks() {
     config["access_token"] = json!("syt_wrong");
     let failure = build("matrix", config, None)
         .unwrap()
-        .deliver(&parcel(&fresh_message("hi")))
+        .deliver(&outbound(&fresh_message("hi")))
         .await
         .unwrap_err();
     assert_eq!(class(&failure), "parked");
@@ -177,10 +177,13 @@ async fn a_wrong_token_parks() {
 async fn a_room_that_is_closed_to_the_user_parks() {
     let setting = Setting::new(json!({})).await;
     let destination = setting.destination();
-    destination.deliver(&parcel(&fresh_message("one"))).await.unwrap();
+    destination
+        .deliver(&outbound(&fresh_message("one")))
+        .await
+        .unwrap();
     setting.reader.kick(&setting.room, &setting.bridge).await;
     let failure = destination
-        .deliver(&parcel(&fresh_message("two")))
+        .deliver(&outbound(&fresh_message("two")))
         .await
         .unwrap_err();
     assert_eq!(class(&failure), "parked");
@@ -194,7 +197,7 @@ async fn nobody_is_joined_when_told_not_to() {
     config["join"] = json!(false);
     let failure = build("matrix", config, None)
         .unwrap()
-        .deliver(&parcel(&fresh_message("hi")))
+        .deliver(&outbound(&fresh_message("hi")))
         .await
         .unwrap_err();
     assert_eq!(class(&failure), "parked");
@@ -205,13 +208,16 @@ async fn a_rate_limit_pauses_the_destination_for_as_long_as_asked() {
     let setting = Setting::new(json!({})).await;
     let destination = setting.destination();
     destination
-        .deliver(&parcel(&fresh_message("joined")))
+        .deliver(&outbound(&fresh_message("joined")))
         .await
         .unwrap();
     synapse().slow_down(&setting.bridge).await;
     let mut failure = None;
     for _ in 0..10 {
-        failure = failure.or(destination.deliver(&parcel(&fresh_message("again"))).await.err());
+        failure = failure.or(destination
+            .deliver(&outbound(&fresh_message("again")))
+            .await
+            .err());
     }
     let Some(Failure::Transient {
         retry_after: Some(wait),
@@ -231,14 +237,14 @@ async fn an_encrypted_room_is_noticed() {
     let setting = Setting::new(json!({ "initial_state": [encryption] })).await;
     let delivered = setting
         .destination()
-        .deliver(&parcel(&fresh_message("hi")))
+        .deliver(&outbound(&fresh_message("hi")))
         .await
         .unwrap();
     assert!(delivered.detail.contains("encrypted room"), "{delivered:?}");
     let plain = Setting::new(json!({}))
         .await
         .destination()
-        .deliver(&parcel(&fresh_message("hi")))
+        .deliver(&outbound(&fresh_message("hi")))
         .await
         .unwrap();
     assert!(!plain.detail.contains("encrypted"), "{plain:?}");
@@ -251,7 +257,10 @@ async fn the_longest_text_is_taken() {
     config["msgtype"] = json!("m.notice");
     let destination = build("matrix", config, None).unwrap();
     for text in ["<&>\"".repeat(16_384), "\0".repeat(65_536)] {
-        destination.deliver(&parcel(&fresh_message(&text))).await.unwrap();
+        destination
+            .deliver(&outbound(&fresh_message(&text)))
+            .await
+            .unwrap();
     }
     let texts = setting.texts().await;
     assert!(texts.iter().all(|text| text["content"]["msgtype"] == "m.notice"));
@@ -264,7 +273,7 @@ async fn hookshot_gets_text_and_html() {
     let config = json!({ "webhook_url": server.url("/webhook/abc"), "username": "SMS" });
     let destination = build("matrix", config, None).unwrap();
     let delivered = destination
-        .deliver(&parcel(&message("**hi** <i>")))
+        .deliver(&outbound(&message("**hi** <i>")))
         .await
         .unwrap();
     assert_eq!(delivered.thread, None);
@@ -295,7 +304,7 @@ async fn hookshots_answers_are_classified() {
             None,
         )
         .unwrap();
-        let failure = destination.deliver(&parcel(&message("hi"))).await.unwrap_err();
+        let failure = destination.deliver(&outbound(&message("hi"))).await.unwrap_err();
         assert_eq!(class(&failure), expected, "{status}: {failure:?}");
         assert!(!failure.reason().shown().contains("webhook/abc"), "{failure:?}");
     }
@@ -323,7 +332,7 @@ async fn answers_of_any_length_are_understood() {
         .await;
         let config = json!({ "homeserver": server.url("/"), "room": "#a:b.example", "access_token": "t" });
         let destination = build("matrix", config, None).unwrap();
-        let delivered = destination.deliver(&parcel(&message("hi"))).await.unwrap();
+        let delivered = destination.deliver(&outbound(&message("hi"))).await.unwrap();
         assert_eq!(delivered.thread.as_deref(), Some("$1"));
         assert!(server.received()[1].path.contains("/rooms/!a:b.example/send/"));
     }

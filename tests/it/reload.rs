@@ -24,7 +24,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::bridge::{Bridge, CODE, ask, head, wait_for};
 use crate::daemon::refid;
-use crate::parcels::message;
+use crate::fixtures::message;
 use crate::servers::Owned;
 use crate::servers::recorder::{Recorder, Reply};
 

@@ -7,7 +7,7 @@ use smsbridge::destination::{Failure, Scope};
 use smsbridge::message::Media;
 use smsbridge::template::Template;
 
-use crate::parcels::{build, build_within, class, message, parcel};
+use crate::fixtures::{build, build_within, class, message, outbound};
 use crate::servers::fake_slack::FakeSlack;
 use crate::servers::recorder::Reply;
 
@@ -21,7 +21,7 @@ async fn a_webhook_gets_the_text_as_plain_blocks() {
         content_type: Some("image/jpeg".to_owned()),
         filename: None,
     });
-    let delivered = destination.deliver(&parcel(&message)).await.unwrap();
+    let delivered = destination.deliver(&outbound(&message)).await.unwrap();
     assert_eq!(delivered.thread, None);
     assert_eq!(
         slack.payloads(),
@@ -54,9 +54,9 @@ async fn a_conversation_keeps_one_thread() {
     let slack = FakeSlack::start().await;
     let destination = build("slack", slack.token(), None).unwrap();
     let message = message("hello");
-    let first = destination.deliver(&parcel(&message)).await.unwrap();
+    let first = destination.deliver(&outbound(&message)).await.unwrap();
     let root = first.thread.expect("the first text begins the thread");
-    let mut second = parcel(&message);
+    let mut second = outbound(&message);
     second.thread = Some(&root);
     assert_eq!(destination.deliver(&second).await.unwrap().thread, None);
     let payloads = slack.payloads();
@@ -69,7 +69,7 @@ async fn a_vanished_thread_is_begun_anew() {
     let slack = FakeSlack::start().await;
     let destination = build("slack", slack.token(), None).unwrap();
     let message = message("hello");
-    let mut late = parcel(&message);
+    let mut late = outbound(&message);
     late.thread = Some("1.000000");
     let delivered = destination.deliver(&late).await.unwrap();
     assert!(delivered.thread.is_some_and(|root| root != "1.000000"));
@@ -83,9 +83,9 @@ async fn without_threads_none_is_begun_or_followed() {
     config["threads"] = json!(false);
     let destination = build("slack", config, None).unwrap();
     let message = message("hello");
-    let mut parcel = parcel(&message);
-    parcel.thread = Some("1.000000");
-    assert_eq!(destination.deliver(&parcel).await.unwrap().thread, None);
+    let mut outbound = outbound(&message);
+    outbound.thread = Some("1.000000");
+    assert_eq!(destination.deliver(&outbound).await.unwrap().thread, None);
     assert!(slack.payloads()[0].get("thread_ts").is_none());
 }
 
@@ -95,7 +95,7 @@ async fn every_attempt_carries_the_same_client_id() {
     let destination = build("slack", slack.token(), None).unwrap();
     let message = message("hello");
     for _ in 0..2 {
-        destination.deliver(&parcel(&message)).await.unwrap();
+        destination.deliver(&outbound(&message)).await.unwrap();
     }
     let ids: Vec<_> = slack
         .payloads()
@@ -110,7 +110,10 @@ async fn refused_blocks_are_sent_once_more_as_plain_text() {
     let slack = FakeSlack::start().await;
     slack.script(Reply::new(400, "invalid_blocks"));
     let destination = build("slack", slack.webhook(), None).unwrap();
-    destination.deliver(&parcel(&message("hello <b>"))).await.unwrap();
+    destination
+        .deliver(&outbound(&message("hello <b>")))
+        .await
+        .unwrap();
     let plain = &slack.payloads()[1];
     assert!(plain.get("blocks").is_none());
     assert_eq!(
@@ -121,7 +124,7 @@ async fn refused_blocks_are_sent_once_more_as_plain_text() {
 
     slack.script(Reply::new(400, "invalid_payload"));
     slack.script(Reply::new(400, "invalid_payload"));
-    let failure = destination.deliver(&parcel(&message("x"))).await.unwrap_err();
+    let failure = destination.deliver(&outbound(&message("x"))).await.unwrap_err();
     assert_eq!(class(&failure), "permanent");
     assert_eq!(slack.payloads().len(), 4);
 }
@@ -132,7 +135,7 @@ async fn a_rate_limit_pauses_the_destination_for_as_long_as_asked() {
     let body = r#"{"retry_after":1,"ok":false,"error":"rate_limited"}"#;
     slack.script(Reply::new(429, body).with("retry-after", "42"));
     let destination = build("slack", slack.webhook(), None).unwrap();
-    let failure = destination.deliver(&parcel(&message("x"))).await.unwrap_err();
+    let failure = destination.deliver(&outbound(&message("x"))).await.unwrap_err();
     let Failure::Transient {
         retry_after,
         scope: Scope::Destination,
@@ -154,7 +157,7 @@ async fn a_wrong_token_or_channel_parks() {
         let mut config = slack.token();
         config[key] = json!(value);
         let destination = build("slack", config, None).unwrap();
-        let failure = destination.deliver(&parcel(&message("x"))).await.unwrap_err();
+        let failure = destination.deliver(&outbound(&message("x"))).await.unwrap_err();
         assert_eq!(class(&failure), "parked");
         assert!(failure.reason().shown().contains(code), "{failure:?}");
         assert!(!failure.reason().shown().contains("xoxb"), "{failure:?}");
@@ -169,7 +172,7 @@ async fn a_slow_answer_is_transient_and_names_no_secret() {
         ..Reply::new(200, "ok")
     });
     let destination = build_within("slack", slack.webhook(), None, Duration::from_millis(100)).unwrap();
-    let failure = destination.deliver(&parcel(&message("x"))).await.unwrap_err();
+    let failure = destination.deliver(&outbound(&message("x"))).await.unwrap_err();
     assert_eq!(class(&failure), "destination");
     assert!(
         failure.reason().shown().contains("did not answer in time"),
@@ -184,9 +187,9 @@ async fn a_template_is_mrkdwn_with_escaped_values() {
     let own = "*{{ from_name }}* says {{ text }}";
     let destination = build("slack", slack.webhook(), Some(own)).unwrap();
     let message = message("<!here>");
-    destination.deliver(&parcel(&message)).await.unwrap();
+    destination.deliver(&outbound(&message)).await.unwrap();
     let route = Template::compile(":rotating_light: {{ text }}").unwrap();
-    let mut urgent = parcel(&message);
+    let mut urgent = outbound(&message);
     urgent.template = Some(&route);
     destination.deliver(&urgent).await.unwrap();
     let texts: Vec<_> = slack
@@ -217,7 +220,7 @@ async fn texts_of_any_length_are_accepted() {
         "ы".repeat(670),
     ];
     for text in &texts {
-        let delivered = destination.deliver(&parcel(&message(text))).await.unwrap();
+        let delivered = destination.deliver(&outbound(&message(text))).await.unwrap();
         assert!(delivered.thread.is_some(), "{} bytes: no thread", text.len());
     }
     let payloads = slack.payloads();
@@ -242,7 +245,7 @@ async fn an_answer_of_any_length_says_that_the_text_was_posted() {
         slack.script(Reply::new(200, &body[..body.len() - 1]));
         let destination = build("slack", slack.token(), None).unwrap();
         for _ in 0..2 {
-            let delivered = destination.deliver(&parcel(&message("x"))).await.unwrap();
+            let delivered = destination.deliver(&outbound(&message("x"))).await.unwrap();
             assert_eq!(delivered.thread.as_deref(), Some("1.5"), "{filler}");
         }
         let refused = format!(
@@ -250,7 +253,7 @@ async fn an_answer_of_any_length_says_that_the_text_was_posted() {
             "x".repeat(filler)
         );
         slack.script(Reply::new(200, &refused));
-        let failure = destination.deliver(&parcel(&message("x"))).await.unwrap_err();
+        let failure = destination.deliver(&outbound(&message("x"))).await.unwrap_err();
         assert!(failure.reason().shown().contains("not_in_channel"), "{failure:?}");
     }
 }

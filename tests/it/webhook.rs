@@ -10,7 +10,7 @@ use sha2::Sha256;
 use smsbridge::destination::Failure;
 use smsbridge::message::Media;
 
-use crate::parcels::{build, class, message, parcel};
+use crate::fixtures::{build, class, message, outbound};
 use crate::servers::recorder::{Received, Recorder, Reply};
 
 const ID: &str = "00000000000000000000000000000007-1";
@@ -26,9 +26,9 @@ async fn the_default_body_has_everything_exactly() {
         filename: None,
     });
     let route = "urgent".parse().unwrap();
-    let mut parcel = parcel(&message);
-    parcel.route = Some(&route);
-    destination.deliver(&parcel).await.unwrap();
+    let mut outbound = outbound(&message);
+    outbound.route = Some(&route);
+    destination.deliver(&outbound).await.unwrap();
     let received = &server.received()[0];
     assert_eq!(
         (received.method.as_str(), received.path.as_str()),
@@ -67,7 +67,7 @@ async fn method_headers_and_body_are_the_operators() {
     });
     let destination = build("webhook", config, None).unwrap();
     destination
-        .deliver(&parcel(&message("say \"hi\"\n{{7*7}}")))
+        .deliver(&outbound(&message("say \"hi\"\n{{7*7}}")))
         .await
         .unwrap();
     let received = &server.received()[0];
@@ -84,7 +84,7 @@ async fn a_template_is_added_as_rendered() {
     let server = Recorder::answering(Reply::new(200, "")).await;
     let own = Some("{{ from_name }}: {{ text }}");
     let destination = build("webhook", json!({ "url": server.url("/") }), own).unwrap();
-    destination.deliver(&parcel(&message("hi"))).await.unwrap();
+    destination.deliver(&outbound(&message("hi"))).await.unwrap();
     assert_eq!(server.received()[0].json()["rendered"], "Front door: hi");
 }
 
@@ -94,7 +94,7 @@ async fn each_secret_makes_a_signature() {
     let encoded = format!("whsec_{}", BASE64.encode(b"key one"));
     let config = json!({ "url": server.url("/"), "secret": [encoded, "key two"] });
     let destination = build("webhook", config, None).unwrap();
-    destination.deliver(&parcel(&message("hi"))).await.unwrap();
+    destination.deliver(&outbound(&message("hi"))).await.unwrap();
     let received = &server.received()[0];
     let expected = format!(
         "{} {}",
@@ -126,7 +126,7 @@ async fn a_repeat_carries_the_same_id() {
     let destination = build("webhook", json!({ "url": server.url("/") }), None).unwrap();
     let message = message("hi");
     for _ in 0..3 {
-        destination.deliver(&parcel(&message)).await.unwrap_err();
+        destination.deliver(&outbound(&message)).await.unwrap_err();
     }
     assert!(
         server
@@ -165,7 +165,7 @@ async fn statuses_are_classified() {
             .with("location", "http://127.0.0.1:9/");
         let server = Recorder::answering(reply).await;
         let destination = build("webhook", json!({ "url": server.url("/") }), None).unwrap();
-        let failure = destination.deliver(&parcel(&message("hi"))).await.unwrap_err();
+        let failure = destination.deliver(&outbound(&message("hi"))).await.unwrap_err();
         assert_eq!(class(&failure), expected, "{status}: {failure:?}");
         assert!(failure.reason().shown().contains("why"), "{failure:?}");
         if let Failure::Transient { retry_after, .. } = failure {
@@ -190,7 +190,7 @@ async fn a_reason_repeats_neither_text_nor_number_nor_secret() {
         let config = json!({ "url": server.url("/"), "headers": { "x-token": "s3cret-value" } });
         let destination = build("webhook", config, None).unwrap();
         let failure = destination
-            .deliver(&parcel(&message("pin 4711")))
+            .deliver(&outbound(&message("pin 4711")))
             .await
             .unwrap_err();
         for private in ["4711", "13035550100", "s3cret"] {

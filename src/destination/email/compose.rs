@@ -1,6 +1,6 @@
 //! The e-mail made of one text: headers that thread and identify it, a plain part, and an HTML part.
 //!
-//! The same parcel gives the same bytes at every attempt. Everything that comes from outside passes
+//! The same message gives the same bytes at every attempt. Everything that comes from outside passes
 //! [`template::one_line`] before it gets near a header, and both parts are always encoded, so that no text
 //! can end a header or begin a MIME part.
 
@@ -12,7 +12,7 @@ use lettre::message::header::{ContentTransferEncoding, ContentType, HeaderName, 
 use lettre::message::{MessageBuilder, MultiPart, SinglePart};
 
 use super::mailbox::Mailbox;
-use crate::destination::{Failure, Parcel};
+use crate::destination::{Failure, OutboundMessage};
 use crate::message::{Media, Name, Timestamp};
 use crate::template::{self, Medium, Template, Values};
 
@@ -41,12 +41,12 @@ impl Composer {
     ///
     /// # Errors
     /// A template that fails for this message.
-    pub(super) fn compose(&self, parcel: &Parcel<'_>) -> Result<String, Failure> {
-        let (plain, html) = self.bodies(parcel)?;
-        let message = self.headers(parcel, &self.subject(parcel)?);
+    pub(super) fn compose(&self, outbound: &OutboundMessage<'_>) -> Result<String, Failure> {
+        let (plain, html) = self.bodies(outbound)?;
+        let message = self.headers(outbound, &self.subject(outbound)?);
         let plain = part(ContentType::TEXT_PLAIN, plain);
         let message = if self.html {
-            let alternative = MultiPart::alternative().boundary(boundary(parcel));
+            let alternative = MultiPart::alternative().boundary(boundary(outbound));
             message.multipart(
                 alternative
                     .singlepart(plain)
@@ -61,7 +61,7 @@ impl Composer {
             .map_err(|_| Failure::permanent("the e-mail is not valid UTF-8"))
     }
 
-    fn headers(&self, parcel: &Parcel<'_>, subject: &str) -> MessageBuilder {
+    fn headers(&self, outbound: &OutboundMessage<'_>, subject: &str) -> MessageBuilder {
         let domain = self.from.email.domain();
         let mut message = lettre::Message::builder().from(self.from.to_lettre());
         for mailbox in &self.to {
@@ -75,34 +75,34 @@ impl Composer {
         }
         message = message
             .raw_header(text_header("Subject", subject))
-            .date(date(parcel.message.received_at))
-            .message_id(Some(format!("<{}@{domain}>", parcel.id)));
+            .date(date(outbound.message.received_at))
+            .message_id(Some(format!("<{}@{domain}>", outbound.id)));
         if self.threads {
             // The root is never sent: mail programs group the replies to a message they have not seen.
-            let root = format!("<{}.{}@{domain}>", parcel.conversation(), atom(&self.name));
+            let root = format!("<{}.{}@{domain}>", outbound.conversation(), atom(&self.name));
             message = message.in_reply_to(root.clone()).references(root);
         }
         message
-            .raw_header(text_header("List-Id", &self.list_id(parcel)))
+            .raw_header(text_header("List-Id", &self.list_id(outbound)))
             .raw_header(text_header("Auto-Submitted", "auto-generated"))
             .raw_header(text_header("X-Auto-Response-Suppress", "All"))
     }
 
     /// One list for each route, so that people can filter by it.
-    fn list_id(&self, parcel: &Parcel<'_>) -> String {
-        let route = parcel.route.map_or_else(|| "unmatched".to_owned(), atom);
+    fn list_id(&self, outbound: &OutboundMessage<'_>) -> String {
+        let route = outbound.route.map_or_else(|| "unmatched".to_owned(), atom);
         format!("<{route}.{}.{}>", atom(&self.name), self.from.email.domain())
     }
 
-    fn subject(&self, parcel: &Parcel<'_>) -> Result<String, Failure> {
+    fn subject(&self, outbound: &OutboundMessage<'_>) -> Result<String, Failure> {
         let subject = match &self.subject {
-            Some(subject) => render(subject, Medium::Line, parcel, "subject")?,
+            Some(subject) => render(subject, Medium::Line, outbound, "subject")?,
             // The same for the whole conversation, whichever text comes first: some mail programs begin a
             // new thread where the subject changes.
             None => format!(
                 "SMS from {} to {}",
-                parcel.from_name.unwrap_or(&parcel.message.from.shown()),
-                parcel.to_name.unwrap_or(&parcel.message.to.shown())
+                outbound.from_name.unwrap_or(&outbound.message.from.shown()),
+                outbound.to_name.unwrap_or(&outbound.message.to.shown())
             ),
         };
         Ok(template::one_line(subject.trim())
@@ -111,34 +111,39 @@ impl Composer {
             .collect())
     }
 
-    fn bodies(&self, parcel: &Parcel<'_>) -> Result<(String, String), Failure> {
-        if let Some(body) = parcel.template.or(self.body.as_ref()) {
-            let mut text = render(body, Medium::Text, parcel, "body")?;
-            if let Some(fallback) = &parcel.fallback {
+    fn bodies(&self, outbound: &OutboundMessage<'_>) -> Result<(String, String), Failure> {
+        if let Some(body) = outbound.template.or(self.body.as_ref()) {
+            let mut text = render(body, Medium::Text, outbound, "body")?;
+            if let Some(fallback) = &outbound.fallback {
                 text.push_str(&format!("\n\n-- \n{}\n", fallback.note()));
             }
             let html = page(&paragraph(&text));
             return Ok((text, html));
         }
-        let text = match parcel.message.text.as_str() {
+        let text = match outbound.message.text.as_str() {
             "" => "(no text)".to_owned(),
             text => template::visible(&text.replace("\r\n", "\n")),
         };
-        let facts = facts(parcel);
+        let facts = facts(outbound);
         Ok((
-            plain_body(&text, &facts, &parcel.message.media),
-            html_body(&text, &facts, &parcel.message.media),
+            plain_body(&text, &facts, &outbound.message.media),
+            html_body(&text, &facts, &outbound.message.media),
         ))
     }
 }
 
-fn render(template: &Template, medium: Medium, parcel: &Parcel<'_>, what: &str) -> Result<String, Failure> {
+fn render(
+    template: &Template,
+    medium: Medium,
+    outbound: &OutboundMessage<'_>,
+    what: &str,
+) -> Result<String, Failure> {
     let values = Values {
-        message: parcel.message,
-        from_name: parcel.from_name,
-        to_name: parcel.to_name,
-        route: parcel.route.map(Name::as_str),
-        groups: &parcel.groups,
+        message: outbound.message,
+        from_name: outbound.from_name,
+        to_name: outbound.to_name,
+        route: outbound.route.map(Name::as_str),
+        groups: &outbound.groups,
     };
     template
         .render(medium, &values)
@@ -146,21 +151,21 @@ fn render(template: &Template, medium: Medium, parcel: &Parcel<'_>, what: &str) 
 }
 
 /// What stands below the text: a label and a value, each on one line.
-fn facts(parcel: &Parcel<'_>) -> Vec<(&'static str, String)> {
-    let message = parcel.message;
+fn facts(outbound: &OutboundMessage<'_>) -> Vec<(&'static str, String)> {
+    let message = outbound.message;
     let person = |name: Option<&str>, number: &str| match name {
         Some(name) => template::one_line(&format!("{name} ({number})")),
         None => template::one_line(number),
     };
     let mut facts = vec![
-        ("From", person(parcel.from_name, &message.from.shown())),
-        ("To", person(parcel.to_name, &message.to.shown())),
+        ("From", person(outbound.from_name, &message.from.shown())),
+        ("To", person(outbound.to_name, &message.to.shown())),
         ("Received", message.received_at.to_string()),
     ];
-    if let Some(route) = parcel.route {
+    if let Some(route) = outbound.route {
         facts.push(("Route", route.to_string()));
     }
-    if let Some(fallback) = &parcel.fallback {
+    if let Some(fallback) = &outbound.fallback {
         facts.push(("Note", fallback.note()));
     }
     facts
@@ -231,8 +236,8 @@ fn part(content_type: ContentType, text: String) -> SinglePart {
 
 /// The same at every attempt. `=_` occurs neither in quoted-printable nor in base64, so no text can imitate
 /// it (RFC 2045, section 6.7).
-fn boundary(parcel: &Parcel<'_>) -> String {
-    format!("=_{}", parcel.id)
+fn boundary(outbound: &OutboundMessage<'_>) -> String {
+    format!("=_{}", outbound.id)
 }
 
 /// A header of our own making or with words from outside, which must be on one line already.

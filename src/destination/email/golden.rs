@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{Config, Email};
 use crate::delivery::DeliveryId;
-use crate::destination::{Destination as _, Fallback, Parcel, Recipients, Surroundings, http};
+use crate::destination::{BuildContext, Destination as _, Fallback, OutboundMessage, Recipients, http};
 use crate::message::{Media, Message, MessageId, Name, Timestamp};
 use crate::number::Number;
 use crate::template::{self, Template};
@@ -32,7 +32,7 @@ fn email(config: &str, template: Option<&str>) -> Result<Email, String> {
     )];
     Email::build(
         &config,
-        Surroundings {
+        BuildContext {
             name: &"desk".parse().unwrap(),
             template: template.map(|source| Template::compile(source).unwrap()),
             timeout: Duration::from_secs(1),
@@ -58,8 +58,12 @@ fn message(text: &str) -> Message {
     }
 }
 
-fn parcel<'a>(message: &'a Message, route: Option<&'a Name>, from_name: Option<&'a str>) -> Parcel<'a> {
-    Parcel {
+fn outbound<'a>(
+    message: &'a Message,
+    route: Option<&'a Name>,
+    from_name: Option<&'a str>,
+) -> OutboundMessage<'a> {
+    OutboundMessage {
         id: DeliveryId {
             message: message.id,
             ordinal: 1,
@@ -94,7 +98,7 @@ fn an_email_is_this_byte_for_byte() {
     let route = "urgent".parse().unwrap();
     let source = email(CONFIG, None)
         .unwrap()
-        .render(&parcel(&message, Some(&route), Some("Front door")))
+        .render(&outbound(&message, Some(&route), Some("Front door")))
         .unwrap();
     let expected = include_str!("golden.eml")
         .replace("\r\n", "\n")
@@ -112,12 +116,12 @@ fn a_fallback_is_noted_below_the_text_in_both_parts_and_below_an_own_body() {
         destination: &crm,
         reason: "HTTP 400 <b>\r\nBcc: x@example.com",
     };
-    let parcel = Parcel {
+    let outbound = OutboundMessage {
         fallback: Some(fallback),
-        ..parcel(&message, None, None)
+        ..outbound(&message, None, None)
     };
     for config in [CONFIG.to_owned(), format!("{CONFIG}body = 'own'\n")] {
-        let source = email(&config, None).unwrap().render(&parcel).unwrap();
+        let source = email(&config, None).unwrap().render(&outbound).unwrap();
         let source = source.replace("=\r\n", "");
         let plain = "Fallback for destination crm: HTTP 400 <b>";
         assert!(source.contains(plain), "{source}");
@@ -129,13 +133,13 @@ fn a_fallback_is_noted_below_the_text_in_both_parts_and_below_an_own_body() {
 }
 
 #[test]
-fn the_same_parcel_gives_the_same_bytes_and_one_conversation_one_subject_and_root() {
+fn the_same_message_gives_the_same_bytes_and_one_conversation_one_subject_and_root() {
     let email = email(CONFIG, None).unwrap();
     let first = message("one");
     let mut second = message("two");
     second.id = MessageId(Uuid::from_u128(2));
     let [a, b, c] =
-        [&first, &first, &second].map(|message| email.render(&parcel(message, None, None)).unwrap());
+        [&first, &first, &second].map(|message| email.render(&outbound(message, None, None)).unwrap());
     assert_eq!(a, b);
     let parsed = [&a, &c].map(|source| MessageParser::new().parse(source.as_bytes()).unwrap());
     assert_eq!(parsed[0].subject(), parsed[1].subject());
@@ -154,7 +158,7 @@ fn without_threads_and_html_there_is_one_plain_part_and_no_root() {
     );
     let source = email(&config, None)
         .unwrap()
-        .render(&parcel(&message(""), None, None))
+        .render(&outbound(&message(""), None, None))
         .unwrap();
     let parsed = MessageParser::new().parse(source.as_bytes()).unwrap();
     assert!(!source.contains("References") && !source.contains("multipart"));
@@ -302,7 +306,7 @@ proptest! {
         let mut message = message(&text);
         message.from = Number::received(&sender);
         message.media = vec![Media { link: format!("https://{link}"), content_type: None, filename: None }];
-        let source = email(CONFIG, None).unwrap().render(&parcel(&message, None, Some(&name))).unwrap();
+        let source = email(CONFIG, None).unwrap().render(&outbound(&message, None, Some(&name))).unwrap();
         let (subject, plain, html) = check_shape(&source);
 
         let expected: String = template::one_line(format!("SMS from {name} to +13038675309").trim()).chars().take(200).collect();
@@ -324,7 +328,7 @@ proptest! {
     #[test]
     fn templates_change_neither_headers_nor_parts(text in hostile()) {
         let config = format!("{CONFIG}\nsubject = \"SMS: {{{{ text }}}}\"");
-        let source = email(&config, Some("{{ text }}\n")).unwrap().render(&parcel(&message(&text), None, None)).unwrap();
+        let source = email(&config, Some("{{ text }}\n")).unwrap().render(&outbound(&message(&text), None, None)).unwrap();
         let (_, _, html) = check_shape(&source);
         prop_assert_eq!(html.matches("<div").count(), 1);
     }

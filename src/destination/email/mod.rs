@@ -18,7 +18,9 @@ pub use self::mailbox::{Mailbox, MailboxError};
 pub use self::server::Server;
 pub use self::smtp::{Auth, Security, SmtpConfig};
 use self::transaction::{Envelope, Receipt};
-use super::{Delivered, Destination, Failure, Fate, Kind, Other, Parcel, Permit, Recipients, Surroundings};
+use super::{
+    BuildContext, Delivered, Destination, Failure, Fate, Kind, Other, OutboundMessage, Permit, Recipients,
+};
 use crate::mask::Reason;
 use crate::message::Name;
 use crate::template::Template;
@@ -71,8 +73,8 @@ impl Kind for Config {
         Some(self.smtp.as_str())
     }
 
-    fn build(&self, around: Surroundings<'_>) -> Result<Box<dyn Destination>, String> {
-        Ok(Box::new(Email::build(self, around)?))
+    fn build(&self, context: BuildContext<'_>) -> Result<Box<dyn Destination>, String> {
+        Ok(Box::new(Email::build(self, context)?))
     }
 }
 
@@ -96,13 +98,13 @@ impl Email {
     ///
     /// # Errors
     /// What is wrong with the configuration, without the destination's name.
-    pub fn build(config: &Config, around: Surroundings<'_>) -> Result<Self, String> {
-        let smtp = around
+    pub fn build(config: &Config, context: BuildContext<'_>) -> Result<Self, String> {
+        let smtp = context
             .smtp
             .get(&config.smtp)
             .ok_or_else(|| format!("smtp: there is no [smtp.{}]", config.smtp))?;
         check_mailboxes(config, smtp.smtputf8)?;
-        let body = match (around.template, template("body", config.body.as_deref())?) {
+        let body = match (context.template, template("body", config.body.as_deref())?) {
             (Some(_), Some(_)) => {
                 return Err("give either `body` or `template`, they are the same".to_owned());
             }
@@ -113,11 +115,11 @@ impl Email {
             names: recipients.iter().map(Address::to_string).collect(),
             recipients,
             server: smtp
-                .server(around.http.resolver())
+                .server(context.http.resolver())
                 .map_err(|error| format!("[smtp.{}]: {error}", config.smtp))?,
-            timeout: around.timeout,
+            timeout: context.timeout,
             composer: Composer {
-                name: around.name.clone(),
+                name: context.name.clone(),
                 from: config.from.clone(),
                 to: config.to.clone(),
                 cc: config.cc.clone(),
@@ -137,21 +139,21 @@ impl Destination for Email {
         Some(self.server.address())
     }
 
-    async fn deliver(&self, parcel: &Parcel<'_>) -> Result<Delivered, Failure> {
-        let (asked, held) = self.select(&parcel.recipients)?;
+    async fn deliver(&self, outbound: &OutboundMessage<'_>) -> Result<Delivered, Failure> {
+        let (asked, held) = self.select(&outbound.recipients)?;
         if asked.is_empty() {
-            return outcome(&Receipt::default(), &held, false, &self.quote(parcel));
+            return outcome(&Receipt::default(), &held, false, &self.quote(outbound));
         }
-        let content = self.composer.compose(parcel)?;
+        let content = self.composer.compose(outbound)?;
         let envelope = Envelope {
             sender: &self.composer.from.email,
             recipients: asked,
             content: &content,
         };
         let sent = self.server.send(&envelope, self.timeout).await;
-        let quote = self.quote(parcel);
+        let quote = self.quote(outbound);
         let receipt = sent.map_err(|trouble| quote.failure(&trouble))?;
-        let is_all = parcel.recipients.only.is_some() || envelope.recipients.len() == self.recipients.len();
+        let is_all = outbound.recipients.only.is_some() || envelope.recipients.len() == self.recipients.len();
         outcome(&receipt, &held, is_all, &quote)
     }
 
@@ -168,16 +170,16 @@ impl Destination for Email {
         timeout + self.server.data_timeout()
     }
 
-    fn render(&self, parcel: &Parcel<'_>) -> Result<String, Failure> {
-        self.composer.compose(parcel)
+    fn render(&self, outbound: &OutboundMessage<'_>) -> Result<String, Failure> {
+        self.composer.compose(outbound)
     }
 }
 
 impl Email {
-    fn quote<'a>(&self, parcel: &Parcel<'a>) -> Quote<'a> {
+    fn quote<'a>(&self, outbound: &OutboundMessage<'a>) -> Quote<'a> {
         Quote {
             mask: self.server.mask(),
-            message: parcel.message,
+            message: outbound.message,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::{Failure, Fallback, Parcel};
+use super::super::{Failure, Fallback, OutboundMessage};
 use crate::message::Message;
 use crate::template::{self, Medium, Template, Values};
 
@@ -47,12 +47,16 @@ impl Words {
         })
     }
 
-    /// Writes the parcel's text so that `payload` of it is no larger than an event may be: a longer text is cut,
+    /// Writes the text so that `payload` of it is no larger than an event may be: a longer text is cut,
     /// and says so.
-    pub fn fit(&self, parcel: &Parcel<'_>, payload: impl Fn(&Written) -> Value) -> Result<Value, Failure> {
-        let mut keep = parcel.message.text.len();
+    pub fn fit(
+        &self,
+        outbound: &OutboundMessage<'_>,
+        payload: impl Fn(&Written) -> Value,
+    ) -> Result<Value, Failure> {
+        let mut keep = outbound.message.text.len();
         loop {
-            let written = payload(&self.write(parcel, keep)?);
+            let written = payload(&self.write(outbound, keep)?);
             let size = written.to_string().len();
             if size <= CONTENT_MAX {
                 return Ok(written);
@@ -67,13 +71,13 @@ impl Words {
         }
     }
 
-    fn write(&self, parcel: &Parcel<'_>, keep: usize) -> Result<Written, Failure> {
-        let shortened = cut(parcel.message, keep);
+    fn write(&self, outbound: &OutboundMessage<'_>, keep: usize) -> Result<Written, Failure> {
+        let shortened = cut(outbound.message, keep);
         let values = Values {
-            message: shortened.as_ref().unwrap_or(parcel.message),
-            ..parcel.values()
+            message: shortened.as_ref().unwrap_or(outbound.message),
+            ..outbound.values()
         };
-        let own = parcel.template.or(self.own.as_ref());
+        let own = outbound.template.or(self.own.as_ref());
         let render = |template: &Template, medium| {
             template
                 .render(medium, &values)
@@ -83,7 +87,7 @@ impl Words {
             body: render(own.unwrap_or(&self.plain), Medium::Text)?,
             formatted: render(own.unwrap_or(&self.html), Medium::Html)?.replace('\n', "<br>"),
         };
-        if let Some(note) = parcel.fallback.as_ref().map(Fallback::note) {
+        if let Some(note) = outbound.fallback.as_ref().map(Fallback::note) {
             written.body.push_str(&format!("\n{note}"));
             written
                 .formatted

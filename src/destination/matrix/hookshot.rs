@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::super::http::{Answer, Client};
-use super::super::{Delivered, Failure, Parcel};
+use super::super::{Delivered, Failure, OutboundMessage};
 use super::content::{Words, Written};
 use crate::mask::Mask;
 
@@ -28,14 +28,14 @@ pub struct Hookshot {
 }
 
 impl Hookshot {
-    /// Posts one parcel.
+    /// Posts one message.
     pub async fn deliver(
         &self,
-        parcel: &Parcel<'_>,
+        outbound: &OutboundMessage<'_>,
         words: &Words,
         deadline: Instant,
     ) -> Result<Delivered, Failure> {
-        let payload = self.payload(parcel, words)?;
+        let payload = self.payload(outbound, words)?;
         let answer = self
             .http
             .send(
@@ -48,8 +48,8 @@ impl Hookshot {
     }
 
     /// Always with `html`: without it matrix-hookshot reads `text` as Markdown, and a text could make links.
-    pub fn payload(&self, parcel: &Parcel<'_>, words: &Words) -> Result<Value, Failure> {
-        words.fit(parcel, |written: &Written| {
+    pub fn payload(&self, outbound: &OutboundMessage<'_>, words: &Words) -> Result<Value, Failure> {
+        words.fit(outbound, |written: &Written| {
             let mut payload = json!({ "text": quiet(&written.body), "html": quiet(&written.formatted) });
             if let Some(username) = &self.username {
                 payload["username"] = json!(username);

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::super::http::{Answer, Client};
-use super::super::{Delivered, Failure, Parcel};
+use super::super::{Delivered, Failure, OutboundMessage};
 use super::MessageType;
 use super::answer;
 use super::content::{Words, Written};
@@ -57,25 +57,25 @@ pub struct Known {
 }
 
 impl Room {
-    /// Writes one parcel into the room.
+    /// Writes one message into the room.
     pub async fn deliver(
         &self,
-        parcel: &Parcel<'_>,
+        outbound: &OutboundMessage<'_>,
         words: &Words,
         deadline: Instant,
     ) -> Result<Delivered, Failure> {
-        let root = self.root(parcel);
-        let answer = self.send(parcel, words, root, deadline).await?;
+        let root = self.root(outbound);
+        let answer = self.send(outbound, words, root, deadline).await?;
         let (answer, began) = if root.is_some() && thread_refused(&answer) {
-            (self.send(parcel, words, None, deadline).await?, true)
+            (self.send(outbound, words, None, deadline).await?, true)
         } else {
             (answer, root.is_none())
         };
         let Some(event) = event_id(&answer) else {
             self.forget(&answer).await;
-            return Err(self.failure(&answer, "sending", Some(parcel.message)));
+            return Err(self.failure(&answer, "sending", Some(outbound.message)));
         };
-        let told = self.mask.excerpt(&event, Some(parcel.message));
+        let told = self.mask.excerpt(&event, Some(outbound.message));
         let detail = if self.encrypted(deadline).await {
             format!("{}, unencrypted in an encrypted room", told.as_str())
         } else {
@@ -88,33 +88,38 @@ impl Room {
     }
 
     /// The event's content.
-    pub fn event(&self, parcel: &Parcel<'_>, words: &Words, root: Option<&str>) -> Result<Value, Failure> {
+    pub fn event(
+        &self,
+        outbound: &OutboundMessage<'_>,
+        words: &Words,
+        root: Option<&str>,
+    ) -> Result<Value, Failure> {
         let msgtype = match self.msgtype {
             MessageType::Text => "m.text",
             MessageType::Notice => "m.notice",
         };
-        words.fit(parcel, |written: &Written| written.event(msgtype, root))
+        words.fit(outbound, |written: &Written| written.event(msgtype, root))
     }
 
     /// The event that this conversation's thread hangs on, if threads are wanted.
-    pub fn root<'a>(&self, parcel: &Parcel<'a>) -> Option<&'a str> {
-        parcel.thread.filter(|_| self.threads)
+    pub fn root<'a>(&self, outbound: &OutboundMessage<'a>) -> Option<&'a str> {
+        outbound.thread.filter(|_| self.threads)
     }
 
     /// Sends the event; if the user is not in the room, joins and sends again.
     async fn send(
         &self,
-        parcel: &Parcel<'_>,
+        outbound: &OutboundMessage<'_>,
         words: &Words,
         root: Option<&str>,
         deadline: Instant,
     ) -> Result<Answer, Failure> {
-        let event = self.event(parcel, words, root)?;
+        let event = self.event(outbound, words, root)?;
         // Another content needs another transaction: the thread's may have been stored though its answer was lost.
-        let transaction = if root.is_some() || self.root(parcel).is_none() {
-            parcel.id.to_string()
+        let transaction = if root.is_some() || self.root(outbound).is_none() {
+            outbound.id.to_string()
         } else {
-            format!("{}-unthreaded", parcel.id)
+            format!("{}-unthreaded", outbound.id)
         };
         let id = self.id(deadline).await?;
         let path = ["rooms", &id, "send", "m.room.message", &transaction];

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::Parcel;
+use super::super::OutboundMessage;
 use super::mrkdwn::{MRKDWN, escape};
 use crate::message::{Media, MessageId};
 use crate::template::{Template, TemplateError, one_line, safe_link, shorten};
@@ -37,13 +37,16 @@ pub struct Content {
 }
 
 impl Content {
-    /// Renders a parcel. A template's words are mrkdwn and replace everything; without one, the text stands in
+    /// Renders a message. A template's words are mrkdwn and replace everything; without one, the text stands in
     /// `plain_text` objects, where no formatting applies.
-    pub fn new(parcel: &Parcel<'_>, template: Option<&Template>) -> Result<Self, TemplateError> {
-        let marker = marker(parcel.message.id);
-        let note = parcel.fallback.as_ref().map(|fallback| escape(&fallback.note()));
+    pub fn new(outbound: &OutboundMessage<'_>, template: Option<&Template>) -> Result<Self, TemplateError> {
+        let marker = marker(outbound.message.id);
+        let note = outbound
+            .fallback
+            .as_ref()
+            .map(|fallback| escape(&fallback.note()));
         if let Some(template) = template {
-            let text = template.render(MRKDWN, &parcel.values())?;
+            let text = template.render(MRKDWN, &outbound.values())?;
             return Ok(Self {
                 header: note,
                 text,
@@ -54,12 +57,12 @@ impl Content {
         }
         Ok(Self {
             header: Some(match note {
-                Some(note) => format!("{}\n{note}", header(parcel)),
-                None => header(parcel),
+                Some(note) => format!("{}\n{note}", header(outbound)),
+                None => header(outbound),
             }),
-            text: escape(&parcel.message.text),
+            text: escape(&outbound.message.text),
             kind: "plain_text",
-            media: attachments(&parcel.message.media),
+            media: attachments(&outbound.message.media),
             marker,
         })
     }
@@ -134,13 +137,13 @@ impl Content {
 }
 
 /// `Front door (+13035550100) → +13038675309`
-fn header(parcel: &Parcel<'_>) -> String {
+fn header(outbound: &OutboundMessage<'_>) -> String {
     let party = |name: Option<&str>, number: &str| match name {
         Some(name) => escape(&format!("{} ({number})", shorten(&one_line(name), NAME_MAX))),
         None => escape(number),
     };
-    let from = party(parcel.from_name, &parcel.message.from.shown());
-    let to = party(parcel.to_name, &parcel.message.to.shown());
+    let from = party(outbound.from_name, &outbound.message.from.shown());
+    let to = party(outbound.to_name, &outbound.message.to.shown());
     format!("{from} → {to}")
 }
 

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::report;
 use crate::bridge::head;
-use crate::parcels::message;
+use crate::fixtures::message;
 use crate::servers::fake_smtp::{FakeSmtp, Turn};
 use crate::servers::recorder::{Recorder, Reply};
 

@@ -295,7 +295,7 @@ async fn p22_no_secret_text_or_number_is_told_to_logs_metrics_or_errors() {
             assert!(leak.is_none(), "{format}: {canary} was told: {leak:?}");
         }
     }
-    let message = crate::parcels::message("canary-text");
+    let message = crate::fixtures::message("canary-text");
     let secret: smsbridge::secret::Secret = serde_json::from_value(json!("canary-secret")).unwrap();
     let shown = format!("{message:?} {secret:?} {secret:#?}");
     assert!(

@@ -1,11 +1,13 @@
-//! Parcels and destinations for tests, made as the engine makes them.
+//! Outbound messages and destinations for tests, made as the engine makes them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
 use smsbridge::delivery::DeliveryId;
-use smsbridge::destination::{Destination, Failure, KINDS, Parcel, Recipients, Scope, Surroundings, http};
+use smsbridge::destination::{
+    BuildContext, Destination, Failure, KINDS, OutboundMessage, Recipients, Scope, http,
+};
 use smsbridge::message::{Message, MessageId, Timestamp};
 use smsbridge::number::Number;
 use smsbridge::template::Template;
@@ -39,8 +41,8 @@ pub fn fresh_message(text: &str) -> Message {
 }
 
 /// The first delivery of a message.
-pub fn parcel(message: &Message) -> Parcel<'_> {
-    Parcel {
+pub fn outbound(message: &Message) -> OutboundMessage<'_> {
+    OutboundMessage {
         id: DeliveryId {
             message: message.id,
             ordinal: 1,
@@ -85,7 +87,7 @@ pub fn build_with(
     let section = toml::de::ValueDeserializer::parse(&text).unwrap();
     let read = registered.expect("a known kind").read;
     let config = read(section).map_err(|error| error.message().to_owned())?;
-    config.build(Surroundings {
+    config.build(BuildContext {
         name: &"here".parse().unwrap(),
         template: template.map(|source| Template::compile(source).unwrap()),
         timeout,
