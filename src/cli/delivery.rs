@@ -194,7 +194,7 @@ fn table(deliveries: &[DeliveryView], now: Timestamp, width: Option<u16>) -> Tab
 fn listed_state(delivery: &DeliveryView) -> String {
     match delivery.acknowledged_by {
         Some(AcknowledgedBy::Operator) => "dead, acknowledged".to_owned(),
-        Some(AcknowledgedBy::Fallback) => "dead, by fallback".to_owned(),
+        Some(AcknowledgedBy::Fallback) => "dead (fallback)".to_owned(),
         None => state(delivery.state).to_owned(),
     }
 }
@@ -250,8 +250,10 @@ fn standing(delivery: &DeliveryView, now: Timestamp) -> String {
     }
     match (delivery.acknowledged_at, delivery.acknowledged_by) {
         (Some(at), Some(AcknowledgedBy::Fallback)) => {
+            let by = delivery.delivered_by.as_ref();
+            let by = by.map(|name| format!(" {name}")).unwrap_or_default();
             said += &format!(
-                "; its fallback delivered the message at {}",
+                "; acknowledged: delivered by fallback{by} at {}",
                 moment::exact(at, now)
             );
         }

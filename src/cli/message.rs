@@ -1,5 +1,7 @@
 //! `smsbridge message`: the stored messages.
 
+use std::collections::BTreeSet;
+
 use clap::{Args, Subcommand};
 
 use super::client::Daemon;
@@ -113,14 +115,14 @@ fn list(global: &Global, daemon: &Daemon, list: &List) -> Result<Exit, Stop> {
 fn table(messages: &[MessageView], now: Timestamp, width: Option<u16>) -> Table {
     let ids: Vec<MessageId> = messages.iter().map(|message| message.id).collect();
     let digits = digits(&ids, width);
-    let mut table = Table::new(&["ID", "RECEIVED", "STATE", "FROM", "TO", "TEXT"]).whole(&[0]);
+    let mut table = Table::new(&["ID", "RECEIVED", "STATE", "FROM", "TO", "TEXT"]).whole(&[0, 2]);
     for message in messages {
         table.row(
             paint::of_state(message.state),
             [
                 shortened(message.id, digits),
                 moment::relative(message.received_at, now),
-                state(message.state).to_owned(),
+                listed_state(message, width).to_owned(),
                 message.from_name.as_ref().unwrap_or(&message.from).clone(),
                 message.to_name.as_ref().unwrap_or(&message.to).clone(),
                 summary(message),
@@ -128,6 +130,34 @@ fn table(messages: &[MessageView], now: Timestamp, width: Option<u16>) -> Table 
         );
     }
     table
+}
+
+/// From this width on, a list has room for long states.
+const WIDE: u16 = 100;
+
+/// The state, and that a fallback delivered it.
+fn listed_state(message: &MessageView, width: Option<u16>) -> &'static str {
+    match message.is_delivered_by_fallback() {
+        true if width.is_some_and(|width| width < WIDE) => "by fallback",
+        true => "delivered (fallback)",
+        false => state(message.state),
+    }
+}
+
+/// The state, and by which fallbacks it was delivered.
+fn whole_state(message: &MessageView) -> String {
+    let by = message.deliveries.iter();
+    let by: BTreeSet<&str> = by
+        .filter_map(|dead| dead.delivered_by.as_ref())
+        .map(Name::as_str)
+        .collect();
+    match message.is_delivered_by_fallback() && !by.is_empty() {
+        true => {
+            let by: Vec<&str> = by.into_iter().collect();
+            format!("{} by fallback {}", state(message.state), by.join(", "))
+        }
+        false => state(message.state).to_owned(),
+    }
 }
 
 /// The text, and that there is more than text.
@@ -164,7 +194,7 @@ fn describe(message: &MessageView, now: Timestamp) -> String {
         ("source", Some(message.source.to_string())),
         ("provider id", Some(message.provider_id.clone())),
         ("routes", Some(routes)),
-        ("state", Some(state(message.state).to_owned())),
+        ("state", Some(whole_state(message))),
         ("forgotten", message.redacted_at.map(|at| moment::exact(at, now))),
     ]);
     if message.redacted_at.is_none() {

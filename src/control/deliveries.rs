@@ -38,17 +38,12 @@ impl Control {
         let none = || Error::NotFound(format!("no delivery {id}"));
         let found = self.store.find(id.message).await?.ok_or_else(none)?;
         let places = self.places(&found, COUNTED_MAX).await?;
-        let views = self.delivery_views(&self.plan(), &found.deliveries, &places);
+        let views = self.message_deliveries(&self.plan(), &found, &places);
         views.into_iter().find(|view| view.id == id).ok_or_else(none)
     }
 
     /// Deliveries as they are shown. What the pending ones wait for is told exactly for those whose place is known.
-    pub(super) fn delivery_views(
-        &self,
-        plan: &Plan,
-        deliveries: &[Delivery],
-        places: &Places,
-    ) -> Vec<DeliveryView> {
+    fn delivery_views(&self, plan: &Plan, deliveries: &[Delivery], places: &Places) -> Vec<DeliveryView> {
         let mut lanes: BTreeMap<&Name, Option<Lane<'_>>> = BTreeMap::new();
         let views = deliveries.iter().map(|delivery| {
             let name = &delivery.destination;
@@ -57,6 +52,21 @@ impl Control {
             DeliveryView::of(delivery, &self.clock, pending)
         });
         views.collect()
+    }
+
+    /// The same for all deliveries of a message: dead ones name the fallback that delivered it.
+    pub(super) fn message_deliveries(
+        &self,
+        plan: &Plan,
+        found: &Found,
+        places: &Places,
+    ) -> Vec<DeliveryView> {
+        let all = &found.deliveries;
+        let mut views = self.delivery_views(plan, all, places);
+        for (view, delivery) in views.iter_mut().zip(all) {
+            view.delivered_by = delivery.delivered_by(all).cloned();
+        }
+        views
     }
 
     /// Where the pending deliveries of a message stand. How many come before is told for up to `counted` of them.

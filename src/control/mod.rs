@@ -132,7 +132,7 @@ impl Control {
     }
 
     fn show(&self, plan: &Plan, found: &Found, places: &Places) -> MessageView {
-        let deliveries = self.delivery_views(plan, &found.deliveries, places);
+        let deliveries = self.message_deliveries(plan, found, places);
         MessageView::of(&found.message, found.state(), deliveries, |number| {
             plan.contact(number).map(str::to_owned)
         })

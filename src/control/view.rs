@@ -52,7 +52,8 @@ pub struct MessageView {
     pub received_at: Timestamp,
     /// Routes that matched.
     pub routes: Vec<Name>,
-    /// `pending`, `delivered` or `dead`; without any delivery `kept`, or `unrouted` when no route matched.
+    /// `pending`, `delivered` (also by a fallback) or `dead`; without any delivery `kept`, or `unrouted` when no route
+    /// matched.
     pub state: MessageState,
     /// When text and numbers were forgotten.
     pub redacted_at: Option<Timestamp>,
@@ -88,6 +89,9 @@ pub struct DeliveryView {
     /// Who acknowledged it: `operator`, or `fallback` when that delivered the message.
     #[serde(default)]
     pub acknowledged_by: Option<AcknowledgedBy>,
+    /// The fallback that delivered the message; null in lists of deliveries.
+    #[serde(default)]
+    pub delivered_by: Option<Name>,
     /// Why it is dead, or what the last attempt said.
     pub reason: Option<String>,
     /// How often it was tried.
@@ -523,6 +527,7 @@ impl DeliveryView {
             ended_at: shown(ended_at),
             acknowledged_at: shown(delivery.acknowledged.map(|by| by.at)),
             acknowledged_by: delivery.acknowledged.map(|by| by.by),
+            delivered_by: None,
             reason,
             attempts_made: delivery.attempts_made,
             attempts: attempts.collect(),
@@ -531,6 +536,13 @@ impl DeliveryView {
 }
 
 impl MessageView {
+    /// Returns true if it is delivered, and a fallback delivered it for a destination.
+    #[must_use]
+    pub fn is_delivered_by_fallback(&self) -> bool {
+        let is_dead = |delivery: &DeliveryView| delivery.state == MessageState::Dead;
+        self.state == MessageState::Delivered && self.deliveries.iter().any(is_dead)
+    }
+
     /// Shows a message; `name` looks a contact up.
     #[must_use]
     pub fn of(

@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::message::{Conversation, MessageId, Name, Timestamp};
 
+mod fallback;
 mod stored;
 
 /// How many attempts a delivery remembers one by one: the first and the latest.
@@ -230,38 +231,6 @@ impl Delivery {
         }
     }
 
-    /// The same message for another destination that takes over. Its ordinal is given by the store.
-    #[must_use]
-    pub fn fallback(&self, destination: Name, now: Timestamp) -> Self {
-        Self {
-            origin: Some(self.key().ordinal),
-            ..Self::new(self.id, destination, self.route.clone(), now)
-        }
-    }
-
-    /// The delivery that it is the fallback of, and why that one is dead, among the deliveries of its message.
-    #[must_use]
-    pub fn stands_in_for<'a>(&self, all: &'a [Self]) -> Option<(&'a Name, &'a str)> {
-        let with = |ordinal: u16| all.iter().find(move |other| other.id.ordinal == ordinal);
-        let mut of = with(self.origin?)?;
-        // One for a single recipient came of the delivery for all.
-        if of.destination == self.destination {
-            of = with(of.origin?)?;
-        }
-        if of.destination == self.destination {
-            return None;
-        }
-        let is_part = |other: &&Self| {
-            other.id == of.id || other.recipient.is_some() && other.origin == Some(of.id.ordinal)
-        };
-        let mut parts = all.iter().filter(is_part);
-        let reason = parts.find_map(|part| match &part.state {
-            State::Dead { reason, .. } if part.destination == of.destination => Some(reason.as_str()),
-            _ => None,
-        });
-        Some((&of.destination, reason.unwrap_or("it was given up")))
-    }
-
     /// The idempotency key towards the destination, the same for all its recipients.
     #[must_use]
     pub fn key(&self) -> DeliveryId {
@@ -466,30 +435,6 @@ mod tests {
         };
         assert_eq!((fallback.key(), fallback.origin), (fallback.id, Some(1)));
         assert_eq!(fallback.queue(conversation), conversation);
-    }
-
-    #[test]
-    fn a_fallback_and_its_recipients_know_what_they_stand_in_for() {
-        let (crm, room): (Name, Name) = ("crm".parse().unwrap(), "room".parse().unwrap());
-        let numbered = |ordinal, delivery: Delivery| Delivery {
-            id: DeliveryId {
-                ordinal,
-                ..delivery.id
-            },
-            ..delivery
-        };
-        let whole = Delivery {
-            destination: crm.clone(),
-            ..delivery()
-        };
-        let taken = whole.clone().delivered(attempt(1, Verdict::Delivered));
-        let part = numbered(2, whole.split("a@example.com")).dead(None, Timestamp(2), "no mailbox");
-        let fallback = numbered(3, part.fallback(room, Timestamp(3)));
-        let late = numbered(4, fallback.split("b@example.com"));
-        let all = [taken, part, fallback, late];
-        let told = all.each_ref().map(|delivery| delivery.stands_in_for(&all));
-        let crm = Some((&crm, "no mailbox"));
-        assert_eq!(told, [None, None, crm, crm]);
     }
 
     #[test]

@@ -1,15 +1,17 @@
 //! Which dead deliveries need no attention. Pure.
 
-use crate::delivery::{Acknowledged, AcknowledgedBy, Delivery, State};
+use crate::delivery::{AcknowledgedBy, Delivery, State};
 use crate::message::Timestamp;
 
-/// The dead deliveries among those of one message that need no attention any more because their fallback, or the
-/// fallback of that, delivered the message; acknowledged at `at`.
+/// The dead deliveries among those of one message whose fallback, or the fallback of that, delivered the message: they
+/// need no attention, whether an operator acknowledged them before or not. Acknowledged at `at`.
 pub(super) fn covered(deliveries: &[Delivery], at: Timestamp) -> Vec<Delivery> {
     let mut all = deliveries.to_vec();
     let mut covered = Vec::new();
     let is_covered = |all: &[Delivery], dead: &Delivery| {
-        dead.needs_attention() && all.iter().any(|other| has_taken_over(other, dead))
+        dead.is_dead()
+            && !dead.is_delivered_by_fallback()
+            && all.iter().any(|other| other.has_taken_over(dead))
     };
     while let Some(index) = all.iter().position(|dead| is_covered(&all, dead)) {
         let delivery = all.swap_remove(index).acknowledged(at, AcknowledgedBy::Fallback);
@@ -17,23 +19,6 @@ pub(super) fn covered(deliveries: &[Delivery], at: Timestamp) -> Vec<Delivery> {
         covered.push(delivery);
     }
     covered
-}
-
-/// Whether a delivery is the fallback of a dead one, and delivered the message.
-fn has_taken_over(fallback: &Delivery, dead: &Delivery) -> bool {
-    let is_fallback = fallback.recipient.is_none() && fallback.origin == Some(dead.key().ordinal);
-    let is_delivered = match fallback.state {
-        State::Delivered { .. } => true,
-        State::Dead { .. } => matches!(
-            fallback.acknowledged,
-            Some(Acknowledged {
-                by: AcknowledgedBy::Fallback,
-                ..
-            })
-        ),
-        State::Waiting { .. } => false,
-    };
-    is_fallback && is_delivered
 }
 
 /// Whether an operator's acknowledgement of those given up at or after `since` concerns a delivery.

@@ -179,6 +179,7 @@ macro_rules! suite {
             the_messages_of_the_last_hour_are_remembered,
             acknowledged_deliveries_stay_dead_and_need_no_attention,
             a_fallback_that_delivered_leaves_nothing_to_attend_to,
+            a_message_that_a_fallback_delivered_is_delivered,
             commands_reach_a_long_backlog,
             a_stored_text_is_owed_again,
             an_older_text_owed_later_goes_before_newer_ones,

@@ -10,10 +10,10 @@ use super::acknowledge::{covered, is_meant};
 use super::backup::{Part, Position};
 use super::{
     Acceptance, Arrival, Backlog, CLAIM_BYTES, Claim, Counts, DeliveryQuery, Ended, Error, Found, Health,
-    Horizon, PAGE_BYTES, Page, Query, Queued, Requeued, Selector, Settlement, Standings, Store, Turn,
-    changed_at, is_new, redacted,
+    Horizon, MessageState, PAGE_BYTES, Page, Query, Queued, Requeued, Selector, Settlement, Standings, Store,
+    Turn, changed_at, is_new, redacted,
 };
-use crate::delivery::{Acknowledged, AcknowledgedBy, Delivery, DeliveryId, State};
+use crate::delivery::{AcknowledgedBy, Delivery, DeliveryId, State};
 use crate::message::{Conversation, MessageId, Name, Timestamp};
 use crate::metrics::series::Saved;
 use crate::timeline::Timeline;
@@ -195,15 +195,10 @@ impl Inner {
         let Some(found) = self.messages.get(&seq) else {
             return;
         };
-        if found.deliveries.iter().any(Delivery::is_waiting) {
-            return;
-        }
-        let by_fallback = |by: Acknowledged| by.by == AcknowledgedBy::Fallback;
-        let is_lost =
-            |delivery: &Delivery| delivery.is_dead() && !delivery.acknowledged.is_some_and(by_fallback);
-        match found.deliveries.iter().any(is_lost) {
-            true => self.ended.dead += 1,
-            false => self.ended.delivered += 1,
+        match found.state() {
+            MessageState::Delivered => self.ended.delivered += 1,
+            MessageState::Dead => self.ended.dead += 1,
+            MessageState::Pending | MessageState::Kept | MessageState::Unrouted => {}
         }
     }
 

@@ -175,9 +175,9 @@ pub struct Requeued {
 pub enum MessageState {
     /// Something is still owed.
     Pending,
-    /// Nothing is owed and something died.
+    /// No delivery is pending, and one is dead whose fallback did not deliver the message.
     Dead,
-    /// All that was owed was delivered.
+    /// All deliveries were delivered, or their fallbacks delivered the message.
     Delivered,
     /// Its routes deliver it nowhere (`deliver = []`).
     Kept,
@@ -274,7 +274,7 @@ impl Found {
         } else if self
             .deliveries
             .iter()
-            .any(|delivery| matches!(delivery.state, State::Dead { .. }))
+            .any(|delivery| delivery.is_dead() && !delivery.is_delivered_by_fallback())
         {
             MessageState::Dead
         } else if !self.deliveries.is_empty() {

@@ -156,9 +156,28 @@ async fn what_a_fallback_delivered_or_an_operator_discarded_needs_no_acknowledge
     assert_eq!(attention(&bridge), (0, false));
     let shown = run(&bridge, &["delivery", "show", &ids[0]]);
     assert!(
-        shown.contains("; its fallback delivered the message at "),
+        shown.contains("; acknowledged: delivered by fallback screen at "),
         "{shown}"
     );
+    // The message is delivered, in lists, in full and for every search.
+    let found = |state: &str| {
+        let path = format!("/messages?state={state}");
+        bridge.admin("GET", &path, "").unwrap().1["items"].take()
+    };
+    assert_eq!(found("dead"), json!([]));
+    let delivered = &found("delivered")[0];
+    assert_eq!(delivered["state"], "delivered");
+    assert_eq!(delivered["deliveries"][0]["state"], "dead");
+    assert_eq!(delivered["deliveries"][0]["delivered_by"], "screen");
+    let listed = run(&bridge, &["message", "list", "--state", "delivered"]);
+    assert!(listed.contains("  delivered (fallback)  "), "{listed}");
+    let shown = run(&bridge, &["message", "show", "latest"]);
+    assert!(
+        shown.contains("\nstate        delivered by fallback screen\n"),
+        "{shown}"
+    );
+    let listed = run(&bridge, &["delivery", "list", "--state", "dead"]);
+    assert!(listed.contains("  dead (fallback)  "), "{listed}");
     run(&bridge, &["destination", "pause", "crm"]);
     bridge.text(&refid(2), "+13035550102", "hello");
     run(&bridge, &["delivery", "discard", "--destination", "crm", "--yes"]);

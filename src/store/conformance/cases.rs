@@ -11,7 +11,7 @@ mod queue;
 mod series;
 
 pub(super) use acknowledge::{
-    a_fallback_that_delivered_leaves_nothing_to_attend_to,
+    a_fallback_that_delivered_leaves_nothing_to_attend_to, a_message_that_a_fallback_delivered_is_delivered,
     acknowledged_deliveries_stay_dead_and_need_no_attention,
 };
 pub(super) use backup::the_parts_of_a_backup_have_all_that_was_accepted_before_it;

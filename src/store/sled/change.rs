@@ -229,14 +229,12 @@ impl<'a> Group<'a> {
         let found = self.shared.sound(self.view.complete(seq, kept).map(Some))?;
         let deliveries = found.map(|found| found.deliveries).unwrap_or_default();
         let covered = covered(&deliveries, at);
-        let lost = deliveries.iter().filter(|delivery| delivery.needs_attention());
-        if !covered.is_empty() && lost.count() == covered.len() {
-            self.notes.push(Note::Covered { seq });
-        }
         for new in covered {
             let ordinal = new.id.ordinal;
+            let place = Place { seq, ordinal };
             if let Some(old) = deliveries.iter().find(|old| old.id == new.id) {
-                self.replace(Place { seq, ordinal }, old, &new)?;
+                self.notes.push(Note::Covered { place });
+                self.replace(place, old, &new)?;
             }
         }
         Ok(())
@@ -484,7 +482,11 @@ impl<'a> Group<'a> {
                 self.carry(place.seq)?;
                 let again = delivery.clone().requeued(now);
                 let destination = queue.destination.clone();
-                self.notes.push(Note::Risen { destination, place });
+                self.notes.push(Note::Risen {
+                    destination,
+                    place,
+                    is_covered: delivery.is_delivered_by_fallback(),
+                });
                 self.notes.push(Note::Waits {
                     queue,
                     place,
@@ -554,7 +556,11 @@ impl<'a> Group<'a> {
             .acknowledged(now, AcknowledgedBy::Operator);
         let destination = queue.destination.clone();
         self.notes.push(Note::Ended { queue, place });
-        self.notes.push(Note::Dead { destination, place });
+        self.notes.push(Note::Dead {
+            destination,
+            place,
+            is_covered: false,
+        });
         self.replace(place, &delivery, &dead)?;
         Ok(true)
     }

@@ -43,14 +43,22 @@ pub(super) enum Note {
     },
     /// A delivery waits no more.
     Ended { queue: Queue, place: Place },
-    /// A delivery is dead.
-    Dead { destination: Name, place: Place },
+    /// A delivery is dead; whether its fallback delivered the message.
+    Dead {
+        destination: Name,
+        place: Place,
+        is_covered: bool,
+    },
     /// A delivery was carried out before.
     Delivered { place: Place },
-    /// All dead deliveries of a message need no attention, since their fallback delivered it.
-    Covered { seq: u64 },
-    /// A dead delivery is dead no more, or gone.
-    Risen { destination: Name, place: Place },
+    /// The fallback of a dead delivery delivered the message.
+    Covered { place: Place },
+    /// A dead delivery is dead no more, or gone; whether its fallback had delivered the message.
+    Risen {
+        destination: Name,
+        place: Place,
+        is_covered: bool,
+    },
 }
 
 impl Note {
@@ -68,6 +76,7 @@ impl Note {
             State::Dead { .. } => Self::Dead {
                 destination: queue.destination,
                 place,
+                is_covered: delivery.is_delivered_by_fallback(),
             },
             State::Delivered { .. } => Self::Delivered { place },
         }
@@ -78,8 +87,12 @@ impl Note {
             Self::Waits { queue, place, due } => queues.enqueue(queue, *place, *due),
             Self::Due { queue, place, due } => queues.reschedule(queue, *place, *due),
             Self::Ended { queue, place } => queues.dequeue(queue, *place),
-            Self::Dead { destination, place } => queues.bury(destination, *place),
-            Self::Risen { destination, place } => queues.unbury(destination, *place),
+            Self::Dead {
+                destination, place, ..
+            } => queues.bury(destination, *place),
+            Self::Risen {
+                destination, place, ..
+            } => queues.unbury(destination, *place),
             Self::Message { .. } | Self::Delivered { .. } | Self::Covered { .. } | Self::Gone { .. } => {}
         }
     }
@@ -93,12 +106,27 @@ impl Note {
         match self {
             Self::Waits { place, .. } => count(place, |row| row.count_waiting(true)),
             Self::Ended { place, .. } => count(place, |row| row.count_waiting(false)),
-            Self::Dead { place, .. } => count(place, |row| row.count_dead(true)),
+            Self::Dead {
+                place, is_covered, ..
+            } => {
+                count(place, |row| row.count_dead(true));
+                if is_covered {
+                    count(place, |row| row.count_covered(true));
+                }
+            }
+            Self::Covered { place } => count(place, |row| row.count_covered(true)),
             Self::Delivered { place } => count(place, super::row::Row::is_owed),
-            Self::Risen { place, .. } => count(place, |row| row.count_dead(false)),
+            Self::Risen {
+                place, is_covered, ..
+            } => {
+                count(place, |row| row.count_dead(false));
+                if is_covered {
+                    count(place, |row| row.count_covered(false));
+                }
+            }
             Self::Message { seq, draft } => table.set(seq, *draft),
             Self::Gone { seq } => table.remove(seq),
-            Self::Due { .. } | Self::Covered { .. } => {}
+            Self::Due { .. } => {}
         }
     }
 }
@@ -123,21 +151,18 @@ impl Index {
         let mut queues = self.queues();
         notes.iter().for_each(|note| note.queues(&mut queues));
         drop(queues);
-        let (mut ended, mut covered) = (BTreeSet::new(), BTreeSet::new());
-        for note in &notes {
-            match note {
-                Note::Ended { place, .. } => drop(ended.insert(place.seq)),
-                Note::Covered { seq } => drop(covered.insert(*seq)),
-                _ => {}
-            }
-        }
+        let ended: BTreeSet<u64> = notes
+            .iter()
+            .filter_map(|note| match note {
+                Note::Ended { place, .. } => Some(place.seq),
+                _ => None,
+            })
+            .collect();
         let mut table = self.table();
         notes.into_iter().for_each(|note| note.table(&mut table));
-        let rows = ended.iter().filter_map(|seq| Some((seq, table.get(*seq)?)));
-        let over = rows.filter(|(_, row)| !row.may_wait());
-        let lost: Vec<bool> = over
-            .map(|(seq, row)| row.may_be_dead() && !covered.contains(seq))
-            .collect();
+        let rows = ended.iter().filter_map(|seq| table.get(*seq));
+        let over = rows.filter(|row| !row.may_wait());
+        let lost: Vec<bool> = over.map(super::row::Row::may_be_lost).collect();
         drop(table);
         let mut ended = lock(&self.ended);
         for is_lost in lost {

@@ -95,7 +95,11 @@ impl Group<'_> {
             self.view.drop_record(&keys::delivery(place)).map_err(dropped)?;
             if matches!(delivery.state, State::Dead { .. }) {
                 let destination = delivery.destination.clone();
-                self.notes.push(Note::Risen { destination, place });
+                self.notes.push(Note::Risen {
+                    destination,
+                    place,
+                    is_covered: delivery.is_delivered_by_fallback(),
+                });
             }
         }
         self.view.drop_record(&keys::message(seq)).map_err(dropped)?;

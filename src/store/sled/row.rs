@@ -33,7 +33,9 @@ pub(super) struct Row {
     pub(super) to: u16,
     pub(super) source: u16,
     waiting: u8,
+    /// Dead deliveries, and those of them whose fallback delivered the message.
     dead: u8,
+    covered: u8,
     flags: u8,
     text: [u8; TEXT_BYTES],
 }
@@ -51,6 +53,7 @@ impl Row {
             source: LOOK,
             waiting: 0,
             dead: 0,
+            covered: 0,
             flags: PRESENT
                 | flag(message.routes.is_empty(), UNROUTED)
                 | flag(message.redacted_at.is_some(), REDACTED),
@@ -88,6 +91,11 @@ impl Row {
         self.dead > 0
     }
 
+    /// Whether a delivery of it may be dead whose fallback did not deliver the message.
+    pub(super) fn may_be_lost(&self) -> bool {
+        self.dead > self.covered || self.dead == MANY
+    }
+
     /// Whether nothing may be owed of it any more.
     pub(super) fn may_be_ended(&self) -> bool {
         matches!(self.waiting, 0 | MANY)
@@ -98,6 +106,7 @@ impl Row {
         Self {
             waiting: other.waiting,
             dead: other.dead,
+            covered: other.covered,
             flags: self.flags | (other.flags & OWED),
             ..self
         }
@@ -118,6 +127,10 @@ impl Row {
         self.dead = count(self.dead, up);
     }
 
+    pub(super) fn count_covered(&mut self, up: bool) {
+        self.covered = count(self.covered, up);
+    }
+
     /// Whether the sender may match.
     pub(super) fn may_be_from(&self, pattern: &Pattern) -> bool {
         let packed = u64::from(self.from[0]) << 32 | u64::from(self.from[1]);
@@ -136,9 +149,10 @@ impl Row {
     pub(super) fn may_be(&self, state: MessageState) -> bool {
         match state {
             MessageState::Pending => self.waiting > 0,
-            MessageState::Dead => self.dead > 0 && self.may_be_ended(),
+            MessageState::Dead => self.may_be_lost() && self.may_be_ended(),
             MessageState::Delivered => {
-                self.flags & OWED != 0 && self.may_be_ended() && matches!(self.dead, 0 | MANY)
+                let is_lost = self.may_be_lost() && self.dead != MANY;
+                self.flags & OWED != 0 && self.may_be_ended() && !is_lost
             }
             MessageState::Kept => self.flags & (OWED | UNROUTED) == 0,
             MessageState::Unrouted => self.flags & UNROUTED != 0,
@@ -324,6 +338,12 @@ mod tests {
         assert!(row.may_be(MessageState::Pending) && !row.may_be(MessageState::Dead));
         row.count_waiting(false);
         assert!(row.may_be(MessageState::Dead) && !row.may_be(MessageState::Delivered));
+        row.count_covered(true);
+        assert!(row.may_be_dead() && !row.may_be_lost());
+        assert!(!row.may_be(MessageState::Dead) && row.may_be(MessageState::Delivered));
+        (0..300).for_each(|_| row.count_dead(true));
+        (0..300).for_each(|_| row.count_covered(true));
+        assert!(row.may_be(MessageState::Dead) && row.may_be(MessageState::Delivered));
         (0..300).for_each(|_| row.count_waiting(true));
         (0..300).for_each(|_| row.count_waiting(false));
         assert!(row.may_be(MessageState::Pending) && row.may_be(MessageState::Dead));

@@ -162,6 +162,32 @@ async fn a_reopened_store_tells_kept_messages_from_delivered_ones_without_readin
 }
 
 #[tokio::test]
+async fn a_reopened_store_tells_messages_that_a_fallback_delivered_from_dead_ones_without_reading_them() {
+    let folder = Folder::new();
+    let store = folder.open();
+    for n in [1, 2] {
+        accept(&store, n, n, &["desk"]).await;
+        let mut dead = died(&claim_one(&store, "desk", FAR).await);
+        let fallback = dead.delivery.fallback(name("room"), Timestamp(9));
+        dead.follow_ups.push(fallback);
+        store.settle(dead).await.unwrap();
+    }
+    let first = claim_one(&store, "room", FAR).await;
+    store.settle(delivered(&first)).await.unwrap();
+    store
+        .settle(died(&claim_one(&store, "room", FAR).await))
+        .await
+        .unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let store = folder.open();
+    let table = store.shared.index.table();
+    let may_be = |state| [1, 2].map(|seq| table.get(seq).unwrap().may_be(state));
+    assert_eq!(may_be(MessageState::Delivered), [true, false]);
+    assert_eq!(may_be(MessageState::Dead), [false, true]);
+}
+
+#[tokio::test]
 async fn what_was_acknowledged_is_on_disk_without_any_closing() {
     let folder = Folder::new();
     let store = folder.open();

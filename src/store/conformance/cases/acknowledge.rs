@@ -113,3 +113,84 @@ pub async fn a_fallback_that_delivered_leaves_nothing_to_attend_to(store: Arc<dy
     assert_eq!(dead(store, "desk").await, (0, 1));
     assert_adds_up(store).await;
 }
+
+/// The message's state, which every search by state agrees with.
+async fn state(store: &dyn Store, id: MessageId) -> MessageState {
+    let state = store.find(id).await.unwrap().unwrap().state();
+    for wanted in [MessageState::Pending, MessageState::Delivered, MessageState::Dead] {
+        let query = Query {
+            state: Some(wanted),
+            limit: 9,
+            ..Query::default()
+        };
+        let found = store.messages(&query).await.unwrap().items;
+        let is_found = found.iter().any(|found| found.message.id == id);
+        assert_eq!(is_found, wanted == state, "{state:?} by a search for {wanted:?}");
+    }
+    state
+}
+
+pub async fn a_message_that_a_fallback_delivered_is_delivered(store: Arc<dyn Store>) {
+    let store = &*store;
+    let id = accept(store, 1, 1, &["desk", "crm"]).await;
+    let desk = kill(store, "desk", Some("room")).await;
+    let crm = kill(store, "crm", None).await;
+    assert_eq!(state(store, id).await, MessageState::Pending);
+    // Whether an operator acknowledged it before or not: its fallback delivers the message.
+    let ids = Selector::Ids(vec![desk]);
+    assert_eq!(store.acknowledge_dead(&ids, None, Timestamp(5)).await, Ok(1));
+    store
+        .settle(delivered(&claim_one(store, "room", FAR).await))
+        .await
+        .unwrap();
+    assert!(delivery(store, desk).await.is_delivered_by_fallback());
+    assert_eq!(
+        state(store, id).await,
+        MessageState::Dead,
+        "the other one has no fallback"
+    );
+    assert_eq!(
+        store.ended(),
+        Ended {
+            delivered: 0,
+            dead: 1
+        }
+    );
+
+    let again = Selector::Ids(vec![crm]);
+    assert_eq!(store.requeue(&again, Timestamp(6)).await, Ok(requeued(1)));
+    store
+        .settle(delivered(&claim_one(store, "crm", FAR).await))
+        .await
+        .unwrap();
+    assert_eq!(state(store, id).await, MessageState::Delivered);
+    assert_eq!(
+        store.ended(),
+        Ended {
+            delivered: 1,
+            dead: 1
+        }
+    );
+    assert!(delivery(store, desk).await.is_dead(), "the delivery stays dead");
+
+    // Tried again, it is pending, and covered again when it dies again.
+    assert_eq!(store.requeue(&ids, Timestamp(9)).await, Ok(requeued(1)));
+    assert_eq!(state(store, id).await, MessageState::Pending);
+    kill(store, "desk", Some("room")).await;
+    assert_eq!(state(store, id).await, MessageState::Delivered);
+
+    let id = accept(store, 2, 2, &["desk"]).await;
+    kill(store, "desk", None).await;
+    assert_eq!(
+        store
+            .acknowledge_dead(&Selector::Dead(name("desk")), None, FAR)
+            .await,
+        Ok(1)
+    );
+    assert_eq!(
+        state(store, id).await,
+        MessageState::Dead,
+        "an operator delivers nothing"
+    );
+    assert_adds_up(store).await;
+}

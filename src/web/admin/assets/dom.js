@@ -146,15 +146,23 @@ export function tick() {
 
 /** The colour of each state: good, bad, wait or calm. */
 const TONES = {
-  up: 'good', delivered: 'good', limited: 'wait', pending: 'calm', kept: 'calm', retrying: 'wait', paused: 'wait', unrouted: 'wait', transient: 'wait',
+  up: 'good', delivered: 'good', fallback: 'good', limited: 'wait', pending: 'calm', kept: 'calm', retrying: 'wait', paused: 'wait', unrouted: 'wait', transient: 'wait',
   down: 'bad', parked: 'bad', dead: 'bad', removed: 'bad', permanent: 'bad',
 };
 
 /** A coloured label for a state. */
 export const pill = (state, title) => h('span', { class: `pill ${TONES[state] ?? 'calm'}`, title }, state);
 
-/** The label of a message's state: `retrying` if it is pending and an attempt failed. */
+/** In words, which fallbacks delivered a message; empty if none did. */
+export function deliveredBy({ state, deliveries }) {
+  const names = new Set(deliveries.map(({ delivered_by: by }) => by).filter(Boolean));
+  return state === 'delivered' && names.size > 0 ? `delivered by fallback ${[...names].join(', ')}` : '';
+}
+
+/** The label of a message's state: `retrying` if it is pending and an attempt failed, `fallback` if one delivered it. */
 export function statePill(message) {
+  const fallback = deliveredBy(message);
+  if (fallback) return pill('fallback', fallback);
   const waiting = message.deliveries.filter(({ state }) => state === 'pending');
   const tries = Math.max(0, ...waiting.map(({ attempts_made: made }) => made));
   return tries > 0 ? pill('retrying', `pending after ${plural(tries, 'attempt')}`) : pill(message.state);

@@ -1,7 +1,7 @@
 // One message: its text, its deliveries, and their attempts.
 
 import { get } from './api.js';
-import { clock, confirm, dueTime, duration, fill, h, party, pill, plural, prose, say, statePill, time, words } from './dom.js';
+import { clock, confirm, deliveredBy, dueTime, duration, fill, h, party, pill, plural, prose, say, statePill, time, words } from './dom.js';
 import { isSafeLink } from './link.js';
 
 export class Detail {
@@ -58,7 +58,7 @@ export class Detail {
         ? h('p', { class: 'said muted' }, 'Text and numbers were redacted ', time(message.redacted_at), '.')
         : words(message.text || '', 'blockquote', { class: message.text ? 'said' : 'said none' }),
       message.media.length > 0 && h('ul', { class: 'media' }, message.media.map(attachment)),
-      h('div', { class: 'buttons' }, statePill(message), !forgotten && h('button', { onclick: ({ currentTarget }) => this.#resend(currentTarget, message) }, 'Resend')),
+      h('div', { class: 'buttons' }, statePill(message), h('span', { class: 'muted' }, deliveredBy(message)), !forgotten && h('button', { onclick: ({ currentTarget }) => this.#resend(currentTarget, message) }, 'Resend')),
       h('h3', {}, message.deliveries.length ? plural(message.deliveries.length, 'delivery', 'deliveries') : 'No deliveries'),
       message.deliveries.length === 0 && h('p', { class: 'muted' }, `${message.state === 'kept' ? 'Its routes deliver it to no destination' : 'No route matched it'}.`, !forgotten && ' Resend sends it to a destination you choose.'),
       message.deliveries.map((delivery) => this.#delivery(delivery, forgotten)),
@@ -71,7 +71,7 @@ export class Detail {
   }
 
   #delivery(delivery, forgotten) {
-    const { id, destination, recipient, route, state, attempts, attempts_made: made, ended_at: ended, reason, acknowledged_at: acknowledged, acknowledged_by: by } = delivery;
+    const { id, destination, recipient, route, state, attempts, attempts_made: made, ended_at: ended, reason, acknowledged_at: acknowledged, acknowledged_by: by, delivered_by: fallback } = delivery;
     const button = (name, action, danger) => h('button', { class: danger ? 'danger' : null, onclick: ({ currentTarget }) => action(currentTarget) }, name);
     const result = (done, none) => ({ deliveries }) => (deliveries ? done : none);
     const retry = (at) => this.desk.change(at, '/deliveries/retry', { ids: [id] }, ({ results }) => retried(results[0]));
@@ -85,7 +85,7 @@ export class Detail {
         h('span', { class: 'muted' }, route ? `by route ${route}` : 'by unmatched')),
       h('p', { class: 'standing' }, state === 'pending' && [made === 0 ? 'No attempt yet: ' : `After ${plural(made, 'attempt')}: `, waits(delivery.pending), '.'],
         state === 'delivered' && ['Delivered ', time(ended), made > 1 ? `, at attempt ${made}.` : '.'],
-        state === 'dead' && ['Given up ', time(ended), ': ', words(reason ?? 'no reason given'), '.', acknowledged && [by === 'fallback' ? ' Its fallback delivered the message ' : ' Acknowledged ', time(acknowledged), '.']]),
+        state === 'dead' && ['Given up ', time(ended), ': ', words(reason ?? 'no reason given'), '.', acknowledged && [by === 'fallback' ? ` Acknowledged: delivered by fallback ${fallback ?? ''} ` : ' Acknowledged ', time(acknowledged), '.']]),
       attempts.length > 0 && h('ol', { class: 'attempts' }, attempts.map(attempt)),
       made > attempts.length && h('p', { class: 'muted' }, `Only the first and the most recent of ${made} attempts are stored.`),
       state !== 'delivered' && h('div', { class: 'buttons' }, !forgotten && button('Retry now', retry), state === 'dead' && !acknowledged && button('Acknowledge', acknowledge), state === 'pending' && button('Discard', discard, true)));
@@ -120,7 +120,7 @@ function standing(there) {
   if (delivered) return note('delivered ', time(delivered.ended_at));
   const dead = there.at(-1);
   if (!dead) return null;
-  return dead.acknowledged_by === 'fallback' ? note('dead, delivered by its fallback') : note('dead');
+  return dead.acknowledged_by === 'fallback' ? note(`dead, delivered by fallback ${dead.delivered_by ?? ''}`) : note('dead');
 }
 
 /** Why a delivery is pending, when its next attempt starts, and how many deliveries are ahead of it. */

@@ -1,0 +1,141 @@
+//! Fallbacks: which delivery takes over for a dead one, and whether it delivered the message. Pure.
+
+use super::{Acknowledged, AcknowledgedBy, Delivery, State};
+use crate::message::{Name, Timestamp};
+
+impl Delivery {
+    /// The same message for another destination that takes over. Its ordinal is given by the store.
+    #[must_use]
+    pub fn fallback(&self, destination: Name, now: Timestamp) -> Self {
+        Self {
+            origin: Some(self.key().ordinal),
+            ..Self::new(self.id, destination, self.route.clone(), now)
+        }
+    }
+
+    /// The delivery that it is the fallback of, and why that one is dead, among the deliveries of its message.
+    #[must_use]
+    pub fn stands_in_for<'a>(&self, all: &'a [Self]) -> Option<(&'a Name, &'a str)> {
+        let with = |ordinal: u16| all.iter().find(move |other| other.id.ordinal == ordinal);
+        let mut of = with(self.origin?)?;
+        // One for a single recipient came of the delivery for all.
+        if of.destination == self.destination {
+            of = with(of.origin?)?;
+        }
+        if of.destination == self.destination {
+            return None;
+        }
+        let is_part = |other: &&Self| {
+            other.id == of.id || other.recipient.is_some() && other.origin == Some(of.id.ordinal)
+        };
+        let mut parts = all.iter().filter(is_part);
+        let reason = parts.find_map(|part| match &part.state {
+            State::Dead { reason, .. } if part.destination == of.destination => Some(reason.as_str()),
+            _ => None,
+        });
+        Some((&of.destination, reason.unwrap_or("it was given up")))
+    }
+
+    /// Returns true if it is dead and its fallback, or the fallback of that, delivered the message.
+    #[must_use]
+    pub fn is_delivered_by_fallback(&self) -> bool {
+        let by = AcknowledgedBy::Fallback;
+        self.is_dead() && matches!(self.acknowledged, Some(Acknowledged { by: known, .. }) if known == by)
+    }
+
+    /// Returns true if it is the fallback of a dead delivery, and the message was delivered by it or by its own fallback.
+    #[must_use]
+    pub fn has_taken_over(&self, dead: &Self) -> bool {
+        self.is_fallback_of(dead)
+            && match self.state {
+                State::Delivered { .. } => true,
+                State::Dead { .. } => self.is_delivered_by_fallback(),
+                State::Waiting { .. } => false,
+            }
+    }
+
+    /// The destination that delivered the message instead, among the deliveries of its message.
+    #[must_use]
+    pub fn delivered_by<'a>(&'a self, all: &'a [Self]) -> Option<&'a Name> {
+        if !self.is_delivered_by_fallback() {
+            return None;
+        }
+        let mut dead = self;
+        // Each step goes to another delivery of the message: there are no more steps than deliveries.
+        for _ in all {
+            let fallback = all.iter().rfind(|other| other.has_taken_over(dead))?;
+            if !fallback.is_dead() {
+                return Some(&fallback.destination);
+            }
+            dead = fallback;
+        }
+        None
+    }
+
+    fn is_fallback_of(&self, dead: &Self) -> bool {
+        let is_same_message = self.id.message == dead.id.message;
+        is_same_message && self.recipient.is_none() && self.origin == Some(dead.key().ordinal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::delivery::{Attempt, DeliveryId, Verdict};
+    use crate::message::MessageId;
+
+    fn name(name: &str) -> Name {
+        name.parse().unwrap()
+    }
+
+    fn delivery(destination: &str) -> Delivery {
+        let message = MessageId(uuid::Uuid::from_u128(7));
+        let id = DeliveryId { message, ordinal: 1 };
+        Delivery::new(id, name(destination), None, Timestamp(1_000))
+    }
+
+    fn numbered(ordinal: u16, delivery: Delivery) -> Delivery {
+        let id = DeliveryId {
+            ordinal,
+            ..delivery.id
+        };
+        Delivery { id, ..delivery }
+    }
+
+    fn taken(delivery: Delivery) -> Delivery {
+        let attempt = Attempt::new(Timestamp(1), Duration::from_millis(5), Verdict::Delivered, "why");
+        delivery.delivered(attempt)
+    }
+
+    #[test]
+    fn a_fallback_and_its_recipients_know_what_they_stand_in_for() {
+        let whole = delivery("crm");
+        let part = numbered(2, whole.split("a@example.com")).dead(None, Timestamp(2), "no mailbox");
+        let fallback = numbered(3, part.fallback(name("room"), Timestamp(3)));
+        let late = numbered(4, fallback.split("b@example.com"));
+        let all = [taken(whole), part, fallback, late];
+        let told = all.each_ref().map(|delivery| delivery.stands_in_for(&all));
+        let named = name("crm");
+        let crm = Some((&named, "no mailbox"));
+        assert_eq!(told, [None, None, crm, crm]);
+    }
+
+    #[test]
+    fn a_dead_delivery_names_the_fallback_that_delivered_the_message() {
+        let by = AcknowledgedBy::Fallback;
+        let dead = |delivery: Delivery| delivery.dead(None, Timestamp(2), "no");
+        let covered = |delivery: Delivery| dead(delivery).acknowledged(Timestamp(3), by);
+        let crm = covered(delivery("crm"));
+        let room = covered(numbered(2, crm.fallback(name("room"), Timestamp(2))));
+        let desk = taken(numbered(3, room.fallback(name("desk"), Timestamp(2))));
+        let other = dead(numbered(4, delivery("hook")));
+        let given_up = numbered(5, delivery("screen"));
+        let given_up = dead(given_up).acknowledged(Timestamp(3), AcknowledgedBy::Operator);
+        let all = [crm, room, desk, other, given_up];
+        let told = all.each_ref().map(|delivery| delivery.delivered_by(&all));
+        let desk = name("desk");
+        assert_eq!(told, [Some(&desk), Some(&desk), None, None, None]);
+    }
+}
