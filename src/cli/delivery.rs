@@ -269,8 +269,12 @@ fn waits(pending: &PendingView, now: Timestamp) -> String {
     if let Some(since) = pending.attempting_since {
         said += &format!(" since {}", moment::exact(since, now));
     }
+    if let Some(end) = pending.pause_until {
+        said += &format!("; it asked for a pause until {}", moment::exact(end, now));
+    }
     let is_first = pending.ahead.is_none_or(|ahead| ahead == 0);
     match pending.next_attempt {
+        Some(next) if pending.pause_until == Some(next) => {}
         Some(next) if is_first => said += &format!("; next attempt {}", moment::exact(next, now)),
         Some(next) => said += &format!("; no attempt before {}", moment::exact(next, now)),
         None => {}

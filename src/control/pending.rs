@@ -50,6 +50,7 @@ impl PendingView {
             cause,
             why,
             next_attempt: None,
+            pause_until: None,
             attempting_since: None,
             ahead: None,
             behind: None,
@@ -61,8 +62,11 @@ impl PendingView {
         match self.cause {
             PendingCause::Attempting => RetryOutcome::Attempting,
             PendingCause::Due => RetryOutcome::Tried,
-            PendingCause::Down | PendingCause::Parked if self.ahead == Some(0) => RetryOutcome::Tried,
-            PendingCause::Down | PendingCause::Parked => RetryOutcome::Probed,
+            _ if self.pause_until.is_some() => RetryOutcome::Waiting,
+            PendingCause::Limited | PendingCause::Down | PendingCause::Parked => match self.ahead {
+                Some(0) => RetryOutcome::Tried,
+                _ => RetryOutcome::Probed,
+            },
             _ => RetryOutcome::Waiting,
         }
     }
@@ -72,6 +76,7 @@ fn shown(pending: PendingView, clock: &Clock) -> PendingView {
     let shown = |moment: Option<Timestamp>| moment.map(|moment| clock.ago(moment));
     PendingView {
         next_attempt: shown(pending.next_attempt),
+        pause_until: shown(pending.pause_until),
         attempting_since: shown(pending.attempting_since),
         ..pending
     }
@@ -128,6 +133,7 @@ fn held_up(name: &Name, turn: Timestamp, lane: Option<&Lane<'_>>, now: Timestamp
     };
     Some(PendingView {
         next_attempt: probe_at(closed, lane.outlook.running, now).map(|probe| probe.max(turn)),
+        pause_until: closed.pause_until(now),
         ..PendingView::new(
             cause,
             format!("destination {name} {what}: {}", closed.reason.shown()),

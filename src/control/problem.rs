@@ -239,6 +239,7 @@ mod tests {
             state: state.to_owned(),
             since: Some(Timestamp(0)),
             until: Some(Timestamp(20 * MINUTE)),
+            pause_until: None,
             reason: Some("HTTP 403 Forbidden.".to_owned()),
             pending: 3,
             dead: 2,

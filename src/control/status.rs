@@ -210,6 +210,7 @@ impl Control {
                 .to_owned(),
             since: shown(of(|status| status.since)),
             until: shown(of(|status| status.until)),
+            pause_until: shown(of(|status| status.pause_until)),
             reason: status.as_ref().and_then(|status| status.reason.clone()),
             pending: backlog.pending,
             dead: backlog.dead,

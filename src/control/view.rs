@@ -110,6 +110,9 @@ pub struct PendingView {
     /// When its next attempt starts: exactly if nothing is ahead of it, otherwise the earliest time. Null when that
     /// depends on an operator, on an attempt under way, or only on those ahead.
     pub next_attempt: Option<Timestamp>,
+    /// When the pause ends that the destination asked for; null if none is running.
+    #[serde(default)]
+    pub pause_until: Option<Timestamp>,
     /// When the attempt under way began.
     pub attempting_since: Option<Timestamp>,
     /// How many pending deliveries of the destination come before it, those under way included; null in lists.
@@ -134,7 +137,7 @@ pub enum PendingCause {
     Rate,
     /// The end of other attempts.
     Queue,
-    /// The pause that the destination asked for.
+    /// The end of a pause that the destination asked for, or the retry delay after it.
     Limited,
     /// The destination's recovery.
     Down,
@@ -161,6 +164,9 @@ pub struct DestinationView {
     pub since: Option<Timestamp>,
     /// When it is tried again.
     pub until: Option<Timestamp>,
+    /// When the pause ends that it asked for; null if none is running.
+    #[serde(default)]
+    pub pause_until: Option<Timestamp>,
     /// What its other side said.
     pub reason: Option<String>,
     /// Deliveries waiting.
@@ -236,7 +242,7 @@ pub enum ProblemKind {
     Parked,
     /// A destination is unreachable or reports errors.
     Down,
-    /// A destination asked for a pause, and deliveries are late.
+    /// A destination is rate limiting, and deliveries are late.
     Limited,
     /// Deliveries are pending for longer than `late_after`.
     Late,
@@ -426,12 +432,17 @@ impl RetryView {
     ) -> Self {
         let pending = pending.filter(|_| outcome != RetryOutcome::Tried);
         let is_probed = outcome == RetryOutcome::Probed;
+        let next_attempt = |pending: &PendingView| match is_probed {
+            true => None,
+            // The retry brings the next attempt forward, to the end of the pause.
+            false => pending.pause_until.or(pending.next_attempt),
+        };
         Self {
             id,
             destination: Some(destination.clone()),
             outcome,
             pending: pending.map(|pending| PendingView {
-                next_attempt: pending.next_attempt.filter(|_| !is_probed),
+                next_attempt: next_attempt(&pending),
                 ..pending
             }),
         }

@@ -116,6 +116,16 @@ impl Clock {
         Timestamp(moment.0.saturating_add(ahead))
     }
 
+    /// The time by the steady clock that is as far away as this one is by the wall clock: the opposite of [`Clock::ago`].
+    #[must_use]
+    pub fn steady(&self, moment: Timestamp) -> Timestamp {
+        let ahead = self.wall().0.saturating_sub(self.now().0);
+        if ahead.unsigned_abs() < SHOWN_APART {
+            return moment;
+        }
+        Timestamp(moment.0.saturating_sub(ahead))
+    }
+
     /// Why the wall clock is in doubt, if it is.
     #[must_use]
     pub fn doubt(&self) -> Option<Doubt> {

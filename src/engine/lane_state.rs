@@ -111,6 +111,8 @@ pub struct Status {
     pub since: Option<Timestamp>,
     /// When the next attempt may be made.
     pub until: Option<Timestamp>,
+    /// When a pause ends that the other side asked for, unless it is over.
+    pub pause_until: Option<Timestamp>,
     /// What the other side said.
     pub reason: Option<String>,
     /// When it last took a message.
@@ -137,7 +139,12 @@ impl Shared {
             delivered_at: standing.delivered_at,
             ..Inner::default()
         };
-        let gate = standing.fault.map(|fault| Gate::restored(fault, now));
+        let gate = standing.fault.map(|mut fault| {
+            if let Some(pause) = &mut fault.pause {
+                pause.until = pause.until.map(|until| around.clock.steady(until));
+            }
+            Gate::restored(fault, now)
+        });
         Self {
             name,
             store: around.store.clone(),
@@ -198,6 +205,9 @@ impl Shared {
         let mut fault = self.gate().fault(self.clock.now());
         if let Some(fault) = &mut fault {
             fault.since = self.clock.shown(fault.since);
+            if let Some(pause) = &mut fault.pause {
+                pause.until = pause.until.map(|until| self.clock.ago(until));
+            }
         }
         let inner = self.inner();
         Standing {
@@ -207,7 +217,7 @@ impl Shared {
         }
     }
 
-    /// A destination that is resumed is tried at once, unless it asked for a pause itself.
+    /// A destination that is resumed is tried at once, or at the end of a pause that it asked for itself.
     pub(super) fn set_paused(&self, paused: bool) {
         if !paused {
             self.gate().resume(self.clock.now());
@@ -217,7 +227,7 @@ impl Shared {
         self.wake();
     }
 
-    /// The operator asks for an attempt now. A pause that the destination asked for stays.
+    /// The operator asks for an attempt now. If the destination asked for a pause, it is made at the end of that.
     pub(super) fn probe(&self) {
         self.gate().probe(self.clock.now());
         self.announce();
@@ -260,6 +270,7 @@ impl Shared {
             state,
             since: closed.map(|closed| closed.since),
             until: closed.map(|closed| closed.until),
+            pause_until: closed.and_then(|closed| closed.pause_until(self.clock.now())),
             reason: closed.map(|closed| closed.reason.shown().to_owned()),
             delivered_at: inner.delivered_at,
             running: inner.running,

@@ -136,7 +136,8 @@ impl Lanes {
         self.lanes().get(name).map(|lane| lane.outlook())
     }
 
-    /// Lets a lane make an attempt now, unless its destination is paused or asked for a pause.
+    /// Lets a lane make an attempt now, or at the end of a pause that its destination asked for; not while the operator
+    /// has paused it.
     pub fn probe(&self, name: &Name) {
         if let Some(lane) = self.lanes().get(name) {
             lane.probe();

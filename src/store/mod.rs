@@ -20,7 +20,7 @@ mod queue;
 pub mod sled;
 mod standing;
 
-pub use standing::{Cause, Fault, Standing, Standings};
+pub use standing::{Cause, Fault, Pause, Standing, Standings};
 
 pub use queue::{Queued, Turn};
 

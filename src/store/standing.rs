@@ -24,16 +24,25 @@ pub struct Standing {
 
 /// Why deliveries to a destination are held back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredFault", into = "StoredFault")]
 pub struct Fault {
     /// The kind of failure.
     pub cause: Cause,
     /// What happened, and what the other side said of it.
-    #[serde(with = "whole")]
     pub reason: Reason,
     /// Since when deliveries have failed.
     pub since: Timestamp,
-    /// How much longer the destination asked to be left alone.
-    pub pause: Duration,
+    /// The pause that the destination asked for, if it is not over.
+    pub pause: Option<Pause>,
+}
+
+/// A pause that a destination asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pause {
+    /// How much was left of it when this was written down.
+    pub left: Duration,
+    /// When it ends, by the wall clock; `None` if an earlier version wrote it down.
+    pub until: Option<Timestamp>,
 }
 
 /// The kinds of failure that concern a whole destination.
@@ -46,6 +55,108 @@ pub enum Cause {
     Down,
     /// The destination is misconfigured, and the operator must act.
     Parked,
+}
+
+impl Standing {
+    /// Returns true if nothing is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// How a fault is kept. It began as the three fields of the first variants after the cause, which are still written
+/// where there is no pause. Where there is one, the earlier form had only what was left of it.
+#[derive(Serialize, Deserialize)]
+enum StoredFault {
+    Limited(Bare),
+    Down(Bare),
+    Parked(Bare),
+    Pausing {
+        cause: Cause,
+        #[serde(with = "whole")]
+        reason: Reason,
+        since: Timestamp,
+        left: Duration,
+        until: Timestamp,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Bare {
+    #[serde(with = "whole")]
+    reason: Reason,
+    since: Timestamp,
+    pause: Duration,
+}
+
+impl From<Fault> for StoredFault {
+    fn from(fault: Fault) -> Self {
+        let Fault {
+            cause,
+            reason,
+            since,
+            pause,
+        } = fault;
+        let pause = pause.unwrap_or(Pause {
+            left: Duration::ZERO,
+            until: None,
+        });
+        if let Some(until) = pause.until {
+            return Self::Pausing {
+                cause,
+                reason,
+                since,
+                left: pause.left,
+                until,
+            };
+        }
+        let bare = Bare {
+            reason,
+            since,
+            pause: pause.left,
+        };
+        match cause {
+            Cause::Limited => Self::Limited(bare),
+            Cause::Down => Self::Down(bare),
+            Cause::Parked => Self::Parked(bare),
+        }
+    }
+}
+
+impl From<StoredFault> for Fault {
+    fn from(stored: StoredFault) -> Self {
+        let (cause, bare) = match stored {
+            StoredFault::Limited(bare) => (Cause::Limited, bare),
+            StoredFault::Down(bare) => (Cause::Down, bare),
+            StoredFault::Parked(bare) => (Cause::Parked, bare),
+            StoredFault::Pausing {
+                cause,
+                reason,
+                since,
+                left,
+                until,
+            } => {
+                let pause = Some(Pause {
+                    left,
+                    until: Some(until),
+                });
+                return Self {
+                    cause,
+                    reason,
+                    since,
+                    pause,
+                };
+            }
+        };
+        let left = bare.pause;
+        Self {
+            cause,
+            reason: bare.reason,
+            since: bare.since,
+            pause: (!left.is_zero()).then_some(Pause { left, until: None }),
+        }
+    }
 }
 
 /// A reason with both of its forms: what the other side said must not get into the log of the next run either.
@@ -64,10 +175,61 @@ mod whole {
     }
 }
 
-impl Standing {
-    /// Returns true if nothing is known.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A fault as earlier versions wrote it.
+    #[derive(Serialize)]
+    struct Former {
+        cause: Cause,
+        reason: (&'static str, &'static str),
+        since: Timestamp,
+        pause: Duration,
+    }
+
+    #[test]
+    fn what_earlier_versions_wrote_is_read_and_without_a_pause_still_written_so() {
+        for (cause, seconds) in [
+            (Cause::Limited, 0),
+            (Cause::Limited, 30),
+            (Cause::Down, 0),
+            (Cause::Parked, 0),
+        ] {
+            let left = Duration::from_secs(seconds);
+            let former = Former {
+                cause,
+                reason: ("HTTP 429", "HTTP 429: later"),
+                since: Timestamp(7),
+                pause: left,
+            };
+            let fault = Fault {
+                cause,
+                reason: Reason::recalled("HTTP 429".to_owned(), "HTTP 429: later".to_owned()),
+                since: Timestamp(7),
+                pause: (seconds > 0).then_some(Pause { left, until: None }),
+            };
+            let bytes = postcard::to_stdvec(&former).unwrap();
+            assert_eq!(postcard::from_bytes::<Fault>(&bytes).unwrap(), fault);
+            assert_eq!(postcard::to_stdvec(&fault).unwrap(), bytes);
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_pause_is_read_as_it_was_written() {
+        for cause in [Cause::Limited, Cause::Down, Cause::Parked] {
+            let fault = Fault {
+                cause,
+                reason: "HTTP 429".into(),
+                since: Timestamp(7),
+                pause: Some(Pause {
+                    left: Duration::from_secs(30),
+                    until: Some(Timestamp(1_790_000_000_000)),
+                }),
+            };
+            let bytes = postcard::to_stdvec(&vec![&fault, &fault]).unwrap();
+            let read: Vec<Fault> = postcard::from_bytes(&bytes).unwrap();
+            assert_eq!(read, [fault.clone(), fault]);
+        }
     }
 }

@@ -89,7 +89,7 @@ async fn behind_a_destination_that_asked_for_a_pause_it_tells_when_and_a_retry_d
         "{said}"
     );
     assert!(
-        said.contains("no attempt before") && said.contains("in 9m"),
+        said.contains("it asked for a pause until") && said.contains("in 9m"),
         "{said}"
     );
 
@@ -131,6 +131,56 @@ async fn behind_a_destination_that_asked_for_a_pause_it_tells_when_and_a_retry_d
         sent,
         "the service was asked before its time"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_the_pause_that_a_destination_asked_for_a_retry_and_a_resume_probe_it_at_once() {
+    let recorder = Recorder::answering(Reply::new(429, "slow down").with("retry-after", "1")).await;
+    let bridge = Bridge::start(&crm(&recorder, "retry = { initial = \"10m\" }"));
+    let first = text(&bridge, 1, 1);
+    let after_the_pause = || {
+        wait_for("the end of the pause", || {
+            let waits = pending(&bridge, &first, "limited");
+            waits["pause_until"].is_null().then_some(waits)
+        })
+    };
+    let waits = pending(&bridge, &first, "limited");
+    if let Some(end) = waits["pause_until"].as_str() {
+        assert!(Moment::from(end).is_in(0, 1), "{waits}");
+    }
+    let waits = after_the_pause();
+    let next: Moment = waits["next_attempt"].as_str().unwrap().into();
+    assert!(next.is_in(20, 610), "the backoff: {waits}");
+    assert!(!shown(&bridge, &first).contains("asked for a pause"));
+    let results = retry(&bridge, &[&first]);
+    assert_eq!(results[0]["outcome"], "tried", "{results:?}");
+    wait_for("the probe", || (recorder.received().len() == 2).then_some(()));
+    after_the_pause();
+    for what in ["pause", "resume"] {
+        assert_eq!(bridge.command(&["destination", what, "crm"]).0, 0);
+    }
+    wait_for("the second probe", || {
+        (recorder.received().len() == 3).then_some(())
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_that_a_destination_asked_for_ends_at_the_same_time_after_a_restart() {
+    let recorder = Recorder::answering(Reply::new(429, "slow down").with("retry-after", "600")).await;
+    let mut bridge = Bridge::start(&crm(&recorder, "retry = { initial = \"2h\", max = \"2h\" }"));
+    let first = text(&bridge, 1, 1);
+    let before = pending(&bridge, &first, "limited");
+    assert!(shown(&bridge, &first).contains("; it asked for a pause until "));
+    bridge.stop();
+    std::thread::sleep(Duration::from_secs(2));
+    bridge.run();
+    let after = pending(&bridge, &first, "limited");
+    let [before, after] =
+        [&before, &after].map(|waits| Moment::from(waits["pause_until"].as_str().unwrap()).0);
+    let apart = after
+        .duration_since(before)
+        .unwrap_or_else(|error| error.duration());
+    assert!(apart < Duration::from_millis(500), "{apart:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

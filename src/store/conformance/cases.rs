@@ -654,7 +654,7 @@ pub(super) async fn how_destinations_stood_is_remembered(store: Arc<dyn Store>) 
         cause: Cause::Parked,
         reason: format!("HTTP 403 of destination {n}").into(),
         since: Timestamp(7),
-        pause: std::time::Duration::ZERO,
+        pause: None,
     };
     let standing = |n: u32| Standing {
         is_tested: n > 0,

@@ -164,7 +164,7 @@ const ADVICE = {
   untested: 'No attempt since its configuration last changed. Test sends a test message.',
   down: 'Its deliveries stay pending and are retried. If this lasts, check that the destination is up and reachable from this machine.',
   parked: 'The configuration or the account must be fixed. Then press Test: if it succeeds, delivery resumes at once.',
-  limited: 'The destination asked for a pause. No action is needed.',
+  limited: 'The destination is rate limiting. No action is needed.',
   paused: 'Paused by an operator. Its deliveries stay pending until it is resumed.',
   removed: 'It is no longer configured. Configure it again, or discard its pending deliveries.',
 };
