@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, and where.
+//! Errors and warnings about a configuration, with their file, line and key.
 
 use std::fmt;
 use std::ops::Range;
@@ -8,71 +8,71 @@ use std::sync::Arc;
 use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize, Serializer};
 
-/// How bad a problem is.
+/// How severe a problem is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// The configuration cannot be used.
     Error,
-    /// It can, but it probably does not do what was meant.
+    /// The configuration can be used, but this is probably a mistake.
     Warning,
 }
 
-/// One thing that is wrong, or looks so.
+/// An error or a warning about one place of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// How bad it is.
+    /// Error or warning.
     pub severity: Severity,
-    /// The file it is in.
+    /// The file that contains it.
     pub file: PathBuf,
-    /// Counted from 1; 0 when it concerns the file as a whole.
+    /// Line number, counted from 1; 0 when the problem concerns the file as a whole.
     pub line: usize,
-    /// In characters, counted from 1; 0 when it concerns the file as a whole.
+    /// Column in characters, counted from 1; 0 when the problem concerns the file as a whole.
     pub column: usize,
-    /// The key it is about, as a path: `destination.desk.retry.initial`, `route.urgent.deliver`.
+    /// The path of the key: `destination.desk.retry.initial`, `route.urgent.deliver`.
     pub key: String,
-    /// A sentence without a full stop, never with a secret in it.
+    /// A sentence without a full stop. It never contains a secret.
     pub message: String,
 }
 
-/// How many problems of one severity are listed: more than anybody reads at once. The others are counted.
+/// Upper bound of the listed problems per severity. Further ones are only counted.
 const LISTED_MAX: usize = 100;
 
-/// The longest key and the longest message, in bytes.
-const WORDS_MAX: usize = 1000;
+/// Upper bound of the length of a key or a message, in bytes.
+const TEXT_BYTES_MAX: usize = 1000;
 
 /// The problems of a configuration, in the order of its files.
 #[derive(Clone, Debug)]
 pub struct Problems {
     file: Arc<Path>,
     problems: Vec<Problem>,
-    /// The place of each.
+    /// The byte range of each problem, parallel to `all`.
     places: Vec<usize>,
     errors: Count,
     warnings: Count,
     texts: Vec<Arc<Text>>,
 }
 
-/// How many there are, and how many of them are listed.
+/// Number of problems of one severity, and how many of them are listed.
 #[derive(Clone, Copy, Debug, Default)]
 struct Count {
     total: usize,
     listed: usize,
 }
 
-/// A file that the places are places in.
+/// One file of the configuration; a place is an offset into all files together.
 #[derive(Clone, Debug, Default)]
 struct Text {
     file: PathBuf,
-    /// The place of its first byte.
+    /// The offset of its first byte.
     start: usize,
     text: String,
-    /// Where each line but the first begins.
+    /// The byte at which each line but the first begins.
     lines: Vec<usize>,
 }
 
 impl Problems {
-    /// No problem yet in this file with this text.
+    /// An empty list of problems for this file.
     #[must_use]
     pub fn none(file: &Path, text: &str) -> Self {
         Self {
@@ -85,7 +85,8 @@ impl Problems {
         }
     }
 
-    /// Adds another file of the configuration. Returns where its places begin: after those of the files before.
+    /// Adds another file of the configuration. Returns the offset of its first byte, after those of the previous
+    /// files.
     pub(super) fn add_file(&mut self, file: &Path, text: &str) -> usize {
         let start = self
             .texts
@@ -95,7 +96,7 @@ impl Problems {
         start
     }
 
-    /// The folder that relative paths at this place are relative to: that of the file it is in.
+    /// The folder that relative paths at this place refer to: that of the file that contains the place.
     pub(super) fn folder(&self, place: &Range<usize>) -> PathBuf {
         let file = self.text(place.start).map_or(&*self.file, |text| &text.file);
         file.parent().unwrap_or(Path::new("")).to_owned()
@@ -106,7 +107,7 @@ impl Problems {
         self.texts.get(after.checked_sub(1)?).map(AsRef::as_ref)
     }
 
-    /// The one problem of a file that could not be read at all.
+    /// A list with the single problem of a file that could not be read.
     #[must_use]
     pub fn unreadable(file: &Path, message: String) -> Self {
         let problem = Problem {
@@ -127,7 +128,7 @@ impl Problems {
         }
     }
 
-    /// Forgets the text of the files: no more problems are noted.
+    /// Frees the text of the files. No problem can be added afterwards.
     #[must_use]
     pub fn complete(self) -> Self {
         Self {
@@ -136,12 +137,12 @@ impl Problems {
         }
     }
 
-    /// Notes an error at this place of the text.
+    /// Adds an error at this place.
     pub fn error(&mut self, place: &Range<usize>, key: impl Into<String>, message: impl Into<String>) {
         self.note(Severity::Error, place, key.into(), message.into());
     }
 
-    /// The same with words that are looked for only if they are listed.
+    /// Like `error`, but builds the message only if the error will be listed.
     pub fn error_with(
         &mut self,
         place: &Range<usize>,
@@ -152,13 +153,13 @@ impl Problems {
         self.error(place, key, message);
     }
 
-    /// Notes a warning at this place of the text.
+    /// Adds a warning at this place.
     pub fn warning(&mut self, place: &Range<usize>, key: impl Into<String>, message: impl Into<String>) {
         self.note(Severity::Warning, place, key.into(), message.into());
     }
 
-    /// The file and the line of this place, to be named in a message about another one: `config.toml:12`. The file is
-    /// named as seen from the folder of the main one.
+    /// The file and line of this place, for a message about another place: `config.toml:12`. The file name is
+    /// relative to the folder of the main file.
     #[must_use]
     pub fn location(&self, place: &Range<usize>) -> String {
         let Some(text) = self.text(place.start) else {
@@ -169,37 +170,37 @@ impl Problems {
         format!("{}:{}", shown.display(), text.position(place.start).0)
     }
 
-    /// Whether the configuration cannot be used.
+    /// Returns true if the configuration cannot be used.
     #[must_use]
     pub fn any_error(&self) -> bool {
         self.errors.total > 0
     }
 
-    /// Whether further errors are only counted, so that what would explain them need not be looked for.
+    /// Returns true if further errors are only counted, so that their messages need not be built.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.errors.listed == LISTED_MAX
     }
 
-    /// The problems that are listed.
+    /// The listed problems.
     #[must_use]
     pub fn all(&self) -> &[Problem] {
         &self.problems
     }
 
-    /// How many errors there are: `1 error`.
+    /// The number of errors in words: `1 error`.
     #[must_use]
     pub fn error_count(&self) -> String {
         counted(self.errors.total, "error")
     }
 
-    /// How many warnings there are: `2 warnings`.
+    /// The number of warnings in words: `2 warnings`.
     #[must_use]
     pub fn warning_count(&self) -> String {
         counted(self.warnings.total, "warning")
     }
 
-    /// What is not listed, if there are too many: `at least 400 more errors not listed`.
+    /// The number of problems that are not listed: `at least 400 more errors not listed`.
     #[must_use]
     pub fn unlisted(&self) -> Option<String> {
         let more = |count: Count, what| match count.total - count.listed {
@@ -211,17 +212,18 @@ impl Problems {
             more(self.warnings, "more warning"),
         );
         let what = [errors, warnings].into_iter().flatten().collect::<Vec<_>>();
-        // Once they are only counted, not every one is looked for.
+        // A lower bound, because some checks are skipped once the list is full.
         (!what.is_empty()).then(|| format!("at least {} not listed", what.join(" and ")))
     }
 
-    /// The main file; each problem names its own.
+    /// The main file. Each problem names the file that contains it.
     #[must_use]
     pub fn file(&self) -> &Path {
         &self.file
     }
 
-    /// One line for a terminal or a log: `config.toml:12:3: error: route.ops.deliver: unknown destination …`.
+    /// A problem as one line for a terminal or a log: `config.toml:12:3: error: route.ops.deliver: unknown
+    /// destination …`.
     #[must_use]
     pub fn line(&self, problem: &Problem) -> String {
         let file = problem.file.display();
@@ -242,7 +244,8 @@ impl Problems {
         format!("{file}{place}: {severity}: {key}{}", problem.message)
     }
 
-    /// The same without its severity, for a log that has its own: `config.toml:12:3: route.ops.deliver: …`.
+    /// Like `line`, without the severity, for a log line that has its own level: `config.toml:12:3:
+    /// route.ops.deliver: …`.
     #[must_use]
     pub fn place(&self, problem: &Problem) -> String {
         self.line(problem)
@@ -284,10 +287,10 @@ impl Problems {
     }
 }
 
-/// What is wrong may be quoted, and be of any length.
+/// Limits the length of a key or message, because it may quote a value of any length.
 fn shortened(mut text: String) -> String {
-    if text.len() > WORDS_MAX {
-        text.truncate(text.floor_char_boundary(WORDS_MAX));
+    if text.len() > TEXT_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
         text.push('…');
     }
     text
@@ -298,7 +301,7 @@ fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{plural}")
 }
 
-/// One problem a line, in the order of the file.
+/// One problem per line, in the order of the files.
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let listed = self.problems.iter().map(|problem| self.line(problem));
@@ -309,7 +312,7 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// The file, its problems, and in words what is not listed.
+/// The file, its problems, and how many are not listed.
 impl Serialize for Problems {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let unlisted = self.unlisted();
@@ -368,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_says_in_which_file_it_is() {
+    fn a_problem_names_the_file_that_contains_it() {
         let mut problems = Problems::none(Path::new("/etc/x/config.toml"), "a = 1\n");
         let start = problems.add_file(Path::new("/etc/x/conf.d/b.toml"), "b = 1\nc = 2\n");
         problems.error(&(start + 6..start + 7), "c", "second");
@@ -382,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_quoted_is_cut() {
+    fn a_long_quotation_is_cut() {
         let mut problems = Problems::none(Path::new("c.toml"), "x");
         problems.error(&(0..1), "é".repeat(2000), "x".repeat(2000));
         let problem = &problems.all()[0];
@@ -391,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_reads_is_counted() {
+    fn problems_beyond_the_limit_are_only_counted() {
         let mut problems = Problems::none(Path::new("c.toml"), "x");
         for number in 0..250 {
             problems.error(&(0..1), "x", format!("{number}"));

@@ -1,4 +1,4 @@
-//! The sections there can be several of: sources, SMTP servers, destinations, routes.
+//! The tables that can occur several times: sources, SMTP servers, destinations, routes.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -27,19 +27,19 @@ use crate::{destination, source};
 pub struct Source {
     /// Its name.
     pub name: Name,
-    /// Where it is written.
+    /// The place of its header.
     pub place: Range<usize>,
-    /// Where its keys are.
+    /// The places of its keys.
     pub places: Places,
     /// Its kind.
     pub kind: &'static str,
     /// Its path on `server.listen`.
     pub path: Spanned<String>,
-    /// The keys that every kind has.
+    /// The keys that are common to all kinds.
     pub settings: source::Settings,
-    /// What its kind adds.
+    /// The keys that its kind adds.
     pub config: Box<dyn source::Kind>,
-    /// What it says.
+    /// Changes when the content of the table changes.
     pub fingerprint: Fingerprint,
 }
 
@@ -48,11 +48,11 @@ pub struct Source {
 pub struct Smtp {
     /// Its name.
     pub name: Name,
-    /// Where its keys are.
+    /// The places of its keys.
     pub places: Places,
-    /// What it says.
+    /// The content of the table.
     pub config: destination::email::SmtpConfig,
-    /// The same, to compare.
+    /// Changes when the content of the table changes.
     pub fingerprint: Fingerprint,
 }
 
@@ -61,71 +61,71 @@ pub struct Smtp {
 pub struct Destination {
     /// Its name.
     pub name: Name,
-    /// Where it is written.
+    /// The place of its header.
     pub place: Range<usize>,
-    /// Where its keys are.
+    /// The places of its keys.
     pub places: Places,
     /// Its kind.
     pub kind: &'static str,
-    /// Its patience.
+    /// The retry policy.
     pub policy: Policy,
-    /// For one delivery.
+    /// Time limit of one delivery attempt.
     pub timeout: Duration,
-    /// Deliveries at once.
+    /// Attempts at the same time.
     pub concurrency: usize,
-    /// Texts per second.
+    /// Messages per second.
     pub rate: Option<f64>,
-    /// After how long a pending delivery is a problem.
+    /// How long a delivery may be pending before `status` reports a problem.
     pub late_after: Duration,
-    /// Who gets what dies here.
+    /// The destination that receives its dead letters.
     pub fallback: Option<Spanned<String>>,
-    /// Its own template.
+    /// A template that replaces the default format.
     pub template: Option<Spanned<String>>,
-    /// The SMTP server it names.
+    /// The SMTP server that it refers to.
     pub smtp: Option<Spanned<String>>,
-    /// What its kind wants to know.
+    /// The keys that its kind adds.
     pub config: Box<dyn destination::Kind>,
-    /// What it says.
+    /// Changes when the content of the table changes.
     pub fingerprint: Fingerprint,
 }
 
 /// `[[route]]`
 #[derive(Debug)]
 pub struct Route {
-    /// Its name, given or `route-N`.
+    /// Its name: `name`, or else `route-N`.
     pub name: Name,
-    /// Where it is written.
+    /// The place of its header.
     pub place: Range<usize>,
-    /// When it matches.
+    /// The conditions to match.
     pub when: Conditions,
-    /// When it does not match nevertheless.
+    /// The conditions that exclude a message.
     pub unless: Option<Conditions>,
-    /// Whom it tells.
+    /// The destinations.
     pub deliver: Vec<Spanned<String>>,
-    /// Whether later routes are tried after it matched.
+    /// Whether later routes are tried after this one has matched.
     pub proceed: bool,
-    /// Its own template.
+    /// A template that replaces those of the destinations.
     pub template: Option<Spanned<String>>,
-    /// What it says.
+    /// Changes when the content of the table changes.
     pub fingerprint: Fingerprint,
-    /// Whether all its keys are right.
-    pub whole: bool,
+    /// Whether all its keys were valid.
+    pub is_valid: bool,
 }
 
 /// The conditions of a route, or of its `unless`.
 #[derive(Clone, Debug, Default)]
 pub struct Conditions {
-    /// Senders.
+    /// Patterns of senders.
     pub from: Option<Vec<Spanned<Pattern>>>,
-    /// Receivers.
+    /// Patterns of recipients.
     pub to: Option<Vec<Spanned<Pattern>>>,
-    /// Sources.
+    /// Names of sources.
     pub source: Option<Vec<Spanned<String>>>,
-    /// The text.
+    /// An expression that the text must match.
     pub message: Option<Regex>,
 }
 
-/// The keys of every source.
+/// The keys that every source has.
 const SOURCE_KEYS: &[&str] = &[
     "kind",
     "path",
@@ -137,7 +137,7 @@ const SOURCE_KEYS: &[&str] = &[
     "numbers",
 ];
 
-/// The keys of every destination.
+/// The keys that every destination has.
 const DESTINATION_KEYS: &[&str] = &[
     "kind",
     "retry",
@@ -152,7 +152,7 @@ const DESTINATION_KEYS: &[&str] = &[
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SourceTyped {
-    /// Looked at before, so that the kind's own keys are read even when these are wrong.
+    /// Read separately before, so that the keys of the kind are checked even if the common keys are wrong.
     #[serde(rename = "kind")]
     _kind: Option<String>,
     path: Option<Spanned<String>>,
@@ -187,7 +187,7 @@ impl SourceTyped {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DestinationTyped {
-    /// As with sources.
+    /// Read separately before, as in [`SourceTyped`].
     #[serde(rename = "kind")]
     _kind: Option<String>,
     retry: Option<Spanned<Retry>>,
@@ -206,7 +206,7 @@ struct DestinationTyped {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RouteTyped {
-    /// Looked at before, so that every problem can be reported under it.
+    /// Read separately before, so that each problem can be reported under the name of the route.
     #[serde(rename = "name")]
     _name: Option<String>,
     to: Option<Spanned<Vec<Spanned<value::Numbers>>>>,
@@ -262,7 +262,7 @@ impl Smtp {
     pub(super) fn read(name: Name, section: &Section<'_>, problems: &mut Problems) -> Option<Self> {
         let fingerprint = Fingerprint::of(section.value.get_ref());
         let mut config = section.read(&[], problems, destination::email::SmtpConfig::deserialize)?;
-        // A file that was not read was reported already, or is not needed.
+        // If the file could not be read, that was reported already, or its content is not needed.
         config.ca_file = config.ca_file.filter(secrets::is_fetched);
         Some(Self {
             name,
@@ -314,7 +314,7 @@ impl Destination {
 }
 
 impl Route {
-    /// Reads the `number`th route, counted from 1.
+    /// Reads route `number`, counted from 1.
     pub(super) fn read(
         number: usize,
         section: &mut Section<'_>,
@@ -327,11 +327,11 @@ impl Route {
             .map_or_else(|| format!("route.route-{number}"), |name| format!("route.{name}"));
         let fingerprint = Fingerprint::of(section.value.get_ref());
         let typed = section.read_partly(&[], problems, RouteTyped::deserialize);
-        let (name, (typed, whole)) = (name?, typed?);
+        let (name, (typed, is_valid)) = (name?, typed?);
         let key = section.key.as_str();
-        // A list that is empty because its wrong items were taken out has been complained about.
+        // A list whose invalid items were removed may be empty; its items were reported already.
         let numbers = |list: Option<Spanned<Vec<Spanned<value::Numbers>>>>| {
-            list.filter(|list| whole || !list.get_ref().is_empty())
+            list.filter(|list| is_valid || !list.get_ref().is_empty())
         };
         let when = conditions(
             key,
@@ -342,7 +342,7 @@ impl Route {
             expressions,
             problems,
         );
-        let whole = whole && when.message.is_some() == typed.message.is_some();
+        let is_valid = is_valid && when.message.is_some() == typed.message.is_some();
         let unless = typed
             .unless
             .map(|unless| exceptions(key, unless, expressions, problems));
@@ -355,7 +355,7 @@ impl Route {
             proceed: typed.r#continue,
             template: typed.template,
             fingerprint,
-            whole,
+            is_valid,
         })
     }
 }
@@ -381,7 +381,7 @@ fn report_missing_kind(section: &Section<'_>, known: &[&str], problems: &mut Pro
     }
 }
 
-/// Which of the known kinds it is.
+/// The index of `kind` in `known`.
 fn known_kind(key: &str, kind: &Spanned<String>, known: &[&str], problems: &mut Problems) -> Option<usize> {
     let found = known.iter().position(|known| known == kind.get_ref());
     if found.is_none() {
@@ -448,7 +448,7 @@ fn exceptions(
         expressions,
         problems,
     );
-    // One that is wrong was reported already.
+    // An invalid condition was reported already.
     if unless.message.is_some() {
         return conditions;
     }

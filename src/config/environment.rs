@@ -1,34 +1,34 @@
-//! What the configuration takes from outside its file: environment variables, and the files it names.
+//! The inputs of the configuration besides its files: environment variables, credentials and secret files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::reading::Reading;
 
-/// What the configuration is read for, and so how much of the outside must be there.
+/// The purpose of reading the configuration. It decides which secrets must be available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// To run: every secret must be there.
+    /// To run the daemon: every secret must be available.
     Serve,
-    /// To be checked: credentials that only the service manager can hand over may be absent.
+    /// To check the file: credentials that only the service manager can pass may be missing.
     Check,
-    /// To try routes out: no secret is looked at.
+    /// To test routes: no secret is read.
     Route,
 }
 
-/// The files that the service manager makes credentials of when it starts the service.
+/// The files from which the service manager passes credentials to the service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CredentialFiles {
-    /// Every file in this folder is a credential of its name.
+    /// A folder; each file in it is a credential of the same name.
     pub folder: Option<PathBuf>,
-    /// The files of single credentials.
+    /// Files of single credentials, by name.
     pub single: BTreeMap<String, PathBuf>,
-    /// Credentials that are kept in another way, such as encrypted, and cannot be read from a file.
+    /// Credentials that cannot be read from a file, such as encrypted ones.
     pub elsewhere: BTreeSet<String>,
 }
 
 impl CredentialFiles {
-    /// The file of this credential. A single one has precedence over the folder.
+    /// The file of this credential. A single file has precedence over the folder.
     #[must_use]
     pub fn path(&self, name: &str) -> Option<PathBuf> {
         if self.elsewhere.contains(name) {
@@ -39,7 +39,7 @@ impl CredentialFiles {
     }
 }
 
-/// The environment the configuration is read in. A value, so that tests need no real one.
+/// The environment in which the configuration is read. A value, so that tests do not depend on the real environment.
 #[derive(Clone, Debug, Default)]
 pub struct Outside {
     variables: BTreeMap<String, String>,
@@ -48,7 +48,7 @@ pub struct Outside {
 }
 
 impl Outside {
-    /// The process's own environment.
+    /// The environment of this process.
     #[must_use]
     pub fn of_process() -> Self {
         let text = |text: std::ffi::OsString| text.into_string().ok();
@@ -59,13 +59,13 @@ impl Outside {
         }
     }
 
-    /// The same environment; `reading` tells which of its files is being read.
+    /// The same environment; `reading` shows which file is being read.
     #[must_use]
     pub fn watched(self, reading: Reading) -> Self {
         Self { reading, ..self }
     }
 
-    /// An environment with just these variables.
+    /// An environment with only these variables.
     #[must_use]
     pub fn of<const N: usize>(variables: [(&str, &str); N]) -> Self {
         Self {
@@ -76,12 +76,12 @@ impl Outside {
         }
     }
 
-    /// Reads files, and tells which.
+    /// Reads files, and shows which one is being read.
     pub(super) fn reading(&self) -> &Reading {
         &self.reading
     }
 
-    /// A variable that is set and not empty.
+    /// The value of a variable that is set and not empty.
     #[must_use]
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.variables
@@ -90,7 +90,7 @@ impl Outside {
             .filter(|value| !value.is_empty())
     }
 
-    /// A folder the service manager gave. Where it gave several, the first counts.
+    /// A folder passed by the service manager. If it passed several, this is the first.
     #[must_use]
     pub fn folder(&self, name: &str) -> Option<PathBuf> {
         self.variable(name)
@@ -98,7 +98,7 @@ impl Outside {
             .map(PathBuf::from)
     }
 
-    /// The same environment; credentials are read from these files where the service manager hands over none.
+    /// The same environment, with these files for the credentials that the service manager does not pass.
     #[must_use]
     pub fn with_credentials(self, files: CredentialFiles) -> Self {
         Self {
@@ -107,12 +107,12 @@ impl Outside {
         }
     }
 
-    /// Where credentials are kept, if that is known.
+    /// The files of the credentials, if they are known.
     pub(super) fn credentials(&self) -> Option<&CredentialFiles> {
         self.credentials.as_ref()
     }
 
-    /// Sets a variable to a path where it is not set.
+    /// Sets a variable to a path unless it is set already.
     pub fn set_default(&mut self, name: &str, path: &Path) {
         if self.variable(name).is_none() {
             let path = path.to_string_lossy().into_owned();
@@ -120,8 +120,8 @@ impl Outside {
         }
     }
 
-    /// Where the configuration is: the path given, else `$SMSBRIDGE_CONFIG`, else `./config.toml` if it exists,
-    /// else `default`.
+    /// The path of the configuration: `given`, else `$SMSBRIDGE_CONFIG`, else `./config.toml` if it exists, else
+    /// `default`.
     #[must_use]
     pub fn config_path(&self, given: Option<&Path>, default: &Path) -> PathBuf {
         let named = given

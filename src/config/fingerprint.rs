@@ -1,16 +1,16 @@
-//! Tells whether a part of the configuration changed, without keeping what it says.
+//! Detects changes of a part of the configuration without storing its content.
 
 use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 use toml::de::{DeTable, DeValue};
 
-/// A hash of what a part of the configuration means, its resolved secrets included: a rotated secret file is
-/// a change although the text is the same, and a reordered or commented table is none.
+/// A hash of the meaning of a part of the configuration, including resolved secrets: a rotated secret file is a
+/// change although the configuration file is the same; reordering a table or adding a comment is not.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fingerprint([u8; 32]);
 
-/// Shows nothing: the hash of a weak secret is a hint.
+/// Prints no bytes: the hash of a weak secret would help to guess it.
 impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Fingerprint")
@@ -18,7 +18,7 @@ impl fmt::Debug for Fingerprint {
 }
 
 impl Fingerprint {
-    /// The fingerprint of one table or value.
+    /// The fingerprint of a table or value.
     #[must_use]
     pub fn of(value: &DeValue<'_>) -> Self {
         let mut hash = Sha256::new();
@@ -26,7 +26,7 @@ impl Fingerprint {
         Self(hash.finalize().into())
     }
 
-    /// The fingerprint of this part together with something else it depends on.
+    /// The fingerprint of this part and of something else that it depends on.
     #[must_use]
     pub fn with(self, other: &[u8]) -> Self {
         Self(
@@ -61,7 +61,7 @@ fn take_value(hash: &mut Sha256, value: &DeValue<'_>) {
     }
 }
 
-/// The keys of a table come sorted, whatever their order in the file.
+/// Keys are sorted, so their order in the file has no effect.
 fn take_table(hash: &mut Sha256, table: &DeTable<'_>) {
     hash.update(table.len().to_le_bytes());
     for (key, value) in table {

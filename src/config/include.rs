@@ -1,6 +1,6 @@
-//! `include`: further files of a configuration, and how all of them become one table.
+//! `include`: reads further files of a configuration and merges all of them into one table.
 //!
-//! The places of each file begin where those of the file before end, so that a place says in which file it is.
+//! The offsets of each file begin where those of the previous one end, so that an offset also identifies the file.
 
 use std::path::{Path, PathBuf};
 
@@ -14,24 +14,24 @@ use super::{FILE_MAX, text_of};
 /// The key that names further files.
 pub(super) const KEY: &str = "include";
 
-/// How many files may be included.
+/// Upper bound of the included files.
 const FILES_MAX: usize = 256;
 
-/// The tables whose entries may stand in several files.
+/// The tables whose entries may be spread over several files.
 const SHARED: [&str; 4] = ["source", "smtp", "destination", "contacts"];
 
-/// The list of tables that goes on in the next file.
+/// The list of tables that is continued by the next file.
 const ROUTES: &str = "route";
 
-/// What an included file says.
+/// The content of an included file.
 pub(super) struct Included {
     /// Its text.
     pub(super) text: String,
-    /// Where its places begin.
+    /// The offset of its first byte.
     pub(super) start: usize,
 }
 
-/// Reads every file that `include` names, in the order of the list; those that one pattern finds by name.
+/// Reads every file that `include` names, in the order of the list; the files of one pattern are sorted by name.
 pub(super) fn read(
     include: Spanned<DeValue<'_>>,
     main: &Path,
@@ -86,7 +86,7 @@ pub(super) fn read(
     included
 }
 
-/// Why a pattern finds no file.
+/// Why a pattern matches no file.
 enum Unmatched {
     Wrong(String),
     NoFolder(String),
@@ -101,7 +101,7 @@ impl Unmatched {
     }
 }
 
-/// The files that a path or pattern stands for, sorted by name. Hidden files fit no pattern.
+/// The files that match a path or pattern, sorted by name. A pattern does not match hidden files.
 fn matching(folder: &Path, pattern: &str) -> Result<Vec<PathBuf>, Unmatched> {
     let path = folder.join(pattern);
     if !pattern.contains('*') {
@@ -144,7 +144,7 @@ fn matching(folder: &Path, pattern: &str) -> Result<Vec<PathBuf>, Unmatched> {
     Ok(found)
 }
 
-/// Whether a name fits a pattern in which each `*` stands for any characters.
+/// Returns true if a name matches a pattern in which each `*` stands for any characters.
 fn fits(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
@@ -156,7 +156,7 @@ fn fits(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// Moves all places of a table to where those of its file begin.
+/// Adds the offset of a file to all places of its table.
 pub(super) fn shifted<'t>(table: DeTable<'t>, start: usize) -> DeTable<'t> {
     table
         .into_iter()
@@ -180,8 +180,8 @@ fn shifted_value<'t>(value: Spanned<DeValue<'t>>, start: usize) -> Spanned<DeVal
     Spanned::new(place.start + start..place.end + start, value)
 }
 
-/// Adds what another file says. Sources, destinations and the like are collected, routes are appended, and any other
-/// table may stand in one file only.
+/// Merges another file into `root`. Sources, destinations, SMTP servers and contacts are combined, routes are
+/// appended, and any other table may be defined in one file only.
 pub(super) fn merge<'t>(root: &mut DeTable<'t>, other: DeTable<'t>, problems: &mut Problems) {
     for (key, value) in other {
         let name = key.get_ref().to_string();
@@ -210,7 +210,7 @@ pub(super) fn merge<'t>(root: &mut DeTable<'t>, other: DeTable<'t>, problems: &m
                 *routes = before.into_iter().chain(more).collect();
             }
             _ => {
-                // A table is placed at its header, a key at its value.
+                // The span of a table is its header, that of a key is its value.
                 let first = problems.location(if present.is_empty() { &first } else { &present });
                 let message = format!("is already defined at {first}: this table can stand in one file only");
                 problems.error(&place, name, message);

@@ -1,11 +1,11 @@
-//! The configuration as it was typed: a TOML file and those that it includes, read whole, with every problem reported
-//! at once.
+//! The configuration as written: a TOML file and the files that it includes. Every problem is reported, not only the
+//! first.
 //!
 //! ```text
-//! text ─▶ TOML with places ─▶ secrets fetched ─▶ each section read ─▶ Config ─▶ plan
+//! text ─▶ TOML with places ─▶ secrets resolved ─▶ each section read ─▶ Config ─▶ plan
 //! ```
 //!
-//! Sections that are broken are left out, and what refers to them is not complained about again.
+//! Sections with errors are left out. References to them are not reported as a second error.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -28,11 +28,11 @@ pub mod reference;
 mod schema;
 mod secrets;
 mod section;
+mod serde_errors;
 mod settings;
 pub(crate) mod suggest;
 mod syntax;
 mod value;
-mod words;
 
 pub use diagnostics::{Problem, Problems, Severity};
 pub use entries::{Conditions, Destination, Route, Smtp, Source};
@@ -43,19 +43,19 @@ pub use reading::Reading;
 pub use schema::schema;
 pub use settings::{Admin, Log, LogFormat, Server, Store, Tls};
 
-/// The largest configuration file, in bytes. Parsed, it takes up to a hundred times as much.
+/// Upper bound of the size of a configuration file, in bytes. Parsing takes up to a hundred times as much memory.
 const FILE_MAX: u64 = 4 * 1024 * 1024;
 
-/// What the file says.
+/// The content of the configuration files.
 #[derive(Debug)]
 pub struct Config {
     /// `[server]`
     pub server: Server,
-    /// Where it is written.
+    /// The places of its keys.
     pub server_places: Places,
     /// `[admin]`
     pub admin: Admin,
-    /// Where it is written.
+    /// The places of its keys.
     pub admin_places: Places,
     /// `[store]`
     pub store: Store,
@@ -69,17 +69,17 @@ pub struct Config {
     pub smtp: Vec<Smtp>,
     /// `[destination.NAME]`
     pub destinations: Vec<Destination>,
-    /// `[contacts]`: names by numbers in normal form, with the place of the number.
+    /// `[contacts]`: the name for each number in normal form, with the place of the number.
     pub contacts: BTreeMap<String, Spanned<String>>,
     /// `[[route]]`
     pub routes: Vec<Route>,
     /// `[routing] unmatched`
     pub unmatched: Vec<Spanned<String>>,
-    /// Every name after `[source.`, `[smtp.` and `[destination.`, of broken tables, too.
+    /// The names of all sources, SMTP servers and destinations, including those with errors.
     pub declared: Declared,
 }
 
-/// Names that may be referred to.
+/// Names that can be referred to.
 #[derive(Debug, Default)]
 pub struct Declared {
     /// Sources.
@@ -91,31 +91,31 @@ pub struct Declared {
 }
 
 impl Config {
-    /// Reads the file at `path`. The problems are those found so far; compiling the plan finds more.
+    /// Reads the file at `path`. Returns the problems found so far; compiling the plan finds more.
     ///
     /// # Errors
-    /// When there is no file, or it is not TOML at all.
+    /// When the file does not exist or is not TOML.
     pub fn load(path: &Path, purpose: Purpose, outside: &Outside) -> Result<(Self, Problems), Problems> {
         let text = text_of(path, outside.reading(), NO_FILE)
             .map_err(|message| Problems::unreadable(path, message))?;
         Self::read(&text, path, purpose, outside)
     }
 
-    /// Reads what can be read of the file at `path`, also when it is not TOML in some places: the daemon that runs on an
-    /// earlier version of it can still be found.
+    /// Reads as much as possible of the file at `path`, even if parts of it are not TOML. The commands use this to
+    /// find a daemon that runs on an earlier version of the file.
     ///
     /// # Errors
-    /// When there is no file.
+    /// When the file does not exist.
     pub fn recover(path: &Path, purpose: Purpose, outside: &Outside) -> Result<(Self, Problems), Problems> {
         let text = text_of(path, outside.reading(), NO_FILE)
             .map_err(|message| Problems::unreadable(path, message))?;
         Ok(reader::recover(&text, path, purpose, outside))
     }
 
-    /// Reads the text of a file that is, or would be, at `path`.
+    /// Reads `text` as the content of a file at `path`, which need not exist.
     ///
     /// # Errors
-    /// When it is not TOML: other problems are found once that is fixed.
+    /// When it is not TOML. Other problems can be found only once that is fixed.
     pub fn read(
         text: &str,
         path: &Path,
@@ -126,11 +126,11 @@ impl Config {
     }
 }
 
-/// What to do without a configuration file.
+/// The error when the configuration file is missing.
 const NO_FILE: &str =
     "no such file; name another with --config PATH or $SMSBRIDGE_CONFIG, or begin with config.example.toml";
 
-/// The text of a file; `missing` is the error when there is none.
+/// Reads a file as UTF-8; `missing` is the error when it does not exist.
 fn text_of(path: &Path, reading: &Reading, missing: &str) -> Result<String, String> {
     let content = reading
         .file("configuration file", path, FILE_MAX)

@@ -1,4 +1,4 @@
-//! Where the keys of a table are written, for what is found about them after the table was read.
+//! Where the keys of a table are in the file, for problems found after the table was read.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -6,18 +6,18 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::DeValue;
 
-/// The place of a table and of the values in it, by path: `path`, `basic_auth.password`.
+/// The place of a table and of its values, by path: `path`, `basic_auth.password`.
 #[derive(Clone, Debug, Default)]
 pub struct Places {
     table: Range<usize>,
     values: BTreeMap<String, Range<usize>>,
 }
 
-/// Tables in tables: `api.numbers` and `basic_auth.password` are one below.
+/// How deep nested tables are followed: `api.numbers` and `basic_auth.password` are one level below.
 const DEPTH_MAX: usize = 2;
 
 impl Places {
-    /// The places in this table.
+    /// Collects the places of this table.
     pub(super) fn of(table: &Spanned<DeValue<'_>>) -> Self {
         let mut places = Self {
             table: table.span(),
@@ -27,7 +27,7 @@ impl Places {
         places
     }
 
-    /// Where the value of this key is, or else the table.
+    /// The place of this key's value, or else of the table.
     #[must_use]
     pub fn of_key(&self, key: &str) -> &Range<usize> {
         self.values.get(key).unwrap_or(&self.table)

@@ -1,4 +1,4 @@
-//! Walks through the file's top-level tables and reads each.
+//! Reads the top-level tables of a configuration one by one.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -36,12 +36,12 @@ const TABLES: &[&str] = &[
     "routing",
 ];
 
-/// The most sources, SMTP servers and destinations, and the most routes. All of them take memory; each destination has
-/// a task and connections of its own.
+/// Upper bounds of the sources, SMTP servers and destinations (each), and of the routes. All of them take memory;
+/// each destination has its own task and connections.
 const TABLES_MAX: usize = 5_000;
 const ROUTES_MAX: usize = 20_000;
 
-/// Reads a whole file.
+/// Reads a complete configuration.
 pub(super) fn read(
     text: &str,
     path: &Path,
@@ -69,7 +69,7 @@ pub(super) fn read(
     Ok((config, problems))
 }
 
-/// Reads what can be read of a file that may not be TOML in some places, without the files that it includes.
+/// Reads as much as possible of a file that may not be valid TOML, without the files that it includes.
 pub(super) fn recover(text: &str, path: &Path, purpose: Purpose, outside: &Outside) -> (Config, Problems) {
     let mut problems = Problems::none(path, text);
     let (root, _) = DeTable::parse_recoverable(text);
@@ -95,7 +95,7 @@ fn configuration(
     .config()
 }
 
-/// The tables of one file, whose places begin at `start`; nothing, and a problem, when it is not TOML.
+/// Parses one file, whose offsets begin at `start`. Returns `None` and adds a problem if it is not TOML.
 fn parse<'t>(text: &'t str, start: usize, problems: &mut Problems) -> Option<DeTable<'t>> {
     let (root, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
@@ -107,7 +107,7 @@ fn parse<'t>(text: &'t str, start: usize, problems: &mut Problems) -> Option<DeT
 
 struct Reader<'t, 'r> {
     root: DeTable<'t>,
-    /// That of the main file.
+    /// The path of the main file.
     folder: &'r Path,
     fetcher: Fetcher<'r>,
     problems: &'r mut Problems,
@@ -174,12 +174,12 @@ impl<'t> Reader<'t, '_> {
         }
     }
 
-    /// A top-level value, taken out of the file.
+    /// Removes a top-level value from the tables still to be read.
     fn take(&mut self, key: &str) -> Option<Section<'t>> {
         self.root.remove(key).map(|value| Section::new(key, value))
     }
 
-    /// A section with its secrets fetched and its paths whole; nothing, and a problem, when it is no table.
+    /// Resolves the secrets and relative paths of a section. Returns `None` and adds a problem if it is not a table.
     fn ready(&mut self, mut section: Section<'t>) -> Option<Section<'t>> {
         if section.table().is_none() {
             let message = format!(
@@ -214,7 +214,7 @@ impl<'t> Reader<'t, '_> {
             secrets::paths_are_files(tls, &["certificate", "key"]);
         }
         let mut server: Server = self.settings("server", Server::deserialize).unwrap_or_default();
-        // A file that was not read was reported already, or is not needed.
+        // If the file could not be read, that was reported already, or its content is not needed.
         server.tls = server.tls.filter(|tls| {
             let Tls { certificate, key } = tls.get_ref();
             secrets::is_fetched(certificate) && secrets::is_fetched(key)
@@ -234,7 +234,7 @@ impl<'t> Reader<'t, '_> {
                 self.problems.error(&listen.span(), "admin.listen", message);
             }
             let address = listen.get_ref().0;
-            // Port 0 is a free one, and another one each time.
+            // Two listeners on port 0 do not conflict: the kernel assigns a free port to each.
             if address == server.listen && address.port() != 0 {
                 self.problems.error(
                     &listen.span(),
@@ -278,7 +278,7 @@ impl<'t> Reader<'t, '_> {
         })
     }
 
-    /// `[source.NAME]`, `[smtp.NAME]` or `[destination.NAME]`, in the order of the file.
+    /// Reads `[source.NAME]`, `[smtp.NAME]` or `[destination.NAME]`, in the order of the file.
     fn named<T>(
         &mut self,
         key: &str,
@@ -411,7 +411,7 @@ impl<'t> Reader<'t, '_> {
     }
 }
 
-/// The value at this key, if this is a table that has it.
+/// The value of this key, if `value` is a table that contains it.
 fn member<'v, 't>(value: &'v mut Spanned<DeValue<'t>>, key: &str) -> Option<&'v mut DeValue<'t>> {
     match value.get_mut() {
         DeValue::Table(table) => table.get_mut(key).map(Spanned::get_mut),

@@ -1,4 +1,4 @@
-//! Which file is being read at the moment, so that one on a file system that no longer answers can be named.
+//! Tracks which file is being read, so that a timeout can name a file on a file system that does not respond.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use crate::file::{self, Content};
 
-/// What is being read, and since when. Clones share it: one thread reads, another looks.
+/// The file being read, and since when. Clones share the value: one thread reads, another one observes.
 #[derive(Clone, Debug, Default)]
 pub struct Reading(Arc<Mutex<Option<(String, Instant)>>>);
 
 impl Reading {
-    /// The file that is being read, in words, and for how long already.
+    /// A description of the file being read, and the time since its start.
     #[must_use]
     pub fn current(&self) -> Option<(String, Duration)> {
         let current = self.lock();
@@ -20,7 +20,7 @@ impl Reading {
             .map(|(file, since)| (file.clone(), since.elapsed()))
     }
 
-    /// Tells that `file` is being read while `read` runs.
+    /// Runs `read` and shows `file` as the file being read in the meantime.
     pub fn during<T>(&self, file: String, read: impl FnOnce() -> T) -> T {
         *self.lock() = Some((file, Instant::now()));
         let content = read();
@@ -28,7 +28,7 @@ impl Reading {
         content
     }
 
-    /// Reads a file that is a `what`.
+    /// Reads a file; `what` describes it in errors.
     pub(super) fn file(&self, what: &str, path: &Path, max: u64) -> Result<Content, file::Error> {
         self.during(format!("{what} {}", path.display()), || file::read(path, max))
     }

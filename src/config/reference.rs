@@ -1,38 +1,38 @@
-//! Every key with its type, default and meaning, read from `docs/configuration.md`.
+//! The reference of all keys, with type, default and meaning, parsed from `docs/configuration.md`.
 //!
-//! The page that operators read is the one table there is: the JSON Schema and smsbridge.toml(5) are made from it,
-//! so that they cannot disagree with it. Tests hold it against what the parser accepts.
+//! The page is the only source: the JSON Schema and smsbridge.toml(5) are generated from it, so they cannot disagree.
+//! Tests compare it with what the parser accepts.
 
-/// The page itself.
+/// The text of `docs/configuration.md`.
 pub const PAGE: &str = include_str!("../../docs/configuration.md");
 
-/// A table of the configuration as the page describes it.
+/// A table of the configuration as documented on the page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
     /// `server`, `source.NAME`, `source.NAME.api`.
     pub name: String,
-    /// For one kind only.
+    /// The kind, if the table applies to one kind only.
     pub kind: Option<String>,
-    /// There are several, in double brackets.
+    /// Whether it is a list of tables, in double brackets.
     pub many: bool,
-    /// Its keys; with a kind, those that the kind adds.
+    /// Its keys; if `kind` is set, only those that the kind adds.
     pub keys: Vec<Key>,
 }
 
 /// One key of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
-    /// As it is written.
+    /// The key as written in the file.
     pub name: String,
-    /// What its value is, in the page's words.
+    /// The type of its value, as the page names it.
     pub kind: String,
-    /// What it is when it is left out, or `required`.
+    /// The default as the page names it, or `required`.
     pub default: String,
-    /// What it is for, as Markdown.
+    /// The description, in Markdown.
     pub meaning: String,
 }
 
-/// Every table of the page, in its order.
+/// Every table of the page, in the order of the page.
 #[must_use]
 pub fn tables() -> Vec<Table> {
     let mut tables: Vec<Table> = Vec::new();
@@ -56,13 +56,13 @@ pub fn tables() -> Vec<Table> {
     tables
 }
 
-/// The cells of a line of a Markdown table. No cell of the page has a `|` in it.
+/// The cells of a line of a Markdown table. No cell of the page contains `|`.
 pub fn cells(line: &str) -> Option<Vec<&str>> {
     let inner = line.strip_prefix('|')?.strip_suffix('|')?;
     Some(inner.split('|').map(str::trim).collect())
 }
 
-/// What stands in the first pair of backquotes.
+/// The content of the first pair of backquotes.
 pub fn quoted(text: &str) -> Option<&str> {
     text.split('`').nth(1)
 }

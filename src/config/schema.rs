@@ -1,14 +1,14 @@
-//! The configuration as a JSON Schema (draft 2020-12), for editors: made from [`super::reference`].
+//! The configuration as a JSON Schema (draft 2020-12) for editors, generated from [`super::reference`].
 
 use serde_json::{Map, Value, json};
 
 use super::reference::{Key, Table, quoted, tables};
 
-/// The schema.
+/// Generates the schema.
 ///
 /// # Errors
-/// Names the key whose type or default the page gives in words that are not known here. A test holds that
-/// there is none.
+/// When the page gives a type or default that is not known here; the error names the key. A test verifies that there
+/// is none.
 pub fn schema() -> Result<Value, String> {
     let tables = tables();
     let mut definitions = shared();
@@ -37,7 +37,7 @@ pub fn schema() -> Result<Value, String> {
     }))
 }
 
-/// What is written in more than one place.
+/// Definitions that are used in several places.
 fn shared() -> Map<String, Value> {
     let place = json!({
         "description": "Where a secret is kept.",
@@ -59,7 +59,7 @@ fn kinds<'t>(tables: &'t [Table], common: &Table) -> Vec<&'t Table> {
     tables.iter().filter(of_common).collect()
 }
 
-/// How a table of the page is reached from the top of the file; nothing for those inside of others.
+/// The key of a table at the top of the file, and its schema; `None` for a nested table.
 fn top_level(table: &Table) -> Option<(&str, Value)> {
     let one = reference(&table.name);
     match table.name.split_once('.') {
@@ -88,7 +88,7 @@ fn contacts() -> Value {
     json!({ "type": "object", "description": "Names for numbers.", "additionalProperties": name })
 }
 
-/// A choice by `kind`, each with the keys that all have and its own.
+/// A choice by `kind`: for each kind, the common keys and its own.
 fn one_of_kinds(common: &Table, kinds: &[&Table]) -> Result<Value, String> {
     let choices = kinds.iter().map(|own| {
         let mut choice = object(common, &[common, own])?;
@@ -100,7 +100,7 @@ fn one_of_kinds(common: &Table, kinds: &[&Table]) -> Result<Value, String> {
     Ok(json!({ "oneOf": choices }))
 }
 
-/// One table with the keys of these tables of the page.
+/// The schema of one table with the keys of these `parts`.
 fn object(table: &Table, parts: &[&Table]) -> Result<Value, String> {
     let keys = || parts.iter().flat_map(|part| &part.keys);
     let properties = keys().map(|key| Ok((key.name.clone(), property(table, key)?)));
@@ -118,7 +118,7 @@ fn object(table: &Table, parts: &[&Table]) -> Result<Value, String> {
 }
 
 fn property(table: &Table, key: &Key) -> Result<Value, String> {
-    // Secrets are fetched into every table but routes.
+    // Every table except a route can refer to secrets.
     let fetched = !table.name.starts_with("route");
     let unknown = || format!("{}.{}: unknown type `{}`", table.name, key.name, key.kind);
     let mut property = value(&key.kind, fetched).ok_or_else(unknown)?;
@@ -129,7 +129,7 @@ fn property(table: &Table, key: &Key) -> Result<Value, String> {
     Ok(property)
 }
 
-/// A default that is one value, and not words or a pattern.
+/// The default, if the cell is a single value and not a description.
 fn default(cell: &str) -> Option<Value> {
     let written = cell.strip_prefix('`')?.strip_suffix('`')?;
     let table: toml::Table = format!("value = {written}").parse().ok()?;
@@ -137,10 +137,10 @@ fn default(cell: &str) -> Option<Value> {
     (!written.contains("NAME")).then_some(value)
 }
 
-/// The schema of a value of this type, in the page's words.
+/// The schema for a type as the page names it.
 fn value(kind: &str, fetched: bool) -> Option<Value> {
     if let Some(items) = kind.strip_prefix("list of ") {
-        // A condition without an item would match nothing.
+        // An empty list of conditions would match nothing and is rejected.
         let least = u8::from(matches!(items, "number patterns" | "sources"));
         let items = value(singular(items), fetched)?;
         return Some(json!({ "type": "array", "minItems": least, "items": items }));
@@ -171,7 +171,7 @@ fn value(kind: &str, fetched: bool) -> Option<Value> {
     })
 }
 
-/// `addresses` are of the type `address`.
+/// The singular of a type: `addresses` are of the type `address`.
 fn singular(kind: &str) -> &str {
     match kind.strip_suffix("es") {
         Some(one) if one.ends_with("ss") => one,
@@ -179,7 +179,7 @@ fn singular(kind: &str) -> &str {
     }
 }
 
-/// One of the words in backquotes.
+/// A choice of the words in backquotes.
 fn words(kind: &str, fetched: bool) -> Value {
     let words: Vec<&str> = kind.split('`').skip(1).step_by(2).collect();
     or_place(json!({ "enum": words }), fetched)
@@ -189,7 +189,7 @@ fn text(pattern: &str, fetched: bool) -> Value {
     or_place(json!({ "type": "string", "pattern": pattern }), fetched)
 }
 
-/// Wherever a string is expected, it may be kept elsewhere.
+/// Allows a reference to a secret wherever a string is expected.
 fn or_place(string: Value, fetched: bool) -> Value {
     if fetched {
         json!({ "anyOf": [string, reference("place")] })
@@ -207,7 +207,7 @@ const DURATION: &str = concat!(
 );
 const SIZE: &str = r"^[0-9]+(\.[0-9]*)?\s*([kKmMgGtTpPeE][iI]?[bB]?|[bB])$|^\+?[0-9]+$";
 
-/// What strings of this type look like. Patterns are as wide as the parser or wider, never narrower.
+/// The pattern of strings of this type. It accepts at least everything that the parser accepts.
 fn pattern(kind: &str) -> Option<&'static str> {
     Some(match kind {
         "text" | "path" | "template" | "[regular expression](https://docs.rs/regex)" => "",

@@ -1,5 +1,5 @@
-//! Fetches secrets: `{ env = "NAME" }`, `{ file = "PATH" }` and `{ credential = "NAME" }` become the strings
-//! they name before anything is read, so that every kind's configuration sees plain strings.
+//! Resolves secrets: replaces `{ env = "NAME" }`, `{ file = "PATH" }` and `{ credential = "NAME" }` by the strings
+//! that they refer to, so that the configuration of a kind only contains plain strings.
 
 use std::ops::Range;
 use std::path::Path;
@@ -11,28 +11,29 @@ use super::diagnostics::Problems;
 use super::environment::{Outside, Purpose};
 use crate::secret::{Secret, UNREAD};
 
-/// The largest secret file, in bytes.
+/// Upper bound of the size of a secret file, in bytes.
 const SECRET_MAX: u64 = 64 * 1024;
 
-/// The largest file of certificates, in bytes. A system's whole bundle fits.
+/// Upper bound of the size of a certificate file, in bytes. The CA bundle of a system fits.
 const CERTIFICATES_MAX: u64 = 1024 * 1024;
 
-/// The keys of certificates: kept in files like secrets, and known to everybody.
+/// The keys that hold certificates: read from files like secrets, but public.
 const CERTIFICATES: [&str; 2] = [".certificate", ".ca_file"];
 
-/// What the unit calls its folder of credentials: systemd hands the file `NAME` in it over as `smsbridge_NAME`. The
-/// unit sets `smsbridge` alone to a word, so that it starts without the folder, too; that is no secret.
+/// The id of the unit's folder of credentials: systemd passes the file `NAME` in it as `smsbridge_NAME`. The unit
+/// also sets a credential `smsbridge` to a fixed word, so that the service starts without the folder; that one is not
+/// a secret.
 const UNIT_FOLDER: &str = "smsbridge";
 
-/// Whoever fetches secrets knows where from.
+/// Resolves the secrets of a configuration.
 pub(super) struct Fetcher<'a> {
-    /// The environment.
+    /// The environment to read them from.
     pub outside: &'a Outside,
-    /// How strict to be.
+    /// Decides which secrets must be available.
     pub purpose: Purpose,
 }
 
-/// Makes `KEY = "PATH"` in a table mean `KEY = { file = "PATH" }`: for what is always kept in files.
+/// Changes `KEY = "PATH"` in a table to `KEY = { file = "PATH" }`, for values that are always read from files.
 pub(super) fn paths_are_files(table: &mut DeValue<'_>, keys: &[&str]) {
     let DeValue::Table(table) = table else { return };
     for key in keys {
@@ -49,32 +50,32 @@ pub(super) fn paths_are_files(table: &mut DeValue<'_>, keys: &[&str]) {
     }
 }
 
-/// Whether this was really fetched, and does not just stand for a secret that was not looked at.
+/// Returns true if this is the secret itself and not the placeholder of a secret that was not read.
 pub(super) fn is_fetched(secret: &Secret) -> bool {
     secret.reveal() != UNREAD
 }
 
-/// Where a secret comes from.
+/// Where a secret is read from.
 enum Origin {
     Env(String),
     File(String),
     Credential(String),
 }
 
-/// Why there is no secret.
+/// Why a secret is not available.
 enum Absent {
-    /// It should be there.
+    /// It is required.
     Missing(String),
-    /// The same: the file it should be in is not there.
+    /// It is required, and its file does not exist.
     NoSuchFile(String),
-    /// The same: the file may not be read.
+    /// It is required, and its file may not be read.
     Denied(String),
-    /// It cannot be there in this environment.
+    /// It cannot be available in this environment.
     Unavailable(String),
 }
 
 impl Fetcher<'_> {
-    /// Replaces every secret in a section. Returns them, so that no message repeats one.
+    /// Replaces every secret in a section. Returns the secrets, so that they can be removed from error messages.
     pub(super) fn fetch(
         &self,
         key: &str,
@@ -186,7 +187,7 @@ impl Fetcher<'_> {
         let Some(folder) = self.outside.folder("CREDENTIALS_DIRECTORY") else {
             return self.kept_credential(name);
         };
-        // A line of the unit for this very name is more particular than the folder.
+        // A `LoadCredential=` line of the unit for this name takes precedence over the folder.
         for name in [name, &format!("{UNIT_FOLDER}_{name}")] {
             match self.file("credential file", &folder.join(name), SECRET_MAX) {
                 Err(Absent::NoSuchFile(_)) => {}
@@ -200,7 +201,7 @@ impl Fetcher<'_> {
         )))
     }
 
-    /// The credential from the file that the service manager will take it from.
+    /// Reads the credential from the file that the service manager passes it from.
     fn kept_credential(&self, name: &str) -> Result<String, Absent> {
         let files = self.outside.credentials();
         let path = files.and_then(|files| files.path(name)).ok_or_else(|| {
@@ -252,13 +253,13 @@ impl Fetcher<'_> {
     }
 }
 
-/// What a file says, without the line end that editors add.
+/// The content of a file without the line end that editors add.
 struct File {
     text: String,
     mode: u32,
 }
 
-/// A table whose one key happens to be called like an origin, but that is meant as a table.
+/// A table that is not a reference, although its only key has the name of an origin.
 fn is_real_table(key: &str) -> bool {
     key.ends_with(".headers")
 }
@@ -278,7 +279,7 @@ fn string(table: &DeTable<'_>, key: &str) -> Option<String> {
     table.get(key)?.get_ref().as_str().map(str::to_owned)
 }
 
-/// A secret that others can read is none. Credentials are the service manager's business.
+/// Warns if other users can read a secret file. Credential files are protected by the service manager.
 fn warn_if_open(path: &Path, mode: u32, key: &str, place: &Range<usize>, problems: &mut Problems) {
     if mode & 0o077 != 0 {
         let shown = path.display();

@@ -1,8 +1,8 @@
-//! Reads one table of the configuration with serde, and reports everything that is wrong in it.
+//! Reads one table of the configuration with serde and reports every error in it.
 //!
-//! Serde stops at its first error. So the key that was wrong is noted and taken out of a copy of the table,
-//! and the rest is read again, until nothing wrong is left. A required key that is not there is replaced by
-//! stand-ins until one has a fitting type, so that the next one that is missing is found, too.
+//! Serde stops at its first error. So the wrong key is reported and removed from a copy of the table, and the rest is
+//! read again until no error is left. A missing required key is replaced by placeholders of different types until one
+//! fits, so that the next missing key is found, too.
 
 use std::ops::Range;
 use std::path::Path;
@@ -11,20 +11,20 @@ use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue, Error, ValueDeserializer};
 
 use super::diagnostics::Problems;
-use super::words::{in_words, quoted_after};
+use super::serde_errors::{quoted_after, translate};
 
-/// A table of the configuration, or any part of it that is read as one.
+/// A table of the configuration, or a part of it that is read as one.
 #[derive(Clone, Debug)]
 pub(super) struct Section<'t> {
-    /// Its path, for the reader: `destination.desk`.
+    /// Its path in messages: `destination.desk`.
     pub key: String,
     /// Its content.
     pub value: Spanned<DeValue<'t>>,
-    /// The secrets fetched into it, so that no message repeats one.
+    /// The secrets that were resolved in it, to be removed from error messages.
     pub secrets: Vec<String>,
 }
 
-/// One step from a section down to a wrong value.
+/// One step from a section to a nested value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
     Key(String),
@@ -32,7 +32,7 @@ enum Step {
 }
 
 impl<'t> Section<'t> {
-    /// A section made of this value.
+    /// A section with this value.
     pub(super) fn new(key: impl Into<String>, value: Spanned<DeValue<'t>>) -> Self {
         Self {
             key: key.into(),
@@ -41,23 +41,23 @@ impl<'t> Section<'t> {
         }
     }
 
-    /// Where to complain about it as a whole.
+    /// The place for problems of the section as a whole.
     pub(super) fn place(&self) -> Range<usize> {
         self.value.span()
     }
 
-    /// Its keys and values; nothing when it is no table.
+    /// Its keys and values; `None` if it is not a table.
     pub(super) fn table(&self) -> Option<&DeTable<'t>> {
         self.value.get_ref().as_table()
     }
 
-    /// The string at this key of it, if there is one.
+    /// The string at this key, if it is one.
     pub(super) fn text(&self, key: &str) -> Option<Spanned<String>> {
         let value = self.table()?.get(key)?;
         Some(Spanned::new(value.span(), value.get_ref().as_str()?.to_owned()))
     }
 
-    /// Parts it: the keys named go into a section of their own, the others stay.
+    /// Splits the section: the named keys become a section of their own, the others stay.
     pub(super) fn split(mut self, keys: &[&str]) -> (Self, Self) {
         let mut taken = DeTable::new();
         if let DeValue::Table(table) = self.value.get_mut() {
@@ -78,7 +78,7 @@ impl<'t> Section<'t> {
         )
     }
 
-    /// Makes the paths at these keys relative to `folder`, which the kinds do not know.
+    /// Makes the paths at these keys relative to `folder`.
     pub(super) fn root_paths(&mut self, keys: &[&str], folder: &Path) {
         let DeValue::Table(table) = self.value.get_mut() else {
             return;
@@ -90,8 +90,8 @@ impl<'t> Section<'t> {
         }
     }
 
-    /// Reads it with `parse`, which may be called many times. Every problem is noted; nothing is returned when
-    /// there was one. `also` are known keys that were taken out before, for the suggestions.
+    /// Reads the section with `parse`, which may be called several times. Reports every problem and returns `None` if
+    /// there is one. `also` are known keys that were removed before, for the suggestions.
     pub(super) fn read<T>(
         &self,
         also: &[&str],
@@ -102,8 +102,8 @@ impl<'t> Section<'t> {
             .and_then(|(value, whole)| whole.then_some(value))
     }
 
-    /// The same, and what could be read without its wrong keys, so that the rest of it can be checked, too;
-    /// says whether that was all. Nothing when a required key is missing or wrong.
+    /// Like `read`, but returns the value without its wrong keys, so that the rest can still be checked, and whether
+    /// it was complete. `None` when a required key is missing or wrong.
     pub(super) fn read_partly<T>(
         &self,
         also: &[&str],
@@ -114,14 +114,14 @@ impl<'t> Section<'t> {
             section: self,
             rest: self.value.clone(),
             also,
-            stand_ins: Vec::new(),
+            placeholders: Vec::new(),
             errors: 0,
         };
         for _ in 0..ROUNDS_MAX {
             match parse(ValueDeserializer::from(reading.rest.clone())) {
                 Ok(value) => {
                     return reading
-                        .stand_ins
+                        .placeholders
                         .is_empty()
                         .then_some((value, reading.errors == 0));
                 }
@@ -133,30 +133,30 @@ impl<'t> Section<'t> {
     }
 }
 
-/// More wrong keys in one table than anybody reads at once.
+/// Upper bound of the errors reported for one table.
 const ROUNDS_MAX: usize = 200;
 
 struct Reading<'s, 't> {
     section: &'s Section<'t>,
     rest: Spanned<DeValue<'t>>,
     also: &'s [&'s str],
-    stand_ins: Vec<StandIn>,
+    placeholders: Vec<Placeholder>,
     errors: usize,
 }
 
-/// What stands where a required key is missing.
-struct StandIn {
+/// The placeholder of a missing required key.
+struct Placeholder {
     table: Vec<Step>,
     field: String,
     tried: usize,
 }
 
 impl<'t> Reading<'_, 't> {
-    /// Notes the error and takes its cause away. Says whether reading again may find more.
+    /// Reports the error and removes its cause. Returns true if reading again may find more.
     fn go_on(&mut self, error: &Error, problems: &mut Problems) -> bool {
         let span = error.span().unwrap_or_else(|| self.section.place());
-        if let Some(index) = stand_in_at(&span) {
-            return self.stand_in(index);
+        if let Some(index) = placeholder_at(&span) {
+            return self.placeholder(index);
         }
         if problems.is_full() {
             self.errors += 1;
@@ -172,12 +172,12 @@ impl<'t> Reading<'_, 't> {
             return false;
         }
         self.errors += 1;
-        let words = in_words(error.message(), self.also_at(&path));
+        let words = translate(error.message(), self.also_at(&path));
         problems.error(&span, self.written_path(&span), self.without_secrets(words));
         remove(&mut self.rest, &path)
     }
 
-    /// The keys that were taken out of the section were not taken out of the tables in it.
+    /// The known keys that were removed before, which were all in the section itself and not in a nested table.
     fn also_at(&self, path: &[Step]) -> &[&str] {
         if path.len() == 1 { self.also } else { &[] }
     }
@@ -195,21 +195,21 @@ impl<'t> Reading<'_, 't> {
             problems.error(span, self.path(&table), format!("missing key `{field}`"));
         }
         self.errors += 1;
-        self.stand_ins.push(StandIn {
+        self.placeholders.push(Placeholder {
             table,
             field: field.to_owned(),
             tried: 0,
         });
-        self.stand_in(self.stand_ins.len() - 1)
+        self.placeholder(self.placeholders.len() - 1)
     }
 
-    /// Puts the next kind of value where a key is missing.
-    fn stand_in(&mut self, index: usize) -> bool {
-        let Some(missing) = self.stand_ins.get_mut(index) else {
+    /// Tries a placeholder of the next type for a missing key.
+    fn placeholder(&mut self, index: usize) -> bool {
+        let Some(missing) = self.placeholders.get_mut(index) else {
             return false;
         };
-        let span = STAND_IN + index..STAND_IN + index;
-        let Some(value) = stand_in_value(missing.tried, &span) else {
+        let span = PLACEHOLDER + index..PLACEHOLDER + index;
+        let Some(value) = placeholder_value(missing.tried, &span) else {
             return false;
         };
         missing.tried += 1;
@@ -223,7 +223,7 @@ impl<'t> Reading<'_, 't> {
         true
     }
 
-    /// The path as the operator wrote it: in a list, items before this one may be taken out by now.
+    /// The path as written in the file: earlier items of a list may have been removed by now.
     fn written_path(&self, span: &Range<usize>) -> String {
         let mut path = Vec::new();
         locate(&self.section.value, span, &mut path);
@@ -248,18 +248,18 @@ impl<'t> Reading<'_, 't> {
     }
 }
 
-/// Places from here on are those of stand-ins: no file is as long.
-const STAND_IN: usize = usize::MAX / 2;
+/// Places from here on belong to placeholders. No file is that long.
+const PLACEHOLDER: usize = usize::MAX / 2;
 
-fn stand_in_at(span: &Range<usize>) -> Option<usize> {
-    span.start.checked_sub(STAND_IN)
+fn placeholder_at(span: &Range<usize>) -> Option<usize> {
+    span.start.checked_sub(PLACEHOLDER)
 }
 
-/// Strings that some kind of string setting accepts: a name or number, an address, a URL.
-const STAND_IN_TEXTS: [&str; 3] = ["1-1234", "x@example.com", "https://example.com/"];
+/// Placeholder strings of which each setting of type string accepts one: a name or number, an address, a URL.
+const PLACEHOLDER_TEXTS: [&str; 3] = ["1-1234", "x@example.com", "https://example.com/"];
 
-fn stand_in_value<'t>(attempt: usize, span: &Range<usize>) -> Option<DeValue<'t>> {
-    if let Some(text) = STAND_IN_TEXTS.get(attempt / 2) {
+fn placeholder_value<'t>(attempt: usize, span: &Range<usize>) -> Option<DeValue<'t>> {
+    if let Some(text) = PLACEHOLDER_TEXTS.get(attempt / 2) {
         let text = DeValue::String((*text).into());
         let list = |text| DeValue::Array([Spanned::new(span.clone(), text)].into_iter().collect());
         return Some(if attempt.is_multiple_of(2) {
@@ -268,7 +268,7 @@ fn stand_in_value<'t>(attempt: usize, span: &Range<usize>) -> Option<DeValue<'t>
             list(text)
         });
     }
-    Some(match attempt - 2 * STAND_IN_TEXTS.len() {
+    Some(match attempt - 2 * PLACEHOLDER_TEXTS.len() {
         0 => DeValue::Integer(toml::de::DeInteger::default()),
         1 => DeValue::Boolean(true),
         2 => DeValue::Array(DeArray::new()),
@@ -277,8 +277,8 @@ fn stand_in_value<'t>(attempt: usize, span: &Range<usize>) -> Option<DeValue<'t>
     })
 }
 
-/// Finds the deepest key or value with this place. Tables that have a header are placed at the header, so
-/// that a value may well lie outside the table that contains it.
+/// Finds the deepest key or value at this place. The place of a table with a header is its header, so a value may lie
+/// outside of the place of its table.
 fn locate(value: &Spanned<DeValue<'_>>, span: &Range<usize>, path: &mut Vec<Step>) -> bool {
     match value.get_ref() {
         DeValue::Table(table) => {
@@ -324,7 +324,7 @@ fn get_mut<'v, 't>(value: &'v mut Spanned<DeValue<'t>>, path: &[Step]) -> Option
         .map(Spanned::get_mut)
 }
 
-/// Takes the value at `path` out. The section itself cannot be taken out of itself.
+/// Removes the value at `path`. The section itself cannot be removed.
 fn remove(value: &mut Spanned<DeValue<'_>>, path: &[Step]) -> bool {
     let Some((last, parents)) = path.split_last() else {
         return false;
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn a_right_table_is_read() {
+    fn a_valid_table_is_read() {
         let none: Vec<String> = Vec::new();
         assert_eq!(
             problems("name = 'a'\nport = 1\nto = ['x']\ndeep = { user = 'u', on = true }\nmode = 'fast'"),

@@ -1,4 +1,4 @@
-//! The sections that are one table each: `[server]`, `[admin]`, `[store]`, `[log]`, `[retry]`.
+//! The tables that occur once: `[server]`, `[admin]`, `[store]`, `[log]`, `[retry]`.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -17,38 +17,38 @@ use crate::secret::{Secret, Secrets};
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Server {
-    /// Where webhooks arrive, unless a socket is passed in.
+    /// The address for webhooks, unless the service manager passes a socket.
     #[serde(deserialize_with = "value::address")]
     pub listen: SocketAddr,
-    /// What the carrier calls.
+    /// The URL that carriers call.
     #[serde(deserialize_with = "value::public_url")]
     pub public_url: Option<url::Url>,
-    /// Bytes of one body.
+    /// Upper bound of a request body, in bytes.
     #[serde(deserialize_with = "value::body_size")]
     pub max_body: usize,
-    /// Connections at once.
+    /// Upper bound of simultaneous connections.
     #[serde(deserialize_with = "value::connections")]
     pub max_connections: usize,
-    /// For the head of a request.
+    /// Time limit for the head of a request.
     #[serde(deserialize_with = "value::timeout")]
     pub header_timeout: Duration,
-    /// For a whole request.
+    /// Time limit for a complete request.
     #[serde(deserialize_with = "value::timeout")]
     pub request_timeout: Duration,
-    /// Whose `X-Forwarded-For` is believed.
+    /// The proxies whose `X-Forwarded-For` is trusted.
     #[serde(deserialize_with = "value::networks")]
     pub trusted_proxies: Vec<IpNet>,
-    /// Speaks HTTPS, without a proxy.
+    /// Certificate and key for HTTPS without a proxy.
     pub tls: Option<Spanned<Tls>>,
 }
 
-/// `[server] tls`: what the two files say.
+/// `[server] tls`: the content of the two files.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
-    /// The certificate and those that lead to its authority, PEM. No secret, but kept like one.
+    /// The certificate and its intermediate certificates, PEM. Public, but read like a secret.
     pub certificate: Secret,
-    /// Its key, PEM.
+    /// Its private key, PEM.
     pub key: Secret,
 }
 
@@ -70,17 +70,17 @@ impl Default for Server {
 /// `[admin]`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Admin {
-    /// The unix socket.
+    /// The path of the unix socket.
     pub socket: PathBuf,
-    /// The group that may use it.
+    /// The group that may use the socket.
     pub socket_group: Option<String>,
-    /// Over TCP, too.
+    /// An additional TCP address.
     pub listen: Option<SocketAddr>,
-    /// Guards `listen`.
+    /// The token required on `listen`.
     pub token: Option<Secrets>,
 }
 
-/// `[admin]` as it is written.
+/// `[admin]` as written.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AdminTyped {
@@ -91,7 +91,7 @@ pub(super) struct AdminTyped {
 }
 
 impl AdminTyped {
-    /// With the defaults that depend on the service manager and on where the store is.
+    /// Adds the defaults that depend on the service manager and on the path of the store.
     pub(super) fn resolve(self, folder: &Path, store: &Path, outside: &Outside) -> Admin {
         let given = self.socket.map(|path| folder.join(path));
         let runtime = || {
@@ -114,16 +114,16 @@ impl AdminTyped {
 pub struct Store {
     /// Its folder.
     pub path: PathBuf,
-    /// How long ended messages are remembered; nothing: for ever.
+    /// How long ended messages are kept; `None` means forever.
     #[serde(deserialize_with = "value::duration_or_forever")]
     pub retain: Option<Duration>,
-    /// When texts and numbers are forgotten.
+    /// The age at which texts and numbers are redacted.
     #[serde(deserialize_with = "value::duration_option")]
     pub redact_after: Option<Duration>,
-    /// Bytes kept free on the file system.
+    /// Bytes to keep free on the file system.
     #[serde(deserialize_with = "value::size")]
     pub min_free: u64,
-    /// How long a provider id is remembered.
+    /// How long a provider id is kept to detect duplicates.
     #[serde(deserialize_with = "value::duration")]
     pub dedup_window: Duration,
 }
@@ -141,8 +141,8 @@ impl Default for Store {
 }
 
 impl Store {
-    /// With its path made whole: relative to the file that gives it, or the service manager's state folder, or a folder
-    /// beside the main file if none is given.
+    /// Completes the path: relative to `folder`, whose file gives it; without a path, the state folder of the service
+    /// manager, or a folder beside the main file.
     pub(super) fn resolve(self, folder: &Path, main: &Path, outside: &Outside) -> Self {
         let path = match outside.folder("STATE_DIRECTORY") {
             Some(state) if self.path.as_os_str().is_empty() => state,
@@ -158,28 +158,28 @@ impl Store {
 pub struct Log {
     /// `error`, `warn`, `info`, `debug`, `trace`, or tracing's filter syntax.
     pub level: String,
-    /// How lines look.
+    /// The format of log lines.
     pub format: LogFormat,
-    /// Whether numbers are written in full.
+    /// Whether numbers are logged in full.
     pub numbers_full: bool,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// Text on a terminal, journald under systemd, JSON otherwise.
     #[default]
     Auto,
-    /// For people.
+    /// Readable text.
     Text,
-    /// A JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// The journal's own protocol.
+    /// The native protocol of journald.
     Journald,
 }
 
-/// `[log]` as it is written.
+/// `[log]` as written.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct LogTyped {
@@ -207,7 +207,7 @@ impl From<LogTyped> for Log {
     }
 }
 
-/// `[retry]`, and a destination's `retry`: what is not given comes from the next wider one.
+/// `[retry]`, and the `retry` of a destination. A key that is missing is taken from the wider table.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Retry {
@@ -219,7 +219,7 @@ pub(super) struct Retry {
     give_up_after: Option<Duration>,
 }
 
-/// The patience of a destination when nothing is configured.
+/// The default retry policy.
 pub(super) const POLICY: Policy = Policy {
     initial: Duration::from_secs(5),
     max: Duration::from_secs(3600),
@@ -227,12 +227,12 @@ pub(super) const POLICY: Policy = Policy {
 };
 
 impl Retry {
-    /// `[retry]` as a whole policy.
+    /// The policy of `[retry]`, completed with the defaults.
     pub(super) fn policy(self) -> Result<Policy, String> {
         self.over(POLICY)
     }
 
-    /// What is given here, and `wider` for the rest.
+    /// The keys given here, and those of `wider` for the rest.
     pub(super) fn over(self, wider: Policy) -> Result<Policy, String> {
         let policy = Policy {
             initial: self.initial.unwrap_or(wider.initial),

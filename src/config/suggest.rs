@@ -1,6 +1,6 @@
-//! Guesses what a misspelt word was meant to be.
+//! Suggests known words for a misspelled one.
 
-/// What follows "unknown …": the nearest known word if one is near, and all of them.
+/// The end of an error "unknown …": the most similar known word, if one is similar, and all known words.
 pub(crate) fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
     let list = list(&known);
@@ -11,7 +11,7 @@ pub(crate) fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str
     }
 }
 
-/// The same for names that the operator defined, with the place of each: `screen at config.toml:5`.
+/// The same for names that the operator defined, each with its place: `screen at config.toml:5`.
 pub(crate) fn suggestion_of_defined<'a>(
     word: &str,
     what: &str,
@@ -31,7 +31,7 @@ pub(crate) fn suggestion_of_defined<'a>(
     }
 }
 
-/// The longest list that is read.
+/// Upper bound of the listed words.
 const LISTED_MAX: usize = 24;
 
 fn list(known: &[&str]) -> String {
@@ -47,10 +47,10 @@ fn list(known: &[&str]) -> String {
     }
 }
 
-/// The longest word a guess is made for, in bytes: comparing takes time and memory with its length.
+/// Upper bound of the words that are compared, in bytes: time and memory grow with the length.
 const WORD_MAX: usize = 64;
 
-/// The known word with the fewest slips of the finger in between, if they are few for its length.
+/// The most similar known word by edit distance, if the distance is small for the length.
 fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     if word.len() > WORD_MAX {
         return None;

@@ -1,6 +1,7 @@
-//! What is wrong with a file that is not TOML: its first error, in words that say what to write instead.
+//! Describes the first syntax error of a file that is not TOML, and says what to write instead.
 //!
-//! The parser goes on after an error and reports what follows from it, too. Only the first one in the file is sure.
+//! After an error the parser continues and reports further errors that may only follow from it. So only the first one
+//! is reported.
 
 use std::ops::Range;
 
@@ -9,7 +10,7 @@ use toml::de::{DeTable, DeValue, Error};
 
 use super::diagnostics::Problems;
 
-/// Reports the first of the parser's errors. `start` is where the places of this file begin.
+/// Reports the first error of the parser. `start` is the offset of this file.
 pub(super) fn report(text: &str, start: usize, errors: &[Error], problems: &mut Problems) {
     let place = |error: &Error| error.span().unwrap_or(0..0);
     let Some(first) = errors.iter().min_by_key(|error| place(error).start) else {
@@ -29,7 +30,7 @@ pub(super) fn report(text: &str, start: usize, errors: &[Error], problems: &mut 
     problems.error(&shifted(span), "", message);
 }
 
-/// The parser's words, or better ones for a usual mistake, and the place that they are about.
+/// A message for a common mistake, or else that of the parser, and the place that it refers to.
 fn describe(text: &str, span: Range<usize>, words: &str) -> (Range<usize>, String) {
     if words.ends_with("string, expected `\"`") || words.ends_with("string, expected `'`") {
         let message = "not TOML: the string that begins on this line has no closing quote";
@@ -58,7 +59,7 @@ fn describe(text: &str, span: Range<usize>, words: &str) -> (Range<usize>, Strin
         .any(|start| words.starts_with(start));
     match unquoted.then(|| bare_value(text, span.start)).flatten() {
         Some(value) if value.is_empty() => (value, "not TOML: there is no value after the `=`".to_owned()),
-        // What it says is not repeated: it may be a secret.
+        // The value is not quoted: it may be a secret.
         Some(value) => {
             let message = "not TOML: the value needs quotes around it";
             let message = match key_before(text, value.start) {
@@ -71,7 +72,7 @@ fn describe(text: &str, span: Range<usize>, words: &str) -> (Range<usize>, Strin
     }
 }
 
-/// The opening quote of the string that does not end at `end`.
+/// The opening quote of the string that is unterminated at `end`.
 fn string_start(text: &str, end: usize, words: &str) -> Range<usize> {
     let quote = if words.ends_with("`'`") { '\'' } else { '"' };
     let before = text.get(..end).unwrap_or_default();
@@ -87,7 +88,7 @@ fn string_start(text: &str, end: usize, words: &str) -> Range<usize> {
     start.map_or(end..end, |start| start..end)
 }
 
-/// The value without quotes around `at`: what stands between the signs that surround values.
+/// The unquoted value at `at`, up to the characters that separate values.
 fn bare_value(text: &str, at: usize) -> Option<Range<usize>> {
     let (before, after) = (text.get(..at)?, text.get(at..)?);
     let start = before
@@ -99,32 +100,32 @@ fn bare_value(text: &str, at: usize) -> Option<Range<usize>> {
     let found = text.get(start..end)?;
     let trimmed = found.trim();
     let start = start + (found.len() - found.trim_start().len());
-    // A quote in it is another mistake.
+    // A value that contains a quote is a different mistake.
     (!trimmed.contains(['"', '\''])).then(|| start..start + trimmed.len())
 }
 
-/// The key whose value begins here.
+/// The key of the value that begins here.
 fn key_before(text: &str, at: usize) -> Option<&str> {
     let line = text.get(..at)?.trim_end().strip_suffix('=')?;
     let key = line.rsplit(['\n', '{', ',']).next()?.trim();
     (!key.is_empty() && key.len() <= 64).then_some(key)
 }
 
-/// A key or table that is defined a second time.
+/// A key or table that is defined twice.
 struct Duplicate {
     /// Its path: `destination.ops`.
     path: Vec<String>,
-    /// Where it is defined first.
+    /// The place of its first definition.
     first: Range<usize>,
-    /// The first is one table in single brackets, or a list of them in double brackets, and this one is not.
+    /// Whether one definition is a table in single brackets and the other one a list in double brackets.
     mixed: bool,
 }
 
-/// A key that no file has.
+/// A key that no file contains.
 const UNIQUE: &str = "smsbridge-the-second-definition";
 
 impl Duplicate {
-    /// Gives the second definition another name, reads the file again, and looks beside it for the first.
+    /// Renames the second definition, parses the file again, and looks for the first one in the same table.
     fn find(text: &str, second: &Range<usize>) -> Option<Self> {
         let written = text.get(second.clone())?;
         let renamed = format!("{}{UNIQUE}{}", text.get(..second.start)?, text.get(second.end..)?);
@@ -162,7 +163,7 @@ impl Duplicate {
     }
 }
 
-/// The table that has this key, anywhere below `table`; `path` becomes the way to it.
+/// Finds the table that contains this key, at any depth below `table`; `path` becomes the path to it.
 fn parent_of<'v, 't>(table: &'v DeTable<'t>, key: &str, path: &mut Vec<String>) -> Option<&'v DeTable<'t>> {
     if table.contains_key(key) {
         return Some(table);
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_error_is_reported_in_words_that_help() {
+    fn only_the_first_error_is_reported_and_says_what_to_write() {
         let open = "not TOML: the string that begins on this line has no closing quote";
         let quotes = "not TOML: the value needs quotes around it";
         for (text, expected) in [

@@ -1,4 +1,4 @@
-//! Values with units: durations, sizes, rates, addresses. Each says what it wants when it gets something else.
+//! Values with units: durations, sizes, rates, addresses. Each error says what is expected.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use crate::network;
 use crate::number::{Number, Pattern};
 use crate::secret::parse_url;
 
-/// Reads a string with `parse`. The error is raised inside the visitor, so that it gets the string's own place.
+/// Reads a string with `parse`. The error is raised inside the visitor, so that it gets the place of the string.
 fn from_text<'de, D: Deserializer<'de>, T>(
     deserializer: D,
     expected: &'static str,
@@ -60,7 +60,7 @@ pub(super) fn duration_option<'de, D: Deserializer<'de>>(
     duration(deserializer).map(Some)
 }
 
-/// How long one network call may take.
+/// The time limit of one network operation.
 pub(super) fn timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     from_text(deserializer, DURATION, parse_timeout)
 }
@@ -79,7 +79,7 @@ fn parse_timeout(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("`{text}`: must be from 10ms to 10m"))
 }
 
-/// A duration, or nothing for "forever".
+/// A duration, or `None` for "forever".
 pub(super) fn duration_or_forever<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Duration>, D::Error> {
@@ -133,7 +133,7 @@ pub(super) fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D:
     Size::deserialize(deserializer).map(|size| size.0)
 }
 
-/// The size of one request's body: a text is never larger than a megabyte.
+/// The size of a request body: a message is never larger than a megabyte.
 pub(super) fn body_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     let size = Size::deserialize(deserializer)?.0;
     match usize::try_from(size) {
@@ -149,7 +149,7 @@ pub(super) fn body_size_option<'de, D: Deserializer<'de>>(
     body_size(deserializer).map(Some)
 }
 
-/// A count that is neither zero nor absurd.
+/// A number of connections.
 pub(super) fn connections<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     match usize::deserialize(deserializer)? {
         count @ 1..=65536 => Ok(count),
@@ -157,7 +157,7 @@ pub(super) fn connections<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     }
 }
 
-/// Deliveries at once.
+/// A number of simultaneous attempts.
 pub(super) fn concurrency<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
     match usize::deserialize(deserializer)? {
         count @ 1..=64 => Ok(Some(count)),
@@ -190,7 +190,7 @@ fn parse_rate(text: &str) -> Result<f64, String> {
         .ok_or_else(|| format!("`{text}`: must be from 1/d to 1000/s"))
 }
 
-/// Where to listen.
+/// An address to listen on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Address(pub(super) SocketAddr);
 
@@ -208,7 +208,7 @@ pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Sock
     })
 }
 
-/// Networks; a single address is a network of one.
+/// A list of networks; a single address is a network with one member.
 pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     Ok(Vec::<Network>::deserialize(deserializer)?
         .into_iter()
@@ -229,7 +229,7 @@ impl<'de> Deserialize<'de> for Network {
     }
 }
 
-/// The URL the carrier calls, without the path that each source adds.
+/// The URL that carriers call, without the path that each source adds.
 pub(super) fn public_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<url::Url>, D::Error> {
     const EXPECTED: &str = "a URL like \"https://sms.example.com\"";
     from_text(deserializer, EXPECTED, |text| {
@@ -243,7 +243,8 @@ pub(super) fn public_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<O
     })
 }
 
-/// A level, or tracing's filter syntax. A misspelt level would be taken for the name of a module.
+/// A level, or tracing's filter syntax. Tracing would take a misspelled level for the name of a module, so it is
+/// rejected.
 pub(super) fn log_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     from_text(
@@ -281,7 +282,7 @@ impl<'de> Deserialize<'de> for Numbers {
     }
 }
 
-/// One of our own numbers.
+/// One of the operator's own numbers.
 #[derive(Clone, Debug)]
 pub(super) struct OwnNumber(pub(super) Number);
 
@@ -294,7 +295,7 @@ impl<'de> Deserialize<'de> for OwnNumber {
     }
 }
 
-/// A regular expression of a route, not compiled yet.
+/// A regular expression of a route, not yet compiled.
 #[derive(Clone, Debug)]
 pub(super) struct Expression(pub(super) String);
 

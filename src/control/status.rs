@@ -76,7 +76,7 @@ impl Control {
                 .map(|doubt| doubt.to_string())
                 .map(warning(Clock)),
         );
-        let certificate = plan.tls.as_ref().and_then(|tls| tls.doubt(self.clock.wall()));
+        let certificate = plan.tls.as_ref().and_then(|tls| tls.warning(self.clock.wall()));
         problems.extend(certificate.map(warning(Certificate)));
         problems.extend(self.drift.problems().into_iter().map(warning(Numbers)));
         problems.extend(self.metrics.log.problem().map(warning(Log)));

@@ -1,4 +1,4 @@
-//! From when until when a certificate is valid. Of all that is in one, nothing else is read here.
+//! Reads the validity of a certificate, and nothing else of it.
 
 use std::time::Duration;
 
@@ -7,27 +7,28 @@ use jiff::tz::TimeZone;
 
 use crate::message::Timestamp;
 
-/// The tags of [X.690](https://www.itu.int/rec/T-REC-X.690) on the way there.
+/// The DER tags on the path to the validity ([X.690](https://www.itu.int/rec/T-REC-X.690)).
 const SEQUENCE: u8 = 0x30;
 const VERSION: u8 = 0xa0;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
-/// With less than this left somebody should look; whatever renews certificates has failed by then.
+/// The remaining validity below which a warning is shown. Automatic renewal normally happens earlier, so it has
+/// probably failed.
 const EXPIRES_SOON: Duration = Duration::from_secs(14 * 86400);
 
-/// A span of time.
+/// The validity of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Validity {
-    /// Its first second.
+    /// The first second in which it is valid.
     pub from: Timestamp,
-    /// Its last second.
+    /// The last second in which it is valid.
     pub until: Timestamp,
 }
 
 impl Validity {
-    /// What should be looked at, if it is over or will be soon.
-    pub(super) fn doubt(self, now: Timestamp) -> Option<String> {
+    /// A warning if the certificate is not valid at `now` or expires soon.
+    pub(super) fn warning(self, now: Timestamp) -> Option<String> {
         let Self { from, until } = self;
         if now < from {
             return Some(format!(
@@ -46,8 +47,9 @@ impl Validity {
         })
     }
 
-    /// That of a certificate as [RFC 5280](https://www.rfc-editor.org/rfc/rfc5280#section-4.1) lays it out: version
-    /// (optional), serial number, signature algorithm, issuer, validity. Nothing when it is laid out differently.
+    /// The validity of a certificate, located as in [RFC 5280](https://www.rfc-editor.org/rfc/rfc5280#section-4.1):
+    /// after the optional version, serial number, signature algorithm and issuer. `None` if the structure is
+    /// different.
     pub(super) fn of(certificate: &[u8]) -> Option<Self> {
         let (SEQUENCE, certificate, _) = item(certificate)? else {
             return None;
@@ -75,7 +77,7 @@ impl Validity {
     }
 }
 
-/// The first item: its tag, its content, and what comes after it.
+/// Splits off the first item: its tag, its content, and the bytes after it.
 fn item(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&[tag, length], rest) = bytes.split_first_chunk()?;
     let (length, rest) = if length < 0x80 {
@@ -91,7 +93,7 @@ fn item(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((tag, content, rest))
 }
 
-/// `YYMMDDHHMMSSZ`, from 1950 to 2049, or with the whole year.
+/// Parses `YYMMDDHHMMSSZ` (years 1950 to 2049), or the form with a four-digit year.
 fn time(tag: u8, text: &[u8]) -> Option<Timestamp> {
     let text = std::str::from_utf8(text).ok()?;
     let text = match tag {
@@ -110,27 +112,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_certificate_is_doubtful_from_two_weeks_before_its_end() {
+    fn a_warning_is_shown_from_two_weeks_before_expiry() {
         let moment = |text: &str| text.parse::<Timestamp>().unwrap();
         let validity = Validity {
             from: moment("2026-01-01T00:00:00Z"),
             until: moment("2026-04-01T00:00:00Z"),
         };
-        for (now, doubt) in [
+        for (now, expected) in [
             ("2025-12-31T23:59:59Z", Some("is not valid before 2026-01-01")),
             ("2026-01-01T00:00:00Z", None),
             ("2026-03-18T00:00:00Z", None),
             ("2026-03-18T00:00:01Z", Some("expires in 13 days, at 2026-04-01")),
             ("2026-04-01T00:00:01Z", Some("expired at 2026-04-01")),
         ] {
-            let said = validity.doubt(moment(now));
-            assert_eq!(said.is_some(), doubt.is_some(), "{now}: {said:?}");
-            assert!(said.is_none_or(|said| said.contains(doubt.unwrap())), "{now}");
+            let warning = validity.warning(moment(now));
+            assert_eq!(warning.is_some(), expected.is_some(), "{now}: {warning:?}");
+            assert!(
+                warning.is_none_or(|warning| warning.contains(expected.unwrap())),
+                "{now}"
+            );
         }
     }
 
     #[test]
-    fn both_ways_to_write_a_time_are_read() {
+    fn both_time_formats_are_parsed() {
         let moment = |text: &str| text.parse().ok();
         assert_eq!(time(UTC_TIME, b"261122065014Z"), moment("2026-11-22T06:50:14Z"));
         assert_eq!(time(UTC_TIME, b"500101000000Z"), moment("1950-01-01T00:00:00Z"));
@@ -144,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_reaches_beyond_the_end_is_no_item() {
+    fn a_length_beyond_the_end_is_rejected() {
         assert_eq!(
             item(&[0x30, 0x01, 0x05, 0x07]),
             Some((0x30, &[0x05][..], &[0x07][..]))

@@ -1,4 +1,4 @@
-//! What a reload changes, in words.
+//! The changes that a reload makes, for its log line and its answer.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,11 +12,11 @@ use crate::message::Name;
 /// One difference between two plans.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Change {
-    /// What it is about: `destination.desk`, `server.listen`.
+    /// The key: `destination.desk`, `server.listen`.
     pub key: String,
     /// `added`, `removed`, `changed`.
     pub what: &'static str,
-    /// Whether it has no effect before the daemon is started anew.
+    /// Whether the change takes effect only after a restart.
     pub needs_restart: bool,
 }
 
@@ -32,7 +32,7 @@ impl fmt::Display for Change {
 }
 
 impl Plan {
-    /// What is different from the plan that ran before. Empty when nothing is.
+    /// The differences from the previous plan; empty if there are none.
     #[must_use]
     pub fn changes_from(&self, old: &Self) -> Vec<Change> {
         let mut changes = settings(old, self);
@@ -59,7 +59,7 @@ fn settings(old: &Plan, new: &Plan) -> Vec<Change> {
     let (admin, admin_old) = (&new.admin, &old.admin);
     let (store, store_old) = (&new.store, &old.store);
     let (log, log_old) = (&new.log, &old.log);
-    let used_once_at_the_start = [
+    let fixed_at_start = [
         ("server.listen", server.listen != server_old.listen),
         (
             "server.max_connections",
@@ -82,7 +82,7 @@ fn settings(old: &Plan, new: &Plan) -> Vec<Change> {
         ("log.level", log.level != log_old.level),
         ("log.format", log.format != log_old.format),
     ];
-    let used_anew_each_time = [
+    let reloadable = [
         ("server.public_url", server.public_url != server_old.public_url),
         ("server.max_body", server.max_body != server_old.max_body),
         (
@@ -95,7 +95,7 @@ fn settings(old: &Plan, new: &Plan) -> Vec<Change> {
         ("store.dedup_window", store.dedup_window != store_old.dedup_window),
         ("log.numbers", log.numbers_full != log_old.numbers_full),
     ];
-    let restart = used_once_at_the_start
+    let restart = fixed_at_start
         .into_iter()
         .filter(|(_, differs)| *differs)
         .map(|(key, _)| Change {
@@ -103,7 +103,7 @@ fn settings(old: &Plan, new: &Plan) -> Vec<Change> {
             what: "changed",
             needs_restart: true,
         });
-    let live = used_anew_each_time
+    let live = reloadable
         .into_iter()
         .filter(|(_, differs)| *differs)
         .map(|(key, _)| live(key, "changed"));
@@ -133,7 +133,7 @@ fn live(key: &str, what: &'static str) -> Change {
     }
 }
 
-/// The routes of a plan that the other one has, too, in their order.
+/// The routes that both plans have, in the order of `plan`.
 fn order<'p>(plan: &'p Plan, other: &Plan) -> Vec<&'p Name> {
     let names = plan.routes.all().iter().map(|route| &route.name);
     names.filter(|name| other.routes.get(name).is_some()).collect()

@@ -1,4 +1,4 @@
-//! Makes a plan of a configuration: names become what they stand for, and everything that can fail, fails here.
+//! Compiles a configuration into a plan: resolves names and performs every step that can fail.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
@@ -19,9 +19,9 @@ use crate::source::{self, Endpoint};
 use crate::template::{Template, TemplateError};
 
 impl Plan {
-    /// Compiles a configuration. Notes every problem; returns a plan when none is an error.
+    /// Compiles a configuration. Reports every problem; returns a plan unless one of them is an error.
     ///
-    /// Destinations that say the same in `previous` are taken over from it, with their open connections.
+    /// Destinations that are unchanged from `previous` are reused, with their open connections.
     #[must_use]
     pub fn compile(config: Config, previous: Option<&Self>, problems: &mut Problems) -> Option<Self> {
         let resolver = previous.map_or_else(Resolver::default, |plan| plan.resolver.clone());
@@ -80,14 +80,14 @@ struct Compiler<'c> {
     problems: &'c mut Problems,
 }
 
-/// The templates that were compiled so far. Two that are written alike are one.
+/// The templates compiled so far. Identical ones are compiled once.
 #[derive(Default)]
 struct Templates {
     known: HashMap<String, Template>,
     bytes: usize,
 }
 
-/// How long all templates may be together, in bytes. Compiled, one takes up to fifteen times as much.
+/// Upper bound of the total length of all templates, in bytes. A compiled template takes up to fifteen times as much.
 const TEMPLATES_MAX: usize = 2 * 1024 * 1024;
 
 impl Templates {
@@ -110,15 +110,15 @@ impl Templates {
 }
 
 impl Compiler<'_> {
-    /// What is nearly over is said here, too: whoever checks or reloads is looking.
+    /// Also warns about a certificate that expires soon, because this runs at every check and reload.
     fn tls(&mut self) -> Option<Tls> {
         let typed = self.config.server.tls.as_ref()?;
         let now = Timestamp(jiff::Timestamp::now().as_millisecond());
         match Tls::compile(typed.get_ref()) {
             Ok(tls) => {
-                if let Some(doubt) = tls.doubt(now) {
+                if let Some(warning) = tls.warning(now) {
                     self.problems
-                        .warning(&typed.span(), "server.tls.certificate", doubt);
+                        .warning(&typed.span(), "server.tls.certificate", warning);
                 }
                 Some(tls)
             }
@@ -182,7 +182,7 @@ impl Compiler<'_> {
         planned.collect()
     }
 
-    /// The running one, if it says the same.
+    /// The running destination, if its configuration is unchanged.
     fn unchanged(&self, destination: &config::Destination) -> Option<Arc<PlannedDestination>> {
         let previous = self.previous?;
         let before = previous.fingerprints.destinations.get(&destination.name)?;
@@ -225,7 +225,7 @@ impl Compiler<'_> {
         }))
     }
 
-    /// Whether the SMTP server a destination names is there. A broken one has been complained about already.
+    /// Checks that the SMTP server of a destination exists. A server with errors was reported already.
     fn smtp_ready(&mut self, destination: &config::Destination, key: &str) -> Option<()> {
         let Some(named) = &destination.smtp else {
             return Some(());
@@ -301,7 +301,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// The compiled template, if there is one; nothing at all when it is wrong.
+    /// The compiled template, or `Some(None)` if the key is missing; `None` if the template has an error.
     fn template(&mut self, template: Option<&Spanned<String>>, key: &str) -> Option<Option<Template>> {
         let Some(text) = template else { return Some(None) };
         let compiled = self.templates.compile(text.get_ref());
@@ -333,8 +333,8 @@ impl Compiler<'_> {
         )
     }
 
-    /// Each must exist, also that of a destination taken over; and a circle would send a dead text round and
-    /// round.
+    /// Checks that every fallback exists, also those of reused destinations, and that they form no cycle, in which a
+    /// dead letter would be forwarded for ever.
     fn check_fallbacks(&mut self) {
         let next: HashMap<&str, &str> = self
             .config
@@ -350,9 +350,9 @@ impl Compiler<'_> {
             let key = format!("destination.{}.fallback", destination.name);
             self.destination_name(fallback, &key);
             if !self.problems.is_full()
-                && let Some(circle) = circle(destination.name.as_str(), &next, &mut settled)
+                && let Some(cycle) = cycle(destination.name.as_str(), &next, &mut settled)
             {
-                let message = format!("the fallbacks go round in a circle: {}", circle.join(" → "));
+                let message = format!("the fallbacks form a cycle: {}", cycle.join(" → "));
                 self.problems.error(&fallback.span(), key, message);
             }
         }
@@ -379,7 +379,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// What a destination says, and what the SMTP server it names says.
+    /// The fingerprint of a destination, including that of its SMTP server.
     fn fingerprint(&self, destination: &config::Destination) -> Fingerprint {
         let named = destination.smtp.as_ref().map(Spanned::get_ref);
         let smtp = self
@@ -418,9 +418,9 @@ fn resolve(
     found
 }
 
-/// The way from a destination along the fallbacks back to itself, if there is one. `settled` are those from which there
-/// is none, so that a long chain is walked along once.
-fn circle<'n>(
+/// The cycle of fallbacks that contains this destination, if there is one. `settled` are destinations known to lead
+/// to no cycle through themselves, so that a long chain is followed only once.
+fn cycle<'n>(
     start: &'n str,
     next: &HashMap<&'n str, &'n str>,
     settled: &mut HashSet<&'n str>,
@@ -436,7 +436,7 @@ fn circle<'n>(
             return Some(way);
         }
     }
-    // Where it leads into a circle, that one's own members are not settled.
+    // If it leads into a cycle, the members of that cycle are not settled.
     let outside = way.last().and_then(|last| next.get(last));
     let before = way
         .iter()
@@ -451,7 +451,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_members_of_a_circle_are_in_it() {
+    fn a_cycle_contains_only_its_members() {
         let next = HashMap::from([
             ("a", "b"),
             ("b", "c"),
@@ -470,7 +470,7 @@ mod tests {
             ("z", None),
             ("d", Some(vec!["d", "b", "c", "d"])),
         ] {
-            assert_eq!(circle(start, &next, &mut settled), found, "{start}");
+            assert_eq!(cycle(start, &next, &mut settled), found, "{start}");
         }
         assert_eq!(settled, HashSet::from(["a", "x", "y", "z"]));
     }

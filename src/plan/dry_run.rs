@@ -1,4 +1,4 @@
-//! Where a text would go, and why, without sending anything.
+//! Shows where a message would go and why, without sending anything.
 
 use std::fmt::Write as _;
 
@@ -13,10 +13,10 @@ use crate::number::Number;
 use crate::route::{Outcome, Subject, Tried};
 use crate::template::{one_line, visible};
 
-/// The text to be tried out.
+/// A hypothetical message.
 #[derive(Clone, Debug)]
 pub struct DryRun<'a> {
-    /// The source it would come from.
+    /// The source that would receive it.
     pub source: &'a Name,
     /// Sender.
     pub from: &'a Number,
@@ -24,13 +24,13 @@ pub struct DryRun<'a> {
     pub to: &'a Number,
     /// The text.
     pub text: &'a str,
-    /// When it would be received.
+    /// The time of its receipt.
     pub at: Timestamp,
-    /// Whether to say what each destination would send.
+    /// Whether to render the payload of each destination.
     pub render: bool,
 }
 
-/// Where a text would go, and why.
+/// Where a message would go, and why.
 #[derive(Clone, Debug, Serialize)]
 pub struct Explanation {
     /// The source.
@@ -47,27 +47,27 @@ pub struct Explanation {
     pub routes: Vec<Tried>,
     /// Whether any route matched; otherwise the destinations are those of `unmatched`.
     pub matched: bool,
-    /// Who would get it.
+    /// The destinations that would receive it.
     pub destinations: Vec<Planned>,
 }
 
-/// A destination that would get the text.
+/// A destination that would receive the message.
 #[derive(Clone, Debug, Serialize)]
 pub struct Planned {
     /// Its name.
     pub destination: Name,
     /// Its kind.
     pub kind: &'static str,
-    /// The route that asks for it; none for `unmatched`.
+    /// The route that names it; `None` for `unmatched`.
     pub route: Option<Name>,
-    /// What would be sent, if asked.
+    /// The payload, if requested.
     pub payload: Option<String>,
-    /// Why that cannot be told.
+    /// Why the payload could not be rendered.
     pub error: Option<String>,
 }
 
 impl Plan {
-    /// Says where a text would go, and why.
+    /// Explains where a message would go.
     #[must_use]
     pub fn explain(&self, run: &DryRun<'_>) -> Explanation {
         let subject = Subject {
@@ -160,7 +160,7 @@ fn message(run: &DryRun<'_>, routes: &[Name]) -> Message {
 }
 
 impl Explanation {
-    /// For a terminal: one line a route, one line a destination, payloads below.
+    /// The explanation for a terminal: one line per route, one line per destination, payloads below.
     #[must_use]
     pub fn to_text(&self) -> String {
         let mut text = String::new();

@@ -1,5 +1,5 @@
-//! Lints: what is legal and probably a mistake. Routes that can never match, tables that nothing uses, and what the two
-//! files below find.
+//! Warnings about configurations that are legal but probably a mistake: routes that can never match, unused tables,
+//! and the lints of the submodules.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -13,16 +13,16 @@ use crate::route::{Route, shadowed};
 mod exposure;
 mod numbers;
 
-/// Notes all lints as warnings. `routes` are those that could be compiled.
+/// Adds all lints as warnings. `routes` are those that could be compiled.
 pub(super) fn note(config: &Config, routes: &[Route], problems: &mut Problems) {
     no_source(config, problems);
     exposure::note(config, problems);
     numbers::note(config, problems);
-    if routes.len() == config.routes.len() && config.routes.iter().all(|route| route.whole) {
+    if routes.len() == config.routes.len() && config.routes.iter().all(|route| route.is_valid) {
         dead_routes(config, routes, problems);
     }
     unknown_groups(config, problems);
-    // While something is wrong, what refers to a table may be what is wrong.
+    // With errors in the file, a table may only appear unused because the reference to it has an error.
     if !problems.any_error() {
         unused(config, problems);
     }
@@ -96,7 +96,7 @@ fn report_unused(
     }
 }
 
-/// `match.NAME` in a route's template, where the route's expression has no group of that name.
+/// Warns about `match.NAME` in the template of a route whose expression has no group of this name.
 fn unknown_groups(config: &Config, problems: &mut Problems) {
     for route in &config.routes {
         let Some(template) = &route.template else { continue };
@@ -122,7 +122,7 @@ fn groups(route: &config::Route) -> Vec<&str> {
         .collect()
 }
 
-/// Every NAME of `match.NAME` inside the braces of a template.
+/// Each NAME of `match.NAME` inside the braces of a template.
 fn named_matches(template: &str) -> impl Iterator<Item = &str> {
     template.match_indices("match.").filter_map(|(start, found)| {
         let (before, after) = (&template[..start], &template[start + found.len()..]);

@@ -1,22 +1,22 @@
-//! From a path to a plan: the one way in for `serve`, `check`, `route` and a reload.
+//! Loads a plan from a path, for `serve`, `check`, `route` and reloads.
 
 use std::path::Path;
 
 use super::Plan;
 use crate::config::{Config, Outside, Problems, Purpose};
 
-/// A plan, and what is doubtful about its configuration.
+/// A plan and the warnings about its configuration.
 pub struct Loaded {
-    /// What runs.
+    /// The compiled plan.
     pub plan: Plan,
-    /// Warnings only.
+    /// Only warnings.
     pub warnings: Problems,
 }
 
-/// Reads and compiles the configuration at `path`; at a reload, with the plan that runs as `previous`.
+/// Reads and compiles the configuration at `path`. A reload passes the running plan as `previous`.
 ///
 /// # Errors
-/// Every problem found, warnings included, when at least one is an error.
+/// Every problem, including warnings, if at least one is an error.
 pub fn load(
     path: &Path,
     purpose: Purpose,

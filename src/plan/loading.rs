@@ -1,5 +1,5 @@
-//! Loads a configuration on a thread of its own: a file that never answers, on a network file system for example,
-//! holds up nothing but this thread, and is named.
+//! Loads a configuration on a separate thread: a file system that does not respond, such as NFS, blocks only this
+//! thread, and the error names the file.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,25 +10,25 @@ use tokio::sync::oneshot;
 use super::{Loaded, Plan};
 use crate::config::{Problems, Reading};
 
-/// How long one file may take to be read.
-const FILE_PATIENCE: Duration = Duration::from_secs(10);
+/// Time limit for reading one file.
+const FILE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long all of it may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Time limit for the complete configuration.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Reads and compiles a configuration; at a reload, with the plan that runs.
+/// Reads and compiles a configuration; at a reload, with the running plan.
 type Load = dyn Fn(&Reading, Option<&Plan>) -> Result<Loaded, Problems> + Send + Sync;
 
-/// How a configuration is loaded.
+/// Starts loads of a configuration.
 #[derive(Clone)]
 pub struct Loader {
     path: PathBuf,
     load: Arc<Load>,
-    file_patience: Duration,
+    file_timeout: Duration,
 }
 
 impl Loader {
-    /// Loads the file at `path` with `load`, which tells in [`Reading`] what it reads.
+    /// Creates a loader for the file at `path`. `load` reports in [`Reading`] which file it reads.
     #[must_use]
     pub fn new(
         path: &Path,
@@ -37,14 +37,14 @@ impl Loader {
         Self {
             path: path.to_owned(),
             load: Arc::new(load),
-            file_patience: FILE_PATIENCE,
+            file_timeout: FILE_TIMEOUT,
         }
     }
 
     /// Starts a thread that loads the configuration.
     ///
     /// # Errors
-    /// When there is no thread.
+    /// When the thread cannot be started.
     pub fn start(&self, previous: Option<Arc<Plan>>) -> Result<Loading, Problems> {
         let reading = Reading::default();
         let (sender, done) = oneshot::channel();
@@ -54,14 +54,14 @@ impl Loader {
             .spawn(move || {
                 let loaded = load(&watched, previous.as_deref());
                 drop(previous);
-                // Whoever started this may have stopped waiting.
+                // The receiver may be gone: the caller may have stopped waiting.
                 let _ = sender.send(loaded);
             })
             .map_err(|error| Problems::unreadable(&self.path, format!("no thread to read it: {error}")))?;
         Ok(Loading {
             path: self.path.clone(),
             reading,
-            file_patience: self.file_patience,
+            file_timeout: self.file_timeout,
             started: Instant::now(),
             done,
             loaded: None,
@@ -69,24 +69,25 @@ impl Loader {
     }
 }
 
-/// A configuration that is being loaded.
+/// A load in progress.
 pub struct Loading {
     path: PathBuf,
     reading: Reading,
-    file_patience: Duration,
+    file_timeout: Duration,
     started: Instant,
     done: oneshot::Receiver<Result<Loaded, Problems>>,
     loaded: Option<Result<Loaded, Problems>>,
 }
 
 impl Loading {
-    /// Waits until it is loaded, and can be called again after it was broken off.
+    /// Waits until the configuration is loaded. Cancel-safe: it can be called again.
     ///
     /// # Errors
-    /// When a file does not answer in time, at once if that was so before. The thread goes on waiting for it.
+    /// When a file does not respond in time; immediately if that happened in a previous call. The thread keeps
+    /// waiting for the file.
     pub async fn ready(&mut self) -> Result<(), Problems> {
         while self.loaded.is_none() {
-            let patience = self.patience();
+            let patience = self.remaining();
             let limit = patience.as_ref().copied().unwrap_or_default();
             match (tokio::time::timeout(limit, &mut self.done).await, patience) {
                 (Ok(Ok(loaded)), _) => self.loaded = Some(loaded),
@@ -101,7 +102,7 @@ impl Loading {
         Ok(())
     }
 
-    /// What came of it, after [`Loading::ready`].
+    /// The result, once [`Loading::ready`] has returned.
     ///
     /// # Errors
     /// Every problem of the configuration.
@@ -110,21 +111,21 @@ impl Loading {
         self.loaded.unwrap_or(Err(problem))
     }
 
-    /// How much longer it may take, or what has taken too long.
-    fn patience(&self) -> Result<Duration, String> {
+    /// The remaining time, or an error that names what has taken too long.
+    fn remaining(&self) -> Result<Duration, String> {
         let left = |limit: Duration, taken| limit.checked_sub(taken).filter(|left| !left.is_zero());
         let file = match self.reading.current() {
-            None => self.file_patience,
-            Some((file, taken)) => left(self.file_patience, taken).ok_or_else(|| {
+            None => self.file_timeout,
+            Some((file, taken)) => left(self.file_timeout, taken).ok_or_else(|| {
                 let seconds = taken.as_secs();
                 format!("the {file} has not answered for {seconds} s: check the file system it is on")
             })?,
         };
-        let whole = left(PATIENCE, self.started.elapsed()).ok_or_else(|| {
-            let seconds = PATIENCE.as_secs();
+        let total = left(TIMEOUT, self.started.elapsed()).ok_or_else(|| {
+            let seconds = TIMEOUT.as_secs();
             format!("could not be read and compiled within {seconds} s")
         })?;
-        Ok(whole.min(file))
+        Ok(total.min(file))
     }
 
     fn problem(&self, message: String) -> Problems {
@@ -140,7 +141,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_file_that_does_not_answer_is_named_at_once_the_second_time_and_may_answer_late() {
+    async fn a_file_that_does_not_respond_is_named_immediately_the_second_time_and_may_respond_late() {
         let (answer, answers) = channel();
         let answers = Mutex::new(answers);
         let path = Path::new("/c.toml");
@@ -150,14 +151,14 @@ mod tests {
             });
             Err(Problems::unreadable(Path::new("/c.toml"), "read".to_owned()))
         });
-        loader.file_patience = Duration::from_millis(50);
+        loader.file_timeout = Duration::from_millis(50);
         let mut loading = loader.start(None).unwrap();
         let words =
             "/c.toml: error: the secret file /nfs/code has not answered for 0 s: check the file system";
         for _ in 0..2 {
             let problems = loading.ready().await.unwrap_err().to_string();
             assert!(problems.starts_with(words), "{problems}");
-            loading.file_patience = Duration::ZERO;
+            loading.file_timeout = Duration::ZERO;
         }
         answer.send(()).unwrap();
         while loading.ready().await.is_err() {
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_a_problem_like_others() {
+    async fn a_panic_is_reported_as_a_problem() {
         let loader = Loader::new(Path::new("/c.toml"), |_, _| panic!("a bug"));
         let mut loading = loader.start(None).unwrap();
         loading.ready().await.unwrap();

@@ -1,4 +1,4 @@
-//! The plan: a configuration that was compiled whole, and is what runs. Immutable; a reload makes a new one.
+//! The plan: the compiled configuration that the daemon runs. Immutable; a reload creates a new one.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -29,11 +29,11 @@ pub use load::{Loaded, load};
 pub use loading::{Loader, Loading};
 pub use tls::Tls;
 
-/// What runs.
+/// The compiled configuration.
 pub struct Plan {
     /// `[server]`
     pub server: Server,
-    /// `[server] tls`, ready for use.
+    /// `[server] tls`, compiled.
     pub tls: Option<Tls>,
     /// `[admin]`
     pub admin: Admin,
@@ -47,27 +47,27 @@ pub struct Plan {
     pub destinations: BTreeMap<Name, Arc<PlannedDestination>>,
     /// `[[route]]` and `[routing]`
     pub routes: Routes,
-    /// `[contacts]`, by normal form.
+    /// `[contacts]`, by number in normal form.
     pub contacts: BTreeMap<String, String>,
-    /// What looks up the names of destinations and carriers. It stays from plan to plan, so that lookups that hang
-    /// do not become more with each reload.
+    /// Resolves the host names of destinations and carriers. Plans share it, so that lookups that hang do not
+    /// accumulate with each reload.
     pub resolver: Resolver,
-    /// What each part says, to tell at a reload what changed.
+    /// The fingerprint of each part, to detect changes at a reload.
     pub fingerprints: Fingerprints,
 }
 
-/// What the parts of a configuration say, without saying it.
+/// The fingerprints of the parts of a configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fingerprints {
     /// By source.
     pub sources: BTreeMap<Name, Fingerprint>,
-    /// By destination, with all it depends on.
+    /// By destination, including everything that it depends on.
     pub destinations: BTreeMap<Name, Fingerprint>,
     /// By route.
     pub routes: BTreeMap<Name, Fingerprint>,
 }
 
-/// A source and where it listens.
+/// A source and its path.
 pub struct PlannedSource {
     /// Its kind.
     pub kind: &'static str,
@@ -75,11 +75,11 @@ pub struct PlannedSource {
     pub path: String,
     /// The source.
     pub source: Endpoint,
-    /// The carrier's side of its numbers, if they are to be looked after.
+    /// The carrier's configuration of its numbers, if `webhook_check` is enabled.
     pub upstream: Option<Box<dyn Upstream>>,
 }
 
-/// A destination and how its lane treats it.
+/// A destination and the settings of its lane.
 pub struct PlannedDestination {
     /// Its name.
     pub name: Name,
@@ -87,26 +87,27 @@ pub struct PlannedDestination {
     pub kind: &'static str,
     /// The destination.
     pub destination: Box<dyn Destination>,
-    /// Its patience.
+    /// The retry policy.
     pub policy: Policy,
-    /// For one delivery.
+    /// Time limit of one delivery.
     pub timeout: Duration,
-    /// Deliveries at once.
+    /// Deliveries at the same time.
     pub concurrency: usize,
-    /// Texts per second.
+    /// Messages per second.
     pub rate: Option<f64>,
-    /// After how long a pending delivery is a problem.
+    /// How long a delivery may be pending before `status` reports a problem.
     pub late_after: Duration,
-    /// Who gets what dies here.
+    /// The destination that receives its dead letters.
     pub fallback: Option<Name>,
 }
 
-/// Destinations keep their timeout themselves and can then say how far they came; this is for those that do not.
+/// Added to the timeout of a destination. Destinations enforce the timeout themselves, so that the error can name the
+/// step that was reached; this limit is for those that do not.
 const TIMEOUT_SLACK: Duration = Duration::from_secs(2);
 
 impl PlannedDestination {
-    /// The longest time from the first byte that an attempt sends to its end. What an attempt waits for before
-    /// (a free connection) is not in it: that wait ends when the daemon stops.
+    /// The maximum time from the first byte that an attempt sends to its end. Waiting for a free connection is not
+    /// included: that wait ends when the daemon stops.
     #[must_use]
     pub fn attempt_max(&self) -> Duration {
         self.destination.attempt_max(self.timeout) + TIMEOUT_SLACK
@@ -120,13 +121,13 @@ impl Plan {
         self.contacts.get(normal).map(String::as_str)
     }
 
-    /// How the carriers' listener is spoken to.
+    /// The URL scheme of the listener for carriers.
     #[must_use]
     pub fn scheme(&self) -> &'static str {
         if self.tls.is_some() { "https" } else { "http" }
     }
 
-    /// Whether `X-Forwarded-For` from this peer is believed.
+    /// Returns true if `X-Forwarded-For` from this peer is trusted.
     #[must_use]
     pub fn trusts(&self, peer: IpAddr) -> bool {
         self.server.trusted_proxies.iter().any(|net| net.contains(&peer))

@@ -1,4 +1,4 @@
-//! TLS on `server.listen`: a certificate and its key, shown to fit before anything uses them.
+//! TLS on `server.listen`: a certificate and its key, verified to belong together.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::certificate::Validity;
 use crate::config;
 use crate::message::Timestamp;
 
-/// What a TLS listener needs.
+/// Certificate and key of a TLS listener.
 pub struct Tls {
     server: Arc<ServerConfig>,
     certificate: CertificateDer<'static>,
@@ -18,10 +18,10 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Reads certificate and key.
+    /// Parses certificate and key.
     ///
     /// # Errors
-    /// When one is not there, is damaged, or does not fit the other.
+    /// When one is missing or damaged, or they do not belong together.
     pub(super) fn compile(typed: &config::Tls) -> Result<Self, String> {
         let chain = chain(typed.certificate.reveal())?;
         let certificate = chain
@@ -44,23 +44,22 @@ impl Tls {
         })
     }
 
-    /// For handshakes.
+    /// The configuration for handshakes.
     #[must_use]
     pub fn server(&self) -> &Arc<ServerConfig> {
         &self.server
     }
 
-    /// The server's own certificate, the first of its chain.
+    /// The certificate of the server, the first in its chain.
     #[must_use]
     pub fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate
     }
 
-    /// What should be looked at, if the certificate is over or will be soon. Only whoever calls can tell whether
-    /// they mind, so that it is no error.
+    /// A warning if the certificate is not valid or expires soon. Not an error, because callers may still accept it.
     #[must_use]
-    pub fn doubt(&self, now: Timestamp) -> Option<String> {
-        self.validity?.doubt(now)
+    pub fn warning(&self, now: Timestamp) -> Option<String> {
+        self.validity?.warning(now)
     }
 }
 
@@ -72,7 +71,7 @@ fn chain(text: &str) -> Result<Vec<CertificateDer<'static>>, String> {
         })
 }
 
-/// The cause is not repeated: it may hold a part of the key.
+/// The error does not quote the cause, which may contain a part of the key.
 fn no_key(error: pem::Error) -> String {
     match error {
         pem::Error::NoItemsFound => {

@@ -1,11 +1,11 @@
-//! Serde's errors as the operator reads them.
+//! Translates serde's errors for the operator.
 
 use super::suggest::suggestion;
 
-/// Serde's words, made into a sentence for the operator.
+/// Translates an error of serde.
 ///
-/// What a value says is left out of type errors: it may be a secret in the wrong place.
-pub(super) fn in_words(message: &str, also: &[&str]) -> String {
+/// A type error does not quote the value: it may be a secret in the wrong place.
+pub(super) fn translate(message: &str, also: &[&str]) -> String {
     if let Some(field) = quoted_after(message, "unknown field ") {
         let known = also.iter().copied().chain(quoted(message).skip(1));
         return format!("unknown key{}", suggestion(field, known));
