@@ -25,6 +25,7 @@ mod places;
 mod reader;
 mod reading;
 pub mod reference;
+mod routes;
 mod schema;
 mod secrets;
 mod section;
@@ -35,11 +36,12 @@ mod syntax;
 mod value;
 
 pub use diagnostics::{Problem, Problems, Severity};
-pub use entries::{Conditions, Destination, Route, Smtp, Source};
+pub use entries::{Destination, Smtp, Source};
 pub use environment::{CredentialFiles, Outside, Purpose};
 pub use fingerprint::Fingerprint;
 pub use places::Places;
 pub use reading::Reading;
+pub use routes::{Conditions, Route};
 pub use schema::schema;
 pub use settings::{Admin, Log, LogFormat, Server, Store, Tls};
 

@@ -9,8 +9,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostics::Problems;
-use super::entries::{Destination, Route, Smtp, Source};
+use super::entries::{Destination, Smtp, Source};
 use super::environment::{Outside, Purpose};
+use super::routes::Route;
 use super::secrets::{self, Fetcher};
 use super::section::Section;
 use super::settings::{Admin, AdminTyped, Log, LogTyped, Retry, Server, Store, Tls};

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
-use toml::de::ValueDeserializer;
 
 use crate::delivery::DeliveryId;
 use crate::mask::Reason;
 use crate::message::{Conversation, Message, Name};
 use crate::model::lint::Lint;
+use crate::model::registry::Registered;
 use crate::template::{Template, Values, one_line};
 
 pub mod console;
@@ -26,28 +26,19 @@ pub mod slack;
 pub mod webhook;
 
 /// The kinds of destinations, each with what reads its part of the configuration.
-pub const KINDS: &[Registered] = &[
-    Registered::new::<console::Config>("console"),
-    Registered::new::<email::Config>("email"),
-    Registered::new::<matrix::Config>("matrix"),
-    Registered::new::<slack::Config>("slack"),
-    Registered::new::<webhook::Config>("webhook"),
+pub const KINDS: &[Registered<dyn Kind>] = &[
+    register::<console::Config>("console"),
+    register::<email::Config>("email"),
+    register::<matrix::Config>("matrix"),
+    register::<slack::Config>("slack"),
+    register::<webhook::Config>("webhook"),
 ];
 
-/// One kind of destination.
-pub struct Registered {
-    /// `kind` in the configuration.
-    pub name: &'static str,
-    /// Reads what the kind adds to the keys of every destination.
-    pub read: fn(ValueDeserializer<'_>) -> Result<Box<dyn Kind>, toml::de::Error>,
-}
-
-impl Registered {
-    const fn new<K: Kind + DeserializeOwned>(name: &'static str) -> Self {
-        Self {
-            name,
-            read: |section| Ok(Box::new(K::deserialize(section)?)),
-        }
+/// Registers a kind of destination by its name in the configuration.
+const fn register<K: Kind + DeserializeOwned>(name: &'static str) -> Registered<dyn Kind> {
+    Registered {
+        name,
+        read: |section| Ok(Box::new(K::deserialize(section)?)),
     }
 }
 

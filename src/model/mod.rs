@@ -5,5 +5,6 @@ pub mod lint;
 pub mod message;
 pub mod network;
 pub mod number;
+pub mod registry;
 pub mod secret;
 pub mod unseen;

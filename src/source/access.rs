@@ -1,4 +1,4 @@
-//! Who may call a source at all: `allow_from` and `basic_auth`, the same for every kind.
+//! Access control of a source, the same for every kind: `allow_from` and `basic_auth`.
 
 use std::net::IpAddr;
 
@@ -15,13 +15,13 @@ use crate::model::lint::{self, Lint};
 use crate::network;
 use crate::secret::{Secret, Secrets};
 
-/// What a caller must be, before its request is looked at.
+/// What a caller must satisfy before its request is read.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Access {
-    /// The user name and password inside the webhook's URL.
+    /// The user name and password that the carrier sends.
     pub basic_auth: Option<BasicAuth>,
-    /// The only addresses that may call.
+    /// The networks that may call.
     #[serde(deserialize_with = "networks")]
     pub allow_from: Option<Vec<IpNet>>,
 }
@@ -30,14 +30,14 @@ pub struct Access {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BasicAuth {
-    /// Contains no colon: HTTP cannot say where such a name ends.
+    /// Contains no colon: in Basic authentication the first colon ends the user name.
     pub username: String,
     /// May contain colons.
     pub password: Secrets,
 }
 
 impl Access {
-    /// Checks what the types do not.
+    /// Checks what the types do not enforce.
     ///
     /// # Errors
     /// A sentence for the operator.
@@ -54,7 +54,7 @@ impl Access {
         Ok(())
     }
 
-    /// What is legal and probably a mistake. `exposed` says that other machines can post to the source.
+    /// Settings that are legal but probably a mistake. `exposed` means that other machines can post to the source.
     #[must_use]
     pub fn lints(&self, exposed: bool) -> Vec<Lint> {
         let auth = self.basic_auth.as_ref().filter(|_| exposed);
@@ -63,13 +63,13 @@ impl Access {
         lint.into_iter().collect()
     }
 
-    /// Whether anything about the caller is checked.
+    /// Returns true if anything about the caller is checked.
     #[must_use]
     pub fn is_checked(&self) -> bool {
         self.allow_from.is_some() || self.basic_auth.is_some()
     }
 
-    /// Refuses callers from other addresses and those without the right credentials.
+    /// Rejects callers from other addresses and callers without valid credentials.
     ///
     /// # Errors
     /// 403 or 401.
@@ -88,11 +88,11 @@ impl Access {
         Ok(())
     }
 
-    /// What the carrier must call: `public_url` and the source's path, with `basic_auth` inside. A secret, because of
-    /// the password.
+    /// The URL to configure at the carrier: `public_url` and the path of the source, including `basic_auth`. A
+    /// secret, because it contains the password.
     ///
     /// # Errors
-    /// A sentence for the operator when the URL can have no user name.
+    /// A sentence for the operator when the URL cannot contain a user name.
     pub fn webhook_url(&self, public_url: &Url, path: &str) -> Result<Secret, String> {
         let mut url = public_url.clone();
         url.set_path(&format!(
@@ -133,7 +133,7 @@ impl BasicAuth {
                 .any_matches(password.strip_prefix(b":").unwrap_or_default())
     }
 
-    /// The `Authorization` header that is accepted.
+    /// A value of the `Authorization` header that is accepted.
     #[must_use]
     pub fn authorization(&self) -> Option<HeaderValue> {
         let password = self.password.all().first()?;
@@ -148,7 +148,7 @@ impl BasicAuth {
     }
 }
 
-/// `USER:PASSWORD` from the value of an `Authorization` header.
+/// Decodes `USER:PASSWORD` from the value of an `Authorization` header.
 fn basic(value: &[u8]) -> Option<Vec<u8>> {
     const BASE64: GeneralPurpose = GeneralPurpose::new(
         &base64::alphabet::STANDARD,
@@ -161,10 +161,10 @@ fn basic(value: &[u8]) -> Option<Vec<u8>> {
         .flatten()
 }
 
-/// Reads networks, or single addresses without their `/32`.
+/// Reads a list of networks, or of addresses without `/32`.
 ///
 /// # Errors
-/// Names the first that is neither.
+/// Names the first entry that is neither.
 pub fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<IpNet>>, D::Error> {
     let read = |text: &String| {
         network::parse(text).ok_or_else(|| {
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn access_that_cannot_work_is_refused_in_words() {
+    fn access_settings_that_cannot_work_are_rejected() {
         for (toml, words) in [
             ("allow_from = []", "`allow_from` is empty"),
             ("allow_from = ['example.com']", "neither a network"),
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_weak_password_is_warned_of_where_others_can_post() {
+    fn a_weak_password_is_reported_if_other_machines_can_post() {
         let access = access("basic_auth = { username = 'u', password = 'change-me' }").unwrap();
         assert_eq!(access.lints(true).len(), 1);
         assert_eq!(access.lints(false), []);
@@ -232,9 +232,9 @@ mod tests {
         assert!(auth.accepts(&own));
     }
 
-    /// What Bandwidth documents for the user `bwuser` with a colon and an `@` in the password.
+    /// The example in Bandwidth's documentation, for the user `bwuser` with a colon and an `@` in the password.
     #[test]
-    fn a_password_may_contain_what_separates_it_in_a_url() {
+    fn a_password_may_contain_url_delimiters() {
         let auth: BasicAuth = toml::from_str("username = 'bwuser'\npassword = 'p@ss:word'").unwrap();
         assert_eq!(auth.authorization().unwrap(), "Basic Ynd1c2VyOnBAc3M6d29yZA==");
     }

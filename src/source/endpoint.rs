@@ -1,4 +1,4 @@
-//! One configured source with the keys that every kind has: who may call, what digits mean, which limits apply.
+//! A configured source together with the keys that are common to all kinds: access, numbers, limits.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,22 +13,22 @@ use super::{
 use crate::message::Keyword;
 use crate::number::{BareDigits, Number};
 
-/// The keys of `[source.NAME]` that every kind has, beside `kind` and `path`.
+/// The keys of `[source.NAME]` that are common to all kinds, except `kind` and `path`.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// `basic_auth` and `allow_from`
     pub access: Access,
-    /// Bytes of one body.
+    /// Upper bound of a body, in bytes.
     pub max_body: Option<usize>,
-    /// How long a message id is remembered.
+    /// How long a message id is kept to detect duplicates.
     pub dedup_window: Option<Duration>,
-    /// What digits without a plus mean.
+    /// How digits without a plus are interpreted.
     pub bare_digits: Option<BareDigits>,
-    /// Our numbers, by what the carrier calls them: a device or a SIM.
+    /// The operator's numbers, by the carrier's name for each: a device or a SIM.
     pub numbers: BTreeMap<String, Number>,
 }
 
-/// One source, ready to run.
+/// A configured source.
 pub struct Endpoint {
     source: Box<dyn Source>,
     access: Access,
@@ -37,10 +37,10 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Makes it ready to run.
+    /// Builds the source.
     ///
     /// # Errors
-    /// A sentence for the operator, without the source's name.
+    /// A sentence for the operator, without the name of the source.
     pub fn build(kind: &dyn Kind, context: &Context<'_>) -> Result<Self, String> {
         let settings = context.settings;
         settings.access.validate()?;
@@ -57,28 +57,28 @@ impl Endpoint {
         })
     }
 
-    /// The methods that the carrier calls with.
+    /// The methods that the carrier uses.
     #[must_use]
     pub fn methods(&self) -> &'static [Method] {
         self.source.methods()
     }
 
-    /// Bytes of one body, if not `server.max_body`.
+    /// Upper bound of a body, if different from `server.max_body`.
     #[must_use]
     pub fn max_body(&self) -> Option<usize> {
         self.defaults.max_body
     }
 
-    /// How long a message id is remembered, if not `store.dedup_window`.
+    /// How long a message id is kept, if different from `store.dedup_window`.
     #[must_use]
     pub fn dedup_window(&self) -> Option<Duration> {
         self.defaults.dedup_window
     }
 
-    /// Checks the caller, then verifies and reads the request.
+    /// Checks the caller, then verifies and parses the request.
     ///
     /// # Errors
-    /// Why it is not believed or cannot be read.
+    /// Why the request is rejected.
     pub fn receive(&self, request: &Request<'_>) -> Result<Events, Refusal> {
         self.access.check(request.client, request.headers)?;
         let mut events = self.source.receive(&Request {
@@ -92,16 +92,16 @@ impl Endpoint {
         Ok(events)
     }
 
-    /// The answer that the carrier wants.
+    /// The response that the carrier expects.
     #[must_use]
     pub fn reply(&self, outcome: &Outcome<'_>) -> Reply {
         self.source.reply(outcome)
     }
 
-    /// Plays the carrier: the request that [`Endpoint::receive`] would accept for this message.
+    /// Simulates the carrier: builds the request that [`Endpoint::receive`] would accept for this message.
     ///
     /// # Errors
-    /// A sentence for the operator when only the carrier itself can sign.
+    /// A sentence for the operator when only the carrier can sign.
     pub fn compose(&self, sample: &Sample<'_>) -> Result<Composed, String> {
         let mut composed = self.source.compose(sample)?;
         let basic_auth = self.access.basic_auth.as_ref();
@@ -111,7 +111,7 @@ impl Endpoint {
         Ok(composed)
     }
 
-    /// Applies what every source shares to a message that its kind has read.
+    /// Applies the common settings to a message that the kind has parsed.
     fn complete(&self, message: &mut Incoming) {
         let bare_digits = self.defaults.bare_digits;
         if bare_digits != BareDigits::default() {
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_operator_sets_wins_over_the_kind() {
+    fn settings_override_the_defaults_of_the_kind() {
         let plain = endpoint(&Settings::default());
         assert_eq!(plain.dedup_window(), Some(Duration::from_secs(35 * 86400)));
         assert_eq!(

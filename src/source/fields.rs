@@ -1,4 +1,4 @@
-//! What sources keep of a carrier's fields, within bounds, and the two ways in which most carriers write them.
+//! Helpers to parse a carrier's fields within limits, for the two formats that most carriers use: forms and JSON.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -6,15 +6,15 @@ use std::collections::BTreeMap;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 
-/// The longest message id that is kept as it came, in bytes.
+/// Maximum length of a message id that is stored unchanged, in bytes.
 const PROVIDER_ID_MAX: usize = 128;
 
-/// Bounds of what is kept of unknown fields: of one, in bytes with its name; of all; and their number.
+/// Limits for unknown fields that are stored: bytes of one with its name, bytes of all, and their number.
 const EXTRA_EACH_MAX: usize = 4 * 1024;
 const EXTRA_ALL_MAX: usize = 16 * 1024;
 const EXTRA_COUNT_MAX: usize = 64;
 
-/// A longer id than any carrier's is known by its digest, so that two of the same beginning stay two.
+/// Replaces an id that is longer than any carrier's by its digest, so that ids with the same beginning stay distinct.
 #[must_use]
 pub fn provider_id(id: String) -> String {
     use sha2::Digest as _;
@@ -24,7 +24,8 @@ pub fn provider_id(id: String) -> String {
     }
 }
 
-/// Keeps unknown fields, given as JSON text by name, within bounds: a carrier cannot fill the store with them.
+/// Keeps unknown fields, given as JSON text by name, up to a limit, so that a carrier cannot fill the store with
+/// them.
 #[must_use]
 pub fn extra(fields: impl Iterator<Item = (String, String)>) -> BTreeMap<String, String> {
     let mut kept = BTreeMap::new();
@@ -47,7 +48,7 @@ pub fn extra(fields: impl Iterator<Item = (String, String)>) -> BTreeMap<String,
     kept
 }
 
-/// Whether the request says that its body is JSON; without a media type, whether it begins like JSON.
+/// Returns true if the body is JSON according to `Content-Type`, or, without a media type, if it begins like JSON.
 #[must_use]
 pub fn is_json(headers: &HeaderMap, body: &[u8]) -> bool {
     let media_type = headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
@@ -59,7 +60,7 @@ pub fn is_json(headers: &HeaderMap, body: &[u8]) -> bool {
     }
 }
 
-/// A JSON value as text: a string as it is, nothing for `null`, anything else as it is written.
+/// A JSON value as text: strings unchanged, `null` as an empty string, anything else as JSON.
 #[must_use]
 pub fn text(value: serde_json::Value) -> String {
     match value {
@@ -69,18 +70,18 @@ pub fn text(value: serde_json::Value) -> String {
     }
 }
 
-/// The pairs of a form or a query, decoded, in their order.
+/// The decoded pairs of a form or a query, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Form<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 impl<'a> Form<'a> {
-    /// Reads `a=1&b=2`. Bytes that are not UTF-8 become U+FFFD.
+    /// Parses `a=1&b=2`. Bytes that are not UTF-8 become U+FFFD.
     #[must_use]
     pub fn read(encoded: &'a [u8]) -> Self {
         Self(url::form_urlencoded::parse(encoded).collect())
     }
 
-    /// All pairs, in their order.
+    /// All pairs, in order.
     #[must_use]
     pub fn pairs(&self) -> &[(Cow<'a, str>, Cow<'a, str>)] {
         &self.0
@@ -95,13 +96,13 @@ impl<'a> Form<'a> {
             .map(|(_, value)| value.as_ref())
     }
 
-    /// The same; nothing when it is empty.
+    /// Like `get`, but `None` if the value is empty.
     #[must_use]
     pub fn filled(&self, name: &str) -> Option<&str> {
         self.get(name).filter(|value| !value.is_empty())
     }
 
-    /// What is kept of the fields that are not in `known`; empty ones are left out.
+    /// The fields to store that are not in `known`, without empty ones.
     #[must_use]
     pub fn extra(&self, known: impl Fn(&str) -> bool) -> BTreeMap<String, String> {
         let unknown = self
@@ -117,14 +118,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_id_is_known_by_its_digest() {
+    fn a_long_id_is_replaced_by_its_digest() {
         assert_eq!(provider_id("x".repeat(128)), "x".repeat(128));
         let (one, other) = (provider_id("x".repeat(129)), provider_id("x".repeat(130)));
         assert!(one.starts_with("sha256:") && one != other);
     }
 
     #[test]
-    fn a_form_is_read_in_its_order() {
+    fn a_form_is_read_in_order() {
         let form = Form::read(b"b=1&a=x+y&b=%2B2&c=&%ff=1");
         assert_eq!(form.get("b"), Some("1"));
         assert_eq!(form.filled("c"), None);
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_told_from_a_form() {
+    fn json_is_distinguished_from_a_form() {
         for (media_type, body, json) in [
             ("application/json; charset=utf-8", "a=b", true),
             ("application/cloudevents+json", "", true),

@@ -1,21 +1,20 @@
-//! The SignalWire source: the form of an incoming message, as its compatibility API posts it.
+//! The SignalWire source: incoming messages as its compatibility API posts them.
 //!
-//! Follows [Webhook security]. It differs from Twilio in two things: fields that are repeated keep their order, and the
-//! URL is signed as it was configured, with the user and password in it.
+//! Follows [Webhook security]. There are two differences from Twilio: repeated fields keep their order, and the
+//! signature covers the URL as configured, including user and password.
 //!
 //! [Webhook security]: https://developer.signalwire.com/platform/basics/security-and-compliance/webhook-security/
 
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, Method};
+use http::Method;
 use serde::Deserialize;
-use url::Url;
 
 use super::fields::{self, Form};
-use super::twilio_form as form;
-use super::verify::{Hmac, url_form};
+use super::twilio_form::{self as form, Webhook};
+use super::verify::Hmac;
+use super::verify::url_form::Repeated;
 use super::{
-    BasicAuth, Composed, Context, Defaults, Events, Incoming, Kind, Outcome, Refusal, Reply, Request, Sample,
-    Settings, Source, Target,
+    Composed, Context, Defaults, Events, Incoming, Kind, Outcome, Refusal, Reply, Request, Sample, Settings,
+    Source,
 };
 use crate::model::lint::{self, Lint};
 use crate::number::BareDigits;
@@ -23,7 +22,7 @@ use crate::secret::Secrets;
 
 const SIGNATURE: &str = "x-signalwire-signature";
 
-/// The same under the name that the compatibility API took over.
+/// The name of the same header in Twilio's API, which the compatibility API also uses.
 const COMPATIBLE_SIGNATURE: &str = "x-twilio-signature";
 
 /// `[source.NAME]` with `kind = "signalwire"`.
@@ -51,25 +50,20 @@ impl Kind for Config {
     fn build(&self, context: &Context<'_>) -> Result<Box<dyn Source>, String> {
         Ok(Box::new(SignalWire {
             signing_key: self.signing_key.clone(),
-            public_url: context.signed_url()?.clone(),
-            path: context.path.to_owned(),
-            basic_auth: context.settings.access.basic_auth.clone(),
+            webhook: Webhook::new(context, Repeated::Ordered)?,
         }))
     }
 }
 
-/// One SignalWire project's webhook.
+/// The webhook of one SignalWire project.
 struct SignalWire {
     signing_key: Secrets,
-    public_url: Url,
-    path: String,
-    basic_auth: Option<BasicAuth>,
+    webhook: Webhook,
 }
 
 impl Source for SignalWire {
     fn methods(&self) -> &'static [Method] {
-        const METHODS: &[Method] = &[Method::POST, Method::GET];
-        METHODS
+        form::METHODS
     }
 
     fn receive(&self, request: &Request<'_>) -> Result<Events, Refusal> {
@@ -82,7 +76,7 @@ impl Source for SignalWire {
             return Ok(document(request.body));
         }
         let form = Form::read(request.body);
-        let signed = url_form::fields(&form, url_form::Repeated::Ordered);
+        let signed = self.webhook.signed_fields(&form);
         self.verify(request, Hmac::SHA1_BASE64, signed.as_bytes())?;
         Ok(form::read(&form))
     }
@@ -92,37 +86,9 @@ impl Source for SignalWire {
     }
 
     fn compose(&self, sample: &Sample<'_>) -> Result<Composed, String> {
-        let body = form::compose(sample);
-        let signed = url_form::fields(&Form::read(body.as_bytes()), url_form::Repeated::Ordered);
-        let target = Target {
-            public_url: Some(&self.public_url),
-            path_and_query: &self.path,
-        };
-        let url = url_form::urls(&target, None)
-            .into_iter()
-            .next()
-            .unwrap_or_default();
-        let key = self.signing_key.all().first();
-        let signature = key.and_then(|key| Hmac::SHA1_BASE64.sign(key, &[url.as_bytes(), signed.as_bytes()]));
-        let signature = signature.ok_or("no key to sign with")?;
-        let headers = [
-            (CONTENT_TYPE, "application/x-www-form-urlencoded"),
-            (http::HeaderName::from_static(SIGNATURE), &signature),
-        ];
-        let headers = headers
-            .into_iter()
-            .map(|(name, value)| {
-                Ok((
-                    name,
-                    HeaderValue::from_str(value).map_err(|error| error.to_string())?,
-                ))
-            })
-            .collect::<Result<HeaderMap, String>>()?;
-        Ok(Composed {
-            method: Method::POST,
-            query: None,
-            headers,
-            body: body.into(),
+        self.webhook.compose(sample, |parts| {
+            let signature = Hmac::SHA1_BASE64.sign(self.signing_key.all().first()?, parts)?;
+            Some(vec![(SIGNATURE, signature)])
         })
     }
 }
@@ -133,16 +99,13 @@ impl SignalWire {
             .header(SIGNATURE)
             .or_else(|| request.header(COMPATIBLE_SIGNATURE))
             .unwrap_or_default();
-        let urls = url_form::urls(&request.target, self.basic_auth.as_ref());
-        let right = urls.iter().fold(false, |right, url| {
-            hmac.verify(self.signing_key.all(), &[url.as_bytes(), signed], signature) | right
-        });
-        if right { Ok(()) } else { Err(Refusal::forbidden()) }
+        let keys = (hmac, self.signing_key.all());
+        self.webhook.verify(request, keys, signed, signature)
     }
 }
 
-/// The JSON that is posted when a SWML script is set for messages. Its fields are documented by example only, so
-/// whatever else is in it is kept.
+/// Parses the JSON that is posted by a SWML script for messages. Its fields are documented by example only, so
+/// unknown ones are kept.
 fn document(body: &[u8]) -> Events {
     #[derive(Deserialize)]
     struct Document {

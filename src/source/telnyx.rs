@@ -1,7 +1,7 @@
-//! The Telnyx source: its messaging webhooks, signed with Ed25519.
+//! The Telnyx source: messaging webhooks signed with Ed25519.
 //!
-//! Follows [Receiving webhooks]. Telnyx waits two seconds for an answer and tries three times, so its own list of failed
-//! webhooks is worth a look after an outage.
+//! Follows [Receiving webhooks]. Telnyx waits two seconds for a response and tries three times. After a longer
+//! outage, failed webhooks are listed in Telnyx' portal.
 //!
 //! [Receiving webhooks]: https://developers.telnyx.com/docs/messaging/messages/receiving-webhooks
 
@@ -35,7 +35,7 @@ impl Kind for Config {
     }
 }
 
-/// One Telnyx account's webhook.
+/// The webhook of one Telnyx account.
 struct Telnyx(Ed25519);
 
 impl Source for Telnyx {
@@ -81,7 +81,7 @@ struct Event {
     payload: Map<String, Value>,
 }
 
-/// Reads a verified body.
+/// Parses a verified body.
 fn read(body: &[u8]) -> Events {
     let Ok(Webhook { data: event }) = serde_json::from_slice(body) else {
         return Events::message(Incoming::unreadable(body));
@@ -142,7 +142,7 @@ fn number(party: &Value) -> &str {
     number.as_str().unwrap_or_default()
 }
 
-/// The receiver that is ours: of a group, the one for which this webhook is.
+/// The recipient that is the operator's number: in a group, the one to which this webhook was delivered.
 fn receiver(to: &Value) -> &str {
     let Some(all) = to.as_array() else {
         return number(to);

@@ -1,7 +1,7 @@
-//! The Twilio source: the form of an incoming message, and the JSON of an Event Streams sink, both on one path.
+//! The Twilio source: webhooks for incoming messages and Event Streams sinks, on the same path.
 //!
-//! Follows [Webhooks security] and [Event Streams]. Both ways name a message by the same `MessageSid`, so an account can
-//! use both: the form comes at once, and the sink repeats for hours what an outage kept away.
+//! Follows [Webhooks security] and [Event Streams]. Both use the same `MessageSid` for a message, so an account can
+//! use both: the webhook arrives immediately, and the sink retries for hours after an outage.
 //!
 //! [Webhooks security]: https://www.twilio.com/docs/usage/security
 //! [Event Streams]: https://www.twilio.com/docs/events/event-types/messaging/inbound-message
@@ -9,19 +9,18 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderValue, Method};
 use serde::Deserialize;
 use sha2::Digest as _;
 use subtle::ConstantTimeEq as _;
-use url::Url;
 
 use super::fields::{self, Form};
-use super::twilio_form as form;
-use super::verify::{Hmac, url_form};
+use super::twilio_form::{self as form, Webhook};
+use super::verify::Hmac;
+use super::verify::url_form::Repeated;
 use super::{
-    BasicAuth, Composed, Context, Defaults, Events, Incoming, Kind, Outcome, Refusal, Reply, Request, Sample,
-    Settings, Source, Target,
+    Composed, Context, Defaults, Events, Incoming, Kind, Outcome, Refusal, Reply, Request, Sample, Settings,
+    Source,
 };
 use crate::model::lint::{self, Lint};
 use crate::number::BareDigits;
@@ -35,9 +34,9 @@ const SHA256: &str = "HMAC_SHA256";
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The account's Auth Token, with which Twilio signs unless told otherwise.
+    /// The Auth Token of the account, the default signing key.
     pub auth_token: Option<Secrets>,
-    /// Keys by their ids, for webhooks that are set to be signed with a shared key.
+    /// Shared keys by id, for webhooks that are configured to be signed with one of them.
     #[serde(default)]
     pub shared_keys: BTreeMap<String, Secrets>,
 }
@@ -68,26 +67,21 @@ impl Kind for Config {
         Ok(Box::new(Twilio {
             auth_token: self.auth_token.clone(),
             shared_keys: self.shared_keys.clone(),
-            public_url: context.signed_url()?.clone(),
-            path: context.path.to_owned(),
-            basic_auth: context.settings.access.basic_auth.clone(),
+            webhook: Webhook::new(context, Repeated::Distinct)?,
         }))
     }
 }
 
-/// One Twilio account's webhook.
+/// The webhook of one Twilio account.
 struct Twilio {
     auth_token: Option<Secrets>,
     shared_keys: BTreeMap<String, Secrets>,
-    public_url: Url,
-    path: String,
-    basic_auth: Option<BasicAuth>,
+    webhook: Webhook,
 }
 
 impl Source for Twilio {
     fn methods(&self) -> &'static [Method] {
-        const METHODS: &[Method] = &[Method::POST, Method::GET];
-        METHODS
+        form::METHODS
     }
 
     fn receive(&self, request: &Request<'_>) -> Result<Events, Refusal> {
@@ -101,7 +95,7 @@ impl Source for Twilio {
             return Ok(events(request.body));
         }
         let form = Form::read(request.body);
-        self.verify(request, &url_form::fields(&form, url_form::Repeated::Distinct))?;
+        self.verify(request, &self.webhook.signed_fields(&form))?;
         Ok(form::read(&form))
     }
 
@@ -110,40 +104,15 @@ impl Source for Twilio {
     }
 
     fn compose(&self, sample: &Sample<'_>) -> Result<Composed, String> {
-        let body = form::compose(sample);
-        let signed = url_form::fields(&Form::read(body.as_bytes()), url_form::Repeated::Distinct);
-        let target = Target {
-            public_url: Some(&self.public_url),
-            path_and_query: &self.path,
-        };
-        let url = url_form::urls(&target, None)
-            .into_iter()
-            .next()
-            .unwrap_or_default();
-        let parts = [url.as_bytes(), signed.as_bytes()];
-        let mut headers = HeaderMap::new();
-        let media_type = HeaderValue::from_static("application/x-www-form-urlencoded");
-        headers.insert(CONTENT_TYPE, media_type);
-        let shared = self.shared_keys.iter().next();
-        let signature = match (&self.auth_token, shared) {
-            (Some(token), _) => sign(Hmac::SHA1_BASE64, token, &parts),
-            (None, Some((id, key))) => {
-                let settings = HeaderValue::from_str(&format!("key={id},algorithm={SHA256}"));
-                headers.insert(SETTINGS, settings.map_err(|error| error.to_string())?);
-                sign(Hmac::SHA256_BASE64, key, &parts)
+        self.webhook.compose(sample, |parts| {
+            if let Some(token) = &self.auth_token {
+                return Some(vec![(SIGNATURE, sign(Hmac::SHA1_BASE64, token, parts)?)]);
             }
-            (None, None) => None,
-        };
-        let signature = signature.ok_or("no key to sign with")?;
-        headers.insert(
-            SIGNATURE,
-            HeaderValue::from_str(&signature).map_err(|error| error.to_string())?,
-        );
-        Ok(Composed {
-            method: Method::POST,
-            query: None,
-            headers,
-            body: body.into(),
+            let (id, key) = self.shared_keys.iter().next()?;
+            Some(vec![
+                (SETTINGS, format!("key={id},algorithm={SHA256}")),
+                (SIGNATURE, sign(Hmac::SHA256_BASE64, key, parts)?),
+            ])
         })
     }
 }
@@ -153,8 +122,8 @@ fn sign(hmac: Hmac, keys: &Secrets, parts: &[&[u8]]) -> Option<String> {
 }
 
 impl Twilio {
-    /// Checks the signature over the URL and these fields. The key is the one that the request names; without a name it
-    /// is the Auth Token.
+    /// Checks the signature over the URL and these fields with the key that the request names, or with the Auth
+    /// Token.
     fn verify(&self, request: &Request<'_>, fields: &str) -> Result<(), Refusal> {
         let (hmac, keys) = match request.headers.get(SETTINGS) {
             None => (Hmac::SHA1_BASE64, self.auth_token.as_ref()),
@@ -162,14 +131,11 @@ impl Twilio {
         };
         let keys: &[Secret] = keys.map_or(&[], Secrets::all);
         let signature = request.header(SIGNATURE).unwrap_or_default();
-        let urls = url_form::urls(&request.target, self.basic_auth.as_ref());
-        let right = urls.iter().fold(false, |right, url| {
-            hmac.verify(keys, &[url.as_bytes(), fields.as_bytes()], signature) | right
-        });
-        if right { Ok(()) } else { Err(Refusal::forbidden()) }
+        let keys = (hmac, keys);
+        self.webhook.verify(request, keys, fields.as_bytes(), signature)
     }
 
-    /// The key of `key=ID,algorithm=HMAC_SHA256`.
+    /// Finds the key in `key=ID,algorithm=HMAC_SHA256`.
     fn shared_key(&self, settings: &HeaderValue) -> Option<&Secrets> {
         let settings = settings.to_str().ok()?;
         let value = |name: &str| {
@@ -182,7 +148,7 @@ impl Twilio {
     }
 }
 
-/// Whether the signed query has the digest of this body.
+/// Returns true if the signed query contains the digest of this body.
 fn has_digest(request: &Request<'_>) -> bool {
     let query = Form::read(request.target.query().as_bytes());
     let claimed = query
@@ -192,7 +158,7 @@ fn has_digest(request: &Request<'_>) -> bool {
     claimed.is_some_and(|claimed| digest.as_slice().ct_eq(&claimed).into())
 }
 
-/// The events of an Event Streams sink: one, or a list of them.
+/// Parses the body of an Event Streams sink: one event or a list.
 fn events(body: &Bytes) -> Events {
     let list: Result<Vec<Event>, _> = match serde_json::from_slice(body) {
         Ok(OneOrMany::Many(list)) => Ok(list),

@@ -1,16 +1,26 @@
-//! The form in which Twilio posts messages, and SignalWire after it: its fields, the answer it wants, and how it is
-//! composed.
+//! The parts that Twilio and its compatible API at SignalWire have in common: the form of a message, the response,
+//! the simulated request, and the check of a signature against each possible URL.
 
-use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use url::Url;
 
 use super::fields::Form;
-use super::{Events, Incoming, Outcome, Reply, Sample};
+use super::verify::Hmac;
+use super::verify::url_form::{self, Repeated};
+use super::{
+    BasicAuth, Composed, Context, Events, Incoming, Outcome, Refusal, Reply, Request, Sample, Target,
+};
 use crate::message::{Keyword, Media};
+use crate::secret::Secret;
 
-/// Far more attachments than either carrier allows.
+/// The methods that both carriers can be configured to use.
+pub(super) const METHODS: &[Method] = &[Method::POST, Method::GET];
+
+/// Upper bound of the attachments; both carriers allow far fewer.
 const MEDIA_MAX: usize = 50;
 
-/// Fields that are read, or that repeat what is read. Others are kept.
+/// Fields that are parsed or that repeat a parsed one. Other fields are kept as unknown fields.
 const KNOWN: &[&str] = &[
     "ApiVersion",
     "Body",
@@ -26,8 +36,94 @@ const KNOWN: &[&str] = &[
     "To",
 ];
 
-/// Reads a verified form. Calls and delivery statuses that come to the same URL are no messages; anything else is one,
-/// however odd.
+/// The webhook of one account: its URL and how the carrier signs its fields.
+pub(super) struct Webhook {
+    public_url: Url,
+    path: String,
+    basic_auth: Option<BasicAuth>,
+    repeated: Repeated,
+}
+
+impl Webhook {
+    /// A webhook whose carrier signs repeated fields in this way.
+    ///
+    /// # Errors
+    /// A sentence for the operator when `server.public_url` is not set.
+    pub(super) fn new(context: &Context<'_>, repeated: Repeated) -> Result<Self, String> {
+        Ok(Self {
+            public_url: context.signed_url()?.clone(),
+            path: context.path.to_owned(),
+            basic_auth: context.settings.access.basic_auth.clone(),
+            repeated,
+        })
+    }
+
+    /// The part of the signed text that comes from the fields of a form.
+    pub(super) fn signed_fields(&self, form: &Form<'_>) -> String {
+        url_form::fields(form, self.repeated)
+    }
+
+    /// Checks a signature over the URL of the request, followed by `signed`, under any of the keys.
+    ///
+    /// # Errors
+    /// 403 when it is invalid.
+    pub(super) fn verify(
+        &self,
+        request: &Request<'_>,
+        (hmac, keys): (Hmac, &[Secret]),
+        signed: &[u8],
+        signature: &str,
+    ) -> Result<(), Refusal> {
+        let urls = url_form::urls(&request.target, self.basic_auth.as_ref());
+        // All URLs are tried, so that the time does not depend on which one matches.
+        let is_valid = urls.iter().fold(false, |is_valid, url| {
+            hmac.verify(keys, &[url.as_bytes(), signed], signature) | is_valid
+        });
+        if is_valid {
+            Ok(())
+        } else {
+            Err(Refusal::forbidden())
+        }
+    }
+
+    /// Simulates the carrier. `sign` gets the parts to sign and returns the header fields of the signature.
+    ///
+    /// # Errors
+    /// When there is no key, or a value that cannot be in a header field.
+    pub(super) fn compose(
+        &self,
+        sample: &Sample<'_>,
+        sign: impl FnOnce(&[&[u8]]) -> Option<Vec<(&'static str, String)>>,
+    ) -> Result<Composed, String> {
+        let body = compose(sample);
+        let signed = self.signed_fields(&Form::read(body.as_bytes()));
+        let target = Target {
+            public_url: Some(&self.public_url),
+            path_and_query: &self.path,
+        };
+        let url = url_form::urls(&target, None)
+            .into_iter()
+            .next()
+            .unwrap_or_default();
+        let signature = sign(&[url.as_bytes(), signed.as_bytes()]).ok_or("no key to sign with")?;
+        let mut headers = HeaderMap::new();
+        let media_type = HeaderValue::from_static("application/x-www-form-urlencoded");
+        headers.insert(CONTENT_TYPE, media_type);
+        for (name, value) in signature {
+            let value = HeaderValue::from_str(&value).map_err(|error| error.to_string())?;
+            headers.insert(HeaderName::from_static(name), value);
+        }
+        Ok(Composed {
+            method: Method::POST,
+            query: None,
+            headers,
+            body: body.into(),
+        })
+    }
+}
+
+/// Parses a verified form. Calls and delivery statuses that are sent to the same URL are not messages; everything
+/// else is one, even with missing fields.
 pub(super) fn read(form: &Form<'_>) -> Events {
     let id = ["MessageSid", "SmsSid", "SmsMessageSid"]
         .into_iter()
@@ -65,7 +161,7 @@ pub(super) fn read(form: &Form<'_>) -> Events {
     Events::message(message)
 }
 
-/// `whatsapp:+13035550100` is a number on another channel than SMS.
+/// Splits the channel from an address such as `whatsapp:+13035550100`.
 pub(super) fn without_channel(address: &str) -> (Option<&str>, &str) {
     match address.split_once(':') {
         Some((channel, number)) if number.starts_with('+') => (Some(channel), number),
@@ -73,7 +169,7 @@ pub(super) fn without_channel(address: &str) -> (Option<&str>, &str) {
     }
 }
 
-/// What the carrier recognised as an opt-out word.
+/// The opt-out keyword that the carrier recognised.
 fn keyword(word: &str) -> Option<Keyword> {
     match word {
         "STOP" => Some(Keyword::Stop),
@@ -98,7 +194,7 @@ fn media(form: &Form<'_>) -> Vec<Media> {
     indices.filter_map(one).collect()
 }
 
-/// The document that makes the carrier do nothing. Any other text in an answer could be sent to the sender as a message.
+/// The response that triggers no action. The carrier could send any other text back to the sender as a message.
 pub(super) fn reply(outcome: &Outcome<'_>) -> Reply {
     match outcome {
         Outcome::Stored(_) => Reply {
@@ -110,8 +206,8 @@ pub(super) fn reply(outcome: &Outcome<'_>) -> Reply {
     }
 }
 
-/// The form of a message.
-pub(super) fn compose(sample: &Sample<'_>) -> String {
+/// The form of a message, for a simulated request.
+fn compose(sample: &Sample<'_>) -> String {
     url::form_urlencoded::Serializer::new(String::new())
         .extend_pairs([
             ("MessageSid", sample.provider_id),

@@ -1,4 +1,4 @@
-//! Plays the service.
+//! Simulates the service: builds a request that the source accepts.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};

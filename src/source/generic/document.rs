@@ -1,4 +1,4 @@
-//! A request as one JSON value, whatever it was written as.
+//! The fields of a request as one JSON value, for every format of the body.
 
 use http::Method;
 use serde_json::{Map, Value};
@@ -6,12 +6,12 @@ use serde_json::{Map, Value};
 use crate::source::Request;
 use crate::source::fields::{self, Form};
 
-/// The fields of a request: those of JSON, or those of a form or query as an object of strings.
+/// The fields of a request: its JSON, or an object of strings for a form or query.
 #[derive(Clone, Debug)]
 pub(super) struct Document(pub(super) Value);
 
 impl Document {
-    /// Nothing when the body is not what it says.
+    /// `None` if the body cannot be parsed.
     pub(super) fn read(request: &Request<'_>) -> Option<Self> {
         if request.method == Method::GET {
             return Some(Self::of_pairs(request.target.query().as_bytes()));
@@ -33,7 +33,7 @@ impl Document {
     }
 }
 
-/// The value at a JSON pointer (`/a/b`) or of a field of the top (`a`).
+/// The value at a JSON pointer (`/a/b`) or of a top-level field (`a`).
 pub(super) fn get<'v>(value: &'v Value, place: &str) -> Option<&'v Value> {
     if place.is_empty() || place.starts_with('/') {
         value.pointer(place)
@@ -42,7 +42,7 @@ pub(super) fn get<'v>(value: &'v Value, place: &str) -> Option<&'v Value> {
     }
 }
 
-/// The same, taken out of its object.
+/// Removes the value from its object and returns it.
 pub(super) fn take(value: &mut Value, place: &str) -> Option<Value> {
     let (parent, name) = match place.rsplit_once('/') {
         Some((parent, name)) => (value.pointer_mut(parent)?, name),
@@ -51,7 +51,7 @@ pub(super) fn take(value: &mut Value, place: &str) -> Option<Value> {
     parent.as_object_mut()?.remove(name)
 }
 
-/// Sets the value at this place, with the objects on the way to it.
+/// Sets the value at this place and creates the objects on its path.
 pub(super) fn set(value: &mut Value, place: &str, new: Value) {
     let mut at = value;
     for name in place.trim_start_matches('/').split('/') {

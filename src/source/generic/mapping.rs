@@ -1,4 +1,4 @@
-//! Where the fields of a message are.
+//! Maps the fields of a request to those of a message.
 
 use std::collections::BTreeMap;
 
@@ -15,10 +15,10 @@ use crate::source::{Events, Incoming, Refusal, fields};
 /// The mappings of known services.
 const PRESETS: &str = include_str!("presets.toml");
 
-/// Attachments of one message at most.
+/// Upper bound of the attachments of one message.
 const MEDIA_MAX: usize = 50;
 
-/// A mapping, of a preset or of the configuration.
+/// The mapping of a preset or of the configuration.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Mapping {
@@ -39,7 +39,7 @@ pub(super) struct Mapping {
 }
 
 impl Mapping {
-    /// That of the configuration, over that of its preset.
+    /// The keys of the configuration, and those of the preset for the rest.
     pub(super) fn of(config: &Config) -> Result<Self, String> {
         let preset = match &config.preset {
             Some(name) => preset(name)?,
@@ -72,7 +72,7 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// Fails unless the fields are there that make a message. For requests that nothing proves to be the service's.
+    /// Fails unless the required fields of a message exist. For requests that are not verified.
     pub(super) fn require(&self, document: &Document) -> Result<(), Refusal> {
         let first = match self.list(&document.0) {
             Some(list) => list.first(),
@@ -89,7 +89,7 @@ impl Mapping {
         Ok(())
     }
 
-    /// The messages of a verified request.
+    /// Reads the messages of a verified request.
     pub(super) fn events(&self, document: Document) -> Events {
         let list = match self.list(&document.0) {
             Some(list) => list.to_vec(),
@@ -182,7 +182,7 @@ impl Mapping {
         }
     }
 
-    /// Whether its fields are those of a form or query.
+    /// Returns true if the fields are those of a form or query.
     pub(super) fn is_flat(&self) -> bool {
         let is_flat = |place: &Option<String>| place.as_ref().is_none_or(|place| !place.starts_with('/'));
         self.messages.is_none()
@@ -201,7 +201,7 @@ fn preset(name: &str) -> Result<Mapping, String> {
     })
 }
 
-/// Stands for the id of a message that has none: the same when it comes again.
+/// Replaces the id of a message that has none. The same message gets the same id.
 fn digest(from: &str, to: &str, text: &str, sent_at: Timestamp) -> String {
     let mut hasher = sha2::Sha256::new();
     for part in [from, to, text, &sent_at.to_string()] {
@@ -211,7 +211,7 @@ fn digest(from: &str, to: &str, text: &str, sent_at: Timestamp) -> String {
     format!("sha256:{}", hex::encode(hasher.finalize()))
 }
 
-/// RFC 3339, a date and time without a zone in UTC, or seconds or milliseconds since the Unix epoch.
+/// Parses RFC 3339, a date and time without a zone as UTC, or seconds or milliseconds since the Unix epoch.
 fn moment(text: &str) -> Option<Timestamp> {
     const MILLISECONDS_FROM: i64 = 100_000_000_000;
     if let Ok(number) = text.parse::<i64>() {
@@ -225,7 +225,7 @@ fn moment(text: &str) -> Option<Timestamp> {
     })
 }
 
-/// Links: one, several with commas between them, or a list of them or of objects with `url` or `link`.
+/// Parses links: one, several separated by commas, or a list of links or of objects with `url` or `link`.
 fn links(value: Value) -> Vec<Media> {
     let list = match value {
         Value::Array(list) => list,
@@ -251,7 +251,7 @@ fn links(value: Value) -> Vec<Media> {
     list.iter().take(MEDIA_MAX).filter_map(one).collect()
 }
 
-/// What is left, without a signature.
+/// The fields that were not used, except the signature.
 fn extra(value: Value) -> BTreeMap<String, String> {
     let Value::Object(object) = value else {
         return BTreeMap::new();
@@ -268,7 +268,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_preset_is_a_whole_mapping() {
+    fn every_preset_is_a_complete_mapping() {
         let presets: BTreeMap<String, Mapping> = toml::from_str(PRESETS).unwrap();
         assert_eq!(presets.len(), 8);
         for name in presets.into_keys() {
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_read_as_services_write_them() {
+    fn the_time_formats_of_services_are_parsed() {
         let noon = Some(Timestamp(1_767_268_800_000));
         for (text, moment_of) in [
             ("2026-01-01T12:00:00Z", noon),

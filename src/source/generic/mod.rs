@@ -1,7 +1,8 @@
-//! The generic source: any service that posts messages as fields of JSON, a form or a query.
+//! The generic source: any service that posts messages as fields of JSON, of a form or of a query.
 //!
-//! A mapping says where the fields are, which requests are messages, how they are verified and what is answered. Presets
-//! are such mappings for services that are known (`presets.toml`); a key of the source wins over that of its preset.
+//! A mapping defines where the fields are, which requests are messages, how they are verified and how they are
+//! answered. Presets are mappings for known services (`presets.toml`); a key of the source has precedence over that
+//! of its preset.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -30,37 +31,37 @@ mod proof;
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The service whose mapping is used where a key is absent here.
+    /// The service whose mapping applies to keys that are missing here.
     pub preset: Option<String>,
-    /// What `verify` needs.
+    /// The secret for `verify`.
     pub secret: Option<Secrets>,
     /// `GET`, `POST`, `PUT` or `PATCH`.
     pub methods: Option<Vec<Verb>>,
-    /// Where the list of messages is; the whole body otherwise.
+    /// The place of the list of messages; if missing, the body is one message.
     pub messages: Option<String>,
-    /// Where the id of a message is.
+    /// The place of the message id.
     pub id: Option<String>,
-    /// Where its sender is.
+    /// The place of the sender.
     pub from: Option<String>,
-    /// Where its receiver is.
+    /// The place of the recipient.
     pub to: Option<String>,
-    /// Where its text is.
+    /// The place of the text.
     pub text: Option<String>,
-    /// Where the links of its attachments are.
+    /// The place of the links of the attachments.
     pub media: Option<String>,
-    /// Where its number of parts is.
+    /// The place of the number of parts.
     pub segments: Option<String>,
-    /// Where the time of sending is.
+    /// The place of the time of sending.
     pub sent_at: Option<String>,
-    /// What fields must be for a request to be a message.
+    /// Values that fields must have for a request to be a message.
     pub only_if: Option<BTreeMap<String, String>>,
-    /// The answer to a success.
+    /// The response to an accepted request.
     pub reply: Option<ReplyConfig>,
-    /// How a request proves that it is the service's.
+    /// How requests are verified.
     pub verify: Option<Verify>,
 }
 
-/// A method that a service may call with.
+/// An HTTP method of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Verb {
@@ -68,9 +69,9 @@ pub enum Verb {
     Get,
     /// Fields in the body.
     Post,
-    /// The same.
+    /// Fields in the body.
     Put,
-    /// The same.
+    /// Fields in the body.
     Patch,
 }
 
@@ -80,9 +81,9 @@ pub enum Verb {
 pub struct ReplyConfig {
     /// 200 to 299.
     pub status: u16,
-    /// Of the body.
+    /// The `Content-Type` of the body.
     pub content_type: String,
-    /// What some services take for a success, or send to the sender.
+    /// The body. Some services require a certain body; others send it to the sender.
     pub body: String,
 }
 
@@ -100,23 +101,23 @@ impl Default for ReplyConfig {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Verify {
-    /// Which proof it is.
+    /// The kind of verification.
     pub kind: ProofKind,
-    /// The header with the signature or the secret.
+    /// The header that contains the signature or the secret.
     pub header: Option<String>,
-    /// The query's parameter with the secret.
+    /// The query parameter that contains the secret.
     pub parameter: Option<String>,
-    /// What is signed: `{body}`, `{url}`, `{header:NAME}`, anything else as it stands.
+    /// The signed text: `{body}`, `{url}`, `{header:NAME}`; anything else is literal.
     pub over: Option<String>,
-    /// The hash inside the HMAC.
+    /// The hash function of the HMAC.
     #[serde(default = "sha256")]
     pub algorithm: Algorithm,
-    /// How the signature is written.
+    /// The encoding of the signature.
     #[serde(default = "hex")]
     pub encoding: Encoding,
-    /// The header with the signed time, in seconds, which may be five minutes off.
+    /// The header that contains the signed time, in seconds, which may differ by five minutes.
     pub timestamp: Option<String>,
-    /// Who issues the token.
+    /// The issuer of the token.
     pub issuer: Option<String>,
 }
 
@@ -128,21 +129,21 @@ fn hex() -> Encoding {
     Encoding::Hex
 }
 
-/// How a request proves that it is the service's.
+/// How requests are verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProofKind {
-    /// By nothing.
+    /// Not verified.
     None,
-    /// A header is the secret, alone or after `Bearer `.
+    /// A header contains the secret, alone or after `Bearer `.
     Header,
-    /// A parameter of the query is the secret.
+    /// A query parameter contains the secret.
     Parameter,
-    /// A header is an HMAC with the secret as key.
+    /// A header contains an HMAC with the secret as key.
     Hmac,
-    /// `Authorization` is a token signed with the secret, for this URL.
+    /// `Authorization` contains a token for this URL, signed with the secret.
     Jwt,
-    /// As standardwebhooks.com describes.
+    /// As specified by standardwebhooks.com.
     StandardWebhooks,
 }
 
@@ -198,7 +199,7 @@ impl Kind for Config {
     }
 }
 
-/// One service's webhook.
+/// The webhook of one service.
 struct Generic {
     mapping: Mapping,
     public_url: Option<Url>,
@@ -208,7 +209,7 @@ struct Generic {
     reply: Success,
 }
 
-/// The answer to a success.
+/// The response to an accepted request.
 struct Success {
     status: StatusCode,
     content_type: Option<&'static str>,
@@ -236,7 +237,7 @@ impl Source for Generic {
         }
     }
 
-    /// A service may send the body of any answer to the sender, so an answer that says nothing by itself has no body.
+    /// A service may send the body of any response to the sender, so an error has an empty body.
     fn reply(&self, outcome: &Outcome<'_>) -> Reply {
         let (status, is_success) = match outcome {
             Outcome::Stored(_) => (self.reply.status, true),
@@ -256,7 +257,7 @@ impl Source for Generic {
     }
 }
 
-/// One of the sets that can be made of the methods.
+/// The constant list for a combination of methods.
 fn methods(verbs: Option<&[Verb]>) -> Result<&'static [Method], String> {
     const GET: &[Method] = &[Method::GET];
     const POST: &[Method] = &[Method::POST];

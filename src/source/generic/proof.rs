@@ -1,4 +1,4 @@
-//! How a request to a generic source proves that it is the service's.
+//! Verifies the requests to a generic source.
 
 use super::{ProofKind, Verify};
 use crate::secret::{Secret, Secrets};
@@ -7,7 +7,7 @@ use crate::source::verify::jwt::Claims;
 use crate::source::verify::{Hmac, StandardWebhooks, Window, url_form};
 use crate::source::{Context, Request, Target};
 
-/// What is checked.
+/// What is verified.
 pub(super) enum Proof {
     None,
     Header {
@@ -38,7 +38,7 @@ pub(super) struct Signature {
     pub(super) keys: Secrets,
 }
 
-/// One part of what is signed.
+/// One part of the signed text.
 pub(super) enum Part {
     Literal(String),
     Body,
@@ -127,7 +127,7 @@ impl Proof {
     }
 }
 
-/// Whether the token is for this URL, if it says for which.
+/// Returns true if the token is for this URL, or names no URL.
 fn is_meant(claims: &Claims, target: &Target<'_>) -> bool {
     let audience = claims.texts("aud");
     audience.is_empty()
@@ -161,7 +161,7 @@ impl Signature {
         in_time && self.hmac.verify(self.keys.all(), &parts, signature)
     }
 
-    /// The key that signs.
+    /// The key used for signing.
     pub(super) fn key(&self) -> Option<&Secret> {
         self.keys.all().first()
     }

@@ -1,6 +1,6 @@
-//! The body of a webhook as fields: JSON as documented, or a form.
+//! Parses the body of a webhook into fields: JSON as documented, or a form.
 //!
-//! Nothing of a body is ever put into an error: errors go to the log and to whoever sent the request.
+//! Errors never quote the body, because they are logged and sent to the caller.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,14 +16,14 @@ use super::Refusal;
 use super::encoding::Charset;
 use super::repair::repair;
 
-/// Values kept of fields that appear again.
+/// Upper bound of the values that are kept of repeated fields.
 const REPEATED_MAX: usize = 64;
 
-/// A body as far as it can be read.
+/// The parsed body, possibly with an error.
 #[derive(Clone, Debug)]
 pub(super) struct Body {
     pub(super) fields: Fields,
-    /// Why it is not what it should be. The fields are what could be made of it.
+    /// The error, if the body is invalid. `fields` then contains what could be parsed.
     pub(super) broken: Option<Refusal>,
 }
 
@@ -45,7 +45,7 @@ impl Body {
     }
 }
 
-/// A body as text, for when nothing else can be made of it.
+/// The body as text, for a body from which no field could be parsed.
 pub(super) fn as_text<'b>(headers: &HeaderMap, body: &'b [u8]) -> Cow<'b, str> {
     let content_type = headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes());
     Charset::named(content_type.unwrap_or_default()).decode_body(body)
@@ -59,7 +59,7 @@ fn media_type() -> Refusal {
     )
 }
 
-/// How a body is written.
+/// The format of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
     Json,
@@ -88,17 +88,17 @@ impl Format {
     }
 }
 
-/// One field's value.
+/// The value of one field.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
     /// A string.
     Text(String),
-    /// Any other JSON, exactly as received.
+    /// Any other JSON value, exactly as received.
     Json(Box<RawValue>),
 }
 
 impl Value {
-    /// As JSON.
+    /// The value as JSON.
     pub(super) fn into_json(self) -> String {
         match self {
             Self::Text(text) => serde_json::Value::String(text).to_string(),
@@ -110,7 +110,7 @@ impl Value {
         text(&raw).map_or(Self::Json(raw), Self::Text)
     }
 
-    /// As text: a number as it is written, the one element of a list, nothing for `null`.
+    /// The value as text: a number as written, the only element of a list, empty for `null`.
     fn as_text(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Text(text) => Some(Cow::Borrowed(text)),
@@ -128,7 +128,7 @@ fn only_element(list: &RawValue) -> Option<Value> {
     Some(Value::of(element))
 }
 
-/// The fields of one body by their names. What is verified and what is delivered is the first value of each.
+/// The fields of one body by name. Of a repeated field, the first value is verified and delivered.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Fields {
     first: BTreeMap<String, Value>,
@@ -136,7 +136,7 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    /// A string that must be there, once.
+    /// The value of a field that must occur exactly once and be a string.
     pub(super) fn required_text(&self, name: &str) -> Result<&str, Refusal> {
         if self.repeated.iter().any(|(repeated, _)| repeated == name) {
             return Err(Refusal::malformed(format!("`{name}` appears more than once")));
@@ -148,7 +148,7 @@ impl Fields {
         }
     }
 
-    /// What can be read as text; empty where there is nothing.
+    /// The value of a field as text; empty if the field is missing.
     pub(super) fn text(&self, name: &str) -> Cow<'_, str> {
         let text = self.first.get(name).and_then(Value::as_text);
         text.unwrap_or_default()
@@ -158,7 +158,7 @@ impl Fields {
         self.first.contains_key(name)
     }
 
-    /// The same as [`Fields::text`], nothing where there is nothing, and it is gone from the rest.
+    /// Removes a field and returns its value as text; empty if the field is missing.
     pub(super) fn take_text(&mut self, name: &str) -> Option<String> {
         self.take(name)?.as_text().map(Cow::into_owned)
     }
@@ -167,13 +167,13 @@ impl Fields {
         self.first.remove(name)
     }
 
-    /// Removes a field, however often it is there.
+    /// Removes all occurrences of a field.
     pub(super) fn forget(&mut self, name: &str) {
         self.first.remove(name);
         self.repeated.retain(|(repeated, _)| repeated != name);
     }
 
-    /// What nobody took, in the order of the names; repeated ones last, as `name (2)`.
+    /// The remaining fields, ordered by name; repeated ones last, as `name (2)`.
     pub(super) fn rest(self) -> impl Iterator<Item = (String, Value)> {
         let mut count: BTreeMap<String, u32> = BTreeMap::new();
         let repeated = self.repeated.into_iter().map(move |(name, value)| {
@@ -197,7 +197,7 @@ impl Fields {
     }
 }
 
-/// The fields of a JSON object, or of what was probably meant to be one, and what is wrong with it.
+/// Parses the fields of a JSON object, repairing invalid JSON if possible, and returns the error.
 fn json(text: &str) -> (Fields, Option<Refusal>) {
     match object(text) {
         Ok(fields) => (fields, None),
@@ -225,8 +225,8 @@ fn object(text: &str) -> Result<Fields, serde_json::Error> {
     Ok(fields)
 }
 
-/// The text of a JSON string. An unpaired surrogate is replaced: carriers cut long texts between the two
-/// halves of an emoji, and such a text must not be lost for it.
+/// The content of a JSON string. An unpaired surrogate is replaced: carriers cut long messages between the two halves
+/// of an emoji, and such a message must not be lost.
 fn text(raw: &RawValue) -> Option<String> {
     struct Bytes;
     impl Visitor<'_> for Bytes {
@@ -263,8 +263,8 @@ fn decode(encoded: &str, charset: Charset) -> String {
     charset.decode(&decoded).into_owned()
 }
 
-/// A JSON object as it was written, with repeated names. Values stay raw: a deep or huge one that nobody
-/// reads must not cost a text.
+/// A JSON object as written, with repeated names. Values stay unparsed, so that a deeply nested or invalid value in
+/// an unused field does not fail the message.
 struct Pairs(Vec<(String, Box<RawValue>)>);
 
 impl<'de> Deserialize<'de> for Pairs {

@@ -1,4 +1,4 @@
-//! The carrier's part, played by the bridge itself: a webhook as it would be posted, to try a setup out.
+//! Simulates the carrier: builds a webhook as the carrier would post it, for testing a setup.
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -44,7 +44,7 @@ mod tests {
     use crate::source::{Request, Source as _};
 
     #[test]
-    fn what_is_composed_is_accepted_by_the_source_itself() {
+    fn a_simulated_webhook_is_accepted_by_the_source() {
         for toml in [
             "secret = 'x'",
             "secret = ['new', 'old']",

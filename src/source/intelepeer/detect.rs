@@ -1,7 +1,7 @@
-//! Which signature scheme an account uses, found from one captured webhook.
+//! Determines the signature scheme of an account from a captured webhook.
 //!
-//! For the operator's desk, never for run time: a source that accepted whatever fits would be as weak as the
-//! weakest scheme.
+//! Only for a command, never used while receiving: a source that accepted any matching scheme would only be as secure
+//! as the weakest one.
 
 use http::HeaderMap;
 
@@ -10,7 +10,7 @@ use crate::secret::Secret;
 use super::body::{Body, Fields};
 use super::hmac::{Algorithm, Config, Encoding, REFID_LENGTH};
 
-/// A scheme that explains the sample.
+/// A scheme that matches the sample.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scheme {
     /// `signature` is the secret itself.
@@ -19,17 +19,17 @@ pub enum Scheme {
     Hmac(Config),
 }
 
-/// The fields a signature may be made over, the likely ones first.
+/// The fields that may be signed, the likely ones first.
 const FIELDS: [&str; 4] = ["refid", "message", "from", "to"];
 
-/// What may stand between them.
+/// The separators that may stand between them.
 const SEPARATORS: [&str; 8] = ["", "|", ":", ",", ".", " ", "\n", "&"];
 
-/// Every scheme that explains the sample, the likeliest first; none when the secret is wrong or the scheme is
-/// none that is known. Several fit when a field is empty or two are alike: another sample tells them apart.
+/// All schemes that match the sample, the likeliest first. Empty if the secret is wrong or the scheme is unknown.
+/// Several match if a field is empty or two fields are equal; another sample distinguishes them.
 ///
 /// # Errors
-/// A sentence for the operator when the sample is no webhook's body.
+/// A sentence for the operator when the sample is not the body of a webhook.
 pub fn detect(secret: &Secret, sample: &[u8]) -> Result<Vec<Scheme>, String> {
     let Body { fields, broken } = Body::read(&HeaderMap::new(), sample);
     if let Some(refusal) = broken {
@@ -85,7 +85,7 @@ pub fn lines(scheme: &Scheme) -> String {
     }
 }
 
-/// The signature, decoded in every way it can be.
+/// The signature, decoded with each encoding that accepts it.
 struct Candidates(Vec<(Encoding, Vec<u8>)>);
 
 impl Candidates {
@@ -104,7 +104,7 @@ impl Candidates {
     }
 }
 
-/// What may be signed, as `over` and as the sample's own data.
+/// A text that may be signed, as the setting `over` and as data from the sample.
 fn layouts(fields: &Fields) -> Vec<(String, String)> {
     let mut layouts = Vec::new();
     for order in orders() {
@@ -122,8 +122,8 @@ fn layouts(fields: &Fields) -> Vec<(String, String)> {
     layouts
 }
 
-/// Every order of one to four of the fields: first those with both the id and the text, as documented, and
-/// among them the shorter ones.
+/// Every order of one to four fields: first those with both the id and the text, as documented, the shorter ones
+/// first.
 fn orders() -> Vec<Vec<&'static str>> {
     let mut orders: Vec<Vec<&str>> = vec![Vec::new()];
     let mut from = 0;
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_scheme_signed_a_sample_is_found_and_its_lines_accept_it() {
+    fn every_scheme_is_found_and_its_lines_accept_the_sample() {
         let refid = "ABCDEF1234567890ABCDEF1234567890";
         let mut count = 0;
         for over in [
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_secret_finds_nothing_and_a_broken_sample_says_so() {
+    fn a_wrong_secret_finds_nothing_and_an_invalid_sample_is_an_error() {
         let body = signed(&Config::default(), "ABCDEF1234567890ABCDEF1234567890");
         assert_eq!(detect(&Secret::new("other"), &body), Ok(vec![]));
         assert!(

@@ -1,23 +1,24 @@
-//! From a body's bytes to text. Nothing is refused here: a character in an unexpected encoding must not cost a message.
+//! Decodes a body to text. Nothing is rejected, so that an unexpected encoding of one character does not lose a
+//! message.
 
 use std::borrow::Cow;
 
-/// What [Windows-1252] has where ISO 8859-1 has control characters.
+/// The characters that [Windows-1252] has in place of the control characters of ISO 8859-1.
 ///
 /// [Windows-1252]: https://encoding.spec.whatwg.org/#windows-1252
 const WINDOWS_1252: &str = "€\u{81}‚ƒ„…†‡ˆ‰Š‹Œ\u{8d}Ž\u{8f}\u{90}‘’“”•–—˜™š›œ\u{9d}žŸ";
 
-/// How bytes that are not UTF-8 are read.
+/// How bytes that are not UTF-8 are decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Charset {
-    /// As UTF-8 all the same: what does not fit becomes U+FFFD.
+    /// As UTF-8; invalid sequences become U+FFFD.
     Utf8,
-    /// As Windows-1252, which ISO 8859-1 nearly always means.
+    /// As Windows-1252, which is what is almost always meant by ISO 8859-1.
     Windows1252,
 }
 
 impl Charset {
-    /// The one that a `Content-Type` names.
+    /// The encoding that a `Content-Type` names.
     pub(super) fn named(content_type: &[u8]) -> Self {
         let content_type = String::from_utf8_lossy(content_type).to_ascii_lowercase();
         let named = content_type
@@ -31,7 +32,8 @@ impl Charset {
         }
     }
 
-    /// Reads bytes. What is UTF-8 is read so, whatever was named: nothing else looks like it by chance.
+    /// Decodes bytes. Valid UTF-8 is always decoded as such, because text in another encoding is hardly ever valid
+    /// UTF-8.
     pub(super) fn decode(self, bytes: &[u8]) -> Cow<'_, str> {
         match (std::str::from_utf8(bytes), self) {
             (Ok(text), _) => Cow::Borrowed(text),
@@ -40,7 +42,7 @@ impl Charset {
         }
     }
 
-    /// Reads a whole body, which may begin with a byte order mark: some .NET clients put one before their JSON.
+    /// Decodes a complete body. Removes the byte order mark that some .NET clients put before JSON.
     pub(super) fn decode_body(self, body: &[u8]) -> Cow<'_, str> {
         match body {
             [0xef, 0xbb, 0xbf, rest @ ..] => self.decode(rest),

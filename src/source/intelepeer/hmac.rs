@@ -1,7 +1,7 @@
-//! HMAC signatures: what is signed, how, and how the result is written.
+//! HMAC signatures: what is signed, with which algorithm, and the encoding of the result.
 //!
-//! The provider says that `signature` is an HMAC of the reference id, the message body and the account
-//! secret, and not which, in what order or encoding; so all three are configurable.
+//! The provider documents that `signature` is an HMAC of the reference id, the message body and the account secret,
+//! but neither the algorithm nor the order nor the encoding. So all three are configurable.
 
 use serde::Deserialize;
 
@@ -10,21 +10,22 @@ use crate::source::verify::Hmac;
 
 pub use crate::source::verify::{Algorithm, Encoding};
 
-/// The length of a `refid`, as the provider documents it.
+/// The length of a `refid` according to the provider.
 pub const REFID_LENGTH: usize = 32;
 
 /// `hmac`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The hash inside.
+    /// The hash function of the HMAC.
     pub algorithm: Algorithm,
-    /// How the signature is written.
+    /// The encoding of the signature.
     pub encoding: Encoding,
-    /// What is signed: fields in braces, anything else as it stands.
+    /// The signed text: fields in braces; anything else is literal.
     pub over: String,
-    /// The length every `refid` has; a text with another is refused. Fields are signed run together, so a
-    /// character moved from the text to the id would keep the signature, and make a "new" text of an old one.
+    /// The length of every `refid`; a message with another length is rejected. Fields are signed without a separator,
+    /// so moving a character from the text to the id would keep the signature valid and turn an old message into a
+    /// new one.
     pub refid_length: usize,
 }
 
@@ -40,7 +41,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What a signature like this leaves open to somebody who saw one request.
+    /// The attacks that such a signature does not prevent if an attacker has seen one request.
     pub(super) fn warnings(&self) -> Vec<String> {
         [
             ("{refid}", "send a message again under a new id"),
@@ -53,7 +54,7 @@ impl Config {
     }
 }
 
-/// The fields of a text that a signature can be made over, as received; empty where there is none.
+/// The fields of a message that can be signed, as received; empty if missing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Signed<'a> {
     /// `refid`
@@ -66,7 +67,7 @@ pub struct Signed<'a> {
     pub message: &'a str,
 }
 
-/// A [`Config`] that was checked.
+/// A validated [`Config`].
 #[derive(Clone, Debug)]
 pub struct Scheme {
     hmac: Hmac,
@@ -75,7 +76,7 @@ pub struct Scheme {
 }
 
 impl Scheme {
-    /// Checks `over`.
+    /// Validates `over`.
     ///
     /// # Errors
     /// A sentence for the operator.
@@ -91,19 +92,19 @@ impl Scheme {
         })
     }
 
-    /// The length a `refid` must have, in bytes.
+    /// The required length of a `refid`, in bytes.
     #[must_use]
     pub fn refid_length(&self) -> usize {
         self.refid_length
     }
 
-    /// The signature the carrier would send.
+    /// The signature that the carrier would send.
     #[must_use]
     pub fn sign(&self, key: &Secret, signed: &Signed<'_>) -> Option<String> {
         self.hmac.sign(key, &self.parts(signed))
     }
 
-    /// Whether the signature is right under any of the keys.
+    /// Returns true if the signature is valid for one of the keys.
     #[must_use]
     pub fn verify(&self, keys: &[Secret], signed: &Signed<'_>, signature: &str) -> bool {
         self.hmac.verify(keys, &self.parts(signed), signature)
@@ -166,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn literals_are_signed_as_they_stand() {
+    fn literals_are_signed_unchanged() {
         let over = "v1:{from}|{to}\n".to_owned();
         let scheme = Scheme::build(&Config {
             over,

@@ -1,8 +1,8 @@
-//! The IntelePeer source: their inbound SMS webhook, verified and read.
+//! The IntelePeer source: verifies and parses its inbound SMS webhook.
 //!
-//! Follows [Receiving SMS Messages] and [Securing Inbound SMS Webhooks]. The two pages disagree on what
-//! `signature` is (the shared code itself, or an HMAC), so the operator says which: a source never tries
-//! several at run time, since the weakest would then decide.
+//! Follows [Receiving SMS Messages] and [Securing Inbound SMS Webhooks]. The two pages disagree on the content of
+//! `signature` (the shared code itself, or an HMAC), so the operator configures it. A source never tries several
+//! schemes while receiving, because the weakest would determine the security.
 //!
 //! [Receiving SMS Messages]: https://docs.intelepeer.com/Atmosphere/Content/Atmosphere-SMS-Messaging/SMS-APIs/Receiving-SMS-Messages.htm
 //! [Securing Inbound SMS Webhooks]: https://docs.intelepeer.com/Atmosphere/Content/Atmosphere-SMS-Messaging/SMS-APIs/Securing-Inbound-SMS-Webhooks.htm
@@ -32,18 +32,18 @@ mod verify;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// What the `signature` field of a webhook must be.
+    /// What `signature` must contain.
     #[serde(default)]
     pub verify: Verify,
     /// The shared code, or the key of the HMAC.
     pub secret: Option<Secrets>,
-    /// How the HMAC is made, with `verify = "hmac"`.
+    /// The settings of the HMAC, with `verify = "hmac"`.
     pub hmac: Option<hmac::Config>,
     /// The management API, for `smsbridge intelepeer webhook`.
     pub api: Option<api::Config>,
 }
 
-/// How a webhook proves that the carrier sent it.
+/// How a webhook is verified.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verify {
@@ -52,16 +52,16 @@ pub enum Verify {
     SharedCode,
     /// `signature` is an HMAC with the secret as key.
     Hmac,
-    /// `signature` is not looked at.
+    /// `signature` is not checked.
     None,
 }
 
 impl Config {
-    /// The `signature` the carrier would send with this message, made with the first secret; nothing with
-    /// `verify = "none"`. `smsbridge simulate` plays the carrier with it.
+    /// The `signature` that the carrier would send with this message, computed with the first secret; `None` with
+    /// `verify = "none"`. Used by `smsbridge simulate`.
     ///
     /// # Errors
-    /// A sentence for the operator when the configuration could not be built either.
+    /// A sentence for the operator when the configuration is invalid.
     pub fn sign(&self, signed: &hmac::Signed<'_>) -> Result<Option<String>, String> {
         Ok(verify::Signature::build(self)?.sign(signed))
     }
@@ -107,17 +107,17 @@ impl Kind for Config {
     }
 }
 
-/// One IntelePeer account's webhook.
+/// The webhook of one IntelePeer account.
 #[derive(Debug)]
 pub struct Intelepeer {
     signature: verify::Signature,
 }
 
 impl Intelepeer {
-    /// Makes the source ready to run.
+    /// Builds the source.
     ///
     /// # Errors
-    /// A sentence for the operator, without the source's name.
+    /// A sentence for the operator, without the name of the source.
     pub fn build(config: &Config) -> Result<Self, String> {
         if let Some(api) = &config.api {
             api.validate().map_err(|error| format!("`api`: {error}"))?;
@@ -127,8 +127,8 @@ impl Intelepeer {
         })
     }
 
-    /// Nothing of the body is believed before its signature is right. What is known to be the carrier's is read however
-    /// odd it is.
+    /// Nothing in the body is trusted before the signature is verified. A verified body is accepted even if it has
+    /// errors.
     fn read(&self, request: &Request<'_>) -> Result<Incoming, Refusal> {
         let Body { fields, broken } = Body::read(request.headers, request.body);
         if let Err(refusal) = self.signature.check(&fields) {
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_that_cannot_work_is_refused_in_words() {
+    fn an_invalid_configuration_is_rejected_with_an_explanation() {
         for (toml, words) in [
             ("", "`secret` is missing"),
             ("verify = 'hmac'", "`secret` is missing"),
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_probably_not_meant_is_warned_of() {
+    fn probable_mistakes_are_reported() {
         let open = Settings::default();
         let closed = Settings {
             access: toml::from_str("allow_from = ['203.0.113.7']").unwrap(),
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn weak_secrets_are_warned_of_where_others_can_post() {
+    fn weak_secrets_are_reported_if_other_machines_can_post() {
         let toml = "secret = ['a long secret of 32 characters', 'short']\n\
                     api = { token = 't', api_url = 'http://gateway.example.com', numbers = ['+13038675309'] }";
         let config: Config = toml::from_str(toml).unwrap();

@@ -1,8 +1,8 @@
-//! JSON that was put together without escaping: a message with a line break or a quote in it then makes the whole
-//! body invalid, and would be lost with it.
+//! Repairs JSON that was assembled without escaping: a line break or a quote in the message makes the body invalid,
+//! and the message would be lost.
 
-/// Rewrites a JSON document so that it may be read: escapes control characters, backslashes and quotes inside of
-/// strings, and closes what is open at the end. What is valid stays as it is. The result may still be no JSON.
+/// Escapes control characters, backslashes and quotes inside strings, and closes what is open at the end. Valid JSON
+/// is unchanged. The result may still be invalid.
 pub(super) fn repair(text: &str) -> String {
     let mut repaired = String::with_capacity(text.len() + 16);
     let mut open = Vec::new();
@@ -44,7 +44,7 @@ pub(super) fn repair(text: &str) -> String {
     repaired
 }
 
-/// The character of an escape that JSON knows, from what follows a backslash.
+/// The character of a valid JSON escape, from the characters after the backslash.
 fn escape(rest: &str) -> Option<char> {
     let mut characters = rest.chars();
     let escaped = characters.next()?;
@@ -57,7 +57,7 @@ fn escape(rest: &str) -> Option<char> {
     known.then_some(escaped)
 }
 
-/// Tells a quote that ends a string from one inside of it, by what follows: the end of a name or of a value.
+/// Decides by the following characters whether a quote ends a string or is part of it.
 fn ends_string(rest: &str) -> bool {
     let rest = rest.trim_ascii_start();
     match rest.strip_prefix(',') {
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_not_escaped_is_read_as_it_was_meant() {
+    fn unescaped_characters_are_repaired() {
         for (broken, meant) in [
             ("{\"a\":\"one\ntwo\u{7}\"}", json!({ "a": "one\ntwo\u{7}" })),
             (

@@ -1,5 +1,5 @@
-//! From the fields of a verified body to a message. Nothing verified is refused for being odd: the carrier would send
-//! it a few times more, and then it would be lost.
+//! Builds a message from the fields of a verified body. A verified body is never rejected because of unexpected
+//! fields: the carrier would retry it a few times, and then the message would be lost.
 
 use serde_json::value::RawValue;
 
@@ -9,8 +9,8 @@ use crate::source::{Incoming, fields as bounds};
 use super::Refusal;
 use super::body::{Fields, Value};
 
-/// Fails unless the fields are there that every webhook of the provider has. For requests that nothing proves to be
-/// the carrier's; of others whatever is there is kept.
+/// Fails unless the fields exist that every webhook of the provider has. For requests that are not verified; a
+/// verified one is kept whatever fields it has.
 pub(super) fn require(fields: &Fields) -> Result<(), Refusal> {
     let text = if fields.has("media") { "media" } else { "message" };
     let missing = ["refid", "from", "to", text]
@@ -21,16 +21,16 @@ pub(super) fn require(fields: &Fields) -> Result<(), Refusal> {
     })
 }
 
-/// Whether anything is there that only a message has.
+/// Returns true if there is a field that only a message has.
 pub(super) fn is_message(fields: &Fields) -> bool {
     ["from", "to", "message", "media"]
         .iter()
         .any(|name| fields.has(name))
 }
 
-/// Reads a message; whatever is not understood is kept beside it.
+/// Parses a message. Fields that are not understood are kept as unknown fields.
 pub(super) fn read(mut fields: Fields) -> Result<Incoming, Refusal> {
-    // The secret itself, perhaps: it must not be kept.
+    // It may be the secret itself, so it must not be stored.
     fields.forget("signature");
     let mut odd = Vec::new();
     let mut take = |fields: &mut Fields, name: &str| {
@@ -64,7 +64,7 @@ pub(super) fn read(mut fields: Fields) -> Result<Incoming, Refusal> {
     })
 }
 
-/// Keeps a body of the carrier's that nothing else can be made of: people may still read it.
+/// Stores a verified body from which no field could be parsed, so that people can still read it.
 pub(super) fn unreadable(body: &str) -> Result<Incoming, Refusal> {
     if body.trim().is_empty() {
         return Err(Refusal::malformed("the body is empty"));
@@ -75,7 +75,7 @@ pub(super) fn unreadable(body: &str) -> Result<Incoming, Refusal> {
     })
 }
 
-/// The body without the values of `signature`: they may be the secret itself.
+/// The body without the values of `signature`, which may be the secret itself.
 fn without_signature(body: &str) -> String {
     let lower = body.to_ascii_lowercase();
     let (mut kept, mut end) = (String::new(), 0);
@@ -96,13 +96,14 @@ fn without_signature(body: &str) -> String {
     kept + &body[end..]
 }
 
-/// `media`, in the shape the provider documents for outbound messages; for inbound it documents none.
+/// The field `media`, in the format that the provider documents for outbound messages. Nothing is documented for
+/// inbound.
 #[derive(Default)]
 struct Attached {
     media: Vec<Media>,
-    /// Whether anything is attached, understood or not.
+    /// Whether there are attachments, including those that could not be parsed.
     any: bool,
-    /// The field as received, when an entry says more than is understood.
+    /// The field as received, if an entry contains more than was parsed.
     odd: Option<Value>,
 }
 
@@ -132,7 +133,7 @@ impl Attached {
     }
 }
 
-/// One attachment, and whether that is all its entry says.
+/// Parses one attachment. Returns true as well if the entry contains nothing else.
 fn medium(entry: &RawValue) -> Option<(Media, bool)> {
     let entry: serde_json::Map<String, serde_json::Value> = serde_json::from_str(entry.get()).ok()?;
     let text = |name: &str| {
@@ -162,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_value_of_a_signature_stays_in_a_body() {
+    fn every_value_of_a_signature_is_removed_from_a_body() {
         for (body, kept) in [
             (r#"{"signature": "a,b}", "x": 1"#, r#"{"signature=***", "x": 1"#),
             (r#"{"Signature":canary,"x":1"#, r#"{"Signature=***,"x":1"#),

@@ -1,4 +1,4 @@
-//! Where the provider sends the texts of our numbers, for the daemon's daily look.
+//! Queries to which URL the provider sends the messages of the operator's numbers, for the daily webhook check.
 
 use async_trait::async_trait;
 
@@ -10,7 +10,7 @@ use crate::mask::{Mask, Reason};
 use crate::number::Number;
 use crate::secret::Secret;
 
-/// The numbers of one account, and the URL they should have.
+/// The numbers of one account and the URL that they should have.
 pub(super) struct Account {
     client: api::Client,
     numbers: Vec<String>,
@@ -18,7 +18,7 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// Nothing when the configuration names no numbers, or nobody knows what the provider should call.
+    /// `None` if the configuration names no numbers, or `server.public_url` is not set.
     pub(super) fn build(config: &Config, context: &Context<'_>) -> Result<Option<Self>, String> {
         let (Some(api), Some(public_url)) = (&config.api, context.public_url) else {
             return Ok(None);
@@ -80,7 +80,7 @@ fn points(row: Row, asked: bool) -> Option<NumberPoints> {
 
 fn elsewhere(now: Option<&str>) -> Reason {
     let reason = match now {
-        // It may have been masked already; here it is only kept out of the log.
+        // It may have been masked already. Here it is marked as a quotation so that it is not logged.
         Some(url) => {
             Reason::from("its webhook points elsewhere").quote(", to ", &Mask::default().excerpt(url, None))
         }

@@ -1,4 +1,4 @@
-//! What the body's `signature` must be.
+//! Verifies the `signature` field of the body.
 
 use crate::secret::Secrets;
 
@@ -6,7 +6,7 @@ use super::body::Fields;
 use super::hmac::{Scheme, Signed};
 use super::{Config, Refusal, Verify};
 
-/// What the `signature` field must be.
+/// What `signature` must contain.
 #[derive(Clone, Debug)]
 pub(super) enum Signature {
     Unchecked,
@@ -61,12 +61,12 @@ impl Signature {
         if right { Ok(()) } else { Err(Refusal::forbidden()) }
     }
 
-    /// Whether it is looked at.
+    /// Returns true if it is checked.
     pub(super) fn is_checked(&self) -> bool {
         !matches!(self, Self::Unchecked)
     }
 
-    /// The signature the carrier would send.
+    /// The signature that the carrier would send.
     pub(super) fn sign(&self, signed: &Signed<'_>) -> Option<String> {
         match self {
             Self::Unchecked => None,

@@ -1,4 +1,4 @@
-//! Ed25519 signatures over bytes that the source puts together.
+//! Ed25519 signatures over bytes that the source assembles.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,10 +9,10 @@ use ring::signature::{ED25519, UnparsedPublicKey};
 pub struct Ed25519([u8; 32]);
 
 impl Ed25519 {
-    /// Reads a public key in base64.
+    /// Parses a public key in base64.
     ///
     /// # Errors
-    /// A sentence for the operator, without the name of the setting.
+    /// A sentence for the operator, without the name of the key.
     pub fn read(base64: &str) -> Result<Self, String> {
         let bytes = STANDARD.decode(base64.trim()).ok();
         let key = bytes.and_then(|bytes| bytes.try_into().ok());
@@ -20,7 +20,7 @@ impl Ed25519 {
             .ok_or_else(|| "must be 32 bytes in base64: copy it from the carrier's portal".to_owned())
     }
 
-    /// Whether the signature, in base64, is right for these bytes.
+    /// Returns true if this signature, in base64, is valid for these bytes.
     #[must_use]
     pub fn verify(&self, signed: &[u8], signature: &str) -> bool {
         let Ok(signature) = STANDARD.decode(signature) else {
@@ -38,9 +38,9 @@ mod tests {
 
     const BODY: &str = r#"{"data":{"event_type":"message.received","id":"b301ed3f-1490-491f-995f-6e64e69674d4","occurred_at":"2026-01-01T12:00:00.000+00:00","payload":{"direction":"inbound","from":{"phone_number":"+13125550001","carrier":"T-Mobile USA","line_type":"Wireless"},"id":"84cca175-9755-4859-b67f-4730d7f58aa3","media":[],"messaging_profile_id":"740572b6-099c-44a1-89b9-6c92163bc68d","parts":1,"received_at":"2026-01-01T12:00:00.000+00:00","record_type":"message","text":"Hello from Telnyx!","to":[{"phone_number":"+17735550002","status":"webhook_delivered"}],"type":"SMS"},"record_type":"event"},"meta":{"attempt":1,"delivered_to":"https://sms.example.com/inbound/telnyx"}}"#;
 
-    /// Signed with the seed 00…1f; Telnyx' own library accepts it.
+    /// Signed with the seed 00…1f; verified with Telnyx' own library.
     #[test]
-    fn telnyx_signature_is_right() {
+    fn a_telnyx_signature_is_valid() {
         let key = Ed25519::read("A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=").unwrap();
         let signature =
             "DXcrs0NdXhOtEA5JqoXqHuiE4iDkGPW3HtSXUV+BLZfIOHXd4yOaMdbZS7Pc5Ly7aBHODiwdUAg8cHR3ncQ4BA==";
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_another_length_is_refused() {
+    fn a_key_of_wrong_length_is_rejected() {
         for wrong in ["", "*", "AAAA", "change-me"] {
             assert!(Ed25519::read(wrong).is_err(), "{wrong}");
         }

@@ -1,4 +1,4 @@
-//! HMAC over bytes that the source puts together.
+//! HMAC signatures over bytes that the source assembles.
 
 use ::hmac::{KeyInit, Mac};
 use base64::Engine as _;
@@ -8,7 +8,7 @@ use subtle::ConstantTimeEq as _;
 
 use crate::secret::Secret;
 
-/// The hash inside the HMAC.
+/// The hash function of the HMAC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Algorithm {
@@ -23,10 +23,10 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// All there are.
+    /// All algorithms.
     pub const ALL: [Self; 4] = [Self::Md5, Self::Sha1, Self::Sha256, Self::Sha512];
 
-    /// As in the configuration.
+    /// The name in the configuration.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -37,7 +37,8 @@ impl Algorithm {
         }
     }
 
-    /// The HMAC over these parts run together, which are not copied; nothing if the key is unusable, which no key is.
+    /// The HMAC over the concatenation of `parts`. HMAC accepts keys of any length, so this is never `None` in
+    /// practice.
     #[must_use]
     pub fn mac(self, key: &[u8], parts: &[&[u8]]) -> Option<Vec<u8>> {
         match self {
@@ -55,14 +56,14 @@ fn finish<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> Option<Vec<u8>> {
     Some(mac.finalize().into_bytes().to_vec())
 }
 
-/// How a signature is written. It is compared decoded, so that neither the case of hexadecimal digits nor
-/// base64's alphabet and padding matter.
+/// The encoding of a signature. Signatures are compared after decoding, so the case of hexadecimal digits and the
+/// alphabet and padding of base64 do not matter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum Encoding {
-    /// Hexadecimal digits, lowercase when the bridge writes them.
+    /// Hexadecimal digits; lowercase in simulated requests.
     #[serde(rename = "hex")]
     Hex,
-    /// Hexadecimal digits, uppercase when the bridge writes them.
+    /// Hexadecimal digits; uppercase in simulated requests.
     #[serde(rename = "HEX")]
     HexUpper,
     /// Base64, standard or URL-safe, with or without padding.
@@ -71,7 +72,7 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// As in the configuration.
+    /// The name in the configuration.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -81,7 +82,7 @@ impl Encoding {
         }
     }
 
-    /// The signature as the carrier would write it.
+    /// Encodes a signature.
     #[must_use]
     pub fn encode(self, mac: &[u8]) -> String {
         match self {
@@ -91,7 +92,7 @@ impl Encoding {
         }
     }
 
-    /// The bytes of a signature as received.
+    /// Decodes a signature.
     #[must_use]
     pub fn decode(self, signature: &str) -> Option<Vec<u8>> {
         match self {
@@ -107,12 +108,12 @@ impl Encoding {
     }
 }
 
-/// One carrier's way to make an HMAC and write it.
+/// An HMAC algorithm and its encoding, as one carrier uses them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hmac {
-    /// The hash inside.
+    /// The hash function.
     pub algorithm: Algorithm,
-    /// How the signature is written.
+    /// The encoding of the signature.
     pub encoding: Encoding,
 }
 
@@ -130,14 +131,15 @@ impl Hmac {
         Self { algorithm, encoding }
     }
 
-    /// The signature over these parts run together.
+    /// The signature over the concatenation of `parts`.
     #[must_use]
     pub fn sign(self, key: &Secret, parts: &[&[u8]]) -> Option<String> {
         let mac = self.algorithm.mac(key.reveal().as_bytes(), parts)?;
         Some(self.encoding.encode(&mac))
     }
 
-    /// Whether the signature is right under any of the keys; all are tried, so that time tells nothing.
+    /// Returns true if the signature is valid for one of the keys. Tries all keys, so that the time does not depend
+    /// on which one matches.
     #[must_use]
     pub fn verify(self, keys: &[Secret], parts: &[&[u8]], signature: &str) -> bool {
         let Some(candidate) = self.encoding.decode(signature) else {
@@ -194,9 +196,9 @@ mod tests {
         }
     }
 
-    /// A webhook of Android SMS Gateway: the body, then the time.
+    /// A webhook of Android SMS Gateway: the body, followed by the time.
     #[test]
-    fn a_phone_s_signature_over_body_and_time_is_right() {
+    fn a_signature_over_body_and_time_is_valid() {
         let body = concat!(
             r#"{"deviceId":"ffffffffceb0b1db0000018e937c815b","event":"sms:received","id":"Ey6ECgOkVVFjz3CL48B8C","#,
             r#""payload":{"messageId":"abc123","message":"Android is always a sweet treat!","sender":"6505551212","#,

@@ -1,4 +1,4 @@
-//! JSON Web Tokens with HMAC-SHA-256, and no other algorithm: a token never chooses how it is checked.
+//! JSON Web Tokens with HMAC-SHA-256. No other algorithm is accepted, whatever the token's header says.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -16,10 +16,10 @@ const HS256: Hmac = Hmac {
     encoding: Encoding::Base64,
 };
 
-/// How far the clocks may differ, in seconds.
+/// Accepted difference between the clocks, in seconds.
 const LEEWAY: i64 = 5;
 
-/// The claims of a token whose signature is right.
+/// The claims of a verified token.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Claims(Map<String, Value>);
 
@@ -29,8 +29,8 @@ struct Header {
 }
 
 impl Claims {
-    /// The claims of `HEADER.CLAIMS.SIGNATURE` if it is signed with one of the keys, and `now` is neither before `nbf` nor
-    /// after `exp`, where it has them.
+    /// Returns the claims of `HEADER.CLAIMS.SIGNATURE` if it is signed with one of the keys, and `now` is not before
+    /// `nbf` and not after `exp`, if present.
     #[must_use]
     pub fn verified(token: &str, keys: &[Secret], now: Timestamp) -> Option<Self> {
         let (signed, signature) = token.rsplit_once('.')?;
@@ -50,13 +50,13 @@ impl Claims {
         (begun && valid).then_some(claims)
     }
 
-    /// A claim that is a string.
+    /// The value of a claim that is a string.
     #[must_use]
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name)?.as_str()
     }
 
-    /// A claim that is a string or a list of strings; empty where it is absent.
+    /// The values of a claim that is a string or a list of strings; empty if it is absent.
     #[must_use]
     pub fn texts(&self, name: &str) -> Vec<&str> {
         match self.0.get(name) {
@@ -66,7 +66,7 @@ impl Claims {
         }
     }
 
-    /// A claim that is a time in seconds. One that is there and no number is long past.
+    /// The value of a claim that is a time in seconds. A value that is not a number counts as invalid at any time.
     #[must_use]
     pub fn time(&self, name: &str) -> Option<i64> {
         let value = self.0.get(name)?;
@@ -76,7 +76,7 @@ impl Claims {
         Some(seconds.unwrap_or(if name == "nbf" { i64::MAX } else { i64::MIN }))
     }
 
-    /// Whether this claim is the SHA-256 of these bytes, in hexadecimal digits.
+    /// Returns true if this claim is the SHA-256 of these bytes, in hexadecimal digits.
     #[must_use]
     pub fn has_digest(&self, name: &str, bytes: &[u8]) -> bool {
         let Some(claimed) = self.text(name).and_then(|hex| hex::decode(hex).ok()) else {
@@ -112,9 +112,9 @@ mod tests {
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(mac))
     }
 
-    /// Tokens that the carriers' own libraries made.
+    /// Tokens created by the carriers' own libraries.
     #[test]
-    fn tokens_of_carriers_are_right_and_bound_to_their_body() {
+    fn tokens_of_carriers_are_valid_and_bound_to_their_body() {
         let claims = verified(VONAGE, SECRET, NOW).unwrap();
         assert_eq!(claims.text("iss"), Some("Vonage"));
         assert!(claims.has_digest("payload_hash", BODY));
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_good_from_nbf_to_exp() {
+    fn a_token_is_valid_from_nbf_to_exp() {
         for (claims, good) in [
             (r#"{"nbf":1767268800,"exp":1767268800}"#, true),
             (r#"{"nbf":1767268804,"exp":1767268796}"#, true),

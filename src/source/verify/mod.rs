@@ -1,8 +1,8 @@
-//! Checks that a request is the carrier's, as shared blocks: pure, compared in constant time, each tested with signatures
-//! that the carriers' own libraries made.
+//! Verifies that a request comes from the carrier. The functions are pure, compare in constant time, and are tested
+//! with signatures created by the carriers' own libraries.
 //!
-//! A source uses exactly the block that its carrier documents. It never tries several schemes on one request, since the
-//! weakest would then decide.
+//! A source uses only the scheme that its carrier documents. It never tries several schemes on one request, because
+//! the weakest would determine the security.
 
 pub mod ed25519;
 pub mod hmac;

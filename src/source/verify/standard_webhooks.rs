@@ -1,4 +1,4 @@
-//! Signatures as [standardwebhooks.com](https://www.standardwebhooks.com) describes them.
+//! Signatures as specified by [standardwebhooks.com](https://www.standardwebhooks.com).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,10 +14,10 @@ use crate::source::Request;
 pub struct StandardWebhooks(Vec<Vec<u8>>);
 
 impl StandardWebhooks {
-    /// Reads secrets: `whsec_` and the key in base64.
+    /// Parses secrets: `whsec_` followed by the key in base64.
     ///
     /// # Errors
-    /// A sentence for the operator, without the name of the setting.
+    /// A sentence for the operator, without the name of the key.
     pub fn read(secrets: &Secrets) -> Result<Self, String> {
         let key = |secret: &crate::secret::Secret| {
             let text = secret.reveal();
@@ -29,7 +29,7 @@ impl StandardWebhooks {
             .ok_or_else(|| "must be a signing key in base64, like `whsec_…`".to_owned())
     }
 
-    /// Whether one of the signatures of `webhook-signature` is right, and the time is near.
+    /// Returns true if one of the signatures in `webhook-signature` is valid and the time is within the window.
     #[must_use]
     pub fn verify(&self, request: &Request<'_>) -> bool {
         let field = |name| request.header(name);
@@ -88,9 +88,9 @@ mod tests {
         StandardWebhooks::read(&secrets).unwrap().verify(&request)
     }
 
-    /// Bird's own library accepts it.
+    /// Verified with Bird's own library.
     #[test]
-    fn one_right_signature_of_several_is_enough_for_five_minutes() {
+    fn one_valid_signature_of_several_is_accepted_for_five_minutes() {
         let right = "v1,q5VM9quh0nRdlg7BbPxetelzn6rZ9aS26qEusDtM+Fc=";
         assert!(verify(right, 1_767_268_800, BODY));
         assert!(verify(&format!("v1a,xx v1,AAAA {right}"), 1_767_269_100, BODY));
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_not_base64_is_refused() {
+    fn a_key_that_is_not_base64_is_rejected() {
         let secrets: Secrets = serde_json::from_str(r#""whsec_*""#).unwrap();
         assert!(StandardWebhooks::read(&secrets).is_err());
     }

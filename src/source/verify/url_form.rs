@@ -1,4 +1,5 @@
-//! Signatures over the URL that was called and the fields of a form, as Twilio began it and others do with differences.
+//! Signatures over the called URL and the fields of a form, as introduced by Twilio and adopted by others with
+//! differences.
 
 use std::borrow::Cow;
 
@@ -7,16 +8,17 @@ use url::Url;
 use crate::source::fields::Form;
 use crate::source::{BasicAuth, Target};
 
-/// What a carrier does with a field that appears several times.
+/// How a carrier signs a field that occurs several times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repeated {
-    /// Its distinct values, sorted.
+    /// The distinct values, sorted.
     Distinct,
-    /// All its values, in their order.
+    /// All values, in order.
     Ordered,
 }
 
-/// What is signed behind the URL: every field of the form, sorted by name, as name and value run together.
+/// The part of the signed text after the URL: all fields of the form, sorted by name, as concatenated names and
+/// values.
 #[must_use]
 pub fn fields(form: &Form<'_>, repeated: Repeated) -> String {
     let mut pairs: Vec<(&str, &str)> = form
@@ -34,8 +36,8 @@ pub fn fields(form: &Form<'_>, repeated: Repeated) -> String {
     pairs.iter().flat_map(|(name, value)| [*name, *value]).collect()
 }
 
-/// The URLs that a carrier may have signed for this request, without changing what was configured: as it is, without and
-/// with the standard port, and each with the credentials of `basic_auth` inside. None without `server.public_url`.
+/// The URLs that a carrier may have signed for this request: with and without the default port, and each with and
+/// without the credentials of `basic_auth`. Empty without `server.public_url`.
 #[must_use]
 pub fn urls(target: &Target<'_>, basic_auth: Option<&BasicAuth>) -> Vec<String> {
     let Some(public_url) = target.public_url else {
@@ -67,7 +69,7 @@ pub fn urls(target: &Target<'_>, basic_auth: Option<&BasicAuth>) -> Vec<String> 
     urls
 }
 
-/// `user:password@`, written as in the URL that `smsbridge` shows for the carrier's settings.
+/// `user:password@`, encoded as in the webhook URL that `smsbridge` prints.
 fn login(public_url: &Url, auth: &BasicAuth) -> Option<String> {
     let mut url = public_url.clone();
     url.set_username(&auth.username).ok()?;
@@ -99,9 +101,9 @@ mod tests {
         )
     }
 
-    /// Signatures by Twilio's own library, with the token and as it signs with a shared key.
+    /// Created by Twilio's own library, with the Auth Token and with a shared key.
     #[test]
-    fn twilio_s_signatures_are_right() {
+    fn twilio_signatures_are_valid() {
         use Repeated::Distinct;
         let sha1 = Hmac::SHA1_BASE64;
         let signature = "MBsdgVriA7gXS8p1gg+/CYZO9Gw=";
@@ -138,7 +140,7 @@ mod tests {
         assert!(right(sha1, KEY, URL, b"a=2&a=1&a=2&b=x", Distinct, repeated));
     }
 
-    /// Signatures by SignalWire's own library.
+    /// Created by SignalWire's own library.
     #[test]
     fn signalwire_keeps_repeated_fields_in_their_order() {
         let key = "PSK_0123456789abcdef0123456789abcdef";
@@ -166,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn the_url_is_the_public_one_with_the_path_and_query_as_received() {
+    fn the_signed_url_is_the_public_url_with_path_and_query_as_received() {
         let auth: BasicAuth = toml::from_str("username = 'u'\npassword = 'p:/'").unwrap();
         let public_url = Url::parse("https://sms.example.com/b/").unwrap();
         let target = Target {

@@ -1,22 +1,23 @@
-//! How far a signed time may be from now, so that a recorded request is not good for ever.
+//! The accepted difference of a signed time from the current time. It limits how long a recorded request can be
+//! replayed.
 
 use std::time::Duration;
 
 use crate::message::Timestamp;
 
-/// The tolerance, to both sides.
+/// The accepted difference in both directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window(pub Duration);
 
 impl Default for Window {
-    /// Five minutes, as most carriers advise.
+    /// Five minutes, as most carriers recommend.
     fn default() -> Self {
         Self(Duration::from_secs(300))
     }
 }
 
 impl Window {
-    /// Whether this time, in seconds since the Unix epoch, is near enough.
+    /// Returns true if this time, in seconds since the Unix epoch, is within the window.
     #[must_use]
     pub fn holds(self, seconds: &str, now: Timestamp) -> bool {
         let Ok(seconds) = seconds.parse::<i64>() else {
@@ -34,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_near_for_five_minutes_before_and_after() {
+    fn the_window_is_five_minutes_in_both_directions() {
         let now = Timestamp(1_767_268_800_000);
         for (seconds, near) in [
             ("1767268800", true),

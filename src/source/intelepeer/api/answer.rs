@@ -1,4 +1,4 @@
-//! The API's answers, number by number.
+//! Parses the responses of the API, with a separate result for each number.
 
 use std::fmt;
 
@@ -13,57 +13,57 @@ use crate::secret::Secret;
 use super::call::{Answer, Error};
 use super::mask_url;
 
-/// What the API says about one number.
+/// The result for one number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// 200 or 201: this is its webhook.
+    /// 200 or 201: the webhook of the number.
     Known(Webhook),
-    /// 400: not E.164, not enabled for SMS, or a URL the provider does not like.
+    /// 400: not E.164, not enabled for SMS, or a URL that the provider rejects.
     Invalid(Reason),
     /// 401, also with a new token.
     Unauthorized(Reason),
-    /// 404: not a number of this account.
+    /// 404: the number is not in this account.
     NotOurs(Reason),
-    /// Anything else, or nothing.
+    /// Any other status, or no response.
     Failed(Reason),
 }
 
-/// A number's webhook.
+/// The webhook of a number.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Webhook {
-    /// Where its texts go; may contain a password. Nothing when they go to the provider's own platform.
+    /// The URL that receives its messages; may contain a password. `None` if they go to the provider's own platform.
     pub url: Option<String>,
-    /// How far the provider is with it.
+    /// The provisioning state.
     pub state: Option<State>,
 }
 
-/// How far the provider is with a webhook.
+/// The provisioning state of a webhook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Asked for.
+    /// Requested.
     Requested,
-    /// Under way.
+    /// In progress.
     Provisioning,
-    /// In force.
+    /// Active.
     Provisioned,
-    /// To be removed.
+    /// Removal requested.
     Derequested,
-    /// Being removed.
+    /// Removal in progress.
     Deprovisioning,
-    /// The provider failed.
+    /// Provisioning failed.
     Error,
-    /// A word the provider does not document.
+    /// A state that the provider does not document.
     Unknown(Excerpt),
 }
 
 impl Outcome {
-    /// Whether the provider said how this number is; otherwise nothing is known of it.
+    /// Returns true if the provider reported the state of this number; otherwise it is unknown.
     #[must_use]
     pub fn is_answer(&self) -> bool {
         !matches!(self, Self::Unauthorized(_) | Self::Failed(_))
     }
 
-    /// What is wrong and what to do, unless all is well.
+    /// The problem and its fix, if there is a problem.
     #[must_use]
     pub fn problem(&self) -> Option<Reason> {
         match self {
@@ -87,7 +87,7 @@ impl From<&Error> for Outcome {
     }
 }
 
-/// Hides credentials inside the URL.
+/// Masks credentials inside the URL.
 impl fmt::Debug for Webhook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let url = self.url.as_deref().map(mask_url);
@@ -99,7 +99,7 @@ impl fmt::Debug for Webhook {
 }
 
 impl State {
-    /// The provider's word.
+    /// The provider's name of the state.
     #[must_use]
     pub fn as_str(&self) -> &str {
         match self {
@@ -113,7 +113,7 @@ impl State {
         }
     }
 
-    /// Whether waiting will change nothing any more.
+    /// Returns true if the state is final.
     #[must_use]
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Provisioned | Self::Error)
@@ -149,17 +149,17 @@ impl Serialize for State {
     }
 }
 
-/// What an answer says about each of these numbers.
+/// The results in a response, one for each of these numbers.
 pub(super) fn outcomes(answer: &Answer, endpoints: &[String]) -> Vec<Outcome> {
     match &answer.body {
-        // Without JSON it is not the API that answered: a 404 must not be read as a word on the number.
+        // A response without JSON is not from the API, so a 404 must not be interpreted as a result for the numbers.
         None => vec![Outcome::Failed(not_json(answer.status).into()); endpoints.len()],
         Some(body) if answer.tells_apart() => several(body, endpoints, &answer.mask),
         Some(body) => vec![outcome(answer.status, body, &answer.mask); endpoints.len()],
     }
 }
 
-/// The answers inside a 207, in the order of `endpoints`, whatever order they came in.
+/// The responses inside a 207, returned in the order of `endpoints`.
 fn several(body: &Value, endpoints: &[String], mask: &Mask) -> Vec<Outcome> {
     let Some(list) = body.get("endpoints").and_then(Value::as_array) else {
         let why = "HTTP 207 without a list of `endpoints`: is `api.api_url` right?";
@@ -177,7 +177,7 @@ fn several(body: &Value, endpoints: &[String], mask: &Mask) -> Vec<Outcome> {
     endpoints.iter().map(of).collect()
 }
 
-/// The token, from the answer to `authenticate`.
+/// Reads the token from the response to `authenticate`.
 pub(super) fn token(answer: &Answer) -> Result<Secret, Error> {
     let body = answer
         .body
@@ -225,7 +225,7 @@ fn outcome(status: StatusCode, body: &Value, mask: &Mask) -> Outcome {
     }
 }
 
-/// Nothing when the answer is not of the form that is documented: it does not say that there is no webhook.
+/// `None` if the response does not have the documented format: then it does not mean that there is no webhook.
 fn webhook(body: &Value, mask: &Mask) -> Option<Webhook> {
     let url = match body.as_object()?.get("webhook") {
         None | Some(Value::Null) => None,
@@ -234,7 +234,7 @@ fn webhook(body: &Value, mask: &Mask) -> Option<Webhook> {
     };
     let url = url
         .filter(|url| !url.is_empty())
-        // What repeats a secret of ours is no URL that is wanted.
+        // A URL that contains one of our secrets is never the expected one.
         .map(|url| match mask.permits(url, None) {
             true => url.to_owned(),
             false => mask.excerpt(url, None).as_str().to_owned(),
@@ -256,14 +256,14 @@ fn unexpected(status: StatusCode) -> String {
     )
 }
 
-/// Numbers are compared normalised: what comes back need not be written as it was sent.
+/// Numbers are compared in normal form: the API may write them differently.
 fn same(named: &Value, endpoint: &str) -> bool {
     let Some(named) = named.as_str() else { return false };
     let normal = |text| Number::parse(text).map(|number| number.normal().to_owned());
     named == endpoint || normal(named).is_ok_and(|named| normal(endpoint) == Ok(named))
 }
 
-/// The status, and the API's own words if it has any.
+/// The status, and the error message of the API if there is one.
 fn words(status: StatusCode, body: &Value, mask: &Mask) -> Reason {
     let own = ["error", "message"]
         .iter()
@@ -287,7 +287,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_documented_state_is_known_and_others_keep_their_word() {
+    fn documented_states_are_parsed_and_others_kept_unchanged() {
         for word in [
             "requested",
             "provisioning",
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn the_answers_inside_a_207_are_matched_by_number_not_by_place() {
+    fn the_responses_inside_a_207_are_matched_by_number_not_by_position() {
         let body = json!({ "code": 207, "endpoints": [
             { "status": 404, "endpoint": "+13030000000", "response": { "code": 404, "error": "Not found" } },
             { "status": 201, "endpoint": "12161112222", "response": { "webhook": "https://a.example/" } },
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_of_another_form_says_nothing_about_the_webhook() {
+    fn a_response_in_another_format_does_not_mean_that_there_is_no_webhook() {
         let said = |body| outcome(StatusCode::OK, &body, &Mask::default());
         for body in [
             json!(null),
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_words_nor_debug_show_credentials() {
+    fn neither_errors_nor_debug_show_credentials() {
         let body = json!({ "error": "bad URL https://u:canary@a.example/\nx", "webhook": "https://u:canary@a.example" });
         let refused = outcome(StatusCode::BAD_REQUEST, &body, &Mask::default());
         let shown = refused.problem().unwrap();

@@ -1,4 +1,4 @@
-//! One call to the API: bounded in time, size and repetitions.
+//! Calls the API with limits for time, size and retries.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -11,31 +11,32 @@ use crate::http_client::retry_after;
 use crate::mask::{Mask, Reason};
 use crate::message::dated;
 
-/// How often a request is sent at most.
+/// Upper bound of the attempts for one request.
 const ATTEMPTS_MAX: u32 = 4;
 
-/// The longest wait between two attempts, also when the API asks for more: somebody is watching a terminal.
+/// Upper bound of the delay between two attempts, even if the API asks for a longer one: an operator waits at a
+/// terminal.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// For one attempt.
+/// Time limit of one attempt.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The longest answer that is read, in bytes: fifty numbers' take a few dozen kilobytes.
+/// Upper bound of a response, in bytes. The response for fifty numbers takes a few dozen kilobytes.
 const BODY_MAX: usize = 1024 * 1024;
 
-/// Why there is no answer about any number.
+/// Why there is no result for any number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// The API is not there, or fails, after all attempts.
+    /// The API is unreachable or fails after all attempts.
     Unreachable(Reason),
     /// `username` and `password` are wrong.
     Credentials(Reason),
-    /// It answered with something undocumented.
+    /// The response has an undocumented format.
     Token(Reason),
 }
 
 impl Error {
-    /// For the log and for the operator.
+    /// For the log and the operator.
     #[must_use]
     pub fn reason(&self) -> Reason {
         let (what, why) = match self {
@@ -47,39 +48,39 @@ impl Error {
     }
 }
 
-/// An answer that is final, whatever it says.
+/// A final response, with any status.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
-    /// Nothing when the body is not JSON: then somebody else answered, a proxy or a wrong host.
+    /// `None` if the body is not JSON; then it comes from a proxy or a wrong host.
     pub(super) body: Option<Value>,
-    /// Hides what was sent.
+    /// Masks the secrets that were sent.
     pub(super) mask: Mask,
 }
 
 impl Answer {
-    /// Whether each number has an answer of its own.
+    /// Returns true if each number has its own response.
     pub(super) fn tells_apart(&self) -> bool {
         self.status == StatusCode::MULTI_STATUS
     }
 }
 
-/// A request that may be sent again: all of this API's are harmless when repeated.
+/// A request that may be retried: all requests of this API are idempotent.
 pub(super) struct Call<F> {
     pub(super) request: F,
-    /// Hides what it sends.
+    /// Masks the secrets that it sends.
     pub(super) mask: Mask,
     pub(super) backoff: Duration,
 }
 
-/// How one attempt failed, and how long the API asked to be left alone.
+/// Why one attempt failed, and the delay that the API asked for.
 struct Failed {
     reason: String,
     retry_after: Option<Duration>,
 }
 
 impl<F: Fn() -> RequestBuilder> Call<F> {
-    /// Sends until there is an answer other than 429 or 5xx.
+    /// Retries until there is a response other than 429 or 5xx.
     pub(super) async fn answer(&self) -> Result<Answer, Error> {
         let mut attempt = 0;
         loop {
@@ -132,7 +133,7 @@ async fn read(mut response: Response) -> Result<Vec<u8>, Failed> {
     Ok(body)
 }
 
-/// reqwest's own words stop before the cause ("error sending request"); the cause is what helps.
+/// The message of reqwest ("error sending request") omits the cause, which is what the operator needs.
 impl From<reqwest::Error> for Failed {
     fn from(error: reqwest::Error) -> Self {
         let error = error.without_url();

@@ -1,4 +1,4 @@
-//! Where numbers point, against where they should.
+//! Compares the configured webhook of each number with the expected one.
 
 use serde::Serialize;
 use url::Url;
@@ -9,24 +9,24 @@ use crate::template::one_line;
 
 use super::{Outcome, State};
 
-/// One number, as `smsbridge intelepeer webhook` prints it. Credentials inside URLs are already hidden.
+/// One number, as printed by `smsbridge intelepeer webhook`. Credentials in URLs are already masked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Row {
-    /// The number, as it was asked for.
+    /// The number as requested.
     pub number: String,
-    /// Where its texts go now; nothing when that is unknown, or the provider's own platform.
+    /// The URL that receives its messages; `None` if unknown, or if they go to the provider's own platform.
     pub now: Option<String>,
-    /// Where they should go.
+    /// The expected URL.
     pub wanted: String,
-    /// How far the provider is.
+    /// The provisioning state.
     pub state: Option<State>,
-    /// Whether its texts come here.
+    /// Whether its messages are sent here.
     pub ours: bool,
-    /// What is wrong and what to do, if anything is.
+    /// The problem and its fix, if there is a problem.
     pub problem: Option<Reason>,
 }
 
-/// Compares what the API said with the URL that is wanted.
+/// Compares the result of the API with the expected URL.
 #[must_use]
 pub fn compare(wanted: &Secret, outcomes: Vec<(String, Outcome)>) -> Vec<Row> {
     outcomes
@@ -35,7 +35,7 @@ pub fn compare(wanted: &Secret, outcomes: Vec<(String, Outcome)>) -> Vec<Row> {
         .collect()
 }
 
-/// Hides the credentials of every URL in a text, and whatever stands in a query: `https://***@host/path?***`.
+/// Masks the credentials and the query of every URL in a text: `https://***@host/path?***`.
 #[must_use]
 pub fn mask_url(text: &str) -> String {
     let mut masked = String::with_capacity(text.len());
@@ -51,14 +51,14 @@ pub fn mask_url(text: &str) -> String {
     masked + rest
 }
 
-/// The same for one URL without its scheme.
+/// Masks one URL without its scheme.
 fn mask_one(url: &str) -> String {
     let (visible, query) = url
         .split_once('?')
         .map_or((url, ""), |(visible, _)| (visible, "?***"));
     let authority_end = visible.find(['/', '#']).unwrap_or(visible.len());
-    // A password with an unencoded slash ends the authority too early, so a later `@` counts too, unless what
-    // stands before the slash is plainly a host. Better to hide too much.
+    // An unencoded slash in a password ends the authority too early. So a later `@` counts too, unless the part
+    // before the slash is clearly a host. Masking too much is the safer error.
     let at = visible
         .rfind('@')
         .filter(|&at| at < authority_end || visible[..authority_end].contains(':'));
@@ -84,12 +84,12 @@ fn row(wanted: &str, number: String, outcome: &Outcome) -> Row {
     }
 }
 
-/// What the operator should know about a number the API knows.
+/// The problem of a number that exists in the account.
 fn trouble(url: Option<&str>, wanted: &str, state: Option<&State>) -> Option<Reason> {
     if state == Some(&State::Error) {
         return Some("the provider failed to set it: set it again, then call their support".into());
     }
-    // Both URLs look alike when their credentials are hidden, so it must be said.
+    // With masked credentials both URLs look the same, so the difference is stated.
     let anonymous = |url: &str| Url::parse(url).ok().map(without_credentials);
     let url = url.filter(|url| !same(url, wanted))?;
     let differs = anonymous(url).is_some_and(|url| Some(url) == anonymous(wanted));
@@ -103,7 +103,7 @@ fn without_credentials(mut url: Url) -> Url {
     url
 }
 
-/// Equal as URLs: `HTTPS://Host:443` is `https://host/`.
+/// Compares as URLs: `HTTPS://Host:443` equals `https://host/`.
 fn same(one: &str, other: &str) -> bool {
     one == other || Url::parse(one).is_ok_and(|one| Url::parse(other).is_ok_and(|other| one == other))
 }
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credentials_in_urls_are_hidden() {
+    fn credentials_in_urls_are_masked() {
         for (text, expected) in [
             ("https://a.example/b", "https://a.example/b"),
             ("https://u:p@a.example/b", "https://***@a.example/b"),
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_ours_when_it_points_here() {
+    fn a_number_is_correct_if_its_webhook_is_the_expected_url() {
         let wanted = Secret::new("https://u:p@sms.example.com/inbound");
         for (url, ours, problem) in [
             (Some("https://u:p@sms.example.com/inbound"), true, None),
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_a_row_of_its_own() {
+    fn a_failure_has_its_own_row() {
         let outcomes = vec![("1-1234".to_owned(), Outcome::NotOurs("HTTP 404".into()))];
         let rows = compare(&Secret::new("https://a.example/"), outcomes);
         assert!(!rows[0].ours && rows[0].now.is_none());

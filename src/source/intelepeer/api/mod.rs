@@ -1,7 +1,7 @@
-//! The provider's management API: to which URL each number's texts go.
+//! The provider's management API, which stores the webhook URL of each number.
 //!
-//! Follows [Receiving SMS Messages] and [API Authentication]. Every number gets its own [`Outcome`], also
-//! when a request as a whole failed, so that one bad number never hides how the others fared.
+//! Follows [Receiving SMS Messages] and [API Authentication]. Every number gets its own [`Outcome`], even if a
+//! request for several numbers failed, so that one bad number does not hide the results of the others.
 //!
 //! [Receiving SMS Messages]: https://docs.intelepeer.com/Atmosphere/Content/Atmosphere-SMS-Messaging/SMS-APIs/Receiving-SMS-Messages.htm
 //! [API Authentication]: https://docs.intelepeer.com/Atmosphere/Content/Atmosphere-SMS-Messaging/SMS-APIs/SMS-Message-Management.htm
@@ -30,10 +30,11 @@ mod answer;
 mod call;
 mod compare;
 
-/// How many numbers one request names. The provider documents no limit; this keeps a URL well below 2 KiB.
+/// Numbers per request. The provider documents no limit; this keeps the URL well below 2 KiB.
 const BULK_MAX: usize = 50;
 
-/// Tokens are valid for 24 hours; one is not used in its last minutes, lest it expire on the way.
+/// Tokens are valid for 24 hours. A token is not used in its last minutes, so that it does not expire during a
+/// request.
 const TOKEN_LIFE: Duration = Duration::from_secs((24 * 60 - 5) * 60);
 
 const AUTHENTICATE: &str = "/_rest/v4/authenticate";
@@ -43,25 +44,25 @@ const WEBHOOK: &str = "/_rest/v4/my/did/sms/webhook";
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The portal's user.
+    /// The user name for the portal.
     pub username: Option<String>,
-    /// The portal's password.
+    /// The password for the portal.
     pub password: Option<Secret>,
-    /// A token made elsewhere, instead of user and password; it cannot be renewed.
+    /// An existing token, instead of user name and password. It cannot be renewed.
     pub token: Option<Secret>,
-    /// Where the account lives.
+    /// The region of the account.
     pub region: Region,
-    /// Instead of the region's own host: a private gateway, or a test.
+    /// The URL of the API, if it is not that of the region: a private gateway, or a test.
     pub api_url: Option<String>,
-    /// Instead of the host that gives out tokens.
+    /// The URL for authentication, if it is not that of the region.
     pub auth_url: Option<String>,
     /// How the token is sent.
     pub authorization: Authorization,
-    /// The numbers whose texts should come here.
+    /// The numbers whose messages should be sent here.
     pub numbers: Vec<String>,
 }
 
-/// Where the account lives.
+/// The region of an account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Region {
@@ -72,7 +73,7 @@ pub enum Region {
     Eu,
 }
 
-/// How the token is sent; the provider's pages show both.
+/// How the token is sent. The provider's pages show both forms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Authorization {
@@ -84,7 +85,7 @@ pub enum Authorization {
 }
 
 impl Config {
-    /// Checks what the types do not.
+    /// Checks what the types do not enforce.
     ///
     /// # Errors
     /// A sentence for the operator.
@@ -95,7 +96,7 @@ impl Config {
         self.endpoints().map(drop)
     }
 
-    /// What is legal and probably a mistake.
+    /// Settings that are legal but probably a mistake.
     pub(super) fn lints(&self) -> Vec<Lint> {
         let mut lints = Vec::new();
         for (key, url) in [("api.api_url", &self.api_url), ("api.auth_url", &self.auth_url)] {
@@ -113,10 +114,10 @@ impl Config {
         lints
     }
 
-    /// The configured numbers as the API wants them.
+    /// The configured numbers in the format of the API.
     ///
     /// # Errors
-    /// Names the first that is none.
+    /// Names the first invalid number.
     pub fn endpoints(&self) -> Result<Vec<String>, String> {
         let read = |text: &String| endpoint(text).map_err(|error| format!("`numbers`: `{text}` is {error}"));
         self.numbers.iter().map(read).collect()
@@ -140,10 +141,10 @@ impl Config {
     }
 }
 
-/// A number as the API wants it: E.164 with its plus, anything else as it was written.
+/// A number in the format of the API: E.164 with plus; anything else unchanged.
 ///
 /// # Errors
-/// When it is in no known format.
+/// When the format is unknown.
 pub fn endpoint(text: &str) -> Result<String, crate::number::NumberError> {
     let number = Number::parse(text)?;
     let international = number.normal().starts_with('+');
@@ -154,7 +155,7 @@ pub fn endpoint(text: &str) -> Result<String, crate::number::NumberError> {
     })
 }
 
-/// Speaks to the API. Keeps its token in memory only.
+/// A client of the API. It keeps its token only in memory.
 #[derive(Debug)]
 pub struct Client {
     http: reqwest::Client,
@@ -179,8 +180,8 @@ struct Held {
 }
 
 impl Client {
-    /// Makes a client; opens no connection. `http` should follow no redirects: a redirected POST loses its
-    /// body.
+    /// Creates a client without opening a connection. `http` should not follow redirects, because a redirected POST
+    /// loses its body.
     ///
     /// # Errors
     /// A sentence for the operator.
@@ -196,16 +197,16 @@ impl Client {
         })
     }
 
-    /// Waits this long before the first repetition of a failed request, and twice as long before each next.
+    /// Sets the delay before the first retry of a failed request. It doubles with each retry.
     #[must_use]
     pub fn with_backoff(self, backoff: Duration) -> Self {
         Self { backoff, ..self }
     }
 
-    /// A token that is valid by all that is known: the configured one, the one in memory, or a new one.
+    /// A valid token: the configured one, the one in memory, or a new one.
     ///
     /// # Errors
-    /// When none could be had.
+    /// When authentication fails.
     pub async fn token(&self) -> Result<Secret, Error> {
         match &self.login {
             Login::Token(token) => Ok(token.clone()),
@@ -216,11 +217,11 @@ impl Client {
         }
     }
 
-    /// Where each number's texts go now, in the order asked.
+    /// Queries the webhook of each number. The results have the order of the arguments.
     pub async fn get(&self, endpoints: &[String]) -> Vec<(String, Outcome)> {
         self.all(endpoints, |endpoints, token| {
             let mut url = join(&self.api, WEBHOOK);
-            // Several numbers as a repeated parameter: the documented example shows one only.
+            // Several numbers are sent as a repeated parameter; the documented example has only one number.
             url.query_pairs_mut()
                 .extend_pairs(endpoints.iter().map(|endpoint| ("endpoint", endpoint)));
             self.authorized(self.http.get(url), token)
@@ -228,9 +229,9 @@ impl Client {
         .await
     }
 
-    /// Points each number at `webhook`, and says for each how that went, in the order given.
+    /// Sets `webhook` for each number. The results have the order of the arguments.
     ///
-    /// From then on the provider delivers texts to these numbers there *instead of* to its own platform.
+    /// From then on the provider delivers the messages of these numbers there *instead of* to its own platform.
     pub async fn set(&self, endpoints: &[String], webhook: &Secret) -> Vec<(String, Outcome)> {
         self.all(endpoints, |endpoints, token| {
             let body = json!({ "endpoints": endpoints, "webhook": webhook.reveal() });
@@ -247,7 +248,7 @@ impl Client {
         let mut outcomes = Vec::with_capacity(endpoints.len());
         for some in endpoints.chunks(BULK_MAX) {
             if let Err(error) = self.bulk(some, &request, &mut outcomes).await {
-                // After all its attempts, the other numbers would fare no better.
+                // All attempts failed, so requests for the other numbers would fail as well.
                 outcomes.resize(endpoints.len(), Outcome::from(&error));
                 break;
             }
@@ -255,7 +256,7 @@ impl Client {
         endpoints.iter().cloned().zip(outcomes).collect()
     }
 
-    /// One request for several numbers; one for each when its answer does not tell them apart.
+    /// Sends one request for several numbers, or one for each if the response does not distinguish them.
     async fn bulk(
         &self,
         endpoints: &[String],
@@ -274,7 +275,7 @@ impl Client {
         Ok(())
     }
 
-    /// Asks, and once more with a new token if the one in memory turned out to be worth nothing.
+    /// Sends a request, and again with a new token if the one in memory was rejected.
     async fn ask(&self, request: impl Fn(&Secret) -> RequestBuilder) -> Result<Answer, Error> {
         let token = self.token().await?;
         let answer = self.call(|| request(&token), self.mask().secret(&token)).await?;
@@ -309,7 +310,7 @@ impl Client {
         .await
     }
 
-    /// Hides the login.
+    /// Masks the login.
     fn mask(&self) -> Mask {
         match &self.login {
             Login::Password { password, .. } => Mask::default().secret(password),

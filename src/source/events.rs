@@ -1,0 +1,103 @@
+//! The messages and other events that a source reads from a request.
+
+use std::collections::BTreeMap;
+
+use super::fields;
+use crate::message::{Keyword, Media, Timestamp};
+use crate::number::Number;
+
+/// The content of a verified request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Events {
+    /// The messages. All of them must be stored before the request is answered.
+    pub messages: Vec<Incoming>,
+    /// The number of delivery statuses of messages sent through the carrier.
+    pub statuses: usize,
+    /// The number of other events.
+    pub ignored: usize,
+}
+
+impl Events {
+    /// A single message.
+    #[must_use]
+    pub fn message(message: Incoming) -> Self {
+        Self {
+            messages: vec![message],
+            ..Self::default()
+        }
+    }
+
+    /// A single delivery status.
+    #[must_use]
+    pub fn status() -> Self {
+        Self {
+            statuses: 1,
+            ..Self::default()
+        }
+    }
+
+    /// A single event that is not a message.
+    #[must_use]
+    pub fn ignored() -> Self {
+        Self {
+            ignored: 1,
+            ..Self::default()
+        }
+    }
+}
+
+/// A message as the carrier sent it, before it has an id of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incoming {
+    /// The carrier's id of the message.
+    pub provider_id: String,
+    /// Sender: a number or a name.
+    pub from: Number,
+    /// Recipient.
+    pub to: Number,
+    /// The text; may be empty.
+    pub text: String,
+    /// Attachments.
+    pub media: Vec<Media>,
+    /// Unknown fields, as JSON text by name.
+    pub extra: BTreeMap<String, String>,
+    /// The opt-out keyword that the carrier recognised. If the carrier reports none, [`Endpoint`](super::Endpoint) checks the text.
+    pub keyword: Option<Keyword>,
+    /// The number of SMS parts, if the carrier reports it.
+    pub segments: Option<u32>,
+    /// The time of sending, if the carrier reports it.
+    pub sent_at: Option<Timestamp>,
+    /// What was unusual about the request, for the log. Contains no message content.
+    pub odd: Vec<String>,
+}
+
+impl Incoming {
+    /// A message without optional fields.
+    #[must_use]
+    pub fn new(provider_id: impl Into<String>, from: &str, to: &str, text: impl Into<String>) -> Self {
+        Self {
+            provider_id: fields::provider_id(provider_id.into()),
+            from: Number::received(from),
+            to: Number::received(to),
+            text: text.into(),
+            media: Vec::new(),
+            extra: BTreeMap::new(),
+            keyword: None,
+            segments: None,
+            sent_at: None,
+            odd: Vec::new(),
+        }
+    }
+
+    /// A verified body in which no field could be parsed, stored as the text of a message so that people can read it.
+    /// Its id is the digest of the body, so that retries are detected as duplicates.
+    #[must_use]
+    pub fn unreadable(body: &[u8]) -> Self {
+        use sha2::Digest as _;
+        let id = format!("sha256:{}", hex::encode(sha2::Sha256::digest(body)));
+        Self {
+            odd: vec!["no field could be read".to_owned()],
+            ..Self::new(id, "", "", String::from_utf8_lossy(body))
+        }
+    }
+}
