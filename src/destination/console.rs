@@ -1,4 +1,5 @@
-//! The console: one line on standard output for each text. Nothing to set up, so good for a first try.
+//! The console: prints each message as one line on standard output. It needs no setup, which makes it useful for a
+//! first test.
 
 use std::time::Duration;
 
@@ -11,14 +12,14 @@ use crate::template::{Medium, Template};
 
 mod output;
 
-/// A reader that takes no line for this long has stopped, whatever `timeout` is: the end of the process waits for
-/// attempts.
+/// A reader that accepts no line for this long has stopped. Independent of `timeout`, because shutdown waits for
+/// running attempts.
 const WRITE_MAX: Duration = Duration::from_secs(2);
 
 const TEMPLATE: &str = "{{ received_at }} {{ from_name or from }} → {{ to_name or to }}: {{ text }}\
     {% for m in media %} [{{ m.link or m.filename or m.content_type or 'attachment' }}]{% endfor %}";
 
-/// `kind = "console"` has no keys of its own.
+/// `kind = "console"` has no further keys.
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {}
@@ -33,15 +34,15 @@ impl Kind for Config {
 pub struct Console {
     template: Template,
     timeout: Duration,
-    /// Standard output if there is none.
+    /// Standard output, or the error when opening it.
     out: Option<Output>,
 }
 
 impl Console {
-    /// Makes it ready.
+    /// Builds the destination.
     ///
     /// # Errors
-    /// Never in practice: only if the built-in template were broken.
+    /// Never in practice: only if the built-in template were invalid.
     pub fn build(_config: &Config, context: BuildContext<'_>) -> Result<Self, String> {
         let template = match context.template {
             Some(template) => template,
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_text_is_one_line() {
+    async fn a_message_is_one_line() {
         let (console, mut read, write) = console();
         deliver(&console, 1, "two\nlines \u{1b}[2J").await.unwrap();
         drop((console, write));
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_stopped_reader_takes_late_is_written_once_and_what_it_never_took_is_not() {
+    async fn a_line_that_a_stopped_reader_accepts_late_is_written_once_and_others_are_not() {
         let (console, read, mut write) = console();
         write.write_all(&vec![b'-'; 64 * 1024 - 1]).unwrap();
         write.write_all(b"\n").unwrap();

@@ -1,4 +1,4 @@
-//! The HTTP client that destinations share: bounded in time and size, and silent about secrets.
+//! The HTTP client of all destinations. It limits time and size, and does not reveal secrets.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,19 +18,20 @@ mod members;
 
 pub use members::Members;
 
-/// How much is read of an answer whose status says all, in bytes.
+/// Bytes read of a response if only its status matters.
 const PLAIN_MAX: usize = 8 * 1024;
 
-/// How much is read of an answer whose members matter, in bytes. Of these only the members are kept.
+/// Bytes read of a response if its JSON members matter. Only the members are kept.
 const MEMBERS_READ_MAX: usize = 1024 * 1024;
 
-/// Where an answer begins to be a long one, in bytes. The connection's buffer grows with the answer, up to half a
-/// megabyte, so only [`LONG_AT_ONCE`] go on at once, and others after [`LONG_WAIT`] are left at what was read of them.
+/// The size from which a response counts as long, in bytes. The buffer of the connection grows with the response up
+/// to half a megabyte, so only [`LONG_AT_ONCE`] long responses are read at the same time. Others wait up to
+/// [`LONG_WAIT`] and are then cut off.
 const LONG: usize = 64 * 1024;
 const LONG_AT_ONCE: usize = 16;
 const LONG_WAIT: Duration = Duration::from_secs(1);
 
-/// How much of the body is kept as it came, in bytes.
+/// Bytes of the body that are kept unchanged.
 const START_MAX: usize = 2 * 1024;
 
 /// A client with our limits.
@@ -38,12 +39,12 @@ const START_MAX: usize = 2 * 1024;
 pub struct Client {
     http: reqwest::Client,
     resolver: Resolver,
-    /// A permit for each answer beyond [`LONG`] that may be read at once.
+    /// Permits for responses that are longer than [`LONG`].
     long: Arc<Semaphore>,
 }
 
 impl Client {
-    /// Builds it once; clones share its connections.
+    /// Creates a client; clones share its connections.
     ///
     /// # Errors
     /// When TLS cannot be set up.
@@ -51,7 +52,7 @@ impl Client {
         Self::with(Resolver::default())
     }
 
-    /// The same with a resolver that others use as well.
+    /// Like `new`, with a resolver that is shared with others.
     ///
     /// # Errors
     /// When TLS cannot be set up.
@@ -67,21 +68,21 @@ impl Client {
             .map_err(|error| format!("the HTTP client cannot be set up: {}", explain(error)))
     }
 
-    /// What looks its hosts up.
+    /// The resolver for host names.
     #[must_use]
     pub fn resolver(&self) -> &Resolver {
         &self.resolver
     }
 
-    /// Begins a request.
+    /// Starts a request.
     pub fn request(&self, method: http::Method, url: url::Url) -> reqwest::RequestBuilder {
         self.http.request(method, url)
     }
 
-    /// Sends a request and reads the start of the answer, all before `deadline`.
+    /// Sends a request and reads the beginning of the response, both before `deadline`.
     ///
     /// # Errors
-    /// A transient failure of the whole destination when no answer came; any status is an answer.
+    /// A transient failure of the whole destination when there is no response. Any status counts as a response.
     pub async fn send(
         &self,
         request: reqwest::RequestBuilder,
@@ -91,7 +92,7 @@ impl Client {
         self.exchange(request, deadline, mask, PLAIN_MAX).await
     }
 
-    /// The same for an API that answers with a JSON object: its members count, wherever in the answer they stand.
+    /// Like `send`, for an API that responds with a JSON object: reads its members wherever they are in the response.
     ///
     /// # Errors
     /// As [`Client::send`].
@@ -123,7 +124,7 @@ impl Client {
         })
     }
 
-    /// What is left of an answer when its connection breaks is still an answer: the status has been given.
+    /// If the connection breaks, the part that was read is used, because the status is known.
     async fn read(&self, response: &mut reqwest::Response, max: usize) -> (String, Members) {
         let (mut start, mut members, mut read) = (Vec::new(), Members::default(), 0);
         let mut permit = None;
@@ -146,21 +147,21 @@ impl Client {
     }
 }
 
-/// What another side answered.
+/// The response of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// Its status.
+    /// The HTTP status.
     pub status: StatusCode,
-    /// The pause its `Retry-After` asks for.
+    /// The delay from `Retry-After`.
     pub retry_after: Option<Duration>,
-    /// The first 2 KiB of its body; less when the connection broke. Never to be shown as it is.
+    /// The first 2 KiB of the body; less if the connection broke. Must be masked before it is shown.
     pub start: String,
-    /// The members of its body, if that is a JSON object.
+    /// The members of the body, if it is a JSON object.
     pub members: Members,
 }
 
 impl Answer {
-    /// An answer with this body and no `Retry-After`.
+    /// A response with this body and without `Retry-After`.
     #[cfg(test)]
     pub fn new(status: StatusCode, body: &str) -> Self {
         let mut members = Members::default();
@@ -179,14 +180,14 @@ impl Answer {
         format!("HTTP {}", self.status)
     }
 
-    /// The status, and what the other side said about `message`.
+    /// The status and the error message of the server, masked for `message`.
     #[must_use]
     pub fn reason(&self, mask: &Mask, message: &Message) -> Reason {
         let said = mask.excerpt(&self.start, Some(message));
         Reason::from(self.status_line()).quote(": ", &said)
     }
 
-    /// A failure that time may heal, for the whole destination, at the moment the other side asked for.
+    /// A transient failure of the whole destination, to be retried after `Retry-After`.
     #[must_use]
     pub fn busy(&self, reason: impl Into<Reason>) -> Failure {
         let retry_after = self.retry_after;
@@ -197,7 +198,7 @@ impl Answer {
         }
     }
 
-    /// A failure of unknown kind: only this message waits.
+    /// A transient failure of this message only, for a status with no known meaning.
     #[must_use]
     pub fn odd(&self, reason: impl Into<Reason>) -> Failure {
         let retry_after = self.retry_after;
@@ -209,10 +210,10 @@ impl Answer {
     }
 }
 
-/// Reads a URL that destinations call.
+/// Parses the URL of a destination.
 ///
 /// # Errors
-/// A sentence that does not repeat the URL, since many contain a token.
+/// A sentence that does not quote the URL, because many URLs contain a token.
 pub fn parse_url(key: &str, text: &str) -> Result<url::Url, String> {
     let url = secret::parse_url(text).map_err(|error| format!("`{key}` is not a URL: {error}"))?;
     if matches!(url.scheme(), "http" | "https") && url.has_host() {
@@ -222,7 +223,7 @@ pub fn parse_url(key: &str, text: &str) -> Result<url::Url, String> {
     }
 }
 
-/// The host and port of a URL; nothing else of it, since many contain a token.
+/// The host and port of a URL; the rest may contain a token.
 #[must_use]
 pub fn address(url: &url::Url) -> Option<String> {
     Some(match (url.host_str()?, url.port_or_known_default()) {
@@ -243,8 +244,8 @@ fn unreached(error: reqwest::Error, mask: &Mask) -> String {
     }
 }
 
-/// The last cause, which is what an operator can do something about; the library's layers above it say only
-/// that a request was sent. Without the URL: it may be a secret.
+/// The innermost cause, which is what the operator can act on; the outer errors only state that a request was sent.
+/// The URL is removed because it may be a secret.
 fn explain(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut words = error.to_string();
@@ -261,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unusable_url_is_not_repeated() {
+    fn an_invalid_url_is_not_quoted() {
         for url in [
             "hooks.example/secret-token",
             "ftp://secret-token.example/",

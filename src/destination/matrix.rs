@@ -24,21 +24,21 @@ use room::Room;
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where the client-server API is (`https://matrix.example.com`).
+    /// The base of the client-server API (`https://matrix.example.com`).
     pub homeserver: Option<String>,
     /// `!id:example.com` or `#alias:example.com`.
     pub room: Option<String>,
-    /// Of the user the bridge writes as.
+    /// The access token of the Matrix user.
     pub access_token: Option<Secrets>,
-    /// A matrix-hookshot generic webhook, in place of the three above.
+    /// A matrix-hookshot generic webhook, instead of the three keys above.
     pub webhook_url: Option<Secrets>,
-    /// The name matrix-hookshot shows; only with `webhook_url`.
+    /// The sender's name in matrix-hookshot; only with `webhook_url`.
     pub username: Option<String>,
-    /// How clients treat the message; only with `room`.
+    /// How clients display the message; only with `room`.
     pub msgtype: Option<MessageType>,
-    /// Whether each conversation has a thread of its own; the default with `room`.
+    /// Whether each conversation has its own thread; only with `room`, where it is the default.
     pub threads: Option<bool>,
-    /// Whether to accept an invitation, or enter an open room, when not in it; the default with `room`.
+    /// Whether to accept an invitation or join an open room; only with `room`, where it is the default.
     pub join: Option<bool>,
 }
 
@@ -63,19 +63,19 @@ impl Kind for Config {
     }
 }
 
-/// How clients treat a message.
+/// How clients display a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 pub enum MessageType {
-    /// As if a person had written it.
+    /// Like a message from a person.
     #[default]
     #[serde(rename = "m.text")]
     Text,
-    /// As a bot's: many clients show it more quietly and notify nobody.
+    /// Like a message from a bot: many clients show it less prominently and send no notification.
     #[serde(rename = "m.notice")]
     Notice,
 }
 
-/// Writes into one room.
+/// A Matrix destination.
 pub struct Matrix {
     timeout: Duration,
     words: Words,
@@ -88,10 +88,10 @@ enum Way {
 }
 
 impl Matrix {
-    /// Makes it ready; calls nothing.
+    /// Builds the destination without a request.
     ///
     /// # Errors
-    /// A sentence that says which key is missing or wrong.
+    /// A sentence that names the missing or invalid key.
     pub fn build(config: &Config, context: BuildContext<'_>) -> Result<Self, String> {
         let way = way(config, context.http)?;
         Ok(Self {
@@ -178,7 +178,7 @@ fn room(config: &Config, http: &Client) -> Result<Room, String> {
     })
 }
 
-/// Outbound, the first of several secrets is used.
+/// Of several secrets, the first is used for sending.
 fn first(secrets: &Secrets) -> Result<&Secret, String> {
     secrets
         .all()

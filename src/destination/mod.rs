@@ -1,7 +1,7 @@
-//! Destinations: where texts go.
+//! Destinations: send messages to e-mail, Slack, Matrix and HTTP APIs.
 //!
-//! A destination renders and sends one text; retrying, counting and logging go around it, in `dispatch`. A
-//! new kind is one new file with a `Config`, and three lines here.
+//! A destination renders and sends one message; the engine does the retrying, counting and logging. A new kind is one
+//! new file with a `Config` that implements [`Kind`], and one line in [`KINDS`].
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ pub mod matrix;
 pub mod slack;
 pub mod webhook;
 
-/// The kinds of destinations, each with what reads its part of the configuration.
+/// The registered kinds of destinations.
 pub const KINDS: &[Registered<dyn Kind>] = &[
     register::<console::Config>("console"),
     register::<email::Config>("email"),
@@ -42,37 +42,37 @@ const fn register<K: Kind + DeserializeOwned>(name: &'static str) -> Registered<
     }
 }
 
-/// All that one delivery is made of.
+/// A message as one delivery sends it, with everything that a destination needs to render it.
 #[derive(Clone)]
 pub struct OutboundMessage<'a> {
-    /// The idempotency key: the same at every attempt, and for all recipients.
+    /// The idempotency key: the same for every attempt and for all recipients.
     pub id: DeliveryId,
-    /// The text.
+    /// The message.
     pub message: &'a Message,
-    /// The contact's name for the sender, if there is one.
+    /// The contact's name for the sender.
     pub from_name: Option<&'a str>,
-    /// The contact's name for the company's number, if there is one.
+    /// The contact's name for the recipient, one of the operator's numbers.
     pub to_name: Option<&'a str>,
-    /// The route that asked for it.
+    /// The route that matched; `None` for `unmatched`.
     pub route: Option<&'a Name>,
-    /// The route's own template; the destination's, or its kind's, otherwise.
+    /// The template of the route. Without it, the template of the destination or the default of its kind is used.
     pub template: Option<&'a Template>,
-    /// Named groups of the route's regular expression.
+    /// The named groups of the route's regular expression.
     pub groups: BTreeMap<String, String>,
-    /// Which of the destination's recipients it is for.
+    /// The recipients of this delivery.
     pub recipients: Recipients<'a>,
-    /// The root of this conversation's thread at this destination, if one was kept.
+    /// The root of the conversation's thread at this destination, if there is one.
     pub thread: Option<&'a str>,
-    /// The destination that this one stands in for, if it does.
+    /// Why this delivery is a fallback, if it is one.
     pub fallback: Option<Fallback<'a>>,
 }
 
-/// The delivery that is dead and has brought this one.
+/// The dead letter that caused a fallback delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fallback<'a> {
-    /// Where it was to be delivered.
+    /// Its destination.
     pub destination: &'a Name,
-    /// Why it is dead.
+    /// Why it failed.
     pub reason: &'a str,
 }
 
@@ -85,18 +85,18 @@ impl Fallback<'_> {
     }
 }
 
-/// Which of a destination's recipients a message is for: all of them by default.
+/// The recipients of a delivery: by default all recipients of the destination.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Recipients<'a> {
-    /// Only this one.
+    /// Only this recipient.
     pub only: Option<&'a str>,
-    /// Not these: they have it.
+    /// Not these, because they have received the message.
     pub done: &'a [String],
     /// Not these yet: an earlier message of the conversation is pending for them.
     pub held: &'a [String],
 }
 
-/// Without the groups: they are parts of the text.
+/// Omits the groups, because they are parts of the text.
 impl fmt::Debug for OutboundMessage<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OutboundMessage")
@@ -107,13 +107,13 @@ impl fmt::Debug for OutboundMessage<'_> {
 }
 
 impl OutboundMessage<'_> {
-    /// The conversation, for threads.
+    /// The conversation, which decides the thread.
     #[must_use]
     pub fn conversation(&self) -> Conversation {
         self.message.conversation()
     }
 
-    /// What a template can name.
+    /// The values for templates.
     #[must_use]
     pub fn values(&self) -> Values<'_> {
         Values {
@@ -126,88 +126,88 @@ impl OutboundMessage<'_> {
     }
 }
 
-/// What a successful delivery brought back.
+/// The result of a successful delivery.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Delivered {
-    /// The other side's answer in a few words, for the operator (`250 2.0.0 Ok: queued as 4F1…`).
+    /// A short description of the response for the operator (`250 2.0.0 Ok: queued as 4F1…`).
     pub detail: String,
-    /// The root of the conversation's thread, to be kept when this message began one.
+    /// The root of the conversation's thread, if this message started one.
     pub thread: Option<String>,
 }
 
-/// What a failure concerns: the whole destination, or just this message.
+/// Whether a failure concerns the whole destination or only this message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Others may fare better (a greylisted recipient): only this message waits.
+    /// Only this message waits; others may succeed (example: a greylisted recipient).
     Message,
-    /// Nothing will go through (connection refused, 429, 5xx of a gateway): the destination waits as a whole.
+    /// The whole destination waits; every message would fail (connection refused, 429, 5xx of a gateway).
     Destination,
 }
 
-/// Why a delivery did not succeed, and what the other side said of it.
+/// Why a delivery failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// Try again later. Whatever is not known to be something else is this.
+    /// The delivery should be retried. Unknown failures belong here.
     Transient {
         /// What happened.
         reason: Reason,
-        /// When the other side asked to be tried again.
+        /// The delay that the server asked for.
         retry_after: Option<Duration>,
-        /// Whom it concerns.
+        /// Whether it concerns other messages.
         scope: Scope,
     },
-    /// This message will never be taken; trying again is pointless.
+    /// The message will never be accepted; retrying is pointless.
     Permanent {
-        /// Why the message was refused.
+        /// Why the message was rejected.
         reason: Reason,
     },
-    /// The destination is misconfigured (bad token, archived channel): every message would fail, none is at
-    /// fault. The operator must act.
+    /// The destination is misconfigured (invalid token, archived channel), so every message would fail. The operator
+    /// must act.
     Parked {
-        /// What is wrong and what to do.
+        /// The problem and its fix.
         reason: Reason,
     },
-    /// The destination works, but at least one of its recipients did not take the message.
+    /// The destination works, but at least one recipient did not accept the message.
     Divided {
-        /// What the other side said, about all of them.
+        /// The responses for all recipients.
         reason: Reason,
-        /// Whether any recipient took it.
+        /// Whether at least one recipient accepted it.
         accepted: bool,
-        /// The recipients that did not.
+        /// The recipients that did not accept it.
         others: Vec<Other>,
     },
 }
 
-/// A recipient that did not take a message, while others took it or did not take it for another reason.
+/// A recipient that did not accept a message, while the results of other recipients differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Other {
-    /// As the destination names it.
+    /// The recipient as the destination names it.
     pub recipient: String,
-    /// What it needs.
+    /// What happens next for it.
     pub fate: Fate,
 }
 
-/// What is to be done for one recipient.
+/// What happens next for one recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It was not asked: an earlier message of the conversation is still pending for it.
+    /// It was not sent to this recipient: an earlier message of the conversation is still pending for it.
     Behind,
-    /// It may take the message later.
+    /// The recipient may accept the message later.
     Later {
-        /// What the other side said.
+        /// The response of the server.
         reason: Reason,
-        /// When the other side asked to be tried again.
+        /// The delay that the server asked for.
         retry_after: Option<Duration>,
     },
-    /// It will never take the message.
+    /// The recipient will never accept the message.
     Never {
-        /// What the other side said.
+        /// The response of the server.
         reason: Reason,
     },
 }
 
 impl Failure {
-    /// A transient failure of the whole destination, with nothing more known.
+    /// A transient failure of the whole destination without further information.
     pub fn unreachable(reason: impl Into<Reason>) -> Self {
         Self::Transient {
             reason: reason.into(),
@@ -216,21 +216,21 @@ impl Failure {
         }
     }
 
-    /// The message's own fault.
+    /// A permanent failure of this message.
     pub fn permanent(reason: impl Into<Reason>) -> Self {
         Self::Permanent {
             reason: reason.into(),
         }
     }
 
-    /// The destination's misconfiguration.
+    /// A failure due to a misconfigured destination.
     pub fn parked(reason: impl Into<Reason>) -> Self {
         Self::Parked {
             reason: reason.into(),
         }
     }
 
-    /// Why, for the log and for the operator.
+    /// The reason for the log and the operator.
     #[must_use]
     pub fn reason(&self) -> &Reason {
         match self {
@@ -242,87 +242,87 @@ impl Failure {
     }
 }
 
-/// The right to call `deliver`, for as long as it is held. `None` where nothing limits it.
+/// The right to call `deliver` while it is held. `None` if the destination has no limit.
 pub type Permit = Option<tokio::sync::OwnedSemaphorePermit>;
 
-/// A place texts go to.
+/// A place that messages are sent to.
 ///
-/// `deliver` may be called again with the same message after a crash or a lost answer, and must then use the
-/// same idempotency key wherever the other side has a place for one. It keeps no queue and does not retry.
+/// `deliver` may be called again with the same message after a crash or a lost response, and must then use the same
+/// idempotency key if the server supports one. A destination has no queue and does not retry.
 #[async_trait]
 pub trait Destination: Send + Sync {
-    /// Sends one message, and returns when the other side has answered. The caller holds a [`Permit`].
+    /// Sends one message and returns when the server has responded. The caller holds a [`Permit`].
     ///
     /// # Errors
-    /// How it failed, in the terms that decide what happens next.
+    /// The kind of failure, which decides what happens next.
     async fn deliver(&self, outbound: &OutboundMessage<'_>) -> Result<Delivered, Failure>;
 
-    /// The recipients of one message, where the other side answers for each of them. A recipient that has to wait gets
-    /// a delivery of its own.
+    /// The recipients of one message, if the server responds for each of them. A recipient that has to wait gets its
+    /// own delivery.
     fn recipients(&self) -> &[String] {
         &[]
     }
 
-    /// The host and port that it connects to, if it connects to one.
+    /// The host and port that it connects to, if any.
     fn address(&self) -> Option<String> {
         None
     }
 
-    /// Waits for what `deliver` needs on this side (a free connection) and is not the other side's slowness. It
-    /// is held while `deliver` runs. Nothing was sent yet, so the wait may be broken off at any time.
+    /// Waits for local resources that `deliver` needs (a free connection). The permit is held while `deliver` runs.
+    /// Nothing has been sent yet, so the wait can be cancelled at any time.
     ///
     /// # Errors
-    /// When it took too long.
+    /// When the wait took too long.
     async fn permit(&self) -> Result<Permit, Failure> {
         Ok(None)
     }
 
-    /// The longest time that `deliver` takes with this `timeout`.
+    /// The maximum duration of `deliver` with this `timeout`.
     fn attempt_max(&self, timeout: Duration) -> Duration {
         timeout
     }
 
-    /// What `deliver` would send, as text for the operator, with secrets left out.
+    /// The payload that `deliver` would send, as text for the operator, without secrets.
     ///
     /// # Errors
     /// The template's error.
     fn render(&self, outbound: &OutboundMessage<'_>) -> Result<String, Failure>;
 }
 
-/// The part of `[destination.NAME]` that only one kind has.
+/// The part of `[destination.NAME]` that belongs to one kind.
 pub trait Kind: Any + fmt::Debug + Send + Sync {
-    /// The `rate` that applies when the operator gives none, in messages per second.
+    /// The default of `rate`, in messages per second.
     fn rate_default(&self) -> Option<f64> {
         None
     }
 
-    /// What is legal and probably a mistake.
+    /// Settings that are legal but probably a mistake.
     fn lints(&self) -> Vec<Lint> {
         Vec::new()
     }
 
-    /// The `[smtp.NAME]` that it sends with, if it does.
+    /// The `[smtp.NAME]` that it uses, if any.
     fn smtp(&self) -> Option<&str> {
         None
     }
 
-    /// Makes the destination ready to run; opens no connection.
+    /// Builds the destination without opening a connection.
     ///
     /// # Errors
-    /// A sentence for the operator, without the destination's name.
+    /// A sentence for the operator, without the name of the destination.
     fn build(&self, context: BuildContext<'_>) -> Result<Box<dyn Destination>, String>;
 }
 
-/// What a kind needs from the rest of the configuration when it is built.
+/// The other parts of the configuration that a kind needs to build a destination.
 pub struct BuildContext<'a> {
-    /// The destination's own name.
+    /// The name of the destination.
     pub name: &'a Name,
-    /// The destination's own `template`, compiled.
+    /// The compiled `template` of the destination.
     pub template: Option<Template>,
-    /// How long one delivery may take.
+    /// Time limit of one delivery.
     pub timeout: Duration,
     /// The `[smtp.NAME]` tables.
     pub smtp: &'a BTreeMap<Name, email::SmtpConfig>,
-    /// The client for everything that speaks HTTP.
+    /// The HTTP client.
     pub http: &'a http::Client,
 }

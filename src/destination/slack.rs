@@ -1,8 +1,8 @@
-//! Slack: an incoming webhook, or `chat.postMessage` with a bot token, which can also keep threads.
+//! Slack: an incoming webhook, or `chat.postMessage` with a bot token, which also supports threads.
 //!
-//! An incoming webhook has no place for an idempotency key. `chat.postMessage` has `client_msg_id`, made from the
-//! delivery id here; Slack names it only in its list of errors, so it lowers the odds of a repeat and promises
-//! nothing.
+//! An incoming webhook does not support an idempotency key. `chat.postMessage` has `client_msg_id`, which is derived
+//! from the delivery id here. Slack mentions it only in its list of errors, so it makes duplicates less likely but
+//! does not exclude them.
 
 use std::time::Duration;
 
@@ -34,19 +34,19 @@ const API: &str = "https://slack.com/api";
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// An incoming webhook's address.
+    /// The URL of an incoming webhook.
     pub webhook_url: Option<Secrets>,
     /// A bot token (`xoxb-…`) with the scope `chat:write`.
     pub token: Option<Secrets>,
-    /// The channel's id (`C0123ABCD`).
+    /// The id of the channel (`C0123ABCD`).
     pub channel: Option<String>,
-    /// Where the Web API is; for gateways and tests.
+    /// The base of the Web API, for gateways and tests.
     pub api_url: Option<String>,
-    /// Whether each conversation has a thread of its own; only with `token`, and then the default.
+    /// Whether each conversation has its own thread; only with `token`, where it is the default.
     pub threads: Option<bool>,
 }
 
-/// Whether this is the id of a channel, a group, a conversation with one person, or a person.
+/// Returns true if this is the id of a channel, a group, a direct conversation or a person.
 fn is_id(channel: &str) -> bool {
     channel.len() >= 9
         && channel.starts_with(['C', 'G', 'D', 'U', 'W'])
@@ -78,7 +78,7 @@ impl Kind for Config {
         lints
     }
 
-    /// Slack takes one message a second for each channel, and more in bursts.
+    /// Slack accepts one message per second and channel, and more in bursts.
     fn rate_default(&self) -> Option<f64> {
         Some(1.0)
     }
@@ -88,7 +88,7 @@ impl Kind for Config {
     }
 }
 
-/// Posts to one channel.
+/// A Slack destination.
 pub struct Slack {
     http: Client,
     timeout: Duration,
@@ -109,7 +109,7 @@ enum Way {
     },
 }
 
-/// What a request leaves out after Slack refused it.
+/// What a request omits after Slack rejected it.
 #[derive(Clone, Copy, Default)]
 struct Without {
     blocks: bool,
@@ -118,10 +118,10 @@ struct Without {
 }
 
 impl Slack {
-    /// Makes it ready; calls nothing.
+    /// Builds the destination without a request.
     ///
     /// # Errors
-    /// A sentence that says which key is missing or wrong.
+    /// A sentence that names the missing or invalid key.
     pub fn build(config: &Config, context: BuildContext<'_>) -> Result<Self, String> {
         Ok(Self {
             http: context.http.clone(),
@@ -169,7 +169,7 @@ impl Slack {
             .await
     }
 
-    /// The thread this answer began, if it is one to be kept.
+    /// The thread that this response started, if threads are used.
     fn thread_begun(
         &self,
         answer: &Answer,
@@ -195,7 +195,7 @@ impl Destination for Slack {
         let deadline = Instant::now() + self.timeout;
         let content = self.content(outbound)?;
         let mut without = Without::default();
-        // Each refusal that has a remedy takes one thing away, so this ends.
+        // Each rejection that can be avoided removes one part of the request, so the loop ends.
         loop {
             let answer = self
                 .post(&self.payload(&content, outbound, without), deadline)
@@ -225,7 +225,7 @@ impl Destination for Slack {
     }
 }
 
-/// The secrets that an answer could repeat.
+/// Masks the secrets that a response could contain.
 fn mask(config: &Config) -> Mask {
     let urls = config.webhook_url.iter().flat_map(Secrets::all);
     let urls = urls.filter_map(|url| Url::parse(url.reveal()).ok());
@@ -266,7 +266,7 @@ fn way(config: &Config) -> Result<Way, String> {
     }
 }
 
-/// Outbound, the first of several secrets is used.
+/// Of several secrets, the first is used for sending.
 fn first(secrets: &Secrets) -> Result<&Secret, String> {
     secrets
         .all()
@@ -274,7 +274,7 @@ fn first(secrets: &Secrets) -> Result<&Secret, String> {
         .ok_or_else(|| "a secret is needed".to_owned())
 }
 
-/// A UUID that is the same at every attempt of one delivery.
+/// A UUID that is the same for every attempt of one delivery.
 fn client_id(id: DeliveryId) -> uuid::Uuid {
     let digest = sha2::Sha256::digest(id.to_string());
     let mut bytes = [0; 16];
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn exactly_one_way_is_configured() {
+    fn webhook_and_token_exclude_each_other() {
         assert!(matches!(
             built("webhook_url = 'https://hooks.example/x'"),
             Ok(Way::Webhook { .. })

@@ -1,6 +1,7 @@
-//! Webhook: any HTTP API, as JSON or as the operator's own body, signed as [Standard Webhooks][1] if wanted.
+//! Webhook: posts messages to any HTTP API, as JSON or with a body template, optionally signed as [Standard
+//! Webhooks][1].
 //!
-//! Every attempt carries the delivery id as `webhook-id`, so that the receiver can recognise a repeat.
+//! Every attempt sends the delivery id as `webhook-id`, so that the receiver can detect duplicates.
 //!
 //! [1]: https://www.standardwebhooks.com/
 
@@ -29,7 +30,7 @@ use crate::template::{Medium, Template};
 
 const CONTENT_TYPE: &str = "application/json";
 
-/// Headers that belong to the connection or that the bridge sets itself.
+/// Headers that belong to the connection or that smsbridge sets.
 const RESERVED: [&str; 12] = [
     "connection",
     "content-length",
@@ -49,18 +50,18 @@ const RESERVED: [&str; 12] = [
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// What is called. May hold a token and so is a secret.
+    /// The URL. A secret, because it may contain a token.
     pub url: Secrets,
     /// `POST` (the default), `PUT` or `PATCH`.
     pub method: Option<String>,
-    /// More headers; the values are secrets.
+    /// Additional headers. The values are secrets.
     #[serde(default)]
     pub headers: BTreeMap<String, Secrets>,
-    /// A template for the whole body, in place of the default JSON object.
+    /// A template for the complete body, instead of the default JSON object.
     pub body: Option<String>,
-    /// Of `body`; `application/json` if not given.
+    /// The `Content-Type` of `body`; `application/json` by default.
     pub content_type: Option<String>,
-    /// Signs each request: `whsec_` and base64, or any words. With several, each makes its signature.
+    /// The signing secret: `whsec_` and base64, or any string. With several secrets, each adds a signature.
     pub secret: Option<Secrets>,
 }
 
@@ -91,7 +92,7 @@ impl Kind for Config {
     }
 }
 
-/// Calls a URL.
+/// A webhook destination.
 pub struct Webhook {
     http: Client,
     timeout: Duration,
@@ -105,10 +106,10 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// Makes it ready; calls nothing.
+    /// Builds the destination without a request.
     ///
     /// # Errors
-    /// A sentence that says which key is wrong.
+    /// A sentence that names the invalid key.
     pub fn build(config: &Config, context: BuildContext<'_>) -> Result<Self, String> {
         let content_type = config.content_type.as_deref().unwrap_or(CONTENT_TYPE);
         let body = config
@@ -190,7 +191,7 @@ impl Destination for Webhook {
     }
 }
 
-/// The body when the operator gives none: everything, exactly as received.
+/// The default body: all values exactly as received.
 fn default_body(outbound: &OutboundMessage<'_>) -> Value {
     let message = outbound.message;
     let mut body = json!({
@@ -243,7 +244,7 @@ fn judge(answer: &Answer, reason: impl Fn() -> Reason) -> Result<Delivered, Fail
     })
 }
 
-/// The secrets that an answer could repeat.
+/// Masks the secrets that a response could contain.
 fn mask(config: &Config, url: &url::Url) -> Mask {
     let mask = config.secret.iter().fold(Mask::default().url(url), Mask::secrets);
     let headers = config.headers.values().flat_map(Secrets::all);
@@ -293,8 +294,8 @@ fn instead(header: &str) -> &'static str {
     }
 }
 
-/// Compiles the body, and for JSON tries it on a text full of quotes: a value outside of a JSON string would let
-/// a text write keys of its own.
+/// Compiles the body. A JSON body is rendered with a text full of quotes as a test: a value outside of a JSON string
+/// would let a sender inject keys.
 fn compile_body(source: &str, content_type: &str) -> Result<Template, String> {
     let body = Template::compile(source).map_err(|error| match error.line {
         Some(line) => format!("`body`, line {line}: {error}"),
@@ -321,7 +322,7 @@ fn check_json(body: &Template) -> Result<(), String> {
             route: Some("sample"),
             groups: &groups,
         };
-        // An expression that fails for the made-up text may work for a real one.
+        // An expression that fails for the sample text may work for a real one.
         let Ok(rendered) = body.render(Medium::Json, &values) else {
             continue;
         };
@@ -371,7 +372,7 @@ fn signing_key(secret: &str) -> Result<Vec<u8>, String> {
 /// `v1,BASE64` for each key, over `ID.TIMESTAMP.BODY`.
 fn signatures(keys: &[Vec<u8>], id: DeliveryId, timestamp: u64, body: &str) -> String {
     let signed = |key: &Vec<u8>| {
-        // HMAC takes keys of any length.
+        // HMAC accepts keys of any length.
         let mut mac = Hmac::<Sha256>::new_from_slice(key).ok()?;
         mac.update(format!("{id}.{timestamp}.{body}").as_bytes());
         Some(format!("v1,{}", BASE64.encode(mac.finalize().into_bytes())))
@@ -379,7 +380,7 @@ fn signatures(keys: &[Vec<u8>], id: DeliveryId, timestamp: u64, body: &str) -> S
     keys.iter().filter_map(signed).collect::<Vec<_>>().join(" ")
 }
 
-/// Outbound, the first of several secrets is used.
+/// Of several secrets, the first is used for sending.
 fn first(secrets: &Secrets) -> &str {
     secrets.all().first().map_or("", |secret| secret.reveal())
 }

@@ -1,4 +1,4 @@
-//! The thread that writes to standard output. A reader that has stopped blocks this thread and nothing else.
+//! The thread that writes to standard output. A reader that has stopped blocks only this thread.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -10,14 +10,15 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::delivery::DeliveryId;
 
-/// Standard output. The process has one, so all consoles share its thread, in every configuration: one that was
-/// reloaded while the thread hangs does not get a second one.
+/// Standard output. There is one per process, so the consoles of all configurations share one thread. A reload while
+/// the thread hangs does not start a second one.
 pub(super) static STDOUT: LazyLock<io::Result<Output>> = LazyLock::new(|| {
-    // Past the library's lock and buffer, so that nothing else waits for a write that hangs.
+    // A separate descriptor without the lock and the buffer of the standard library, so that a write that hangs
+    // blocks nothing else.
     Output::to(File::from(io::stdout().as_fd().try_clone_to_owned()?))
 });
 
-/// Writes lines whole, one after the other.
+/// Writes complete lines one after the other.
 pub(super) struct Output(mpsc::Sender<Line>);
 
 struct Line {
@@ -27,7 +28,7 @@ struct Line {
 }
 
 impl Output {
-    /// Starts the thread, which ends after the last use.
+    /// Starts the thread. It ends when the last `Output` is dropped.
     pub(super) fn to(out: impl Write + Send + 'static) -> io::Result<Self> {
         let (lines, queue) = mpsc::channel(1);
         thread::Builder::new()
@@ -36,7 +37,8 @@ impl Output {
         Ok(Self(lines))
     }
 
-    /// Returns when the line is written. A caller that waits no longer takes it back, unless its write has begun.
+    /// Writes a line and waits until it is written. If the caller stops waiting, the line is dropped unless its write
+    /// has begun.
     pub(super) async fn write(&self, id: DeliveryId, text: String) -> io::Result<()> {
         let ended = || io::Error::other("its thread has ended");
         let (written, answer) = oneshot::channel();
@@ -47,7 +49,7 @@ impl Output {
 }
 
 fn write_all(mut lines: mpsc::Receiver<Line>, mut out: impl Write) {
-    // The line that was written after its attempt had ended: its next attempt need not write it again.
+    // The line that was written after its attempt had timed out: the next attempt must not write it again.
     let mut written_late = None;
     while let Some(line) = lines.blocking_recv() {
         if line.written.is_closed() {

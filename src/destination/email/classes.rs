@@ -1,10 +1,10 @@
-//! What a mail server's answer means for the delivery: try later, never, or let the operator act.
+//! Classifies the responses of a mail server: retry later, never, or park the destination.
 //!
 //! | answer | at | class |
 //! |---|---|---|
-//! | 421, a lost connection, a timeout, DNS, a certificate that is not trusted | anywhere | later, the whole destination |
-//! | no connection has become free for minutes | | later, the whole destination |
-//! | 5.4.5, 5.1.90 (daily quota) | anywhere | in an hour, the whole destination |
+//! | 421, a lost connection, a timeout, DNS, an untrusted certificate | any step | later, the whole destination |
+//! | no free connection for minutes | | later, the whole destination |
+//! | 5.4.5, 5.1.90 (daily quota) | any step | in an hour, the whole destination |
 //! | 530, 534, 535, 538, 5.7.8, 5.7.9, 5.7.30, 5.7.57, 5.7.60 (login) | anywhere | parked |
 //! | STARTTLS, a login mechanism or SMTPUTF8 is not offered | greeting | parked |
 //! | 4yz | up to `MAIL FROM` | later, the whole destination |
@@ -13,10 +13,10 @@
 //! | 5yz | `AUTH`, `MAIL FROM` | parked |
 //! | 5yz | from `RCPT TO` on | never, this message |
 //!
-//! At `RCPT TO`, "this message" means the one recipient, unless all recipients are answered alike.
+//! At `RCPT TO`, "this message" means this recipient, unless all recipients get the same response.
 //!
-//! An untrusted certificate is "later" and not "parked" because it usually heals without the bridge's
-//! operator: the server renews it, or the clock gets right.
+//! An untrusted certificate is "later" and not "parked", because it is usually fixed without the operator of
+//! smsbridge: the server renews it, or the clock is corrected.
 
 use std::fmt;
 use std::time::Duration;
@@ -26,13 +26,13 @@ use crate::mask::{Mask, Reason};
 use crate::message::Message;
 use crate::template;
 
-/// How long a used-up daily quota is left alone.
+/// The pause after the daily quota is exhausted.
 const QUOTA_PAUSE: Duration = Duration::from_secs(3600);
 
-/// How much of a server's answer is kept until it is shown, in characters.
+/// Upper bound of a server's response that is kept, in characters.
 const ANSWER_MAX: usize = 2048;
 
-/// How much is shown of why a certificate is not trusted, in characters: it names what is in the certificate.
+/// Upper bound of the reason why a certificate is not trusted, in characters: it quotes names from the certificate.
 const UNTRUSTED_MAX: usize = 160;
 
 /// The steps of a mail session, in order.
@@ -52,7 +52,7 @@ pub(super) enum Step {
     Data,
     /// The message itself.
     Content,
-    /// The answer to the message.
+    /// The response to the message.
     Verdict,
 }
 
@@ -70,12 +70,12 @@ impl fmt::Display for Step {
     }
 }
 
-/// A server's refusal.
+/// An error response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Reply {
     pub(super) code: u16,
-    /// What followed the code; starts with the enhanced status code where the server gives one. Never to be shown as
-    /// it is: it may quote the message or the login.
+    /// The text after the code; begins with the enhanced status code if there is one. Must be masked before it is
+    /// shown: it may quote the message or the login.
     pub(super) text: String,
 }
 
@@ -92,7 +92,7 @@ impl Reply {
     }
 }
 
-/// The codes alone.
+/// Only the codes.
 impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.code)?;
@@ -103,21 +103,21 @@ impl fmt::Display for Reply {
     }
 }
 
-/// Whether it is an enhanced status code, `5.7.1`.
+/// Returns true if this is an enhanced status code, such as `5.7.1`.
 fn is_enhanced(word: &str) -> bool {
     let is_number =
         |number: &str| matches!(number.len(), 1..=3) && number.bytes().all(|byte| byte.is_ascii_digit());
     word.split('.').count() == 3 && word.split('.').all(is_number)
 }
 
-/// Shows what a server said about one message.
+/// Formats a server's response to one message.
 pub(super) struct Quote<'a> {
     pub(super) mask: Mask,
     pub(super) message: &'a Message,
 }
 
 impl Quote<'_> {
-    /// The codes, and behind them the server's words.
+    /// The codes, followed by the masked text of the server.
     pub(super) fn reply(&self, reply: &Reply) -> Reason {
         let codes = reply.to_string();
         let words = reply
@@ -128,7 +128,7 @@ impl Quote<'_> {
         Reason::from(codes).quote(" ", &self.mask.excerpt(words, Some(self.message)))
     }
 
-    /// What the trouble means for the delivery.
+    /// The resulting failure of the delivery.
     pub(super) fn failure(&self, trouble: &Trouble) -> Failure {
         let Cause::Reply(reply) = &trouble.cause else {
             return Failure::from(trouble);
@@ -139,34 +139,35 @@ impl Quote<'_> {
     }
 }
 
-/// Why a session, or one message in it, came to nothing.
+/// Why a session, or one message in it, failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Trouble {
     pub(super) step: Step,
     pub(super) cause: Cause,
 }
 
-/// What happened.
+/// The cause of a failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// The server said no.
+    /// The server responded with an error.
     Reply(Reply),
-    /// The connection could not be made or ended, or the server spoke something else than SMTP.
+    /// The connection could not be opened, was closed, or the server does not speak SMTP.
     Lost(String),
-    /// No answer by the delivery's deadline.
+    /// No response before the deadline of the delivery.
     Late,
-    /// The certificate is not one to trust.
+    /// The certificate is not trusted.
     Untrusted(String),
     /// The server does not offer what the configuration requires.
     Withheld(&'static str),
-    /// No token for the login could be had.
+    /// No token for the login is available.
     NoToken(String),
-    /// Other deliveries held all connections for so long.
+    /// Other deliveries have used all connections for this long.
     Busy(Duration),
 }
 
 impl Trouble {
-    /// Whether an idle connection had simply gone stale: nothing of the message was sent, a new connection
+    /// Returns true if an idle connection was closed by the server: nothing of the message was sent, so a new
+    /// connection can be tried.
     /// may do.
     pub(super) fn is_stale_connection(&self) -> bool {
         let gone = match &self.cause {
@@ -179,7 +180,7 @@ impl Trouble {
         gone && self.step < Step::Content
     }
 
-    /// The server's refusal, if the session goes on after it; else the trouble itself.
+    /// The server's response if the session remains usable after it; otherwise the failure.
     pub(super) fn into_refusal(self) -> Result<Reply, Self> {
         match self.cause {
             Cause::Reply(reply) if reply.code != 421 => Ok(reply),
@@ -187,7 +188,7 @@ impl Trouble {
         }
     }
 
-    /// Whether the server did not like the credentials.
+    /// Returns true if the server rejected the credentials.
     pub(super) fn is_refused_login(&self) -> bool {
         self.step == Step::Login && matches!(&self.cause, Cause::Reply(reply) if reply.code >= 500)
     }
@@ -222,7 +223,7 @@ impl fmt::Display for Trouble {
     }
 }
 
-/// In our own words and the server's codes.
+/// Uses our own words and the codes of the server, but not its text.
 impl From<&Trouble> for Failure {
     fn from(trouble: &Trouble) -> Self {
         let reason = trouble.to_string();
@@ -236,23 +237,23 @@ impl From<&Trouble> for Failure {
     }
 }
 
-/// What a refusal asks for. The order is that of precedence among the recipients of one message.
+/// The class of a failure. The order is the precedence among the recipients of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Class {
-    /// This message is not wanted.
+    /// This message is rejected permanently.
     Never,
-    /// This message may be wanted later.
+    /// This message is rejected temporarily.
     LaterMessage,
-    /// Nothing is wanted now.
+    /// All messages are rejected temporarily.
     LaterDestination,
-    /// The account has sent enough for today.
+    /// The quota of the account is exhausted.
     Quota,
     /// The configuration is wrong.
     Misconfigured,
 }
 
 impl Class {
-    /// Whether it concerns all messages, and not just this one.
+    /// Returns true if it concerns all messages.
     pub(super) fn is_general(self) -> bool {
         self >= Self::LaterDestination
     }
@@ -272,8 +273,8 @@ impl Class {
         }
     }
 
-    /// What it means for one recipient where the server works for others. The configuration is right then, so a
-    /// recipient that was refused as if it were wrong is refused for good.
+    /// The result for one recipient while the server accepts others. The configuration is then valid, so a rejection
+    /// that would otherwise mean a misconfiguration is permanent for this recipient.
     pub(super) fn fate(self, reason: Reason) -> Fate {
         match self {
             Self::Never | Self::Misconfigured => Fate::Never { reason },
@@ -289,7 +290,7 @@ impl Class {
     }
 }
 
-/// The table at the top of this file.
+/// The table in the documentation of this module.
 pub(super) fn class(step: Step, reply: &Reply) -> Class {
     let temporary = (400..500).contains(&reply.code);
     match (reply.code, reply.enhanced()) {
@@ -307,7 +308,7 @@ pub(super) fn class(step: Step, reply: &Reply) -> Class {
     }
 }
 
-/// What the operator should look at, where the answer tells.
+/// What the operator should check, if the response tells.
 fn advice(step: Step, reply: &Reply) -> &'static str {
     if class(step, reply) != Class::Misconfigured {
         return "";
@@ -324,7 +325,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_answer_has_its_class() {
+    fn every_response_has_its_class() {
         use Class::{LaterDestination, LaterMessage, Misconfigured, Never, Quota};
         use Step::{Connect, Data, Login, Recipient, Sender, StartTls, Verdict};
         for (step, code, text, expected) in [
@@ -401,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_used_up_quota_pauses_the_destination_for_an_hour() {
+    fn an_exhausted_quota_pauses_the_destination_for_an_hour() {
         let trouble = Trouble {
             step: Step::Verdict,
             cause: Cause::Reply(Reply::new(550, "5.4.5 limit")),
@@ -419,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn trouble_without_an_answer_is_the_destinations_and_a_missing_offer_parks() {
+    fn a_failure_without_a_response_concerns_the_destination_and_a_missing_extension_parks_it() {
         for cause in [
             Cause::Lost("x".into()),
             Cause::Late,
@@ -450,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_stale_only_before_the_message_was_sent() {
+    fn a_connection_is_stale_only_before_the_message_is_sent() {
         let lost = |step| Trouble {
             step,
             cause: Cause::Lost("end of file".into()),
@@ -465,13 +466,13 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_short_and_on_one_line() {
+    fn responses_are_short_and_on_one_line() {
         let reply = Reply::new(550, &format!("5.1.1 a\r\nb{}", "x".repeat(5000)));
         assert!(reply.text.chars().count() <= ANSWER_MAX + 1 && !reply.text.contains(['\r', '\n']));
     }
 
     #[test]
-    fn a_reply_is_logged_as_its_codes_and_shown_with_its_words() {
+    fn a_response_is_logged_as_codes_and_shown_with_its_text() {
         let message = crate::mask::sample("hello there");
         let quote = Quote {
             mask: Mask::default().secret(&crate::secret::Secret::new("s3cret")),

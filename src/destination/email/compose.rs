@@ -1,8 +1,8 @@
-//! The e-mail made of one text: headers that thread and identify it, a plain part, and an HTML part.
+//! Composes the e-mail of a message: headers for threading and identification, a plain part, and an HTML part.
 //!
-//! The same message gives the same bytes at every attempt. Everything that comes from outside passes
-//! [`template::one_line`] before it gets near a header, and both parts are always encoded, so that no text
-//! can end a header or begin a MIME part.
+//! The same message gives the same bytes at every attempt. Every value from a message passes [`template::one_line`]
+//! before it is used in a header, and both parts are always encoded, so that no text can end a header or begin a MIME
+//! part.
 
 use std::time::{Duration, SystemTime};
 
@@ -16,13 +16,13 @@ use crate::destination::{Failure, OutboundMessage};
 use crate::message::{Media, Name, Timestamp};
 use crate::template::{self, Medium, Template, Values};
 
-/// The longest subject, in characters.
+/// Maximum length of a subject, in characters.
 const SUBJECT_MAX: usize = 200;
 
-/// The last moment a `Date` header can tell: the end of the year 9999.
+/// The latest time that a `Date` header can contain: the end of the year 9999.
 const DATE_MAX: u64 = 253_402_300_799_000;
 
-/// Makes e-mails for one destination.
+/// Composes the e-mails of one destination.
 #[derive(Clone, Debug)]
 pub(super) struct Composer {
     pub(super) name: Name,
@@ -78,7 +78,7 @@ impl Composer {
             .date(date(outbound.message.received_at))
             .message_id(Some(format!("<{}@{domain}>", outbound.id)));
         if self.threads {
-            // The root is never sent: mail programs group the replies to a message they have not seen.
+            // No e-mail has this id: mail programs also group replies to an e-mail that they have not received.
             let root = format!("<{}.{}@{domain}>", outbound.conversation(), atom(&self.name));
             message = message.in_reply_to(root.clone()).references(root);
         }
@@ -88,7 +88,7 @@ impl Composer {
             .raw_header(text_header("X-Auto-Response-Suppress", "All"))
     }
 
-    /// One list for each route, so that people can filter by it.
+    /// One list id for each route, so that people can filter by it.
     fn list_id(&self, outbound: &OutboundMessage<'_>) -> String {
         let route = outbound.route.map_or_else(|| "unmatched".to_owned(), atom);
         format!("<{route}.{}.{}>", atom(&self.name), self.from.email.domain())
@@ -97,8 +97,8 @@ impl Composer {
     fn subject(&self, outbound: &OutboundMessage<'_>) -> Result<String, Failure> {
         let subject = match &self.subject {
             Some(subject) => render(subject, Medium::Line, outbound, "subject")?,
-            // The same for the whole conversation, whichever text comes first: some mail programs begin a
-            // new thread where the subject changes.
+            // The same subject for all messages of a conversation: some mail programs begin a new thread when the
+            // subject changes.
             None => format!(
                 "SMS from {} to {}",
                 outbound.from_name.unwrap_or(&outbound.message.from.shown()),
@@ -150,7 +150,7 @@ fn render(
         .map_err(|error| Failure::permanent(format!("{what}: {error}")))
 }
 
-/// What stands below the text: a label and a value, each on one line.
+/// The lines below the text: a label and a one-line value each.
 fn facts(outbound: &OutboundMessage<'_>) -> Vec<(&'static str, String)> {
     let message = outbound.message;
     let person = |name: Option<&str>, number: &str| match name {
@@ -211,7 +211,7 @@ fn row(label: &str, html: &str) -> String {
     format!("<tr><td style=\"padding-right:1em\">{label}</td><td>{html}</td></tr>\n")
 }
 
-/// A link that shows where it leads. What is not safe to click is shown as text.
+/// A link that shows where it leads. An unsafe link is shown as text.
 fn link(link: &str) -> String {
     let shown = template::html(&template::one_line(link));
     match template::safe_link(link) {
@@ -220,7 +220,7 @@ fn link(link: &str) -> String {
     }
 }
 
-/// A part in an encoding that suits its script. Never 7bit: see [`boundary`].
+/// A part with the encoding that suits its script. Never 7bit: see [`boundary`].
 fn part(content_type: ContentType, text: String) -> SinglePart {
     let wide = text.bytes().filter(|byte| !byte.is_ascii()).count();
     let encoding = if wide * 3 > text.len() {
@@ -234,23 +234,23 @@ fn part(content_type: ContentType, text: String) -> SinglePart {
         .body(text)
 }
 
-/// The same at every attempt. `=_` occurs neither in quoted-printable nor in base64, so no text can imitate
-/// it (RFC 2045, section 6.7).
+/// The boundary, the same for every attempt. `=_` occurs neither in quoted-printable nor in base64, so no text can
+/// contain it (RFC 2045, section 6.7).
 fn boundary(outbound: &OutboundMessage<'_>) -> String {
     format!("=_{}", outbound.id)
 }
 
-/// A header of our own making or with words from outside, which must be on one line already.
+/// A header with a generated value or with text from the message, which must already be on one line.
 fn text_header(name: &'static str, text: &str) -> HeaderValue {
     let header = HeaderName::new_from_ascii_str(name);
-    // lettre leaves ASCII as it is, and a text may imitate encoded words.
+    // lettre does not encode ASCII, and a text may imitate encoded words.
     if text.is_ascii() && !text.contains("=?") {
         return HeaderValue::new(header, text.to_owned());
     }
     HeaderValue::dangerous_new_pre_encoded(header, text.to_owned(), encoded_words(text))
 }
 
-/// The text as encoded words of RFC 2047, one a line.
+/// The text as encoded words of RFC 2047, one per line.
 fn encoded_words(text: &str) -> String {
     const BYTES_MAX: usize = 36;
     let mut words = vec![String::new()];
@@ -272,7 +272,7 @@ fn encoded_words(text: &str) -> String {
     words.join("\r\n ")
 }
 
-/// A name as a part of an id: names may have dots anywhere, ids may not.
+/// A name as a part of an id. Names may contain dots anywhere, ids may not.
 fn atom(name: &Name) -> String {
     name.as_str().replace('.', "-")
 }

@@ -1,4 +1,4 @@
-//! Tests of the whole e-mail: byte for byte, and what no text, number or name can do to it.
+//! Tests of complete e-mails: byte for byte, and with hostile texts, numbers and names.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -81,7 +81,7 @@ fn outbound<'a>(
 }
 
 #[test]
-fn an_email_is_this_byte_for_byte() {
+fn an_email_equals_the_golden_file_byte_for_byte() {
     let mut message = message("Water is rising: 3 < 4 & \"falling\".\nSecond line…");
     message.media = vec![
         Media {
@@ -109,7 +109,7 @@ fn an_email_is_this_byte_for_byte() {
 }
 
 #[test]
-fn a_fallback_is_noted_below_the_text_in_both_parts_and_below_an_own_body() {
+fn a_fallback_is_noted_below_the_text_in_both_parts_and_below_a_custom_body() {
     let message = message("hello");
     let crm = "crm".parse().unwrap();
     let fallback = Fallback {
@@ -170,7 +170,7 @@ fn without_threads_and_html_there_is_one_plain_part_and_no_root() {
 }
 
 #[test]
-fn a_wrong_destination_is_refused_with_a_sentence() {
+fn an_invalid_destination_is_rejected_with_an_explanation() {
     let with =
         |lines: &str| format!("smtp = \"main\"\nfrom = \"a@example.com\"\nto = [\"b@example.com\"]\n{lines}");
     let many = vec!["\"a@example.com\""; 51].join(",");
@@ -205,8 +205,8 @@ fn a_wrong_destination_is_refused_with_a_sentence() {
     );
 }
 
-/// Checks that the source has the shape every e-mail with `CONFIG` has, and returns the subject, the plain
-/// text and the HTML as a mail program decodes them.
+/// Checks that the source has the structure of every e-mail with `CONFIG`, and returns the subject, the plain text
+/// and the HTML as decoded by a mail program.
 fn check_shape(source: &str) -> (String, String, String) {
     let (head, body) = source.split_once("\r\n\r\n").unwrap();
     assert!(source.is_ascii() && !source.contains('\0'));
@@ -251,7 +251,7 @@ fn names(head: &str) -> String {
         .join(", ")
 }
 
-/// Words that are dangerous somewhere in an e-mail, and any characters between them.
+/// Strings that are dangerous in some part of an e-mail, with any characters between them.
 fn hostile() -> impl Strategy<Value = String> {
     let words = proptest::sample::select(vec![
         "\r\n",
@@ -334,7 +334,7 @@ proptest! {
     }
 }
 
-/// Runs of white space are folded and unfolded freely in headers.
+/// White space may be folded and unfolded anywhere in a header.
 fn words(text: &str) -> Vec<&str> {
     text.split_whitespace().collect()
 }

@@ -1,27 +1,27 @@
-//! A mailbox as the operator writes it: `name@example.com` or `Name <name@example.com>`.
+//! A mailbox as written in the configuration: `name@example.com` or `Name <name@example.com>`.
 
 use std::ops::Deref;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer};
 
-/// A mailbox that is safe to put into a header.
+/// A mailbox that is safe to use in a header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mailbox(lettre::message::Mailbox);
 
-/// Why a text is not a [`Mailbox`].
+/// The string is not a valid [`Mailbox`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a mailbox: write \"name@example.com\" or \"Name <name@example.com>\"")]
 pub struct MailboxError(String);
 
 impl Mailbox {
-    /// Whether the address needs SMTPUTF8.
+    /// Returns true if the address needs SMTPUTF8.
     #[must_use]
     pub fn is_international(&self) -> bool {
         !AsRef::<str>::as_ref(&self.0.email).is_ascii()
     }
 
-    /// As lettre's headers take it.
+    /// The mailbox as lettre's headers need it.
     #[must_use]
     pub fn to_lettre(&self) -> lettre::message::Mailbox {
         self.0.clone()
@@ -45,12 +45,16 @@ impl FromStr for Mailbox {
             return Err(wrong());
         }
         let mailbox: lettre::message::Mailbox = text.trim().parse().map_err(|_| wrong())?;
-        // lettre's parser stops where it no longer understands; the rest must not be lost in silence.
-        let whole = text
+        // lettre's parser stops at invalid input; the rest must not be ignored silently.
+        let is_complete = text
             .trim()
             .trim_end_matches('>')
             .ends_with(AsRef::<str>::as_ref(&mailbox.email));
-        if whole { Ok(Self(mailbox)) } else { Err(wrong()) }
+        if is_complete {
+            Ok(Self(mailbox))
+        } else {
+            Err(wrong())
+        }
     }
 }
 
@@ -105,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_mailbox_is_refused() {
+    fn an_invalid_mailbox_is_rejected() {
         for text in [
             "",
             "desk",

@@ -1,8 +1,8 @@
-//! `kind = "email"`: each text becomes an e-mail through a mail server of `[smtp.NAME]`.
+//! `kind = "email"`: sends each message as an e-mail through a mail server of `[smtp.NAME]`.
 //!
-//! The server answers for each recipient. A recipient that does not take a message which others take gets a delivery of
-//! its own, and the others do not wait for it. The Message-ID is the same for all recipients and at every attempt, so a mail
-//! program can recognise a repeat after a lost answer.
+//! The server responds for each recipient. A recipient that does not accept a message while others do gets its own
+//! delivery, so that the others do not wait for it. The Message-ID is the same for all recipients and attempts, so a
+//! mail program can detect a duplicate after a lost response.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -38,32 +38,32 @@ mod token;
 mod transaction;
 mod wire;
 
-/// How many recipients one destination may have.
+/// Upper bound of the recipients of one destination.
 const RECIPIENTS_MAX: usize = 50;
 
 /// `[destination.NAME]` with `kind = "email"`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Which `[smtp.NAME]` sends it.
+    /// The `[smtp.NAME]` to send with.
     pub smtp: Name,
-    /// The sender; its domain also makes the Message-ID.
+    /// The sender; its domain is also used in the Message-ID.
     pub from: Mailbox,
     /// The recipients.
     pub to: Vec<Mailbox>,
-    /// More recipients.
+    /// Additional recipients.
     #[serde(default)]
     pub cc: Vec<Mailbox>,
-    /// Where replies go, if not to `from`.
+    /// The address for replies, if different from `from`.
     pub reply_to: Option<Mailbox>,
     /// A template for the subject.
     pub subject: Option<String>,
     /// A template for the text; the same as `template`.
     pub body: Option<String>,
-    /// Whether there is an HTML part beside the text.
+    /// Whether to add an HTML part.
     #[serde(default = "yes")]
     pub html: bool,
-    /// Whether the texts of one conversation make one thread.
+    /// Whether the messages of a conversation form a thread.
     #[serde(default = "yes")]
     pub threads: bool,
 }
@@ -87,17 +87,17 @@ fn yes() -> bool {
 pub struct Email {
     composer: Composer,
     recipients: Vec<Address>,
-    /// The recipients again, as deliveries name them.
+    /// The recipients as strings, as deliveries name them.
     names: Vec<String>,
     server: Arc<Server>,
     timeout: Duration,
 }
 
 impl Email {
-    /// Makes it ready to run; opens no connection.
+    /// Builds the destination without opening a connection.
     ///
     /// # Errors
-    /// What is wrong with the configuration, without the destination's name.
+    /// A sentence for the operator, without the name of the destination.
     pub fn build(config: &Config, context: BuildContext<'_>) -> Result<Self, String> {
         let smtp = context
             .smtp
@@ -183,7 +183,7 @@ impl Email {
         }
     }
 
-    /// The recipients to ask now, and those that have to wait for an earlier message.
+    /// The recipients to send to now, and those that have to wait for an earlier message.
     fn select(&self, recipients: &Recipients<'_>) -> Result<(Vec<&Address>, Vec<String>), Failure> {
         let all = self.recipients.iter().zip(&self.names);
         if let Some(only) = recipients.only {
@@ -205,7 +205,8 @@ impl Email {
     }
 }
 
-/// What the recipients' answers mean for the delivery. `is_all` is true if all recipients of the delivery were asked.
+/// The result of the delivery from the results of its recipients. `is_all` is true if all recipients of the delivery
+/// were tried.
 fn outcome(
     receipt: &Receipt,
     held: &[String],
@@ -281,7 +282,7 @@ fn words(
     joined.unwrap_or_default()
 }
 
-/// Everyone in `to` and `cc`, once.
+/// All recipients in `to` and `cc`, without duplicates.
 fn recipients(config: &Config) -> Vec<Address> {
     let mut seen = BTreeSet::new();
     let all = config.to.iter().chain(&config.cc).map(|mailbox| &mailbox.email);

@@ -1,4 +1,5 @@
-//! The connections to one mail server: a few at most, kept for a while, replaced when they have died.
+//! The connection pool of one mail server: a limited number of connections, kept for a while, replaced when they
+//! break.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,18 +17,18 @@ use crate::mask::Mask;
 use crate::resolver::Resolver;
 use crate::secret::{Secret, Secrets};
 
-/// How long an unused connection is kept. Servers close theirs after some minutes, and home routers forget
-/// them sooner.
+/// How long an idle connection is kept. Servers close theirs after some minutes, and home routers forget them
+/// earlier.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
-/// How long a message waits for a free connection. Only servers that leave messages without an answer for minutes
-/// make anybody wait so long; then the operator is told.
+/// How long a message waits for a free connection. It only takes this long if the server does not respond to messages
+/// for minutes; then the delivery fails, so that the operator sees it.
 const WAIT_MAX: Duration = Duration::from_secs(300);
 
-/// How many tokens are remembered: those of the connections that may be open.
+/// Upper bound of the remembered tokens: one for each possible open connection.
 const TOKENS_MAX: usize = 4;
 
-/// Who logs in at each new connection.
+/// The login of each new connection.
 pub(super) enum Account {
     Nobody,
     Password {
@@ -41,7 +42,7 @@ pub(super) enum Account {
     },
 }
 
-/// A mail server: the idle connections to it, and the right to open more.
+/// A mail server: its idle connections, and permits to open more.
 pub struct Server {
     host: String,
     port: u16,
@@ -52,12 +53,12 @@ pub struct Server {
     data_timeout: Duration,
     permits: Arc<Semaphore>,
     idle: Mutex<VecDeque<(Session, Instant)>>,
-    /// The latest tokens, which a server may repeat.
+    /// The latest tokens, to be masked in responses.
     tokens: Mutex<VecDeque<Secret>>,
 }
 
 impl Server {
-    /// Its host and port.
+    /// The host and port.
     pub fn address(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }
@@ -97,13 +98,13 @@ impl Server {
         }
     }
 
-    /// How long the answer to a message may take, after `timeout` for all before it.
+    /// Time limit for the response to a message, in addition to `timeout` for everything before it.
     pub(super) fn data_timeout(&self) -> Duration {
         self.data_timeout
     }
 
-    /// Waits until a message may be sent. The server's `timeout` begins only then: the messages before it are
-    /// none of its doing, and what they left of the time could end in the middle of the content.
+    /// Waits until a message may be sent. The `timeout` starts only afterwards: waiting for other messages is not the
+    /// fault of the server, and could otherwise make a message time out in the middle of its content.
     pub(super) async fn permit(&self) -> Result<OwnedSemaphorePermit, Trouble> {
         match tokio::time::timeout(WAIT_MAX, self.permits.clone().acquire_owned()).await {
             Ok(Ok(permit)) => Ok(permit),
@@ -114,7 +115,7 @@ impl Server {
         }
     }
 
-    /// Hides the secrets of the login in what the server says.
+    /// Masks the secrets of the login in responses.
     pub(super) fn mask(&self) -> Mask {
         let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         let mask = tokens.iter().fold(Mask::default(), Mask::secret);
@@ -124,9 +125,8 @@ impl Server {
         }
     }
 
-    /// Sends one message, over an idle connection if there is one. An idle connection that turns out to be
-    /// dead is replaced by a new one, once: the server may have closed it at any time since its last use. The
-    /// caller holds a permit.
+    /// Sends one message, over an idle connection if there is one. If that connection is dead, a new one is tried
+    /// once: the server may have closed it at any time since its last use. The caller holds a permit.
     pub(super) async fn send(&self, envelope: &Envelope<'_>, timeout: Duration) -> Result<Receipt, Trouble> {
         let deadline = Instant::now() + timeout;
         if let Some(mut session) = self.take_idle() {
@@ -140,8 +140,8 @@ impl Server {
         self.keep(session, result)
     }
 
-    /// Opens a connection. A token that was kept from earlier may have expired since: when it is refused, a
-    /// new one is tried before the operator is called.
+    /// Opens a connection. A cached token may have expired; if it is rejected, a new one is tried before the failure
+    /// is reported.
     async fn connect(&self, deadline: Instant) -> Result<Session, Trouble> {
         match &self.account {
             Account::Nobody => self.open(&Login::Nobody, deadline).await,
@@ -216,7 +216,7 @@ impl Server {
         .await
     }
 
-    /// Keeps the session for the next message, unless this one broke it.
+    /// Keeps the session for the next message unless it failed.
     fn keep(&self, session: Session, result: Result<Receipt, Trouble>) -> Result<Receipt, Trouble> {
         if result.is_ok() && session.is_usable() {
             self.idle
@@ -227,7 +227,7 @@ impl Server {
         result
     }
 
-    /// The most recently used connection; those unused for long are closed.
+    /// The most recently used connection. Closes those that have been idle for long.
     fn take_idle(&self) -> Option<Session> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         while idle.front().is_some_and(|(_, since)| since.elapsed() > IDLE_MAX) {

@@ -1,4 +1,4 @@
-//! One connection to a mail server: opening it as securely as the configuration asks, and asking it things.
+//! A connection to a mail server: opens it with the configured security and sends commands.
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use super::wire::{Answer, Tls, Wire};
 use crate::resolver::Resolver;
 use crate::secret::Secret;
 
-/// The first digit of an answer that ends a command well.
+/// The first digit of a response that completes a command.
 pub(super) const DONE: u16 = 2;
 
-/// The first digit of an answer that asks for more.
+/// The first digit of a response that asks for more input.
 pub(super) const GO_ON: u16 = 3;
 
-/// How a connection is protected.
+/// The security of a connection.
 #[derive(Clone)]
 pub(super) enum Protection {
-    /// Not at all.
+    /// No encryption.
     None,
     /// `STARTTLS`, required.
     StartTls(Tls),
@@ -28,7 +28,7 @@ pub(super) enum Protection {
     Tls(Tls),
 }
 
-/// A way to log in with a password.
+/// A password login mechanism.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mechanism {
     Plain,
@@ -44,7 +44,7 @@ impl Mechanism {
     }
 }
 
-/// Who logs in, and how.
+/// The login.
 pub(super) enum Login<'a> {
     Nobody,
     Password {
@@ -58,7 +58,7 @@ pub(super) enum Login<'a> {
     },
 }
 
-/// An open, logged-in connection.
+/// An open connection after the login.
 pub(super) struct Session {
     wire: Wire,
     offers: Offers,
@@ -99,17 +99,17 @@ impl Session {
         Ok(session)
     }
 
-    /// Whether another message may be sent over it, if the last one was no error.
+    /// Returns true if another message can be sent over it, provided that the last one was no error.
     pub(super) fn is_usable(&self) -> bool {
         !self.given_up && self.wire.is_in_step()
     }
 
-    /// For a session that no longer knows what the server awaits next.
+    /// Marks the session as unusable because its protocol state is unknown.
     pub(super) fn give_up(&mut self) {
         self.given_up = true;
     }
 
-    /// Whether several commands may be sent before their answers are read.
+    /// Returns true if several commands may be sent before their responses are read.
     pub(super) fn pipelines(&self) -> bool {
         self.offers.has("PIPELINING")
     }
@@ -118,9 +118,9 @@ impl Session {
         self.offers.has(keyword)
     }
 
-    /// The answer to a command, if it begins with one of the digits that belong to the step. Each command is a
-    /// single write, so that it never waits for the acknowledgement of its own first half. There is no command
-    /// where an earlier write had it.
+    /// Sends a command and returns its response if it begins with an expected digit. Each command is a single write,
+    /// so that it does not wait for the acknowledgement of its first half. `command` is `None` if it was already sent
+    /// in an earlier write.
     pub(super) async fn ask(
         &mut self,
         deadline: Instant,
@@ -135,7 +135,7 @@ impl Session {
         self.hear(deadline, step, expected).await
     }
 
-    /// Writes the message and hears what becomes of it, within a time that begins when all of it is written.
+    /// Sends the content and waits for the response. Its time limit starts when all of the content is written.
     pub(super) async fn submit(
         &mut self,
         content: &str,
@@ -156,7 +156,7 @@ impl Session {
         let answer = answer.map_err(|cause| Trouble { step, cause })?;
         let digit = answer.code / 100;
         let cause = match (&answer.broken, digit) {
-            // Nothing follows the last step, so that its answer need not have an end.
+            // After the last step nothing more is read, so its response may be incomplete.
             (Some(cause), _) if expected.contains(&digit) && step != Step::Verdict => cause.clone(),
             _ if expected.contains(&digit) => return Ok(answer),
             (_, 4 | 5) => Cause::Reply(answer.reply()),
@@ -168,7 +168,8 @@ impl Session {
         Err(Trouble { step, cause })
     }
 
-    /// Asks what the server offers. It forgets what it said before TLS, which could be anybody's word.
+    /// Sends `EHLO` and reads the extensions. Those received before TLS are discarded, because an attacker could have
+    /// sent them.
     async fn hello(&mut self, name: &str, deadline: Instant) -> Result<(), Trouble> {
         let command = format!("EHLO {name}\r\n");
         let answer = self.ask(deadline, Step::Connect, Some(command), &[DONE]).await?;
@@ -232,8 +233,8 @@ impl Session {
         self.authenticate(command, &[DONE], deadline).await.map(drop)
     }
 
-    /// [The LOGIN mechanism](https://datatracker.ietf.org/doc/html/draft-murchison-sasl-login-00) asks twice, and
-    /// servers differ in the words they do it with.
+    /// [The LOGIN mechanism](https://datatracker.ietf.org/doc/html/draft-murchison-sasl-login-00) has two prompts,
+    /// whose text differs between servers.
     async fn log_in_login(
         &mut self,
         username: &str,
@@ -248,9 +249,8 @@ impl Session {
         self.authenticate(password, &[DONE], deadline).await.map(drop)
     }
 
-    /// XOAUTH2, as <https://developers.google.com/workspace/gmail/imap/xoauth2-protocol> has it. A refusal
-    /// comes in two parts: 334 with details, which the client must answer with an empty line to get the
-    /// code itself.
+    /// XOAUTH2 as in <https://developers.google.com/workspace/gmail/imap/xoauth2-protocol>. A rejection has two
+    /// parts: 334 with details, to which the client must respond with an empty line to get the code itself.
     async fn log_in_with_token(
         &mut self,
         username: &str,
@@ -284,14 +284,15 @@ fn withheld(what: &'static str) -> Trouble {
     }
 }
 
-/// What a server offers: the words of each line of its answer to `EHLO`, in capitals. The first line is its name.
+/// The extensions of a server: the words of each line of its response to `EHLO`, in upper case. The first line is its
+/// name.
 #[derive(Default)]
 struct Offers(Vec<Vec<String>>);
 
 impl Offers {
     fn of(answer: &Answer) -> Self {
         let lines = answer.lines.iter().skip(1);
-        // `AUTH=LOGIN` is how servers said it before RFC 2554, and some still do.
+        // Servers used `AUTH=LOGIN` before RFC 2554, and some still do.
         let words = lines.map(|line| {
             let words = line.split([' ', '\t', '=']).filter(|word| !word.is_empty());
             words.map(str::to_ascii_uppercase).collect()
@@ -327,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_keyword_is_a_lines_first_word_in_any_case_and_not_the_servers_name() {
+    fn a_keyword_is_the_first_word_of_a_line_in_any_case_but_not_the_name_of_the_server() {
         for (lines, expected) in [
             (&["fake", "SIZE 1000", "PIPELINING"][..], true),
             (&["fake", "pipelining", "HELP"], true),
@@ -341,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn logins_are_offered_in_the_new_way_and_the_old_one() {
+    fn both_forms_of_the_auth_extension_are_understood() {
         for (line, plain, login) in [
             ("AUTH PLAIN LOGIN", true, true),
             ("auth login", false, true),

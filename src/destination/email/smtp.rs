@@ -1,4 +1,4 @@
-//! `[smtp.NAME]`: a mail server as the operator describes it.
+//! `[smtp.NAME]`: the configuration of a mail server.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -19,41 +19,42 @@ use crate::secret::{Secret, Secrets};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SmtpConfig {
-    /// Name or address of the server; the certificate must be for it.
+    /// Name or address of the server. The certificate must be valid for it.
     pub host: String,
-    /// 587, 465 or 25 by default, as `security` is.
+    /// The port; by default 587, 465 or 25 depending on `security`.
     pub port: Option<u16>,
     /// Whether and how the connection is encrypted.
     #[serde(default)]
     pub security: Security,
-    /// Who logs in; nobody by default.
+    /// The user name for the login; no login by default.
     pub username: Option<String>,
-    /// The password of `username`; of several, the first is used.
+    /// The password of `username`. Of several, the first is used.
     pub password: Option<Secrets>,
-    /// How `username` logs in.
+    /// The login mechanism.
     #[serde(default)]
     pub auth: Auth,
-    /// A file with the token for XOAUTH2, read again for each new connection.
+    /// A file with the token for XOAUTH2, read for each new connection.
     pub token_file: Option<PathBuf>,
     /// A command that prints the token for XOAUTH2.
     pub token_command: Option<Vec<String>>,
-    /// How long the command's token is used unless it is refused earlier; `"45m"` by default.
+    /// How long a token of the command is used unless it is rejected earlier; `"45m"` by default.
     #[serde(default = "token_lifetime", deserialize_with = "duration")]
     pub token_lifetime: Duration,
-    /// How long the server may look at a message before it answers; `"10m"` by default.
+    /// Time limit for the server's response to a message; `"10m"` by default.
     #[serde(default = "data_timeout", deserialize_with = "timeout")]
     pub data_timeout: Duration,
-    /// What `EHLO` says; `[127.0.0.1]` by default.
+    /// The name in `EHLO`; `[127.0.0.1]` by default.
     pub helo_name: Option<String>,
-    /// What the PEM file says: a certificate authority to trust beside the system's. No secret, but kept like one.
+    /// The content of a PEM file: a certificate authority to trust in addition to those of the system. Public, but
+    /// read like a secret.
     pub ca_file: Option<Secret>,
-    /// Whether addresses may be other than ASCII; the server must offer SMTPUTF8.
+    /// Whether addresses may contain characters other than ASCII; the server must offer SMTPUTF8.
     #[serde(default)]
     pub smtputf8: bool,
-    /// Connections at once, of all destinations that use this server.
+    /// Upper bound of the connections of all destinations that use this server.
     #[serde(default = "max_connections")]
     pub max_connections: usize,
-    /// Made once, and shared by all destinations that are built from this table.
+    /// The server, created once and shared by all destinations that are built from this table.
     #[serde(skip)]
     server: OnceLock<Arc<Server>>,
 }
@@ -62,7 +63,7 @@ pub struct SmtpConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Security {
-    /// Plain at first, then TLS; never plain for want of TLS.
+    /// Plain at first, then TLS; fails if the server does not offer TLS.
     #[default]
     StartTls,
     /// TLS from the first byte.
@@ -75,7 +76,7 @@ pub enum Security {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Auth {
-    /// XOAUTH2 with a token; with a password PLAIN or LOGIN, whichever the server offers.
+    /// XOAUTH2 with a token; with a password PLAIN or LOGIN, depending on the server.
     #[default]
     Auto,
     /// PLAIN only.
@@ -86,11 +87,11 @@ pub enum Auth {
     Xoauth2,
 }
 
-/// What `EHLO` says where nothing is configured: an address, since not every machine knows a name of its own.
+/// The default name in `EHLO`: an address, because not every machine has a valid host name.
 const HELLO: &str = "[127.0.0.1]";
 
-/// As [RFC 5321, section 4.5.3.2.6](https://www.rfc-editor.org/rfc/rfc5321#section-4.5.3.2.6) has it: whoever waits
-/// for less gets messages delivered twice.
+/// The minimum of [RFC 5321, section 4.5.3.2.6](https://www.rfc-editor.org/rfc/rfc5321#section-4.5.3.2.6). A shorter
+/// limit leads to duplicate messages.
 fn data_timeout() -> Duration {
     Duration::from_secs(10 * 60)
 }
@@ -120,13 +121,13 @@ fn timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Er
 }
 
 impl SmtpConfig {
-    /// The keys that hold paths.
+    /// The keys whose values are paths.
     pub const PATHS: &[&str] = &["token_file"];
 
-    /// The keys that hold the path of a file to be read with the configuration.
+    /// The keys whose values are paths of files to be read with the configuration.
     pub const FILES: &[&str] = &["ca_file"];
 
-    /// What is legal and probably a mistake.
+    /// Settings that are legal but probably a mistake.
     #[must_use]
     pub fn lints(&self) -> Vec<Lint> {
         let mut lints = Vec::new();
@@ -145,10 +146,10 @@ impl SmtpConfig {
         lints
     }
 
-    /// The server this table describes, the same at every call. Opens no connection.
+    /// The server of this table, the same one for each call. Opens no connection.
     ///
     /// # Errors
-    /// What is wrong with the table, without its name.
+    /// A sentence for the operator, without the name of the table.
     pub fn server(&self, resolver: &Resolver) -> Result<Arc<Server>, String> {
         if let Some(server) = self.server.get() {
             return Ok(server.clone());
@@ -291,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_table_is_refused_with_a_sentence() {
+    fn an_invalid_table_is_rejected_with_an_explanation() {
         for (toml, expected) in [
             ("host = \"\"", "host:"),
             ("host = \"a b\"", "host:"),
@@ -341,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_without_tls_is_allowed_on_this_machine_only() {
+    fn a_login_without_tls_is_allowed_only_on_this_machine() {
         for (host, allowed) in [
             ("localhost", true),
             ("127.0.0.1", true),

@@ -1,4 +1,4 @@
-//! TLS with a mail server: which certificates are trusted.
+//! The TLS configuration for a mail server.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use rustls_platform_verifier::Verifier;
 
 use super::wire::Tls;
 
-/// Trusts what the system trusts, and what `ca_file` says.
+/// Trusts the certificate authorities of the system and those in `ca_file`.
 ///
 /// # Errors
-/// Which key is wrong, and why.
+/// Names the invalid key and the reason.
 pub(super) fn client(host: &str, ca_file: Option<&str>) -> Result<Tls, String> {
     let name =
         ServerName::try_from(host.to_owned()).map_err(|_| format!("host: {host:?} is not a host name"))?;

@@ -1,4 +1,4 @@
-//! Where the token of an XOAUTH2 login comes from: a file or a command that something else keeps fresh.
+//! Tokens for XOAUTH2 logins, from a file or a command that another program keeps up to date.
 
 use std::io;
 use std::path::PathBuf;
@@ -14,36 +14,36 @@ use tokio::time::Instant;
 use crate::file;
 use crate::secret::Secret;
 
-/// The longest token that is accepted, in bytes.
+/// Maximum length of a token, in bytes.
 const TOKEN_MAX: usize = 16 * 1024;
 
-/// How much of what the command prints is read: a token with its line end, and one byte more.
+/// Bytes that are read of the command's output: a token with its line end, and one byte more to detect a longer one.
 const PRINTED_MAX: u64 = TOKEN_MAX as u64 + 3;
 
-/// How the token is got.
+/// How to get the token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Source {
-    /// Read again for each new connection.
+    /// The file is read for each new connection.
     File(PathBuf),
-    /// Run when there is no token, or the one there is was refused or is older than `lifetime`.
+    /// The command runs if there is no token, or the current one was rejected or is older than `lifetime`.
     Command { line: Vec<String>, lifetime: Duration },
 }
 
-/// The token as the server wants it now.
+/// The current token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Token {
     pub(super) secret: Secret,
-    /// Whether it was kept from an earlier login, and so may have expired since.
+    /// Whether it was cached by an earlier login and may have expired since.
     pub(super) kept: bool,
 }
 
-/// A source, and the token it gave last.
+/// A token source and its cached token.
 #[derive(Debug)]
 pub(super) struct Tokens {
     source: Source,
-    // Held while the command runs, so that it runs once however many connections wait for it.
+    // Locked while the command runs, so that it runs once for all connections that wait for it.
     kept: Mutex<Option<(Secret, Instant)>>,
-    /// Held while the file is read.
+    /// Locked while the file is read.
     turn: Arc<Semaphore>,
 }
 
@@ -56,12 +56,13 @@ impl Tokens {
         }
     }
 
-    /// A token for a new connection; the error says what failed, never what was read.
+    /// Returns a token for a new connection. The error says what failed, but never quotes what was read.
     pub(super) async fn get(&self) -> Result<Token, String> {
         match &self.source {
             Source::File(path) => {
                 let path = path.clone();
-                // Moves into the thread: while the file system hangs, later deliveries wait here and start no thread.
+                // Moved into the thread: if the file system hangs, later deliveries wait here and do not start
+                // further threads.
                 let turn = self.turn.clone().acquire_owned().await;
                 let read = tokio::task::spawn_blocking(move || {
                     let _turn = turn;
@@ -91,7 +92,7 @@ impl Tokens {
         }
     }
 
-    /// Forgets a token the server refused, unless a newer one took its place already.
+    /// Discards a token that the server rejected, unless it was replaced already.
     pub(super) async fn forget(&self, refused: &Secret) {
         let mut kept = self.kept.lock().await;
         if kept.as_ref().is_some_and(|(secret, _)| secret == refused) {
@@ -100,7 +101,7 @@ impl Tokens {
     }
 }
 
-/// Runs the command; it dies with the future when the delivery's time is over, or when it prints more than a token.
+/// Runs the command. It is killed if the future is dropped at the deadline, or if it prints more than a token.
 async fn run(line: &[String]) -> Result<Secret, String> {
     let (program, arguments) = line.split_first().ok_or("token_command is empty")?;
     let failed = |error: io::Error| format!("token_command {program}: {error}");
@@ -154,14 +155,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_regular_file_is_refused_without_waiting() {
+    async fn a_file_that_is_not_regular_is_rejected_without_waiting() {
         let tokens = Tokens::new(Source::File("/dev/zero".into()));
         let error = tokens.get().await.unwrap_err();
         assert_eq!(error, "token_file /dev/zero is a device, not a regular file");
     }
 
     #[tokio::test]
-    async fn a_commands_token_is_kept_until_it_is_refused_or_old() {
+    async fn the_token_of_a_command_is_cached_until_it_is_rejected_or_old() {
         let folder = tempfile::tempdir().unwrap();
         let script = format!("echo x >> {0}/runs; wc -l < {0}/runs", folder.path().display());
         let tokens = command(&script, Duration::from_secs(60));

@@ -1,9 +1,8 @@
-//! One message over an open connection: `MAIL`, `RCPT` for each recipient, `DATA`, and the content.
+//! Sends one message over an open connection: `MAIL`, `RCPT` for each recipient, `DATA`, and the content.
 //!
-//! Where the server offers PIPELINING ([RFC 2920](https://www.rfc-editor.org/rfc/rfc2920)), all up to `DATA`
-//! goes out in one write: two round trips instead of four or more. Every answer is judged at its own step all
-//! the same. The content never goes ahead of the answer to `DATA`, so that whatever fails before it has
-//! delivered nothing to anybody.
+//! With PIPELINING ([RFC 2920](https://www.rfc-editor.org/rfc/rfc2920)) all commands up to `DATA` are sent in one
+//! write: two round trips instead of four or more. Each response is still assigned to its own step. The content is
+//! only sent after the response to `DATA`, so a failure before that has delivered nothing.
 
 use std::time::Duration;
 
@@ -13,27 +12,27 @@ use tokio::time::Instant;
 use super::classes::{Cause, Reply, Step, Trouble};
 use super::session::{DONE, GO_ON, Session};
 
-/// One message and whom it is for.
+/// A message and its recipients.
 #[derive(Clone, Debug)]
 pub(super) struct Envelope<'a> {
     pub(super) sender: &'a Address,
     pub(super) recipients: Vec<&'a Address>,
-    /// The whole e-mail, with CRLF line ends.
+    /// The complete e-mail, with CRLF line ends.
     pub(super) content: &'a str,
 }
 
-/// What became of a message, for each recipient.
+/// The result of a message, for each recipient.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Receipt {
     pub(super) accepted: Vec<String>,
     pub(super) refused: Vec<(String, Reply)>,
-    /// The final answer; none when nobody accepted and so nothing was sent.
+    /// The final response; `None` if no recipient was accepted and so nothing was sent.
     pub(super) answer: Option<Reply>,
 }
 
 impl Session {
-    /// Sends one message to all its recipients that the server accepts. After an error the session is of no
-    /// further use: with pipelining it may owe answers, or await content that must not come.
+    /// Sends one message to all recipients that the server accepts. After an error the session must not be used any
+    /// more: with pipelining, responses may be outstanding, or the server may wait for content that must not be sent.
     pub(super) async fn send(
         &mut self,
         envelope: &Envelope<'_>,
@@ -70,7 +69,7 @@ impl Session {
         Ok(receipt)
     }
 
-    /// What to write before each of the answers up to that to `DATA`: one command each, or all of them
+    /// What to write before reading each of the responses up to that of `DATA`: one command each, or all commands
     /// before the first.
     fn commands(&self, envelope: &Envelope<'_>) -> Result<Vec<String>, Trouble> {
         let parameters = self.mail_parameters(envelope)?;
@@ -85,7 +84,7 @@ impl Session {
         Ok(commands)
     }
 
-    /// What `MAIL FROM` has to announce. Only international addresses make a message other than ASCII.
+    /// The parameters of `MAIL FROM`. Only international addresses need SMTPUTF8.
     fn mail_parameters(&self, envelope: &Envelope<'_>) -> Result<&'static str, Trouble> {
         if envelope.content.is_ascii() {
             return Ok("");
@@ -100,10 +99,9 @@ impl Session {
         Ok(" BODY=8BITMIME SMTPUTF8")
     }
 
-    /// Ends the transaction of a message that nobody accepted. With pipelining `DATA` has gone out already,
-    /// and is refused by nearly every server. One that asks for the content gets nothing more, and the
-    /// connection is dropped: RFC 2920 proposes a lone dot, but that completes an empty message, and only
-    /// the server's goodness would keep it from being delivered. Without the dot there is no message.
+    /// Ends a transaction without an accepted recipient. With pipelining `DATA` was sent already; nearly every server
+    /// rejects it. If a server asks for the content, the connection is closed: RFC 2920 proposes to send a lone dot,
+    /// but that completes an empty message which the server might deliver. Without the dot there is no message.
     async fn withdraw(&mut self, deadline: Instant) -> Result<(), Trouble> {
         if self.pipelines() {
             match self.ask(deadline, Step::Data, None, &[GO_ON]).await {
@@ -121,7 +119,7 @@ impl Session {
     }
 }
 
-/// The message as `DATA` wants it: a dot that begins a line doubled, and the line with the final dot.
+/// The content for `DATA`: doubles the dot at the beginning of a line and appends the line with the final dot.
 fn dotted(content: &str) -> String {
     let mut dotted = content.replace("\r\n.", "\r\n..");
     if dotted.starts_with('.') {
@@ -139,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dot_that_begins_a_line_is_doubled() {
+    fn a_dot_at_the_beginning_of_a_line_is_doubled() {
         for (content, expected) in [
             ("a\r\n", "a\r\n.\r\n"),
             ("a", "a\r\n.\r\n"),

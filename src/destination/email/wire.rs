@@ -1,8 +1,8 @@
-//! The bytes of an SMTP connection: commands go out, answers come in, over TCP or TLS.
+//! Reads and writes the bytes of an SMTP connection over TCP or TLS.
 //!
-//! The three digits of an answer decide ([RFC 5321, section 4.2](https://www.rfc-editor.org/rfc/rfc5321#section-4.2)):
-//! its text may be absent or in any character set, and its lines may end without CR. An answer is bounded in time by
-//! the caller's deadline and in size by [`ANSWER_MAX`], whatever the server sends.
+//! Only the three digits of a response matter ([RFC 5321, section
+//! 4.2](https://www.rfc-editor.org/rfc/rfc5321#section-4.2)): its text may be missing or in any character set, and
+//! lines may end without CR. The time of a response is limited by the caller's deadline, its size by [`ANSWER_MAX`].
 
 use std::io;
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use super::classes::{Cause, Reply};
 use crate::message::dated;
 use crate::resolver::Resolver;
 
-/// How many bytes of one answer are read. No server has more to say.
+/// Upper bound of one response, in bytes; far more than any real one.
 const ANSWER_MAX: usize = 64 * 1024;
 
-/// How many bytes are read at once.
+/// Bytes read at once.
 const READ_MAX: usize = 4 * 1024;
 
 const NOT_SMTP: &str = "the server answered something that is not SMTP";
@@ -32,7 +32,7 @@ const CLOSED: &str = "the server closed the connection";
 const TOO_LONG: &str = "the server's answer has no end";
 const EARLY: &str = "the server replied before a command was sent";
 
-/// How TLS with one server is begun.
+/// The TLS configuration for one server.
 #[derive(Clone)]
 pub(super) struct Tls {
     pub(super) config: Arc<ClientConfig>,
@@ -42,33 +42,33 @@ pub(super) struct Tls {
 /// An open connection.
 pub(super) struct Wire {
     stream: Either<TcpStream, Box<TlsStream<TcpStream>>>,
-    /// Read, and no part of an answer yet.
+    /// Bytes that were read but not used yet.
     unread: BytesMut,
-    /// Whether every answer came to its end.
-    whole: bool,
+    /// Whether every response was read completely.
+    is_complete: bool,
 }
 
-/// One answer.
+/// One response of the server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Answer {
     /// The three digits.
     pub(super) code: u16,
-    /// What follows them, line by line.
+    /// The text after the digits, line by line.
     pub(super) lines: Vec<String>,
-    /// Why it has no end, if it has none.
+    /// Why the response is incomplete, if it is.
     pub(super) broken: Option<Cause>,
 }
 
 impl Answer {
-    /// As it is shown to operators.
+    /// The response as an error for the operator.
     pub(super) fn reply(&self) -> Reply {
         Reply::new(self.code, &self.lines.join(" "))
     }
 
-    /// Adds a line; says whether the answer goes on after it, or nothing if no answer begins so.
+    /// Adds a line. Returns true if the response continues after it, and `None` if this is not a line of a response.
     fn add(&mut self, line: &[u8]) -> Option<bool> {
         let Some((code, text)) = digits(line) else {
-            // Some servers forget the digits on lines between the first and the last one.
+            // Some servers omit the digits on lines between the first and the last one.
             self.lines.push(String::from_utf8_lossy(line).into_owned());
             return (self.code > 0).then_some(true);
         };
@@ -83,7 +83,7 @@ impl Answer {
     }
 }
 
-/// The code at the beginning of a line, and what follows it.
+/// The code at the beginning of a line, and the rest of the line.
 fn digits(line: &[u8]) -> Option<(u16, &[u8])> {
     let (&[a @ b'2'..=b'5', b @ b'0'..=b'9', c @ b'0'..=b'9'], text) = line.split_first_chunk()? else {
         return None;
@@ -95,8 +95,8 @@ fn digits(line: &[u8]) -> Option<(u16, &[u8])> {
 }
 
 impl Wire {
-    /// Resolves the host and tries its addresses in turn, each for its share of the time: a broken IPv6 route
-    /// must not use it up.
+    /// Resolves the host and tries its addresses in turn. Each gets a share of the time, so that a broken IPv6 route
+    /// does not use all of it.
     pub(super) async fn connect(
         resolver: &Resolver,
         host: &str,
@@ -126,11 +126,11 @@ impl Wire {
         Ok(Self {
             stream: Either::Left(stream),
             unread: BytesMut::new(),
-            whole: true,
+            is_complete: true,
         })
     }
 
-    /// Begins TLS. Whatever came before it could be anybody's word, so nothing may be left of that.
+    /// Starts TLS. Bytes received before it could come from an attacker, so none may be left in the buffer.
     pub(super) async fn secure(self, tls: &Tls, deadline: Instant) -> Result<Self, Cause> {
         let Either::Left(stream) = self.stream else {
             return Ok(self);
@@ -147,9 +147,9 @@ impl Wire {
         })
     }
 
-    /// Whether another command may follow: the server has ended all its answers and said nothing else.
+    /// Returns true if another command may follow: all responses were read completely and nothing else was received.
     pub(super) fn is_in_step(&self) -> bool {
-        self.whole && self.unread.is_empty()
+        self.is_complete && self.unread.is_empty()
     }
 
     /// Writes in one piece.
@@ -161,15 +161,15 @@ impl Wire {
         written.await?.map_err(|error| lost(&error))
     }
 
-    /// Reads an answer. One that breaks off after its digits has been given all the same; only the connection is
-    /// of no further use.
+    /// Reads a response. If the connection breaks after the digits, the response counts, but the connection must not
+    /// be used any more.
     pub(super) async fn answer(&mut self, deadline: Instant) -> Result<Answer, Cause> {
         let mut answer = Answer::default();
         let mut left = ANSWER_MAX;
         loop {
             let (line, broken) = self.line(&mut left, deadline).await;
             let goes_on = answer.add(&line);
-            self.whole = self.whole && broken.is_none() && goes_on.is_some();
+            self.is_complete = self.is_complete && broken.is_none() && goes_on.is_some();
             match (goes_on, broken) {
                 (_, Some(cause)) if answer.code == 0 => return Err(cause),
                 (None, None) => return Err(Cause::Lost(NOT_SMTP.to_owned())),
@@ -180,7 +180,7 @@ impl Wire {
         }
     }
 
-    /// The next line without its end; or what there is of it, and why there is no more.
+    /// The next line without its end, or an incomplete line and the reason.
     async fn line(&mut self, left: &mut usize, deadline: Instant) -> (BytesMut, Option<Cause>) {
         let mut searched = 0;
         loop {
@@ -220,13 +220,13 @@ async fn in_time<T>(deadline: Instant, work: impl Future<Output = T>) -> Result<
 
 fn lost(error: &io::Error) -> Cause {
     Cause::Lost(match error.kind() {
-        // Over TLS the end of the connection may come without its announcement.
+        // Over TLS the connection may be closed without a close notification.
         io::ErrorKind::UnexpectedEof => CLOSED.to_owned(),
         _ => error.to_string(),
     })
 }
 
-/// What is wrong with the server's certificate, if that is what the error is about.
+/// The problem of the server's certificate, if the error is about it.
 fn distrust(error: &io::Error) -> Option<Cause> {
     let error: &rustls::Error = error.get_ref()?.downcast_ref()?;
     matches!(error, rustls::Error::InvalidCertificate(_)).then(|| Cause::Untrusted(dated(&error.to_string())))
@@ -241,7 +241,7 @@ mod tests {
 
     use super::*;
 
-    /// The answers of a server that writes these pieces and then closes the connection.
+    /// The responses of a server that writes these pieces and then closes the connection.
     async fn answers(pieces: Vec<Vec<u8>>) -> (Vec<Answer>, Cause) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn answers_are_told_apart_wherever_their_bytes_are_divided() {
+    async fn responses_are_separated_however_their_bytes_are_split() {
         let said = b"220-a\r\n220 b\r\n250\n354 \xfc\r\n250-x\r\nodd\r\n-\r\n550 y\r\n250";
         let expected = [
             (220, vec!["a", "b"]),
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_begins_without_a_code_is_no_answer() {
+    async fn a_line_without_a_code_is_not_a_response() {
         for said in [
             &b"HTTP/1.1 400 Bad Request\r\n"[..],
             b"\r\n",
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_late_end_is_no_answer_without_digits_and_one_with_them() {
+    async fn a_response_cut_by_the_deadline_counts_only_if_it_has_digits() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let soon = || Instant::now() + Duration::from_millis(200);
@@ -324,7 +324,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
-        /// No answer has more than its share of what was sent, and none is read without an end.
+        /// No response uses more bytes than were sent, and an endless one is cut off.
         #[test]
         fn any_bytes_are_read_to_their_end(
             noise in prop::collection::vec(any::<u8>(), 1..5_000),
@@ -332,7 +332,7 @@ mod tests {
             line in 1..5_000_usize,
         ) {
             let mut said: Vec<u8> = noise.iter().copied().cycle().take(length).collect();
-            // Lines of some length, of which some begin as answers do.
+            // Lines of various lengths; some begin like responses.
             for (number, at) in (0..length).step_by(line).enumerate() {
                 let beginning = if number % 3 == 0 { &b"\n250-"[..] } else { &b"\n"[..] };
                 let end = (at + beginning.len()).min(length);
@@ -342,7 +342,7 @@ mod tests {
             let (answers, _) = runtime.block_on(answers(vec![said]));
             for answer in answers {
                 let text: usize = answer.lines.iter().map(String::len).sum();
-                // An invalid byte becomes three.
+                // An invalid byte becomes three bytes.
                 prop_assert!(text <= 3 * (ANSWER_MAX + READ_MAX));
             }
         }

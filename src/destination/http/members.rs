@@ -1,21 +1,21 @@
-//! The members of a JSON object, read while it arrives: what an API says about itself stands at the top, and what it
-//! echoes is nested and may be of any length.
+//! Parses the top-level members of a JSON object while it arrives. An API's own values are at the top; echoed values
+//! are nested and may have any length.
 //!
-//! Only scalar members of the outermost object are kept, so an answer takes the same memory whatever it contains. What
-//! was read of an answer that is cut, or whose connection broke, counts: a message that was posted must not be posted
-//! again for want of the closing brace.
+//! Only scalar members of the outermost object are kept, so the memory is limited whatever the response contains.
+//! Members are used even if the response is cut or the connection breaks: a message that was posted must not be
+//! posted again only because the closing brace is missing.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-/// How many members are kept.
+/// Upper bound of the kept members.
 const MEMBERS_MAX: usize = 32;
 
-/// The longest key or value that is kept, in bytes as written.
+/// Maximum length of a kept key or value, in bytes as written.
 const TOKEN_MAX: usize = 2048;
 
-/// What has been read of an object.
+/// The members parsed so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members {
     found: BTreeMap<String, Value>,
@@ -24,18 +24,18 @@ pub struct Members {
     escaped: bool,
     key: Option<String>,
     token: Vec<u8>,
-    /// Not JSON, or no object, or past its end.
+    /// The input is not JSON, not an object, or after its end.
     over: bool,
 }
 
 impl Members {
-    /// The value of a member; null when there is none, or it is no scalar.
+    /// The value of a member; null if it is missing or not a scalar.
     #[must_use]
     pub fn get(&self, key: &str) -> &Value {
         self.found.get(key).unwrap_or(&Value::Null)
     }
 
-    /// Reads on.
+    /// Parses the next bytes.
     pub fn feed(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             if self.over {
@@ -70,7 +70,7 @@ impl Members {
             b'{' | b'[' => {
                 self.over = self.depth == 0 && byte == b'[';
                 self.depth += 1;
-                // What is nested is no value that is kept.
+                // Nested values are not kept.
                 if self.depth == 2 {
                     self.key = None;
                 }
@@ -95,7 +95,7 @@ impl Members {
     }
 
     fn push(&mut self, byte: u8) {
-        // One byte too many makes a token that is known to be too long.
+        // One extra byte marks the token as too long.
         if self.depth == 1 && self.token.len() <= TOKEN_MAX {
             self.token.push(byte);
         }
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_bounded() {
+    fn the_kept_members_are_limited() {
         let long = "x".repeat(TOKEN_MAX);
         assert_eq!(
             json!(read(&format!("{{\"a\":\"{long}\",\"{long}\":1,\"b\":2}}"))),

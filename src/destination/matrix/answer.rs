@@ -1,4 +1,4 @@
-//! What a homeserver's answers mean: [a status and an `errcode`][1].
+//! Classifies the responses of a homeserver: [a status and an `errcode`][1].
 //!
 //! [1]: https://spec.matrix.org/latest/client-server-api/#standard-error-response
 
@@ -10,7 +10,7 @@ use super::super::Failure;
 use super::super::http::Answer;
 use crate::retry;
 
-/// Errors that concern every message, and what the operator can do.
+/// Errors that concern every message, and what the operator should do.
 const MISCONFIGURED: &[(&str, &str)] = &[
     (
         "M_CONSENT_NOT_GIVEN",
@@ -45,7 +45,7 @@ const MISCONFIGURED: &[(&str, &str)] = &[
 
 const LIMITED: &str = "M_LIMIT_EXCEEDED";
 
-/// Errors of one message.
+/// Errors that concern one message.
 const REFUSED: &[&str] = &[
     "M_BAD_JSON",
     "M_INVALID_PARAM",
@@ -54,7 +54,7 @@ const REFUSED: &[&str] = &[
     "M_TOO_LARGE",
 ];
 
-/// The `errcode`, if it is one.
+/// The `errcode`, if it is valid.
 pub fn code(answer: &Answer) -> Option<String> {
     let code = answer.members.get("errcode").as_str()?;
     let usual = code
@@ -63,8 +63,8 @@ pub fn code(answer: &Answer) -> Option<String> {
     (usual && (1..=64).contains(&code.len())).then(|| code.to_owned())
 }
 
-/// What a refusal means. Without an `errcode` it comes from something in between (a proxy whose homeserver is
-/// being restarted answers 404 or 502), and that passes.
+/// Classifies an error response. Without an `errcode` it comes from an intermediary (a proxy whose homeserver is
+/// restarting responds with 404 or 502), so it is transient.
 pub fn failure(answer: &Answer, doing: &str, may_tell: impl Fn(&str) -> bool) -> Failure {
     let code = code(answer);
     let is_known = |code: &str| {
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_classified() {
+    fn responses_are_classified() {
         for (status, code, expected) in [
             (429, "M_LIMIT_EXCEEDED", "destination"),
             (429, "", "destination"),
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wait_is_the_headers_or_the_bodys() {
+    fn the_delay_is_read_from_the_header_or_the_body() {
         let with_header = Answer {
             retry_after: Some(Duration::from_secs(3)),
             ..answer(429, "M_LIMIT_EXCEEDED")

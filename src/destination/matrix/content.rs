@@ -1,4 +1,4 @@
-//! What is written into a Matrix room: the text twice, plain and as HTML, and nobody mentioned.
+//! The content of a Matrix event: plain text and HTML, without mentions.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::super::{Failure, Fallback, OutboundMessage};
 use crate::message::Message;
 use crate::template::{self, Medium, Template, Values};
 
-/// An event may have 65 536 bytes with what the server adds to it; this is left for the content.
+/// An event may have 65 536 bytes including what the server adds; this is the limit for the content.
 const CONTENT_MAX: usize = 60 * 1024;
 
 const PLAIN: &str = "{{ from_name or from }}{% if from_name %} ({{ from }}){% endif %} → \
@@ -27,7 +27,7 @@ pub struct Words {
     html: Template,
 }
 
-/// A text, ready to be put into an event.
+/// A rendered message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
     /// Plain text, for notifications and simple clients.
@@ -37,7 +37,7 @@ pub struct Written {
 }
 
 impl Words {
-    /// The destination's own template, with the built-in ones for when there is none.
+    /// The destination's own template, and the built-in ones as the default.
     pub fn new(own: Option<Template>) -> Result<Self, String> {
         let compile = |source| Template::compile(source).map_err(|error| error.to_string());
         Ok(Self {
@@ -47,8 +47,8 @@ impl Words {
         })
     }
 
-    /// Writes the text so that `payload` of it is no larger than an event may be: a longer text is cut,
-    /// and says so.
+    /// Renders the message so that its `payload` is not larger than an event may be. A longer text is cut and marked
+    /// as cut.
     pub fn fit(
         &self,
         outbound: &OutboundMessage<'_>,
@@ -66,7 +66,8 @@ impl Words {
                     "{size} bytes even without the text: too large for Matrix"
                 )));
             }
-            // What escaping adds varies along the text, so this may take some rounds; each takes at least a tenth.
+            // The overhead of escaping varies along the text, so this may take several rounds; each one shortens the
+            // text by at least a tenth.
             keep = (keep * CONTENT_MAX / size).min(keep * 9 / 10);
         }
     }
@@ -98,8 +99,8 @@ impl Words {
 }
 
 impl Written {
-    /// The event's content. The empty `m.mentions` says that nobody is meant, whatever the text contains:
-    /// without it servers look for names and `@room` themselves.
+    /// The content of the event. The empty `m.mentions` prevents mentions: without it servers search the text for
+    /// names and `@room`.
     pub fn event(&self, msgtype: &str, root: Option<&str>) -> Value {
         let mut event = json!({
             "msgtype": msgtype,
@@ -120,7 +121,7 @@ impl Written {
     }
 }
 
-/// The message with only the first `keep` bytes of its text; nothing when that is all of it.
+/// The message with only the first `keep` bytes of its text; `None` if the text is not longer.
 fn cut(message: &Message, keep: usize) -> Option<Message> {
     if keep >= message.text.len() {
         return None;

@@ -1,7 +1,7 @@
 //! A [matrix-hookshot generic webhook][1]: no token, no threads, no idempotency key.
 //!
-//! It answers before it has written into the room (unless it runs with `waitForComplete`), so a delivery here
-//! means that matrix-hookshot has it.
+//! matrix-hookshot responds before it has sent the event (unless it runs with `waitForComplete`), so "delivered"
+//! means that matrix-hookshot has accepted the message.
 //!
 //! [1]: https://matrix-org.github.io/matrix-hookshot/latest/setup/webhooks.html
 
@@ -15,15 +15,15 @@ use super::super::{Delivered, Failure, OutboundMessage};
 use super::content::{Words, Written};
 use crate::mask::Mask;
 
-/// One webhook of matrix-hookshot.
+/// A webhook of matrix-hookshot.
 pub struct Hookshot {
-    /// The client.
+    /// The HTTP client.
     pub http: Client,
-    /// The webhook; a secret.
+    /// The URL of the webhook; a secret.
     pub url: Url,
-    /// Hides the webhook.
+    /// Masks the URL.
     pub mask: Mask,
-    /// The name to show.
+    /// The sender's name to show.
     pub username: Option<String>,
 }
 
@@ -47,7 +47,8 @@ impl Hookshot {
         judge(&answer)
     }
 
-    /// Always with `html`: without it matrix-hookshot reads `text` as Markdown, and a text could make links.
+    /// Always contains `html`: without it matrix-hookshot interprets `text` as Markdown, and a text could contain
+    /// links.
     pub fn payload(&self, outbound: &OutboundMessage<'_>, words: &Words) -> Result<Value, Failure> {
         words.fit(outbound, |written: &Written| {
             let mut payload = json!({ "text": quiet(&written.body), "html": quiet(&written.formatted) });
@@ -59,7 +60,7 @@ impl Hookshot {
     }
 }
 
-/// matrix-hookshot decides about `m.mentions`, not we: a word joiner keeps `@room` from being the keyword.
+/// matrix-hookshot sets `m.mentions` itself, so a word joiner is inserted into `@room`.
 fn quiet(text: &str) -> String {
     text.replace("@room", "@\u{2060}room")
 }

@@ -1,7 +1,7 @@
 //! A room over the [client-server API][1].
 //!
-//! The transaction id is the delivery id: a homeserver that sees it again answers with the event it already has.
-//! Synapse remembers about half an hour; a repeat after that is a second event.
+//! The transaction id is the delivery id: a homeserver that receives it again returns the existing event. Synapse
+//! remembers it for about half an hour; after that, a retry creates a second event.
 //!
 //! [1]: https://spec.matrix.org/latest/client-server-api/
 
@@ -23,32 +23,32 @@ use crate::mask::Mask;
 use crate::message::Message;
 use crate::secret::Secret;
 
-/// The text is in the room by then; to learn whether the room is encrypted is not worth more.
-const ENCRYPTION_PATIENCE: Duration = Duration::from_secs(2);
+/// Time limit for checking whether the room is encrypted. The message has already been sent by then.
+const ENCRYPTION_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// One room, and the user who writes into it.
+/// A room and the user who sends to it.
 pub struct Room {
-    /// The client.
+    /// The HTTP client.
     pub http: Client,
     /// The base of the API.
     pub homeserver: Url,
-    /// The room's id or alias.
+    /// The id or alias of the room.
     pub address: String,
-    /// The user's token.
+    /// The access token of the user.
     pub token: Secret,
-    /// How clients treat what is written.
+    /// How clients display messages.
     pub msgtype: MessageType,
-    /// A thread for each conversation.
+    /// Whether each conversation has its own thread.
     pub threads: bool,
-    /// Join when not in the room.
+    /// Whether to join if the user is not in the room.
     pub join: bool,
-    /// Hides the token.
+    /// Masks the access token.
     pub mask: Mask,
-    /// What has been found out.
+    /// The cached state of the room.
     pub known: Known,
 }
 
-/// What a room's server has told, kept until it turns out to be wrong.
+/// The cached state of a room, kept until it turns out to be outdated.
 #[derive(Default)]
 pub struct Known {
     id: Mutex<Option<String>>,
@@ -57,7 +57,7 @@ pub struct Known {
 }
 
 impl Room {
-    /// Writes one message into the room.
+    /// Sends one message to the room.
     pub async fn deliver(
         &self,
         outbound: &OutboundMessage<'_>,
@@ -87,7 +87,7 @@ impl Room {
         })
     }
 
-    /// The event's content.
+    /// The content of the event.
     pub fn event(
         &self,
         outbound: &OutboundMessage<'_>,
@@ -101,12 +101,12 @@ impl Room {
         words.fit(outbound, |written: &Written| written.event(msgtype, root))
     }
 
-    /// The event that this conversation's thread hangs on, if threads are wanted.
+    /// The root event of this conversation's thread, if threads are used.
     pub fn root<'a>(&self, outbound: &OutboundMessage<'a>) -> Option<&'a str> {
         outbound.thread.filter(|_| self.threads)
     }
 
-    /// Sends the event; if the user is not in the room, joins and sends again.
+    /// Sends the event. If the user is not in the room, joins and sends again.
     async fn send(
         &self,
         outbound: &OutboundMessage<'_>,
@@ -115,7 +115,8 @@ impl Room {
         deadline: Instant,
     ) -> Result<Answer, Failure> {
         let event = self.event(outbound, words, root)?;
-        // Another content needs another transaction: the thread's may have been stored though its answer was lost.
+        // Different content needs a different transaction id: the threaded event may have been stored although its
+        // response was lost.
         let transaction = if root.is_some() || self.root(outbound).is_none() {
             outbound.id.to_string()
         } else {
@@ -131,7 +132,7 @@ impl Room {
         if joined.status.is_success() {
             return self.call(Method::PUT, &path, Some(&event), deadline).await;
         }
-        // The join says no more than the refusal did, unless the server is only busy.
+        // A failed join gives no more information than the rejected event, unless the server is only busy.
         if joined.status == StatusCode::TOO_MANY_REQUESTS {
             Ok(joined)
         } else {
@@ -139,14 +140,14 @@ impl Room {
         }
     }
 
-    /// By its alias if it has one: the alias names a server that knows the room.
+    /// Joins by alias if there is one, because the alias names a server that knows the room.
     async fn enter(&self, deadline: Instant) -> Result<Answer, Failure> {
         let nothing = Value::Object(serde_json::Map::new());
         self.call(Method::POST, &["join", &self.address], Some(&nothing), deadline)
             .await
     }
 
-    /// The room's id: as configured, or what its alias stands for.
+    /// The id of the room: as configured, or resolved from its alias.
     async fn id(&self, deadline: Instant) -> Result<String, Failure> {
         if self.address.starts_with('!') {
             return Ok(self.address.clone());
@@ -164,7 +165,7 @@ impl Room {
         }
     }
 
-    /// An alias may have been moved to another room since it was looked up.
+    /// The alias may have been moved to another room since it was resolved.
     async fn forget(&self, answer: &Answer) {
         if matches!(answer.status, StatusCode::FORBIDDEN | StatusCode::NOT_FOUND) {
             *self.known.id.lock().await = None;
@@ -172,8 +173,8 @@ impl Room {
         }
     }
 
-    /// Whether the room is encrypted, asked once. The bridge writes unencrypted events: they can be read, and
-    /// clients mark them; the operator should know.
+    /// Checks once whether the room is encrypted. smsbridge sends unencrypted events, which clients show with a
+    /// warning, so the operator should know.
     async fn encrypted(&self, deadline: Instant) -> bool {
         let mut known = self.known.encryption.lock().await;
         if let Some(encrypted) = *known {
@@ -183,7 +184,7 @@ impl Room {
             return false;
         };
         let path = ["rooms", &id, "state", "m.room.encryption"];
-        let deadline = deadline.min(Instant::now() + ENCRYPTION_PATIENCE);
+        let deadline = deadline.min(Instant::now() + ENCRYPTION_TIMEOUT);
         let asked = self.call(Method::GET, &path, None, deadline).await;
         let Ok(answer) = asked else { return false };
         let encrypted = answer.status.is_success();
@@ -217,7 +218,7 @@ impl Room {
         self.http.ask(request, deadline, &self.mask).await
     }
 
-    /// Each part is escaped as a part, so that no alias or id can lead elsewhere.
+    /// Each part of the path is escaped, so that no alias or id can lead to another path.
     fn url(&self, path: &[&str]) -> Url {
         let mut url = self.homeserver.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
@@ -239,7 +240,7 @@ fn event_id(answer: &Answer) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// A thread's root may be gone, or itself be a reply, which servers refuse as a bad request.
+/// The root of a thread may be deleted or may itself be a reply, which servers reject as a bad request.
 fn thread_refused(answer: &Answer) -> bool {
     answer.status == StatusCode::BAD_REQUEST
 }

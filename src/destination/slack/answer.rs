@@ -1,4 +1,5 @@
-//! What Slack's answers mean: [incoming webhooks][1] answer in words, the [Web API][2] with `ok` and `error`.
+//! Classifies the responses of Slack: [incoming webhooks][1] respond with a word, the [Web API][2] with `ok` and
+//! `error`.
 //!
 //! [1]: https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks/#handling_errors
 //! [2]: https://docs.slack.dev/reference/methods/chat.postMessage/#errors
@@ -11,18 +12,18 @@ use super::super::http::Answer;
 use super::super::{Failure, Scope};
 use crate::retry;
 
-/// What to leave out to be accepted after all.
+/// What to omit so that Slack accepts the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remedy {
-    /// The blocks: send the text alone.
+    /// The blocks: send only the text.
     Plain,
-    /// The thread, which is gone.
+    /// The thread, which no longer exists.
     Unthreaded,
-    /// `client_msg_id`, which Slack looked up and could not follow.
+    /// `client_msg_id`, which Slack could not resolve.
     WithoutClientId,
 }
 
-/// Errors that concern every message, and what the operator can do.
+/// Errors that concern every message, and what the operator should do.
 const MISCONFIGURED: &[(&str, &str)] = &[
     (
         "account_inactive",
@@ -101,7 +102,7 @@ const MISCONFIGURED: &[(&str, &str)] = &[
 
 const LIMITED: &[&str] = &["message_limit_exceeded", "rate_limited", "ratelimited"];
 
-/// Errors of Slack's own.
+/// Errors of Slack itself.
 const FAILING: &[&str] = &[
     "fatal_error",
     "internal_error",
@@ -111,7 +112,7 @@ const FAILING: &[&str] = &[
     "team_added_to_org",
 ];
 
-/// Errors of the message that plain text may not have.
+/// Errors that blocks can cause but plain text cannot.
 const NEEDS_PLAIN: &[&str] = &[
     "invalid_attachments",
     "invalid_blocks",
@@ -132,12 +133,12 @@ const NEEDS_NO_THREAD: &[&str] = &[
 
 const NEEDS_NO_CLIENT_ID: &[&str] = &["duplicate_channel_not_found", "duplicate_message_not_found"];
 
-/// Whether Slack has taken the message: `ok` from a webhook, `ok: true` from the Web API.
+/// Returns true if Slack has accepted the message: `ok` from a webhook, `ok: true` from the Web API.
 pub fn accepted(answer: &Answer) -> bool {
     answer.status.is_success() && (answer.start.trim() == "ok" || answer.members.get("ok") == true)
 }
 
-/// What would make a refused message acceptable.
+/// The change that would make a rejected message acceptable.
 pub fn remedy(answer: &Answer) -> Option<Remedy> {
     let code = code(answer)?;
     let code = code.as_str();
@@ -150,7 +151,8 @@ pub fn remedy(answer: &Answer) -> Option<Remedy> {
     .find_map(|(codes, remedy)| codes.contains(&code).then_some(remedy))
 }
 
-/// What a refusal means. Only Slack's error code is repeated, if it may be: an unknown body may be anything.
+/// Classifies an error response. Only Slack's error code is quoted, if permitted; an unknown body could contain
+/// anything.
 pub fn failure(answer: &Answer, may_tell: impl Fn(&str) -> bool) -> Failure {
     let code = code(answer);
     let said = match &code {
@@ -187,7 +189,7 @@ pub fn failure(answer: &Answer, may_tell: impl Fn(&str) -> bool) -> Failure {
     }
 }
 
-/// The whole destination waits: an app that goes on after a 429 may be switched off by Slack.
+/// The whole destination waits: Slack may disable an app that keeps sending after a 429.
 fn busy(answer: &Answer, reason: String) -> Failure {
     let in_body = || retry::pause(Duration::from_secs(answer.members.get("retry_after").as_u64()?));
     let retry_after = answer.retry_after.or_else(in_body);
@@ -198,13 +200,13 @@ fn busy(answer: &Answer, reason: String) -> Failure {
     }
 }
 
-/// Whether it is one of Slack's own words, whatever the message says.
+/// Returns true if this is one of Slack's own error codes, which may be quoted whatever the message contains.
 fn is_known(code: &str) -> bool {
     let lists = [LIMITED, FAILING, NEEDS_PLAIN, NEEDS_NO_THREAD, NEEDS_NO_CLIENT_ID];
     lists.iter().any(|list| list.contains(&code)) || MISCONFIGURED.iter().any(|(known, _)| *known == code)
 }
 
-/// Slack's error code, from JSON or as the whole body.
+/// Slack's error code, from JSON or as the complete body.
 fn code(answer: &Answer) -> Option<String> {
     let code = answer
         .members
@@ -256,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_classified() {
+    fn responses_are_classified() {
         for (status, body, expected) in [
             (400, "invalid_payload", "permanent"),
             (400, "no_text", "permanent"),
@@ -299,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wait_is_the_headers_or_the_bodys() {
+    fn the_delay_is_read_from_the_header_or_the_body() {
         let body = "{\"retry_after\":7,\"ok\":false,\"error\":\"rate_limited\"}";
         let with_header = Answer {
             retry_after: Some(Duration::from_secs(30)),
@@ -318,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn some_refusals_have_a_remedy() {
+    fn some_rejections_have_a_remedy() {
         for (body, expected) in [
             ("invalid_blocks", Some(Remedy::Plain)),
             (

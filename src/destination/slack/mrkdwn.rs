@@ -1,12 +1,13 @@
-//! What makes a value harmless in Slack's mrkdwn.
+//! Escapes values for Slack's mrkdwn.
 
 use crate::template::{Medium, replace, visible};
 
-/// Slack's mrkdwn. `*bold*` and the like in a value stay what they are to Slack.
+/// Slack's mrkdwn. `*bold*` and similar markup in a value keeps its effect.
 pub(super) const MRKDWN: Medium = Medium::Markup(escape);
 
-/// Shows what acts unseen, and replaces Slack's control characters: [exactly `&`, `<` and `>`][1], so that nothing in the
-/// text is a mention or a link with another label. `*`, `_`, `~` and backquotes stay: Slack has no escape for them.
+/// Makes invisible characters visible and escapes Slack's control characters, [exactly `&`, `<` and `>`][1], so that
+/// nothing in the text is a mention or a link with another label. `*`, `_`, `~` and backquotes are unchanged: Slack
+/// has no escape for them.
 ///
 /// [1]: https://docs.slack.dev/messaging/formatting-message-text/#escaping
 #[must_use]

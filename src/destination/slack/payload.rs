@@ -1,4 +1,4 @@
-//! What is posted to Slack: blocks in which a stranger's text is plain, and a short fallback for notifications.
+//! The payload for Slack: blocks that show the message as plain text, and a short fallback for notifications.
 
 use serde_json::{Value, json};
 
@@ -12,22 +12,22 @@ use crate::template::{Template, TemplateError, one_line, safe_link, shorten};
 /// [1]: https://docs.slack.dev/reference/block-kit/blocks/section-block
 const SECTION_MAX: usize = 3000;
 
-/// Sections for the text; with the header and the attachments that stays below the 50 blocks of a message.
+/// Upper bound of the sections for the text; with the header and the attachments the message stays below 50 blocks.
 const SECTIONS_MAX: usize = 45;
 
-/// Attachments that are shown; more are counted.
+/// Upper bound of the attachments that are shown; further ones are counted.
 const MEDIA_MAX: usize = 3;
 
-/// Of the fallback beside blocks. Above 4 000 Slack may split it and post twice.
+/// Maximum length of the fallback beside blocks. Above 4 000 characters Slack may split it and post twice.
 const FALLBACK_MAX: usize = 1000;
 
-/// Of a message without blocks: Slack cuts at 40 000.
+/// Maximum length of a message without blocks: Slack cuts at 40 000.
 const PLAIN_MAX: usize = 39_000;
 
-/// Of a contact's or a file's name in a line of its own.
+/// Maximum length of the name of a contact or a file on its own line.
 const NAME_MAX: usize = 150;
 
-/// One message, every part of it escaped for Slack.
+/// A message whose parts are escaped for Slack.
 pub struct Content {
     header: Option<String>,
     text: String,
@@ -37,8 +37,8 @@ pub struct Content {
 }
 
 impl Content {
-    /// Renders a message. A template's words are mrkdwn and replace everything; without one, the text stands in
-    /// `plain_text` objects, where no formatting applies.
+    /// Renders a message. The output of a template is mrkdwn and replaces everything. Without a template, the text is
+    /// shown in `plain_text` objects, where no formatting applies.
     pub fn new(outbound: &OutboundMessage<'_>, template: Option<&Template>) -> Result<Self, TemplateError> {
         let marker = marker(outbound.message.id);
         let note = outbound
@@ -67,7 +67,7 @@ impl Content {
         })
     }
 
-    /// The message with its blocks.
+    /// The payload with blocks.
     pub fn blocks(&self) -> Value {
         let mut blocks: Vec<Value> = self
             .header
@@ -85,7 +85,7 @@ impl Content {
         payload
     }
 
-    /// The message as text alone, for when Slack refuses the blocks.
+    /// The payload with only the text, for when Slack rejects the blocks.
     pub fn plain(&self) -> Value {
         self.bare(PLAIN_MAX)
     }
@@ -97,7 +97,7 @@ impl Content {
 
     fn sections(&self) -> Vec<String> {
         if self.text.trim().is_empty() {
-            // Slack refuses an empty section, and an empty text is a text.
+            // Slack rejects an empty section, but the text of a message may be empty.
             return vec!["(empty text)".to_owned()];
         }
         let mut pieces = pieces(&self.text, SECTION_MAX);
@@ -108,7 +108,7 @@ impl Content {
         pieces
     }
 
-    /// `verbatim` keeps Slack from linking what only looks like a channel or a user.
+    /// `verbatim` prevents Slack from linking strings that look like a channel or a user.
     fn object(&self, text: &str) -> Value {
         match self.kind {
             "mrkdwn" => json!({ "type": "mrkdwn", "text": text, "verbatim": true }),
@@ -122,11 +122,11 @@ impl Content {
         } else {
             &self.text
         };
-        let whole = match &self.header {
+        let text = match &self.header {
             Some(header) => format!("{header}\n{text}"),
             None => text.to_owned(),
         };
-        let mut pieces = pieces(&whole, max).into_iter();
+        let mut pieces = pieces(&text, max).into_iter();
         let first = pieces.next().unwrap_or_default();
         if pieces.next().is_some() {
             format!("{first}\n{}", self.marker)
@@ -147,7 +147,7 @@ fn header(outbound: &OutboundMessage<'_>) -> String {
     format!("{from} → {to}")
 }
 
-/// Two elements a line: what it is, and the link, if it may be clicked.
+/// Two elements per attachment: a description, and the link if it may be clickable.
 fn attachments(media: &[Media]) -> Vec<Value> {
     let mut blocks: Vec<Value> = media.iter().take(MEDIA_MAX).map(attachment).collect();
     if media.len() > MEDIA_MAX {
@@ -176,7 +176,7 @@ fn context(elements: Vec<Value>) -> Value {
 }
 
 fn plain_text(text: &str) -> Value {
-    // An empty object would be refused, and with it the message.
+    // Slack rejects an empty object, and with it the message.
     let text = if text.trim().is_empty() { "-" } else { text };
     json!({ "type": "plain_text", "text": text, "emoji": false })
 }
@@ -185,7 +185,7 @@ fn marker(id: MessageId) -> String {
     format!("[cut here; full message: smsbridge message show {id}]")
 }
 
-/// Cuts escaped text into pieces of at most `max` UTF-16 units, never inside an entity (`&amp;`).
+/// Splits escaped text into pieces of at most `max` UTF-16 units, never inside an entity (`&amp;`).
 fn pieces(text: &str, max: usize) -> Vec<String> {
     let mut pieces = vec![String::new()];
     let mut units = 0;
@@ -205,7 +205,7 @@ fn pieces(text: &str, max: usize) -> Vec<String> {
     pieces
 }
 
-/// The next character, or the next entity as a whole.
+/// The length of the next character or entity.
 fn next_atom(text: &str) -> Option<&str> {
     let entity = ["&amp;", "&lt;", "&gt;"]
         .into_iter()
@@ -224,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_keep_everything_and_cut_no_entity() {
+    fn pieces_keep_everything_and_split_no_entity() {
         assert_eq!(pieces("a&amp;b", 3), ["a", "&amp;", "b"]);
         assert_eq!(pieces("abc", 3), ["abc"]);
         assert_eq!(pieces("👩👩", 3), ["👩", "👩"]);
