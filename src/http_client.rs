@@ -1,4 +1,4 @@
-//! The HTTP client of everything that calls out: destinations, carriers' APIs, and the commands.
+//! The HTTP client for all outgoing requests: destinations, carrier APIs and commands.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,24 +8,25 @@ use http::header::RETRY_AFTER;
 use crate::resolver::Resolver;
 use crate::retry;
 
-/// For the TCP and TLS handshake, within the caller's own timeout.
+/// Time limit for the TCP and TLS handshakes, within the caller's timeout.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Begins a client. It follows no redirect (a redirected POST may lose its body, and a token would go to a host that is
-/// not configured) and ignores `http_proxy` and its kin: all that is used is in the configuration.
+/// Returns a builder for a client that follows no redirects (a redirected POST may lose its body, and a token would
+/// be sent to a host that is not configured) and ignores `http_proxy` and similar variables, so that only the
+/// configuration decides where requests go.
 pub fn builder(resolver: Resolver) -> reqwest::ClientBuilder {
-    // There may be only one default for the process; one that was set before is as good.
+    // Fails only if a default was installed before, which is equally good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
         .user_agent(concat!("smsbridge/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .connect_timeout(CONNECT_TIMEOUT)
-        // The runtime's own lookups would keep a process from ending.
+        // The resolver of the runtime would keep the process from ending.
         .dns_resolver(resolver)
 }
 
-/// The pause that an answer asks for, in seconds or as a date.
+/// The delay that a response asks for, in seconds or as a date.
 #[must_use]
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?;
@@ -37,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pause_is_asked_for_in_seconds_or_as_a_date() {
+    fn retry_after_is_seconds_or_a_date() {
         let asked = |value: String| {
             let headers = HeaderMap::from_iter([(RETRY_AFTER, value.parse().unwrap())]);
             retry_after(&headers)

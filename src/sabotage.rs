@@ -1,43 +1,43 @@
-//! Protections that can be switched off, to show that the tests of what they protect would notice.
+//! Switches off protections in test builds, to verify that the tests of these protections fail without them.
 //!
-//! Without the feature `sabotage` nothing can be: [`is_off`] is a constant `false`, and its calls vanish. With it,
-//! `SMSBRIDGE_SABOTAGE` names what the process does without (`tests/torture --controls`). A release build with the
-//! feature is refused by the compiler.
+//! Without the feature `sabotage` no protection can be switched off: [`is_off`] is the constant `false`, and its
+//! calls are optimised away. With it, `SMSBRIDGE_SABOTAGE` names the protection to switch off (`tests/torture
+//! --controls`). A release build with the feature does not compile.
 
 #[cfg(all(feature = "sabotage", not(debug_assertions)))]
 compile_error!("the feature `sabotage` takes protections away: it is for test builds only");
 
-/// Something that keeps a promise.
+/// A protection that can be switched off; the description says what normally holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protection {
-    /// `skip-sync`: the sync before a commit counts as done.
+    /// `skip-sync`: a commit is synced to disk.
     Sync,
-    /// `split-commit`: all entries of a commit in one batch.
+    /// `split-commit`: all entries of a commit are in one batch.
     WholeCommit,
     /// `ignore-write-errors`: a failed write or sync ends the store.
     WriteErrors,
-    /// `no-dedup`: a known provider id is recognised.
+    /// `no-dedup`: a known provider id is detected.
     Dedup,
-    /// `fresh-keys`: every attempt at a delivery carries the same idempotency key.
+    /// `fresh-keys`: every attempt of a delivery uses the same idempotency key.
     SameKey,
     /// `one-lane`: destinations do not wait for each other.
     OwnLane,
     /// `skip-crc`: a record must match its checksum.
     Checksum,
-    /// `no-escape`: a text is escaped for its medium.
+    /// `no-escape`: values are escaped for the medium.
     Escape,
-    /// `log-texts`: no text gets into the log.
+    /// `log-texts`: the text of a message is never logged.
     QuietLog,
 }
 
-/// Whether this process does without it.
+/// Returns true if this protection is switched off.
 #[cfg(not(feature = "sabotage"))]
 #[must_use]
 pub const fn is_off(_protection: Protection) -> bool {
     false
 }
 
-/// Whether this process does without it.
+/// Returns true if this protection is switched off.
 #[cfg(feature = "sabotage")]
 #[must_use]
 pub fn is_off(protection: Protection) -> bool {

@@ -1,4 +1,4 @@
-//! One delivery: a message owed to one destination, and the ways its state may change.
+//! A delivery: one message for one destination, and its state transitions.
 //!
 //! ```text
 //! Waiting{due} ──claim──▶ (leased in memory) ──▶ Delivered
@@ -17,19 +17,19 @@ use crate::message::{Conversation, MessageId, Name, Timestamp};
 mod fallback;
 mod stored;
 
-/// How many attempts a delivery remembers one by one: the first and the latest.
+/// Upper bound of the attempts that a delivery records: the first and the latest.
 pub const ATTEMPTS_KEPT: usize = 12;
 
-/// How much of an attempt's answer is kept, in bytes.
+/// Upper bound of the recorded response of an attempt, in bytes.
 pub const DETAIL_MAX: usize = 200;
 
-/// The id of a delivery, written `MESSAGEID-ORDINAL`. It is the idempotency key towards the destination and
-/// never changes, however often the delivery is tried.
+/// The id of a delivery, written `MESSAGEID-ORDINAL`. It is the idempotency key towards the destination and never
+/// changes between attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeliveryId {
-    /// The message that is owed.
+    /// The message to deliver.
     pub message: MessageId,
-    /// Counts the deliveries of one message, from 1.
+    /// Numbers the deliveries of one message, from 1.
     pub ordinal: u16,
 }
 
@@ -39,7 +39,7 @@ impl fmt::Display for DeliveryId {
     }
 }
 
-/// A text that is not `MESSAGEID-ORDINAL`.
+/// The string is not `MESSAGEID-ORDINAL`.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("not a delivery id (32 hexadecimal digits, `-`, a number)")]
 pub struct DeliveryIdError;
@@ -79,57 +79,57 @@ impl<'de> Deserialize<'de> for DeliveryId {
     }
 }
 
-/// Where a delivery stands.
+/// The state of a delivery.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
-    /// To be tried at `due`, or later if an earlier text of its conversation is still waiting.
+    /// To be attempted at `due`, or later if an earlier message of its conversation is still pending.
     Waiting {
-        /// Not before this moment.
+        /// The earliest time of the next attempt.
         due: Timestamp,
     },
-    /// The other side has taken it.
+    /// The destination accepted the message.
     Delivered {
-        /// When it said so.
+        /// When it accepted the message.
         at: Timestamp,
     },
-    /// Nobody will try it again by itself.
+    /// No further attempt is made unless an operator retries it.
     Dead {
         /// When it was given up.
         at: Timestamp,
-        /// Why, for the operator.
+        /// The reason for the operator.
         reason: String,
     },
 }
 
-/// How one attempt ended.
+/// The result of one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// Taken.
+    /// Accepted.
     Delivered,
-    /// To be tried again.
+    /// Failed; another attempt follows.
     Transient,
-    /// The message itself was refused.
+    /// The destination rejected the message permanently.
     Permanent,
     /// The destination is misconfigured; the message is kept.
     Parked,
 }
 
-/// One attempt, for the operator.
+/// The record of one attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// When it began.
+    /// When it started.
     pub at: Timestamp,
-    /// How long it took, in milliseconds.
+    /// Its duration in milliseconds.
     pub took_ms: u32,
-    /// How it ended.
+    /// Its result.
     pub verdict: Verdict,
-    /// The other side's answer, or what went wrong; at most [`DETAIL_MAX`] bytes.
+    /// The response or the error; at most [`DETAIL_MAX`] bytes.
     pub detail: String,
 }
 
 impl Attempt {
-    /// Describes one attempt, cutting an overlong answer at a character's boundary.
+    /// Creates the record of one attempt. A longer response is cut at a character boundary.
     #[must_use]
     pub fn new(at: Timestamp, took: std::time::Duration, verdict: Verdict, detail: &str) -> Self {
         let took_ms = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
@@ -153,29 +153,29 @@ fn cut(detail: &str) -> String {
     format!("{}…", &detail[..end])
 }
 
-/// A message owed to one destination, or to one of the destination's recipients.
+/// One message for one destination, or for one of the destination's recipients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// Its id.
+    /// The id.
     pub id: DeliveryId,
-    /// Whom it is owed to.
+    /// The destination.
     pub destination: Name,
-    /// The route that asked for it; none when no route matched.
+    /// The route that matched; `None` if no route matched.
     pub route: Option<Name>,
-    /// When it came to be owed.
+    /// When the delivery was created.
     pub created_at: Timestamp,
-    /// Where it stands.
+    /// Its state.
     pub state: State,
-    /// How often it was tried.
+    /// The number of attempts.
     pub attempts_made: u32,
     /// The first and the latest attempts, oldest first, at most [`ATTEMPTS_KEPT`].
     pub attempts: Vec<Attempt>,
-    /// The recipients that an earlier version of the program had brought it to before it had to be retried. Now
-    /// recipients that have to wait get deliveries of their own.
+    /// The recipients that had received the message before a retry, as recorded by an earlier version of the program.
+    /// Now recipients that have to wait get their own deliveries.
     pub progress: Vec<String>,
-    /// The one of the destination's recipients it is for; all of them if none is named.
+    /// The only recipient of the destination that it is for; `None` for all of them.
     pub recipient: Option<String>,
-    /// The ordinal of the delivery it came of: for a recipient that could not take that one, or as its fallback.
+    /// The ordinal of the delivery that it was split from, or whose fallback it is.
     pub origin: Option<u16>,
     /// Why it needs no attention although it is dead.
     pub acknowledged: Option<Acknowledged>,
@@ -184,9 +184,9 @@ pub struct Delivery {
 /// The acknowledgement of a dead delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acknowledged {
-    /// When.
+    /// When it was acknowledged.
     pub at: Timestamp,
-    /// By whom.
+    /// Who acknowledged it.
     pub by: AcknowledgedBy,
 }
 
@@ -194,14 +194,14 @@ pub struct Acknowledged {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AcknowledgedBy {
-    /// An operator, who knows of it or gave it up.
+    /// An operator.
     Operator,
     /// The fallback, which delivered the message.
     Fallback,
 }
 
 impl Delivery {
-    /// A new delivery, due at once.
+    /// A new delivery, due immediately.
     #[must_use]
     pub fn new(id: DeliveryId, destination: Name, route: Option<Name>, now: Timestamp) -> Self {
         let state = State::Waiting { due: now };
@@ -220,8 +220,8 @@ impl Delivery {
         }
     }
 
-    /// What one recipient is still owed of it, as a delivery of its own with the same history. Its ordinal is given
-    /// by the store.
+    /// A delivery for one recipient that still has to receive the message, with the same history. The store assigns
+    /// its ordinal.
     #[must_use]
     pub fn split(&self, recipient: &str) -> Self {
         Self {
@@ -231,7 +231,7 @@ impl Delivery {
         }
     }
 
-    /// The idempotency key towards the destination, the same for all its recipients.
+    /// The idempotency key towards the destination, the same for all recipients.
     #[must_use]
     pub fn key(&self) -> DeliveryId {
         let shared = self.recipient.as_ref().and(self.origin);
@@ -241,7 +241,8 @@ impl Delivery {
         }
     }
 
-    /// What keeps its order: the conversation, and within that each recipient that has to wait by itself.
+    /// The queue in which its order is kept: the conversation, or the conversation and the recipient if it is for one
+    /// recipient.
     #[must_use]
     pub fn queue(&self, conversation: Conversation) -> Conversation {
         match &self.recipient {
@@ -250,13 +251,13 @@ impl Delivery {
         }
     }
 
-    /// Whether somebody still has to do something.
+    /// Returns true if it has not ended.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         matches!(self.state, State::Waiting { .. })
     }
 
-    /// Whether it was given up.
+    /// Returns true if it was given up.
     #[must_use]
     pub fn is_dead(&self) -> bool {
         matches!(self.state, State::Dead { .. })
@@ -268,7 +269,7 @@ impl Delivery {
         self.is_dead() && self.acknowledged.is_none()
     }
 
-    /// How many bytes the words in it take.
+    /// The size of its strings in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         let reason = match &self.state {
@@ -280,7 +281,7 @@ impl Delivery {
         reason + attempts.sum::<usize>() + progress.sum::<usize>()
     }
 
-    /// The other side took it with this attempt.
+    /// The state after a successful attempt.
     #[must_use]
     pub fn delivered(self, attempt: Attempt) -> Self {
         let at = attempt
@@ -292,7 +293,7 @@ impl Delivery {
         }
     }
 
-    /// This attempt failed; the next is due later.
+    /// The state after a failed attempt; the next attempt is due later.
     #[must_use]
     pub fn retry(self, attempt: Attempt, due: Timestamp) -> Self {
         Self {
@@ -301,7 +302,7 @@ impl Delivery {
         }
     }
 
-    /// Given up, with the attempt that decided it if there was one.
+    /// The state after giving up, with the attempt that caused it if there was one.
     #[must_use]
     pub fn dead(self, attempt: Option<Attempt>, at: Timestamp, reason: &str) -> Self {
         let state = State::Dead {
@@ -315,7 +316,7 @@ impl Delivery {
         Self { state, ..delivery }
     }
 
-    /// Dead, and in no need of attention.
+    /// The state of a dead delivery after its acknowledgement.
     #[must_use]
     pub fn acknowledged(self, at: Timestamp, by: AcknowledgedBy) -> Self {
         Self {
@@ -324,7 +325,7 @@ impl Delivery {
         }
     }
 
-    /// Due again now, with a fresh patience of `give_up_after`: the operator asked for it.
+    /// The state after an operator retried it: due now, and `give_up_after` starts again.
     #[must_use]
     pub fn requeued(self, now: Timestamp) -> Self {
         Self {
@@ -335,7 +336,7 @@ impl Delivery {
         }
     }
 
-    /// Due now instead of later, and created no later than now.
+    /// The state with a due time that is not later than now and a creation time that is not later than now.
     #[must_use]
     pub fn advanced(self, now: Timestamp) -> Self {
         Self {
@@ -346,7 +347,7 @@ impl Delivery {
     }
 
     fn tried(mut self, attempt: Attempt) -> Self {
-        // A parked destination's probes would otherwise push the attempts that meant something out of the list.
+        // Otherwise the probes of a parked destination would push the meaningful attempts out of the list.
         let repeated = attempt.verdict == Verdict::Parked
             && self
                 .attempts
@@ -383,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_read_as_it_is_written() {
+    fn an_id_is_parsed_as_it_is_written() {
         let id = delivery().id;
         assert_eq!(id.to_string(), "00000000000000000000000000000007-1");
         assert_eq!(id.to_string().parse(), Ok(id));
@@ -417,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn recipients_share_the_key_and_each_has_a_queue_of_its_own() {
+    fn recipients_share_the_key_and_each_has_its_own_queue() {
         let whole = delivery();
         let conversation = Conversation([7; 8]);
         let [a, b] = ["a@example.com", "b@example.com"].map(|recipient| whole.split(recipient));

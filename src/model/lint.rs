@@ -1,20 +1,20 @@
-//! Lints: what is legal in a configuration and probably a mistake. Each kind lints its own table with these.
+//! Lints: checks for settings that are legal but probably a mistake. Each kind uses them for its own table.
 
 use std::net::IpAddr;
 
 use url::Url;
 
-/// What a kind finds in its table.
+/// A lint for one key of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lint {
     /// The key, as a path below the table: `basic_auth.password`.
     pub key: &'static str,
-    /// A sentence for the operator that ends in the next step, without a secret.
+    /// A sentence for the operator that ends with the next step. Contains no secret.
     pub message: String,
 }
 
 impl Lint {
-    /// A finding about this key.
+    /// A lint for this key.
     #[must_use]
     pub fn new(key: &'static str, message: impl Into<String>) -> Self {
         Self {
@@ -24,13 +24,13 @@ impl Lint {
     }
 }
 
-/// The secret that examples are written with.
+/// The placeholder for secrets in all examples.
 const EXAMPLE: &str = "change-me";
 
-/// Shorter secrets can be guessed.
+/// Minimum length of a secret that is not considered weak.
 const LENGTH_MIN: usize = 16;
 
-/// The secret of an example was not replaced.
+/// Detects a placeholder that was not replaced.
 #[must_use]
 pub fn example_secret(secret: &str) -> Option<&'static str> {
     (secret == EXAMPLE).then_some(
@@ -38,7 +38,7 @@ pub fn example_secret(secret: &str) -> Option<&'static str> {
     )
 }
 
-/// A secret that we chose can be guessed. Not for secrets that another service gave out.
+/// Detects a weak secret. Only for secrets that the operator chooses, not for those issued by another service.
 #[must_use]
 pub fn weak_secret(secret: &str) -> Option<&'static str> {
     example_secret(secret).or_else(|| {
@@ -48,7 +48,7 @@ pub fn weak_secret(secret: &str) -> Option<&'static str> {
     })
 }
 
-/// A URL with `http://` leads to another host, and `what` goes there.
+/// Detects a URL with `http://` to another host; `what` names the data that would be exposed.
 #[must_use]
 pub fn plain_http(url: &str, what: &str) -> Option<String> {
     let url = Url::parse(url).ok()?;
@@ -57,7 +57,7 @@ pub fn plain_http(url: &str, what: &str) -> Option<String> {
         .then(|| format!("{what} would cross the network to {host} unencrypted: use https://"))
 }
 
-/// Whether a host is this machine: `localhost`, or a loopback address with or without brackets.
+/// Returns true if the host is this machine: `localhost`, or a loopback address with or without brackets.
 #[must_use]
 pub fn is_this_host(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
@@ -69,7 +69,7 @@ pub fn is_this_host(host: &str) -> bool {
             .is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
-/// Whether a listener on this address can be reached from the internet: any address, or a public one.
+/// Returns true if a listener on this address can be reached from the internet: an unspecified or a public address.
 #[must_use]
 pub fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {

@@ -1,4 +1,4 @@
-//! The vocabulary of the bridge. Nothing here does I/O, reads the clock, or spawns.
+//! The domain types. Nothing here does I/O, reads the clock or spawns.
 
 pub mod delivery;
 pub mod lint;

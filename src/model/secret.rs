@@ -1,4 +1,4 @@
-//! Secrets that never show themselves: `{:?}`, `{}` and serialisation all print `***`.
+//! Secrets that are never printed: `{:?}`, `{}` and serialisation all write `***`.
 
 use std::fmt;
 
@@ -16,13 +16,13 @@ impl Secret {
         Self(secret.into())
     }
 
-    /// The secret itself: for the place that sends or compares it, and nowhere else.
+    /// Returns the secret, only for code that sends or compares it.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// Compares without telling by its time how much was right.
+    /// Compares in constant time.
     #[must_use]
     pub fn matches(&self, candidate: &[u8]) -> bool {
         self.0.as_bytes().ct_eq(candidate).into()
@@ -47,8 +47,8 @@ impl Serialize for Secret {
     }
 }
 
-/// The configuration replaces `{ env | file | credential = … }` by what it names before this is read, so
-/// that a secret is always a plain string here.
+/// The configuration has already replaced `{ env | file | credential = … }` by the secret, so it is always a string
+/// here.
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Text;
@@ -74,14 +74,14 @@ impl<'de> Deserialize<'de> for Secret {
 const EXPECTED: &str =
     "a secret: a string, { env = \"NAME\" }, { file = \"PATH\" } or { credential = \"NAME\" }";
 
-/// Stands for a secret that was not read, as by `smsbridge route`. It looks like a signing key, so that kinds which decode
-/// theirs accept it.
+/// The placeholder of a secret that was not read, as in `smsbridge route`. It has the form of a signing key, so that
+/// kinds which decode their keys accept it.
 pub const UNREAD: &str = "whsec_cGxhY2Vob2xkZXItZm9yLWEtc2VjcmV0LW5vdC1yZWFk";
 
-/// Parses a URL of the configuration. One that was not read is some URL.
+/// Parses a URL of the configuration. A placeholder becomes a valid URL.
 ///
 /// # Errors
-/// When it is none.
+/// When it is not a URL.
 pub fn parse_url(text: &str) -> Result<url::Url, url::ParseError> {
     match text.strip_prefix(UNREAD) {
         Some(rest) => url::Url::parse("https://secret.invalid/")?.join(rest),
@@ -89,23 +89,25 @@ pub fn parse_url(text: &str) -> Result<url::Url, url::ParseError> {
     }
 }
 
-/// One secret or a list of them, for rotation. Inbound, any may match; outbound, the first is used.
+/// One secret or a list of them, for rotation. Any of them is accepted in requests; the first one is used for
+/// sending.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Secrets(Vec<Secret>);
 
 impl Secrets {
-    /// All of them; never empty.
+    /// All secrets; never empty.
     #[must_use]
     pub fn all(&self) -> &[Secret] {
         &self.0
     }
 
-    /// What `look` finds first, in any of them.
+    /// The first result of `look` for any of the secrets.
     pub fn find<T>(&self, look: impl Fn(&str) -> Option<T>) -> Option<T> {
         self.0.iter().find_map(|secret| look(secret.reveal()))
     }
 
-    /// Whether any of them equals the candidate. All are compared, so that time tells nothing.
+    /// Returns true if any of the secrets equals the candidate. Compares with all of them, so that the time does not
+    /// depend on which one matches.
     #[must_use]
     pub fn any_matches(&self, candidate: &[u8]) -> bool {
         self.0
@@ -165,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_that_was_not_read_is_some_url() {
+    fn a_placeholder_is_a_valid_url() {
         let parsed = |text: &str| parse_url(text).map(String::from);
         assert_eq!(parsed("https://a.example"), Ok("https://a.example/".to_owned()));
         assert_eq!(parsed(UNREAD), Ok("https://secret.invalid/".to_owned()));

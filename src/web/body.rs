@@ -1,26 +1,26 @@
-//! Reads the body of a request, up to a limit and as long as there is room for it.
+//! Reads the body of a request within its limit and the available memory budget.
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _};
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
 
-/// Why a body was not read to its end.
+/// Why a body was not read completely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unread {
-    /// It is over this many bytes.
+    /// It is longer than this many bytes.
     TooBig(usize),
-    /// The connection broke, or it is not framed as it should be.
+    /// The connection broke, or the framing is invalid.
     Broken,
-    /// All requests together take too much.
+    /// The memory budget of all requests is exhausted.
     NoRoom,
 }
 
-/// How much of an announced body is made room for before it has come.
+/// Upper bound of the memory that is reserved for an announced length before the data arrives.
 const EXPECTED_BYTES: usize = 16 << 10;
 
-/// Reads a body up to its limit. An announced length that is too big is refused before the first byte. `grow` is asked for
-/// room for the whole body so far.
+/// Reads a body up to its limit. An announced length above the limit is rejected before the first byte is read. Calls
+/// `grow` to reserve memory for the complete body received so far.
 pub(super) async fn collect<B: Buf>(
     headers: &HeaderMap,
     body: impl Stream<Item = Result<B, warp::Error>>,
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_is_read_up_to_its_limit_and_the_room_there_is() {
+    async fn a_body_is_read_within_its_limit_and_the_budget() {
         assert_eq!(
             read(None, &["abcd", "", "efgh"], 8).await,
             Ok(Bytes::from("abcdefgh"))

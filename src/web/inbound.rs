@@ -1,4 +1,4 @@
-//! The carriers' side: webhooks in, and nothing else. A 200 leaves here only after the store said so.
+//! The carriers' listener. Only webhooks are served here, and 200 is sent only after the messages are stored.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -29,33 +29,33 @@ use crate::plan::Plan;
 use crate::source::{Endpoint, Events, Outcome, Refusal, Reply, Request, Target};
 use crate::store::{self, Store};
 
-/// How often a reason for refusing a source's requests is logged.
+/// Interval of log lines about rejected requests, per source and reason.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
-/// What the bodies of all requests under way may take. It goes by what has come, not by what was announced.
+/// Memory budget for the bodies of all requests in progress. It counts received bytes, not announced ones.
 pub const BODIES_BYTES: usize = 16 << 20;
 
-/// When a carrier should come back after a 503.
+/// The `Retry-After` of a 503.
 const RETRY_AFTER_BUSY: &str = "5";
 
-/// The same, when the disk is full.
+/// The `Retry-After` of a 503 when the disk is full.
 const RETRY_AFTER_FULL: &str = "60";
 
-/// What the carriers' side works with.
+/// The state that the listener uses.
 pub struct Inbound {
-    /// What is configured at the moment.
+    /// The current plan.
     pub plan: watch::Receiver<Arc<Plan>>,
-    /// Takes verified texts.
+    /// Accepts verified messages.
     pub intake: Intake,
     /// For `/readyz`.
     pub store: Arc<dyn Store>,
     /// For `/readyz`.
     pub drift: Arc<Drift>,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// What was complained about lately.
+    /// The reasons that were logged recently.
     pub complaints: Complaints,
-    /// What the bodies of all requests under way may take.
+    /// The memory budget for bodies.
     pub bodies: Budget,
 }
 
@@ -80,11 +80,11 @@ pub fn filter(inbound: Arc<Inbound>) -> Filter {
         .boxed()
 }
 
-/// What the listener knows of a request beside what it says.
+/// A request without its body.
 struct Call {
     peer: Option<Peer>,
     standing: Option<Standing>,
-    /// The path and query, byte by byte.
+    /// The path and query exactly as received.
     target: Option<PathAndQuery>,
 }
 
@@ -99,7 +99,7 @@ fn call() -> impl warp::Filter<Extract = (Call,), Error = std::convert::Infallib
         })
 }
 
-/// The answer to `/healthz` and `/readyz`: fine, with remarks, or why not.
+/// The response to `/healthz` and `/readyz`: ready, ready with warnings, or the reason why not.
 #[must_use]
 pub fn probe(method: &Method, state: Result<Vec<String>, String>) -> Response {
     if method != Method::GET && method != Method::HEAD {
@@ -134,7 +134,7 @@ impl Inbound {
             return self.wrong_method(name, source);
         }
         let max_body = source.max_body().unwrap_or(plan.server.max_body);
-        // Room for the body is held to the end: what is made of the body takes as much.
+        // The reserved memory is held until the end, because the parsed form of the body takes as much.
         let Some(mut room) = self.bodies.take(1) else {
             return self.no_room(name, source);
         };
@@ -194,7 +194,7 @@ impl Inbound {
         response
     }
 
-    /// Too much is being received at once.
+    /// The memory budget is exhausted.
     fn no_room(&self, name: &Name, source: &Endpoint) -> Response {
         self.count(name.as_str(), "busy");
         if let Some(more) = self.complaints.news(name.as_str(), "busy") {
@@ -204,7 +204,7 @@ impl Inbound {
         closing(failing(source, why, RETRY_AFTER_BUSY))
     }
 
-    /// The carrier must try again: nothing is acknowledged that is not on disk.
+    /// The carrier must retry: only stored messages are acknowledged.
     fn not_stored(&self, name: &Name, source: &Endpoint, failure: &store::Error) -> Response {
         let reason = match failure {
             store::Error::Busy => "busy",
@@ -241,10 +241,10 @@ impl Inbound {
         response
     }
 
-    /// A handshake that failed is a webhook that does not come, and only the log can say why.
+    /// A failed handshake is a webhook that does not arrive, and the carrier does not report it, so it is logged.
     pub(super) fn handshake_failed(&self, error: &io::Error) {
         self.count("", "tls");
-        // Whoever just tries the port says nothing or no TLS; what rustls refuses may be the carrier.
+        // Port scanners send nothing, or no TLS. A handshake that rustls rejects may come from the carrier.
         if error.kind() != io::ErrorKind::InvalidData {
             return tracing::debug!("a TLS handshake was broken off: {error}");
         }
@@ -279,7 +279,7 @@ impl Inbound {
     }
 }
 
-/// A source's answer, byte for byte.
+/// Sends the response of a source unchanged.
 fn answer(reply: Reply) -> Response {
     let mut response = Response::new(reply.body.into());
     *response.status_mut() = reply.status;
@@ -290,7 +290,7 @@ fn answer(reply: Reply) -> Response {
     response
 }
 
-/// The source's answer when the carrier should try again.
+/// The response of the source when the carrier should retry.
 fn failing(source: &Endpoint, why: &str, retry_after: &'static str) -> Response {
     let mut response = answer(source.reply(&Outcome::Failing(why)));
     response
@@ -306,7 +306,7 @@ fn closing(mut response: Response) -> Response {
     response
 }
 
-/// The source's answer to a body that was not read to its end.
+/// The response of the source to a body that was not read completely.
 fn unreadable(source: &Endpoint, unread: &Unread) -> Response {
     match unread {
         Unread::TooBig(limit) => {
@@ -321,7 +321,7 @@ fn unreadable(source: &Endpoint, unread: &Unread) -> Response {
     }
 }
 
-/// Why, for the operator: the carrier is not told which of several guesses was wrong.
+/// The reason, for the operator. The carrier does not learn which check failed.
 fn why(refusal: &Refusal) -> &str {
     match refusal.status {
         StatusCode::UNAUTHORIZED => {
@@ -343,7 +343,7 @@ fn unavailable(why: &str, retry_after: &'static str) -> Response {
     response
 }
 
-/// The peer's address, or the last one that a trusted proxy did not add itself.
+/// The address of the peer, or, behind trusted proxies, the last forwarded address that is not a trusted proxy.
 pub(super) fn client(plan: &Plan, peer: Option<Peer>, headers: &HeaderMap) -> IpAddr {
     let peer = match peer {
         Some(Peer::Tcp(address)) => address.ip().to_canonical(),
@@ -379,16 +379,17 @@ fn hop_address(hop: &str) -> Option<IpAddr> {
     Some(IpAddr::to_canonical(&address))
 }
 
-/// Keeps a stranger who knocks all night from filling the log: a reason is logged once a minute per source,
-/// with how often it was not.
+/// Prevents repeated invalid requests from filling the log: each reason is logged once a minute per source, with the
+/// number of requests in between.
 #[derive(Default)]
 pub struct Complaints(Mutex<BTreeMap<(String, &'static str), Lately>>);
 
-/// When a reason was last logged, and how often it came up since.
+/// When a reason was last logged, and how often it has occurred since.
 type Lately = (Instant, u64);
 
 impl Complaints {
-    /// How many were not logged since the last time, if this one is to be logged.
+    /// The number of occurrences that were not logged since the last line, if this one is to be logged; otherwise
+    /// `None`.
     fn news(&self, source: &str, reason: &'static str) -> Option<String> {
         let mut lately = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();

@@ -1,4 +1,4 @@
-//! The edges that speak HTTP: carriers on one side, operators on the other. Only here is warp named.
+//! The HTTP servers for carriers and operators. Only this module uses warp.
 
 pub mod admin;
 mod body;
@@ -11,13 +11,13 @@ pub mod tls;
 use http::StatusCode;
 use warp::reply::{Reply, Response};
 
-/// A JSON answer. It ends its line, for whoever reads it with curl.
+/// A JSON response. It ends with a line break for use with curl.
 #[must_use]
 pub fn json(status: StatusCode, body: &serde_json::Value) -> Response {
     json_bytes(status, format!("{body}\n").into_bytes())
 }
 
-/// A JSON answer of bytes that are JSON already.
+/// A response whose bytes are already JSON.
 fn json_bytes(status: StatusCode, body: Vec<u8>) -> Response {
     let media_type = http::HeaderValue::from_static("application/json");
     let mut response = warp::reply::with_status(body, status).into_response();
@@ -27,13 +27,13 @@ fn json_bytes(status: StatusCode, body: Vec<u8>) -> Response {
     response
 }
 
-/// A JSON answer that says what is wrong.
+/// A JSON response with an error message.
 #[must_use]
 pub fn error(status: StatusCode, what: &str) -> Response {
     json(status, &serde_json::json!({ "error": what }))
 }
 
-/// The answer to a method that a path does not have.
+/// The response to a method that the path does not support.
 #[must_use]
 pub fn method_not_allowed(allow: &'static str) -> Response {
     let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "method not allowed on this path");

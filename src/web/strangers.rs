@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Interval of log lines about closed connections.
-const TELL_EVERY: Duration = Duration::from_secs(60);
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The connections of one listener, and the unauthorized ones among them.
 #[derive(Clone)]
@@ -30,7 +30,7 @@ struct Strangers {
     arrived: u64,
     /// How many were closed since the last log line, and when that was written.
     closed: u64,
-    told_at: Option<Instant>,
+    logged_at: Option<Instant>,
 }
 
 struct Stranger {
@@ -133,8 +133,8 @@ impl Room {
         stranger.leave.cancel();
         strangers.closed += 1;
         let now = Instant::now();
-        if strangers.told_at.is_none_or(|told| now - told >= TELL_EVERY) {
-            strangers.told_at = Some(now);
+        if strangers.logged_at.is_none_or(|told| now - told >= LOG_INTERVAL) {
+            strangers.logged_at = Some(now);
             let closed = std::mem::take(&mut strangers.closed);
             drop(strangers);
             tracing::warn!(
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_oldest_stranger_is_closed_after_its_time_and_an_authorized_client_never() {
+    async fn the_oldest_unauthorized_client_is_closed_after_its_time_and_an_authorized_one_never() {
         let room = Room::new(2);
         let known = room.take(room.place().await.unwrap());
         known.standing().admit();
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stranger_that_disconnected_is_removed() {
+    async fn an_unauthorized_client_that_disconnected_is_removed() {
         let room = Room::new(1);
         drop(room.take(room.place().await.unwrap()));
         assert!(lock(&room.strangers).all.is_empty());

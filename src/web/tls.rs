@@ -1,4 +1,4 @@
-//! The carriers' listener: plain HTTP, or TLS while the plan has a certificate.
+//! The TCP listeners for carriers: plain HTTP, or TLS while the plan has a certificate.
 
 use std::future::poll_fn;
 use std::io;
@@ -16,17 +16,17 @@ use tokio_util::either::Either;
 use super::inbound::Inbound;
 use super::serve::{self, Peer};
 
-/// TCP listeners that read the plan for each new connection, so that a reload replaces the certificate and
-/// open connections keep theirs. They share one set of limits, so that more sockets do not mean more load.
+/// Read the plan for each new connection, so that a reload replaces the certificate while open connections keep
+/// theirs. All sockets share one set of limits, so more sockets do not allow more load.
 pub struct Listener {
     tcp: Vec<TcpListener>,
-    /// The socket that is polled first, in turns.
+    /// The socket to poll first; alternates for fairness.
     first: AtomicUsize,
     inbound: Arc<Inbound>,
 }
 
 impl Listener {
-    /// Serves what `inbound` has planned.
+    /// Serves the filters of `inbound`.
     #[must_use]
     pub fn new(tcp: Vec<TcpListener>, inbound: Arc<Inbound>) -> Self {
         Self {

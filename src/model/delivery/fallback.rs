@@ -1,10 +1,10 @@
-//! Fallbacks: which delivery takes over for a dead one, and whether it delivered the message. Pure.
+//! Fallbacks: the delivery that replaces a dead one, and whether it delivered the message. Pure.
 
 use super::{Acknowledged, AcknowledgedBy, Delivery, State};
 use crate::message::{Name, Timestamp};
 
 impl Delivery {
-    /// The same message for another destination that takes over. Its ordinal is given by the store.
+    /// The delivery of the same message to the fallback destination. The store assigns its ordinal.
     #[must_use]
     pub fn fallback(&self, destination: Name, now: Timestamp) -> Self {
         Self {
@@ -13,12 +13,12 @@ impl Delivery {
         }
     }
 
-    /// The delivery that it is the fallback of, and why that one is dead, among the deliveries of its message.
+    /// The destination and the reason of the dead delivery whose fallback this is, among the deliveries of its message.
     #[must_use]
     pub fn stands_in_for<'a>(&self, all: &'a [Self]) -> Option<(&'a Name, &'a str)> {
         let with = |ordinal: u16| all.iter().find(move |other| other.id.ordinal == ordinal);
         let mut of = with(self.origin?)?;
-        // One for a single recipient came of the delivery for all.
+        // A delivery for one recipient was split from the delivery for all recipients.
         if of.destination == self.destination {
             of = with(of.origin?)?;
         }
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fallback_and_its_recipients_know_what_they_stand_in_for() {
+    fn a_fallback_and_its_recipients_name_the_original_destination() {
         let whole = delivery("crm");
         let part = numbered(2, whole.split("a@example.com")).dead(None, Timestamp(2), "no mailbox");
         let fallback = numbered(3, part.fallback(name("room"), Timestamp(3)));

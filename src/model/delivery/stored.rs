@@ -1,7 +1,7 @@
-//! How a delivery is kept, in every store and in backups.
+//! The stored form of a delivery, used by every store and by backups.
 //!
-//! It began without `recipient`, `origin` and `acknowledged`. Where they are missing it is written as it always was, so
-//! that what earlier versions wrote is read.
+//! The first format had no `recipient`, `origin` and `acknowledged`. A delivery without them is still written in that
+//! format, and records of earlier versions can be read.
 
 use std::borrow::Cow;
 
@@ -22,7 +22,7 @@ struct Stored<'a> {
     progress: Cow<'a, [String]>,
 }
 
-/// The first three are those of [`State`], in its order.
+/// The first three have the order of [`State`].
 #[derive(Serialize, Deserialize)]
 enum Standing<'a> {
     Waiting {
@@ -144,7 +144,7 @@ mod tests {
     use crate::delivery::{AcknowledgedBy, Verdict};
     use crate::message::MessageId;
 
-    /// The fields as earlier versions wrote them.
+    /// The fields of the first format.
     #[derive(Serialize)]
     struct Former {
         id: DeliveryId,
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_earlier_versions_wrote_is_read_and_still_written_so() {
+    fn the_first_format_is_read_and_still_written() {
         for state in states() {
             let delivery = delivery(state);
             let former = Former {
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_for_one_recipient_a_fallback_and_an_acknowledged_one_are_read_as_they_are_written() {
+    fn deliveries_with_recipient_origin_or_acknowledgement_survive_a_round_trip() {
         for state in states() {
             let whole = delivery(state);
             for related in [

@@ -1,4 +1,4 @@
-//! `/api/v1`: what `docs/api.md` describes.
+//! `/api/v1`, as documented in `docs/api.md`.
 
 use http::{Method, StatusCode};
 use serde::Deserialize;
@@ -11,7 +11,7 @@ use crate::message::{Name, Timestamp};
 use crate::store::{MessageState, Selector};
 use crate::web::{error, json, method_not_allowed};
 
-/// What is not an answer yet: JSON to be shown, or why there is none.
+/// The JSON of a response, or the error.
 type Outcome = Result<Vec<u8>, Trouble>;
 
 enum Trouble {
@@ -28,10 +28,10 @@ impl From<Error> for Trouble {
     }
 }
 
-/// Answers one call below `/api/v1`.
+/// Handles one request below `/api/v1`.
 pub(super) async fn answer(control: &Control, room: &Capacity, call: &Call, path: &[&str]) -> Response {
     let reads_messages = matches!(path, ["messages" | "deliveries", ..]) && !call.is_change();
-    // Held until the answer has room.
+    // Held until the response has memory reserved.
     let turn = if reads_messages { room.turn().await } else { None };
     if reads_messages && turn.is_none() {
         return capacity::busy();
@@ -55,7 +55,7 @@ pub(super) async fn answer(control: &Control, room: &Capacity, call: &Call, path
 const READ: &str = "GET, HEAD";
 const CHANGE: &str = "POST";
 
-/// What may be asked of a path; nothing when there is no such path.
+/// The methods of a path; `None` if the path does not exist.
 fn methods(path: &[&str]) -> Option<&'static str> {
     match path {
         ["route" | "reload"]
@@ -155,7 +155,7 @@ struct Resend {
     destinations: Vec<Name>,
 }
 
-/// `POST /deliveries/retry|discard`: ids, or all of a destination in a state.
+/// `POST /deliveries/retry|discard`: by ids, or all deliveries of a destination in a state.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Which {
@@ -164,7 +164,7 @@ struct Which {
     state: Option<MessageState>,
 }
 
-/// `POST /deliveries/acknowledge`: the same, of a destination also those given up since a moment.
+/// `POST /deliveries/acknowledge`: the same; of a destination, optionally only those that were given up since a time.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Acknowledge {
@@ -220,7 +220,7 @@ async fn selector(control: &Control, which: Which) -> Result<Selector, Trouble> 
     }
 }
 
-/// An empty body is an empty object: most actions need nothing more.
+/// An empty body counts as an empty object, because most actions need no parameters.
 fn body<T: DeserializeOwned>(call: &Call) -> Result<T, Trouble> {
     let bytes: &[u8] = if call.body.is_empty() { b"{}" } else { &call.body };
     serde_json::from_slice(bytes).map_err(|error| Trouble::Wrong(format!("the body: {error}")))
@@ -233,7 +233,7 @@ fn destination(text: &str) -> Result<Name, Trouble> {
 fn show(value: impl serde::Serialize) -> Outcome {
     let mut body = serde_json::to_vec(&value)
         .map_err(|error| Trouble::Wrong(format!("the answer cannot be shown: {error}")))?;
-    // For whoever reads it with curl.
+    // For use with curl.
     body.push(b'\n');
     Ok(body)
 }

@@ -1,7 +1,7 @@
-//! Failed logins: how long the answer to the next one is held back, and what of them is logged.
+//! Failed logins: delays the response to a wrong token, and limits their log lines.
 //!
-//! Every address has a count of its own, so that whoever guesses delays nobody but himself. What is held back is the
-//! answer to a wrong token: the right one is answered at once.
+//! Failures are counted per address, so that an attacker delays only their own requests. Only responses to wrong
+//! tokens are delayed; a correct token is accepted immediately.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -10,29 +10,31 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The wait after the first wrong token of an address. Each further one doubles it.
+/// The delay after the first wrong token of an address. It doubles with each further one.
 const WAIT_FIRST: Duration = Duration::from_millis(250);
 
-/// The longest wait.
+/// Upper bound of the delay.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(4);
 
-/// Answers to one address that are held back at once; while there are so many, its tokens are not even compared.
+/// Upper bound of the delayed responses to one address. While it is reached, tokens of this address are rejected
+/// without a comparison.
 const WAITING_MAX: usize = 8;
 
-/// After so long without another one, the failures of an address are forgotten.
+/// The time without a failure after which the failures of an address are forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(600);
 
-/// Addresses that are remembered.
+/// Upper bound of the remembered addresses.
 const ADDRESSES_MAX: usize = 1024;
 
-/// The failures of an address that are logged one by one: what fail2ban counts by default. Then one in `LOG_EVERY` is.
+/// The number of failures per address that are logged one by one: the default threshold of fail2ban. After that, one
+/// line per `LOG_EVERY`.
 const LOGGED_FIRST: u32 = 5;
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// Lines of all addresses in `LOG_EVERY`.
+/// Upper bound of the lines per `LOG_EVERY`, for all addresses.
 const LINES_MAX: u32 = 50;
 
-/// What is remembered of one listener's failures.
+/// The failed logins of one listener.
 #[derive(Clone, Default)]
 pub(super) struct Attempts(Arc<Mutex<Inner>>);
 
@@ -42,7 +44,7 @@ struct Inner {
     /// Lines since `lines_since`.
     lines: u32,
     lines_since: Option<Instant>,
-    /// Failures that were not logged since the last line.
+    /// Failures since the last line that were not logged.
     unlogged: u64,
 }
 
@@ -53,25 +55,26 @@ struct Failures {
     logged_at: Option<Instant>,
 }
 
-/// A wrong token, and what is to be done about it.
+/// How to respond to a wrong token.
 pub(super) struct Failed {
-    /// How long the answer is held back.
+    /// The delay of the response.
     pub(super) wait: Duration,
-    /// How many failures were not logged since the last line, if this one is to be logged.
+    /// The number of failures that were not logged since the last line, if this one is to be logged; otherwise
+    /// `None`.
     pub(super) line: Option<u64>,
     attempts: Attempts,
     address: IpAddr,
 }
 
 impl Attempts {
-    /// Whether a token from this address may be compared now.
+    /// Returns true if a token from this address may be compared now.
     pub(super) fn may_try(&self, address: IpAddr) -> bool {
         let inner = self.lock();
         let failures = inner.addresses.get(&network(address));
         failures.is_none_or(|failures| failures.waiting < WAITING_MAX)
     }
 
-    /// A token from this address was wrong.
+    /// Records a wrong token from this address.
     pub(super) fn failed(&self, address: IpAddr) -> Failed {
         let (address, now) = (network(address), Instant::now());
         let mut inner = self.lock();
@@ -104,7 +107,7 @@ impl Attempts {
     }
 }
 
-/// The answer goes out.
+/// Records that a delayed response was sent.
 impl Drop for Failed {
     fn drop(&mut self) {
         if let Some(failures) = self.attempts.lock().addresses.get_mut(&self.address) {
@@ -114,7 +117,7 @@ impl Drop for Failed {
 }
 
 impl Inner {
-    /// Forgets what is long ago, and where that is not enough the address that failed the longest time ago.
+    /// Forgets old failures, and the address with the oldest failure if that is not enough.
     fn make_room(&mut self, address: IpAddr, now: Instant) {
         let is_recent = |failures: &Failures| failures.waiting > 0 || now - failures.last < FORGET_AFTER;
         if self
@@ -151,7 +154,7 @@ impl Inner {
     }
 }
 
-/// What counts as one address: of IPv6 the network that one customer has.
+/// The unit of counting: an IPv4 address, or the IPv6 network of one customer.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
@@ -168,7 +171,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn waits_double_up_to_their_end_and_are_forgotten() {
+    async fn delays_double_up_to_the_maximum_and_are_forgotten() {
         let attempts = Attempts::default();
         let stranger = address("203.0.113.7");
         let waits: Vec<u128> = (0..8)
@@ -181,7 +184,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_address_that_waits_too_often_is_not_looked_at() {
+    async fn an_address_with_too_many_delayed_responses_is_rejected_without_comparison() {
         let attempts = Attempts::default();
         let waiting: Vec<Failed> = (0..WAITING_MAX)
             .map(|host| attempts.failed(address(&format!("2001:db8::{host}"))))
@@ -192,7 +195,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn lines_are_few_and_tell_of_the_others() {
+    async fn log_lines_are_limited_and_count_the_omitted_ones() {
         let attempts = Attempts::default();
         let lines = |from: &str, count: usize| -> Vec<u64> {
             let failed = (0..count).map(|_| attempts.failed(address(from)));
@@ -209,7 +212,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_remembered_is_bounded() {
+    async fn the_remembered_addresses_are_limited() {
         let attempts = Attempts::default();
         for host in 0..5_000_u32 {
             attempts.failed(std::net::Ipv4Addr::from_bits(host).into());

@@ -1,4 +1,5 @@
-//! `GET /api/v1/backup`: everything that is kept, read from the store part by part as the client takes it.
+//! `GET /api/v1/backup`: streams the complete content of the store, reading each part when the client is ready for
+//! it.
 
 use std::io;
 use std::pin::Pin;
@@ -16,8 +17,9 @@ use crate::control::Control;
 use crate::store::backup::{Encoder, Position};
 use crate::web::{error, method_not_allowed};
 
-/// Answers with a backup. The first part is read before the answer begins, so that a store that refuses is
-/// told with a status; later errors cut the stream, and the file then has no end and is never taken for whole.
+/// Streams a backup. The first part is read before the response starts, so that an error of the store is reported
+/// with a status. A later error ends the stream early; the file then lacks its end marker and is not accepted as
+/// complete.
 pub(super) async fn answer(control: &Arc<Control>, capacity: &Capacity, method: &Method) -> Response {
     if *method != Method::GET {
         return method_not_allowed("GET");
@@ -49,14 +51,14 @@ pub(super) async fn answer(control: &Arc<Control>, capacity: &Capacity, method: 
 struct Backup {
     control: Arc<Control>,
     encoder: Encoder,
-    /// Nothing once the end is written.
+    /// `None` once the end is written.
     position: Option<Position>,
-    /// Each backup under way holds a part of the store in memory.
+    /// Each backup in progress holds a part of the store in memory.
     _permit: OwnedSemaphorePermit,
 }
 
 impl Backup {
-    /// The next part behind `bytes`, with the end if it is the last.
+    /// Appends the next part to `bytes`, and the end marker after the last part.
     async fn part(mut self, mut bytes: Vec<u8>) -> Result<(Bytes, Self), crate::control::Error> {
         let Some(position) = self.position.take() else {
             return Ok((bytes.into(), self));
@@ -87,8 +89,8 @@ fn rest(backup: Backup) -> impl Stream<Item = io::Result<Bytes>> {
     })
 }
 
-/// A stream that only its one reader ever touches. warp wants its bodies shareable between threads, which
-/// the store's futures are not; the lock is never waited for.
+/// A stream with a single reader. warp requires bodies that can be shared between threads, which the futures of the
+/// store cannot; the lock is never contended.
 struct Alone<S>(Mutex<Pin<Box<S>>>);
 
 impl<S: Stream> Stream for Alone<S> {

@@ -1,4 +1,5 @@
-//! What operators' requests and answers may take together: some are large, and many may be asked for at once.
+//! Memory and concurrency limits of the admin API: some requests and responses are large, and many may arrive at
+//! once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,25 +13,26 @@ use warp::reply::{Reply as _, Response};
 use crate::web::budget::{Budget, Held};
 use crate::web::{error, json_bytes};
 
-/// For the bodies of requests, and for large answers that are being written.
+/// Memory budget for request bodies and for large responses in progress.
 const BYTES_MAX: usize = 16 << 20;
 
-/// An answer up to this size is not counted: `status` answers whatever else is asked for.
+/// Responses up to this size are not counted, so that `status` always responds.
 const SMALL: usize = 64 << 10;
 
-/// Messages are read for so many requests at once. Others wait for their turn, which takes a fraction of a second.
+/// Upper bound of the requests that read messages at the same time. Others wait; a read takes a fraction of a second.
 const READERS: usize = 2;
 
-/// How long a request waits for its turn.
+/// How long a request waits for a permit to read.
 const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a large answer waits for others to be read by their clients. It holds its turn meanwhile.
+/// How long a large response waits for memory until clients have read other responses. It keeps its read permit
+/// meanwhile.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Backups at once.
+/// Upper bound of the backups at the same time.
 const BACKUPS: usize = 2;
 
-/// How much of a large answer is handed to the connection at once.
+/// Bytes of a large response that are passed to the connection at once.
 const PIECE: usize = 64 << 10;
 
 /// Shared by all listeners.
@@ -52,19 +54,19 @@ impl Default for Capacity {
 }
 
 impl Capacity {
-    /// Waits for the turn to read messages and to make an answer of them. It is to be held until there is room for the
-    /// answer, so that few of those are held without.
+    /// Waits for a permit to read messages and to build a response. The permit must be held until memory is reserved
+    /// for the response, to limit the number of responses without reserved memory.
     pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         let turn = tokio::time::timeout(TURN_TIMEOUT, self.readers.acquire()).await;
         turn.ok()?.ok()
     }
 
-    /// The permit for one more backup, if there is one.
+    /// A permit for another backup, if available.
     pub(super) fn backup(&self) -> Option<OwnedSemaphorePermit> {
         self.backups.clone().try_acquire_owned().ok()
     }
 
-    /// Holds room for a request's body of so many bytes. Returns false if there is none.
+    /// Reserves memory for a request body of this size. Returns false if the budget is exhausted.
     pub(super) fn grow(&self, held: &mut Option<Held>, bytes: usize) -> bool {
         if let Some(held) = held {
             return held.grow(bytes);
@@ -73,7 +75,7 @@ impl Capacity {
         held.is_some()
     }
 
-    /// An answer of JSON. A large one holds room until the client has read it.
+    /// A JSON response. A large one holds its reserved memory until the client has read it.
     pub(super) async fn answer(&self, body: Vec<u8>) -> Response {
         if body.len() <= SMALL {
             return json_bytes(StatusCode::OK, body);
@@ -85,7 +87,7 @@ impl Capacity {
     }
 }
 
-/// The answer when there is no room or no turn.
+/// The response when memory or permits are exhausted.
 pub(super) fn busy() -> Response {
     let what = "the requests and answers in progress use too much memory: try again in a moment";
     let mut response = error(StatusCode::SERVICE_UNAVAILABLE, what);
@@ -94,7 +96,8 @@ pub(super) fn busy() -> Response {
     response
 }
 
-/// The connection has copies of a piece or two; the rest and its room go when it has taken the last one.
+/// The connection holds copies of a few pieces; the rest of the response and its reserved memory are freed when the
+/// last piece is taken.
 fn in_pieces(body: Vec<u8>, held: Held) -> Response {
     let length = body.len();
     let pieces = stream::unfold((body, 0, held), |(body, from, held)| async move {

@@ -1,4 +1,4 @@
-//! `GET /api/v1/events`: news as server-sent events, for the page and for anything else that can wait.
+//! `GET /api/v1/events`: changes as server-sent events, for the page and other clients.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -16,19 +16,19 @@ use super::Call;
 use crate::events::{Event, Events};
 use crate::web::{error, method_not_allowed};
 
-/// Streams at once. Each holds one of the listener's connections, and other requests need some, too.
+/// Upper bound of the streams. Each holds one of the listener's connections, and other requests need some, too.
 const STREAMS_MAX: usize = 32;
 
-/// How often a quiet stream says that it is alive, so that proxies do not close it.
+/// Interval of keep-alive comments, so that proxies do not close an idle stream.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// How long a stream lasts. Browsers then ask again, and whoever has logged out meanwhile is not let in.
+/// Maximum duration of a stream. Browsers then reconnect, which fails if they were logged out in the meantime.
 const LIFE: Duration = Duration::from_secs(15 * 60);
 
-/// How soon a browser asks again.
+/// The delay before a browser reconnects.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// What all streams of one listener come from.
+/// Creates the streams of one listener.
 pub struct Watching {
     events: Events,
     stop: CancellationToken,
@@ -36,7 +36,7 @@ pub struct Watching {
 }
 
 impl Watching {
-    /// Streams of these events that end at `stop`: the listener waits for its connections.
+    /// Streams of these events that end at `stop`, because the listener waits for its connections.
     #[must_use]
     pub fn new(events: Events, stop: CancellationToken) -> Self {
         Self {
@@ -85,7 +85,8 @@ impl Watch {
         })
     }
 
-    /// Some answer at once: a browser is then known to listen, and asks for what it missed.
+    /// The first event is sent immediately: it shows the browser that the stream works, so that it loads what it
+    /// missed.
     async fn next(&mut self) -> Option<sse::Event> {
         if !std::mem::replace(&mut self.greeted, true) {
             return Some(sse::Event::default().comment("listening").retry(RETRY));
@@ -98,7 +99,7 @@ impl Watch {
         };
         match heard {
             Ok(event) => sse::Event::default().event(event.kind()).json_data(event).ok(),
-            // It does not matter how much was missed: ask for everything again.
+            // The number of missed events does not matter: the client has to reload everything.
             Err(broadcast::error::RecvError::Lagged(_)) => {
                 Some(sse::Event::default().event("lagged").data("{}"))
             }
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slow_reader_is_told_to_reload_and_the_end_of_the_daemon_ends_it() {
+    async fn a_slow_reader_gets_a_lagged_event_and_the_stream_ends_with_the_daemon() {
         let (events, stop) = (Events::default(), CancellationToken::new());
         let mut stream = Box::pin(watch(&events, &stop).stream());
         let greeting = stream.next().await.unwrap().unwrap().to_string();

@@ -1,4 +1,4 @@
-//! Who may use the admin API over TCP: whoever has the token, and browsers that showed it once.
+//! Authentication of the admin API over TCP: by token, or by a session cookie for browsers.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,16 +14,16 @@ use crate::secret::Secrets;
 use crate::web::serve::Peer;
 use crate::web::{error, json, method_not_allowed};
 
-/// How long a browser stays logged in.
+/// How long a browser session lasts.
 const SESSION: Duration = Duration::from_secs(12 * 3600);
 
-/// Sessions at once; beyond that the oldest ends.
+/// Upper bound of the sessions; a further one replaces the oldest.
 const SESSIONS_MAX: usize = 64;
 
 /// The name of the cookie.
 const COOKIE: &str = "smsbridge_session";
 
-/// Lets operators in.
+/// Authenticates clients of the admin API.
 pub struct Guard {
     token: Option<Secrets>,
     sessions: Mutex<BTreeMap<String, Instant>>,
@@ -31,20 +31,20 @@ pub struct Guard {
     metrics: Arc<Metrics>,
 }
 
-/// Whether a call is answered.
+/// The result of the check of a request.
 pub(super) enum Entry {
-    /// Its client has shown who it is.
+    /// The client is authenticated.
     Known,
-    /// Anybody may ask this.
+    /// The path is public.
     Open,
-    /// No.
+    /// Rejected.
     Refused(Response),
-    /// No: [`Guard::wrong_token`] answers.
+    /// Rejected because of a wrong token: [`Guard::wrong_token`] responds.
     WrongToken,
 }
 
 impl Guard {
-    /// With the token of `admin.token`; without one, nobody comes in over TCP.
+    /// Requires the token of `admin.token`. Without a token, every request over TCP is rejected.
     #[must_use]
     pub fn new(token: Option<Secrets>, metrics: Arc<Metrics>) -> Self {
         Self {
@@ -55,7 +55,7 @@ impl Guard {
         }
     }
 
-    /// Whether this call is answered.
+    /// Decides whether this request is permitted.
     pub(super) fn entry(&self, call: &Call) -> Entry {
         if matches!(call.peer, Peer::Unix { .. }) {
             return Entry::Known;
@@ -89,7 +89,7 @@ impl Guard {
         }
     }
 
-    /// Logs and counts a wrong token, and answers after a while that grows with their number.
+    /// Logs and counts a wrong token, and responds after a delay that grows with their number.
     pub(super) async fn wrong_token(&self, call: &Call) -> Response {
         self.metrics.logins_failed.inc();
         let failed = self.attempts.failed(call.client);
@@ -169,7 +169,7 @@ impl Guard {
     }
 }
 
-/// What anybody may see: the page itself (it has no data), the login, and whether the daemon lives.
+/// The public paths: the page (which contains no data), the login, and `/healthz`.
 fn is_open(path: &str) -> bool {
     path == "/" || path.starts_with("/assets/") || ["/login", "/healthz", "/readyz"].contains(&path)
 }
@@ -180,7 +180,8 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// The `Set-Cookie` of a session. A browser that reached the page over https must not send it over http; the proxy in
+/// The `Set-Cookie` of a session. A browser that loaded the page over https must not send the cookie over http. A
+/// proxy ends the TLS, so the `Origin` sent by the browser decides.
 /// front ends the TLS, so the browser's own `Origin` tells.
 fn cookie_of(call: &Call, session: &str, age: Duration) -> String {
     let origin = call.headers.get(header::ORIGIN);
@@ -205,8 +206,8 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
     pairs.find(|(name, _)| *name == COOKIE).map(|(_, value)| value)
 }
 
-/// Browsers send `Origin` with every change; one that differs from `Host` is another site's doing. Clients
-/// that are no browsers send none, and carry no cookie by accident either.
+/// Browsers send `Origin` with every change; if it differs from `Host`, the request comes from another site. Other
+/// clients send no `Origin`, and do not send a cookie unintentionally.
 fn same_origin(headers: &HeaderMap) -> bool {
     let text = |name| {
         headers
@@ -223,7 +224,7 @@ fn same_origin(headers: &HeaderMap) -> bool {
         .is_some_and(|(_, authority)| !host.is_empty() && authority == host)
 }
 
-/// So many wrong tokens from this address are waiting for their answers that no other is looked at.
+/// The response while too many responses to this address are delayed.
 fn too_many() -> Response {
     let mut response = error(
         StatusCode::TOO_MANY_REQUESTS,

@@ -1,5 +1,5 @@
-//! The operators' side: the admin API, metrics and the web page, on a unix socket whose permissions guard it
-//! and, if configured, over TCP behind a token.
+//! The admin API, metrics and the web page: on a unix socket that is protected by its permissions, and optionally
+//! over TCP with a token.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -31,28 +31,28 @@ pub use events::Watching;
 use login::Entry;
 pub use login::Guard;
 
-/// The longest body of a request: a list of ids, or a text to try the routes with.
+/// Upper bound of a request body: a list of ids, or a text for testing the routes.
 const BODY_MAX: usize = 512 * 1024;
 
-/// The same of a request that anybody may make: the login's token.
+/// Upper bound of an unauthenticated request body: the token of the login.
 const OPEN_BODY_MAX: usize = 4 * 1024;
 
-/// How long a body may take.
+/// Time limit for receiving a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the operators' side works with.
+/// The state that the admin API uses.
 pub struct Admin {
-    /// Does what is asked.
+    /// Executes the requests.
     pub control: Arc<Control>,
-    /// Lets operators in over TCP; on the unix socket its permissions have done that.
+    /// Authenticates clients over TCP; `None` on the unix socket, which is protected by its permissions.
     pub guard: Guard,
-    /// Tells pages what is new.
+    /// Sends events to pages.
     pub watching: Watching,
-    /// Bounds what all requests together may take.
+    /// The limits for all requests together.
     pub capacity: Capacity,
 }
 
-/// One request of an operator, read whole.
+/// A request with its complete body.
 struct Call {
     method: Method,
     path: String,
@@ -60,12 +60,12 @@ struct Call {
     headers: HeaderMap,
     body: Bytes,
     peer: Peer,
-    /// The address it comes from, by the word of trusted proxies, too.
+    /// The client address, taken from trusted proxies if there are any.
     client: IpAddr,
 }
 
 impl Call {
-    /// Who asks, for the log: the socket's user, or whoever has the token.
+    /// The client's name for the log: the user on the socket, or the holder of the token.
     fn who(&self) -> String {
         match self.peer {
             Peer::Unix { uid: Some(uid) } => format!("uid {uid}"),
@@ -120,9 +120,9 @@ pub fn filter(admin: Arc<Admin>) -> Filter {
         .boxed()
 }
 
-/// Answers a call if it may be answered, with the headers that keep browsers safe.
+/// Responds to a request if it is permitted, and adds the headers that protect browsers.
 ///
-/// Who may not ask is told so before anything of the body is waited for.
+/// An unauthorized request is rejected before its body is read.
 async fn guarded<B: Buf>(
     admin: &Admin,
     call: Call,
@@ -141,7 +141,7 @@ async fn guarded<B: Buf>(
         Entry::Refused(refusal) => refusal,
         Entry::WrongToken => admin.guard.wrong_token(&call).await,
         Entry::Known | Entry::Open => {
-            // Room for the body is held to the end: what is made of the body takes as much.
+            // The reserved memory is held until the end, because the parsed form of the body takes as much.
             let mut room = None;
             let body = collect(&call.headers, body, body_max, |length| {
                 admin.capacity.grow(&mut room, length)
@@ -166,7 +166,7 @@ async fn guarded<B: Buf>(
     response
 }
 
-/// Nothing inline, nothing from elsewhere, no framing.
+/// No inline scripts or styles, no other origins, no framing.
 const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
      connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
@@ -218,7 +218,7 @@ async fn metrics(admin: &Admin, call: &Call) -> Response {
     }
 }
 
-/// The status that fits why something was not done.
+/// The HTTP status for an error of an action.
 fn refused(failure: &Error) -> Response {
     use crate::store::Error as Store;
     let status = match failure {

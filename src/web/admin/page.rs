@@ -1,5 +1,5 @@
-//! What a browser is shown: a page with its scripts and styles, which asks the API for everything else. Written
-//! by hand, embedded in the binary, and without data: anybody may fetch it.
+//! The static files of the page, which loads all data from the API. They are embedded in the binary, have no build
+//! step and contain no data, so they are public.
 
 use http::{HeaderValue, Method, StatusCode, header};
 use warp::reply::Response;
@@ -12,7 +12,7 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 const JSON: &str = "application/json";
 
-/// Path, media type and content of everything there is.
+/// Path, media type and content of each file.
 const FILES: &[(&str, &str, &str)] = &[
     ("/", HTML, include_str!("assets/index.html")),
     ("/assets/style.css", CSS, include_str!("assets/style.css")),
@@ -34,7 +34,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/api/v1/openapi.json", JSON, include_str!("openapi.json")),
 ];
 
-/// Answers with a file.
+/// Responds with a file.
 pub(super) fn answer(method: &Method, path: &str) -> Response {
     let Some((_, media_type, content)) = FILES.iter().find(|(known, ..)| *known == path) else {
         return error(StatusCode::NOT_FOUND, "no such path");
@@ -53,9 +53,9 @@ pub(super) fn answer(method: &Method, path: &str) -> Response {
 mod tests {
     use super::*;
 
-    /// The content policy would block it anyway, and the page would be broken.
+    /// The content security policy would block it, and the page would not work.
     #[test]
-    fn nothing_is_inline_or_from_elsewhere_and_no_text_becomes_markup() {
+    fn the_page_has_no_inline_code_no_foreign_origin_and_no_raw_markup() {
         for (path, media_type, content) in FILES {
             let wrong: &[&str] = match *media_type {
                 HTML => &[
@@ -83,9 +83,9 @@ mod tests {
         }
     }
 
-    /// A script that is imported but not embedded would only be missed by whoever opens that view.
+    /// A missing import would only be noticed when the view that needs it is opened.
     #[test]
-    fn every_file_that_is_named_is_there() {
+    fn every_referenced_file_is_embedded() {
         let mut named = 0;
         for (path, _, content) in FILES {
             let quoted = content.split(['"', '\'']).filter_map(|part| {

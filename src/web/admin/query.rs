@@ -1,4 +1,4 @@
-//! Query parameters of the admin API: every one known, every wrong one named.
+//! Query parameters of the admin API. Unknown parameters and invalid values are errors that name them.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -7,13 +7,13 @@ use crate::message::{Name, Timestamp};
 use crate::number::Pattern;
 use crate::store::{DeliveryQuery, MessageState, Query};
 
-/// Items of a page when nothing is said.
+/// The default number of items per page.
 const LIMIT_DEFAULT: usize = 50;
 
-/// Items of a page at most.
+/// The maximum number of items per page.
 const LIMIT_MAX: usize = 500;
 
-/// The parameters of a request, taken one by one; what is left over is wrong.
+/// The parameters of a request. Each is removed when it is used; remaining ones are unknown.
 struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
@@ -83,7 +83,7 @@ fn parse<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|error: T::Err| error.to_string())
 }
 
-/// In a query string a `+` that was not encoded arrives as a space.
+/// An unencoded `+` in a query arrives as a space.
 fn pattern(text: &str) -> Result<Pattern, String> {
     let text = text
         .strip_prefix(' ')
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn filters_are_read_and_wrong_ones_are_named() {
+    fn filters_are_parsed_and_invalid_ones_are_named() {
         let query = messages("from=%2B1303*&state=dead&since=2026-11-22T00:00:00Z&limit=7").unwrap();
         assert_eq!((query.limit, query.state), (7, Some(MessageState::Dead)));
         assert_eq!(query.from, Some(Pattern::Prefix("+1303".to_owned())));
