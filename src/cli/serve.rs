@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::service::Places;
 use super::{Exit, Global, check};
-use crate::clock::Clock;
+use crate::clock::{Clock, Stopwatch};
 use crate::config::{Outside, Problems, Purpose};
 use crate::daemon::{Daemon, Sockets, Start, log, notify};
 use crate::metrics::Metrics;
@@ -23,6 +23,10 @@ const PULSE: Duration = Duration::from_millis(500);
 
 /// A commit that has been running this long is no sign of life.
 const COMMIT_DEAD: Duration = Duration::from_secs(20);
+
+/// When opening the store takes so long, a line says so, and then each time that it has taken twice as long: a store that
+/// opens for an hour has ten lines.
+const FIRST_PROGRESS: Duration = Duration::from_secs(5);
 
 /// Threads for reads of the store and of files. The unit's `TasksMax` is meant for these and the name lookups.
 const BLOCKING_MAX: usize = 64;
@@ -245,16 +249,30 @@ async fn open(plan: &Plan, metrics: &Metrics) -> anyhow::Result<Arc<dyn Store>> 
         .commit_deadline
         .min(plan.server.request_timeout.mul_f64(0.8));
     options.skip_sync = sabotage::is_off(Protection::Sync);
+    let path = plan.store.path.display();
+    tracing::info!(store = %path, "opening the store {path}");
+    let stopwatch = Stopwatch::start();
     let opening = tokio::task::spawn_blocking(move || Sled::open(&options));
     tokio::pin!(opening);
     let mut patience = tokio::time::interval(Duration::from_secs(5));
+    let mut told = FIRST_PROGRESS;
     let store = loop {
         tokio::select! {
             opened = &mut opening => break opened.context("opening the store was interrupted")?,
             _ = patience.tick() => notify::going_on("opening the store", Duration::from_secs(20)),
         }
+        let elapsed = stopwatch.elapsed();
+        if elapsed >= told {
+            tracing::info!(
+                "still opening the store {path}: {} s so far, it is read as a whole",
+                elapsed.as_secs()
+            );
+            told = elapsed * 2;
+        }
     };
     let store = store.map_err(|error| anyhow::anyhow!("the store cannot be opened: {error}"))?;
+    let took_ms = stopwatch.elapsed().as_millis();
+    tracing::info!(store = %path, took_ms, "opened the store {path} in {took_ms} ms");
     for finding in store.health().findings {
         tracing::warn!("store: {finding}");
     }

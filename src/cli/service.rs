@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use super::{Exit, Global, Stop, problems};
 use crate::config::{Config, CredentialFiles, Outside, Problems, Purpose, Severity};
+use crate::store::sled;
 
 /// The unit, as the package and the manual install it.
 const UNIT: &str = "smsbridge.service";
@@ -121,6 +122,7 @@ impl Places {
     pub(super) fn not_running(&self) -> String {
         match &self.service {
             Some(_) if self.is_service => service_state().to_owned(),
+            _ if let Some(words) = self.held_open() => words,
             Some(service) => format!(
                 "the daemon of {} is not running. The installed service has another configuration: for that one give \
                  --config {}",
@@ -132,6 +134,18 @@ impl Places {
                 self.config.display()
             ),
         }
+    }
+
+    /// A process has the store open: the daemon is there, although it does not answer.
+    fn held_open(&self) -> Option<String> {
+        let store = self.recover(&["store"]).ok()?.store.path;
+        sled::is_in_use(&store).then(|| {
+            format!(
+                "smsbridge is starting or stopping: it has the store {} open, its log says what it waits for (or was \
+                 `admin.socket` changed without a restart?)",
+                store.display()
+            )
+        })
     }
 
     /// Refuses a store that nothing names: beside the system-wide configuration no service would look for it.
@@ -328,6 +342,7 @@ fn service_state() -> &'static str {
         b"activating" => {
             "the service is starting, or is started again after an error: `journalctl -u smsbridge` says which"
         }
+        b"deactivating" => "the service is stopping: `systemctl status smsbridge` says what it waits for",
         _ => {
             "the service is not running; start it with `systemctl start smsbridge` (`journalctl -u smsbridge` says why \
              it stopped)"

@@ -81,7 +81,11 @@ fn screen(status: &StatusView, width: Option<u16>) -> String {
 }
 
 fn headline(status: &StatusView) -> String {
-    let ready = if status.ready { "ready" } else { "not ready" };
+    let ready = match (&status.stopping, status.ready) {
+        (Some(what), _) => format!("stopping, {}", one_line(what)),
+        (None, true) => "ready".to_owned(),
+        (None, false) => "not ready".to_owned(),
+    };
     let problems = match status.problems.len() {
         0 => "no problems".to_owned(),
         1 => "1 problem".to_owned(),

@@ -1,7 +1,7 @@
 //! What operators can ask and do: one place for the admin API, the commands and the page.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -25,6 +25,7 @@ mod problem;
 mod process;
 mod reload;
 mod status;
+pub mod stopping;
 pub mod view;
 
 pub use deliveries::DEAD_ALREADY;
@@ -56,6 +57,8 @@ pub struct Control {
     metrics: Arc<Metrics>,
     drift: Arc<Drift>,
     started_at: Timestamp,
+    /// When attempts in flight are cut off, once the daemon is stopping.
+    stop_until: OnceLock<Timestamp>,
 }
 
 impl Control {
@@ -82,6 +85,7 @@ impl Control {
             metrics,
             drift,
             started_at,
+            stop_until: OnceLock::new(),
         }
     }
 
@@ -397,6 +401,9 @@ impl Control {
     /// # Errors
     /// Why not, for the operator.
     pub fn ready(&self) -> Result<Vec<String>, String> {
+        if let Some(what) = self.stopping() {
+            return Err(format!("stopping: {what}"));
+        }
         self.store.ready().map(|()| self.drift.summary())
     }
 

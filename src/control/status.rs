@@ -36,11 +36,13 @@ impl Control {
             problems.extend(self.destination_problems(&plan, view).await?);
         }
         let problems = problem::sorted(problems);
+        let stopping = self.stopping();
         Ok(StatusView {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.started_at,
             now: self.clock.wall(),
-            ready: taking.is_ok(),
+            ready: taking.is_ok() && stopping.is_none(),
+            stopping,
             problems,
             store: StoreView {
                 bytes: health.bytes,

@@ -197,6 +197,9 @@ pub struct StatusView {
     pub now: Timestamp,
     /// Whether texts are taken.
     pub ready: bool,
+    /// What it still waits for, if it is stopping.
+    #[serde(default)]
+    pub stopping: Option<String>,
     /// What is wrong now, errors first; empty when nothing is.
     pub problems: Vec<ProblemView>,
     /// The store.

@@ -7,6 +7,7 @@ use tokio::time::{Instant, interval_at};
 use tokio_util::task::TaskTracker;
 
 use super::notify;
+use crate::control::stopping::{in_flight, waiting};
 use crate::engine::lanes::Lanes;
 use crate::plan::{Plan, PlannedDestination};
 
@@ -67,25 +68,7 @@ pub(super) async fn deliveries(lanes: &Lanes, grace: Duration) {
 }
 
 fn tell(lanes: &Lanes, left: Duration) {
-    let what = in_flight(lanes);
-    let left = humantime::format_duration(Duration::from_secs(left.as_secs()));
-    let line = format!("stopping: waiting for {what}, at most {left}");
+    let line = format!("stopping: {}", waiting(lanes, left));
     tracing::info!("{line}; a second SIGTERM or SIGINT stops immediately");
     notify::going_on(&line, EXTENSION);
-}
-
-/// `2 deliveries to crm, 1 delivery to desk`
-fn in_flight(lanes: &Lanes) -> String {
-    let lanes = lanes.in_flight();
-    let words: Vec<String> = lanes
-        .iter()
-        .map(|(name, count)| match count {
-            1 => format!("1 delivery to {name}"),
-            many => format!("{many} deliveries to {name}"),
-        })
-        .collect();
-    match words.is_empty() {
-        true => "deliveries to removed destinations".to_owned(),
-        false => words.join(", "),
-    }
 }

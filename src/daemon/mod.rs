@@ -220,6 +220,7 @@ impl Daemon {
             Some(_) => Duration::ZERO,
             None => drain::grace(&plan),
         };
+        self.control.begin_stop(grace);
         tokio::join!(
             drain::requests(&self.intake_tasks),
             drain::deliveries(&self.lanes, grace)

@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
-use crate::bridge::{Bridge, wait_for, wait_within};
+use crate::bridge::{Bridge, http, wait_for, wait_within};
 use crate::daemon::{refid, webhook};
 use crate::servers::recorder::{Recorder, Reply};
 
@@ -92,4 +92,67 @@ async fn a_second_signal_ends_the_daemon_at_once() {
     );
     bridge.run();
     assert_eq!(bridge.status()["messages"]["pending"], 1, "it is not lost");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_stops_is_not_ready_and_says_what_it_waits_for() {
+    let hanging = slow(Duration::from_secs(600)).await;
+    let mut bridge = Bridge::start(
+        &(webhook("crm", &hanging, "timeout = \"60s\"")
+            + TO_CRM
+            + "[admin]\nlisten = \"127.0.0.1:0\"\ntoken = \"a-token-for-tests-only\"\n"),
+    );
+    let page = bridge.logged("admin page on ");
+    let page = page.split("admin page on ").nth(1).unwrap();
+    let page = page.split('"').next().unwrap().to_owned();
+    bridge.text(&refid(1), "+13035550100", "x");
+    wait_for("the attempt", || (hanging.received().len() == 1).then_some(()));
+    assert_eq!(http("GET", &format!("{page}readyz"), &[], "").0, 200);
+    assert_eq!(bridge.status()["stopping"], serde_json::Value::Null);
+
+    bridge.signal("TERM");
+    bridge.logged("waiting for 1 delivery to crm");
+    let (code, _, body) = http("GET", &format!("{page}readyz"), &[], "");
+    assert!(
+        code == 503 && body.contains("stopping: waiting for 1 delivery to crm, at most "),
+        "{code} {body}"
+    );
+    let status = bridge.status();
+    assert_eq!(status["ready"], false);
+    let what = status["stopping"].as_str().unwrap();
+    assert!(
+        what.starts_with("waiting for 1 delivery to crm, at most "),
+        "{what}"
+    );
+    let (code, said, _) = bridge.command(&["status"]);
+    assert!(
+        code == 0 && said.contains(": stopping, waiting for 1 delivery to crm, at most "),
+        "{said}"
+    );
+
+    // Where it does not listen any more, or not yet, the store tells that it is there.
+    std::fs::remove_file(bridge.store().join("admin.sock")).unwrap();
+    let (code, _, said) = bridge.command(&["message", "list"]);
+    assert!(
+        code == 3 && said.contains("smsbridge is starting or stopping: it has the store "),
+        "{said}"
+    );
+    bridge.signal("INT");
+    bridge.logged("second signal");
+    assert!(bridge.end().success());
+    let (_, _, said) = bridge.command(&["message", "list"]);
+    assert!(said.contains("the daemon is not running"), "{said}");
+}
+
+#[test]
+fn opening_the_store_is_told_with_the_time_it_took() {
+    let bridge = Bridge::start("[routing]\nunmatched = []\n");
+    let log = bridge.log();
+    let at = |words: &str| log.iter().position(|line| line.contains(words));
+    let (begun, ended) = (at("\"opening the store "), at("\"opened the store "));
+    assert!(
+        begun.is_some() && begun < ended && ended < at("\"ready: "),
+        "{log:?}"
+    );
+    assert!(log[ended.unwrap()].contains("\"took_ms\":"), "{log:?}");
 }

@@ -100,6 +100,7 @@ mod view;
 mod writer;
 
 pub use self::import::{Import, ImportError};
+pub use self::start::is_in_use;
 
 /// How a store is opened.
 #[derive(Clone, Debug)]

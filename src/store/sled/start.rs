@@ -46,6 +46,9 @@ pub(super) struct Opened {
     pub(super) findings_file: Findings,
 }
 
+/// The file that a process locks while it has the store open.
+const LOCK: &str = "lock";
+
 /// Makes the store's folder, for its owner's eyes only, and takes it for this process alone, until the file is
 /// closed. Refuses a store that a newer version has written.
 pub(super) fn enter(folder: &Path) -> Result<File, OpenError> {
@@ -108,8 +111,15 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
     })
 }
 
+/// Whether a process has the store open, as far as that can be seen from here.
+#[must_use]
+pub fn is_in_use(folder: &Path) -> bool {
+    let file = File::open(folder.join(LOCK));
+    file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
 fn take_lock(folder: &Path) -> Result<File, OpenError> {
-    let path = folder.join("lock");
+    let path = folder.join(LOCK);
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)

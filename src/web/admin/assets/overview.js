@@ -41,7 +41,7 @@ export class Overview {
       figure('Pending', count(messages.pending), 'deliveries'),
       figure('Dead', count(dead), 'need attention', dead > 0 && 'bad'),
       figure('Store', bytes(store.bytes), `${bytes(store.free_bytes)} free`),
-      figure('Uptime', duration((now() - Date.parse(status.started_at)) / 1000), status.ready ? 'ready' : 'not ready', !status.ready && 'bad'));
+      figure('Uptime', duration((now() - Date.parse(status.started_at)) / 1000), status.stopping ? `stopping: ${status.stopping}` : status.ready ? 'ready' : 'not ready', !status.ready && 'bad'));
     fill(this.health, status.destinations.map(row));
     fill(this.foot, `smsbridge ${status.version}, started `, time(status.started_at),
       store.commit_ms === null ? '' : `. The last commit took ${store.commit_ms.toFixed(1)} ms.`);

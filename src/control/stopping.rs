@@ -1,0 +1,48 @@
+//! The end of the daemon: what it still waits for, in words.
+
+use std::time::Duration;
+
+use super::Control;
+use crate::engine::lanes::Lanes;
+
+impl Control {
+    /// Notes that the daemon stops and waits at most so long for attempts in flight: from now on it is not ready.
+    pub fn begin_stop(&self, grace: Duration) {
+        // The first call counts.
+        let _ = self.stop_until.set(self.clock.now().after(grace));
+    }
+
+    /// What the daemon waits for before it ends, if it is stopping.
+    #[must_use]
+    pub fn stopping(&self) -> Option<String> {
+        let left = self.stop_until.get()?.since(self.clock.now());
+        Some(match self.lanes.in_flight().is_empty() {
+            true => "finishing requests and closing the store".to_owned(),
+            false => waiting(&self.lanes, left),
+        })
+    }
+}
+
+/// `waiting for 2 deliveries to crm, at most 14s`
+#[must_use]
+pub fn waiting(lanes: &Lanes, left: Duration) -> String {
+    let left = humantime::format_duration(Duration::from_secs(left.as_secs()));
+    format!("waiting for {}, at most {left}", in_flight(lanes))
+}
+
+/// `2 deliveries to crm, 1 delivery to desk`
+#[must_use]
+pub fn in_flight(lanes: &Lanes) -> String {
+    let lanes = lanes.in_flight();
+    let words: Vec<String> = lanes
+        .iter()
+        .map(|(name, count)| match count {
+            1 => format!("1 delivery to {name}"),
+            many => format!("{many} deliveries to {name}"),
+        })
+        .collect();
+    match words.is_empty() {
+        true => "deliveries to removed destinations".to_owned(),
+        false => words.join(", "),
+    }
+}
