@@ -101,7 +101,13 @@ impl Control {
         }
     }
 
-    fn reload_succeeded(&self) {
+    fn reload_succeeded(&self, reloaded: &Reloaded) {
+        if reloaded.changes.is_empty() {
+            tracing::info!("reloaded: nothing changed");
+        }
+        for change in &reloaded.changes {
+            tracing::info!("reloaded: {change}");
+        }
         self.metrics.show_reload(true);
         *self.reloads.failed() = None;
     }
@@ -115,6 +121,13 @@ impl Control {
         let place = first.map(|problem| problems.place(problem)).unwrap_or_default();
         let at = self.clock.wall();
         let count = problems.error_count();
+        tracing::error!("reload failed: {count}; previous configuration stays active");
+        for problem in problems.all() {
+            tracing::error!("reload failed: {}", problems.place(problem));
+        }
+        if let Some(unlisted) = problems.unlisted() {
+            tracing::error!("reload failed: {unlisted}");
+        }
         *self.reloads.failed() = Some(Failed { at, place, count });
     }
 
@@ -172,7 +185,7 @@ impl Control {
             }
         });
         match &outcome {
-            Ok(_) => self.reload_succeeded(),
+            Ok(reloaded) => self.reload_succeeded(reloaded),
             Err(problems) => self.reload_failed(problems),
         }
         turn.ended = Some((under_way.number, outcome));

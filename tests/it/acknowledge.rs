@@ -184,3 +184,42 @@ async fn what_a_fallback_delivered_or_an_operator_discarded_needs_no_acknowledge
     assert_eq!(dead(&bridge).len(), 2);
     assert_eq!(attention(&bridge), (0, false));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_operators_do_is_logged_with_the_deliveries_and_by_whom() {
+    let crm = Recorder::answering(Reply::new(400, "no")).await;
+    let bridge = Bridge::start(&config(&crm, ""));
+    let ids = die(&bridge, 1, 2);
+    let by = format!(" by uid {}: ", rustix::process::getuid().as_raw());
+    let logged = |action: &str, what: &str| {
+        bridge.logged(&format!("POST /api/v1/{action}{by}{what}"));
+    };
+    run(&bridge, &["delivery", "acknowledge", &ids[0]]);
+    logged(
+        "deliveries/acknowledge",
+        &format!("1 of 1 delivery acknowledged: {}", ids[0]),
+    );
+    run(&bridge, &["destination", "pause", "crm"]);
+    logged(
+        "destinations/crm/pause",
+        "destination crm paused, 0 deliveries pending",
+    );
+    run(&bridge, &["delivery", "retry", "--destination", "crm", "--yes"]);
+    logged("deliveries/retry", "2 deliveries to crm due now (dead)");
+    run(&bridge, &["delivery", "discard", "--destination", "crm", "--yes"]);
+    logged("deliveries/discard", "2 deliveries to crm discarded (pending)");
+    run(&bridge, &["destination", "resume", "crm"]);
+    logged(
+        "destinations/crm/resume",
+        "destination crm resumed, 0 deliveries pending",
+    );
+    let message = ids[0].rsplit_once('-').unwrap().0;
+    run(
+        &bridge,
+        &["message", "resend", message, "--destination", "screen"],
+    );
+    logged(
+        &format!("messages/{message}/resend"),
+        &format!("1 delivery created: {message}-2"),
+    );
+}

@@ -377,3 +377,30 @@ async fn a_removed_destination_sends_nothing_more_and_goes_on_when_it_is_back_mu
     bench.sent(8).await;
     bench.lanes.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_reload_is_an_error_in_the_log_with_the_same_words_whoever_asked_for_it() {
+    let bridge = Bridge::start("[routing]\nunmatched = []\n");
+    bridge.configure("[routing]\nunmatched = [\"nobody\"]\n");
+    let failed = || -> Vec<String> {
+        let log = bridge.log();
+        let failed = log.iter().filter(|line| line.contains("\"reload failed: "));
+        failed
+            .map(|line| {
+                assert!(line.contains("\"level\":\"ERROR\""), "{line}");
+                let from = line.find("\"reload failed: ").unwrap();
+                line[from..].to_owned()
+            })
+            .collect()
+    };
+    assert_eq!(bridge.command(&["reload"]).0, 2);
+    let by_command = crate::bridge::wait_for("the errors", || (failed().len() == 2).then(failed));
+    assert!(
+        by_command[0].starts_with("\"reload failed: 1 error; previous"),
+        "{by_command:?}"
+    );
+    assert!(by_command[1].contains("nobody"), "{by_command:?}");
+    bridge.signal("HUP");
+    let all = crate::bridge::wait_for("the errors", || (failed().len() == 4).then(failed));
+    assert_eq!(all[..2], all[2..]);
+}

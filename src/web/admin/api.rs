@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use warp::reply::Response;
 
-use super::{Call, Capacity, capacity, query, refused};
+use super::{Call, Capacity, Done, capacity, query, refused};
 use crate::control::{Control, Error};
 use crate::message::{Name, Timestamp};
 use crate::store::{MessageState, Selector};
@@ -36,20 +36,25 @@ pub(super) async fn answer(control: &Control, room: &Capacity, call: &Call, path
     if reads_messages && turn.is_none() {
         return capacity::busy();
     }
+    let mut done = None;
     let outcome = match (methods(path), &call.method) {
         (None, _) => Err(Trouble::NoPath),
         (Some(READ), &Method::GET | &Method::HEAD) => read(control, call, path).await,
-        (Some(CHANGE), &Method::POST) => change(control, call, path).await,
+        (Some(CHANGE), &Method::POST) => change(control, call, path, &mut done).await,
         (Some(allow), _) => Err(Trouble::Method(allow)),
     };
-    match outcome {
+    let mut response = match outcome {
         Ok(body) => room.answer(body).await,
         Err(Trouble::Wrong(what)) => error(StatusCode::BAD_REQUEST, &what),
         Err(Trouble::Control(failure)) => refused(&failure),
         Err(Trouble::Config(problems)) => json(StatusCode::UNPROCESSABLE_ENTITY, &problems),
         Err(Trouble::NoPath) => error(StatusCode::NOT_FOUND, "no such path"),
         Err(Trouble::Method(allow)) => method_not_allowed(allow),
+    };
+    if let Some(done) = done {
+        response.extensions_mut().insert(done);
     }
+    response
 }
 
 const READ: &str = "GET, HEAD";
@@ -91,14 +96,22 @@ async fn read(control: &Control, call: &Call, path: &[&str]) -> Outcome {
     }
 }
 
-async fn change(control: &Control, call: &Call, path: &[&str]) -> Outcome {
+/// Carries out a change; `done` says in words what it did, for the log.
+async fn change(control: &Control, call: &Call, path: &[&str], done: &mut Option<Done>) -> Outcome {
     match path {
         ["messages", id, "resend"] => {
             let resend: Resend = body(call)?;
             let id = control.message_id(id).await?;
-            show(control.resend(id, &resend.destinations).await?)
+            let touched = control.resend(id, &resend.destinations).await?;
+            *done = Some(Done::resent(&touched));
+            show(touched)
         }
-        ["deliveries", "retry"] => show(control.retry(&selector(control, body(call)?).await?).await?),
+        ["deliveries", "retry"] => {
+            let which = selector(control, body(call)?).await?;
+            let retried = control.retry(&which).await?;
+            *done = Some(Done::deliveries(&which, "due now", retried.deliveries));
+            show(retried)
+        }
         ["deliveries", "acknowledge"] => {
             let Acknowledge {
                 ids,
@@ -114,16 +127,24 @@ async fn change(control: &Control, call: &Call, path: &[&str]) -> Outcome {
                 destination,
                 state,
             };
-            show(
-                control
-                    .acknowledge_dead(&selector(control, which).await?, since)
-                    .await?,
-            )
+            let which = selector(control, which).await?;
+            let touched = control.acknowledge_dead(&which, since).await?;
+            *done = Some(Done::deliveries(&which, "acknowledged", touched.deliveries));
+            show(touched)
         }
-        ["deliveries", "discard"] => show(control.discard(&selector(control, body(call)?).await?).await?),
+        ["deliveries", "discard"] => {
+            let which = selector(control, body(call)?).await?;
+            let touched = control.discard(&which).await?;
+            *done = Some(Done::deliveries(&which, "discarded", touched.deliveries));
+            show(touched)
+        }
         ["destinations", name, "test"] => show(control.test(&destination(name)?).await?),
-        ["destinations", name, "pause"] => show(control.set_paused(&destination(name)?, true).await?),
-        ["destinations", name, "resume"] => show(control.set_paused(&destination(name)?, false).await?),
+        ["destinations", name, action @ ("pause" | "resume")] => {
+            let paused = *action == "pause";
+            let view = control.set_paused(&destination(name)?, paused).await?;
+            *done = Some(Done::switched(&view, paused));
+            show(view)
+        }
         ["findings", "acknowledge"] => {
             show(serde_json::json!({ "acknowledged": control.acknowledge().await? }))
         }

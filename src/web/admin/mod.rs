@@ -21,12 +21,14 @@ mod api;
 mod attempts;
 mod backup;
 mod capacity;
+mod done;
 mod events;
 mod login;
 mod page;
 mod query;
 
 pub use capacity::Capacity;
+use done::Done;
 pub use events::Watching;
 use login::Entry;
 pub use login::Guard;
@@ -187,9 +189,11 @@ async fn answer(admin: &Admin, call: &Call) -> Response {
         ["api", "v1", rest @ ..] => {
             let response = api::answer(&admin.control, &admin.capacity, call, rest).await;
             if call.is_change() {
+                let done = response.extensions().get::<Done>();
+                let done = done.map(|Done(what)| format!(": {what}")).unwrap_or_default();
                 tracing::info!(
                     status = response.status().as_u16(),
-                    "{} {} by {}",
+                    "{} {} by {}{done}",
                     call.method,
                     call.path,
                     call.who()
