@@ -239,18 +239,21 @@ impl Control {
         Ok(self.store.acknowledge().await?)
     }
 
-    /// Sends a marked test text straight through a destination: nothing is stored, no lane is involved.
+    /// Sends a marked test message straight to a destination, past its lane, and stores nothing. The lane learns that the
+    /// destination works, or that it asked for a pause.
     ///
     /// # Errors
     /// When there is no such destination.
     pub async fn test(&self, name: &Name) -> Result<Tested, Error> {
         let plan = self.plan();
         let planned = self.planned(&plan, name)?;
+        let epoch = self.lanes.epoch(name);
         let stopwatch = Stopwatch::start();
         let outcome = send_test(planned, &self.test_message()?).await;
         let took_ms = u64::try_from(stopwatch.elapsed().as_millis()).unwrap_or(u64::MAX);
-        if outcome.is_ok() {
-            self.lanes.works(name).await;
+        match &outcome {
+            Ok(_) => self.lanes.works(name).await,
+            Err(failure) => self.lanes.asked(planned, failure, epoch).await,
         }
         Ok(match outcome {
             Ok(detail) => Tested {

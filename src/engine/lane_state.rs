@@ -12,7 +12,7 @@ use crate::events::{Event, Events};
 use crate::message::{Name, Timestamp};
 use crate::metrics::Metrics;
 use crate::plan::Plan;
-use crate::store::{Standing, Store};
+use crate::store::{Standing, Standings, Store};
 
 /// What lanes work with.
 #[derive(Clone)]
@@ -27,14 +27,27 @@ pub struct Around {
     pub events: Events,
 }
 
+/// How many destinations without a lane are remembered.
+const LEFT_MAX: usize = 1_000;
+
 /// The lanes that exist, by destination.
 #[derive(Default)]
-pub(super) struct Directory(Mutex<BTreeMap<Name, Arc<Shared>>>);
+pub(super) struct Directory {
+    lanes: Mutex<BTreeMap<Name, Arc<Shared>>>,
+    /// How destinations stood that have no lane: those of the last run that have none yet, and those that were removed
+    /// from the configuration since.
+    left: Mutex<Standings>,
+}
 
 impl Directory {
     /// Short, and never held across an await.
     pub(super) fn lanes(&self) -> MutexGuard<'_, BTreeMap<Name, Arc<Shared>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Short, and locked after the lanes if both are.
+    pub(super) fn left(&self) -> MutexGuard<'_, Standings> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Wakes the lane of a destination, if it has one.
@@ -44,13 +57,22 @@ impl Directory {
         }
     }
 
-    /// Removes a lane that has nothing under way; false if its destination is in the newest plan again.
+    /// Removes a lane that has nothing under way, and remembers how its destination stood; false if that is in the newest
+    /// plan again.
     fn end(&self, name: &Name, plan: &watch::Receiver<Arc<Plan>>) -> bool {
         // Checked under the lock that `Lanes::follow` holds: either the destination is seen here, or the lane is gone there.
         let mut lanes = self.lanes();
         let is_back = plan.borrow().destinations.contains_key(name);
-        if !is_back {
-            lanes.remove(name);
+        if !is_back && let Some(lane) = lanes.remove(name) {
+            let mut left = self.left();
+            if left.len() < LEFT_MAX {
+                // It comes back with a configuration that was not tried yet.
+                let standing = Standing {
+                    is_tested: false,
+                    ..lane.standing()
+                };
+                left.insert(name.clone(), standing);
+            }
         }
         !is_back
     }

@@ -4,7 +4,7 @@
 //! memory is what it is sending at the moment; the backlog stays in the store, however long it is.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -15,9 +15,10 @@ use super::in_flight::Room;
 use super::lane::Lane;
 pub use super::lane_state::{Around, Outlook, Status};
 use super::lane_state::{Directory, Shared};
+use crate::destination::Failure;
 use crate::events::Events;
 use crate::message::Name;
-use crate::plan::Plan;
+use crate::plan::{Plan, PlannedDestination};
 use crate::store::Standings;
 
 /// All lanes.
@@ -27,8 +28,6 @@ pub struct Lanes {
     stop: CancellationToken,
     room: Arc<Room>,
     directory: Arc<Directory>,
-    /// What the last run left of destinations that have no lane yet.
-    left: Mutex<Standings>,
 }
 
 impl Lanes {
@@ -41,21 +40,24 @@ impl Lanes {
             stop: CancellationToken::new(),
             room: Arc::default(),
             directory: Arc::default(),
-            left: Mutex::default(),
         })
     }
 
     /// Goes on from how the destinations stood in the last run. To be called before there are lanes.
     pub fn resume(&self, standings: Standings) {
-        *self.left() = standings;
+        *self.directory.left() = standings;
     }
 
-    /// How the destinations stand, for the next run. Those of which nothing is known are left out.
+    /// How the destinations stand, for the next run; also those that are not configured any more, which may come back.
+    /// Those of which nothing is known are left out.
     #[must_use]
     pub fn standings(&self) -> Standings {
         let lanes = self.lanes();
-        let all = lanes.iter().map(|(name, lane)| (name.clone(), lane.standing()));
-        all.filter(|(_, standing)| !standing.is_empty()).collect()
+        let mut all = self.directory.left().clone();
+        all.extend(lanes.iter().map(|(name, lane)| (name.clone(), lane.standing())));
+        all.into_iter()
+            .filter(|(_, standing)| !standing.is_empty())
+            .collect()
     }
 
     /// Starts a lane for each destination of the newest plan that has none. Lanes that exist take the plan up by
@@ -78,7 +80,7 @@ impl Lanes {
                 Arc::downgrade(&self.directory),
                 self.room.clone(),
                 paused.contains(name),
-                self.left().remove(name).unwrap_or_default(),
+                self.directory.left().remove(name).unwrap_or_default(),
             );
             let shared = Arc::new(shared);
             lanes.insert(name.clone(), shared.clone());
@@ -130,6 +132,32 @@ impl Lanes {
         }
     }
 
+    /// To be taken before a test message is sent, and given back to [`Lanes::asked`].
+    #[must_use]
+    pub fn epoch(&self, name: &Name) -> u64 {
+        self.lanes().get(name).map_or(0, |lane| lane.gate().epoch())
+    }
+
+    /// Closes a lane's gate as after a delivery, if the destination answered a test message with a request for a pause.
+    pub async fn asked(&self, destination: &PlannedDestination, failure: &Failure, epoch: u64) {
+        let is_asked = matches!(
+            failure,
+            Failure::Transient {
+                retry_after: Some(_),
+                ..
+            }
+        );
+        let lane = self.lanes().get(&destination.name).cloned();
+        if let Some(lane) = lane.filter(|_| is_asked) {
+            lane.set_tested(true);
+            let (policy, now) = (&destination.policy, lane.clock.now());
+            let change = lane.gate().failed(failure, epoch, policy, now, rand::random());
+            attempt::tell(&lane, change).await;
+            lane.announce();
+            lane.wake();
+        }
+    }
+
     /// What decides when a destination's next delivery starts; nothing when it has no lane.
     #[must_use]
     pub fn outlook(&self, name: &Name) -> Option<Outlook> {
@@ -159,10 +187,6 @@ impl Lanes {
         self.stop.cancel();
         self.tracker.close();
         self.tracker.wait().await;
-    }
-
-    fn left(&self) -> MutexGuard<'_, Standings> {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lanes(&self) -> MutexGuard<'_, BTreeMap<Name, Arc<Shared>>> {

@@ -183,6 +183,73 @@ async fn a_pause_that_a_destination_asked_for_ends_at_the_same_time_after_a_rest
     assert!(apart < Duration::from_millis(500), "{apart:?}");
 }
 
+fn destination(bridge: &Bridge) -> Value {
+    let (_, all) = bridge.admin("GET", "/destinations", "").unwrap();
+    let all = all.as_array().unwrap();
+    let crm = all.iter().find(|destination| destination["name"] == "crm");
+    crm.cloned().unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_that_is_asked_for_in_answer_to_a_test_message_counts_as_in_answer_to_a_delivery() {
+    let recorder = Recorder::answering(Reply::new(429, "slow down").with("retry-after", "600")).await;
+    let bridge = Bridge::start(&crm(&recorder, ""));
+    assert_eq!(destination(&bridge)["state"], "untested");
+    assert_eq!(bridge.command(&["destination", "test", "crm"]).0, 1);
+    let tested = destination(&bridge);
+    assert_eq!(tested["state"], "limited", "{tested}");
+    assert!(
+        Moment::from(tested["pause_until"].as_str().unwrap()).is_in(590, 600),
+        "{tested}"
+    );
+    let first = text(&bridge, 1, 1);
+    pending(&bridge, &first, "limited");
+    assert_eq!(retry(&bridge, &[&first])[0]["outcome"], "waiting");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(recorder.received().len(), 1, "only the test message was sent");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_was_removed_and_is_back_is_as_parked_or_limited_as_before() {
+    for (status, state) in [(403, "parked"), (429, "limited")] {
+        let recorder = Recorder::start(move |_| Reply {
+            delay: Duration::from_millis(300),
+            ..Reply::new(status, "no").with("retry-after", "600")
+        })
+        .await;
+        let with = crm(&recorder, "");
+        let mut bridge = Bridge::start(&with);
+        let first = text(&bridge, 1, 1);
+        pending(&bridge, &first, state);
+        let before = destination(&bridge);
+        for restart in [false, true] {
+            bridge
+                .configure("[destination.screen]\nkind = \"console\"\n[routing]\nunmatched = [\"screen\"]\n");
+            assert_eq!(bridge.command(&["reload"]).0, 0);
+            wait_for("the removal", || {
+                (destination(&bridge)["state"] == "removed").then_some(())
+            });
+            if restart {
+                bridge.stop();
+                bridge.run();
+            }
+            // Its lane ends with what is under way.
+            wait_for("the end of its lane", || {
+                let sent = recorder.received().len();
+                std::thread::sleep(Duration::from_millis(400));
+                (recorder.received().len() == sent).then_some(())
+            });
+            bridge.configure(&with);
+            assert_eq!(bridge.command(&["reload"]).0, 0);
+            let after = destination(&bridge);
+            for field in ["state", "since", "reason"] {
+                assert_eq!(after[field], before[field], "{field}: {after}");
+            }
+            assert_eq!(after["pause_until"].is_string(), state == "limited", "{after}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn behind_a_destination_that_is_parked_or_down_it_tells_so_and_a_retry_probes_it() {
     for (status, cause) in [(403, "parked"), (500, "down")] {
