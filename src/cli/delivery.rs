@@ -229,6 +229,7 @@ fn show(global: &Global, daemon: &Daemon, id: &str) -> Result<Exit, Stop> {
         ("recipient", delivery.recipient.clone()),
         ("route", delivery.route.as_ref().map(Name::to_string)),
         ("created", Some(moment::exact(delivery.created_at, now))),
+        ("retried", delivery.retried_at.map(|at| moment::exact(at, now))),
         ("state", Some(standing(&delivery, now))),
         ("tried", Some(tried(&delivery))),
     ]);

@@ -76,6 +76,9 @@ pub struct DeliveryView {
     pub state: MessageState,
     /// When it came to be owed.
     pub created_at: Timestamp,
+    /// When an operator last retried it after it was dead.
+    #[serde(default)]
+    pub retried_at: Option<Timestamp>,
     /// When it is due by its own retry delay, while pending. What else it waits for is in `pending`.
     pub due: Option<Timestamp>,
     /// What it waits for, while pending.
@@ -176,7 +179,7 @@ pub struct DestinationView {
     /// Dead deliveries that need none: they were acknowledged, or their fallback delivered the message.
     #[serde(default)]
     pub acknowledged: u64,
-    /// When the oldest waiting one came to be owed.
+    /// Since when the oldest pending one has been pending: when it was created, or retried after it was dead.
     pub oldest: Option<Timestamp>,
     /// When the oldest attempt under way began.
     pub attempting_since: Option<Timestamp>,
@@ -233,7 +236,7 @@ pub struct ProblemView {
     pub pending: u64,
     /// Its dead deliveries.
     pub dead: u64,
-    /// When its oldest pending delivery was created.
+    /// Since when its oldest pending delivery has been pending.
     pub oldest: Option<Timestamp>,
 }
 
@@ -536,6 +539,7 @@ impl DeliveryView {
             route: delivery.route.clone(),
             state,
             created_at: clock.shown(delivery.created_at),
+            retried_at: delivery.retried_at.map(|at| clock.shown(at)),
             due: shown(due),
             pending,
             ended_at: shown(ended_at),

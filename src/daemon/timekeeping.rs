@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::delivery::Delivery;
 use crate::engine::lanes::Lanes;
 use crate::plan::Plan;
 use crate::store::{Error, Query, Standings, Store};
@@ -57,7 +58,7 @@ async fn newest(store: &dyn Store) -> Result<Option<Timeline>, Error> {
     let newest = store.messages(&query).await?.items.pop();
     Ok(newest.map(|found| {
         let received_at = found.message.received_at;
-        let created = found.deliveries.iter().map(|delivery| delivery.created_at);
+        let created = found.deliveries.iter().map(Delivery::pending_since);
         Timeline::new(received_at, created.max().unwrap_or(received_at))
     }))
 }

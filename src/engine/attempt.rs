@@ -224,7 +224,7 @@ async fn failed(
         started,
         took,
         now,
-        since: shared.clock.patience_since(delivery.created_at),
+        since: shared.clock.patience_since(delivery.pending_since()),
     };
     let reason = failure.reason().clone();
     let attempt = |verdict| trial.attempt(verdict, &reason);

@@ -89,10 +89,10 @@ impl Clock {
         (self.steady)()
     }
 
-    /// From when on `give_up_after` counts for a delivery created at this time: downtimes do not count.
+    /// From when on `give_up_after` counts for a delivery that has been pending since this time: downtimes do not count.
     #[must_use]
-    pub fn patience_since(&self, created_at: Timestamp) -> Timestamp {
-        self.timeline().patience_since(created_at)
+    pub fn patience_since(&self, pending_since: Timestamp) -> Timestamp {
+        self.timeline().patience_since(pending_since)
     }
 
     /// A time of the steady clock in terms of the wall clock, for people: the date may have been set since this process

@@ -298,7 +298,7 @@ impl Lane {
         let Some(closed) = gate.closed() else { return 0 };
         let patience = self.destination.policy.give_up_after;
         let is_over = |claim: &Claim| {
-            let since = self.shared.clock.patience_since(claim.delivery.created_at);
+            let since = self.shared.clock.patience_since(claim.delivery.pending_since());
             let end = since.after(patience);
             end <= now && gate.gives_up(end)
         };

@@ -164,6 +164,8 @@ pub struct Delivery {
     pub route: Option<Name>,
     /// When the delivery was created.
     pub created_at: Timestamp,
+    /// When an operator last made it pending again after it was dead.
+    pub retried_at: Option<Timestamp>,
     /// Its state.
     pub state: State,
     /// The number of attempts.
@@ -210,6 +212,7 @@ impl Delivery {
             destination,
             route,
             created_at: now,
+            retried_at: None,
             state,
             attempts_made: 0,
             attempts: Vec::new(),
@@ -255,6 +258,12 @@ impl Delivery {
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         matches!(self.state, State::Waiting { .. })
+    }
+
+    /// Since when it has been pending, or was until it ended: `give_up_after` counts from here.
+    #[must_use]
+    pub fn pending_since(&self) -> Timestamp {
+        self.retried_at.unwrap_or(self.created_at)
     }
 
     /// Returns true if it was given up.
@@ -330,18 +339,19 @@ impl Delivery {
     pub fn requeued(self, now: Timestamp) -> Self {
         Self {
             state: State::Waiting { due: now },
-            created_at: now,
+            retried_at: Some(now),
             acknowledged: None,
             ..self
         }
     }
 
-    /// The state with a due time that is not later than now and a creation time that is not later than now.
+    /// The state with a due time, a creation time and a retry time that are not later than now.
     #[must_use]
     pub fn advanced(self, now: Timestamp) -> Self {
         Self {
             state: State::Waiting { due: now },
             created_at: self.created_at.min(now),
+            retried_at: self.retried_at.map(|at| at.min(now)),
             ..self
         }
     }
@@ -439,10 +449,12 @@ mod tests {
     }
 
     #[test]
-    fn a_requeued_delivery_keeps_its_history() {
+    fn a_requeued_delivery_keeps_its_history_and_when_it_was_created() {
         let dead = delivery().dead(Some(attempt(1, Verdict::Permanent)), Timestamp(2), "no");
         let again = dead.requeued(Timestamp(9));
         assert_eq!(again.state, State::Waiting { due: Timestamp(9) });
-        assert_eq!((again.attempts_made, again.created_at), (1, Timestamp(9)));
+        assert_eq!((again.attempts_made, again.created_at), (1, Timestamp(1000)));
+        assert_eq!(again.pending_since(), Timestamp(9), "its patience starts anew");
+        assert_eq!(again.advanced(Timestamp(5)).pending_since(), Timestamp(5));
     }
 }

@@ -492,11 +492,7 @@ impl Store for Memory {
             pending: inner.count(|delivery| own(&delivery) && delivery.is_waiting()),
             dead: inner.count(|delivery| own(&delivery) && delivery.needs_attention()),
             acknowledged: inner.count(|delivery| own(&delivery) && delivery.acknowledged.is_some()),
-            oldest: all
-                .filter(own)
-                .filter(waiting)
-                .map(|delivery| delivery.created_at)
-                .min(),
+            oldest: all.filter(own).filter(waiting).map(Delivery::pending_since).min(),
         })
     }
 

@@ -570,7 +570,7 @@ fn changed_at(delivery: &Delivery) -> Timestamp {
         State::Waiting { .. } => delivery
             .attempts
             .last()
-            .map_or(delivery.created_at, |attempt| attempt.at),
+            .map_or(delivery.pending_since(), |attempt| attempt.at),
     }
 }
 

@@ -183,6 +183,34 @@ async fn a_pause_that_a_destination_asked_for_ends_at_the_same_time_after_a_rest
     assert!(apart < Duration::from_millis(500), "{apart:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retried_delivery_keeps_the_time_of_its_creation_and_gets_patience_from_the_retry() {
+    let recorder = Recorder::start(|received| {
+        let is_refused = received.json()["text"] == "refused";
+        Reply::new(if is_refused { 400 } else { 503 }, "no")
+    })
+    .await;
+    let retry_keys = "retry = { initial = \"10m\", give_up_after = \"3s\" }";
+    let bridge = Bridge::start(&crm(&recorder, retry_keys));
+    let (_, body) = bridge.text(&format!("{:032X}", 1), "+13035550101", "refused");
+    let id = format!("{}-1", body["id"].as_str().unwrap());
+    let before = wait_for("a dead delivery", || {
+        Some(delivery(&bridge, &id)).filter(|delivery| delivery["state"] == "dead")
+    });
+    assert!(before["retried_at"].is_null(), "{before}");
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(bridge.command(&["destination", "pause", "crm"]).0, 0);
+    retry(&bridge, &[&id]);
+    let after = delivery(&bridge, &id);
+    assert_eq!(after["created_at"], before["created_at"]);
+    let created: Moment = before["created_at"].as_str().unwrap().into();
+    let retried: Moment = after["retried_at"].as_str().unwrap().into();
+    assert!(retried.0.duration_since(created.0).unwrap() >= Duration::from_secs(4));
+    assert_eq!(destination(&bridge)["oldest"], after["retried_at"]);
+    let (_, shown, _) = bridge.command(&["delivery", "show", &id]);
+    assert!(shown.lines().any(|line| line.starts_with("retried")), "{shown}");
+}
+
 fn destination(bridge: &Bridge) -> Value {
     let (_, all) = bridge.admin("GET", "/destinations", "").unwrap();
     let all = all.as_array().unwrap();

@@ -1,7 +1,7 @@
 //! The stored form of a delivery, used by every store and by backups.
 //!
-//! The first format had no `recipient`, `origin` and `acknowledged`. A delivery without them is still written in that
-//! format, and records of earlier versions can be read.
+//! The first format had no `recipient`, `origin`, `acknowledged` and `retried_at`. A delivery without them is still
+//! written in that format, and records of earlier versions can be read.
 
 use std::borrow::Cow;
 
@@ -46,12 +46,37 @@ enum Standing<'a> {
         state: Cow<'a, State>,
         acknowledged: Acknowledged,
     },
+    Retried {
+        origin: Option<u16>,
+        recipient: Cow<'a, Option<String>>,
+        state: Cow<'a, State>,
+        acknowledged: Option<Acknowledged>,
+        retried_at: Timestamp,
+    },
+}
+
+/// What a delivery may have besides the fields that all have.
+#[derive(Default)]
+struct More {
+    origin: Option<u16>,
+    recipient: Option<String>,
+    acknowledged: Option<Acknowledged>,
+    retried_at: Option<Timestamp>,
 }
 
 impl<'a> Standing<'a> {
     fn of(delivery: &'a Delivery) -> Self {
         let (state, origin) = (Cow::Borrowed(&delivery.state), delivery.origin);
         let recipient = Cow::Borrowed(&delivery.recipient);
+        if let Some(retried_at) = delivery.retried_at {
+            return Self::Retried {
+                origin,
+                recipient,
+                state,
+                acknowledged: delivery.acknowledged,
+                retried_at,
+            };
+        }
         if let Some(acknowledged) = delivery.acknowledged {
             return Self::Acknowledged {
                 origin,
@@ -76,6 +101,60 @@ impl<'a> Standing<'a> {
     }
 }
 
+impl Standing<'_> {
+    fn read(self) -> (State, More) {
+        match self {
+            Self::Waiting { due } => (State::Waiting { due }, More::default()),
+            Self::Delivered { at } => (State::Delivered { at }, More::default()),
+            Self::Dead { at, reason } => {
+                let reason = reason.into_owned();
+                (State::Dead { at, reason }, More::default())
+            }
+            Self::Related {
+                origin,
+                recipient,
+                state,
+            } => {
+                let more = More {
+                    origin,
+                    recipient: recipient.into_owned(),
+                    ..More::default()
+                };
+                (state.into_owned(), more)
+            }
+            Self::Acknowledged {
+                origin,
+                recipient,
+                state,
+                acknowledged,
+            } => {
+                let more = More {
+                    origin,
+                    recipient: recipient.into_owned(),
+                    acknowledged: Some(acknowledged),
+                    ..More::default()
+                };
+                (state.into_owned(), more)
+            }
+            Self::Retried {
+                origin,
+                recipient,
+                state,
+                acknowledged,
+                retried_at,
+            } => {
+                let more = More {
+                    origin,
+                    recipient: recipient.into_owned(),
+                    acknowledged,
+                    retried_at: Some(retried_at),
+                };
+                (state.into_owned(), more)
+            }
+        }
+    }
+}
+
 impl Serialize for Delivery {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let standing = Standing::of(self);
@@ -96,42 +175,20 @@ impl Serialize for Delivery {
 impl<'de> Deserialize<'de> for Delivery {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let stored = Stored::deserialize(deserializer)?;
-        let (state, origin, recipient, acknowledged) = match stored.standing {
-            Standing::Waiting { due } => (State::Waiting { due }, None, None, None),
-            Standing::Delivered { at } => (State::Delivered { at }, None, None, None),
-            Standing::Dead { at, reason } => {
-                let reason = reason.into_owned();
-                (State::Dead { at, reason }, None, None, None)
-            }
-            Standing::Related {
-                origin,
-                recipient,
-                state,
-            } => (state.into_owned(), origin, recipient.into_owned(), None),
-            Standing::Acknowledged {
-                origin,
-                recipient,
-                state,
-                acknowledged,
-            } => (
-                state.into_owned(),
-                origin,
-                recipient.into_owned(),
-                Some(acknowledged),
-            ),
-        };
+        let (state, more) = stored.standing.read();
         Ok(Self {
             id: stored.id,
             destination: stored.destination.into_owned(),
             route: stored.route.into_owned(),
             created_at: stored.created_at,
+            retried_at: more.retried_at,
             state,
             attempts_made: stored.attempts_made,
             attempts: stored.attempts.into_owned(),
             progress: stored.progress.into_owned(),
-            recipient,
-            origin,
-            acknowledged,
+            recipient: more.recipient,
+            origin: more.origin,
+            acknowledged: more.acknowledged,
         })
     }
 }
@@ -212,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn deliveries_with_recipient_origin_or_acknowledgement_survive_a_round_trip() {
+    fn deliveries_with_fields_beyond_the_first_format_survive_a_round_trip() {
         for state in states() {
             let whole = delivery(state);
             for related in [
@@ -222,6 +279,12 @@ mod tests {
                 whole
                     .split("b@example.com")
                     .acknowledged(Timestamp(6), AcknowledgedBy::Fallback),
+                whole.clone().requeued(Timestamp(7)),
+                whole
+                    .split("b@example.com")
+                    .requeued(Timestamp(7))
+                    .dead(None, Timestamp(8), "no")
+                    .acknowledged(Timestamp(9), AcknowledgedBy::Operator),
             ] {
                 let bytes = postcard::to_stdvec(&vec![&related, &whole]).unwrap();
                 let read: Vec<Delivery> = postcard::from_bytes(&bytes).unwrap();

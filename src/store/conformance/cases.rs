@@ -562,6 +562,16 @@ pub(super) async fn the_dead_come_back_when_requeued_and_in_their_old_place(stor
     );
     let again = claim_one(&*store, "desk", Timestamp(2_000)).await;
     assert_eq!((again.message.id, again.delivery.attempts_made), (first, 1));
+    let delivery = &again.delivery;
+    assert_eq!(delivery.created_at, Timestamp(1), "it was not created anew");
+    assert_eq!(delivery.retried_at, Some(Timestamp(2_000)));
+    store.settle(delivered(&again)).await.unwrap();
+    let second = claim_one(&*store, "desk", FAR).await;
+    store.settle(died(&second)).await.unwrap();
+    let all = Selector::Dead(name("desk"));
+    assert_eq!(store.requeue(&all, Timestamp(3_000)).await, Ok(requeued(1)));
+    let oldest = store.backlog(&name("desk")).await.unwrap().oldest;
+    assert_eq!(oldest, Some(Timestamp(3_000)), "pending since the retry");
     assert_adds_up(&*store).await;
 }
 

@@ -33,7 +33,7 @@ impl Books {
             State::Waiting { .. } => {
                 counts.pending += 1;
                 owed.pending += 1;
-                owed.ages.add(delivery.created_at);
+                owed.ages.add(delivery.pending_since());
             }
             State::Delivered { .. } => {
                 counts.delivered += 1;
@@ -50,7 +50,7 @@ impl Books {
     /// A delivery is in this state no more.
     pub(super) fn leave(&mut self, delivery: &Delivery) {
         if delivery.is_waiting() {
-            return self.leave_waiting(&delivery.destination, delivery.created_at);
+            return self.leave_waiting(&delivery.destination, delivery.pending_since());
         }
         let Some(owed) = self.destinations.get_mut(&delivery.destination) else {
             return;
@@ -66,14 +66,14 @@ impl Books {
         *part = part.saturating_sub(1);
     }
 
-    /// A delivery of this destination, owed since `created_at`, waits no more.
-    pub(super) fn leave_waiting(&mut self, destination: &Name, created_at: Timestamp) {
+    /// A delivery of this destination, pending since then, waits no more.
+    pub(super) fn leave_waiting(&mut self, destination: &Name, pending_since: Timestamp) {
         let Some(owed) = self.destinations.get_mut(destination) else {
             return;
         };
         self.ledger.counts.pending = self.ledger.counts.pending.saturating_sub(1);
         owed.pending = owed.pending.saturating_sub(1);
-        owed.ages.remove(created_at);
+        owed.ages.remove(pending_since);
     }
 
     /// How much is owed to a destination.

@@ -171,7 +171,7 @@ impl<'a> Group<'a> {
         let Lease {
             place,
             queue,
-            created_at,
+            pending_since,
             parts,
             ..
         } = lease;
@@ -194,7 +194,7 @@ impl<'a> Group<'a> {
         }
         {
             let mut books = lock(&self.shared.books);
-            books.leave_waiting(&queue.destination, created_at);
+            books.leave_waiting(&queue.destination, pending_since);
             books.enter(&delivery);
         }
         if let Some(thread) = thread {

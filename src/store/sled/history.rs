@@ -249,7 +249,7 @@ impl Group<'_> {
         deliveries.sort_unstable_by_key(|delivery| delivery.id.ordinal);
         for delivery in &mut deliveries {
             if delivery.is_waiting() {
-                let at = delivery.created_at;
+                let at = delivery.pending_since();
                 *delivery = delivery.clone().dead(None, at, LOST_END);
             }
         }

@@ -18,7 +18,7 @@ pub(super) struct Lease {
     pub(super) id: DeliveryId,
     pub(super) place: Place,
     pub(super) queue: Queue,
-    pub(super) created_at: Timestamp,
+    pub(super) pending_since: Timestamp,
     /// How many further entries its record has.
     pub(super) parts: u16,
 }

@@ -199,7 +199,7 @@ impl Shared {
             id: delivery.id,
             place,
             queue,
-            created_at: delivery.created_at,
+            pending_since: delivery.pending_since(),
             parts,
         };
         let token = self.leases.grant(lease);
