@@ -70,8 +70,8 @@ pub struct Destination {
     pub policy: Policy,
     /// Time limit of one delivery attempt.
     pub timeout: Duration,
-    /// Attempts at the same time.
-    pub concurrency: usize,
+    /// Attempts at the same time, if the operator gave a number.
+    pub concurrency: Option<usize>,
     /// Messages per second.
     pub rate: Option<f64>,
     /// How long a delivery may be pending before `status` reports a problem.
@@ -234,7 +234,7 @@ impl Destination {
             kind: registered.name,
             policy,
             timeout: typed.timeout.unwrap_or(Duration::from_secs(10)),
-            concurrency: typed.concurrency.unwrap_or(1),
+            concurrency: typed.concurrency,
             rate: typed.rate.or_else(|| config.rate_default()),
             late_after: typed.late_after.unwrap_or(Duration::from_secs(120)),
             fallback: typed.fallback,

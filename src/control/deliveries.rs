@@ -78,7 +78,11 @@ impl Control {
         for queued in self.store.queued(found.message.id).await? {
             let delivery = found.deliveries.iter().find(|delivery| delivery.id == queued.id);
             let ahead = match delivery.filter(|_| places.len() < counted) {
-                Some(delivery) => Some(self.store.ahead(&delivery.destination, queued.turn).await?),
+                Some(delivery) => Some(
+                    self.store
+                        .ahead(&delivery.destination, queued.turn, self.clock.now())
+                        .await?,
+                ),
                 None => None,
             };
             places.insert(queued.id, Place { queued, ahead });

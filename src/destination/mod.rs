@@ -263,6 +263,12 @@ pub trait Destination: Send + Sync {
         &[]
     }
 
+    /// How many deliveries go at the same time when the operator gives no number. The messages of one conversation keep
+    /// their order with any number.
+    fn concurrency_default(&self) -> usize {
+        1
+    }
+
     /// The host and port that it connects to, if any.
     fn address(&self) -> Option<String> {
         None

@@ -158,6 +158,10 @@ impl Webhook {
 
 #[async_trait]
 impl Destination for Webhook {
+    fn concurrency_default(&self) -> usize {
+        8
+    }
+
     fn address(&self) -> Option<String> {
         address(&self.url)
     }

@@ -190,6 +190,11 @@ async fn succeeded(
     let change = shared.gate().works();
     tell(shared, change).await;
     shared.delivered_now();
+    // The next message of the conversation need not wait for this outcome to be on disk, unless it is a reply to this one.
+    // Until it is, this delivery counts towards `concurrency`, which bounds what a crash repeats.
+    if delivered.thread.is_none() && shared.store.answered(&claim).await {
+        shared.wake();
+    }
     let attempt = Attempt::new(started, took, Verdict::Delivered, &delivered.detail);
     Settlement {
         token: claim.token,

@@ -17,7 +17,7 @@ use super::rate_limiter::Pace;
 use crate::mask::Reason;
 use crate::message::Timestamp;
 use crate::plan::{Plan, PlannedDestination};
-use crate::store::Claim;
+use crate::store::{ANY_TIME, Claim};
 
 /// After a read of the store failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -28,8 +28,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// The longest a lane sleeps without looking: a net under every wake-up.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 
-/// How many deliveries are looked at in one step to give up the overdue ones. They come by due time: before
-/// one that was tried come those that came up to its next attempt.
+/// How many deliveries are looked at in one step to give up the overdue ones, oldest message first.
 const EXPIRE_STEP: usize = 512;
 
 /// How many are given up at once, to share commits.
@@ -167,19 +166,11 @@ impl Lane {
 
     /// Claims and starts up to `limit` deliveries; the permit is taken before the work.
     async fn claim(&mut self, limit: usize) -> Result<usize, Duration> {
-        let due = match self.shared.gate().is_probe_requested() {
-            true => Timestamp(i64::MAX),
-            false => self.shared.clock.now(),
-        };
-        let claims = self
-            .shared
-            .store
-            .claim(&self.shared.name, due, limit)
-            .await
-            .map_err(|error| {
-                tracing::error!(destination = %self.shared.name, "the store could not be read: {error}");
-                STORE_PAUSE
-            })?;
+        let mut claims = self.claimed(self.shared.clock.now(), limit).await?;
+        // The operator asks for a probe; nothing is due, so it takes what comes next.
+        if claims.is_empty() && self.shared.gate().is_probe_requested() {
+            claims = self.claimed(ANY_TIME, limit).await?;
+        }
         let mut started = 0;
         for claim in claims {
             let Some(room) = self.room_for(&claim) else {
@@ -194,6 +185,14 @@ impl Lane {
             pace.took(started, Instant::now());
         }
         Ok(started)
+    }
+
+    async fn claimed(&self, due: Timestamp, limit: usize) -> Result<Vec<Claim>, Duration> {
+        let claimed = self.shared.store.claim(&self.shared.name, due, limit).await;
+        claimed.map_err(|error| {
+            tracing::error!(destination = %self.shared.name, "the store could not be read: {error}");
+            STORE_PAUSE
+        })
     }
 
     /// Notes what the next start depends on, for those who ask.
@@ -251,7 +250,12 @@ impl Lane {
             .pace
             .as_ref()
             .map_or(Duration::ZERO, |pace| pace.wait(Instant::now()));
-        match self.shared.store.next_due(&self.shared.name).await {
+        match self
+            .shared
+            .store
+            .next_due(&self.shared.name, self.shared.clock.now())
+            .await
+        {
             Ok(None) => IDLE_MAX,
             Ok(Some(_)) if self.probing() => IDLE_MAX,
             Ok(Some(due)) => due.since(self.shared.clock.now()).max(pace).min(IDLE_MAX),
@@ -303,11 +307,10 @@ impl Lane {
             end <= now && gate.gives_up(end)
         };
         // Whenever they are due: a patience made shorter since counts, too.
-        let any = Timestamp(i64::MAX);
         let (mut overdue, mut early) = (Vec::new(), Vec::new());
         while overdue.len() + early.len() < EXPIRE_STEP {
             let left = EXPIRE_STEP - overdue.len() - early.len();
-            let claims = self.shared.store.claim(&self.shared.name, any, left).await;
+            let claims = self.shared.store.claim(&self.shared.name, ANY_TIME, left).await;
             let claims = claims.unwrap_or_default();
             if claims.is_empty() {
                 break;

@@ -212,10 +212,12 @@ impl Compiler<'_> {
         Some(Arc::new(PlannedDestination {
             name: destination.name.clone(),
             kind: destination.kind,
-            destination: built,
             policy: destination.policy,
             timeout: destination.timeout,
-            concurrency: destination.concurrency,
+            concurrency: destination
+                .concurrency
+                .unwrap_or_else(|| built.concurrency_default()),
+            destination: built,
             rate: destination.rate,
             late_after: destination.late_after,
             fallback: destination

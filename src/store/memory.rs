@@ -32,6 +32,8 @@ struct Inner {
     threads: HashMap<(Name, Conversation), (String, Timestamp)>,
     paused: BTreeSet<Name>,
     leases: HashMap<u64, Place>,
+    /// Those of the leased whose destination has answered.
+    answered: BTreeSet<Place>,
     last_token: u64,
     accepted: u64,
     messages_purged: u64,
@@ -94,7 +96,7 @@ impl Inner {
             .find(|delivery| delivery.id.ordinal == ordinal)
     }
 
-    /// The first waiting delivery of every conversation that nobody is at work on, by due time.
+    /// The first waiting delivery of every conversation that is not claimed, in the order of acceptance.
     fn heads(&self, destination: &Name) -> Vec<(Timestamp, Place)> {
         let leased: BTreeSet<Place> = self.leases.values().copied().collect();
         let mut heads = BTreeMap::new();
@@ -103,6 +105,9 @@ impl Inner {
             .deliveries()
             .filter(|(.., delivery)| delivery.destination == *destination)
         {
+            if self.answered.contains(&place) {
+                continue;
+            }
             let queue = delivery.queue(found.message.conversation());
             if leased.contains(&place) {
                 busy.insert(queue);
@@ -116,7 +121,7 @@ impl Inner {
             .filter(|(queue, _)| !busy.contains(queue))
             .map(|(_, head)| head)
             .collect();
-        heads.sort();
+        heads.sort_by_key(|(_, place)| *place);
         heads
     }
 
@@ -262,6 +267,26 @@ impl Store for Memory {
         Ok(claims)
     }
 
+    async fn answered(&self, claim: &Claim) -> bool {
+        let mut inner = self.inner();
+        let Some(&place) = inner.leases.get(&claim.token) else {
+            return false;
+        };
+        let queue = claim.delivery.queue(claim.message.conversation());
+        let mut after = inner.deliveries().filter(|(other, found, delivery)| {
+            *other > place
+                && delivery.is_waiting()
+                && delivery.destination == claim.delivery.destination
+                && delivery.queue(found.message.conversation()) == queue
+        });
+        let is_followed = after.next().is_some();
+        drop(after);
+        if is_followed {
+            inner.answered.insert(place);
+        }
+        is_followed
+    }
+
     async fn settle(&self, settlement: Settlement) -> Result<Vec<DeliveryId>, Error> {
         let Settlement {
             token,
@@ -283,6 +308,7 @@ impl Store for Memory {
             .ok_or(Error::LostClaim)?;
         *old = delivery.clone();
         inner.leases.remove(&token);
+        inner.answered.remove(&place);
         if let Some(thread) = thread {
             inner.threads.insert(
                 (delivery.destination.clone(), conversation),
@@ -317,8 +343,9 @@ impl Store for Memory {
         recipients: &[String],
     ) -> Result<Vec<String>, Error> {
         let inner = self.inner();
-        let waiting = inner.deliveries().filter(|(_, found, delivery)| {
+        let waiting = inner.deliveries().filter(|(place, found, delivery)| {
             delivery.is_waiting()
+                && !inner.answered.contains(place)
                 && delivery.destination == *destination
                 && found.message.conversation() == conversation
         });
@@ -330,19 +357,27 @@ impl Store for Memory {
     }
 
     async fn release(&self, claim: Claim) {
-        self.inner().leases.remove(&claim.token);
+        let mut inner = self.inner();
+        if let Some(place) = inner.leases.remove(&claim.token) {
+            inner.answered.remove(&place);
+        }
     }
 
-    async fn next_due(&self, destination: &Name) -> Result<Option<Timestamp>, Error> {
-        Ok(self.inner().heads(destination).first().map(|(due, _)| *due))
+    async fn next_due(&self, destination: &Name, now: Timestamp) -> Result<Option<Timestamp>, Error> {
+        let heads = self.inner().heads(destination);
+        Ok(heads.into_iter().map(|(due, _)| due.max(now)).min())
     }
 
     async fn queued(&self, id: MessageId) -> Result<Vec<Queued>, Error> {
         Ok(self.inner().queued(id))
     }
 
-    async fn ahead(&self, destination: &Name, turn: Turn) -> Result<u64, Error> {
-        Ok(self.inner().turns(destination).range(..turn).count() as u64)
+    async fn ahead(&self, destination: &Name, turn: Turn, now: Timestamp) -> Result<u64, Error> {
+        let inner = self.inner();
+        let turns = inner.turns(destination).into_keys();
+        Ok(turns
+            .filter(|other| other.seen_at(now) < turn.seen_at(now))
+            .count() as u64)
     }
 
     async fn find(&self, id: MessageId) -> Result<Option<Found>, Error> {

@@ -30,6 +30,9 @@ pub const PAGE_BYTES: usize = 2 << 20;
 /// The same for the messages of one claim.
 pub const CLAIM_BYTES: usize = 4 << 20;
 
+/// As the time of a claim: deliveries are claimed whenever they are due.
+pub const ANY_TIME: Timestamp = Timestamp(i64::MAX);
+
 /// Why the store did not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
@@ -405,7 +408,8 @@ impl Health {
 /// * **Idempotent**: `accept` of a known (source, provider id) stores nothing and names the first one's id, also
 ///   when both run at the same time.
 /// * **Ordered**: `claim` gives the deliveries of one conversation at one destination in the order their
-///   messages were accepted, and never the second before the first has ended, whatever is due when. Deliveries for
+///   messages were accepted, and never the second before the first has ended or was `answered`, whatever is due when.
+///   Deliveries for
 ///   single recipients keep the same order for each recipient, and no other; `held` tells who has some pending.
 /// * **Leased**: a claimed delivery is not given again until it is settled, released, or the process ends.
 ///   Leases are not written; after a crash the claimed ones are simply due again.
@@ -415,9 +419,14 @@ pub trait Store: Send + Sync + 'static {
     /// Stores a message and all that is owed for it.
     async fn accept(&self, arrival: Arrival) -> Result<Acceptance, Error>;
 
-    /// Leases up to `limit` deliveries of `destination` that are due at `now`, by due time; fewer when their messages
-    /// take [`CLAIM_BYTES`].
+    /// Leases up to `limit` deliveries of `destination` that are due at `now`, in the order in which their messages were
+    /// accepted; fewer when their messages take [`CLAIM_BYTES`].
     async fn claim(&self, destination: &Name, now: Timestamp, limit: usize) -> Result<Vec<Claim>, Error>;
+
+    /// The destination has accepted a claimed delivery, but its outcome is not written yet: the next delivery of the same
+    /// conversation may be claimed. The claim stays valid, and must be settled as delivered. Returns false, and changes
+    /// nothing, if no delivery of the conversation waits.
+    async fn answered(&self, claim: &Claim) -> bool;
 
     /// Writes how a claimed delivery ended, and acknowledges those dead ones whose fallback delivered the message. A still waiting one is given again when due; it may have become one for a
     /// single recipient. Returns the ids of the follow-ups.
@@ -434,15 +443,15 @@ pub trait Store: Send + Sync + 'static {
     /// Gives a claim back unchanged.
     async fn release(&self, claim: Claim);
 
-    /// When the next unclaimed delivery of `destination` is due, in the past if it is due already.
-    async fn next_due(&self, destination: &Name) -> Result<Option<Timestamp>, Error>;
+    /// When the next unclaimed delivery of `destination` is due; `now` if one is due already.
+    async fn next_due(&self, destination: &Name, now: Timestamp) -> Result<Option<Timestamp>, Error>;
 
     /// Where the pending deliveries of a message stand, by ordinal.
     async fn queued(&self, id: MessageId) -> Result<Vec<Queued>, Error>;
 
-    /// How many pending deliveries of `destination` come before `turn`, the claimed ones included. This looks at all of
-    /// them.
-    async fn ahead(&self, destination: &Name, turn: Turn) -> Result<u64, Error>;
+    /// How many pending deliveries of `destination` come before `turn` as things are at `now`, the claimed ones included.
+    /// This looks at all of them.
+    async fn ahead(&self, destination: &Name, turn: Turn, now: Timestamp) -> Result<u64, Error>;
 
     /// The pending delivery of `destination` whose message was accepted first. This looks at all of them.
     async fn oldest_pending(&self, destination: &Name) -> Result<Option<Delivery>, Error>;

@@ -16,12 +16,23 @@ pub struct Queued {
     pub turn: Turn,
 }
 
-/// The order in which the deliveries of a destination come: by the time at which they are due, and then by acceptance.
-/// No delivery is due before those that come first in its queue.
+/// When a delivery's turn comes: at the time at which it and all before it in its queue are due. Of those that are due,
+/// the one comes first whose message was accepted first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Turn {
     /// The earliest time.
     pub due: Timestamp,
     /// The place in the order of acceptance.
     pub place: u64,
+}
+
+impl Turn {
+    /// The same turn in the order that holds at `now`.
+    #[must_use]
+    pub fn seen_at(self, now: Timestamp) -> Self {
+        Self {
+            due: self.due.max(now),
+            ..self
+        }
+    }
 }

@@ -266,7 +266,7 @@ impl Bench {
         .await;
         let folder = tempfile::tempdir().unwrap();
         let it = format!(
-            "[destination.it]\nkind = \"webhook\"\nurl = \"{}/x\"\n",
+            "[destination.it]\nkind = \"webhook\"\nurl = \"{}/x\"\nconcurrency = 1\n",
             server.url("")
         );
         let with = Arc::new(plan(

@@ -91,6 +91,7 @@ pub struct Email {
     names: Vec<String>,
     server: Arc<Server>,
     timeout: Duration,
+    max_connections: usize,
 }
 
 impl Email {
@@ -118,6 +119,7 @@ impl Email {
                 .server(context.http.resolver())
                 .map_err(|error| format!("[smtp.{}]: {error}", config.smtp))?,
             timeout: context.timeout,
+            max_connections: smtp.max_connections,
             composer: Composer {
                 name: context.name.clone(),
                 from: config.from.clone(),
@@ -135,6 +137,11 @@ impl Email {
 
 #[async_trait]
 impl Destination for Email {
+    /// More would only wait for a connection.
+    fn concurrency_default(&self) -> usize {
+        self.max_connections
+    }
+
     fn address(&self) -> Option<String> {
         Some(self.server.address())
     }

@@ -15,7 +15,7 @@ pub(super) use acknowledge::{
     acknowledged_deliveries_stay_dead_and_need_no_attention,
 };
 pub(super) use backup::the_parts_of_a_backup_have_all_that_was_accepted_before_it;
-pub(super) use queue::a_pending_delivery_tells_what_comes_before_it;
+pub(super) use queue::*;
 pub(super) use series::{
     messages_that_ended_are_counted_by_how, the_messages_of_the_last_hour_are_remembered,
 };
@@ -264,7 +264,10 @@ pub(super) async fn a_later_text_never_overtakes_one_that_is_retried(store: Arc<
         claim(&*store, "desk", Timestamp(999)).await.is_empty(),
         "the second is due, but not first"
     );
-    assert_eq!(store.next_due(&name("desk")).await, Ok(Some(Timestamp(1_000))));
+    assert_eq!(
+        store.next_due(&name("desk"), Timestamp(1)).await,
+        Ok(Some(Timestamp(1_000)))
+    );
     let first = claim_one(&*store, "desk", Timestamp(1_000)).await;
     assert_eq!(numbers(std::slice::from_ref(&first)), [1]);
     assert_eq!(first.delivery.attempts_made, 1);
@@ -283,13 +286,17 @@ pub(super) async fn one_destination_does_not_hold_up_another(store: Arc<dyn Stor
     assert!(claim(&*store, "desk", FAR).await.is_empty());
 }
 
-pub(super) async fn claims_come_by_due_time_and_no_more_than_asked_for(store: Arc<dyn Store>) {
+pub(super) async fn what_is_due_is_claimed_in_the_order_of_acceptance(store: Arc<dyn Store>) {
     for n in 1..=5 {
         accept(&*store, 10 - n, n, &["desk"]).await;
     }
     let due = store.claim(&name("desk"), Timestamp(7), 2).await.unwrap();
-    assert_eq!(numbers(&due), [5, 6]);
-    assert_eq!(numbers(&claim(&*store, "desk", Timestamp(7)).await), [7]);
+    assert_eq!(numbers(&due), [7, 6], "two of three, the first accepted first");
+    assert_eq!(numbers(&claim(&*store, "desk", Timestamp(7)).await), [5]);
+    for claim in due {
+        store.release(claim).await;
+    }
+    assert_eq!(numbers(&claim(&*store, "desk", FAR).await), [9, 8, 7, 6]);
     assert!(store.claim(&name("desk"), FAR, 0).await.unwrap().is_empty());
 }
 
@@ -298,7 +305,7 @@ pub(super) async fn a_claimed_delivery_is_not_given_again_until_released(store: 
     let first = claim_one(&*store, "desk", FAR).await;
     assert!(claim(&*store, "desk", FAR).await.is_empty());
     assert_eq!(
-        store.next_due(&name("desk")).await,
+        store.next_due(&name("desk"), Timestamp(1)).await,
         Ok(None),
         "nothing is unclaimed"
     );
@@ -324,15 +331,29 @@ pub(super) async fn a_claimed_delivery_is_not_given_again_until_released(store: 
 }
 
 pub(super) async fn next_due_tells_when_to_come_back(store: Arc<dyn Store>) {
-    assert_eq!(store.next_due(&name("desk")).await, Ok(None));
+    assert_eq!(store.next_due(&name("desk"), Timestamp(1)).await, Ok(None));
     accept(&*store, 7, 1, &["desk"]).await;
     accept(&*store, 9, 2, &["desk"]).await;
-    assert_eq!(store.next_due(&name("desk")).await, Ok(Some(Timestamp(7))));
+    assert_eq!(
+        store.next_due(&name("desk"), Timestamp(1)).await,
+        Ok(Some(Timestamp(7)))
+    );
+    assert_eq!(
+        store.next_due(&name("desk"), Timestamp(8)).await,
+        Ok(Some(Timestamp(8))),
+        "due already"
+    );
     let first = claim_one(&*store, "desk", Timestamp(8)).await;
-    assert_eq!(store.next_due(&name("desk")).await, Ok(Some(Timestamp(9))));
+    assert_eq!(
+        store.next_due(&name("desk"), Timestamp(1)).await,
+        Ok(Some(Timestamp(9)))
+    );
     store.settle(delivered(&first)).await.unwrap();
-    assert_eq!(store.next_due(&name("desk")).await, Ok(Some(Timestamp(9))));
-    assert_eq!(store.next_due(&name("room")).await, Ok(None));
+    assert_eq!(
+        store.next_due(&name("desk"), Timestamp(1)).await,
+        Ok(Some(Timestamp(9)))
+    );
+    assert_eq!(store.next_due(&name("room"), Timestamp(1)).await, Ok(None));
 }
 
 pub(super) async fn a_fallback_is_owed_with_the_next_ordinal(store: Arc<dyn Store>) {
@@ -417,12 +438,12 @@ pub(super) async fn a_recipient_that_waits_holds_up_nobody_else(store: Arc<dyn S
     let due = claim(&*store, "desk", Timestamp(1_500)).await;
     assert_eq!(
         shares(&due),
-        [(3, None), (1, Some("b")), (1, Some("c"))],
+        [(1, Some("b")), (1, Some("c")), (3, None)],
         "each recipient's first, and the next message of all"
     );
-    assert_eq!(due[1].delivery.key(), first.delivery.id);
+    assert_eq!(due[0].delivery.key(), first.delivery.id);
     assert_eq!(held().await, ["b", "c"], "also while they are claimed");
-    for claim in &due[1..] {
+    for claim in &due[..2] {
         store.settle(delivered(claim)).await.unwrap();
     }
     assert_eq!(held().await, ["b"]);
@@ -613,7 +634,8 @@ pub(super) async fn what_is_due_too_far_ahead_is_brought_forward_with_its_date(s
     for (n, from) in [(5, 1), (9_000, 2), (3, 3), (60, 4), (9_001, 2)] {
         accept(&*store, n, from, &["desk"]).await;
     }
-    let all = claim(&*store, "desk", FAR).await;
+    let mut all = claim(&*store, "desk", FAR).await;
+    all.sort_by_key(|claim| claim.message.id);
     assert_eq!(numbers(&all), [3, 5, 60, 9_000]);
     store.settle(again(&all[0], Timestamp(8_000))).await.unwrap();
     for held in [&all[1], &all[3]] {
@@ -621,7 +643,11 @@ pub(super) async fn what_is_due_too_far_ahead_is_brought_forward_with_its_date(s
     }
     assert_eq!(store.advance(beyond, now).await, Ok(3), "60 is claimed");
     assert_eq!(store.advance(beyond, now).await, Ok(0));
-    assert_eq!(numbers(&claim(&*store, "desk", now).await), [5, 9_000, 3]);
+    assert_eq!(
+        numbers(&claim(&*store, "desk", now).await),
+        [5, 9_000, 3],
+        "by acceptance"
+    );
     for (n, created_at) in [(3, 3), (5, 5), (60, 60), (9_000, 5), (9_001, 5)] {
         let id = MessageId(uuid::Uuid::from_u128(n));
         let found = store.find(id).await.unwrap().unwrap();

@@ -167,7 +167,9 @@ impl<'a> Group<'a> {
             .leases
             .end(token, delivery.id)
             .ok_or(Error::LostClaim)?;
-        self.settled.push(lease.queue.clone());
+        if !lease.is_answered {
+            self.settled.push(lease.queue.clone());
+        }
         let Lease {
             place,
             queue,
@@ -249,9 +251,9 @@ impl<'a> Group<'a> {
         kept: &Kept,
         follow_ups: Vec<Delivery>,
     ) -> Result<Vec<Delivery>, Error> {
-        let place = self.shared.leases.place(token, delivery.id);
-        let place = place.ok_or(Error::LostClaim)?;
-        let found = self.view.complete(place.seq, kept.clone()).map(Some);
+        let lease = self.shared.leases.get(token, delivery.id);
+        let lease = lease.ok_or(Error::LostClaim)?;
+        let found = self.view.complete(lease.place.seq, kept.clone()).map(Some);
         let mut there = self
             .shared
             .sound(found)?
@@ -273,7 +275,7 @@ impl<'a> Group<'a> {
     /// The message of a claimed delivery. One that cannot be read any more keeps its lease, so that nothing
     /// overtakes it, until the next start sets it aside.
     fn claimed(&self, token: u64, id: DeliveryId) -> Result<Kept, Error> {
-        let place = self.shared.leases.place(token, id).ok_or(Error::LostClaim)?;
+        let place = self.shared.leases.get(token, id).ok_or(Error::LostClaim)?.place;
         let kept = self.shared.sound(self.view.kept(place.seq))?;
         kept.ok_or(Error::NotFound)
     }

@@ -1,8 +1,9 @@
-//! Who is at work on what. Leases are never written: after a crash the claimed deliveries are due again.
+//! Which deliveries are claimed. Leases are never written to disk: after a crash the claimed deliveries are due again.
 //!
-//! A claim holds its whole queue, not only its delivery: while one text of a conversation is on its way, no
-//! other of the same conversation may set out. The writer reserves a queue in the same place while a change
-//! it decided on is being committed, so that no claim begins on what is about to change.
+//! A claim holds its whole queue, not only its delivery: until the destination has answered one message of a
+//! conversation, the next one is not sent. Once it has answered, the queue is free again, and the lease lasts until the
+//! outcome is on disk. The writer reserves a queue while it commits a change to one of its deliveries, so that no claim
+//! begins on what is about to change.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
@@ -21,6 +22,8 @@ pub(super) struct Lease {
     pub(super) pending_since: Timestamp,
     /// How many further entries its record has.
     pub(super) parts: u16,
+    /// Whether the destination has answered, so that this lease does not hold its queue any more.
+    pub(super) is_answered: bool,
 }
 
 /// All leases and reservations.
@@ -61,11 +64,21 @@ impl Leases {
         inner.reserved.contains(queue) || inner.held.contains_key(queue)
     }
 
-    /// Which delivery a lease is for, while it holds.
-    pub(super) fn place(&self, token: u64, id: DeliveryId) -> Option<Place> {
+    /// The lease of a delivery, while it holds.
+    pub(super) fn get(&self, token: u64, id: DeliveryId) -> Option<Lease> {
         let inner = lock(&self.0);
-        let lease = inner.by_token.get(&token).filter(|lease| lease.id == id)?;
-        Some(lease.place)
+        inner.by_token.get(&token).filter(|lease| lease.id == id).cloned()
+    }
+
+    /// The destination has answered: the lease lets its queue go.
+    pub(super) fn answered(&self, token: u64) {
+        let mut inner = lock(&self.0);
+        let Inner { by_token, held, .. } = &mut *inner;
+        if let Some(lease) = by_token.get_mut(&token)
+            && !std::mem::replace(&mut lease.is_answered, true)
+        {
+            held.remove(&lease.queue);
+        }
     }
 
     /// The token under which a delivery is claimed.
@@ -77,7 +90,8 @@ impl Leases {
             .map(|(token, _)| *token)
     }
 
-    /// Ends a lease; its queue stays held until it is let go. The second to try gets nothing.
+    /// Ends a lease; its queue stays held until it is let go, unless the destination had answered. A second call returns
+    /// nothing.
     pub(super) fn end(&self, token: u64, id: DeliveryId) -> Option<Lease> {
         let mut inner = lock(&self.0);
         if inner.by_token.get(&token)?.id != id {
@@ -91,10 +105,13 @@ impl Leases {
         lock(&self.0).held.remove(queue);
     }
 
-    /// Keeps claims away from a queue while a change to this delivery is committed, unless it is claimed.
+    /// Prevents claims from a queue while a change to this delivery is committed. Returns false if it is claimed.
     pub(super) fn reserve(&self, queue: &Queue, place: Place) -> bool {
         let mut inner = lock(&self.0);
-        if inner.held.get(queue) == Some(&place) {
+        let mut leases = inner.by_token.values();
+        if inner.held.get(queue) == Some(&place)
+            || leases.any(|lease| lease.is_answered && lease.place == place)
+        {
             return false;
         }
         inner.reserved.insert(queue.clone());

@@ -350,6 +350,10 @@ impl Store for Sled {
         self.shared.claim(destination, now, limit)
     }
 
+    async fn answered(&self, claim: &Claim) -> bool {
+        self.shared.answered(claim)
+    }
+
     async fn settle(&self, settlement: Settlement) -> Result<Vec<DeliveryId>, Error> {
         self.threads.write(move |group| group.settle(settlement)).await
     }
@@ -371,9 +375,9 @@ impl Store for Sled {
         }
     }
 
-    async fn next_due(&self, destination: &Name) -> Result<Option<Timestamp>, Error> {
+    async fn next_due(&self, destination: &Name, now: Timestamp) -> Result<Option<Timestamp>, Error> {
         self.shared.status.check()?;
-        Ok(self.shared.next_due(destination))
+        Ok(self.shared.next_due(destination, now))
     }
 
     async fn queued(&self, id: MessageId) -> Result<Vec<Queued>, Error> {
@@ -381,9 +385,9 @@ impl Store for Sled {
         self.shared.queued(id)
     }
 
-    async fn ahead(&self, destination: &Name, turn: Turn) -> Result<u64, Error> {
+    async fn ahead(&self, destination: &Name, turn: Turn, now: Timestamp) -> Result<u64, Error> {
         self.shared.status.check()?;
-        Ok(self.shared.index.queues().ahead(destination, turn))
+        Ok(self.shared.index.queues().ahead(destination, turn, now))
     }
 
     async fn find(&self, id: MessageId) -> Result<Option<Found>, Error> {

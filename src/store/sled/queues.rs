@@ -1,27 +1,33 @@
-//! The queues, in memory: what waits for each destination, in what order, and when it is due.
+//! The queues, in memory: the pending deliveries of each destination, their order, and when each is due.
 //!
-//! A destination's deliveries of one conversation are a queue, and only its first one, the head, is in the
-//! schedule, and only while nobody is at work on it: a claim never meets a delivery that must wait for another
-//! one, and a queue of a hundred thousand costs a claim no more than a queue of one. Nothing of this is written:
-//! the records tell it at start.
+//! A destination's deliveries of one conversation form a queue. Only its first delivery, the head, can be claimed, so
+//! only heads are scheduled, and only while they are not claimed: a queue of a hundred thousand costs a claim no more
+//! than a queue of one. What is due is claimed in the order in which the messages were accepted, so that a delivery
+//! that failed once does not go behind all newer ones. Nothing here is written to disk; it is rebuilt from the records
+//! at start.
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use super::keys::{Place, Queue};
 use crate::message::{Conversation, Name, Timestamp};
-use crate::store::Turn;
+use crate::store::{ANY_TIME, Turn};
 
-/// What is owed to every destination.
+/// The queues of every destination.
 #[derive(Default)]
 pub(super) struct Queues(BTreeMap<Name, Line>);
 
-/// What is owed to one destination. Places are packed.
+/// The queues of one destination. Places are packed.
 #[derive(Default)]
 struct Line {
     /// By conversation and place, when each is due.
     waiting: BTreeMap<(u64, u64), i64>,
-    /// The heads that are not claimed, by due time, place and conversation.
-    schedule: BTreeSet<(i64, u64, u64)>,
+    /// Those of `waiting` whose destination has answered, so that the next one of the conversation is the head.
+    answered: BTreeSet<(u64, u64)>,
+    /// The unclaimed heads due by `ready_until`, by place and conversation.
+    ready: BTreeSet<(u64, u64)>,
+    /// All other unclaimed heads, by due time, place and conversation.
+    later: BTreeSet<(i64, u64, u64)>,
+    ready_until: Option<i64>,
     dead: BTreeSet<u64>,
 }
 
@@ -31,7 +37,7 @@ pub(super) type Cursor = (u64, u64);
 /// One step of a list, and where it ended if there may be more.
 pub(super) type Listed = (Vec<Place>, Option<Cursor>);
 
-/// A head in the schedule.
+/// A scheduled head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Slot {
     pub(super) due: Timestamp,
@@ -40,7 +46,7 @@ pub(super) struct Slot {
 }
 
 impl Queues {
-    /// Puts a delivery into its queue, in front if it was accepted before those that wait.
+    /// Puts a delivery into its queue, in front of those whose messages were accepted later.
     pub(super) fn enqueue(&mut self, queue: &Queue, place: Place, due: Timestamp) {
         let line = self.line(&queue.destination);
         let (conversation, place) = (number(queue.conversation), place.packed());
@@ -48,23 +54,24 @@ impl Queues {
         line.waiting.insert((conversation, place), due.0);
         match head {
             Some((first, _)) if first < place => return,
-            Some((first, was_due)) => line.schedule.remove(&(was_due, first, conversation)),
+            Some((first, was_due)) => line.unschedule(was_due, first, conversation),
             None => false,
         };
-        line.schedule.insert((due.0, place, conversation));
+        line.schedule(due.0, place, conversation);
     }
 
     /// Takes a delivery out of its queue; when it was the head, the next one becomes the head.
     pub(super) fn dequeue(&mut self, queue: &Queue, place: Place) {
         let line = self.line(&queue.destination);
         let (conversation, place) = (number(queue.conversation), place.packed());
+        line.answered.remove(&(conversation, place));
         let Some(due) = line.waiting.remove(&(conversation, place)) else {
             return;
         };
-        if line.schedule.remove(&(due, place, conversation))
+        if line.unschedule(due, place, conversation)
             && let Some((next, due)) = line.head(conversation)
         {
-            line.schedule.insert((due, next, conversation));
+            line.schedule(due, next, conversation);
         }
     }
 
@@ -72,38 +79,99 @@ impl Queues {
     pub(super) fn reschedule(&mut self, queue: &Queue, place: Place, due: Timestamp) {
         let line = self.line(&queue.destination);
         let (conversation, place) = (number(queue.conversation), place.packed());
-        let Some(was_due) = line.waiting.insert((conversation, place), due.0) else {
-            line.waiting.remove(&(conversation, place));
+        let Some(was_due) = line.waiting.get_mut(&(conversation, place)) else {
             return;
         };
-        if line.schedule.remove(&(was_due, place, conversation)) {
-            line.schedule.insert((due.0, place, conversation));
+        let was_due = std::mem::replace(was_due, due.0);
+        if line.unschedule(was_due, place, conversation) {
+            line.schedule(due.0, place, conversation);
         }
     }
 
-    /// Takes heads that are due out of the schedule, as far as `hold` grants them.
+    /// Takes due heads out of the schedule, in the order of acceptance, as far as `hold` grants them.
     pub(super) fn take_due(
         &mut self,
         destination: &Name,
         now: Timestamp,
         limit: usize,
-        hold: impl FnMut(&Slot) -> bool,
+        mut hold: impl FnMut(&Slot) -> bool,
     ) -> Vec<Slot> {
-        let due = self.schedule(destination).take_while(|slot| slot.due <= now);
-        let taken: Vec<Slot> = due.filter(hold).take(limit).collect();
-        let schedule = &mut self.line(destination).schedule;
+        let line = self.line(destination);
+        line.make_ready(now);
+        let slot = |(place, conversation): (u64, u64)| {
+            let due = *line.waiting.get(&(conversation, place))?;
+            let queue = queue(destination, conversation);
+            let slot = Slot {
+                due: Timestamp(due),
+                place: Place::unpacked(place),
+                queue,
+            };
+            (slot.due <= now && hold(&slot)).then_some(slot)
+        };
+        let later = match now == ANY_TIME {
+            true => line.later_by_place(),
+            false => Vec::new(),
+        };
+        let heads = merged(line.ready.iter().copied(), later.into_iter());
+        let taken: Vec<Slot> = heads.filter_map(slot).take(limit).collect();
         for Slot { due, place, queue } in &taken {
-            schedule.remove(&(due.0, place.packed(), number(queue.conversation)));
+            line.unschedule(due.0, place.packed(), number(queue.conversation));
         }
         taken
     }
 
-    /// Nobody is at work on a queue any more: its head goes back into the schedule.
+    /// When the next unclaimed head is due that `is_free` grants; `now` if one is due.
+    pub(super) fn next_due(
+        &self,
+        destination: &Name,
+        now: Timestamp,
+        is_free: impl Fn(&Queue) -> bool,
+    ) -> Option<Timestamp> {
+        let line = self.0.get(destination)?;
+        let is_free = |conversation: u64| is_free(&queue(destination, conversation));
+        let ready = line
+            .ready
+            .iter()
+            .filter(|(_, conversation)| is_free(*conversation));
+        let ready = ready.filter_map(|&(place, conversation)| line.waiting.get(&(conversation, place)));
+        // A ready one is due later than now only after the clock went backwards.
+        let mut next: Option<i64> = None;
+        for &due in ready {
+            if due <= now.0 {
+                return Some(now);
+            }
+            next = Some(next.map_or(due, |next| next.min(due)));
+        }
+        let mut later = line
+            .later
+            .iter()
+            .filter(|(.., conversation)| is_free(*conversation));
+        let later = later.next().map(|(due, ..)| *due);
+        let next = next.into_iter().chain(later).min()?;
+        Some(Timestamp(next).max(now))
+    }
+
+    /// The destination has answered a claimed delivery, whose outcome is not written yet: the next one of its queue
+    /// becomes the head. Returns false, and changes nothing, if there is none.
+    pub(super) fn answer(&mut self, queue: &Queue, place: Place) -> bool {
+        let line = self.line(&queue.destination);
+        let (conversation, place) = (number(queue.conversation), place.packed());
+        let mut next = line
+            .waiting
+            .range((conversation, place + 1)..=(conversation, u64::MAX));
+        let is_followed = next.next().is_some();
+        if is_followed && line.waiting.contains_key(&(conversation, place)) {
+            line.answered.insert((conversation, place));
+        }
+        is_followed
+    }
+
+    /// A queue is not claimed any more: its head is scheduled.
     pub(super) fn free(&mut self, queue: &Queue) {
         let line = self.line(&queue.destination);
         let conversation = number(queue.conversation);
         if let Some((place, due)) = line.head(conversation) {
-            line.schedule.insert((due, place, conversation));
+            line.schedule(due, place, conversation);
         }
     }
 
@@ -124,8 +192,9 @@ impl Queues {
         (last == place.packed()).then_some((Place::unpacked(first), turn))
     }
 
-    /// How many waiting deliveries of a destination come before this turn.
-    pub(super) fn ahead(&self, destination: &Name, turn: Turn) -> u64 {
+    /// How many waiting deliveries of a destination come before this turn. Those due at `now` come by acceptance.
+    pub(super) fn ahead(&self, destination: &Name, turn: Turn, now: Timestamp) -> u64 {
+        let turn = turn.seen_at(now);
         let waiting = self.0.get(destination).into_iter().flat_map(|line| &line.waiting);
         let (mut conversation, mut due, mut ahead) = (None, i64::MIN, 0);
         for (&(of, place), &own) in waiting {
@@ -136,7 +205,7 @@ impl Queues {
             };
             conversation = Some(of);
             let due = Timestamp(due);
-            ahead += u64::from(Turn { due, place } < turn);
+            ahead += u64::from(Turn { due, place }.seen_at(now) < turn);
         }
         ahead
     }
@@ -153,23 +222,6 @@ impl Queues {
 
     pub(super) fn unbury(&mut self, destination: &Name, place: Place) {
         self.line(destination).dead.remove(&place.packed());
-    }
-
-    /// The schedule of a destination, by due time.
-    pub(super) fn schedule(&self, destination: &Name) -> impl Iterator<Item = Slot> {
-        let schedule = self
-            .0
-            .get(destination)
-            .into_iter()
-            .flat_map(|line| &line.schedule);
-        schedule.map(|&(due, place, conversation)| Slot {
-            due: Timestamp(due),
-            place: Place::unpacked(place),
-            queue: Queue {
-                destination: destination.clone(),
-                conversation: Conversation(conversation.to_be_bytes()),
-            },
-        })
     }
 
     /// Up to `limit` waiting deliveries of a destination, from behind the step before.
@@ -256,10 +308,64 @@ impl Queues {
 }
 
 impl Line {
-    /// The first of a conversation, and when it is due.
+    /// The first of a conversation whose destination has not answered, and when it is due.
     fn head(&self, conversation: u64) -> Option<(u64, i64)> {
-        let mut queue = self.waiting.range((conversation, 0)..=(conversation, u64::MAX));
-        queue.next().map(|(&(_, place), &due)| (place, due))
+        let queue = self.waiting.range((conversation, 0)..=(conversation, u64::MAX));
+        let mut left = queue.filter(|(key, _)| self.answered.is_empty() || !self.answered.contains(key));
+        left.next().map(|(&(_, place), &due)| (place, due))
+    }
+
+    fn schedule(&mut self, due: i64, place: u64, conversation: u64) {
+        if self.ready_until.is_some_and(|until| due <= until) {
+            self.ready.insert((place, conversation));
+        } else {
+            self.later.insert((due, place, conversation));
+        }
+    }
+
+    /// Returns false if it was not scheduled.
+    fn unschedule(&mut self, due: i64, place: u64, conversation: u64) -> bool {
+        self.ready.remove(&(place, conversation)) || self.later.remove(&(due, place, conversation))
+    }
+
+    /// Moves the heads that have become due to `ready`.
+    fn make_ready(&mut self, now: Timestamp) {
+        if now == ANY_TIME || self.ready_until.is_some_and(|until| now.0 <= until) {
+            return;
+        }
+        self.ready_until = Some(now.0);
+        while let Some(&(due, place, conversation)) = self.later.first().filter(|(due, ..)| *due <= now.0) {
+            self.later.remove(&(due, place, conversation));
+            self.ready.insert((place, conversation));
+        }
+    }
+
+    /// The heads that are not due yet, in the order of acceptance. This looks at all of them.
+    fn later_by_place(&self) -> Vec<(u64, u64)> {
+        let mut heads: Vec<(u64, u64)> = self
+            .later
+            .iter()
+            .map(|&(_, place, conversation)| (place, conversation))
+            .collect();
+        heads.sort_unstable();
+        heads
+    }
+}
+
+/// Two ascending sequences as one.
+fn merged<T: Ord>(left: impl Iterator<Item = T>, right: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
+    let (mut left, mut right) = (left.peekable(), right.peekable());
+    std::iter::from_fn(move || match (left.peek(), right.peek()) {
+        (Some(first), Some(second)) if first > second => right.next(),
+        (Some(_), _) => left.next(),
+        (None, _) => right.next(),
+    })
+}
+
+fn queue(destination: &Name, conversation: u64) -> Queue {
+    Queue {
+        destination: destination.clone(),
+        conversation: Conversation(conversation.to_be_bytes()),
     }
 }
 
@@ -295,10 +401,20 @@ mod tests {
         Place { seq, ordinal: 1 }
     }
 
+    /// The scheduled heads, as due time and sequence number.
     fn scheduled(queues: &Queues) -> Vec<(i64, u64)> {
-        let desk = queue(0).destination;
-        let slots = queues.schedule(&desk);
-        slots.map(|slot| (slot.due.0, slot.place.seq)).collect()
+        let line = &queues.0[&queue(0).destination];
+        let ready = line.ready.iter().map(|&(place, conversation)| {
+            let due = line.waiting[&(conversation, place)];
+            (due, Place::unpacked(place).seq)
+        });
+        let later = line
+            .later
+            .iter()
+            .map(|&(due, place, _)| (due, Place::unpacked(place).seq));
+        let mut all: Vec<_> = ready.chain(later).collect();
+        all.sort_unstable();
+        all
     }
 
     #[test]
@@ -350,6 +466,64 @@ mod tests {
         queues.dequeue(&queue(1), place(2));
         queues.free(&queue(1));
         assert_eq!(scheduled(&queues), [(0, 3), (5, 4)], "nothing of it waits");
+    }
+
+    #[test]
+    fn what_is_due_comes_in_the_order_of_acceptance() {
+        let mut queues = Queues::default();
+        let desk = queue(0).destination;
+        for (conversation, seq, due) in [(1, 1, 30), (2, 2, 10), (3, 3, 20), (4, 4, 5)] {
+            queues.enqueue(&queue(conversation), place(seq), Timestamp(due));
+        }
+        let mut take = |now, limit| {
+            let slots = queues.take_due(&desk, now, limit, |_| true);
+            let seqs: Vec<u64> = slots.iter().map(|slot| slot.place.seq).collect();
+            slots.iter().for_each(|slot| queues.free(&slot.queue));
+            (seqs, queues.next_due(&desk, now, |_| true))
+        };
+        let next = |due| Some(Timestamp(due));
+        assert_eq!(take(Timestamp(4), 9), (vec![], next(5)));
+        assert_eq!(take(Timestamp(20), 9), (vec![2, 3, 4], next(20)));
+        assert_eq!(take(Timestamp(20), 1), (vec![2], next(20)));
+        assert_eq!(
+            take(Timestamp(9), 9),
+            (vec![4], next(9)),
+            "the clock went backwards"
+        );
+        assert_eq!(take(Timestamp(4), 9), (vec![], next(5)));
+        assert_eq!(take(ANY_TIME, 9).0, [1, 2, 3, 4]);
+        assert_eq!(
+            take(Timestamp(29), 9).0,
+            [2, 3, 4],
+            "asking for any time makes nothing due"
+        );
+        assert_eq!(take(Timestamp(30), 2).0, [1, 2]);
+    }
+
+    #[test]
+    fn once_a_destination_has_answered_the_next_of_the_conversation_is_the_head() {
+        let mut queues = Queues::default();
+        let desk = queue(0).destination;
+        for seq in 1..=3 {
+            queues.enqueue(&queue(1), place(seq), Timestamp(0));
+        }
+        let take = |queues: &mut Queues| {
+            let slots = queues.take_due(&desk, Timestamp(0), 9, |_| true);
+            slots.iter().map(|slot| slot.place.seq).collect::<Vec<_>>()
+        };
+        assert_eq!(take(&mut queues), [1]);
+        assert!(queues.answer(&queue(1), place(1)));
+        queues.free(&queue(1));
+        assert_eq!(take(&mut queues), [2]);
+        queues.dequeue(&queue(1), place(1));
+        assert!(take(&mut queues).is_empty(), "the second is claimed");
+        assert!(queues.answer(&queue(1), place(2)));
+        queues.free(&queue(1));
+        assert_eq!(take(&mut queues), [3]);
+        assert!(!queues.answer(&queue(1), place(3)), "nothing follows");
+        queues.dequeue(&queue(1), place(3));
+        queues.dequeue(&queue(1), place(2));
+        assert!(!queues.waits(&queue(1)));
     }
 
     #[test]

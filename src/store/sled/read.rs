@@ -45,13 +45,25 @@ impl Shared {
         Ok(claims)
     }
 
-    /// When the first delivery is due that nobody is at work on.
-    pub(super) fn next_due(&self, destination: &Name) -> Option<Timestamp> {
-        let queues = self.index.queues();
-        let mut free = queues
-            .schedule(destination)
-            .filter(|slot| !self.leases.is_busy(&slot.queue));
-        free.next().map(|slot| slot.due)
+    /// When the next unclaimed delivery is due; `now` if one is due already.
+    pub(super) fn next_due(&self, destination: &Name, now: Timestamp) -> Option<Timestamp> {
+        let is_free = |queue: &Queue| !self.leases.is_busy(queue);
+        self.index.queues().next_due(destination, now, is_free)
+    }
+
+    /// Lets the next delivery of a claimed one's queue be claimed, if there is one.
+    pub(super) fn answered(&self, claim: &Claim) -> bool {
+        let Some(lease) = self.leases.get(claim.token, claim.delivery.id) else {
+            return false;
+        };
+        // A claim takes the lock of the queues before that of the leases, too.
+        let mut queues = self.index.queues();
+        let is_followed = queues.answer(&lease.queue, lease.place);
+        if is_followed {
+            self.leases.answered(claim.token);
+            queues.free(&lease.queue);
+        }
+        is_followed
     }
 
     /// The recipients among these that wait by themselves.
@@ -201,6 +213,7 @@ impl Shared {
             queue,
             pending_since: delivery.pending_since(),
             parts,
+            is_answered: false,
         };
         let token = self.leases.grant(lease);
         Ok(Some(Claim {

@@ -136,9 +136,10 @@ async fn p2_kill_9_at_any_instant_loses_nothing_acknowledged() {
         acknowledged.len()
     );
     let repeats = receiver.expect(&acknowledged, 1, Duration::from_secs(60));
+    // The default `concurrency` of a webhook is 8.
     assert!(
-        repeats <= rounds,
-        "at most the one send in flight is repeated per kill: {repeats}"
+        repeats <= 8 * rounds,
+        "at most the sends in flight are repeated per kill: {repeats}"
     );
     report(
         "P2",

@@ -186,6 +186,53 @@ async fn p9_a_kill_while_sending_repeats_only_what_was_in_flight_and_under_the_s
     );
 }
 
+/// The messages of one conversation follow each other without waiting for the disk. A crash then repeats as many of them
+/// as may be in flight, and in their order.
+#[tokio::test(flavor = "multi_thread")]
+async fn p9_a_kill_repeats_no_more_of_one_conversation_than_concurrency_allows() {
+    const AT_ONCE: usize = 4;
+    let receiver = Receiver::good().await;
+    let config = receiver.config("crm", &format!("concurrency = {AT_ONCE}")) + &unmatched(&["crm"]);
+    let (kills, each, mut repeats) = (rounds(2, 50), 12, 0);
+    let mut bridge = Bridge::start(&config);
+    for kill in 0..kills {
+        bridge.admin("POST", "/destinations/crm/pause", "").unwrap();
+        let keys: Vec<String> = (each * kill..each * (kill + 1))
+            .map(|number| {
+                let (status, body) = bridge.text(&refid(number), "+13035550100", "one of many");
+                assert_eq!(status, 200);
+                format!("{}-1", body["id"].as_str().unwrap())
+            })
+            .collect();
+        bridge.stop();
+        let before = receiver.taken().len();
+        bridge
+            .run_with_faults(&["fdatasync:delay_exit=2000000:when=1+"])
+            .unwrap();
+        bridge.admin("POST", "/destinations/crm/resume", "").unwrap();
+        let so_far = || receiver.taken().len() - before;
+        wait_for("the first few", || (so_far() >= AT_ONCE).then_some(()));
+        // The first outcome is not on disk for two seconds.
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(so_far(), AT_ONCE, "more are in flight than `concurrency` allows");
+        bridge.kill();
+        bridge.run();
+        drained(&bridge, Duration::from_secs(20));
+        let all = receiver.taken();
+        let (first, second) = all[before..].split_at(AT_ONCE);
+        assert_eq!(first, &keys[..AT_ONCE]);
+        // The first outcome, or the first few, may have reached the disk.
+        let recorded = keys.len() - second.len();
+        assert!(recorded < AT_ONCE, "{recorded} were not repeated");
+        assert_eq!(second, &keys[recorded..], "the rest comes once, in order");
+        repeats += AT_ONCE - recorded;
+    }
+    report(
+        "P9",
+        &format!("{kills} kills amid a conversation: {repeats} repeats, in order, same keys"),
+    );
+}
+
 fn webhook_ids(recorder: &Recorder) -> Vec<String> {
     let received = recorder.received();
     received

@@ -68,7 +68,8 @@ async fn fill(store: &Arc<dyn Store>) {
         writer.await.unwrap();
     }
     let thread = Some("1700.42".to_owned());
-    let at_the_desk = claim(&**store, "desk", Timestamp(20)).await;
+    let mut at_the_desk = claim(&**store, "desk", Timestamp(20)).await;
+    at_the_desk.sort_by_key(|claim| claim.message.id);
     let [first, second, third, ..] = at_the_desk.as_slice() else {
         panic!("too few are due");
     };

@@ -14,7 +14,10 @@ pub async fn a_pending_delivery_tells_what_comes_before_it(store: Arc<dyn Store>
         assert!(queued.iter().all(|queued| queued.id.message.0.as_u128() == n));
         queued.remove(0)
     };
-    let ahead = async |n: u128| store.ahead(&name("desk"), queued(n).await.turn).await.unwrap();
+    let ahead = async |n: u128, now: i64| {
+        let turn = queued(n).await.turn;
+        store.ahead(&name("desk"), turn, Timestamp(now)).await.unwrap()
+    };
     let behind = |queued: &Queued| queued.behind.map(|id| id.message.0.as_u128());
     let first = claim_one(store, "desk", Timestamp(1)).await;
     assert_eq!(queued(1).await.claim, Some(first.token));
@@ -27,7 +30,12 @@ pub async fn a_pending_delivery_tells_what_comes_before_it(store: Arc<dyn Store>
         (None, Some(1))
     );
     assert_eq!(
-        [ahead(1).await, ahead(2).await, ahead(3).await, ahead(4).await],
+        [
+            ahead(1, 1).await,
+            ahead(2, 1).await,
+            ahead(3, 1).await,
+            ahead(4, 1).await
+        ],
         [0, 1, 2, 3]
     );
     // The retry makes its whole conversation wait, and nothing else.
@@ -35,8 +43,18 @@ pub async fn a_pending_delivery_tells_what_comes_before_it(store: Arc<dyn Store>
     assert_eq!(queued(1).await.claim, None);
     assert_eq!(queued(4).await.turn.due, Timestamp(50));
     assert_eq!(
-        [ahead(1).await, ahead(2).await, ahead(3).await, ahead(4).await],
+        [
+            ahead(1, 49).await,
+            ahead(2, 49).await,
+            ahead(3, 49).await,
+            ahead(4, 49).await
+        ],
         [1, 2, 0, 3]
+    );
+    assert_eq!(
+        [ahead(1, 50).await, ahead(3, 50).await],
+        [0, 2],
+        "once it is due, it comes before all newer ones"
     );
     let ended = claim_one(store, "desk", Timestamp(49)).await;
     store.settle(delivered(&ended)).await.unwrap();
@@ -45,9 +63,56 @@ pub async fn a_pending_delivery_tells_what_comes_before_it(store: Arc<dyn Store>
         left.iter().map(|queued| queued.id.ordinal).collect::<Vec<_>>(),
         [2]
     );
-    assert_eq!((ahead(1).await, ahead(4).await), (0, 2));
+    assert_eq!((ahead(1, 49).await, ahead(4, 49).await), (0, 2));
     assert_eq!(
         store.queued(MessageId(uuid::Uuid::from_u128(9))).await,
         Ok(Vec::new())
     );
+}
+
+pub async fn once_its_destination_has_answered_the_next_of_the_conversation_may_be_claimed(
+    store: Arc<dyn Store>,
+) {
+    let store = &*store;
+    for n in 1..=4 {
+        accept(store, n, 1, &["desk"]).await;
+    }
+    let first = claim_one(store, "desk", FAR).await;
+    assert!(claim(store, "desk", FAR).await.is_empty());
+    assert!(store.answered(&first).await);
+    let second = claim_one(store, "desk", FAR).await;
+    assert_eq!(numbers(std::slice::from_ref(&second)), [2]);
+    assert!(
+        claim(store, "desk", FAR).await.is_empty(),
+        "only the first was answered"
+    );
+    // It is pending until its outcome is written, and nobody else's.
+    assert_eq!(store.backlog(&name("desk")).await.unwrap().pending, 4);
+    let all = Selector::Pending(name("desk"));
+    assert_eq!(
+        store
+            .discard(&Selector::Ids(vec![first.delivery.id]), Timestamp(9), "no")
+            .await,
+        Ok(0)
+    );
+    assert!(store.answered(&second).await);
+    let third = claim_one(store, "desk", FAR).await;
+    store.settle(delivered(&second)).await.unwrap();
+    assert!(claim(store, "desk", FAR).await.is_empty(), "the third is claimed");
+    store.settle(again(&third, Timestamp(50))).await.unwrap();
+    assert!(
+        claim(store, "desk", Timestamp(49)).await.is_empty(),
+        "the third failed, and comes before the fourth"
+    );
+    store.settle(delivered(&first)).await.unwrap();
+    assert_eq!(store.settle(delivered(&first)).await, Err(Error::LostClaim));
+    assert!(claim(store, "desk", Timestamp(49)).await.is_empty());
+    let third = claim_one(store, "desk", Timestamp(50)).await;
+    assert_eq!(numbers(std::slice::from_ref(&third)), [3]);
+    assert_eq!(store.discard(&all, Timestamp(9), "no").await, Ok(1), "the fourth");
+    assert!(!store.answered(&third).await, "nothing follows");
+    assert!(claim(store, "desk", FAR).await.is_empty());
+    store.settle(delivered(&third)).await.unwrap();
+    assert!(!store.answered(&third).await, "it is settled");
+    assert_eq!(assert_adds_up(store).await.delivered, 3);
 }

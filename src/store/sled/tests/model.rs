@@ -31,6 +31,9 @@ enum Operation {
     Release {
         which: usize,
     },
+    Answered {
+        which: usize,
+    },
     Requeue {
         selector: Choice,
         now: i64,
@@ -116,6 +119,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         8 => (any::<usize>(), outcome, any::<bool>())
             .prop_map(|(which, outcome, thread)| Operation::Settle { which, outcome, thread }),
         2 => any::<usize>().prop_map(|which| Operation::Release { which }),
+        3 => any::<usize>().prop_map(|which| Operation::Answered { which }),
         2 => (choice.clone(), time.clone()).prop_map(|(selector, now)| Operation::Requeue { selector, now }),
         1 => choice.clone().prop_map(|selector| Operation::Discard { selector }),
         1 => (choice, prop::option::of(time.clone()))
@@ -135,6 +139,8 @@ struct Pair {
     memory: Memory,
     sled: Option<Sled>,
     claims: Vec<(Claim, Claim)>,
+    /// The tokens, in memory, of those whose destination has answered.
+    answered: std::collections::BTreeSet<u64>,
     forgotten_before: Timestamp,
     step: u64,
 }
@@ -148,6 +154,7 @@ impl Pair {
             memory: Memory::new(),
             sled,
             claims: Vec::new(),
+            answered: std::collections::BTreeSet::new(),
             forgotten_before: Timestamp(0),
             step: 0,
         }
@@ -205,10 +212,22 @@ impl Pair {
                 thread,
             } => self.settle(which, outcome, thread).await,
             Operation::Release { which } => {
-                if !self.claims.is_empty() {
-                    let (ours, theirs) = self.claims.swap_remove(which % self.claims.len());
+                let which = which.checked_rem(self.claims.len()).unwrap_or_default();
+                let claim = self.claims.get(which);
+                if claim.is_some_and(|(ours, _)| !self.answered.contains(&ours.token)) {
+                    let (ours, theirs) = self.claims.swap_remove(which);
                     self.memory.release(ours).await;
                     self.sled().release(theirs).await;
+                }
+            }
+            Operation::Answered { which } => {
+                let which = which.checked_rem(self.claims.len()).unwrap_or_default();
+                if let Some((ours, theirs)) = self.claims.get(which) {
+                    let is_followed = self.memory.answered(ours).await;
+                    assert_eq!(self.sled().answered(theirs).await, is_followed);
+                    if is_followed {
+                        self.answered.insert(ours.token);
+                    }
                 }
             }
             Operation::Requeue { selector, now } => {
@@ -269,8 +288,8 @@ impl Pair {
     async fn claim(&mut self, destination: &str, now: i64, limit: usize) {
         let (destination, now) = (name(destination), Timestamp(now));
         assert_eq!(
-            self.memory.next_due(&destination).await,
-            self.sled().next_due(&destination).await
+            self.memory.next_due(&destination, now).await,
+            self.sled().next_due(&destination, now).await
         );
         let ours = self.memory.claim(&destination, now, limit).await.unwrap();
         let theirs = self.sled().claim(&destination, now, limit).await.unwrap();
@@ -283,6 +302,10 @@ impl Pair {
             return;
         }
         let (ours, theirs) = self.claims.swap_remove(which % self.claims.len());
+        let (outcome, thread) = match self.answered.remove(&ours.token) {
+            true => (Outcome::Delivered, false),
+            false => (outcome, thread),
+        };
         let delivery = ours.delivery.clone();
         let at = Timestamp(self.step.cast_signed());
         let fallback = |index: usize| delivery.fallback(name(DESTINATIONS[index]), at);
@@ -357,6 +380,7 @@ impl Pair {
     }
 
     async fn reopen(&mut self) {
+        self.answered.clear();
         for (ours, _) in self.claims.drain(..) {
             self.memory.release(ours).await;
         }
