@@ -86,7 +86,8 @@ fn filter(bare: Bare) -> Result<Filter> {
     })
 }
 
-fn answer(body: &[u8]) -> Response {
+/// Reads the JSON, and answers as smsbridge does.
+pub fn answer(body: &[u8]) -> Response {
     match serde_json::from_slice::<Fields<'_>>(body) {
         Ok(fields) => smsbridge::web::json(
             StatusCode::OK,

@@ -33,6 +33,11 @@ impl Daemon {
     /// Starts it on the store in `folder`, with these destinations and routes. All else is as by default, but
     /// for the connections at once; the log goes to a file, at its usual level.
     pub fn start(folder: &Path, destinations_and_routes: &str) -> Result<Self> {
+        Self::start_binary(Path::new(BINARY), folder, destinations_and_routes)
+    }
+
+    /// The same with another build.
+    pub fn start_binary(binary: &Path, folder: &Path, destinations_and_routes: &str) -> Result<Self> {
         let (public, admin) = (free_address()?, free_address()?);
         let config = folder.join("config.toml");
         let store = store_path(folder);
@@ -48,7 +53,7 @@ impl Daemon {
             ),
         )?;
         let began = Instant::now();
-        let process = Command::new(BINARY)
+        let process = Command::new(binary)
             .args(["serve", "-c"])
             .arg(&config)
             .stdin(Stdio::null())
@@ -106,6 +111,11 @@ impl Daemon {
             Ok(kibibytes.context("no such line")?.parse::<f64>()? / 1024.0)
         };
         Ok((mebibytes("VmRSS:")?, mebibytes("VmHWM:")?))
+    }
+
+    /// Its process.
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Ends it as a power cut would.

@@ -15,7 +15,7 @@ use crate::sink::{self, Received};
 const YARDSTICK: &str = "deliver";
 
 /// How long nothing may come in before the rest counts as lost.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Measures it.
 pub fn measure(run: &Run, report: &mut Report) -> Result<()> {

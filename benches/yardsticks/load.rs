@@ -25,7 +25,7 @@ pub const PATH: &str = "/inbound/carrier";
 /// See [`PATH`].
 pub const SECRET: &str = "yardstick";
 
-/// So many senders take turns, each a conversation of its own.
+/// How many senders there are, unless said otherwise.
 const SENDERS: u64 = 10_000;
 
 /// Digits of the histograms.
@@ -43,6 +43,8 @@ pub struct Load {
     pub connections: usize,
     /// For how long.
     pub seconds: f64,
+    /// How many senders take turns, each a conversation of its own.
+    pub senders: u64,
     /// Requests per second, whatever the answers do; nothing for as fast as answers come.
     pub rate: Option<f64>,
 }
@@ -73,7 +75,16 @@ impl Load {
             address,
             connections: 64,
             seconds,
+            senders: SENDERS,
             rate: None,
+        }
+    }
+
+    /// The same, all from one sender.
+    pub fn one_conversation(address: SocketAddr, seconds: f64) -> Self {
+        Self {
+            senders: 1,
+            ..Self::flat_out(address, seconds)
         }
     }
 
@@ -140,6 +151,7 @@ async fn post_all(load: Load) -> Result<Posted> {
         let caller = Caller {
             stream,
             next: next.clone(),
+            senders: load.senders,
             tally: Tally::new()?,
         };
         tasks.push(match turns.clone() {
@@ -207,6 +219,7 @@ impl Tally {
 struct Caller {
     stream: TcpStream,
     next: Arc<AtomicU64>,
+    senders: u64,
     tally: Tally,
 }
 
@@ -231,7 +244,7 @@ impl Caller {
     async fn post(&mut self, request: &mut Request, turn: Instant) -> Result<()> {
         let late = u64::try_from(turn.elapsed().as_micros())?;
         let n = self.next.fetch_add(1, Ordering::Relaxed);
-        request.set(now_micros().saturating_sub(late), n);
+        request.set(now_micros().saturating_sub(late), n, n % self.senders);
         let status = match self.exchange(&request.bytes).await {
             Ok(status) => status,
             Err(error) => {
@@ -320,11 +333,11 @@ impl Request {
         }
     }
 
-    fn set(&mut self, micros: u64, n: u64) {
+    fn set(&mut self, micros: u64, n: u64, sender: u64) {
         use std::io::Write as _;
         let mut refid = &mut self.bytes[self.refid..self.refid + 32];
         let _ = write!(refid, "{micros:016X}{n:016X}");
-        let mut sender = &mut self.bytes[self.sender..self.sender + 7];
-        let _ = write!(sender, "{:07}", n % SENDERS);
+        let mut digits = &mut self.bytes[self.sender..self.sender + 7];
+        let _ = write!(digits, "{sender:07}");
     }
 }

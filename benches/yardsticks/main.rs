@@ -17,7 +17,9 @@ mod fill;
 mod footprint;
 mod load;
 mod mail_sink;
+mod path;
 mod process;
+mod reference;
 mod report;
 mod routes;
 mod sink;
@@ -25,7 +27,9 @@ mod sink;
 use report::Report;
 
 /// All of them, in the order they are measured; `purge` only runs when it is named or with `--full`.
-const YARDSTICKS: [&str; 7] = ["size", "routes", "accept", "deliver", "email", "memory", "purge"];
+const YARDSTICKS: [&str; 8] = [
+    "size", "routes", "accept", "deliver", "path", "email", "memory", "purge",
+];
 
 /// How this run is to go.
 pub struct Run {
@@ -51,6 +55,7 @@ fn play(name: &str, settings: &str) -> Result<()> {
     match name {
         load::ROLE => load::play(read(settings)?),
         bare::ROLE => bare::play(read(settings)?),
+        reference::ROLE => reference::play(read(settings)?),
         sink::ROLE => sink::play(),
         mail_sink::ROLE => mail_sink::play(),
         mail_sink::BARE_ROLE => mail_sink::play_bare(read(settings)?),
@@ -105,6 +110,7 @@ fn one(name: &str, run: &Run, report: &mut Report) -> Result<()> {
         "routes" => routes::measure(report),
         "accept" => accept::measure(run, report),
         "deliver" => deliver::measure(run, report),
+        "path" => path::measure(run, report),
         "email" => email::measure(run, report),
         "memory" => backlog::measure(run, report),
         "purge" => footprint::purge(run, report),

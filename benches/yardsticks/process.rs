@@ -43,6 +43,25 @@ impl Server {
     }
 }
 
+impl Server {
+    /// Its process.
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+}
+
+/// The processor time that a process has used so far, in all its threads.
+pub fn processor_seconds(process: u32) -> Result<f64> {
+    /// `USER_HZ`: what Linux counts in, whatever its kernel was built with.
+    const TICKS: f64 = 100.0;
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The name, in parentheses, may have spaces.
+    let (_, rest) = stat.rsplit_once(')').context("no name")?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let ticks = |at: usize| -> Result<f64> { Ok(fields.get(at).context("too short")?.parse()?) };
+    Ok((ticks(11)? + ticks(12)?) / TICKS)
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.process.kill();
