@@ -8,10 +8,10 @@ use super::listing::{self, ID, Paging, count, digits, say_next, shortened, state
 use super::progress::Progress;
 use super::table::{Table, fields, terminal_width};
 use super::{Exit, Global, Stop, ask, examples, moment, paint, print};
-use crate::control::DEAD_ALREADY;
 use crate::control::view::{
     DeliveryView, DestinationView, Page, PendingCause, PendingView, Retried, RetryOutcome, RetryView,
 };
+use crate::control::{DEAD_ALREADY, DISCARDED};
 use crate::delivery::{AcknowledgedBy, Attempt, Verdict};
 use crate::message::{MessageId, Name, Timestamp};
 use crate::template::one_line;
@@ -193,6 +193,9 @@ fn table(deliveries: &[DeliveryView], now: Timestamp, width: Option<u16>) -> Tab
 /// The state, and that a dead delivery needs no attention.
 fn listed_state(delivery: &DeliveryView) -> String {
     match delivery.acknowledged_by {
+        Some(AcknowledgedBy::Operator) if delivery.reason.as_deref() == Some(DISCARDED) => {
+            "discarded".to_owned()
+        }
         Some(AcknowledgedBy::Operator) => "dead, acknowledged".to_owned(),
         Some(AcknowledgedBy::Fallback) => "dead (fallback)".to_owned(),
         None => state(delivery.state).to_owned(),

@@ -138,8 +138,16 @@ fn store(store: &StoreView) -> String {
 
 fn messages(counts: &CountsView) -> String {
     format!(
-        "{} accepted ever, {} forgotten; deliveries: {} pending, {} delivered, {} dead",
-        counts.accepted, counts.purged, counts.pending, counts.delivered, counts.dead
+        "{} accepted ever, {} forgotten; deliveries: {} pending, {} delivered, {} dead{}",
+        counts.accepted,
+        counts.purged,
+        counts.pending,
+        counts.delivered,
+        counts.dead,
+        match counts.acknowledged {
+            0 => String::new(),
+            many => format!(" and {many} dead but acknowledged"),
+        }
     )
 }
 

@@ -220,10 +220,7 @@ impl Control {
         if let Selector::Dead(_) = selector {
             return Err(Error::Wrong(DEAD_ALREADY.to_owned()));
         }
-        let deliveries = self
-            .store
-            .discard(selector, self.clock.now(), "discarded by the operator")
-            .await?;
+        let deliveries = self.store.discard(selector, self.clock.now(), DISCARDED).await?;
         for name in self.concerned(selector).await? {
             self.lanes.wake(&name);
             self.lanes.announce(&name);
@@ -252,6 +249,9 @@ impl Control {
         Ok(names.into_iter().collect())
     }
 }
+
+/// Why a delivery is dead that an operator discarded.
+pub const DISCARDED: &str = "discarded by the operator";
 
 /// What to do with dead deliveries instead of discarding them.
 pub const DEAD_ALREADY: &str = "`state`: dead deliveries were given up already. They are kept to be looked at and tried \

@@ -28,8 +28,8 @@ mod status;
 pub mod stopping;
 pub mod view;
 
-pub use deliveries::DEAD_ALREADY;
 use deliveries::Places;
+pub use deliveries::{DEAD_ALREADY, DISCARDED};
 pub use reload::Reloaded;
 use view::{DestinationView, MessageView, Page, RoutesView, Tested, Touched};
 

@@ -189,7 +189,10 @@ fn in_turn(
         let why = match lane.outlook.is_crowded {
             true => "the deliveries in progress use all memory reserved for them".to_owned(),
             false => {
-                format!("destination {name} has all its {concurrency} attempts (`concurrency`) under way")
+                let attempts = if concurrency == 1 { "attempt" } else { "attempts" };
+                format!(
+                    "{concurrency} {attempts} to destination {name} under way, the most that `concurrency = {concurrency}` allows"
+                )
             }
         };
         return PendingView::new(PendingCause::Queue, why);

@@ -31,6 +31,8 @@ pub(super) struct Facts<'a> {
     pub(super) view: &'a DestinationView,
     /// Its `late_after`.
     pub(super) late_after: Duration,
+    /// Whether it has a `rate`.
+    pub(super) has_rate: bool,
     pub(super) now: Timestamp,
 }
 
@@ -106,19 +108,27 @@ impl Facts<'_> {
             view.attempting_since
                 .is_some_and(|since| self.now.since(since) > SLOW)
         };
-        let is_late = || {
-            view.oldest
-                .is_some_and(|oldest| self.now.since(oldest) > self.late_after)
-        };
         match view.state.as_str() {
             "parked" => Some(ProblemKind::Parked),
             "down" => Some(ProblemKind::Down),
-            "paused" => (view.pending > 0).then_some(ProblemKind::Paused),
+            "paused" => Some(ProblemKind::Paused),
             "removed" => (view.pending > 0).then_some(ProblemKind::Removed),
             _ if is_slow() => Some(ProblemKind::Slow),
-            "limited" => is_late().then_some(ProblemKind::Limited),
-            _ => is_late().then_some(ProblemKind::Late),
+            "limited" => (view.pending > 0).then_some(ProblemKind::Limited),
+            _ => self.is_overdue().then_some(ProblemKind::Late),
         }
+    }
+
+    /// Returns true if the oldest pending delivery is older than `late_after`.
+    fn is_overdue(&self) -> bool {
+        let oldest = self.view.oldest;
+        oldest.is_some_and(|oldest| self.now.since(oldest) > self.late_after)
+    }
+
+    /// ` until 2026-11-22T03:05:20Z`
+    fn until(&self) -> String {
+        let until = self.view.until.filter(|until| *until > self.now);
+        until.map(|until| format!(" until {until}")).unwrap_or_default()
     }
 
     fn about(&self, severity: Severity, kind: ProblemKind) -> ProblemView {
@@ -159,9 +169,14 @@ impl Facts<'_> {
                 };
                 format!("destination {name}{place} has been down for {lasting}: {cause}; {pending}; {next}")
             }
+            ProblemKind::Limited if !self.is_overdue() => format!(
+                "destination {name}{place} is rate limited{}: {cause}; {pending}; they are sent then",
+                self.until()
+            ),
             ProblemKind::Limited => format!(
-                "destination {name}{place} is rate limiting: {cause}; {pending} (late after {late_after}), next attempt \
+                "destination {name}{place} is rate limited{}: {cause}; {pending} (late after {late_after}), next attempt \
                  {}; raise the limit there, or send it fewer messages",
+                self.until(),
                 self.next_attempt()
             ),
             ProblemKind::Slow => format!(
@@ -177,7 +192,12 @@ impl Facts<'_> {
             ),
             _ if cause.is_empty() => format!(
                 "destination {name}{place} is late: {pending} (late after {late_after}); messages arrive faster than it \
-                 accepts them: raise its `rate` or `concurrency`, or send it fewer"
+                 accepts them: raise its {}, or send it fewer",
+                if self.has_rate {
+                    "`rate` or `concurrency`"
+                } else {
+                    "`concurrency`"
+                }
             ),
             _ => format!(
                 "destination {name}{place} is late: {cause}; {pending} (late after {late_after}); `smsbridge delivery \
@@ -255,6 +275,7 @@ mod tests {
         let facts = Facts {
             view,
             late_after: Duration::from_secs(120),
+            has_rate: true,
             now: Timestamp(minutes * MINUTE),
         };
         facts.holding_up(last_failure.map(str::to_owned))
@@ -275,8 +296,9 @@ mod tests {
             ),
             (
                 "limited",
-                "destination desk (mail.example:25) is rate limiting: HTTP 403 Forbidden; 3 pending, the oldest for 9m \
-                 (late after 2m), next attempt in 10m; raise the limit there, or send it fewer messages",
+                "destination desk (mail.example:25) is rate limited until 1970-01-01T00:20:00.000Z: HTTP 403 Forbidden; 3 \
+                 pending, the oldest for 9m (late after 2m), next attempt in 10m; raise the limit there, or send it \
+                 fewer messages",
             ),
             (
                 "paused",
@@ -329,6 +351,7 @@ mod tests {
             let facts = Facts {
                 view: &view,
                 late_after: Duration::from_secs(2),
+                has_rate: false,
                 now,
             };
             facts.cause_of(failed(due))
@@ -342,7 +365,7 @@ mod tests {
 
     #[test]
     fn a_backlog_is_a_problem_once_it_is_late_and_a_full_mailbox_is_its_cause() {
-        for state in ["up", "untested", "limited"] {
+        for state in ["up", "untested"] {
             assert_eq!(told(&view(state), 3, None), None, "{state}");
             assert!(told(&view(state), 4, None).is_some(), "{state}");
         }
@@ -376,6 +399,7 @@ mod tests {
         let facts = Facts {
             view: &view,
             late_after: Duration::from_secs(120),
+            has_rate: true,
             now: Timestamp(0),
         };
         let dead = facts.dead(Some("HTTP 400 Bad Request".to_owned())).unwrap();
@@ -385,5 +409,37 @@ mod tests {
              list --destination desk --state dead`, then `retry` or `acknowledge` them"
         );
         assert!(facts.holding_up(None).is_some());
+    }
+
+    #[test]
+    fn a_rate_limit_is_told_at_once_and_a_pause_also_with_nothing_pending() {
+        assert_eq!(
+            told(&view("limited"), 1, None).unwrap().message,
+            "destination desk (mail.example:25) is rate limited until 1970-01-01T00:20:00.000Z: HTTP 403 Forbidden; 3 \
+             pending, the oldest for 0s; they are sent then"
+        );
+        let idle = |state| DestinationView {
+            pending: 0,
+            oldest: None,
+            ..view(state)
+        };
+        assert_eq!(told(&idle("limited"), 1, None), None);
+        assert_eq!(
+            told(&idle("paused"), 1, None).unwrap().message,
+            "destination desk is paused by the operator; 0 pending; `smsbridge destination resume desk` ends that"
+        );
+    }
+
+    #[test]
+    fn only_a_rate_that_is_set_is_to_be_raised() {
+        let view = view("up");
+        let facts = Facts {
+            view: &view,
+            late_after: Duration::from_secs(1),
+            has_rate: false,
+            now: Timestamp(10 * MINUTE),
+        };
+        let message = facts.holding_up(None).unwrap().message;
+        assert!(message.contains("raise its `concurrency`, or send"), "{message}");
     }
 }

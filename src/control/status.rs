@@ -56,7 +56,8 @@ impl Control {
                 purged: counts.messages_purged,
                 pending: counts.pending,
                 delivered: counts.delivered,
-                dead: counts.dead,
+                dead: destinations.iter().map(|view| view.dead).sum(),
+                acknowledged: destinations.iter().map(|view| view.acknowledged).sum(),
             },
             rates: RatesView {
                 accepted: self.metrics.rates.accepted.per_minute(now),
@@ -96,12 +97,11 @@ impl Control {
         plan: &Plan,
         view: &DestinationView,
     ) -> Result<Vec<ProblemView>, Error> {
+        let planned = plan.destinations.get(&view.name);
         let facts = Facts {
             view,
-            late_after: plan
-                .destinations
-                .get(&view.name)
-                .map_or(LATE_AFTER, |planned| planned.late_after),
+            late_after: planned.map_or(LATE_AFTER, |planned| planned.late_after),
+            has_rate: planned.is_some_and(|planned| planned.rate.is_some()),
             now: self.clock.wall(),
         };
         let last_failure = match facts.is_late() {

@@ -248,13 +248,13 @@ pub enum ProblemKind {
     Parked,
     /// A destination is unreachable or reports errors.
     Down,
-    /// A destination is rate limiting, and deliveries are late.
+    /// A destination is rate limiting, and deliveries are pending.
     Limited,
     /// Deliveries are pending for longer than `late_after`.
     Late,
     /// An attempt has been running for more than a minute.
     Slow,
-    /// The operator paused a destination, and deliveries are pending.
+    /// The operator paused a destination.
     Paused,
     /// Deliveries are pending for a destination that is no longer configured.
     Removed,
@@ -300,8 +300,11 @@ pub struct CountsView {
     pub pending: u64,
     /// Deliveries done and remembered.
     pub delivered: u64,
-    /// Deliveries dead and remembered.
+    /// Dead deliveries that need attention.
     pub dead: u64,
+    /// Dead deliveries that need none: they were acknowledged, or their fallback delivered the message.
+    #[serde(default)]
+    pub acknowledged: u64,
 }
 
 /// How much goes through, counted since the start.

@@ -239,9 +239,23 @@ fn unreached(error: reqwest::Error, mask: &Mask) -> String {
         .unwrap_or_else(|| "the destination".to_owned());
     if error.is_timeout() && !error.is_connect() {
         format!("{host} did not answer in time")
+    } else if is_closed(&error) {
+        format!("{host} closed the connection without an answer")
     } else {
         format!("cannot reach {host}: {}", mask.error(&explain(error)))
     }
+}
+
+/// Whether the connection ended after the request and before an answer.
+fn is_closed(error: &reqwest::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(next) = cause {
+        if let Some(error) = next.downcast_ref::<hyper::Error>() {
+            return error.is_incomplete_message();
+        }
+        cause = next.source();
+    }
+    false
 }
 
 /// The innermost cause, which is what the operator can act on; the outer errors only state that a request was sent.
@@ -274,6 +288,33 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_closed_without_an_answer_is_told_so() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let closed = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut request).await;
+        });
+        let client = Client::new().unwrap();
+        let url = parse_url("url", &format!("http://{closed}/secret-token")).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let failure = client
+            .send(
+                client.request(http::Method::POST, url),
+                deadline,
+                &Mask::default(),
+            )
+            .await
+            .unwrap_err();
+        server.await.unwrap();
+        assert_eq!(
+            failure.reason().shown(),
+            format!("{closed} closed the connection without an answer")
+        );
     }
 
     #[tokio::test]

@@ -183,6 +183,19 @@ async fn what_a_fallback_delivered_or_an_operator_discarded_needs_no_acknowledge
     run(&bridge, &["delivery", "discard", "--destination", "crm", "--yes"]);
     assert_eq!(dead(&bridge).len(), 2);
     assert_eq!(attention(&bridge), (0, false));
+    let listed = run(&bridge, &["delivery", "list", "--state", "dead"]);
+    assert!(listed.contains("  discarded  "), "{listed}");
+    let counts = bridge.status()["messages"].clone();
+    assert_eq!((&counts["dead"], &counts["acknowledged"]), (&json!(0), &json!(2)));
+    let screen = run(&bridge, &["status"]);
+    assert!(
+        screen.contains(" 0 dead and 2 dead but acknowledged\n"),
+        "{screen}"
+    );
+    assert!(
+        screen.contains("  ! destination crm is paused by the operator; 0 pending; "),
+        "{screen}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
