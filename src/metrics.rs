@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -13,89 +12,18 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+mod labels;
 pub mod log;
 pub mod rates;
 pub mod series;
 
+pub use labels::{
+    ByDestination, ByEvent, BySource, ByState, EVENTS, OUTCOMES, Outcome, REASONS, REASONS_WITHOUT_SOURCE,
+    Rejected, STATES,
+};
 use log::Log;
 use rates::Rates;
 use series::Series;
-
-/// `{source="…"}`
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct BySource {
-    /// The source's name.
-    pub source: String,
-}
-
-/// `{source="…",reason="…"}`
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Rejected {
-    /// The source's name; empty if the path belongs to no source.
-    pub source: String,
-    /// One of [`REASONS`] or [`REASONS_WITHOUT_SOURCE`].
-    pub reason: &'static str,
-}
-
-/// `{source="…",event="…"}`
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct ByEvent {
-    /// The source's name.
-    pub source: String,
-    /// One of [`EVENTS`].
-    pub event: &'static str,
-}
-
-/// Webhook events that are not received messages: delivery statuses of sent messages, and all others.
-pub const EVENTS: [&str; 2] = ["status", "other"];
-
-/// `{destination="…"}`
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct ByDestination {
-    /// The destination's name.
-    pub destination: String,
-}
-
-/// `{destination="…",outcome="…"}`
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Outcome {
-    /// The destination's name.
-    pub destination: String,
-    /// One of [`OUTCOMES`].
-    pub outcome: &'static str,
-}
-
-/// `{destination="…",state="…"}`
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct ByState {
-    /// The destination's name.
-    pub destination: String,
-    /// One of [`STATES`].
-    pub state: &'static str,
-}
-
-/// The results of attempts.
-pub const OUTCOMES: [&str; 3] = ["delivered", "retried", "dead"];
-
-/// Why a request to a source is rejected.
-pub const REASONS: [&str; 10] = [
-    "method",
-    "body",
-    "media_type",
-    "malformed",
-    "unauthorized",
-    "forbidden",
-    "busy",
-    "full",
-    "slow",
-    "failed",
-];
-
-/// Why a request that belongs to no source is rejected.
-pub const REASONS_WITHOUT_SOURCE: [&str; 2] = ["path", "tls"];
-
-/// The states of a destination.
-pub const STATES: [&str; 7] = ["up", "untested", "limited", "down", "parked", "paused", "removed"];
 
 /// All metrics. Gauges are set just before they are read.
 pub struct Metrics {

@@ -142,7 +142,7 @@ fn is_telling(word: &str) -> bool {
         || length >= 2 && !word.is_ascii()
 }
 
-/// The answer, and its versions with one more layer of quoting removed each.
+/// The response, followed by versions of it, each with one more layer of quoting removed.
 fn layers(units: Vec<Unit>) -> Vec<Vec<Unit>> {
     let mut layers = vec![units];
     while layers.len() < LAYERS_MAX

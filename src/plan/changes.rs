@@ -53,7 +53,7 @@ impl Plan {
     }
 }
 
-/// The settings one by one.
+/// The changes of single settings.
 fn settings(old: &Plan, new: &Plan) -> Vec<Change> {
     let (server, server_old) = (&new.server, &old.server);
     let (admin, admin_old) = (&new.admin, &old.admin);

@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_stands_for_its_number() {
+    fn a_device_is_replaced_by_its_number() {
         let endpoint = endpoint(&Settings {
             numbers: BTreeMap::from([("dev/1".to_owned(), Number::received("+4915112345678"))]),
             ..Settings::default()

@@ -1,10 +1,10 @@
-//! Which dead deliveries need no attention. Pure.
+//! Decides which dead deliveries need no attention. Pure.
 
 use crate::delivery::{AcknowledgedBy, Delivery, State};
 use crate::message::Timestamp;
 
-/// The dead deliveries among those of one message whose fallback, or the fallback of that, delivered the message: they
-/// need no attention, whether an operator acknowledged them before or not. Acknowledged at `at`.
+/// Acknowledges at `at` the dead deliveries of one message whose fallback, or the fallback of that, delivered the
+/// message, whether or not an operator acknowledged them before.
 pub(super) fn covered(deliveries: &[Delivery], at: Timestamp) -> Vec<Delivery> {
     let mut all = deliveries.to_vec();
     let mut covered = Vec::new();
@@ -21,7 +21,8 @@ pub(super) fn covered(deliveries: &[Delivery], at: Timestamp) -> Vec<Delivery> {
     covered
 }
 
-/// Whether an operator's acknowledgement of those given up at or after `since` concerns a delivery.
+/// Returns true if an operator's acknowledgement of the deliveries that were given up at or after `since` applies to
+/// this one.
 pub(super) fn is_meant(delivery: &Delivery, since: Option<Timestamp>) -> bool {
     let State::Dead { at, .. } = delivery.state else {
         return false;

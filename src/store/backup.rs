@@ -1,13 +1,13 @@
-//! Backups: everything that is kept, as a stream of records that any store can write and any can read.
+//! Backups: the complete content of a store as a stream of records, independent of the kind of store.
 //!
 //! ```text
 //! magic and version   12 bytes
-//! record              length, CRC-32C, payload in postcard form; again and again
-//! end                 the length 0xFFFFFFFF, the number of records, a CRC-32C over all before
+//! record              length, CRC-32C, payload in postcard format; repeated
+//! end                 the length 0xFFFFFFFF, the number of records, a CRC-32C over everything before
 //! ```
 //!
-//! Numbers are big-endian. Every record is checked by itself, so that damage is named by its place; the end
-//! tells that nothing is missing, neither in the middle nor behind.
+//! Numbers are big-endian. Every record has its own checksum, so that damage can be located; the end marker proves
+//! that no record is missing.
 
 use std::io::{self, Read};
 
@@ -18,62 +18,63 @@ use super::{Counts, Found};
 use crate::delivery::Delivery;
 use crate::message::{Message, MessageId, Name, Timestamp};
 
-/// The version this build writes, and the newest it reads. In version 1 no delivery was for a single recipient.
+/// The version that this build writes, and the newest that it reads. Version 1 had no deliveries for single
+/// recipients.
 pub const VERSION: u32 = 2;
 
-/// The oldest version this build reads.
+/// The oldest version that this build reads.
 const OLDEST: u32 = 1;
 
 const MAGIC: &[u8; 8] = b"SMSBRIDG";
 
-/// Where a length should be, at the end.
+/// The length field of the end marker.
 const END: u32 = u32::MAX;
 
-/// No record comes near this; a length beyond it is damage.
+/// No record is nearly as long; a greater length is damage.
 const RECORD_MAX: u32 = 64 << 20;
 
-/// One thing that is kept.
+/// One record of a backup.
 #[expect(clippy::large_enum_variant, reason = "nearly every record is a message")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Record {
-    /// The sums when the backup began. It comes first.
+    /// The counters at the start of the backup. The first record.
     Sums(Counts),
-    /// A destination the operator paused.
+    /// A destination that the operator paused.
     Paused(Name),
     /// A message with its deliveries.
     Message {
-        /// Its place in the order of acceptance; messages come in this order.
+        /// Its sequence number; messages are ordered by it.
         seq: u64,
         /// The message.
         message: Message,
-        /// How its deliveries stand.
+        /// Its deliveries in their current state.
         deliveries: Vec<Delivery>,
     },
-    /// A provider id whose message is forgotten already.
+    /// A provider id whose message was removed already.
     Seen {
         /// The digest of source and provider id.
         digest: [u8; 16],
-        /// The message.
+        /// The id of the message.
         id: MessageId,
-        /// Its place.
+        /// Its sequence number.
         seq: u64,
-        /// When it was received.
+        /// The time of its receipt.
         received_at: Timestamp,
     },
-    /// Where a conversation's thread began.
+    /// The root of a conversation's thread.
     Thread {
-        /// At this destination.
+        /// The destination.
         destination: Name,
         /// The conversation.
         conversation: [u8; 8],
         /// The root.
         thread: String,
-        /// When it was remembered.
+        /// The time at which it was stored.
         at: Timestamp,
     },
 }
 
-/// What a provider id is remembered by once its message is forgotten.
+/// The digest that identifies a provider id after its message was removed.
 pub(super) fn digest(source: &Name, provider_id: &str) -> [u8; 16] {
     let digest = sha2::Sha256::new()
         .chain_update(source.as_str())
@@ -86,7 +87,7 @@ pub(super) fn digest(source: &Name, provider_id: &str) -> [u8; 16] {
 }
 
 impl Record {
-    /// How many bytes a message takes; the other records are small.
+    /// The approximate size of a message in bytes; other records are small.
     pub(super) fn size(&self) -> usize {
         match self {
             Self::Message {
@@ -105,19 +106,19 @@ impl Record {
     }
 }
 
-/// How far a backup has come. The default is its beginning.
+/// The position in a backup. The default is the beginning.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Position {
     pub(super) stage: u8,
     pub(super) after: Option<Vec<u8>>,
-    /// Messages up to here had been accepted when the backup began; later ones are not in it.
+    /// The last sequence number when the backup started; later messages are not included.
     pub(super) last: u64,
 }
 
-/// Part of a backup, and where to go on; nothing when that was all.
+/// A part of a backup and the position of the next one; `None` after the last part.
 pub type Part = (Vec<Record>, Option<Position>);
 
-/// Writes the format.
+/// Encodes a backup.
 #[derive(Default)]
 pub struct Encoder {
     records: u64,
@@ -125,7 +126,7 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// What a backup begins with.
+    /// The beginning of a backup.
     pub fn begin(&mut self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend(VERSION.to_be_bytes());
@@ -133,10 +134,10 @@ impl Encoder {
         bytes
     }
 
-    /// Adds a record to what is to be written next.
+    /// Encodes a record into the output buffer.
     ///
     /// # Errors
-    /// Never with the records there are.
+    /// Never in practice.
     pub fn add(&mut self, record: &Record, to: &mut Vec<u8>) -> io::Result<()> {
         let payload = postcard::to_stdvec(record).map_err(io::Error::other)?;
         let length = u32::try_from(payload.len())
@@ -152,7 +153,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// What a backup ends with.
+    /// The end marker.
     #[must_use]
     pub fn end(&self) -> Vec<u8> {
         let mut bytes = END.to_be_bytes().to_vec();
@@ -166,23 +167,23 @@ impl Encoder {
 /// Why a backup cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Damage {
-    /// Something else.
+    /// The file is not a backup.
     #[error("not an smsbridge backup")]
     Foreign,
-    /// A newer version of the program wrote it.
+    /// It was written by a newer version of the program.
     #[error("the backup has format {found}, this version reads up to {VERSION}: use the newer version")]
     Newer {
-        /// The file's version.
+        /// The version of the file.
         found: u32,
     },
-    /// It ends too early, or is not what was written.
+    /// The file is incomplete or damaged.
     #[error("the backup is damaged at record {record}, byte {offset}: {what}; use another one")]
     At {
-        /// Counted from 1.
+        /// The number of the record, counted from 1.
         record: u64,
-        /// Where the record begins.
+        /// The position of the record in bytes.
         offset: u64,
-        /// In which way.
+        /// A description of the damage.
         what: &'static str,
     },
     /// The file cannot be read.
@@ -190,7 +191,7 @@ pub enum Damage {
     Io(#[from] io::Error),
 }
 
-/// Reads the format, and trusts nothing in it.
+/// Decodes a backup and verifies everything.
 pub struct Reader<R> {
     from: R,
     records: u64,
@@ -202,7 +203,7 @@ impl<R: Read> Reader<R> {
     /// Reads the beginning.
     ///
     /// # Errors
-    /// When it is no backup, or one of a newer version.
+    /// When the file is not a backup, or was written by a newer version.
     pub fn begin(mut from: R) -> Result<Self, Damage> {
         let mut bytes = [0; 12];
         from.read_exact(&mut bytes).map_err(|error| match error.kind() {
@@ -225,12 +226,12 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// Bytes read.
+    /// The number of bytes read.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// The next record, or nothing when the end was reached and all of it is there.
+    /// Returns the next record, or `None` when the end is reached and the backup is complete.
     ///
     /// # Errors
     /// When it is damaged.
@@ -315,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_bit_and_every_cut_is_noticed() {
+    fn every_flipped_bit_and_every_cut_is_detected() {
         let good = written();
         assert_eq!(read(&good).unwrap().len(), 2);
         for bit in 0..good.len() * 8 {
@@ -340,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_is_refused_as_such_and_damage_is_named_by_its_place() {
+    fn a_newer_format_is_rejected_and_damage_is_reported_with_its_position() {
         let mut newer = written();
         newer[11] = 3;
         assert!(matches!(read(&newer), Err(Damage::Newer { found: 3 })));

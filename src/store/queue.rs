@@ -1,18 +1,18 @@
-//! Where a pending delivery stands in the queues of its destination.
+//! The position of a pending delivery in the queues of its destination.
 
 use crate::delivery::DeliveryId;
 use crate::message::Timestamp;
 
-/// Where a pending delivery stands among those of its destination.
+/// The position of a pending delivery among those of its destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Queued {
-    /// The delivery.
+    /// The id of the delivery.
     pub id: DeliveryId,
-    /// The token of its claim, while it is claimed.
+    /// The token of its claim, if it is claimed.
     pub claim: Option<u64>,
-    /// The first delivery of its queue, which has to end before this one can be claimed; none when it is the first.
+    /// The first delivery of its queue, which must end before this one can be claimed; `None` if this is the first.
     pub behind: Option<DeliveryId>,
-    /// When its turn comes.
+    /// Its place in the order of claims.
     pub turn: Turn,
 }
 

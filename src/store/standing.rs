@@ -1,4 +1,5 @@
-//! How each destination stood, for the next run: a restart must not make one that is parked look as if it worked.
+//! The states of the destinations, stored for the next run: after a restart, a parked destination must not look as if
+//! it worked.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,40 +9,40 @@ use serde::{Deserialize, Serialize};
 use crate::mask::Reason;
 use crate::message::{Name, Timestamp};
 
-/// How the destinations stood when the daemon last wrote it down.
+/// The last stored states of all destinations.
 pub type Standings = BTreeMap<Name, Standing>;
 
-/// How one destination stood.
+/// The state of one destination.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
-    /// Whether an attempt has ended since it was configured as it is.
+    /// Whether an attempt has ended since its configuration last changed.
     pub is_tested: bool,
-    /// When it last took a message.
+    /// When it last accepted a message.
     pub delivered_at: Option<Timestamp>,
-    /// Why deliveries to it were held back, if they were.
+    /// Why its deliveries are held back, if they are.
     pub fault: Option<Fault>,
 }
 
-/// Why deliveries to a destination are held back.
+/// Why the deliveries of a destination are held back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "StoredFault", into = "StoredFault")]
 pub struct Fault {
     /// The kind of failure.
     pub cause: Cause,
-    /// What happened, and what the other side said of it.
+    /// What happened, and the response of the destination.
     pub reason: Reason,
-    /// Since when deliveries have failed.
+    /// The time of the first failure.
     pub since: Timestamp,
-    /// The pause that the destination asked for, if it is not over.
+    /// The pause that the destination asked for, if it has not ended.
     pub pause: Option<Pause>,
 }
 
 /// A pause that a destination asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pause {
-    /// How much was left of it when this was written down.
+    /// The remaining time when it was stored.
     pub left: Duration,
-    /// When it ends, by the wall clock; `None` if an earlier version wrote it down.
+    /// The end according to the wall clock; `None` if it was stored by an earlier version.
     pub until: Option<Timestamp>,
 }
 
@@ -65,8 +66,8 @@ impl Standing {
     }
 }
 
-/// How a fault is kept. It began as the three fields of the first variants after the cause, which are still written
-/// where there is no pause. Where there is one, the earlier form had only what was left of it.
+/// The stored form of a fault. The first format had three fields after the cause, which are still written if there is
+/// no pause; of a pause it contained only the remaining time.
 #[derive(Serialize, Deserialize)]
 enum StoredFault {
     Limited(Bare),
@@ -159,7 +160,7 @@ impl From<StoredFault> for Fault {
     }
 }
 
-/// A reason with both of its forms: what the other side said must not get into the log of the next run either.
+/// A reason with both of its forms: the response of the destination must not be logged in the next run either.
 mod whole {
     use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
 
@@ -179,7 +180,7 @@ mod whole {
 mod tests {
     use super::*;
 
-    /// A fault as earlier versions wrote it.
+    /// A fault in the first format.
     #[derive(Serialize)]
     struct Former {
         cause: Cause,
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_earlier_versions_wrote_is_read_and_without_a_pause_still_written_so() {
+    fn the_first_format_is_read_and_still_written_without_a_pause() {
         for (cause, seconds) in [
             (Cause::Limited, 0),
             (Cause::Limited, 30),
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_pause_is_read_as_it_was_written() {
+    fn the_end_of_a_pause_survives_a_round_trip() {
         for cause in [Cause::Limited, Cause::Down, Cause::Parked] {
             let fault = Fault {
                 cause,

@@ -64,7 +64,7 @@ fn refused(line: Option<usize>, message: String) -> TemplateError {
 /// The content of one pair of braces.
 struct Tag<'s> {
     line: usize,
-    /// It is a statement whose keyword has not been read yet.
+    /// True for a statement whose keyword has not been read yet.
     begins: bool,
     /// `if`, `for`, `set`; `None` between `{{ }}`.
     keyword: &'s str,

@@ -19,7 +19,7 @@ use warp::reply::Response;
 
 use super::body::{Unread, collect};
 use super::budget::Budget;
-use super::serve::{Filter, Peer, Standing};
+use super::serve::{Authorization, Filter, Peer};
 use super::{error, json, method_not_allowed};
 use crate::engine::webhook_check::Drift;
 use crate::intake::Intake;
@@ -83,7 +83,7 @@ pub fn filter(inbound: Arc<Inbound>) -> Filter {
 /// A request without its body.
 struct Call {
     peer: Option<Peer>,
-    standing: Option<Standing>,
+    authorization: Option<Authorization>,
     /// The path and query exactly as received.
     target: Option<PathAndQuery>,
 }
@@ -92,9 +92,9 @@ fn call() -> impl warp::Filter<Extract = (Call,), Error = std::convert::Infallib
     warp::ext::optional()
         .and(warp::ext::optional())
         .and(warp::ext::optional())
-        .map(|peer, standing, target| Call {
+        .map(|peer, authorization, target| Call {
             peer,
-            standing,
+            authorization,
             target,
         })
 }
@@ -160,8 +160,8 @@ impl Inbound {
         };
         match source.receive(&request) {
             Ok(events) => {
-                if let Some(standing) = &call.standing {
-                    standing.admit();
+                if let Some(authorization) = &call.authorization {
+                    authorization.grant();
                 }
                 self.accept(&plan, name, source, events).await
             }

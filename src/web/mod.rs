@@ -5,8 +5,8 @@ mod body;
 pub mod budget;
 pub mod inbound;
 pub mod serve;
-mod strangers;
 pub mod tls;
+mod unauthorized;
 
 use http::StatusCode;
 use warp::reply::{Reply, Response};

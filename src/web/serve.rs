@@ -22,8 +22,8 @@ use tokio_util::task::TaskTracker;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::strangers::Room;
-pub use super::strangers::Standing;
+pub use super::unauthorized::Authorization;
+use super::unauthorized::Slots;
 
 /// Maximum length of a request's head in bytes; a longer one is answered 431.
 const HEAD_MAX: usize = 16 * 1024;
@@ -105,12 +105,12 @@ impl Listener for UnixListener {
 
 /// Serves until `stop`, then lets requests in progress end. The caller limits that wait.
 pub async fn serve<L: Listener>(listener: L, filter: Filter, limits: Limits, stop: CancellationToken) {
-    let room = Room::new(limits.connections);
+    let slots = Slots::new(limits.connections);
     let tracker = TaskTracker::new();
     loop {
         let permit = tokio::select! {
             () = stop.cancelled() => break,
-            permit = room.place() => permit,
+            permit = slots.acquire() => permit,
         };
         let Some(permit) = permit else { break };
         let accepted = tokio::select! {
@@ -119,10 +119,10 @@ pub async fn serve<L: Listener>(listener: L, filter: Filter, limits: Limits, sto
         };
         match accepted {
             Ok((opening, peer)) => {
-                let place = room.take(permit);
+                let slot = slots.occupy(permit);
                 let client = Client {
                     peer,
-                    standing: place.standing(),
+                    authorization: slot.authorization(),
                 };
                 let (filter, stop) = (filter.clone(), stop.clone());
                 tracker.spawn(async move {
@@ -133,7 +133,7 @@ pub async fn serve<L: Listener>(listener: L, filter: Filter, limits: Limits, sto
                     };
                     tokio::select! {
                         () = served => {}
-                        () = place.leave.cancelled() => tracing::debug!("a connection was closed for another"),
+                        () = slot.leave.cancelled() => tracing::debug!("a connection was closed for another"),
                     }
                 });
             }
@@ -163,7 +163,7 @@ async fn opened<S>(opening: impl Future<Output = io::Result<S>>, limit: Duration
 #[derive(Clone)]
 struct Client {
     peer: Peer,
-    standing: Standing,
+    authorization: Authorization,
 }
 
 async fn connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
@@ -221,7 +221,7 @@ where
         return Ok(refusal);
     }
     request.extensions_mut().insert(client.peer);
-    request.extensions_mut().insert(client.standing);
+    request.extensions_mut().insert(client.authorization);
     if let Some(target) = request.uri().path_and_query().cloned() {
         request.extensions_mut().insert(target);
     }

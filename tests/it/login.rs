@@ -1,4 +1,4 @@
-//! What strangers at the doors may cost operators and carriers: nothing that they would notice.
+//! What unauthenticated clients may cost operators and carriers: no noticeable delay.
 
 use std::io::Write as _;
 use std::net::TcpStream;

@@ -18,12 +18,12 @@ mod injection;
 mod large;
 mod ledger;
 mod logging;
-mod luck;
 mod quotes;
 mod restarts;
 mod retries;
+mod rng;
 mod size;
-mod strangers;
+mod untrusted_input;
 mod window;
 
 /// How many rounds, or how much of something: `SMSBRIDGE_ROUNDS` if that is given, else `long` under

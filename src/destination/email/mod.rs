@@ -12,9 +12,10 @@ use async_trait::async_trait;
 use lettre::Address;
 use serde::Deserialize;
 
-use self::classes::{Class, Quote, Step, class};
+use self::classes::{Class, Quote, class};
 use self::compose::Composer;
 pub use self::mailbox::{Mailbox, MailboxError};
+use self::reply::Step;
 pub use self::server::Server;
 pub use self::smtp::{Auth, Security, SmtpConfig};
 use self::transaction::{Envelope, Receipt};
@@ -30,6 +31,7 @@ mod compose;
 #[cfg(test)]
 mod golden;
 mod mailbox;
+mod reply;
 mod server;
 mod session;
 mod smtp;

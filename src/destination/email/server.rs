@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::classes::{Cause, Step, Trouble};
+use super::classes::{Cause, Trouble};
+use super::reply::Step;
 use super::session::{Login, Mechanism, Protection, Session};
 use super::token::{Token, Tokens};
 use super::transaction::{Envelope, Receipt};

@@ -6,7 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use tokio::time::Instant;
 
-use super::classes::{Cause, Step, Trouble};
+use super::classes::{Cause, Trouble};
+use super::reply::Step;
 use super::wire::{Answer, Tls, Wire};
 use crate::resolver::Resolver;
 use crate::secret::Secret;

@@ -9,7 +9,8 @@ use std::time::Duration;
 use lettre::Address;
 use tokio::time::Instant;
 
-use super::classes::{Cause, Reply, Step, Trouble};
+use super::classes::{Cause, Trouble};
+use super::reply::{Reply, Step};
 use super::session::{DONE, GO_ON, Session};
 
 /// A message and its recipients.

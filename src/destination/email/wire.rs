@@ -17,7 +17,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
-use super::classes::{Cause, Reply};
+use super::classes::Cause;
+use super::reply::Reply;
 use crate::message::dated;
 use crate::resolver::Resolver;
 

@@ -1,4 +1,5 @@
-//! Who can reach the daemon, who could read along, and secrets that can be guessed. Each kind lints its own table.
+//! Lints about exposure: listeners reachable from other machines, unencrypted connections, and secrets that can be
+//! guessed. Each kind checks its own table.
 
 use crate::config::{Config, Places, Problems};
 use crate::model::lint::{self, Lint};
@@ -41,8 +42,8 @@ fn report(table: &str, places: &Places, lints: Vec<Lint>, problems: &mut Problem
     }
 }
 
-/// Other machines can post to the sources: directly, or as `public_url` says through a proxy. Where only this machine
-/// can, the secret of an example does no harm.
+/// Returns true if other machines can post to the sources, directly or through the proxy of `public_url`. On a
+/// machine that nothing else can reach, the placeholder of a secret is harmless.
 fn is_exposed(config: &Config) -> bool {
     let server = &config.server;
     let public = server.public_url.as_ref().and_then(url::Url::host_str);
@@ -52,7 +53,7 @@ fn is_exposed(config: &Config) -> bool {
 fn server(config: &Config, problems: &mut Problems) {
     let (server, places) = (&config.server, &config.server_places);
     let mut lints = Vec::new();
-    // Who names trusted proxies has one in front, which does TLS.
+    // With trusted proxies there is a proxy in front, which does TLS.
     let plain = server.tls.is_none() && server.trusted_proxies.is_empty();
     if plain && lint::is_public(server.listen.ip()) {
         let message = "accepts connections from other machines without encryption: set `server.tls`, or listen on \

@@ -1,4 +1,4 @@
-//! Numbers and patterns that match no message, because no carrier sends such a number.
+//! Lints about numbers and patterns that never match, because no carrier sends such a number.
 
 use toml::Spanned;
 
@@ -39,7 +39,7 @@ fn conditions(config: &Config, key: &str, conditions: &Conditions, problems: &mu
     }
 }
 
-/// Why this matches no number that one of the sources sends.
+/// Explains why the pattern matches no number that the sources send; `None` if it may match.
 fn finding(pattern: &Pattern, sources: &[&config::Source]) -> Option<String> {
     if let Some(why) = impossible(pattern) {
         return Some(format!(
@@ -56,7 +56,7 @@ fn finding(pattern: &Pattern, sources: &[&config::Source]) -> Option<String> {
     })
 }
 
-/// Why there is no such number.
+/// The reason why such a number does not exist, if it does not.
 fn impossible(pattern: &Pattern) -> Option<&'static str> {
     let (Pattern::Exact(normal) | Pattern::Prefix(normal)) = pattern else {
         return None;

@@ -1,7 +1,7 @@
-//! Who may read the store's files: their owner, whatever the umask was when they were made.
+//! Restricts access to the store's files to their owner, whatever the umask was when they were created.
 //!
-//! The process sets its own umask, so that new files are private from the start. This is for a folder that was there
-//! before: made by hand, restored from elsewhere, or written by an earlier version.
+//! The process sets its own umask, so new files are private from the start. This handles a folder that existed
+//! before: created by hand, restored, or written by an earlier version.
 
 use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io;
@@ -11,13 +11,13 @@ use std::path::Path;
 use rustix::fs::OFlags;
 use tracing::warn;
 
-/// Access of the owner's group and of all others.
+/// The permission bits of the group and of others.
 const OTHERS: u32 = 0o077;
 
-/// The same without entering and reading by the group, which an admin socket in the store's folder may need.
+/// The same bits without entering and reading by the group, which an admin socket in the store's folder may need.
 const OTHERS_IN_FOLDER: u32 = 0o027;
 
-/// What the names of the store's own files and folders begin with. Nothing else in the folder is touched.
+/// The prefixes of the store's own files and folders. Nothing else in the folder is changed.
 const OWN: [&str; 10] = [
     "ballast",
     "damaged-",
@@ -31,8 +31,8 @@ const OWN: [&str; 10] = [
     "sled",
 ];
 
-/// Takes access to the store's files away from everybody but their owner, and warns about a folder that others may
-/// enter. A file that belongs to another user is left alone: opening it may fail later, with its name.
+/// Removes the access of group and others to the store's files, and warns if others can enter the folder. Files of
+/// another user are skipped: opening them may fail later, with an error that names them.
 pub(super) fn restrict(folder: &Path) -> io::Result<()> {
     let mode = std::fs::metadata(folder)?.mode() & 0o777;
     if mode & OTHERS_IN_FOLDER != 0 {
@@ -62,7 +62,7 @@ pub(super) fn restrict(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// One file, or one folder with all in it. Says how many were changed.
+/// Changes one file, or a folder with its content. Returns the number of changes.
 fn restrict_all(path: &Path) -> io::Result<u64> {
     let there = std::fs::symlink_metadata(path)?;
     let mut restricted = 0;
@@ -78,7 +78,7 @@ fn restrict_all(path: &Path) -> io::Result<u64> {
     Ok(restricted)
 }
 
-/// Through a descriptor, so that a link put there meanwhile is not followed.
+/// Uses a file descriptor, so that a link created in the meantime is not followed.
 fn restrict_one(path: &Path) -> io::Result<()> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file: File = OpenOptions::new()

@@ -1,8 +1,8 @@
-//! The audit at every start: what is kept is read through once, held against the sums, and told to the index.
+//! The audit at every start: reads all records once, compares them with the counters and fills the indexes.
 //!
-//! The messages and deliveries are all there is on disk; the queues, the provider ids and the table for searches
-//! are made here, and cannot disagree with them. Nothing is changed: a database in which a record is damaged, or
-//! that has not as many as its sums say, is built anew from the log (see `start`).
+//! Only messages and deliveries are on disk; queues, provider ids and the search table are built here, so they cannot
+//! disagree with them. The audit changes nothing: a database with a damaged record or with wrong counters is rebuilt
+//! from the log (see `start`).
 
 use ::sled::{Db, IVec};
 
@@ -18,16 +18,16 @@ use super::stored::queue;
 use crate::delivery::Delivery;
 use crate::store::{Counts, backup};
 
-/// What an audit comes to.
+/// The result of an audit.
 #[derive(Default)]
 pub(super) struct Audited {
-    /// With the sums as they are.
+    /// The counters, as computed from the records.
     pub(super) books: Books,
     pub(super) index: Index,
     pub(super) known: Known,
     pub(super) weight: Weight,
     pub(super) has_threads: bool,
-    /// In which way the sums that were stored are other ones.
+    /// The difference from the stored counters.
     pub(super) differences: Option<String>,
     messages: u64,
     last_seq: u64,
@@ -42,7 +42,7 @@ impl From<Trouble> for Fault {
     }
 }
 
-/// Reads a database through.
+/// Reads the complete database.
 pub(super) fn audit(db: &Db) -> Result<Audited, Fault> {
     let mut audited = Audited::default();
     audited.read_all(db)?;
@@ -52,8 +52,8 @@ pub(super) fn audit(db: &Db) -> Result<Audited, Fault> {
 }
 
 impl Audited {
-    /// Reads every message with its deliveries, in step, and each only once. A delivery without its message tells
-    /// nothing: while history is brought back its message may still come.
+    /// Reads every message together with its deliveries, each once. A delivery without its message is ignored: its
+    /// message may be recovered later.
     fn read_all(&mut self, db: &Db) -> Result<(), Fault> {
         let mut changed = scan::prefix(db, [keys::DELIVERY]).peekable();
         for entry in scan::prefix(db, [keys::MESSAGE]) {
@@ -104,8 +104,8 @@ impl Audited {
         Ok(())
     }
 
-    /// Reads what is not looked at otherwise: a page that cannot be read would not take a change either, and
-    /// must be found here and not by the first message that comes.
+    /// Reads the entries that the audit does not need: a page that cannot be read could not be changed either, and
+    /// should be found here and not by the first message.
     fn read_the_rest(&mut self, db: &Db) -> Result<(), Fault> {
         for tag in [keys::PART, keys::THREAD, keys::SEEN] {
             for entry in scan::prefix(db, [tag]) {
@@ -120,7 +120,7 @@ impl Audited {
         Ok(())
     }
 
-    /// Holds what is there against the sums of the last commit.
+    /// Compares the records with the counters of the last commit.
     fn add_up(&mut self, stored: Option<Ledger>) {
         let is = self.books.ledger.counts;
         let there = is.delivered + is.dead + is.pending;

@@ -1,16 +1,16 @@
-//! Changes of entries, as they lie in layers over the database.
+//! Changes of entries, as kept in the layers over the database.
 
 use std::collections::BTreeMap;
 
 use ::sled::IVec;
 
-/// The new value by key; none removes it.
+/// The new values by key; `None` removes the key.
 pub(super) type Changes = BTreeMap<IVec, Option<IVec>>;
 
-/// An entry, or a key that is removed.
+/// A key with its new value, or `None` if it is removed.
 pub(super) type Change = (IVec, Option<IVec>);
 
-/// Of two changes the one with the earlier key; the upper one where both have the same.
+/// Returns the change with the smaller key; for equal keys, that of the upper layer.
 pub(super) fn earlier(upper: Option<Change>, lower: Option<Change>) -> Option<Change> {
     match (upper, lower) {
         (Some(upper), Some(lower)) => Some(if lower.0 < upper.0 { lower } else { upper }),
@@ -18,7 +18,7 @@ pub(super) fn earlier(upper: Option<Change>, lower: Option<Change>) -> Option<Ch
     }
 }
 
-/// Of two changes the one with the later key; the upper one where both have the same.
+/// Returns the change with the larger key; for equal keys, that of the upper layer.
 pub(super) fn later(upper: Option<Change>, lower: Option<Change>) -> Option<Change> {
     match (upper, lower) {
         (Some(upper), Some(lower)) => Some(if lower.0 > upper.0 { lower } else { upper }),

@@ -1,10 +1,10 @@
-//! The checkpoint: about once a second, or sooner when much has gathered, what the log has and the database does not
-//! goes into the database, in large batches.
+//! The checkpoint: about once a second, or earlier if many changes have accumulated, writes the changes that are only
+//! in the log to the database, in large batches.
 //!
-//! A thread of its own is the only one that writes to sled. It freezes what has gathered (see `overlay`), applies it,
-//! flushes and syncs, and then notes in the database itself how far of the log it has come. The note is a step of
-//! its own, synced as well: should anything end in between, the frames are simply applied again at the next start.
-//! Only behind a synced note may segments of the log go.
+//! Its thread is the only one that writes to sled. It freezes the accumulated changes (see `overlay`), applies them,
+//! flushes and syncs, and then records in the database the last frame applied. That record is a separate step and
+//! synced as well: after a crash in between, the frames are applied again at the next start. Segments of the log are
+//! only removed after the record is synced.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -17,26 +17,26 @@ use super::overlay::Layer;
 use super::record::Mark;
 use super::{Shared, lock, space};
 
-/// How long changes gather at most.
+/// Upper bound of the interval between checkpoints.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How much of them calls for a checkpoint at once.
+/// The amount of changes, in bytes, that triggers a checkpoint immediately.
 const MANY_BYTES: usize = 8 << 20;
 
-/// How much may be there before commits wait for the checkpoint.
+/// The amount of changes, in bytes, at which commits wait for the checkpoint.
 const FULL_BYTES: usize = 24 << 20;
 
-/// How far the database and the log have come, and what the threads want of each other.
+/// The positions of database and log, and the requests between their threads.
 #[derive(Default)]
 pub(super) struct Progress {
     wanted: Mutex<Wanted>,
     wake: Condvar,
     done: Condvar,
-    /// The database has all frames up to this one, on disk.
+    /// The last frame that the database contains on disk.
     applied: AtomicU64,
-    /// From this frame on every pending message is in the log.
+    /// The first frame such that all later frames contain every pending message.
     renewed: AtomicU64,
-    /// Whether every pending message is in the log.
+    /// Whether the log contains every pending message.
     is_covered: AtomicBool,
 }
 
@@ -55,24 +55,24 @@ impl Progress {
         progress
     }
 
-    /// Every pending message is in the log, from this frame on.
+    /// Records that the log contains every pending message from this frame on.
     pub(super) fn renewed(&self, first: u64) {
         self.renewed.store(first, Ordering::Release);
         self.is_covered.store(true, Ordering::Release);
         self.want(|wanted| wanted.checkpoint = true);
     }
 
-    /// From which frame on the log was last renewed.
+    /// The first frame of the last renewal of the log.
     pub(super) fn renewed_from(&self) -> u64 {
         self.renewed.load(Ordering::Acquire)
     }
 
-    /// The next segment of the log will soon be needed.
+    /// Requests preparation of the next segment.
     pub(super) fn want_segment(&self) {
         self.want(|wanted| wanted.segment = true);
     }
 
-    /// Has everything applied, and ends the thread.
+    /// Applies everything, and ends the thread.
     pub(super) fn close(&self) {
         self.want(|wanted| wanted.closing = true);
     }
@@ -101,8 +101,8 @@ impl Progress {
 }
 
 impl Shared {
-    /// Waits while so much has gathered that memory would run out. A failed store is not waited for, nor is a full
-    /// disk: nothing can be added then.
+    /// Waits while the changes in memory are above the limit. Does not wait after a failure of the store or while the
+    /// disk is full: no changes are added then.
     pub(super) fn wait_for_room(&self) {
         loop {
             let (active, all) = self.overlay.bytes();
@@ -123,7 +123,7 @@ impl Shared {
     }
 }
 
-/// The thread's belongings.
+/// The state of the thread.
 pub(super) struct Checkpointer {
     pub(super) shared: Arc<Shared>,
     pub(super) disk: Disk,
@@ -134,7 +134,7 @@ pub(super) struct Checkpointer {
 }
 
 impl Checkpointer {
-    /// Works until it is told to close, or fails.
+    /// Runs until the store is closed or fails.
     pub(super) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         let _ending = Ending(&shared);
@@ -164,7 +164,7 @@ impl Checkpointer {
     fn round(&mut self, wanted: &Wanted) -> Result<(), String> {
         let free = self.shared.status.room();
         let due = self.last.elapsed() >= INTERVAL || wanted.checkpoint || wanted.closing;
-        // What does not fit stays in the log; the writer takes nothing more meanwhile.
+        // Changes for which the disk has no space stay in the log; the writer accepts no further ones meanwhile.
         if due && free >= space::RESERVE_BYTES {
             self.checkpoint()
                 .map_err(|error| format!("a checkpoint failed: {error}"))?;
@@ -217,7 +217,7 @@ impl Checkpointer {
         Ok(())
     }
 
-    /// Gives space back that the database does not need any more, a little at a time.
+    /// Returns unneeded disk space, a little at a time.
     fn compact(&mut self) -> Result<(), String> {
         let shared = &self.shared;
         let live = lock(&shared.weight).of(shared.index.table().len());
@@ -234,7 +234,7 @@ impl Checkpointer {
     }
 }
 
-/// A checkpoint that panics leaves word of it.
+/// Reports a panic of the checkpoint as a failure of the store.
 struct Ending<'a>(&'a Shared);
 
 impl Drop for Ending<'_> {

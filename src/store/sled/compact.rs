@@ -1,11 +1,10 @@
-//! Compaction: a log that has grown far beyond what is in it is copied into a new one, while the store works.
+//! Compaction: copies a database file that is mostly empty into a new one while the store is in use.
 //!
-//! sled uses the space of what was removed again, but never gives it back: after a peak of a million messages the
-//! file stays as large as it was. So the checkpoint's thread copies the tree in key order, small step by small step,
-//! into a database beside it. A change to a key that was copied already goes into both; the others come with
-//! their turn. When all is copied and synced, the new folder takes the old one's place, between two checkpoints.
-//! Until then the old database is the only truth: a crash, or an error here, just leaves things as they were.
-//! An error while one folder takes the other's place is final, as one of a commit is (see `folders`).
+//! sled reuses the space of removed entries but never returns it: after a peak of a million messages the file keeps
+//! its size. So the checkpoint's thread copies the tree in key order, in small steps, to a second database. A change
+//! to a key that was already copied is written to both. When everything is copied and synced, the new folder replaces
+//! the old one, between two checkpoints. Until then only the old database is used: after a crash or an error, nothing
+//! has changed. An error during the replacement is as final as that of a commit (see `folders`).
 
 use std::io;
 use std::ops::Bound::{Excluded, Included, Unbounded};
@@ -22,29 +21,30 @@ use super::disk::Disk;
 use super::folders::{self, COMPACTING, Step, Unfinished};
 use super::scan::Scan;
 
-/// Smaller logs are left alone.
+/// Smaller files are not compacted.
 const WORTHWHILE: u64 = 48 << 20;
 
-/// How many times larger a log must be than what is in it.
+/// The ratio of file size to live data above which a file is compacted.
 const RATIO: u64 = 3;
 
-/// What sled takes even for an empty tree, and for being written with little in each page.
+/// The size of sled's file for an empty tree and for sparsely filled pages.
 const BASE: u64 = 4 << 20;
 
-/// How many entries are copied after one group.
+/// Entries copied after each group.
 const STEP: usize = 400;
 
-/// How long to wait after a compaction, or after one that failed.
+/// Delay after a compaction or a failed one.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// The compaction, at work or waiting for its time.
+/// The compaction: idle, or in progress.
 pub(super) struct Compaction {
     options: Options,
     worthwhile: u64,
-    /// How the copy takes the database's place, step by step.
+    /// The function that performs each step of the replacement; tests inject failures.
     carry_out: fn(&Path, Step) -> io::Result<()>,
     copying: Option<Copying>,
-    /// What the log was when it was last new: estimates may be wrong, and must not lead to one copy after another.
+    /// The size of the file after the last compaction. Estimates may be wrong and must not cause repeated
+    /// compactions.
     left: u64,
     not_before: Option<Instant>,
 }
@@ -52,7 +52,7 @@ pub(super) struct Compaction {
 struct Copying {
     db: Db,
     disk: Disk,
-    /// The last key that was copied.
+    /// The last copied key.
     reached: Vec<u8>,
     began: Instant,
 }
@@ -73,7 +73,7 @@ impl Compaction {
         self.copying.is_some()
     }
 
-    /// Begins when it is worth it; `live` is about how many of the database's bytes are still of use.
+    /// Starts a compaction if it is worthwhile; `live` is the estimated size of the live data.
     pub(super) fn consider(&mut self, bytes: u64, free: u64, live: u64) {
         let large = bytes > self.worthwhile.max(2 * self.left) && bytes > RATIO * live + BASE;
         let room = free > 2 * live + 4 * BASE;
@@ -100,7 +100,7 @@ impl Compaction {
         }
     }
 
-    /// Takes over what a group changed of what was copied already.
+    /// Applies the changes of a group to the keys that were already copied.
     pub(super) fn follow(&mut self, changes: &Changes) {
         if let Some(copying) = &self.copying
             && let Err(error) = copying.follow(changes)
@@ -109,10 +109,10 @@ impl Compaction {
         }
     }
 
-    /// Copies a little more. Gives the new database once it has taken the place of the old one.
+    /// Copies a few more entries. Returns the new database once it has replaced the old one.
     ///
     /// # Errors
-    /// When neither of the two may be written to any more.
+    /// When neither database may be written to any more.
     pub(super) fn step(&mut self, db: &Db) -> Result<Option<(Db, Disk)>, String> {
         let Some(copying) = self.copying.as_mut() else {
             return Ok(None);
@@ -172,7 +172,7 @@ impl Copying {
             .map_err(|error| error.to_string())
     }
 
-    /// Says whether everything is copied.
+    /// Returns true if everything is copied.
     fn step(&mut self, from: &Db) -> Result<bool, String> {
         let mut changes = Changes::new();
         let rest = from.range::<Vec<u8>, _>((Excluded(self.reached.clone()), Unbounded));
@@ -189,7 +189,7 @@ impl Copying {
     }
 }
 
-/// About how many bytes of a log are of use: what was written per text, times the texts that are there.
+/// The estimated size of the live data: bytes written per message, times the number of messages.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Weight {
     pub(super) texts: u64,
@@ -215,7 +215,7 @@ mod tests {
 
     const WAITING: u64 = 20;
 
-    /// A store with texts that wait and a log that is mostly empty, which is about to be compacted with this disk.
+    /// A store with pending messages and a mostly empty file that will be compacted with this disk.
     async fn about_to_be_compacted(folder: &Folder, carry_out: fn(&Path, Step) -> io::Result<()>) -> Sled {
         let compaction = Compaction {
             worthwhile: 2 * BASE,
@@ -241,7 +241,7 @@ mod tests {
         store
     }
 
-    /// Accepts texts until `done` says so; says how many were acknowledged.
+    /// Accepts messages until `done` returns true. Returns the number of acknowledged ones.
     async fn accept_until(store: &Sled, done: impl Fn(&Result<(), Error>) -> bool) -> u64 {
         for n in 1..100_000 {
             let accepted = store.accept(arrival(2_000 + n, n % 100, &["desk"])).await;
@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(assert_adds_up(store).await.pending, expected);
     }
 
-    /// As if the disk failed while the new log takes the old one's place.
+    /// Simulates a disk failure while the new database replaces the old one.
     async fn assert_nothing_is_lost(carry_out: fn(&Path, Step) -> io::Result<()>) {
         let folder = Folder::new();
         let store = about_to_be_compacted(&folder, carry_out).await;
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_acknowledged_once_a_compaction_has_failed_half_way() {
+    async fn nothing_is_acknowledged_after_a_compaction_failed_half_way() {
         assert_nothing_is_lost(|folder, step| match step {
             Step::Rename(_, "sled") => Err(io::Error::other("the disk is gone")),
             step => step.carry_out(folder),
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_store_goes_on_after_a_compaction_that_changed_nothing() {
+    async fn a_store_continues_after_a_compaction_that_changed_nothing() {
         static FAILED: AtomicBool = AtomicBool::new(false);
         let folder = Folder::new();
         let store = about_to_be_compacted(&folder, |folder, step| match step {

@@ -1,4 +1,4 @@
-//! One sled database: how it is opened, and why that may fail.
+//! Opens a sled database, and classifies why that failed.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -11,27 +11,27 @@ use super::disk::Disk;
 use super::folders::{self, sync_files, sync_folder};
 use super::{OpenError, Options, at, intact};
 
-/// How much sled may keep in memory. Its real use is several times that.
+/// sled's cache capacity. Its real memory use is several times that.
 const CACHE_BYTES: u64 = 24 << 20;
 
-/// How long another store of this very process, just dropped, may take to let go.
+/// How long to wait until a store of the same process that was just dropped has released its lock.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
-/// What sled writes down of the settings it was made with: the same in every store, since ours never differ and
-/// `format` changes with sled's version.
+/// The content of sled's `conf` file. It is the same for every store, because our settings never differ, and `format`
+/// changes with sled's version.
 const SETTINGS: &[u8] = b"segment_size: 524288\nuse_compression: false\nversion: 0.34\n\x76\x19\x51\xc1";
 
-/// How often a file is read that the disk does not give.
+/// Attempts to read a file after an I/O error.
 const READS: usize = 3;
 
-/// Why a database is not opened.
+/// Why a database could not be opened.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// What is on disk makes no sense, or is not all there.
+    /// The data on disk is invalid or incomplete.
     Damaged(String),
-    /// It could not even be tried: no space, no permission, a disk that fails.
+    /// The attempt failed for another reason: no space, no permission, a failing disk.
     Io(io::Error),
-    /// sled says it is not for this build.
+    /// sled reports that it is incompatible with this build.
     Unsupported(String),
 }
 
@@ -50,7 +50,7 @@ impl Fault {
 impl From<::sled::Error> for Fault {
     fn from(error: ::sled::Error) -> Self {
         match error {
-            // A file that ends too early is no fault of the disk.
+            // A file that ends too early is damage and not an I/O error.
             ::sled::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 Self::Damaged(error.to_string())
             }
@@ -67,7 +67,7 @@ impl From<io::Error> for Fault {
     }
 }
 
-/// Opens the database in this folder, or begins one there.
+/// Opens the database in this folder, or creates one.
 pub(super) fn open(options: &Options, database: &Path) -> Result<(Db, Disk), Fault> {
     let config = ::sled::Config::new()
         .path(database)
@@ -85,7 +85,7 @@ pub(super) fn open(options: &Options, database: &Path) -> Result<(Db, Disk), Fau
     Ok((db, disk))
 }
 
-/// Begins an empty database under this name beside the store's.
+/// Creates an empty database with this name beside that of the store.
 pub(super) fn begin(options: &Options, name: &str) -> Result<(Db, Disk), OpenError> {
     let database = options.path.join(name);
     folders::remove(&database).map_err(at(&database))?;
@@ -97,12 +97,11 @@ pub(super) fn is_locked(error: &::sled::Error) -> bool {
     matches!(error, ::sled::Error::Io(io) if io.kind() == io::ErrorKind::Other)
 }
 
-/// Prepares what a crash or a bad disk has left for being opened. Says what was damaged, and whether the file looks
-/// as sled left it.
+/// Repairs what a crash or a bad disk has left, so that the database can be opened. Returns descriptions of the
+/// damage, and whether the file looks as sled left it.
 ///
-/// Where sled cannot read its log while opening, it takes that place for the log's end and cuts off what follows,
-/// also when the disk failed only for a moment. So everything is read once before. What the disk does not give,
-/// also when asked again, is damaged.
+/// If sled cannot read a part of its log while opening, even because of a temporary I/O error, it truncates the log
+/// there. So everything is read once before. A part that cannot be read after several attempts is damaged.
 pub(super) fn prepare(database: &Path) -> Result<(Option<String>, bool), Fault> {
     remove_unfinished_snapshots(database)?;
     let finding = renew_settings(database)?;
@@ -129,7 +128,7 @@ pub(super) fn prepare(database: &Path) -> Result<(Option<String>, bool), Fault> 
     Ok((finding, is_intact))
 }
 
-/// Tries again for a moment while a store of this process that was just dropped still holds on.
+/// Retries for a moment while a store of this process that was just dropped still holds the lock.
 pub(super) fn patiently<T, E>(
     mut attempt: impl FnMut() -> Result<T, E>,
     again: impl Fn(&E) -> bool,
@@ -145,7 +144,7 @@ pub(super) fn patiently<T, E>(
     }
 }
 
-/// A snapshot that was being written when the process ended would keep sled from opening.
+/// An incomplete snapshot would keep sled from opening the database.
 fn remove_unfinished_snapshots(database: &Path) -> io::Result<()> {
     for path in files(database)? {
         let is_snapshot = path
@@ -162,8 +161,8 @@ fn remove_unfinished_snapshots(database: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Settings that are damaged would keep sled from opening a log that is sound. Without them it writes them anew. A
-/// crash during the very first start leaves a part of them, or zeros: nothing to speak of.
+/// Damaged settings would keep sled from opening a valid log. Without the file it writes the settings again. A crash
+/// during the first start leaves an incomplete file or zeros, which is not reported as damage.
 fn renew_settings(database: &Path) -> io::Result<Option<String>> {
     let path = database.join("conf");
     match std::fs::read(&path) {
@@ -178,7 +177,7 @@ fn renew_settings(database: &Path) -> io::Result<Option<String>> {
     }
 }
 
-/// The plain files of a folder; none when there is no such folder.
+/// The regular files of a folder; none if it does not exist.
 fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -1,8 +1,8 @@
-//! How sled's database is written to, and when that is on disk.
+//! Writes to sled's database, and syncs it to disk.
 //!
-//! On disk means `fdatasync` on a descriptor of our own: sled's `flush` hands its log to the kernel and asks for
-//! write-back with `sync_file_range`, which on Linux waits neither for the disk's own cache nor for the metadata of a
-//! file that has grown. An error here is as final as one of a commit.
+//! Syncing means `fdatasync` on our own file descriptor: sled's `flush` passes its log to the kernel and requests
+//! write-back with `sync_file_range`, which on Linux waits neither for the disk's cache nor for the metadata of a
+//! file that has grown. An error here is as final as that of a commit.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -16,24 +16,23 @@ use super::changes::Changes;
 use super::keys;
 use super::record::{self, Mark};
 
-/// How long a flush is waited for before a look whether it has failed.
+/// Interval of checks for a write error while a flush is in progress.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// One of sled's databases as it is written to.
+/// A sled database for writing.
 pub(super) struct Disk {
     pub(super) file: File,
-    /// What sled was opened with: it knows first when a write has failed.
+    /// sled's context, which is the first to know about a failed write.
     pub(super) config: ::sled::Config,
-    /// Leaves out the sync: only to show that a test of durability would notice.
+    /// Skips the sync, to show that a test of durability detects it.
     pub(super) skip_sync: bool,
 }
 
 impl Disk {
     /// Applies changes. They are on disk after [`sync`](Self::sync).
-    ///
-    /// Not as a batch: that holds a lock over all of sled while it waits for the disk, and everybody who reads would
-    /// wait with it. Nothing needs these changes to appear together, since readers look into the overlay first, and a
-    /// start applies them again.
+    /// Not as a sled batch: a batch holds a lock over all of sled while it waits for the disk, and would block all
+    /// readers. The changes need not become visible together, because readers check the overlay first, and a start
+    /// applies them again.
     pub(super) fn apply<'a>(
         &self,
         db: &::sled::Db,
@@ -56,8 +55,8 @@ impl Disk {
         Ok(())
     }
 
-    /// sled writes its log on threads of its own. When such a write fails it keeps the error, but does not always wake
-    /// the flush that waits for the write, which then waits for ever: so the error is looked for meanwhile.
+    /// sled writes its log on its own threads. When such a write fails it stores the error, but does not always wake
+    /// the flush that waits for it, which would then wait for ever. So the error is checked periodically.
     pub(super) fn flush(&self, db: &::sled::Db) -> Result<(), ::sled::Error> {
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
         let mut flushing = std::pin::pin!(db.flush_async());
@@ -70,7 +69,7 @@ impl Disk {
         }
     }
 
-    /// Notes how far the database has come, durably. What it says must be on disk.
+    /// Records durably the last frame that the database contains. The frames must be on disk already.
     pub(super) fn mark(&self, db: &::sled::Db, mark: Mark) -> Result<(), ::sled::Error> {
         self.apply(db, &marked(mark))?;
         self.sync(db)

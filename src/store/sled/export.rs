@@ -1,5 +1,5 @@
-//! A backup, part by part, read on the writer's thread between two commits: so every part is of one piece,
-//! and texts are accepted in between. What is accepted after it began is left to the next backup.
+//! A backup, read in parts on the writer's thread between commits, so that every part is consistent and messages are
+//! accepted in between. Messages accepted after the start of the backup are not included.
 
 use super::change::Group;
 use super::keys;
@@ -8,10 +8,10 @@ use super::record::{self, Kept, Root, Seen, Trouble};
 use crate::store::backup::{Part, Position, Record};
 use crate::store::{Error, PAGE_BYTES};
 
-/// How many entries go into one part, unless they are large.
+/// Entries per part, unless they are large.
 const STEP: usize = 200;
 
-/// What is read after the sums, in this order.
+/// The records after the counters, in this order.
 const STAGES: [u8; 3] = [keys::MESSAGE, keys::SEEN, keys::THREAD];
 
 impl Group<'_> {
@@ -83,7 +83,7 @@ impl Group<'_> {
         Ok(found.map(|found| Record::message(seq, found)))
     }
 
-    /// The provider id of a message that is in the backup is in there with it.
+    /// The provider id of a message in the backup is included with the message.
     fn export_seen(&self, key: &[u8], value: &[u8], last: u64) -> Result<Option<Record>, Error> {
         let seen = record::decode::<Seen>(&self.view, key, value).map(Some);
         let (Some(Seen { seq, id, received_at }), Some(digest)) = (self.shared.sound(seen)?, digest(key))

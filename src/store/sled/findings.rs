@@ -1,5 +1,5 @@
-//! What was found wrong with the store, until the operator acknowledges it: in a file of its own, one finding a line,
-//! so that it outlives the process and whatever happens to the database.
+//! Problems found in the store, kept until the operator acknowledges them: in a separate file with one finding per
+//! line, so that they survive restarts and damage of the database.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use super::Shared;
 use super::folders::replace;
 
-/// How many findings are kept; the daemon's log has them all.
+/// Upper bound of the kept findings; the daemon's log has all of them.
 const FINDINGS_MAX: usize = 100;
 
-/// The file of the findings.
+/// The name of the file.
 pub(super) struct Findings(PathBuf);
 
 impl Findings {
-    /// The file, and what is in it.
+    /// The file and its content.
     pub(super) fn open(folder: &Path) -> io::Result<(Self, Vec<String>)> {
         let path = folder.join("findings");
         let there = match std::fs::read(&path) {
@@ -26,14 +26,14 @@ impl Findings {
         Ok((Self(path), found.map(str::to_owned).collect()))
     }
 
-    /// Writes them down in place of those that are there.
+    /// Writes the file.
     pub(super) fn write(&self, findings: &[String]) -> io::Result<()> {
         let lines: String = findings.iter().map(|finding| format!("{finding}\n")).collect();
         replace(&self.0, &lines)
     }
 }
 
-/// Adds a finding unless it is there already; says whether it was added.
+/// Adds a finding unless it exists already. Returns true if it was added.
 pub(super) fn add(findings: &mut Vec<String>, finding: &str) -> bool {
     let finding = finding.replace(['\n', '\r'], " ");
     let is_new = findings.len() < FINDINGS_MAX && !findings.contains(&finding);
@@ -44,14 +44,14 @@ pub(super) fn add(findings: &mut Vec<String>, finding: &str) -> bool {
 }
 
 impl Shared {
-    /// Something was found wrong: it is told until the operator acknowledges it, also after a restart.
+    /// Adds a finding. It is reported until the operator acknowledges it, also after a restart.
     pub(super) fn report(&self, finding: impl AsRef<str>) {
         if self.status.find(finding.as_ref()) {
             self.write_findings();
         }
     }
 
-    /// Forgets what was found. Says how many findings those were.
+    /// Removes all findings. Returns their number.
     pub(super) fn acknowledge(&self) -> u64 {
         let count = self.status.acknowledge();
         self.write_findings();

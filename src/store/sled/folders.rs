@@ -1,29 +1,29 @@
-//! The folders of a store, and how one database takes another's place.
+//! The folders of a store, and how a new database replaces the current one.
 //!
-//! The database is the folder `sled`. A new one is made beside it, under a name that says what for, and counts
-//! for nothing until it is whole; what is left of one after a crash is removed when the next is begun.
+//! The database is the folder `sled`. A new one is created beside it, under a name that states its purpose, and is
+//! not used until it is complete. Remains of an interrupted one are removed before the next is created.
 //!
-//! * `sled.restoring`: a backup is read into it.
-//! * `sled.rebuilding`: the log is replayed into it, after the one before was set aside.
-//! * `sled.compacting`: the entries of a database that is mostly empty, or of an earlier format, are copied into it.
+//! * `sled.restoring`: a backup is restored into it.
+//! * `sled.rebuilding`: the log is replayed into it, after the damaged database was set aside.
+//! * `sled.compacting`: the entries of a mostly empty database, or of one with an earlier format, are copied into it.
 //!
-//! `sled.untouched` is a copy of a database that looks damaged, from before sled opened it.
+//! `sled.untouched` is a copy of a database that looks damaged, made before sled opened it.
 //!
-//! A restored database follows one without messages, so that one is simply removed first: a crash then leaves an
-//! empty store, and the restore is begun again. The last one follows one with messages, and at every moment one of
+//! A restored database replaces one without messages, so that one is removed first: a crash then leaves an empty
+//! store, and the restore is repeated. A compacted database replaces one with messages, and at every moment one of
 //! the two is the store:
 //!
-//! 1. The new one, which is whole and on disk, becomes `sled.salvaged`. As long as there is a `sled`, that is
-//!    the store: it may have gone on.
-//! 2. `sled` becomes `sled.former`, or `damaged-store-…` if it is kept for a closer look. From here on
+//! 1. The new database, complete and on disk, is renamed to `sled.salvaged`. As long as `sled` exists, that is
+//!    the store, because it may have changed since.
+//! 2. `sled` is renamed to `sled.former`, or to `damaged-store-…` if it is kept for analysis. From here on
 //!    `sled.salvaged` is the store.
-//! 3. `sled.salvaged` becomes `sled`, and `sled.former` is removed.
+//! 3. `sled.salvaged` is renamed to `sled`, and `sled.former` is removed.
 //!
-//! So a start that finds `sled.salvaged` takes it for the store if there is no `sled`, and removes it if there is.
+//! So a start that finds `sled.salvaged` uses it if there is no `sled`, and removes it otherwise.
 //!
-//! A compaction that fails before the second step has changed nothing: the store goes on with the database it
-//! has. From the second step until the third one is synced nobody can tell which of the two the next start will
-//! find, so nothing may be written to either: what went into the one could be missing in the other.
+//! A compaction that fails before the second step has changed nothing, and the store continues with its database.
+//! From the second step until the third one is synced, it is unknown which of the two the next start will find, so
+//! neither may be written to: a change in one could be missing in the other.
 
 use std::fs::{DirBuilder, File};
 use std::io;
@@ -35,7 +35,7 @@ use tracing::warn;
 
 use super::{OpenError, at, space};
 
-/// New databases, as long as they are being made.
+/// The names of new databases that are not complete yet.
 pub(super) const RESTORING: &str = "sled.restoring";
 pub(super) const REBUILDING: &str = "sled.rebuilding";
 pub(super) const COMPACTING: &str = "sled.compacting";
@@ -43,13 +43,13 @@ pub(super) const COMPACTING: &str = "sled.compacting";
 const DATABASE: &str = "sled";
 const UNTOUCHED: &str = "sled.untouched";
 const COPYING: &str = "sled.copying";
-/// Named as earlier versions named it, which may have been interrupted here.
+/// The name that earlier versions used; they may have been interrupted here.
 const WHOLE: &str = "sled.salvaged";
-/// Where earlier versions kept a copy while they opened the database.
+/// The name of the copy that earlier versions made while they opened the database.
 const SPARE: &str = "sled.spare";
 pub(super) const FORMER: &str = "sled.former";
 
-/// One step of the way on which the copy of a compaction takes the database's place.
+/// One step of the replacement after a compaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     SyncFiles(&'static str),
@@ -58,7 +58,7 @@ pub(super) enum Step {
     Rename(&'static str, &'static str),
 }
 
-/// As long as the last of these is not done, the store is what it was.
+/// Until the last of these steps is done, the old database is the store.
 const PREPARE: [Step; 6] = [
     Step::SyncFiles(COMPACTING),
     Step::Remove(WHOLE),
@@ -68,7 +68,7 @@ const PREPARE: [Step; 6] = [
     Step::Rename(DATABASE, FORMER),
 ];
 
-/// After these the store is the copy, whatever happens.
+/// After these steps the new database is the store, even if a later step fails.
 const COMPLETE: [Step; 2] = [Step::Rename(WHOLE, DATABASE), Step::SyncFolder];
 
 impl Step {
@@ -82,12 +82,12 @@ impl Step {
     }
 }
 
-/// Why the copy of a compaction did not take the database's place.
+/// Why a compacted database did not replace the old one.
 #[derive(Debug)]
 pub(super) enum Unfinished {
-    /// The database is in its place, and the store can go on with it.
+    /// The old database is in its place and the store can continue with it.
     Unchanged(io::Error),
-    /// Only the next start can tell which database is the store: nothing may be written until then.
+    /// Only the next start can determine which database is the store: nothing may be written until then.
     Midway(io::Error),
 }
 
@@ -99,24 +99,24 @@ impl From<Unfinished> for io::Error {
     }
 }
 
-/// The store's database.
+/// The folder of the database.
 pub(super) fn database(folder: &Path) -> PathBuf {
     folder.join(DATABASE)
 }
 
-/// Where sled keeps its log.
+/// The file of sled's log.
 pub(super) fn log(folder: &Path) -> PathBuf {
     database(folder).join("db")
 }
 
-/// Ends what a crash has interrupted, one way or the other.
+/// Completes or undoes a replacement that a crash has interrupted.
 pub(super) fn recover(folder: &Path) -> io::Result<()> {
     settle(folder)?;
     drop_compaction(folder);
     Ok(())
 }
 
-/// Puts the restored database, which is on disk, in the place of the empty one.
+/// Replaces the empty database by the restored one, which is on disk.
 pub(super) fn finish_restore(folder: &Path) -> Result<(), OpenError> {
     let database = database(folder);
     remove(&database).map_err(at(&database))?;
@@ -124,15 +124,14 @@ pub(super) fn finish_restore(folder: &Path) -> Result<(), OpenError> {
     sync_folder(folder).map_err(at(folder))
 }
 
-/// Syncs the copy and puts it in the place of the database, which nothing is written to any more. Says how
-/// large it is.
+/// Syncs the copy and replaces the database, which is not written to any more, by it. Returns the size of the copy.
 pub(super) fn finish_compaction(
     folder: &Path,
     carry_out: impl Fn(&Path, Step) -> io::Result<()>,
 ) -> Result<u64, Unfinished> {
     let carry_out = |step| carry_out(folder, step);
     if let Err(error) = PREPARE.into_iter().try_for_each(carry_out) {
-        // Some file systems report an error for a rename that was done.
+        // Some file systems report an error for a rename that was performed.
         return Err(if database(folder).exists() {
             Unfinished::Unchanged(error)
         } else {
@@ -152,8 +151,7 @@ pub(super) fn finish_compaction(
     Ok(std::fs::metadata(log(folder)).map_or(0, |log| log.len()))
 }
 
-/// Removes what a compaction that did not come to its end, or only just did, has left. The database must be in
-/// its place.
+/// Removes what an interrupted or just completed compaction has left. The database must be in its place.
 pub(super) fn drop_compaction(folder: &Path) {
     for name in [COMPACTING, WHOLE, FORMER] {
         if let Err(error) = remove(&folder.join(name)) {
@@ -162,19 +160,19 @@ pub(super) fn drop_compaction(folder: &Path) {
     }
 }
 
-/// Removes what earlier versions have left beside a database that was taken over.
+/// Removes the files of earlier versions beside a database that was migrated.
 pub(super) fn drop_earlier(folder: &Path) -> io::Result<()> {
     remove(&folder.join(SPARE))?;
     remove(&folder.join("sled.salvaging"))?;
-    // How far the earlier store had come; the log tells that now.
+    // The position of the earlier store, which is now recorded in the log.
     match std::fs::remove_file(folder.join("mark")) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
 
-/// Keeps the database as it is before sled opens it, as far as there is room. A copy that is there already is from a
-/// start that was broken off, and nearer to what was found first.
+/// Copies the database before sled opens it, if there is enough space. An existing copy comes from an interrupted
+/// start and is kept, because it is closer to the original.
 pub(super) fn copy_untouched(folder: &Path) {
     let (untouched, copying, database) = (folder.join(UNTOUCHED), folder.join(COPYING), database(folder));
     if untouched.exists() {
@@ -197,7 +195,7 @@ pub(super) fn copy_untouched(folder: &Path) {
     }
 }
 
-/// Forgets that copy: the database is sound, or the copy is what was set aside.
+/// Removes that copy, because the database is sound or the copy was set aside.
 pub(super) fn drop_untouched(folder: &Path) {
     for name in [COPYING, UNTOUCHED] {
         if let Err(error) = remove(&folder.join(name)) {
@@ -206,7 +204,7 @@ pub(super) fn drop_untouched(folder: &Path) {
     }
 }
 
-/// Sets the database aside under this name, as it was before sled opened it if there is such a copy.
+/// Sets the database aside under this name, using the copy made before sled opened it if there is one.
 pub(super) fn set_aside(folder: &Path, aside: &Path) -> io::Result<()> {
     let (database, untouched) = (database(folder), folder.join(UNTOUCHED));
     if untouched.exists() {
@@ -220,7 +218,7 @@ pub(super) fn set_aside(folder: &Path, aside: &Path) -> io::Result<()> {
     sync_folder(folder)
 }
 
-/// A name for what is put aside, which nothing has yet.
+/// An unused name for something that is set aside.
 pub(super) fn free_name(folder: &Path, what: &str) -> PathBuf {
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -232,7 +230,7 @@ pub(super) fn free_name(folder: &Path, what: &str) -> PathBuf {
         .unwrap_or_else(|| folder.join(what))
 }
 
-/// Writes a small file in place of the one that is there, all of it or nothing.
+/// Replaces a small file atomically.
 pub(super) fn replace(path: &Path, contents: &str) -> io::Result<()> {
     let new = path.with_extension("new");
     let file = File::create(&new)?;
@@ -242,7 +240,7 @@ pub(super) fn replace(path: &Path, contents: &str) -> io::Result<()> {
     path.parent().map_or(Ok(()), sync_folder)
 }
 
-/// Removes a folder with what is in it, if it is there.
+/// Removes a folder with its content if it exists.
 pub(super) fn remove(folder: &Path) -> io::Result<()> {
     match std::fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -250,8 +248,8 @@ pub(super) fn remove(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// sled syncs neither the files it makes nor the folder that names them; without that a power cut right after
-/// the first acknowledged text leaves a log that no folder knows.
+/// sled syncs neither the files it creates nor their folder. Without this, a power cut right after the first
+/// acknowledged message could lose the directory entry of the log.
 pub(super) fn sync_files(database: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(database)? {
         let path = entry?.path();
@@ -262,7 +260,7 @@ pub(super) fn sync_files(database: &Path) -> io::Result<()> {
     File::open(database)?.sync_all()
 }
 
-/// Syncs a folder, and the one that names it.
+/// Syncs a folder and its parent.
 pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()?;
     match folder.canonicalize()?.parent() {
@@ -271,8 +269,8 @@ pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// The third step, if the second was done; else back to before the first. Nothing is removed before it is on
-/// disk which database is the store: a process that died may not have come to syncing that.
+/// Performs the third step if the second was done; otherwise restores the state before the first. Nothing is removed
+/// before the choice is synced: the process that died may not have synced it.
 fn settle(folder: &Path) -> io::Result<()> {
     let (fresh, spare, database) = (folder.join(WHOLE), folder.join(SPARE), database(folder));
     if fresh.exists() && !database.exists() {
@@ -301,7 +299,7 @@ mod tests {
         folder
     }
 
-    /// The names that are left, and which database is the store's.
+    /// The remaining names, and which database is the store's.
     fn left(folder: &Path) -> (Vec<String>, String) {
         let entries = std::fs::read_dir(folder).unwrap();
         let mut names: Vec<_> = entries
@@ -312,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crash_at_any_step_leaves_one_whole_database() {
+    fn a_crash_at_any_step_leaves_one_complete_database() {
         for (found, store_is) in [
             (&["sled", COMPACTING][..], "sled"),
             (&["sled", WHOLE], "sled"),
@@ -334,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_database_takes_the_place_of_the_old_one() {
+    fn a_new_database_replaces_the_old_one() {
         let folder = store(&["sled", COMPACTING, FORMER]);
         let length = finish_compaction(folder.path(), |folder, step| step.carry_out(folder)).unwrap();
         assert_eq!(length, COMPACTING.len() as u64);
@@ -345,7 +343,7 @@ mod tests {
         assert_eq!(left(folder.path()), (vec!["sled".into()], RESTORING.into()));
     }
 
-    /// Has the step with this number fail, done or not.
+    /// Makes the step with this number fail, after or without performing it.
     fn failing(number: usize, done: bool) -> impl Fn(&Path, Step) -> io::Result<()> {
         let count = std::cell::Cell::new(0);
         move |folder, step| {
@@ -402,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_compaction_has_left_is_not_in_the_way_of_the_next() {
+    fn the_remains_of_a_compaction_do_not_block_the_next() {
         let folder = store(&["sled", COMPACTING, WHOLE, FORMER]);
         finish_compaction(folder.path(), |folder, step| step.carry_out(folder)).unwrap();
         assert_eq!(left(folder.path()), (vec!["sled".into()], COMPACTING.into()));

@@ -1,4 +1,4 @@
-//! The file `format`: which layout the store has.
+//! The file `format`, which names the layout of the store.
 
 use std::io;
 use std::path::Path;
@@ -6,10 +6,10 @@ use std::path::Path;
 use super::folders::replace;
 use super::{OpenError, at};
 
-/// What `format` says in a store that this build can read.
+/// The format that this build writes and reads.
 const FORMAT: u32 = 4;
 
-/// Says in the store which format it has.
+/// Writes the file.
 pub(super) fn write(folder: &Path) -> Result<(), OpenError> {
     let text = format!("smsbridge store {FORMAT}\n");
     let path = folder.join("format");
@@ -19,7 +19,7 @@ pub(super) fn write(folder: &Path) -> Result<(), OpenError> {
     replace(&path, &text).map_err(at(&path))
 }
 
-/// What `format` says, if it says anything.
+/// The format named in the file, if it is valid.
 fn read(folder: &Path) -> io::Result<Option<u32>> {
     match std::fs::read(folder.join("format")) {
         Ok(bytes) => {
@@ -32,7 +32,7 @@ fn read(folder: &Path) -> io::Result<Option<u32>> {
     }
 }
 
-/// Refuses a store that a newer version has written.
+/// Rejects a store that was written by a newer version.
 pub(super) fn check(folder: &Path) -> Result<(), OpenError> {
     match read(folder).map_err(at(&folder.join("format")))? {
         Some(found) if found > FORMAT => Err(OpenError::Newer {

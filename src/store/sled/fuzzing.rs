@@ -1,4 +1,4 @@
-//! What fuzz targets reach of the records. Only in a build for fuzzing.
+//! The entry points of the fuzz targets for records. Only in builds for fuzzing.
 
 use ::sled::IVec;
 
@@ -6,7 +6,7 @@ use super::keys;
 use super::record::{self, Kept, Ledger, Lookup, PART_BYTES, Root, Seen};
 use crate::delivery::Delivery;
 
-/// There is no second part anywhere.
+/// A tree without further parts.
 struct Nothing;
 
 impl Lookup for Nothing {
@@ -15,7 +15,7 @@ impl Lookup for Nothing {
     }
 }
 
-/// Reads a value as every record there is.
+/// Reads a value as every type of record.
 pub fn decode(key: &[u8], value: &[u8]) {
     let _ = record::decode::<Kept>(&Nothing, key, value);
     let _ = record::decode::<Delivery>(&Nothing, key, value);
@@ -26,7 +26,7 @@ pub fn decode(key: &[u8], value: &[u8]) {
     let _ = (keys::seq_of(key), keys::queue_of(key));
 }
 
-/// A payload with a right checksum, read as a message and written again.
+/// Reads a payload with a valid checksum as a message, and writes it again.
 pub fn with_checksum(key: &[u8], payload: &[u8]) -> Option<Vec<u8>> {
     let payload = payload.get(..payload.len().min(PART_BYTES))?;
     let (key, value) = record::entries(key, payload, record::OLDEST).into_iter().next()?;

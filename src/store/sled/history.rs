@@ -1,11 +1,11 @@
-//! Bringing back history: what can be read of a database that was set aside, while the store works.
+//! Recovers the history of a database that was set aside, while the store is in use.
 //!
-//! Everything pending came from the log already, so this is about messages whose deliveries had ended. The files of the
-//! database are searched for entries that vouch for themselves (see `record`), whatever is left of the pages around
-//! them. What the store has already stays as it is. A delivery that seems to be pending is one whose end was lost:
-//! it becomes dead, for the operator to decide, and is not sent by itself.
+//! All pending messages were recovered from the log already, so this is about ended ones. The files of the database
+//! are searched for valid entries (see `record`), whatever the state of the pages around them. Records that the store
+//! already has are not changed. A delivery that appears to be pending has lost its end: it becomes dead for the
+//! operator to decide, and is not sent automatically.
 //!
-//! A file `recovering` names the databases that are still to be searched, so that a restart goes on with it.
+//! A file `recovering` names the databases that are still to be searched, so that recovery continues after a restart.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -28,20 +28,20 @@ use super::{Shared, lock};
 use crate::delivery::Delivery;
 use crate::store::{Error, backup};
 
-/// Why a delivery is dead of which only the beginning can be read.
+/// The reason of a dead delivery whose end was lost.
 pub(super) const LOST_END: &str = "its record was damaged: it may or may not have been delivered";
 
-/// How much of a file is read at once, and how much of it again with the next part: no entry is longer.
+/// How much of a file is read at once, and how much of it overlaps with the next part; no entry is longer.
 const CHUNK: usize = 1 << 20;
 const OVERLAP: usize = 8 << 10;
 
-/// About how many bytes of entries are gathered before they are brought back.
+/// The approximate number of bytes of entries that are collected before they are imported.
 const GATHERED: u64 = 12 << 20;
 
-/// How many messages are brought back with one change.
+/// The number of messages that are imported by one change.
 const STEP: usize = 64;
 
-/// The databases to be searched.
+/// The databases to search.
 #[derive(Debug)]
 pub(super) struct History {
     store: PathBuf,
@@ -52,7 +52,7 @@ pub(super) struct History {
 type Entries = HashMap<IVec, (u64, IVec)>;
 
 impl History {
-    /// What a start has begun and not ended.
+    /// The databases named in the file.
     pub(super) fn load(store: &Path) -> io::Result<Option<Self>> {
         let named = match std::fs::read_to_string(store.join("recovering")) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -69,7 +69,7 @@ impl History {
         }))
     }
 
-    /// Notes that a database is going to be set aside under this name and has to be searched.
+    /// Records that a database will be set aside under this name and must be searched.
     pub(super) fn begin(store: &Path, name: &str) -> io::Result<()> {
         let mut folders = Self::load(store)?.map_or_else(Vec::new, |history| history.folders);
         folders.push(name.to_owned());
@@ -131,8 +131,8 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Brings back all that is found, some messages at a time so that memory stays bounded. Says how many those were;
-    /// nothing if it was stopped.
+    /// Imports everything that is found, in batches to limit memory. Returns the number of messages; `None` if it was
+    /// stopped.
     fn all(&self, stopping: &impl Fn() -> bool) -> Result<Option<u64>, Error> {
         let length = self.file.metadata().map_or(0, |file| file.len());
         let last = lock(&self.shared.books).ledger.counts.accepted;
@@ -172,7 +172,7 @@ impl Search<'_> {
         Ok(Some(brought))
     }
 
-    /// The newest of the wanted entries, from the whole file. What the disk does not give is passed over.
+    /// Finds the newest version of the wanted entries in the complete file. Unreadable parts are skipped.
     fn gather(&self, wanted: impl Fn(&Entry<'_>) -> bool) -> Entries {
         let mut found = Entries::new();
         let mut chunk = vec![0; CHUNK];
@@ -214,7 +214,7 @@ impl Lookup for Entries {
 }
 
 impl Group<'_> {
-    /// Brings back one message with what became of its deliveries; says whether it could be read and was missing.
+    /// Imports one message with its deliveries. Returns true if it was readable and missing.
     fn bring_back(&mut self, seq: u64, entries: Entries) -> Result<bool, Error> {
         self.space.for_anything()?;
         let key = keys::message(seq);
@@ -280,7 +280,7 @@ impl Group<'_> {
         Ok(true)
     }
 
-    /// Brings back what belongs to no message, where the store has nothing of its own.
+    /// Imports the records that belong to no message, unless the store has newer ones.
     fn bring_back_rest(&mut self, entries: Entries) -> Result<(), Error> {
         for (key, (_, value)) in entries {
             if !self.view.has(&key).map_err(Trouble::from)? {
@@ -294,8 +294,8 @@ impl Group<'_> {
         Ok(())
     }
 
-    /// Removes some of the deliveries whose messages are not there, behind this key. Says how far it came; nothing
-    /// when there are no more.
+    /// Removes some deliveries whose messages are missing, after this key. Returns the last key; `None` if there are
+    /// no more.
     fn drop_orphans(&mut self, after: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         let entries = self
             .view

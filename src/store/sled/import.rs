@@ -1,7 +1,7 @@
-//! A backup read into an empty store.
+//! Restores a backup into an empty store.
 //!
-//! Everything goes into a database of its own beside the store's, which takes its place when all of it is on
-//! disk. Until then the store stays empty: a restore that was broken off is simply begun again.
+//! Everything is written to a separate database beside that of the store, which replaces it when it is complete and
+//! on disk. Until then the store stays empty, so an interrupted restore can be repeated.
 
 use std::fs::File;
 
@@ -16,7 +16,7 @@ use crate::message::Conversation;
 use crate::store::Counts;
 use crate::store::backup::Record;
 
-/// How many entries are committed together.
+/// Entries committed together.
 const COMMIT: usize = 2_000;
 
 /// Why a backup was not restored.
@@ -25,36 +25,36 @@ pub enum ImportError {
     /// The store cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// Nothing is ever put over what is there.
+    /// The store is not empty. Existing messages are never overwritten.
     #[error(
         "the store already has messages ({0} were accepted): set `store.path` to an empty folder, or move this one away"
     )]
     NotEmpty(u64),
-    /// It could not be written.
+    /// The store could not be written.
     #[error("the store could not be written: {0}")]
     Failed(String),
 }
 
-/// A restore at work.
+/// A restore in progress.
 pub struct Import {
     options: Options,
     db: ::sled::Db,
     disk: Disk,
-    /// How far the log of the empty store goes: nothing of that is meant for this one.
+    /// The last frame of the empty store's log. Its frames must not be applied to the restored database.
     reached: u64,
     books: Books,
     sums: Counts,
     messages: u64,
     changes: Changes,
-    /// Held until all is in its place.
+    /// The lock of the store, held until the restored database is in place.
     _lock: File,
 }
 
 impl Import {
-    /// Takes the store, which must be empty and used by nobody.
+    /// Opens the store, which must be empty and not in use.
     ///
     /// # Errors
-    /// When it is neither.
+    /// When it is not empty or in use.
     pub fn begin(options: &Options) -> Result<Self, ImportError> {
         let lock = start::enter(&options.path)?;
         let opened = start::open(options)?;
@@ -78,7 +78,7 @@ impl Import {
         })
     }
 
-    /// Adds one record. They come in the order in which the backup has them.
+    /// Adds one record. Records must have the order of the backup.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -133,7 +133,7 @@ impl Import {
         Ok(())
     }
 
-    /// Puts what was read in the store's place. Says how many messages and deliveries that is.
+    /// Replaces the store by the restored database. Returns the number of messages and deliveries.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -150,7 +150,7 @@ impl Import {
             _lock,
             ..
         } = self;
-        // What is pending is not in the log yet.
+        // Pending messages are not in the log yet.
         disk.sync(&db)
             .and_then(|()| {
                 disk.mark(
@@ -169,7 +169,7 @@ impl Import {
         Ok((messages, owed - purged))
     }
 
-    /// The sums as they add up: what was forgotten before the backup stays counted.
+    /// The counters after the restore: messages that were removed before the backup stay counted.
     fn ledger(&self) -> Ledger {
         let Counts {
             delivered,
@@ -211,7 +211,7 @@ mod tests {
     use crate::store::conformance::{arrival, name};
     use crate::store::sled::tests::Folder;
 
-    /// A restore of this many texts that has read its backup.
+    /// A restore of this many messages that has read its backup.
     fn restore(folder: &Folder, texts: u64) -> Result<Import, ImportError> {
         let mut import = Import::begin(&folder.options())?;
         for seq in 1..=texts {
@@ -225,8 +225,8 @@ mod tests {
         Ok(import)
     }
 
-    /// A store without texts that has made some commits, and a restore that ends just before its database
-    /// takes the place of the store's.
+    /// A store without messages that has some commits, and a restore that ends just before its database replaces that
+    /// of the store.
     async fn interrupted() -> Folder {
         let folder = Folder::new();
         let store = folder.open();
@@ -238,7 +238,7 @@ mod tests {
         let (database, aside) = (folders::database(&path), path.join("aside"));
         let import = restore(&folder, 3).unwrap();
         std::fs::rename(&database, &aside).unwrap();
-        // What is not a folder is not removed.
+        // A file with that name, which is not removed because it is not a folder.
         std::fs::write(&database, "").unwrap();
         assert!(matches!(import.finish(), Err(ImportError::Open(_))));
         std::fs::remove_file(&database).unwrap();
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_restore_that_ends_before_the_exchange_is_begun_again() {
+    async fn a_restore_interrupted_before_the_replacement_can_be_repeated() {
         let folder = interrupted().await;
         assert_eq!(restore(&folder, 3).unwrap().finish().unwrap(), (3, 3));
         let store = folder.open();
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_restore_that_ends_right_after_the_exchange_is_whole() {
+    async fn a_restore_interrupted_after_the_replacement_is_complete() {
         let folder = interrupted().await;
         folders::finish_restore(&folder.options().path).unwrap();
         let store = folder.open();
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_recipient_that_waits_by_itself_still_does_after_a_restore() {
+    async fn a_recipient_with_its_own_delivery_keeps_it_after_a_restore() {
         let folder = Folder::new();
         let mut import = Import::begin(&folder.options()).unwrap();
         let arrival = arrival(1, 1, &["desk"]);

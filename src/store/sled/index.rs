@@ -115,7 +115,7 @@ impl Note {
                 }
             }
             Self::Covered { place } => count(place, |row| row.count_covered(true)),
-            Self::Delivered { place } => count(place, super::row::Row::is_owed),
+            Self::Delivered { place } => count(place, super::row::Row::add_delivery),
             Self::Risen {
                 place, is_covered, ..
             } => {

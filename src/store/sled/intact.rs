@@ -1,11 +1,11 @@
-//! Whether the file of a database looks as sled left it, told without opening it.
+//! Checks without opening a database whether its file looks as sled left it.
 //!
-//! Where sled finds damage while opening, it zeroes what follows. That costs nothing pending, since the log has that,
-//! but history that could still be read. So the file is read through before, as it has to be anyway, and copied if
-//! something in it looks torn; where nothing does, no copy is made. A wrong suspicion costs a copy and nothing else.
+//! If sled finds damage while opening, it overwrites the rest with zeros. No pending message is lost, because the log
+//! has them, but history that could still be read. So the file, which is read completely before opening anyway, is
+//! checked and copied if it looks damaged. A false alarm only costs the copy.
 //!
-//! A file is segments of half a MiB. Each begins with its number in the sequence, and has messages with a checksum
-//! each, up to one that fills the rest. Only the segment with the highest number may end earlier.
+//! The file consists of segments of half a MiB. Each begins with its sequence number and contains messages with a
+//! checksum, up to one that fills the rest. Only the segment with the highest number may end earlier.
 
 use std::fs::File;
 use std::io;
@@ -24,7 +24,7 @@ const MESSAGE_HEAD_MAX: usize = 32;
 const CAP: u8 = 2;
 const KINDS: std::ops::RangeInclusive<u8> = 1..=11;
 
-/// Reads the file to its end. What the disk does not give is an error.
+/// Checks the complete file. An I/O error is returned as such.
 pub(super) fn looks_intact(path: &Path) -> io::Result<bool> {
     let file = File::open(path)?;
     let mut bytes = vec![0; SEGMENT];
@@ -32,7 +32,7 @@ pub(super) fn looks_intact(path: &Path) -> io::Result<bool> {
     for at in (0..file.metadata()?.len()).step_by(SEGMENT) {
         let length = read_at_most(&file, &mut bytes, at)?;
         let Some(segment) = Segment::read(&bytes[..length]) else {
-            // One that was given back is zeroed.
+            // A released segment is zeroed.
             is_intact &= bytes[..length.min(HEAD)].iter().all(|byte| *byte == 0);
             continue;
         };
@@ -57,7 +57,7 @@ pub(super) fn looks_intact(path: &Path) -> io::Result<bool> {
     Ok(is_intact)
 }
 
-/// Whether nothing was written behind this place after what stands before it.
+/// Returns true if no entry after this position is newer than those before it.
 fn is_end(bytes: &[u8], end: usize) -> bool {
     let newest = |bytes: &[u8]| {
         let found = memchr::memmem::find_iter(bytes, &MAGIC);
@@ -71,9 +71,9 @@ fn is_end(bytes: &[u8], end: usize) -> bool {
 }
 
 struct Segment {
-    /// The place in the sequence.
+    /// The sequence number of the segment.
     number: u64,
-    /// How far the log was on disk.
+    /// The position up to which the log was on disk.
     stable: u64,
 }
 
@@ -94,7 +94,7 @@ impl Segment {
         })
     }
 
-    /// Where the messages end too early; nothing when they fill the segment.
+    /// The position at which the messages end too early; `None` if they fill the segment.
     fn end(&self, bytes: &[u8]) -> Option<usize> {
         let mut at = HEAD;
         while at + MESSAGE_HEAD_MAX <= SEGMENT {
@@ -108,7 +108,7 @@ impl Segment {
     }
 }
 
-/// The kind and the length of the undamaged message that begins here.
+/// The kind and length of the valid message at this position.
 fn message(bytes: &[u8], segment: u64) -> Option<(u8, usize)> {
     let mut rest = bytes;
     let crc = u32::from_le_bytes(*rest.split_off(..4)?.first_chunk()?);
@@ -125,7 +125,7 @@ fn message(bytes: &[u8], segment: u64) -> Option<(u8, usize)> {
     is_whole.then_some((kind, head + body.len()))
 }
 
-/// A number as sled writes it.
+/// A number in sled's variable-length encoding.
 fn varint(bytes: &mut &[u8]) -> Option<u64> {
     let first = *bytes.split_off_first()?;
     let more = match first {
@@ -161,7 +161,7 @@ fn read_at_most(file: &File, bytes: &mut [u8], at: u64) -> io::Result<usize> {
 mod tests {
     use super::*;
 
-    /// A database of some segments, written in this order of generations.
+    /// A database with some segments, written in this order of generations.
     fn database(folder: &Path, rounds: u64) -> Vec<u8> {
         let config = ::sled::Config::new().path(folder).flush_every_ms(None);
         let db = config.open().unwrap();
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sound_file_looks_intact_and_a_damaged_one_does_not() {
+    fn an_intact_file_is_distinguished_from_a_damaged_one() {
         let folder = tempfile::tempdir().unwrap();
         let (path, mut seen) = (folder.path().join("copy"), 0);
         for rounds in [0, 1, 3, 9] {
@@ -194,12 +194,12 @@ mod tests {
                 seen += u32::from(!looks_intact(&path).unwrap());
             }
         }
-        // What was written over before need not be noticed.
+        // Damage in overwritten parts need not be detected.
         assert!(seen > 60, "{seen} of 100 damages were seen");
     }
 
     #[test]
-    fn no_bytes_make_reading_panic() {
+    fn arbitrary_bytes_do_not_cause_a_panic() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("db");
         for length in [0, 1, HEAD, 600, SEGMENT, SEGMENT + 5] {

@@ -1,7 +1,7 @@
-//! The thread for what has time: it looks through the log once, renews it when that is due, and brings back what
-//! can be read of the history in a database that was set aside.
+//! The thread for background work: checks the complete log once, renews it when due, and recovers the history of a
+//! database that was set aside.
 //!
-//! What it changes goes through the writer like any other change, a small step at a time.
+//! It changes the store through the writer, in small steps.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
@@ -15,26 +15,26 @@ use super::log::{self, Segments};
 use super::requests::Requests;
 use crate::store::Error;
 
-/// How often it looks whether there is anything to do.
+/// Interval between its checks.
 const PACE: Duration = Duration::from_secs(1);
 
-/// How many bytes of log are worth no renewal, whatever is pending.
+/// Size of the log below which it is not renewed.
 const SLACK: u64 = 8 << 20;
 
-/// The thread's belongings.
+/// The state of the thread.
 pub(super) struct Keeper {
     pub(super) shared: Arc<Shared>,
     pub(super) requests: Requests,
     pub(super) segments: Segments,
-    /// Whether the log may lack what is pending.
+    /// Whether pending messages may be missing in the log.
     pub(super) is_renewal_due: bool,
-    /// How large the log was after the last renewal, or about that; nothing until its older segments have gone.
+    /// The approximate size of the log after the last renewal; `None` until its older segments have been removed.
     pub(super) left: Option<u64>,
     pub(super) history: Option<History>,
 }
 
 impl Keeper {
-    /// Works until the other end is dropped. An error ends it early: the store failed or is being closed.
+    /// Runs until the channel is closed. An error ends it early: the store failed or is being closed.
     pub(super) fn run(mut self, stop: &Receiver<()>) {
         if let Err(error) = self.work(stop)
             && stop.try_recv() == Err(TryRecvError::Empty)
@@ -65,8 +65,8 @@ impl Keeper {
         Ok(())
     }
 
-    /// The start reads only what the database does not have. What is damaged in the rest costs nothing as long as the
-    /// database is sound, and is replaced.
+    /// A start reads only the frames that the database does not have. Damage in the rest is harmless as long as the
+    /// database is sound, and is repaired by a renewal.
     fn look_through(&mut self, stopping: impl Fn() -> bool) {
         match log::is_whole(&self.segments, stopping) {
             Ok(true) => {}
@@ -99,7 +99,7 @@ impl Keeper {
             if stopping() {
                 return Ok(());
             }
-            // Those who send and deliver come first.
+            // Pauses as long as the step took, because accepting and delivering have priority.
             std::thread::sleep(step.elapsed());
         }
         self.is_renewal_due = false;

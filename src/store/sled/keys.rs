@@ -1,31 +1,31 @@
-//! The keys of the one tree: a tag, then big-endian parts, so that the order of the bytes is the order meant.
+//! The keys of the tree: a tag, followed by big-endian parts, so that the order of the bytes is the logical order.
 //!
-//! | key | value | what for |
+//! | key | value | purpose |
 //! |---|---|---|
-//! | `c` | [`Ledger`](super::record::Ledger) | sums, written with every commit |
+//! | `c` | [`Ledger`](super::record::Ledger) | counters, written with every commit |
 //! | `m` seq | [`Kept`](super::record::Kept) | a message, with its deliveries as they were when it was accepted |
-//! | `d` seq ordinal | `Delivery` | a delivery that changed since, or came later; it stands above the one in `m` |
-//! | `b` key part | bytes | what of a record did not fit in its first entry |
-//! | `k` hash | [`Seen`](super::record::Seen) | source and provider id of a message that is gone, to know a repeated webhook |
-//! | `t` destination 0 conversation | [`Root`](super::record::Root) | where a conversation's thread began |
-//! | `w` | [`Timeline`](crate::timeline::Timeline) | what the last run knew about time |
-//! | `y` | [`Standings`](crate::store::Standings) | how the destinations stood in the last run |
-//! | `a` | [`Saved`](crate::metrics::series::Saved) | the messages of the last hour, minute by minute |
+//! | `d` seq ordinal | `Delivery` | a delivery that was changed or added later; takes precedence over `m` |
+//! | `b` key part | bytes | the parts of a record that did not fit in its first entry |
+//! | `k` hash | [`Seen`](super::record::Seen) | source and provider id of a removed message, to detect duplicates |
+//! | `t` destination 0 conversation | [`Root`](super::record::Root) | the root of a conversation's thread |
+//! | `w` | [`Timeline`](crate::timeline::Timeline) | the clock state of the last run |
+//! | `y` | [`Standings`](crate::store::Standings) | the states of the destinations in the last run |
+//! | `a` | [`Saved`](crate::metrics::series::Saved) | the messages of the last hour, by minute |
 //! | `z` destination | | paused by the operator |
-//! | `l` | [`Mark`](super::record::Mark) | how far of the log the database has come |
+//! | `l` | [`Mark`](super::record::Mark) | the last frame of the log that the database contains |
 //!
-//! That is all: a text costs one entry when it is accepted and one when it is delivered. What finds them,
-//! the queues, the provider ids and the table for searches, is kept in memory and told from these at start.
+//! A message needs one entry when it is accepted and one when it is delivered. The indexes (queues, provider ids and
+//! the search table) are kept in memory and built from these records at start.
 
 use crate::message::{Conversation, Name};
 
-/// The key of the sums.
+/// The key of the counters.
 pub(super) const LEDGER: &[u8] = b"c";
 
-/// The key of what is known about time.
+/// The key of the clock state.
 pub(super) const TIMELINE: &[u8] = b"w";
 
-/// The key of how the destinations stood.
+/// The key of the states of the destinations.
 pub(super) const STANDINGS: &[u8] = b"y";
 
 /// The key of the messages of the last hour.
@@ -41,10 +41,10 @@ pub(super) const PAUSED: u8 = b'z';
 /// The key of the mark.
 pub(super) const MARK: &[u8] = b"l";
 
-/// Half a SHA-256.
+/// The first half of a SHA-256.
 pub(super) type Digest = [u8; 16];
 
-/// One delivery's place in the order in which everything came to be owed.
+/// The position of a delivery in the order of creation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub(super) struct Place {
     pub(super) seq: u64,
@@ -52,7 +52,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The place in one number, in the same order. Two hundred and eighty trillion texts have room.
+    /// The position as one number with the same order. It has room for 280 trillion messages.
     pub(super) fn packed(self) -> u64 {
         self.seq << 16 | u64::from(self.ordinal)
     }
@@ -65,7 +65,7 @@ impl Place {
     }
 }
 
-/// The deliveries of one conversation to one destination: what keeps its order.
+/// A queue: the deliveries of one conversation to one destination, whose order is kept.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Queue {
     pub(super) destination: Name,
@@ -83,7 +83,7 @@ pub(super) fn delivery(place: Place) -> Vec<u8> {
     )
 }
 
-/// What the keys of all deliveries of one message begin with.
+/// The prefix of the keys of all deliveries of one message.
 pub(super) fn deliveries(seq: u64) -> Vec<u8> {
     join(DELIVERY, &[&seq.to_be_bytes()])
 }
@@ -107,7 +107,7 @@ pub(super) fn paused(destination: &Name) -> Vec<u8> {
     join(PAUSED, &[destination.as_str().as_bytes()])
 }
 
-/// The smallest key that is greater than all keys with this beginning.
+/// The smallest key that is greater than all keys with this prefix.
 pub(super) fn end(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
@@ -124,14 +124,14 @@ pub(super) fn seq_of(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(*key.get(1..)?.first_chunk()?))
 }
 
-/// The number of the message that an entry belongs to: its own, a delivery's, or a further part of one of these.
+/// The sequence number of the message that an entry belongs to, for a message, a delivery, or a further part of one.
 pub(super) fn owner_of(key: &[u8]) -> Option<u64> {
     let key = key.strip_prefix(&[PART]).unwrap_or(key);
     let belongs = matches!(key.first(), Some(&(MESSAGE | DELIVERY)));
     if belongs { seq_of(key) } else { None }
 }
 
-/// The place at the end of a delivery's key.
+/// The position at the end of a delivery's key.
 pub(super) fn place_of(key: &[u8]) -> Option<Place> {
     let (rest, ordinal) = key.split_last_chunk()?;
     let (_, seq) = rest.split_last_chunk()?;
@@ -141,7 +141,7 @@ pub(super) fn place_of(key: &[u8]) -> Option<Place> {
     })
 }
 
-/// The destination and what follows it in the key of an index.
+/// The destination in the key of an index, and the rest of the key.
 fn split(key: &[u8]) -> Option<(Name, &[u8])> {
     let key = key.get(1..)?;
     let at = key.iter().position(|&byte| byte == 0)?;
@@ -149,7 +149,7 @@ fn split(key: &[u8]) -> Option<(Name, &[u8])> {
     Some((name, &key[at + 1..]))
 }
 
-/// The queue that a thread's key names.
+/// The queue in the key of a thread.
 pub(super) fn queue_of(key: &[u8]) -> Option<Queue> {
     let (destination, conversation) = split(key)?;
     let conversation = Conversation(conversation.try_into().ok()?);
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_read_as_they_are_written() {
+    fn keys_are_parsed_as_they_are_written() {
         let place = Place { seq: 7, ordinal: 300 };
         let queue = Queue {
             destination: "desk.1".parse().unwrap(),

@@ -1,21 +1,21 @@
-//! The provider ids that were seen, in memory, so that a repeated webhook is known without a look at the disk.
+//! The known provider ids in memory, so that a duplicate webhook is detected without reading from disk.
 //!
-//! Nine bytes a text: a few bits of the id's digest and the number of the text. Whoever asks reads that text
-//! and compares; one answer in some hundred is a chance likeness. A text that is forgotten before its provider
-//! id is leaves a `k` record, which is looked up on disk.
+//! Nine bytes per message: some bits of the digest of its id, and its sequence number. The caller reads that message
+//! and compares; about one in some hundred lookups is a false match. A message that is removed before its provider id
+//! leaves a `k` record, which is looked up on disk.
 
 use hashbrown::HashTable;
 
 use super::keys::Digest;
 
-/// How many bits of an entry are the text's number: sixty-eight billion texts.
+/// The bits of an entry for the sequence number: room for sixty-eight billion messages.
 const SEQ_BITS: u32 = 36;
 
-/// The table.
+/// The hash table.
 #[derive(Default)]
 pub(super) struct Known {
     entries: HashTable<u64>,
-    /// How many `k` records there are.
+    /// The number of `k` records.
     pub(super) on_disk: u64,
 }
 
@@ -26,7 +26,7 @@ impl Known {
             .insert_unique(hash(entry), entry, |&entry| hash(entry));
     }
 
-    /// The numbers of the texts that may have this provider id.
+    /// The sequence numbers of the messages that may have this provider id.
     pub(super) fn candidates(&self, digest: Digest) -> impl Iterator<Item = u64> {
         let wanted = entry(digest, 0);
         let alike = self.entries.iter_hash(hash(wanted)).copied();
@@ -42,7 +42,7 @@ impl Known {
         }
     }
 
-    /// Forgets the texts that need not be kept any more.
+    /// Removes the entries of messages that are no longer needed.
     pub(super) fn retain(&mut self, keep: impl Fn(u64) -> bool) {
         self.entries.retain(|&mut entry| keep(seq(entry)));
         if self.entries.capacity() > 4 * self.entries.len().max(1_024) {
@@ -51,7 +51,7 @@ impl Known {
     }
 }
 
-/// Twenty-eight bits of the digest, and the number.
+/// Twenty-eight bits of the digest, and the sequence number.
 fn entry(digest: Digest, seq: u64) -> u64 {
     let [a, b, c, d, ..] = digest;
     u64::from_be_bytes([a, b, c, d, 0, 0, 0, 0]) >> SEQ_BITS << SEQ_BITS | self::seq(seq)
@@ -61,7 +61,7 @@ fn seq(entry: u64) -> u64 {
     entry & ((1 << SEQ_BITS) - 1)
 }
 
-/// Spreads the digest's bits over the whole number: the table looks at both of its ends.
+/// Spreads the bits of the digest over the complete number, because the hash table uses both of its ends.
 fn hash(entry: u64) -> u64 {
     (entry >> SEQ_BITS).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_known_until_they_are_forgotten() {
+    fn ids_are_known_until_they_are_removed() {
         let mut known = Known::default();
         for seq in 1..=5_000 {
             known.add(digest(seq), seq.into());

@@ -1,8 +1,8 @@
-//! Stores of formats 1 to 3, which had no log: everything is copied into a new database, in records of today.
+//! Migrates stores of formats 1 to 3, which had no log: copies everything into a new database with current records.
 //!
-//! The old database stays the store until the copy is whole and on disk; then the copy takes its place as after a
-//! compaction. A crash before that leaves the old store, and the copy is begun anew. The log begins empty: the mark says
-//! that it does not have what is pending, and the first thing the store does is to write that down.
+//! The old database remains the store until the copy is complete and on disk; then the copy replaces it as after a
+//! compaction. After a crash before that, the copy is made again. The log begins empty: the mark records that it
+//! lacks the pending messages, and the store's first action is to append them.
 
 use ::sled::{Db, IVec};
 use serde::de::DeserializeOwned;
@@ -20,14 +20,14 @@ use crate::delivery::Delivery;
 use crate::store::{Counts, Standings};
 use crate::timeline::Timeline;
 
-/// What a value of those formats began with, beside a checksum and the number of its further parts.
+/// The prefix of the values of those formats, apart from a checksum and the number of further parts.
 const VERSION: u8 = 1;
 const HEADER: usize = 7;
 
-/// How many bytes are written together.
+/// Bytes written together.
 const STEP_BYTES: usize = 1 << 20;
 
-/// Puts a copy of the database, which is open, in its place. Before it does, `find` is told what could not be copied.
+/// Replaces the open database by a copy. Before that, calls `find` for everything that could not be copied.
 pub(super) fn migrate(
     options: &Options,
     old: Db,
@@ -73,7 +73,7 @@ struct Copy<'a> {
     old: &'a Db,
     new: Db,
     disk: Disk,
-    /// What is to be written next, and how many bytes that is.
+    /// The changes to write next, and their size in bytes.
     changes: Changes,
     bytes: usize,
     books: Books,
@@ -88,7 +88,7 @@ impl Copy<'_> {
         let seq = |key: Option<Result<IVec, ::sled::Error>>| keys::seq_of(&key?.ok()?);
         let (first, last) = (seq(seqs().next()), seq(seqs().next_back()));
         let last = last.unwrap_or(0).max(ledger.unwrap_or_default().counts.accepted);
-        // One after the other, and not as a scan goes: that would end at a page that cannot be read.
+        // Reads the entries one by one: a scan would end at a page that cannot be read.
         for seq in first.unwrap_or(1)..=last {
             self.message(seq);
             if self.bytes > STEP_BYTES {
@@ -122,7 +122,7 @@ impl Copy<'_> {
         Ok(())
     }
 
-    /// One message with its deliveries as they stand.
+    /// One message with its current deliveries.
     fn message(&mut self, seq: u64) {
         let key = keys::message(seq);
         let mut kept = match self.load::<Kept>(&key) {
@@ -171,7 +171,7 @@ impl Copy<'_> {
         }
     }
 
-    /// The sums of what was copied, which should be those that were stored.
+    /// The counters of the copied records, which should equal the stored ones.
     fn ledger(&mut self, stored: Option<Ledger>, last: u64) -> Ledger {
         let Ledger { commits, counts: was } = stored.unwrap_or_default();
         let is = self.books.ledger.counts;

@@ -1,8 +1,8 @@
-//! What is in the log and not yet in the database, in memory, and what lies below it.
+//! The changes that are in the log and not yet in the database, kept in memory over the database.
 //!
-//! Two layers: the active one, to which the writer adds every group it has committed, and the frozen one, which the
-//! checkpoint is putting into the database. A frozen layer is let go only when the database has all of it, so that
-//! whoever looks into the layers first and then into the database misses nothing.
+//! There are two layers: the writer adds every committed group to the active one, while the checkpoint writes the
+//! frozen one to the database. A frozen layer is dropped only when the database has all of it, so a reader that
+//! checks the layers first and then the database misses nothing.
 
 use std::ops::Bound::{Excluded, Included};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -12,20 +12,20 @@ use ::sled::{Db, IVec};
 use super::changes::{Change, Changes, cloned, earlier, later};
 use super::record::Lookup;
 
-/// What an entry takes in memory beside its bytes, about.
+/// The approximate memory of an entry in addition to its bytes.
 const ENTRY_BYTES: usize = 120;
 
-/// Everything that is committed: the layers over the database.
+/// Everything committed: the layers over the database.
 pub(super) struct Overlay(RwLock<Layers>);
 
 struct Layers {
     active: Layer,
     frozen: Arc<Layer>,
-    /// Taken under the same lock as a look into the layers: a compaction puts another one in its place.
+    /// Read under the same lock as the layers, because a compaction replaces it.
     db: Arc<Db>,
 }
 
-/// Some changes, and the number of the last frame of the log that is in them.
+/// Changes, and the last frame of the log among them.
 #[derive(Default)]
 pub(super) struct Layer {
     pub(super) changes: Changes,
@@ -34,7 +34,7 @@ pub(super) struct Layer {
 }
 
 impl Overlay {
-    /// A database with nothing over it yet.
+    /// A database without changes over it.
     pub(super) fn over(db: Db) -> Self {
         Self(RwLock::new(Layers {
             active: Layer::default(),
@@ -43,19 +43,19 @@ impl Overlay {
         }))
     }
 
-    /// The database as it is now.
+    /// The current database.
     pub(super) fn db(&self) -> Arc<Db> {
         Arc::clone(&self.read().db)
     }
 
-    /// Puts another database with the same entries in its place.
+    /// Replaces the database by another one with the same entries.
     pub(super) fn replace_db(&self, db: Db) {
         let former = std::mem::replace(&mut self.write().db, Arc::new(db));
-        // The last who holds it closes it, and not under the lock.
+        // The last holder closes the old one, which should not happen under the lock.
         drop(former);
     }
 
-    /// Adds what a frame of the log has.
+    /// Adds the changes of a frame.
     pub(super) fn add(&self, changes: Changes, reached: u64) {
         let mut layers = self.write();
         let active = &mut layers.active;
@@ -70,7 +70,7 @@ impl Overlay {
         active.reached = reached;
     }
 
-    /// Whether a key was changed so lately that the database does not have it yet.
+    /// Returns true if a key was changed and the database does not have the change yet.
     pub(super) fn is_recent(&self, key: &[u8]) -> bool {
         self.read().get(key).is_some()
     }
@@ -98,7 +98,7 @@ impl Overlay {
         (look(&layers), Arc::clone(&layers.db))
     }
 
-    /// Begins a new active layer. The one before is frozen and is put into the database by whoever calls this.
+    /// Starts a new active layer. The previous one is frozen, and the caller writes it to the database.
     pub(super) fn freeze(&self) -> Arc<Layer> {
         let mut layers = self.write();
         let active = std::mem::take(&mut layers.active);
@@ -107,14 +107,14 @@ impl Overlay {
         Arc::clone(&layers.frozen)
     }
 
-    /// Lets the frozen layer go: the database has it.
+    /// Drops the frozen layer, because the database has it.
     pub(super) fn thaw(&self) {
         let frozen = std::mem::take(&mut self.write().frozen);
-        // The last who holds it frees what may be many entries, and not under the lock.
+        // The last holder frees what may be many entries, which should not happen under the lock.
         drop(frozen);
     }
 
-    /// How many bytes of memory the active layer takes, and both together.
+    /// The memory of the active layer and of both layers together, in bytes.
     pub(super) fn bytes(&self) -> (usize, usize) {
         let layers = self.read();
         (layers.active.bytes, layers.active.bytes + layers.frozen.bytes)
@@ -130,7 +130,7 @@ impl Overlay {
 }
 
 impl Layers {
-    /// The value of a key, or that it is removed; nothing when the database has it as it is.
+    /// The changed value of a key, or `Some(None)` if it is removed; `None` if the database has the current value.
     fn get(&self, key: &[u8]) -> Option<&Option<IVec>> {
         let changed = self.active.changes.get(key);
         changed.or_else(|| self.frozen.changes.get(key))

@@ -1,4 +1,4 @@
-//! Forgetting: a bounded step at a time, so that texts are accepted in between.
+//! Retention: removes and redacts messages in limited steps, so that messages are accepted in between.
 
 use super::change::{Group, STEP, Sweep};
 use super::index::Note;
@@ -10,7 +10,7 @@ use crate::message::{Message, Timestamp};
 use crate::store::{Error, Found, Horizon, backup, redacted};
 
 impl Group<'_> {
-    /// Forgets one step's worth; says whether there is more.
+    /// Performs one step. Returns true if there is more to do.
     pub(super) fn prune(&mut self, horizon: &Horizon, now: Timestamp) -> Result<bool, Error> {
         self.space.for_anything()?;
         *self.sweep = match std::mem::take(self.sweep) {
@@ -74,7 +74,7 @@ impl Group<'_> {
         }
     }
 
-    /// A provider id is forgotten when it is too old to be asked for.
+    /// A provider id is removed when it is older than the deduplication window.
     fn forget_known(&mut self, horizon: &Horizon) {
         let table = self.shared.index.table();
         let is_new = |seq| {
@@ -112,8 +112,8 @@ impl Group<'_> {
         Ok(())
     }
 
-    /// Keeps the provider id of a message that goes as long as it may be asked for. Of several messages with one
-    /// provider id the last one accepted counts, whichever of them goes first.
+    /// Keeps the provider id of a removed message until the deduplication window ends. If several messages have the
+    /// same provider id, the last accepted one counts, whichever is removed first.
     fn remember(&mut self, seq: u64, message: &Message, horizon: &Horizon) -> Result<(), Error> {
         if message.provider_id.is_empty() {
             return Ok(());
@@ -158,7 +158,7 @@ impl Group<'_> {
         Ok(())
     }
 
-    /// A thread's root is forgotten like a message; the conversation's next text begins a new thread.
+    /// The root of a thread is removed like a message; the next message of the conversation starts a new thread.
     fn prune_thread(&mut self, key: &[u8], value: &[u8], horizon: &Horizon) -> Result<(), Error> {
         match record::decode::<Root>(&self.view, key, value) {
             Ok(root) if horizon.purge_before.is_none_or(|before| root.at >= before) => {}

@@ -1,21 +1,21 @@
-//! What is kept under the keys, and how it is known to be undamaged.
+//! The records stored under the keys, with checksums to detect damage.
 //!
 //! ```text
 //! magic        3 bytes, none of which occurs in UTF-8, and the version
-//! checksum     CRC-32C of everything behind it
+//! checksum     CRC-32C of everything after it
 //! generation   6 bytes, the number of the frame of the log that wrote it
-//! more         2 bytes, how many further entries the record has
+//! more         2 bytes, the number of further entries of the record
 //! length       2 bytes, of this part of the payload
 //! key length   1 byte, and the key
-//! payload      in postcard form
+//! payload      in postcard format
 //! ```
 //!
-//! Every entry vouches for itself, for its key too: sled skips what it finds damaged in its log without a word, and a
-//! whole page may come back as an older one. And every entry can be found in a file of which nothing else is
-//! sound (see `history`): of two under one key, the one of the later generation counts.
+//! Every entry can be verified alone, including its key: sled skips damage in its log silently, and a complete page
+//! may come back in an older version. Every entry can also be found in an otherwise damaged file (see `history`): of
+//! two entries under one key, the one with the later generation is valid.
 //!
-//! No entry grows over 4 KiB: sled puts a large leaf into a file of its own that it never syncs. A longer payload
-//! goes on under `b` keys, in entries of the same generation.
+//! No entry is larger than 4 KiB: sled puts a large leaf into a separate file that it never syncs. A longer payload
+//! continues under `b` keys, in entries of the same generation.
 
 use ::sled::IVec;
 use serde::de::DeserializeOwned;
@@ -27,29 +27,29 @@ use crate::message::{Message, MessageId, Timestamp};
 use crate::sabotage::{self, Protection};
 use crate::store::Counts;
 
-/// The version this build writes.
+/// The version that this build writes.
 pub(super) const VERSION: u8 = 2;
 
-/// What every entry begins with.
+/// The prefix of every entry.
 pub(super) const MAGIC: [u8; 4] = [0xFE, 0xC1, 0xF6, VERSION];
 
-/// The most payload that one entry carries.
+/// Upper bound of the payload of one entry.
 pub(super) const PART_BYTES: usize = 3_900;
 
-/// What stands before the key.
+/// The size of the header before the key.
 const HEADER: usize = 19;
 
-/// The generation of what was there before there was a log.
+/// The generation of entries written before there was a log.
 pub(super) const OLDEST: u64 = 0;
 
-/// A message with its deliveries, as they were accepted.
+/// A message with its deliveries, as accepted.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Kept {
     pub(super) message: Message,
     pub(super) deliveries: Vec<Delivery>,
 }
 
-/// A provider id that was seen, of a message that is gone.
+/// The provider id of a removed message.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Seen {
     pub(super) seq: u64,
@@ -57,32 +57,32 @@ pub(super) struct Seen {
     pub(super) received_at: Timestamp,
 }
 
-/// Where a conversation's thread began.
+/// The root of a conversation's thread.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Root {
     pub(super) thread: String,
     pub(super) at: Timestamp,
 }
 
-/// What every commit carries: sums that must add up at the next start.
+/// The counters written with every commit, which are verified at the next start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Ledger {
-    /// How many groups of changes there were.
+    /// The number of groups.
     pub(super) commits: u64,
-    /// The sums; `accepted` is also the last sequence number.
+    /// The counters; `accepted` is also the last sequence number.
     pub(super) counts: Counts,
 }
 
-/// How far the database has come. It is nowhere but in the database.
+/// The position of the database in the log. Stored only in the database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Mark {
-    /// All frames of the log up to this one are in the database.
+    /// The database contains all frames of the log up to this one.
     pub(super) applied: u64,
-    /// Whether every pending message is in the log as well.
+    /// Whether every pending message is also in the log.
     pub(super) is_covered: bool,
 }
 
-/// Why something cannot be read.
+/// Why a record cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Trouble {
     #[error(transparent)]
@@ -91,7 +91,7 @@ pub(super) enum Trouble {
     Damaged,
 }
 
-/// Anything that entries are read from: the tree, or the tree under a group of changes.
+/// A source of entries: the tree, or the tree with changes over it.
 pub(super) trait Lookup {
     fn lookup(&self, key: &[u8]) -> Result<Option<IVec>, ::sled::Error>;
 }
@@ -137,11 +137,11 @@ pub(super) fn decode<T: DeserializeOwned>(
 
 /// The payload of a record.
 pub(super) fn encode<T: Serialize>(record: &T) -> Vec<u8> {
-    // Writing plain data into memory has no way to fail; and an empty payload is never read as a record.
+    // Serializing plain data into memory cannot fail; an empty payload would not be accepted as a record.
     postcard::to_stdvec(record).unwrap_or_default()
 }
 
-/// The entries that make up a record, the first one under its own key.
+/// The entries of a record, the first one under its own key.
 pub(super) fn entries(key: &[u8], payload: &[u8], generation: u64) -> Vec<(IVec, IVec)> {
     let mut parts = payload.chunks(PART_BYTES);
     let payload = parts.next().unwrap_or_default();
@@ -166,7 +166,7 @@ pub(super) fn entries(key: &[u8], payload: &[u8], generation: u64) -> Vec<(IVec,
     entries
 }
 
-/// How many further entries the record has whose first one this is.
+/// The number of further entries of the record with this first entry.
 pub(super) fn more_parts(value: &[u8]) -> u16 {
     Entry::parse(value).map_or(0, |(entry, _)| entry.more)
 }
@@ -181,24 +181,24 @@ pub(super) struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    /// Reads the entry that was found under this key, if it is undamaged.
+    /// Parses the entry found under this key, if it is valid.
     pub(super) fn read(key: &[u8], value: &'a [u8]) -> Option<Self> {
         let (entry, is_whole) = Self::parse(value)?;
         let fits = entry.length() == value.len() && entry.key == key;
         (fits && (is_whole || sabotage::is_off(Protection::Checksum))).then_some(entry)
     }
 
-    /// Reads the undamaged entry with which these bytes begin, whatever stands behind it.
+    /// Parses the valid entry at the beginning of these bytes, which may be followed by others.
     pub(super) fn find(bytes: &'a [u8]) -> Option<Self> {
         Self::parse(bytes).and_then(|(entry, is_whole)| is_whole.then_some(entry))
     }
 
-    /// How many bytes it takes.
+    /// Its size in bytes.
     pub(super) fn length(&self) -> usize {
         HEADER + self.key.len() + self.payload.len()
     }
 
-    /// The entry, and whether its checksum is right.
+    /// The entry, and whether its checksum is valid.
     fn parse(bytes: &'a [u8]) -> Option<(Self, bool)> {
         let (head, rest) = bytes.split_first_chunk::<HEADER>()?;
         let &[
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_any_length_is_read_as_it_was_written() {
+    fn a_record_of_any_length_survives_a_round_trip() {
         for length in [
             0,
             1,
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_bit_a_missing_part_and_a_foreign_key_are_noticed() {
+    fn a_flipped_bit_a_missing_part_and_a_foreign_key_are_detected() {
         let good = kept(&"x".repeat(PART_BYTES + 10));
         for (key, value) in &good.0 {
             for bit in (0..value.len() * 8).step_by(if value.len() > 100 { 37 } else { 1 }) {

@@ -1,12 +1,13 @@
-//! Renewing the log: what is pending is appended again as it stands, so that older segments may go.
+//! Renewing the log: appends the pending messages again in their current state, so that older segments can be
+//! removed.
 //!
-//! A renewal begins with a new segment and goes through the pending messages in small steps, between the groups that
-//! come in; messages that come meanwhile are in the new segments already. When it has come to the end, all that is
-//! pending is in the log from its first frame on. One is made when the log has grown to more than twice what
-//! the last one left, so that a backlog is written again only after as much else was; after damage to the log; and for a
-//! store that never had one.
+//! A renewal begins with a new segment and reads the pending messages in small steps, between other groups; messages
+//! that arrive meanwhile are in the new segments anyway. At its end, everything pending is in the log from the first
+//! frame of the renewal on. A renewal is made when the log has grown to more than twice its size after the last one,
+//! so that a backlog is only written again after as much else was written; after damage of the log; and for a store
+//! that had no log before.
 //!
-//! A message that is to be delivered after all, although all its deliveries had ended, is renewed with the change.
+//! A message whose deliveries had all ended and that becomes pending again is appended together with that change.
 
 use super::change::Group;
 use super::keys;
@@ -16,21 +17,21 @@ use super::stored::thread;
 use crate::delivery::Delivery;
 use crate::store::Error;
 
-/// How many messages one step looks at, and after how many bytes it ends.
+/// Messages per step, and the size in bytes at which a step ends.
 const STEP: usize = 200;
 const STEP_BYTES: usize = 512 << 10;
 
-/// Where a renewal begins and ends.
+/// The range of a renewal.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Renewal {
     /// The first frame of its first segment.
     pub(super) first: u64,
-    /// The last message that it has to look at.
+    /// The last message to check.
     last: u64,
 }
 
 impl Group<'_> {
-    /// Begins a new segment. What is small and must not be missing goes along at once.
+    /// Begins a new segment, and appends the small records that must not be missing.
     pub(super) fn begin_renewal(&mut self) -> Result<Renewal, Error> {
         self.space.for_anything()?;
         self.is_new_segment = true;
@@ -47,8 +48,8 @@ impl Group<'_> {
         })
     }
 
-    /// Appends the next few pending messages behind the one with this number. Says how far it came; nothing when
-    /// there are no more.
+    /// Appends the next pending messages after this sequence number. Returns the last one checked; `None` if there
+    /// are no more.
     pub(super) fn renew(&mut self, renewal: Renewal, after: u64) -> Result<Option<u64>, Error> {
         self.space.for_anything()?;
         let seqs = self.shared.index.table().waiting(after, renewal.last, STEP);
@@ -62,10 +63,10 @@ impl Group<'_> {
         Ok(seqs.last().copied().filter(|_| seqs.len() == STEP))
     }
 
-    /// Appends a message to the log with its deliveries, and the threads they belong to. Says how many bytes that is.
+    /// Appends a message to the log with its deliveries and their threads. Returns the size in bytes.
     ///
-    /// A damaged one fails the store: the log has it as it was, and must not be shortened before the next start has
-    /// built the database anew.
+    /// A damaged message fails the store: the log still has the original, and must not be shortened before the next
+    /// start has rebuilt the database.
     pub(super) fn carry(&mut self, seq: u64) -> Result<usize, Error> {
         let key = keys::message(seq);
         let Some(kept) = self.view.load::<Kept>(&key)? else {

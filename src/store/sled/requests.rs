@@ -1,4 +1,4 @@
-//! The way to the writer: a change becomes a request, and its caller gets the outcome of the commit.
+//! Sends changes to the writer as requests and returns the results of their commits.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,7 +11,7 @@ use super::status::Status;
 use super::writer::{Answer, Request};
 use crate::store::Error;
 
-/// The way to the writer, until it is closed.
+/// The channel to the writer, until it is closed.
 #[derive(Clone)]
 pub(super) struct Requests {
     status: Arc<Status>,
@@ -24,7 +24,7 @@ impl Requests {
         Self { status, sender }
     }
 
-    /// Takes no requests any more.
+    /// Closes the channel.
     pub(super) fn close(&self) {
         lock(&self.sender).take();
     }
@@ -34,7 +34,7 @@ impl Requests {
         lock(&self.sender).clone().ok_or_else(closed)
     }
 
-    /// Has a change made and committed, and waits for that as long as it takes.
+    /// Requests a change and waits until it is committed, without a time limit.
     pub(super) fn ask<T: Send + 'static>(
         &self,
         change: impl FnOnce(&mut Group<'_>) -> Result<T, Error> + Send + 'static,
@@ -46,7 +46,7 @@ impl Requests {
     }
 }
 
-/// A change as the writer takes it, and how its caller is told.
+/// Combines a change with the channel for its result.
 pub(super) fn request<T: Send + 'static>(
     change: impl FnOnce(&mut Group<'_>) -> Result<T, Error> + Send + 'static,
     reply: oneshot::Sender<Result<T, Error>>,
@@ -57,13 +57,13 @@ pub(super) fn request<T: Send + 'static>(
             Err(Error::Failed(reason)) => Some(reason.clone()),
             _ => None,
         };
-        // A caller that waits no longer is told nothing.
+        // The caller may have stopped waiting.
         let answer: Answer = Box::new(move |commit| drop(reply.send(commit.and(result))));
         (fatal, answer)
     })
 }
 
-/// Why a closed store does nothing.
+/// The error of a closed store.
 pub(super) fn closed() -> Error {
     Error::Failed("the store is closed".to_owned())
 }

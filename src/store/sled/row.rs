@@ -1,28 +1,27 @@
-//! What is kept in memory of every message, so that a search reads only the messages it may find.
+//! The row kept in memory for every message, so that a search reads only messages that can match.
 //!
-//! Forty-eight bytes: the sender packed into sixteen characters of four bits, numbers that stand for the
-//! receiver and the source, and which groups of three letters the text has, as bits. A row can say for sure
-//! that a message is not meant; that it is meant, only the message itself can say.
+//! Forty-eight bytes: the sender packed into sixteen characters of four bits, numbers that represent the recipient
+//! and the source, and the trigrams of the text as a bit set. A row can exclude a message with certainty; a possible
+//! match must be verified by reading the message.
 
 use crate::message::{Message, MessageId, Timestamp};
 use crate::number::Pattern;
 use crate::store::MessageState;
 
-/// How many bytes tell which groups of three letters a text has. A text of a hundred letters sets half of the
-/// bits: a word of five letters is then found in one text of ten that does not have it, one of eight in one
-/// of a hundred.
+/// The size of the bit set of trigrams. A text of a hundred letters sets half of the bits: a word of five letters is
+/// then found in one of ten texts that do not contain it, a word of eight in one of a hundred.
 const TEXT_BYTES: usize = 24;
 
-/// Stands for a receiver or a source that has no number of its own, or a count that is too high: look.
+/// The value of a recipient or source that has no number, or of a count that is too high: the message must be read.
 pub(super) const LOOK: u16 = u16::MAX;
 const MANY: u8 = u8::MAX;
 
-/// What the flags say.
+/// The flags of a row.
 const PRESENT: u8 = 1;
 const UNROUTED: u8 = 2;
 const REDACTED: u8 = 4;
-/// It has deliveries, or had them.
-const OWED: u8 = 8;
+/// The message has deliveries, pending or ended.
+const HAS_DELIVERIES: u8 = 8;
 
 /// One message.
 #[derive(Clone, Copy, Default)]
@@ -33,7 +32,7 @@ pub(super) struct Row {
     pub(super) to: u16,
     pub(super) source: u16,
     waiting: u8,
-    /// Dead deliveries, and those of them whose fallback delivered the message.
+    /// Dead deliveries, and the number of them whose fallback delivered the message.
     dead: u8,
     covered: u8,
     flags: u8,
@@ -41,7 +40,7 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// A message of which nothing is owed. Receiver and source get their numbers from the table.
+    /// A message without pending deliveries. The table assigns the numbers of recipient and source.
     pub(super) fn of(message: &Message) -> Self {
         let packed = pack(message.from.normal());
         let flag = |on: bool, flag| if on { flag } else { 0 };
@@ -73,12 +72,12 @@ impl Row {
         self.id
     }
 
-    /// Whether it may have been received before this moment.
+    /// Returns true if it may have been received before this time.
     pub(super) fn is_before(&self, moment: Timestamp) -> bool {
         self.second <= second(moment)
     }
 
-    /// Whether it may have been received at this moment or after.
+    /// Returns true if it may have been received at or after this time.
     pub(super) fn is_since(&self, moment: Timestamp) -> bool {
         self.second >= second(moment)
     }
@@ -91,39 +90,39 @@ impl Row {
         self.dead > 0
     }
 
-    /// Whether a delivery of it may be dead whose fallback did not deliver the message.
+    /// Returns true if it may have a dead delivery whose fallback did not deliver the message.
     pub(super) fn may_be_lost(&self) -> bool {
         self.dead > self.covered || self.dead == MANY
     }
 
-    /// Whether nothing may be owed of it any more.
+    /// Returns true if it may have no pending delivery.
     pub(super) fn may_be_ended(&self) -> bool {
         matches!(self.waiting, 0 | MANY)
     }
 
-    /// The row with what is owed as another one has it.
+    /// This row with the delivery counts of another one.
     pub(super) fn with_counts_of(self, other: &Self) -> Self {
         Self {
             waiting: other.waiting,
             dead: other.dead,
             covered: other.covered,
-            flags: self.flags | (other.flags & OWED),
+            flags: self.flags | (other.flags & HAS_DELIVERIES),
             ..self
         }
     }
 
-    /// Notes that it has a delivery.
-    pub(super) fn is_owed(&mut self) {
-        self.flags |= OWED;
+    /// Records that it has a delivery.
+    pub(super) fn add_delivery(&mut self) {
+        self.flags |= HAS_DELIVERIES;
     }
 
     pub(super) fn count_waiting(&mut self, up: bool) {
-        self.is_owed();
+        self.add_delivery();
         self.waiting = count(self.waiting, up);
     }
 
     pub(super) fn count_dead(&mut self, up: bool) {
-        self.is_owed();
+        self.add_delivery();
         self.dead = count(self.dead, up);
     }
 
@@ -131,7 +130,7 @@ impl Row {
         self.covered = count(self.covered, up);
     }
 
-    /// Whether the sender may match.
+    /// Returns true if the sender may match.
     pub(super) fn may_be_from(&self, pattern: &Pattern) -> bool {
         let packed = u64::from(self.from[0]) << 32 | u64::from(self.from[1]);
         match (pattern, packed) {
@@ -145,21 +144,21 @@ impl Row {
         }
     }
 
-    /// Whether a search for this state may find it.
+    /// Returns true if a search for this state may match.
     pub(super) fn may_be(&self, state: MessageState) -> bool {
         match state {
             MessageState::Pending => self.waiting > 0,
             MessageState::Dead => self.may_be_lost() && self.may_be_ended(),
             MessageState::Delivered => {
                 let is_lost = self.may_be_lost() && self.dead != MANY;
-                self.flags & OWED != 0 && self.may_be_ended() && !is_lost
+                self.flags & HAS_DELIVERIES != 0 && self.may_be_ended() && !is_lost
             }
-            MessageState::Kept => self.flags & (OWED | UNROUTED) == 0,
+            MessageState::Kept => self.flags & (HAS_DELIVERIES | UNROUTED) == 0,
             MessageState::Unrouted => self.flags & UNROUTED != 0,
         }
     }
 
-    /// Whether the text may have all of these letters.
+    /// Returns true if the text may contain all of these trigrams.
     pub(super) fn may_have(&self, wanted: &[u8; TEXT_BYTES]) -> bool {
         self.text
             .iter()
@@ -174,10 +173,11 @@ pub(super) fn short(id: MessageId) -> u32 {
     u32::from_be_bytes([a, b, c, d])
 }
 
-/// A longer text has most groups anyway, and telling them takes its time at every start: it is read instead.
+/// A longer text contains most trigrams anyway, and computing them would slow down every start, so it is read
+/// instead.
 const TOLD_MAX: usize = 4_096;
 
-/// The groups of three letters that occur in a text, compared without case.
+/// The trigrams of a text, compared without case.
 pub(super) fn letters(text: &str) -> [u8; TEXT_BYTES] {
     if text.len() > TOLD_MAX {
         return [u8::MAX; TEXT_BYTES];
@@ -198,7 +198,7 @@ pub(super) fn letters(text: &str) -> [u8; TEXT_BYTES] {
     bits
 }
 
-/// Counts up to where a byte ends; what was once too many stays so until the next start.
+/// Counts with saturation; a saturated count stays so until the next start.
 fn count(counted: u8, up: bool) -> u8 {
     match (counted, up) {
         (MANY, _) => MANY,
@@ -211,10 +211,10 @@ fn second(moment: Timestamp) -> u32 {
     u32::try_from(moment.0.div_euclid(60_000).max(0)).unwrap_or(u32::MAX)
 }
 
-/// What the normal forms of phone numbers and short codes are made of.
+/// The characters in the normal forms of phone numbers and short codes.
 const CHARACTERS: [u8; 13] = *b"+-*0123456789";
 
-/// A number in normal form, four bits a character and zeroes behind; all bits set where that is not enough.
+/// A number in normal form with four bits per character, padded with zeros; all bits set if it does not fit.
 fn pack(number: &str) -> u64 {
     let code = |byte: u8| CHARACTERS.iter().position(|&known| known == byte);
     let mut packed = 0;
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn senders_match_as_they_do_in_a_route() {
+    fn senders_match_as_in_a_route() {
         for sender in [
             "+13035550100",
             "+123456789012345",
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn no_text_is_overlooked_and_most_others_are_passed_over() {
+    fn every_matching_text_is_found_and_most_others_are_skipped() {
         let text = "Straße GESPERRT: Wasser im Keller, bitte sofort kommen! ÄÖÜ 東京都 🚨🚨🚨";
         let found = row("+13035550100", text);
         for part in [
@@ -328,10 +328,10 @@ mod tests {
     }
 
     #[test]
-    fn counts_that_were_too_high_are_looked_up() {
+    fn saturated_counts_are_looked_up() {
         let mut row = row("+13035550100", "");
         assert!(!row.may_be(MessageState::Delivered) && !row.may_be(MessageState::Pending));
-        row.is_owed();
+        row.add_delivery();
         assert!(row.may_be(MessageState::Delivered) && !row.may_be(MessageState::Pending));
         row.count_waiting(true);
         row.count_dead(true);

@@ -1,20 +1,20 @@
-//! Going through much of the tree without holding much of it in memory.
+//! Scans large parts of the tree with limited memory.
 //!
-//! sled notes which pages are accessed, and looks at its notes for what to evict only when the note pad of a page's
-//! shard is full: 64 accesses, in each of 256 shards. A scan accesses each page once, so up to 16 384 pages stay in
-//! memory whatever the cache's capacity is, 16 KiB and more each. So a scan here accesses a page once more for every
-//! KiB it gives: the note pads fill with the bytes, and at most 16 MiB are not yet accounted for.
+//! sled records page accesses, and evicts pages only when the access buffer of a page's shard is full: 64 accesses in
+//! each of 256 shards. A scan accesses each page once, so up to 16 384 pages of 16 KiB and more stay in memory,
+//! whatever the cache capacity is. So a scan accesses a page once more for every KiB it returns, which fills the
+//! buffers in proportion to the bytes, and at most 16 MiB are not accounted for.
 
 use ::sled::{Error, IVec, Iter, Tree};
 
-/// After so many bytes a page is accessed once more.
+/// The bytes after which a page is accessed once more.
 const BYTES: usize = 1 << 10;
 
 /// The entries of a scan.
 pub(super) struct Scan<'a> {
     tree: &'a Tree,
     entries: Iter,
-    /// Given, and not yet answered with an access.
+    /// Bytes returned since the last additional access.
     bytes: usize,
 }
 

@@ -1,8 +1,8 @@
-//! Free space: new texts are refused while enough is left to write down what becomes of the old ones.
+//! Free disk space: new messages are rejected while there is still enough to record the results of the stored ones.
 //!
-//! sled does not survive a full disk: the write that fails poisons it, and opening it again needs space too.
-//! So accepting stops at `min_free`; a ballast file keeps a little more in reserve and is given up when even
-//! that runs low, and at start; and when nothing is left every write is refused before it is tried.
+//! sled does not survive a full disk: a failed write makes it unusable, and opening it again needs space too. So
+//! accepting stops at `min_free`. A ballast file reserves some space and is removed when even that runs low, and at
+//! start. When nothing is left, every write is rejected before it is tried.
 
 use std::fs::File;
 use std::io;
@@ -14,38 +14,38 @@ use tracing::{info, warn};
 
 use crate::store::Error;
 
-/// The largest ballast.
+/// The maximum size of the ballast file.
 const BALLAST_BYTES: u64 = 4 << 20;
 
-/// Below this nothing at all is written: sled takes space in steps of half a MiB.
+/// Below this, nothing is written: sled allocates space in steps of half a MiB.
 pub(super) const RESERVE_BYTES: u64 = 1 << 20;
 
-/// How many times what is put into it the database may grow by: it writes pages, and pages again.
+/// The growth of the database relative to the changes written to it: it writes pages, some of them repeatedly.
 const GROWTH: u64 = 3;
 
-/// How long a measurement is good for.
+/// How long a measurement is valid.
 const FRESH: Duration = Duration::from_millis(100);
 
-/// What is left on the file system, and who may still write.
+/// The free space, and who may still write.
 pub(super) struct Space {
     folder: PathBuf,
     database: PathBuf,
     min_free: u64,
     has_ballast: bool,
     measured: Option<Instant>,
-    /// What is left.
+    /// The free space.
     pub(super) room: u64,
-    /// The same without what the next checkpoint may take of it.
+    /// The free space minus what the next checkpoint may need.
     pub(super) free: u64,
     pub(super) bytes: u64,
-    /// How large the process lets a file grow, if that is less than the file system would.
+    /// The file size limit of the process (`RLIMIT_FSIZE`), if it is lower than the free space.
     pub(super) file_limit: Option<u64>,
-    /// The file system can make no more files.
+    /// The file system has no free inodes.
     pub(super) no_inodes: bool,
 }
 
 impl Space {
-    /// Measures, and gives up the ballast if opening the store would otherwise lack space.
+    /// Measures the free space, and removes the ballast file if opening the store needs its space.
     pub(super) fn new(folder: &Path, database: &Path, min_free: u64) -> io::Result<Self> {
         let has_ballast = folder.join("ballast").exists();
         let mut space = Self {
@@ -65,8 +65,8 @@ impl Space {
         Ok(space)
     }
 
-    /// Measures again if the last time was a while ago. What cannot be measured counts as it last was. `gathered` is
-    /// what the database does not have yet.
+    /// Measures again if the last measurement is old. If measuring fails, the last value is kept. `gathered` are the
+    /// bytes of changes that the database does not have yet.
     pub(super) fn refresh(&mut self, gathered: usize) {
         if self.measured.is_none_or(|at| at.elapsed() > FRESH)
             && let Err(error) = self.measure()
@@ -76,17 +76,17 @@ impl Space {
         self.free = self.room.saturating_sub(GROWTH * gathered as u64);
     }
 
-    /// Whether new texts are refused: the one decision that acceptance, readiness and status share.
+    /// Returns true if new messages are rejected. Acceptance, readiness and status use this decision.
     pub(super) fn is_full(&self) -> bool {
         self.free < self.needed()
     }
 
-    /// Refuses a new text when too little is left.
+    /// Rejects a new message if there is too little space.
     pub(super) fn for_arrivals(&self) -> Result<(), Error> {
         if self.is_full() { Err(self.full()) } else { Ok(()) }
     }
 
-    /// Refuses everything when hardly anything is left.
+    /// Rejects every write if there is almost no space.
     pub(super) fn for_anything(&self) -> Result<(), Error> {
         if self.free < RESERVE_BYTES {
             Err(self.full())
@@ -102,7 +102,7 @@ impl Space {
         }
     }
 
-    /// What must be free for a new text. Nothing can be written without the reserve, however small `min_free` is.
+    /// The free space required for a new message. The reserve is always required, however small `min_free` is.
     pub(super) fn needed(&self) -> u64 {
         self.min_free.max(RESERVE_BYTES)
     }
@@ -120,7 +120,7 @@ impl Space {
         Ok(())
     }
 
-    /// What a file system has room for, and what its file may grow by: the kernel refuses either at the same place.
+    /// The free space of the file system and the remaining size of its files: the kernel enforces both.
     fn measure_free(&mut self) -> io::Result<()> {
         self.no_inodes = no_inodes(&self.folder)?;
         let room = free(&self.folder)?;
@@ -143,7 +143,7 @@ impl Space {
         Ok(())
     }
 
-    /// A file system that cannot promise space leaves us without ballast; the gate works all the same.
+    /// Not every file system can reserve space. Without a ballast file the limits still apply.
     fn take_ballast(&mut self, bytes: u64) {
         self.has_ballast = true;
         let path = self.folder.join("ballast");
@@ -166,7 +166,7 @@ pub(super) fn free(folder: &Path) -> io::Result<u64> {
     Ok(file_system.f_bavail.saturating_mul(file_system.f_frsize))
 }
 
-/// Whether no more files can be made. File systems that make inodes as they need them count none.
+/// Returns true if there are no free inodes. File systems that create inodes dynamically report zero in total.
 pub(super) fn no_inodes(folder: &Path) -> io::Result<bool> {
     let file_system = rustix::fs::statvfs(folder)?;
     Ok(file_system.f_files > 0 && file_system.f_favail == 0)
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ballast_is_taken_while_there_is_room_and_given_up_when_there_is_none() {
+    fn the_ballast_file_is_created_while_there_is_space_and_removed_when_there_is_none() {
         let folder = tempfile::tempdir().unwrap();
         let mut space = Space::new(folder.path(), &folder.path().join("db"), 1 << 20).unwrap();
         let ballast = folder.path().join("ballast");
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_is_also_said_to_be_full_whatever_min_free_is() {
+    fn the_store_reports_full_whenever_it_rejects_a_message() {
         let folder = tempfile::tempdir().unwrap();
         for min_free in [0, 1, RESERVE_BYTES - 1, RESERVE_BYTES, RESERVE_BYTES + 1, 1 << 28] {
             let mut space = Space::new(folder.path(), &folder.path().join("db"), min_free).unwrap();

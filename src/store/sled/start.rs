@@ -1,12 +1,11 @@
-//! Opening a store: whatever was left behind, by a crash, a power cut or a bad disk, the process starts, says
-//! what it found, and never builds on what it cannot trust.
+//! Opens a store after a crash, a power cut or disk errors: the process starts, reports what it found, and never uses
+//! data that it cannot verify.
 //!
-//! The database is opened, gets the frames of the log that it does not have yet, and is read through. Where anything
-//! is wrong with it, it is set aside as it is; a new one is begun and gets all frames there are, among them every
-//! pending message, and the store is open. The rest of what it had comes back later (`history`).
+//! The database is opened, gets the frames of the log that it lacks, and is read completely. If anything is wrong
+//! with it, it is set aside unchanged, a new one is created from all frames of the log, including every pending
+//! message, and the store is open. The rest is recovered later (`history`).
 //!
-//! No step removes the only copy of anything: each is a rename or an append, and a start that is broken off at any
-//! of them is simply done again.
+//! No step removes the only copy of anything. Each is a rename or an append, so an interrupted start is repeated.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
@@ -30,7 +29,7 @@ use super::record::{self, Mark};
 use super::{OpenError, Options, at};
 use super::{format, keys, migrate};
 
-/// How many bytes of replayed changes are applied together.
+/// The bytes of replayed changes that are applied together.
 const REPLAY_BYTES: usize = 2 << 20;
 
 /// An open and audited store.
@@ -40,7 +39,7 @@ pub(super) struct Opened {
     pub(super) log: Log,
     pub(super) mark: Mark,
     pub(super) audited: Audited,
-    /// What is still to be brought back.
+    /// The databases from which history is to be recovered.
     pub(super) history: Option<History>,
     pub(super) findings: Vec<String>,
     pub(super) findings_file: Findings,
@@ -49,8 +48,8 @@ pub(super) struct Opened {
 /// The file that a process locks while it has the store open.
 const LOCK: &str = "lock";
 
-/// Makes the store's folder, for its owner's eyes only, and takes it for this process alone, until the file is
-/// closed. Refuses a store that a newer version has written.
+/// Creates the store's folder with access only for its owner, and locks it until the returned file is closed. Rejects
+/// a store that was written by a newer version.
 pub(super) fn enter(folder: &Path) -> Result<File, OpenError> {
     DirBuilder::new()
         .recursive(true)
@@ -63,7 +62,7 @@ pub(super) fn enter(folder: &Path) -> Result<File, OpenError> {
     Ok(lock)
 }
 
-/// Opens the store, in whatever state it is.
+/// Opens the store in any state.
 pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
     let folder = &options.path;
     let database = folders::database(folder);
@@ -111,7 +110,7 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
     })
 }
 
-/// Whether a process has the store open, as far as that can be seen from here.
+/// Returns true if a process holds the lock of the store. A lock file that cannot be opened counts as free.
 #[must_use]
 pub fn is_in_use(folder: &Path) -> bool {
     let file = File::open(folder.join(LOCK));
@@ -138,7 +137,7 @@ fn take_lock(folder: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// A database that has all of the log and is read through, and the log's end.
+/// A complete and audited database, and the end of the log.
 struct Ready {
     db: Db,
     disk: Disk,
@@ -147,18 +146,17 @@ struct Ready {
     audited: Audited,
 }
 
-/// A start on its way.
+/// A start in progress.
 struct Start<'a> {
     options: &'a Options,
     findings: Vec<String>,
     findings_file: Findings,
-    /// Whether there is no database yet.
+    /// Returns true if there is no database yet.
     is_fresh: bool,
 }
 
 impl Start<'_> {
-    /// Writes down what was found before anything is done about it: should the start be broken off, it may not be
-    /// found again.
+    /// Records a finding before anything is repaired: after an interruption it might not be found again.
     fn find(&mut self, finding: impl AsRef<str>) -> Result<(), Fault> {
         if findings::add(&mut self.findings, finding.as_ref()) {
             warn!("{}", finding.as_ref());
@@ -167,7 +165,7 @@ impl Start<'_> {
         Ok(())
     }
 
-    /// The database as it is. sled meets some damage with a panic instead of an error.
+    /// Opens the database as it is. sled panics on some kinds of damage instead of returning an error.
     fn attempt(&mut self) -> Result<Ready, Fault> {
         catch_unwind(AssertUnwindSafe(|| self.use_database()))
             .unwrap_or_else(|_| Err(Fault::Damaged("it made the database panic".to_owned())))
@@ -197,7 +195,7 @@ impl Start<'_> {
         self.catch_up(db, disk, mark)
     }
 
-    /// Gives the database the frames that it does not have yet, and holds it against its sums.
+    /// Applies the frames that the database lacks, and verifies its counters.
     fn catch_up(&mut self, db: Db, disk: Disk, mark: Option<Mark>) -> Result<Ready, Fault> {
         let folder = &self.options.path;
         let was = mark.unwrap_or(Mark {
@@ -303,7 +301,7 @@ impl Start<'_> {
     }
 }
 
-/// Writes down the sums as they are, in the log and in the database.
+/// Writes the current counters to the log and the database.
 fn corrected(db: Db, disk: Disk, mut log: Log, mut mark: Mark, audited: Audited) -> Result<Ready, Fault> {
     mark.applied = log.next();
     let entries = record::entries(keys::LEDGER, &record::encode(&audited.books.ledger), mark.applied);
@@ -324,7 +322,7 @@ fn corrected(db: Db, disk: Disk, mut log: Log, mut mark: Mark, audited: Audited)
     })
 }
 
-/// Applies the frames behind `after`.
+/// Applies the frames after `after`.
 fn replay(folder: &Path, after: u64, db: &Db, disk: &Disk) -> Result<Found, Fault> {
     let (mut changes, mut bytes) = (Changes::new(), 0);
     let failed = |error: ::sled::Error| io::Error::other(error);

@@ -1,4 +1,4 @@
-//! How the store is, where it can be read without waiting for anything that may hang.
+//! The state of the store, readable without waiting for anything that may hang.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use super::space::Space;
 use super::{findings, lock};
 use crate::store::{Error, Health};
 
-/// What is known of the store's state.
+/// The state of the store.
 #[derive(Default)]
 pub(super) struct Status {
     health: Mutex<Health>,
@@ -23,15 +23,15 @@ pub(super) struct Status {
     commits: Option<Histogram>,
 }
 
-/// What was last logged about free space.
+/// The state of the free space that was last logged.
 #[derive(Default)]
 struct Told {
-    /// Nothing yet: whoever starts the daemon tells how the store is then.
+    /// The initial state, before anything was logged: the daemon logs the state at start itself.
     full: Option<bool>,
     at: Option<Instant>,
 }
 
-/// The least time between two lines about free space, while it is about what must stay free.
+/// Minimum interval between two log lines about free space near the limit.
 const TOLD_APART: Duration = Duration::from_secs(10);
 
 impl Told {
@@ -65,12 +65,12 @@ impl Status {
         }
     }
 
-    /// How long the commit has been running that runs now.
+    /// How long the current commit has been running.
     pub(super) fn running(&self) -> Option<Duration> {
         lock(&self.commit).map(|since| since.elapsed())
     }
 
-    /// The same of the checkpoint.
+    /// How long the current checkpoint has been running.
     pub(super) fn checkpoint_running(&self) -> Option<Duration> {
         lock(&self.checkpoint).map(|since| since.elapsed())
     }
@@ -83,22 +83,22 @@ impl Status {
         *lock(&self.checkpoint) = None;
     }
 
-    /// How many bytes were left on the disk when that was last measured.
+    /// The free bytes at the last measurement.
     pub(super) fn room(&self) -> u64 {
         self.room.load(Ordering::Relaxed)
     }
 
-    /// Whether the space was last measured a while ago.
+    /// Returns true if the last measurement is old.
     pub(super) fn is_stale(&self) -> bool {
         lock(&self.measured).is_none_or(|at| at.elapsed() > Duration::from_secs(1))
     }
 
-    /// The writer begins to work on a group.
+    /// Records that the writer begins a group.
     pub(super) fn begin(&self) {
         *lock(&self.commit) = Some(Instant::now());
     }
 
-    /// The writer is done with a group; `committed` if there was anything to write.
+    /// Records that the writer has finished a group; `committed` is true if anything was written.
     pub(super) fn end(&self, committed: bool) {
         let began = lock(&self.commit).take();
         let took = began.filter(|_| committed).map(|began| began.elapsed());
@@ -111,7 +111,7 @@ impl Status {
         health.commit_last = Some(took);
     }
 
-    /// Takes note of the space, and of how many bytes the log takes beside the database.
+    /// Updates the free space and the size of the log.
     pub(super) fn measured(&self, space: &Space, log: u64) {
         *lock(&self.measured) = Some(Instant::now());
         self.room.store(space.room, Ordering::Relaxed);
@@ -125,7 +125,7 @@ impl Status {
         lock(&self.told).tell(&health);
     }
 
-    /// Nothing is written from now on. The first reason is the one that counts.
+    /// Marks the store as failed: nothing is written from now on. Only the first reason is kept.
     pub(super) fn fail(&self, reason: &str) -> Error {
         let mut health = lock(&self.health);
         if health.failed.is_none() {
@@ -134,7 +134,7 @@ impl Status {
         Error::Failed(health.failed.get_or_insert_with(|| reason.to_owned()).clone())
     }
 
-    /// Refuses when the store has failed.
+    /// Returns an error if the store has failed.
     pub(super) fn check(&self) -> Result<(), Error> {
         lock(&self.health)
             .failed
@@ -142,7 +142,7 @@ impl Status {
             .map_or(Ok(()), |reason| Err(Error::Failed(reason)))
     }
 
-    /// Something was found wrong; says whether that is new.
+    /// Adds a finding. Returns true if it is new.
     pub(super) fn find(&self, finding: &str) -> bool {
         let is_new = findings::add(&mut lock(&self.health).findings, finding);
         if is_new {
@@ -151,7 +151,7 @@ impl Status {
         is_new
     }
 
-    /// Forgets what was found wrong; says how many findings those were.
+    /// Removes all findings. Returns their number.
     pub(super) fn acknowledge(&self) -> u64 {
         std::mem::take(&mut lock(&self.health).findings).len() as u64
     }

@@ -1,4 +1,4 @@
-//! A message and its deliveries, put together from their records.
+//! Assembles a message and its deliveries from their records.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,12 @@ use crate::message::{Message, Name};
 use crate::store::Found;
 
 impl View<'_> {
-    /// A message as it was accepted.
+    /// A message as accepted.
     pub(super) fn kept(&self, seq: u64) -> Result<Option<Kept>, Trouble> {
         self.load(&keys::message(seq))
     }
 
-    /// One delivery as it stands.
+    /// One delivery in its current state.
     pub(super) fn delivery(&self, place: Place) -> Result<Option<Delivery>, Trouble> {
         if let Some(delivery) = self.load(&keys::delivery(place))? {
             return Ok(Some(delivery));
@@ -28,7 +28,7 @@ impl View<'_> {
         }))
     }
 
-    /// One delivery as it stands, with its message.
+    /// One delivery in its current state, with its message.
     pub(super) fn with_message(&self, place: Place) -> Result<Option<(Delivery, Message)>, Trouble> {
         let Some(kept) = self.kept(place.seq)? else {
             return Ok(None);
@@ -43,8 +43,8 @@ impl View<'_> {
         Ok(delivery.map(|delivery| (delivery, kept.message)))
     }
 
-    /// A waiting delivery with its message, and how many further entries its record has. Of a message that came just
-    /// now everything is in memory: whatever became of it since cannot be in the database alone.
+    /// A pending delivery with its message, and the number of further entries of its record. The records of a recent
+    /// message are all in memory, because its changes cannot be in the database alone.
     pub(super) fn waiting(&self, place: Place) -> Result<Option<(Delivery, Message, u16)>, Trouble> {
         let message = keys::message(place.seq);
         let Some(kept) = self.load::<Kept>(&message)? else {
@@ -66,7 +66,7 @@ impl View<'_> {
         Ok(delivery.map(|delivery| (delivery, kept.message, 0)))
     }
 
-    /// A message with all its deliveries as they stand.
+    /// A message with all its deliveries in their current state.
     pub(super) fn found(&self, seq: u64) -> Result<Option<Found>, Trouble> {
         match self.kept(seq)? {
             Some(kept) => self.complete(seq, kept).map(Some),
@@ -74,7 +74,7 @@ impl View<'_> {
         }
     }
 
-    /// Brings a message's deliveries up to date.
+    /// Replaces a message's deliveries by their current versions.
     pub(super) fn complete(&self, seq: u64, kept: Kept) -> Result<Found, Trouble> {
         let mut deliveries: BTreeMap<u16, Delivery> = kept
             .deliveries
@@ -91,7 +91,7 @@ impl View<'_> {
         })
     }
 
-    /// The ordinal that a message's next delivery gets.
+    /// The ordinal for a message's next delivery.
     pub(super) fn next_ordinal(&self, seq: u64, kept: &Kept) -> Result<u16, Trouble> {
         let prefix = keys::deliveries(seq);
         let last = self.last(&prefix, &keys::end(&prefix))?;
@@ -108,7 +108,7 @@ impl View<'_> {
     }
 }
 
-/// The queue in which a delivery of a message waits.
+/// The queue of a delivery.
 pub(super) fn queue(message: &Message, delivery: &Delivery) -> Queue {
     Queue {
         destination: delivery.destination.clone(),
@@ -116,7 +116,7 @@ pub(super) fn queue(message: &Message, delivery: &Delivery) -> Queue {
     }
 }
 
-/// What a conversation's thread at a destination is kept under, whoever waits there.
+/// The key of a conversation's thread at a destination, the same for all recipients.
 pub(super) fn thread(message: &Message, destination: &Name) -> Queue {
     Queue {
         destination: destination.clone(),

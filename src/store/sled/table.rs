@@ -1,4 +1,4 @@
-//! The rows of all stored messages, by their sequence numbers.
+//! The rows of all stored messages, by sequence number.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -6,10 +6,10 @@ use super::row::{self, LOOK, Row};
 use crate::message::{Message, MessageId, Name, Timestamp};
 use crate::store::{Horizon, MessageState, Query};
 
-/// How many rows are kept, and looked at, together.
+/// Rows per chunk.
 const CHUNK: u64 = 1_024;
 
-/// The rows, in chunks that go when all their messages are gone.
+/// The rows, in chunks that are freed when all of their messages are removed.
 #[derive(Default)]
 pub(super) struct Table {
     chunks: BTreeMap<u64, Chunk>,
@@ -20,12 +20,12 @@ pub(super) struct Table {
 
 #[derive(Default)]
 struct Chunk {
-    /// Those not present are of messages that are gone, or never were.
+    /// Rows that are not present belong to removed messages, or to none.
     rows: Vec<Row>,
     present: u64,
 }
 
-/// A message's row, and what the table still has to find numbers for.
+/// The row of a message, with the values that the table replaces by numbers.
 pub(super) struct Draft {
     row: Row,
     to: String,
@@ -42,10 +42,10 @@ impl Draft {
     }
 }
 
-/// The conditions of a search, as far as rows can answer them.
+/// The conditions of a search that rows can evaluate.
 pub(super) struct Sieve {
     query: Query,
-    /// By receiver's and source's number, whether it is meant.
+    /// For each number of a recipient or source, whether it matches.
     receivers: Option<Vec<bool>>,
     sources: Option<Vec<bool>>,
     letters: Option<[u8; 24]>,
@@ -75,7 +75,7 @@ impl Sieve {
 }
 
 impl Table {
-    /// Adds a message's row, or replaces it where the message was redacted.
+    /// Adds the row of a message, or replaces it after a redaction.
     pub(super) fn set(&mut self, seq: u64, draft: Draft) {
         let Draft { mut row, to, source } = draft;
         row.to = self.receivers.number(&to);
@@ -124,12 +124,12 @@ impl Table {
         row.is_present().then_some(row)
     }
 
-    /// How many messages there are.
+    /// The number of messages.
     pub(super) fn len(&self) -> u64 {
         self.present
     }
 
-    /// The messages that may have one of these ids: the ends of the ids are compared.
+    /// The messages that may have one of these ids, by comparing the ends of the ids.
     pub(super) fn candidates(&self, ids: &[MessageId]) -> Vec<u64> {
         let wanted: HashSet<u32> = ids.iter().copied().map(row::short).collect();
         self.rows(0)
@@ -149,12 +149,13 @@ impl Table {
         }
     }
 
-    /// The messages of one chunk that a search may mean, newest first, and below which number to go on.
+    /// The messages of one chunk that may match a search, newest first, and the sequence number below which to
+    /// continue.
     pub(super) fn sift(&self, below: u64, sieve: &Sieve) -> (Vec<u64>, Option<u64>) {
         self.step(below, |row| sieve.lets_through(row))
     }
 
-    /// The same for messages some delivery of which may be in this state.
+    /// The same for messages with a delivery that may be in this state.
     pub(super) fn with_delivery(&self, below: u64, state: Option<MessageState>) -> (Vec<u64>, Option<u64>) {
         self.step(below, |row| match state {
             Some(MessageState::Pending) => row.may_wait(),
@@ -178,7 +179,7 @@ impl Table {
         (seqs, Some(first))
     }
 
-    /// Up to `limit` messages after this one that may be forgotten or redacted, oldest first.
+    /// Up to `limit` messages after this one that may be removed or redacted, oldest first.
     pub(super) fn ended(&self, after: u64, horizon: &Horizon, limit: usize) -> Vec<u64> {
         let is_before =
             |row: &Row, moment: Option<Timestamp>| moment.is_some_and(|moment| row.is_before(moment));
@@ -189,7 +190,7 @@ impl Table {
         ended.map(|(seq, _)| seq).take(limit).collect()
     }
 
-    /// Up to `limit` messages after this one, and not after `last`, of which something may wait, oldest first.
+    /// Up to `limit` messages after this one, up to `last`, that may have a pending delivery, oldest first.
     pub(super) fn waiting(&self, after: u64, last: u64, limit: usize) -> Vec<u64> {
         let rows = self.rows(after + 1).take_while(|(seq, _)| *seq <= last);
         rows.filter(|(_, row)| row.may_wait())
@@ -205,7 +206,7 @@ impl Table {
     }
 }
 
-/// Words that are many times the same, as numbers.
+/// Maps repeated strings to numbers.
 #[derive(Default)]
 struct Words {
     numbers: HashMap<String, u16>,
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_search_meets_what_it_may_mean_newest_first() {
+    fn a_search_returns_possible_matches_newest_first() {
         let mut table = table(3_000);
         let all = found(&table, &Query::default());
         assert!(all.len() == 3_000 && all.is_sorted_by(|a, b| a > b));
@@ -280,14 +281,14 @@ mod tests {
         };
         assert_eq!(found(&table, &pending), [2_017]);
         let nobody = Query {
-            source: Some("nobody".parse().unwrap()),
+            source: Some("other".parse().unwrap()),
             ..Query::default()
         };
         assert!(found(&table, &nobody).is_empty());
     }
 
     #[test]
-    fn messages_go_and_their_rows_with_them() {
+    fn the_rows_of_removed_messages_are_removed() {
         let mut table = table(3_000);
         table.get_mut(5).unwrap().count_waiting(true);
         let horizon = Horizon {
@@ -303,14 +304,14 @@ mod tests {
             gone += step.len();
             step.into_iter().for_each(|seq| table.remove(seq));
         }
-        assert_eq!(gone, 2_899, "one still waits");
+        assert_eq!(gone, 2_899, "one is still pending");
         assert!(table.get(5).is_some() && table.get(6).is_none() && table.get(2_901).is_some());
         assert_eq!(table.chunks.len(), 2);
         assert_eq!(table.candidates(&[arrival(5, 1, &[]).message.id]), [5]);
     }
 
     #[test]
-    fn a_redacted_message_keeps_its_counts_and_loses_the_rest() {
+    fn a_redacted_message_keeps_only_its_counts() {
         let mut table = table(3);
         table.get_mut(2).unwrap().count_dead(true);
         let message = crate::store::redacted(arrival(2, 2, &[]).message, Timestamp(9));

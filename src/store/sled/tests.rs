@@ -1,4 +1,4 @@
-//! What only this store has: a disk, and what may go wrong on it.
+//! Tests of what only this store has: a disk, and its failures.
 
 use super::threads::WAITING_MAX;
 use super::*;
@@ -29,12 +29,12 @@ impl Folder {
         self.0.path().join("store")
     }
 
-    /// Works on the entries themselves, as a bad disk would.
+    /// Accesses the entries directly, to simulate a bad disk.
     fn tamper(&self, change: impl FnOnce(&::sled::Db)) {
         let config = ::sled::Config::new()
             .path(self.path().join("sled"))
             .flush_every_ms(None);
-        // A process that another test starts at this moment holds the lock until it executes its program.
+        // A process started by another test at this moment holds the lock until it calls `exec`.
         let db = database::patiently(|| config.clone().open(), database::is_locked).unwrap();
         change(&db);
         db.flush().unwrap();
@@ -62,7 +62,7 @@ fn place(seq: u64, ordinal: u16) -> keys::Place {
 }
 
 impl Sled {
-    /// Waits until the database has everything that is committed.
+    /// Waits until the database contains all commits.
     pub(super) fn checkpoint(&self) {
         self.shared.progress.renewed(self.shared.progress.renewed_from());
         until("the checkpoint", || {
@@ -83,7 +83,7 @@ fn findings(store: &Sled) -> String {
     store.health().findings.join("; ")
 }
 
-/// Three texts of one conversation: the first delivered, the second dead, the third waiting.
+/// Three messages of one conversation: the first delivered, the second dead, the third pending.
 async fn three(store: &Sled) {
     for n in 1..=3 {
         accept(store, n, 1, &["desk"]).await;
@@ -127,7 +127,7 @@ async fn assert_three(store: &Sled) {
 }
 
 #[tokio::test]
-async fn a_reopened_store_has_everything_and_no_leases() {
+async fn a_reopened_store_has_all_data_and_no_leases() {
     let folder = Folder::new();
     let store = folder.open();
     three(&store).await;
@@ -145,7 +145,7 @@ async fn a_reopened_store_has_everything_and_no_leases() {
 }
 
 #[tokio::test]
-async fn a_reopened_store_tells_kept_messages_from_delivered_ones_without_reading_them() {
+async fn a_reopened_store_distinguishes_kept_and_delivered_messages_without_reading_them() {
     let folder = Folder::new();
     let store = folder.open();
     accept(&store, 1, 1, &["desk"]).await;
@@ -162,7 +162,8 @@ async fn a_reopened_store_tells_kept_messages_from_delivered_ones_without_readin
 }
 
 #[tokio::test]
-async fn a_reopened_store_tells_messages_that_a_fallback_delivered_from_dead_ones_without_reading_them() {
+async fn a_reopened_store_distinguishes_dead_messages_and_those_delivered_by_a_fallback_without_reading_them()
+{
     let folder = Folder::new();
     let store = folder.open();
     for n in [1, 2] {
@@ -188,7 +189,7 @@ async fn a_reopened_store_tells_messages_that_a_fallback_delivered_from_dead_one
 }
 
 #[tokio::test]
-async fn what_was_acknowledged_is_on_disk_without_any_closing() {
+async fn acknowledged_messages_are_on_disk_without_closing_the_store() {
     let folder = Folder::new();
     let store = folder.open();
     three(&store).await;
@@ -211,9 +212,9 @@ fn copy_all(from: &Path, to: &Path) {
     }
 }
 
-/// What is damaged in the database comes from the log, and is told until the operator says that he has read it.
+/// A damaged record of the database is recovered from the log, and reported until the operator acknowledges it.
 #[tokio::test]
-async fn a_damaged_record_costs_nothing_and_is_told_until_it_is_acknowledged() {
+async fn a_damaged_record_is_recovered_and_reported_until_it_is_acknowledged() {
     for key in [
         keys::part(&keys::message(4), 2),
         keys::message(3),
@@ -248,7 +249,7 @@ async fn a_damaged_record_costs_nothing_and_is_told_until_it_is_acknowledged() {
         assert_eq!(
             folder.named("damaged-store").len(),
             1,
-            "the database as it was is kept"
+            "the damaged database is kept"
         );
         let store = folder.open();
         assert_eq!(store.acknowledge().await, Ok(2));
@@ -259,7 +260,7 @@ async fn a_damaged_record_costs_nothing_and_is_told_until_it_is_acknowledged() {
 }
 
 #[tokio::test]
-async fn missing_records_are_noticed_and_come_from_the_log() {
+async fn missing_records_are_detected_and_recovered_from_the_log() {
     for key in [
         keys::message(3),
         keys::delivery(place(2, 1)),
@@ -281,7 +282,7 @@ async fn missing_records_are_noticed_and_come_from_the_log() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_gone_or_older_than_it_was_comes_from_the_log() {
+async fn a_missing_or_outdated_database_is_recovered_from_the_log() {
     let folder = Folder::new();
     let store = folder.open();
     accept(&store, 1, 1, &["desk"]).await;
@@ -308,9 +309,9 @@ async fn three_more(store: &Sled) {
     }
 }
 
-/// Whatever is done to the log while the database is sound costs nothing, and the log is whole again afterwards.
+/// Damage of the log is harmless while the database is sound, and the log is complete again afterwards.
 #[tokio::test]
-async fn a_damaged_log_is_written_anew_from_the_database() {
+async fn a_damaged_log_is_rewritten_from_the_database() {
     for damage in 0..3 {
         let folder = Folder::new();
         three(&folder.open()).await;
@@ -360,9 +361,9 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// A dead delivery may be sent again long after its message left the log.
+/// A dead delivery may be retried long after its message was removed from the log.
 #[tokio::test]
-async fn what_is_pending_again_is_in_the_log_again() {
+async fn a_message_that_is_pending_again_is_in_the_log_again() {
     let folder = Folder::new();
     let store = folder.open();
     three(&store).await;
@@ -423,9 +424,9 @@ async fn what_is_pending_again_is_in_the_log_again() {
     }
 }
 
-/// What the database has lost is in older segments of the log alone, and these must not go.
+/// A record that the database has lost is only in older segments of the log, so these must not be removed.
 #[tokio::test]
-async fn a_renewal_that_meets_damage_ends_the_store_and_keeps_the_log() {
+async fn a_renewal_that_finds_damage_fails_the_store_and_keeps_the_log() {
     let folder = Folder::new();
     let store = folder.open();
     three(&store).await;
@@ -444,7 +445,7 @@ async fn a_renewal_that_meets_damage_ends_the_store_and_keeps_the_log() {
 }
 
 #[tokio::test]
-async fn a_damaged_text_met_while_running_holds_its_conversation_and_is_reported() {
+async fn a_damaged_message_found_at_run_time_blocks_its_conversation_and_is_reported() {
     let folder = Folder::new();
     let store = folder.open();
     accept(&store, 1, 1, &["desk"]).await;
@@ -463,7 +464,7 @@ async fn a_damaged_text_met_while_running_holds_its_conversation_and_is_reported
 }
 
 #[tokio::test]
-async fn a_provider_id_outlives_its_message_for_as_long_as_it_may_be_asked_for() {
+async fn a_provider_id_is_kept_for_the_deduplication_window_after_its_message_is_removed() {
     let folder = Folder::new();
     let store = folder.open();
     let original = arrival(1, 1, &[]);
@@ -506,7 +507,7 @@ async fn a_store_in_use_is_not_opened_twice() {
 }
 
 #[tokio::test]
-async fn a_newer_store_is_refused() {
+async fn a_newer_store_is_rejected() {
     let folder = Folder::new();
     drop(folder.open());
     let format = folder.path().join("format");
@@ -522,7 +523,7 @@ async fn a_newer_store_is_refused() {
 }
 
 #[tokio::test]
-async fn a_full_disk_stops_new_texts_and_nothing_else() {
+async fn a_full_disk_rejects_only_new_messages() {
     let folder = Folder::new();
     let store = folder.open();
     for n in 1..=3 {
@@ -543,7 +544,7 @@ async fn a_full_disk_stops_new_texts_and_nothing_else() {
     let known = store.accept(arrival(1, 1, &["desk"])).await;
     assert!(
         matches!(known, Ok(Acceptance::Duplicate(_))),
-        "what is stored may be said to be stored"
+        "a stored message is acknowledged as a duplicate"
     );
     let claims = claim(&store, "desk", FAR).await;
     store.settle(delivered(&claims[0])).await.unwrap();
@@ -557,7 +558,7 @@ async fn a_full_disk_stops_new_texts_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn what_a_crash_leaves_of_a_snapshot_is_removed_and_a_damaged_one_set_aside() {
+async fn an_incomplete_snapshot_is_removed_and_a_damaged_one_set_aside() {
     let folder = Folder::new();
     three(&folder.open()).await;
     drop(folder.open());
@@ -589,7 +590,7 @@ async fn what_a_crash_leaves_of_a_snapshot_is_removed_and_a_damaged_one_set_asid
 }
 
 #[tokio::test]
-async fn after_a_failure_nothing_is_said_to_be_done() {
+async fn after_a_failure_every_operation_is_an_error() {
     let folder = Folder::new();
     let store = folder.open();
     accept(&store, 1, 1, &["desk"]).await;
@@ -612,7 +613,7 @@ async fn after_a_failure_nothing_is_said_to_be_done() {
 }
 
 #[tokio::test]
-async fn a_change_that_fails_takes_its_whole_group_with_it() {
+async fn a_failed_change_fails_its_whole_group() {
     let folder = Folder::new();
     let store = Arc::new(folder.open());
     let (hold, held) = std::sync::mpsc::channel::<()>();
@@ -656,7 +657,7 @@ async fn a_change_that_fails_takes_its_whole_group_with_it() {
 }
 
 #[tokio::test]
-async fn a_slow_commit_keeps_no_caller_and_a_full_queue_says_so() {
+async fn a_slow_commit_times_out_and_a_full_queue_is_an_error() {
     let folder = Folder::new();
     let store = Sled::open(&Options {
         commit_deadline: Duration::from_millis(50),
@@ -689,7 +690,7 @@ async fn a_slow_commit_keeps_no_caller_and_a_full_queue_says_so() {
     assert_eq!(
         store.set_paused(&name("desk"), true).await,
         Err(Error::Busy),
-        "it was never asked"
+        "the writer did not get the request"
     );
     for accept in waiting {
         assert_eq!(accept.await.unwrap(), Err(Error::Slow));
@@ -699,12 +700,12 @@ async fn a_slow_commit_keeps_no_caller_and_a_full_queue_says_so() {
     assert_eq!(
         assert_adds_up(&folder.open()).await.accepted,
         WAITING_MAX as u64,
-        "what was asked for is done"
+        "the request was executed"
     );
 }
 
 #[tokio::test]
-async fn no_entry_grows_so_large_that_sled_keeps_it_elsewhere() {
+async fn no_entry_is_large_enough_for_a_blob_file_of_sled() {
     let folder = Folder::new();
     let store = folder.open();
     let mut large = arrival(1, 1, &[]);
@@ -738,7 +739,7 @@ async fn no_entry_grows_so_large_that_sled_keeps_it_elsewhere() {
     );
 }
 
-/// Sixty texts in several of sled's segments, some delivered.
+/// Sixty messages in several of sled's segments, some delivered.
 async fn sixty(folder: &Folder) {
     let store = folder.open();
     for n in 1..=60 {
@@ -755,8 +756,8 @@ fn text(n: u64) -> String {
     format!("text {n} ").repeat(2_000)
 }
 
-/// After damage everything pending is there and right, what else is there is right, and the store can be built on.
-/// Says how many messages are there.
+/// Checks that after damage every pending message is intact, all other messages are correct, and the store is usable.
+/// Returns the number of messages.
 async fn assert_honest(folder: &Folder, what: &str) -> usize {
     let store = folder.open();
     assert_eq!(
@@ -798,15 +799,15 @@ async fn assert_honest(folder: &Folder, what: &str) -> usize {
     assert_eq!(
         findings(&store),
         told,
-        "{what}: it is told until it is acknowledged"
+        "{what}: it is reported until it is acknowledged"
     );
     assert_eq!(claim(&store, "room", FAR).await.len(), 1, "{what}");
     found.len()
 }
 
-/// sled lays its log out differently every time, so that one store says little.
+/// sled arranges its log differently every time, so several stores are tested.
 #[tokio::test]
-async fn a_flipped_bit_or_a_lost_page_anywhere_in_the_database_costs_nothing_pending() {
+async fn a_flipped_bit_or_a_lost_page_in_the_database_loses_no_pending_message() {
     let (mut damages, mut kept) = (0, 0);
     for snapshot in [false, true] {
         let folder = Folder::new();
@@ -837,15 +838,15 @@ async fn a_flipped_bit_or_a_lost_page_anywhere_in_the_database_costs_nothing_pen
     );
 }
 
-/// Half of the messages of a database whose log has gone too are read from its files.
+/// Half of the messages of a database are read from its files after its log was lost too.
 #[tokio::test]
-async fn history_comes_back_from_the_files_of_a_damaged_database() {
+async fn history_is_recovered_from_the_files_of_a_damaged_database() {
     let folder = Folder::new();
     sixty(&folder).await;
     let store = folder.open();
     store.checkpoint();
     drop(store);
-    // Nothing of what is delivered is in a log that begins later.
+    // A log that begins later contains no delivered messages.
     folder.tamper(|db| flip(db, keys::LEDGER));
     let log = folder.path().join("log");
     let store = folder.open();
@@ -854,9 +855,9 @@ async fn history_comes_back_from_the_files_of_a_damaged_database() {
     assert!(log.exists());
 }
 
-/// Texts come and go while the log is copied; what is there afterwards is what would be there without.
+/// Messages are added and removed while the log is copied; the result must be the same as without the copy.
 #[tokio::test]
-async fn a_log_that_is_mostly_empty_is_compacted_while_the_store_works() {
+async fn a_mostly_empty_log_is_compacted_while_the_store_is_in_use() {
     let folder = Folder::new();
     let options = Options {
         skip_sync: true,
@@ -884,28 +885,28 @@ async fn a_log_that_is_mostly_empty_is_compacted_while_the_store_works() {
             store.settle(delivered(&claim)).await.unwrap();
         }
     }
-    fill(1_000..1_400, "waits").await;
+    fill(1_000..1_400, "pending").await;
     let horizon = Horizon {
         purge_before: Some(Timestamp(900)),
         redact_before: None,
         dedup_before: Timestamp(900),
     };
     while store.prune(&horizon, Timestamp(2_000)).await.unwrap() {}
-    // It begins with the next checkpoint, before small messages are taken to be as large as those that are gone.
+    // Begins with the next checkpoint, before the size of small messages is estimated from that of the removed ones.
     store.checkpoint();
     let mut n = 2_000;
     while folder.path().join("sled.compacting").exists()
         || !std::fs::metadata(folder.path().join("sled/db")).is_ok_and(|log| log.len() < peak / 2)
     {
-        fill(n..n + 1, "came meanwhile").await;
+        fill(n..n + 1, "meanwhile").await;
         let claims = store.claim(&name("desk"), FAR, 1).await.unwrap();
         store.settle(delivered(&claims[0])).await.unwrap();
         n += 1;
-        assert!(n < 60_000, "it is not compacted");
+        assert!(n < 60_000, "the log is not compacted");
     }
     let left = std::fs::metadata(folder.path().join("sled/db")).unwrap().len();
     assert!(left < peak / 2, "{left} of {peak} bytes");
-    fill(n..n + 10, "came afterwards").await;
+    fill(n..n + 10, "afterwards").await;
     let counts = assert_adds_up(&store).await;
     assert_eq!(counts.accepted, 999 + 400 + (n - 2_000) + 10);
     drop(store);
@@ -916,7 +917,7 @@ async fn a_log_that_is_mostly_empty_is_compacted_while_the_store_works() {
 }
 
 #[tokio::test]
-async fn a_damaged_format_is_written_anew() {
+async fn a_damaged_format_file_is_rewritten() {
     let folder = Folder::new();
     three(&folder.open()).await;
     let format = folder.path().join("format");
@@ -926,11 +927,11 @@ async fn a_damaged_format_is_written_anew() {
 }
 
 #[tokio::test]
-async fn damaged_settings_of_sled_are_written_anew() {
+async fn damaged_settings_of_sled_are_rewritten() {
     let damages: [(&[u8], usize); 4] = [
         (b"segment_size: \xff24288\n", 1),
         (b"segment_size: 524289\n", 1),
-        // As a crash leaves it.
+        // As left by a crash.
         (b"", 0),
         (b"segment_size: 52", 0),
     ];
@@ -988,7 +989,7 @@ async fn an_outcome_whose_fallback_cannot_be_recorded_changes_nothing_and_can_be
 }
 
 #[tokio::test]
-async fn what_waits_for_the_writer_is_bounded_by_bytes() {
+async fn the_queue_of_the_writer_is_limited_in_bytes() {
     let folder = Folder::new();
     let store = Arc::new(folder.open());
     let (hold, held) = std::sync::mpsc::channel::<()>();
@@ -1014,7 +1015,7 @@ async fn what_waits_for_the_writer_is_bounded_by_bytes() {
             tokio::spawn(async move { (n, store.accept(large(n)).await) })
         })
         .collect();
-    // What is too much is refused at once; small texts still have room in what is left.
+    // A message above the limit is rejected immediately; small messages still fit.
     let (mut kept, mut refused) = (Vec::new(), 0);
     while refused < 5 {
         tokio::task::yield_now().await;
@@ -1036,7 +1037,7 @@ async fn what_waits_for_the_writer_is_bounded_by_bytes() {
     assert_eq!(
         store.accept(large(40)).await,
         Ok(Acceptance::New),
-        "the room came back"
+        "the space is available again"
     );
     assert_eq!(assert_adds_up(&*store).await.accepted, 17);
 }

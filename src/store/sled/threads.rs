@@ -1,7 +1,8 @@
-//! The store's threads, and how long a caller waits for what it asks of the writer.
+//! The threads of the store, and the time limits of callers that wait for the writer.
 //!
-//! Nobody waits for ever: a text is refused at once when too much waits already, any other change waits for room,
-//! and all of them for their commit, until the deadline. What was handed over is done all the same.
+//! Every wait is limited: a new message is rejected immediately if too many are queued, other changes wait for a
+//! place in the queue, and all of them wait for their commit until the deadline. A change that was queued is
+//! committed even if its caller stops waiting.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -21,20 +22,20 @@ use super::writer::{self, Request, Writer};
 use super::{Options, Shared};
 use crate::store::Error;
 
-/// How many requests may wait for the writer before new texts are refused.
+/// Requests in the writer's queue at which new messages are rejected.
 pub(super) const WAITING_MAX: usize = 1024;
 
-/// How many bytes of new texts may wait for the writer, besides.
+/// Bytes of new messages in the writer's queue at which further ones are rejected.
 pub(super) const WAITING_BYTES: usize = 16 << 20;
 
-/// The writer, the checkpoint, the keeper and the watchdog. Dropping this waits for the commit at hand and for the
+/// The writer, the checkpoint, the keeper and the watchdog. Dropping this waits for the current commit and for the
 /// last checkpoint.
 pub(super) struct Threads {
     shared: Arc<Shared>,
     status: Arc<Status>,
     commit_deadline: Duration,
     pub(super) requests: Requests,
-    /// A permit for each KiB that may wait.
+    /// One permit for each KiB that may be queued.
     bytes: Arc<Semaphore>,
     writer: Option<JoinHandle<()>>,
     checkpoint: Option<JoinHandle<()>>,
@@ -45,7 +46,7 @@ pub(super) struct Threads {
 }
 
 impl Threads {
-    /// Starts them, given how to make those that ask the writer, or are asked, of how that is done.
+    /// Starts the threads. The arguments create those that depend on the writer or on each other.
     pub(super) fn start(
         options: &Options,
         shared: &Arc<Shared>,
@@ -61,7 +62,7 @@ impl Threads {
         let (writer, keeper) = (writer(waiting), keeper(requests.clone()));
         let (watched, abort_after) = (Arc::clone(shared), options.abort_after);
         let spawn = |name: &str| thread::Builder::new().name(name.into());
-        // What was started is ended by dropping this if another one cannot be started.
+        // If a thread cannot be started, dropping this value ends those that were.
         let mut threads = Self {
             shared: Arc::clone(shared),
             status,
@@ -82,19 +83,19 @@ impl Threads {
         Ok(threads)
     }
 
-    /// Has a change made and committed, waiting for room in the writer's queue if need be.
+    /// Queues a change, waiting for a place in the queue if necessary, and waits for its commit.
     pub(super) async fn write<T: Send + 'static>(
         &self,
         change: impl FnOnce(&mut Group<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let requests = self.requests()?;
         let room = tokio::time::timeout(self.commit_deadline, requests.reserve_owned()).await;
-        // Nothing was asked yet, so it is certain that nothing was done.
+        // Nothing was queued, so it is certain that nothing was changed.
         let permit = room.map_err(|_| Error::Busy)?.map_err(|_| self.stopped())?;
         self.committed(permit, change).await
     }
 
-    /// Room in the writer's queue, now or not at all.
+    /// A place in the writer's queue, without waiting.
     pub(super) fn room(&self) -> Result<OwnedPermit<Request>, Error> {
         let requests = self.requests()?;
         requests.try_reserve_owned().map_err(|error| match error {
@@ -103,7 +104,8 @@ impl Threads {
         })
     }
 
-    /// Room for a new text of so many bytes, now or not at all. It is to be held until the text is committed.
+    /// Reserves queue space for a new message of this size, without waiting. Must be held until the message is
+    /// committed.
     pub(super) fn room_for(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
         let count = bytes.div_ceil(1 << 10).clamp(1, WAITING_BYTES >> 10);
         let count = u32::try_from(count).unwrap_or(u32::MAX);
@@ -111,7 +113,7 @@ impl Threads {
         permit.map_err(|_| Error::Busy)
     }
 
-    /// Has a change made and committed for which there is room.
+    /// Queues a change in a reserved place and waits for its commit.
     pub(super) async fn committed<T: Send + 'static>(
         &self,
         permit: OwnedPermit<Request>,
@@ -126,17 +128,17 @@ impl Threads {
         }
     }
 
-    /// Has the space measured if that was long ago, without waiting for it.
+    /// Requests a measurement of the free space if the last one is old, without waiting for it.
     pub(super) fn measure(&self) {
         if self.status.is_stale()
             && let Ok(requests) = self.requests()
         {
-            // An empty group measures the space; whether there is room for it now does not matter.
+            // An empty group triggers a measurement; it does not matter if the queue is full.
             drop(requests.try_send(Box::new(|_| (None, Box::new(drop)))));
         }
     }
 
-    /// Takes no requests any more.
+    /// Closes the writer's queue.
     pub(super) fn close(&self) {
         self.requests.close();
     }
@@ -145,7 +147,7 @@ impl Threads {
         self.requests.sender()
     }
 
-    /// Why the writer does not answer.
+    /// Why the writer does not respond.
     fn stopped(&self) -> Error {
         self.status.check().err().unwrap_or_else(closed)
     }
@@ -154,7 +156,7 @@ impl Threads {
 impl Drop for Threads {
     fn drop(&mut self) {
         self.close();
-        // The watchdog goes last: it is what ends the wait for a thread that hangs.
+        // The watchdog ends last, because it ends the wait for a thread that hangs.
         self.stop_keeper.take();
         drop(self.keeper.take().map(JoinHandle::join));
         drop(self.writer.take().map(JoinHandle::join));

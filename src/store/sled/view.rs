@@ -1,8 +1,8 @@
-//! The store as it will be once the group being built is committed.
+//! The store as it will be after the commit of the group being built.
 //!
-//! What is kept lies in layers: the changes of the group at hand, then what is in the log and not yet in the database
-//! (see `overlay`), then the database. Everything that decides on a change reads through here, so that the
-//! fiftieth copy of a message finds the first one although neither is in the database yet.
+//! There are three layers: the changes of the current group, the changes that are in the log and not yet in the
+//! database (see `overlay`), and the database. All decisions read through this view, so that a duplicate is detected
+//! even if the first message is in the same group.
 
 use std::ops::Bound::{Excluded, Included};
 
@@ -15,10 +15,10 @@ use super::keys;
 use super::overlay::Overlay;
 use super::record::{self, Lookup, OLDEST, Trouble};
 
-/// What is kept, and what is to be changed in it.
+/// The committed entries, and the changes of the group.
 pub(super) struct View<'a> {
     base: &'a Overlay,
-    /// What the records that are written carry as their generation.
+    /// The generation of the records that are written.
     generation: u64,
     changes: Changes,
     bytes: usize,
@@ -34,12 +34,12 @@ impl Lookup for View<'_> {
 }
 
 impl<'a> View<'a> {
-    /// A view to read through.
+    /// A view for reading.
     pub(super) fn new(base: &'a Overlay) -> Self {
         Self::of(base, OLDEST)
     }
 
-    /// A view whose records are of this generation.
+    /// A view that writes records of this generation.
     pub(super) fn of(base: &'a Overlay, generation: u64) -> Self {
         Self {
             base,
@@ -53,7 +53,7 @@ impl<'a> View<'a> {
         self.changes
     }
 
-    /// About how many bytes the changes take.
+    /// The approximate size of the changes in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -62,7 +62,7 @@ impl<'a> View<'a> {
         self.changes.len()
     }
 
-    /// Whether a key was changed so lately that the database does not have it yet.
+    /// Returns true if a key was changed and the database does not have the change yet.
     pub(super) fn is_recent(&self, key: &[u8]) -> bool {
         self.changes.contains_key(key) || self.base.is_recent(key)
     }
@@ -75,7 +75,7 @@ impl<'a> View<'a> {
         record::load(self, key)
     }
 
-    /// Sets an entry as it is.
+    /// Sets an entry without record framing.
     pub(super) fn put(&mut self, key: impl Into<IVec>, value: impl Into<IVec>) {
         let (key, value) = (key.into(), value.into());
         self.bytes += key.len() + value.len();
@@ -89,21 +89,21 @@ impl<'a> View<'a> {
         self.changes.insert(key, None);
     }
 
-    /// Writes a record under a key that has none yet.
+    /// Writes a record under a new key.
     pub(super) fn create(&mut self, key: &[u8], payload: &[u8]) {
         for (key, value) in record::entries(key, payload, self.generation) {
             self.put(key, value);
         }
     }
 
-    /// Writes a record over what is there.
+    /// Replaces a record.
     pub(super) fn store<T: Serialize>(&mut self, key: &[u8], record: &T) -> Result<(), ::sled::Error> {
         self.drop_record(key)?;
         self.create(key, &record::encode(record));
         Ok(())
     }
 
-    /// The same where it is known how many further entries the record has that is there.
+    /// Like `replace`, for a record whose number of further entries is known.
     pub(super) fn replace<T: Serialize>(&mut self, key: &[u8], parts: u16, record: &T) {
         (1..=parts).for_each(|number| self.remove(keys::part(key, number)));
         self.create(key, &record::encode(record));
@@ -160,7 +160,7 @@ impl<'a> View<'a> {
         Ok(None)
     }
 
-    /// Up to `limit` entries with this beginning, after the key `after` if one is given.
+    /// Up to `limit` entries with this prefix, after the key `after` if given.
     pub(super) fn page(
         &self,
         prefix: &[u8],
@@ -241,13 +241,13 @@ mod tests {
         assert_eq!(view.page(b"a", Some(b"a2"), 1).unwrap()[0].0, "a3");
         assert!(
             view.page(b"", None, 9).unwrap().is_empty(),
-            "nothing lies before the end of nothing"
+            "an empty range has no last entry"
         );
         assert!(view.is_recent(b"a2") && view.is_recent(b"a6") && !view.is_recent(b"b1"));
     }
 
     #[test]
-    fn a_shorter_record_leaves_nothing_of_a_longer_one_behind() {
+    fn a_shorter_record_replaces_all_parts_of_a_longer_one() {
         let base = Overlay::over(database());
         let mut view = View::new(&base);
         view.store(b"m1", &"x".repeat(20_000)).unwrap();

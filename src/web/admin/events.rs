@@ -136,7 +136,7 @@ mod tests {
         let next = stream.next().await.unwrap().unwrap().to_string();
         assert!(next.starts_with("event:reload"), "{next}");
         stop.cancel();
-        assert!(stream.next().await.is_none(), "what is left is not worth a wait");
+        assert!(stream.next().await.is_none(), "the remaining events are dropped");
     }
 
     #[tokio::test(start_paused = true)]

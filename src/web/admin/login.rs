@@ -182,7 +182,6 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 /// The `Set-Cookie` of a session. A browser that loaded the page over https must not send the cookie over http. A
 /// proxy ends the TLS, so the `Origin` sent by the browser decides.
-/// front ends the TLS, so the browser's own `Origin` tells.
 fn cookie_of(call: &Call, session: &str, age: Duration) -> String {
     let origin = call.headers.get(header::ORIGIN);
     let secure = match origin.is_some_and(|origin| origin.as_bytes().starts_with(b"https://")) {

@@ -13,7 +13,7 @@ use warp::path::FullPath;
 use warp::reply::Response;
 
 use super::body::{Unread, collect};
-use super::serve::{Filter, Peer, Standing};
+use super::serve::{Authorization, Filter, Peer};
 use super::{error, method_not_allowed};
 use crate::control::{Control, Error};
 
@@ -89,7 +89,7 @@ pub fn filter(admin: Arc<Admin>) -> Filter {
         .and(warp::path::full())
         .and(query)
         .and(warp::ext::optional::<Peer>())
-        .and(warp::ext::optional::<Standing>())
+        .and(warp::ext::optional::<Authorization>())
         .and(warp::header::headers_cloned())
         .and(warp::body::stream())
         .then(
@@ -97,7 +97,7 @@ pub fn filter(admin: Arc<Admin>) -> Filter {
                   path: FullPath,
                   query: String,
                   peer: Option<Peer>,
-                  standing: Option<Standing>,
+                  authorization: Option<Authorization>,
                   headers: HeaderMap,
                   body| {
                 let admin = admin.clone();
@@ -115,7 +115,7 @@ pub fn filter(admin: Arc<Admin>) -> Filter {
                         body: Bytes::new(),
                         peer,
                     };
-                    guarded(&admin, call, standing, body).await
+                    guarded(&admin, call, authorization, body).await
                 }
             },
         )
@@ -128,12 +128,12 @@ pub fn filter(admin: Arc<Admin>) -> Filter {
 async fn guarded<B: Buf>(
     admin: &Admin,
     call: Call,
-    standing: Option<Standing>,
+    authorization: Option<Authorization>,
     body: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Response {
     let entry = admin.guard.entry(&call);
-    if let (Some(standing), Entry::Known) = (standing, &entry) {
-        standing.admit();
+    if let (Some(authorization), Entry::Known) = (authorization, &entry) {
+        authorization.grant();
     }
     let body_max = match entry {
         Entry::Known => BODY_MAX,

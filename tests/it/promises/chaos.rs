@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::ledger::{Carrier, Receiver, assert_no_findings, deliveries, drained, nowhere, stored, unmatched};
-use super::luck::Luck;
+use super::rng::Rng;
 use super::{report, rounds};
 use crate::bridge::Bridge;
 use crate::servers::recorder::Reply;
@@ -23,7 +23,7 @@ fn moody() -> impl Fn(&crate::servers::recorder::Received) -> Reply {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p7_accepted_is_delivered_dead_or_pending_and_every_dead_one_says_why() {
-    let (rounds, mut luck) = (rounds(6, 200), Luck::new());
+    let (rounds, mut rng) = (rounds(6, 200), Rng::new());
     let (crm, ops) = (Receiver::start(moody()).await, Receiver::start(moody()).await);
     let retry = "retry = { initial = \"10ms\", max = \"50ms\" }";
     let config = |turn: usize| {
@@ -37,8 +37,8 @@ async fn p7_accepted_is_delivered_dead_or_pending_and_every_dead_one_says_why() 
     let carrier = Carrier::start(&bridge, 3, 0);
     let (mut kills, mut reloads) = (0, 0);
     for round in 0..rounds {
-        std::thread::sleep(luck.moment(50, 400));
-        if luck.below(3) == 0 {
+        std::thread::sleep(rng.moment(50, 400));
+        if rng.below(3) == 0 {
             bridge.configure(&config(round));
             bridge.signal("HUP");
             reloads += 1;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::aged::{Aged, EACH, Messages, config, copy, files, recovered};
 use super::ledger::drained;
-use super::luck::Luck;
+use super::rng::Rng;
 use super::{report, rounds};
 use crate::bridge::Bridge;
 use crate::daemon::{refid, webhook};
@@ -41,7 +41,7 @@ fn file_of(store: &Path, part: &str) -> PathBuf {
 }
 
 /// Flips up to three bits, cuts a file short, zeroes a page, or removes it.
-fn damage_a_file(store: &Path, part: &str, luck: &mut Luck) -> String {
+fn damage_a_file(store: &Path, part: &str, rng: &mut Rng) -> String {
     let file = &file_of(store, part);
     let name = file.strip_prefix(store).unwrap().display().to_string();
     let mut bytes = std::fs::read(file).unwrap();
@@ -49,13 +49,13 @@ fn damage_a_file(store: &Path, part: &str, luck: &mut Luck) -> String {
         .iter()
         .rposition(|byte| *byte != 0)
         .map_or(1, |last| last + 1);
-    let how = match luck.below(6) {
+    let how = match rng.below(6) {
         0 => {
-            bytes.truncate(luck.below(end));
+            bytes.truncate(rng.below(end));
             format!("cut to {}", bytes.len())
         }
         1 => {
-            let from = luck.below(end) / 4096 * 4096;
+            let from = rng.below(end) / 4096 * 4096;
             let to = (from + 4096).min(bytes.len());
             bytes[from..to].fill(0);
             format!("zeroed from {from} to {to}")
@@ -65,9 +65,9 @@ fn damage_a_file(store: &Path, part: &str, luck: &mut Luck) -> String {
             return format!("{name}: gone");
         }
         _ => {
-            let places: Vec<usize> = (0..=luck.below(3)).map(|_| luck.below(end)).collect();
+            let places: Vec<usize> = (0..=rng.below(3)).map(|_| rng.below(end)).collect();
             for place in &places {
-                bytes[*place] ^= 1 << luck.below(8);
+                bytes[*place] ^= 1 << rng.below(8);
             }
             format!("flipped at {places:?}")
         }
@@ -84,7 +84,7 @@ fn name_a_later_format(store: &Path) -> String {
 
 /// Flips a bit in one record and leaves the database around it sound, as bad memory does: only the record's own
 /// checksum can tell.
-fn damage_a_record(store: &Path, luck: &mut Luck) -> String {
+fn damage_a_record(store: &Path, rng: &mut Rng) -> String {
     let database = sled::open(store.join("sled")).unwrap();
     let entries: Vec<_> = database
         .iter()
@@ -92,11 +92,11 @@ fn damage_a_record(store: &Path, luck: &mut Luck) -> String {
         .filter(|(_, value)| value.len() > 200)
         .collect();
     assert!(!entries.is_empty(), "no record was found: is the test blind?");
-    let (key, value) = &entries[luck.below(entries.len())];
+    let (key, value) = &entries[rng.below(entries.len())];
     let mut value = value.to_vec();
     // Behind its head: what is ignored there must show in what is delivered.
-    let place = 60 + luck.below(value.len() - 60);
-    value[place] ^= 1 << luck.below(8);
+    let place = 60 + rng.below(value.len() - 60);
+    value[place] ^= 1 << rng.below(8);
     database.insert(key, value).unwrap();
     database.flush().unwrap();
     format!("record {key:?}: flipped at {place}")
@@ -145,7 +145,7 @@ struct Tally {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p17_damage_to_any_one_file_costs_nothing_pending_and_is_told_until_it_is_acknowledged() {
-    let (rounds, mut luck) = (rounds(32, 512), Luck::new());
+    let (rounds, mut rng) = (rounds(32, 512), Rng::new());
     let sink = Recorder::answering(Reply::new(200, "ok")).await;
     let sound = Aged::new(&sink);
     let current = format(&sound.bridge.store());
@@ -165,19 +165,19 @@ async fn p17_damage_to_any_one_file_costs_nothing_pending_and_is_told_until_it_i
         copy(&sound.bridge.store(), &store);
         let part = PARTS[round % PARTS.len()];
         let how = match part {
-            "record" => damage_a_record(&store, &mut luck),
-            // Too rare for luck.
+            "record" => damage_a_record(&store, &mut rng),
+            // Chosen explicitly, because a random choice would hit it too rarely.
             "format" if round / PARTS.len() % 4 == 1 => name_a_later_format(&store),
-            file => damage_a_file(&store, file, &mut luck),
+            file => damage_a_file(&store, file, &mut rng),
         };
         let tally = tallies.entry(part).or_default();
         tally.damages += 1;
         let (before, is_newer) = (contents(&store), format(&store) > current);
-        if !is_newer && luck.below(2) == 0 {
+        if !is_newer && rng.below(2) == 0 {
             // Nothing is sent meanwhile, so that each message can be expected once.
             bridge.configure(&config(&old, &super::ledger::nowhere("crm"), "crm"));
-            for _ in 0..=luck.below(3) {
-                bridge.run_and_kill(luck.moment(5, 500));
+            for _ in 0..=rng.below(3) {
+                bridge.run_and_kill(rng.moment(5, 500));
                 killed += 1;
             }
             bridge.configure(&config(&old, &webhook("crm", &receiver, ""), "crm"));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::disk::{Disk, yard};
 use super::ledger::{Acknowledged, Carrier, Receiver, audit, nowhere, unmatched};
-use super::luck::Luck;
+use super::rng::Rng;
 use super::{report, rounds};
 use crate::bridge::Bridge;
 use crate::servers::recorder::Reply;
@@ -23,7 +23,7 @@ fn two_nowhere() -> String {
 /// nothing that was only in the file system's memory. What was acknowledged before the copy must be in it.
 #[test]
 fn p1_a_power_cut_loses_nothing_acknowledged() {
-    let (cuts, mut luck, yard) = (rounds(4, 200), Luck::new(), yard());
+    let (cuts, mut rng, yard) = (rounds(4, 200), Rng::new(), yard());
     let ground = Disk::xfs(yard.path(), "ground", 3_000 * MIB);
     let (mut checked, mut done) = (0, 0);
     while done < cuts {
@@ -31,12 +31,12 @@ fn p1_a_power_cut_loses_nothing_acknowledged() {
         let store = disk.path().join("store");
         let mut bridge = Bridge::placed(&store, "min_free = \"8MiB\"", &two_nowhere());
         // The first start has the most to get wrong: nothing may be owed to a store that is half made.
-        bridge.run_and_kill(luck.moment(0, 150));
+        bridge.run_and_kill(rng.moment(0, 150));
         after_the_cut(&disk, &Acknowledged::new());
         bridge.run();
         let carrier = Carrier::start(&bridge, 4, 0);
         for _ in 0..CUTS_PER_STORE.min(cuts - done) {
-            std::thread::sleep(luck.moment(10, 500));
+            std::thread::sleep(rng.moment(10, 500));
             let acknowledged = carrier.acknowledged();
             checked += acknowledged.len();
             after_the_cut(&disk, &acknowledged);
@@ -82,22 +82,22 @@ const MOMENTS: [Moment; 4] = [
     Moment::BackingUp,
 ];
 
-fn kill_at(moment: Moment, bridge: &mut Bridge, luck: &mut Luck, configs: &[String; 2]) {
-    std::thread::sleep(luck.moment(20, 300));
+fn kill_at(moment: Moment, bridge: &mut Bridge, rng: &mut Rng, configs: &[String; 2]) {
+    std::thread::sleep(rng.moment(20, 300));
     match moment {
         Moment::Working => bridge.kill(),
         Moment::Starting => {
             bridge.kill();
-            bridge.run_and_kill(luck.moment(0, 120));
+            bridge.run_and_kill(rng.moment(0, 120));
         }
         Moment::Reloading => {
-            bridge.configure(&configs[luck.below(2)]);
+            bridge.configure(&configs[rng.below(2)]);
             bridge.signal("HUP");
-            std::thread::sleep(luck.moment(0, 30));
+            std::thread::sleep(rng.moment(0, 30));
             bridge.kill();
         }
         Moment::BackingUp => {
-            let copy = bridge.folder().join(format!("copy-{}", luck.next()));
+            let copy = bridge.folder().join(format!("copy-{}", rng.next()));
             let mut backup = Command::new(env!("CARGO_BIN_EXE_smsbridge"))
                 .arg("backup")
                 .arg(copy)
@@ -107,7 +107,7 @@ fn kill_at(moment: Moment, bridge: &mut Bridge, luck: &mut Luck, configs: &[Stri
                 .stderr(Stdio::null())
                 .spawn()
                 .unwrap();
-            std::thread::sleep(luck.moment(5, 80));
+            std::thread::sleep(rng.moment(5, 80));
             bridge.kill();
             backup.wait().unwrap();
         }
@@ -116,7 +116,7 @@ fn kill_at(moment: Moment, bridge: &mut Bridge, luck: &mut Luck, configs: &[Stri
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p2_kill_9_at_any_instant_loses_nothing_acknowledged() {
-    let (rounds, mut luck) = (rounds(8, 500), Luck::new());
+    let (rounds, mut rng) = (rounds(8, 500), Rng::new());
     let receiver = Receiver::good().await;
     let retry = "retry = { initial = \"50ms\", max = \"200ms\" }";
     let config = |more: &str| receiver.config("crm", &format!("{retry}\n{more}")) + &unmatched(&["crm"]);
@@ -124,7 +124,7 @@ async fn p2_kill_9_at_any_instant_loses_nothing_acknowledged() {
     let mut bridge = Bridge::start(&configs[0]);
     let carrier = Carrier::start(&bridge, 4, 0);
     for round in 0..rounds {
-        kill_at(MOMENTS[round % 4], &mut bridge, &mut luck, &configs);
+        kill_at(MOMENTS[round % 4], &mut bridge, &mut rng, &configs);
         bridge.run();
         carrier.follow(&bridge);
     }
@@ -153,7 +153,7 @@ async fn p2_kill_9_at_any_instant_loses_nothing_acknowledged() {
 /// Two destinations, one that fails often, so that kills come between all kinds of commits.
 #[tokio::test(flavor = "multi_thread")]
 async fn p3_after_every_kill_each_text_is_there_whole_or_not_at_all() {
-    let (rounds, mut luck) = (rounds(6, 150), Luck::new());
+    let (rounds, mut rng) = (rounds(6, 150), Rng::new());
     let turn = std::sync::atomic::AtomicUsize::new(0);
     let receiver =
         Receiver::start(
@@ -168,7 +168,7 @@ async fn p3_after_every_kill_each_text_is_there_whole_or_not_at_all() {
     let mut bridge = Bridge::start(&config);
     let carrier = Carrier::start(&bridge, 4, 0);
     for _ in 0..rounds {
-        std::thread::sleep(luck.moment(20, 250));
+        std::thread::sleep(rng.moment(20, 250));
         bridge.kill();
         let acknowledged = carrier.acknowledged();
         bridge.run();

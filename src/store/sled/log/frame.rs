@@ -1,15 +1,15 @@
-//! One frame of the log: a group of changes, with its place in the sequence and a checksum.
+//! A frame of the log: a group of changes with a sequence number and a checksum.
 //!
 //! ```text
 //! magic     4 bytes, none of which occurs in UTF-8
-//! checksum  CRC-32C of everything behind it
+//! checksum  CRC-32C of everything after it
 //! length    of the payload
-//! sequence  counts the frames of a store, from 1
+//! sequence  numbers the frames of a store, from 1
 //! payload   entries: key length (2), value length (4), key, value
 //! ```
 //!
-//! Numbers are big-endian. A value length of `0xFFFF_FFFF` removes the key. A message is text, so that nothing a
-//! carrier sends can contain the magic: a search for the next frame behind damage finds frames and nothing else.
+//! Numbers are big-endian. A value length of `0xFFFF_FFFF` removes the key. Messages are UTF-8, so a carrier cannot
+//! send the magic: the search for the next frame after damage finds only frames.
 
 use ::sled::IVec;
 
@@ -19,16 +19,16 @@ const MAGIC: [u8; 4] = [0xFF, 0xC1, 0xF5, 0xFE];
 
 const HEAD: usize = 20;
 
-/// Where the value's length should be, of a key that is removed.
+/// The value length of a removed key.
 const REMOVED: u32 = u32::MAX;
 
-/// No frame comes near this; a length beyond it is damage.
+/// No frame is nearly as long; a greater length is damage.
 const PAYLOAD_MAX: usize = 512 << 20;
 
-/// A sequence number further away than this is damage.
+/// The maximum distance of a sequence number; a greater one is damage.
 const AHEAD_MAX: u64 = 1 << 40;
 
-/// A frame as it stands in the log.
+/// A frame in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Frame<'a> {
     pub(super) sequence: u64,
@@ -36,7 +36,7 @@ pub(super) struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// Reads the frame that begins here, unless there is none or it is damaged.
+    /// Parses the frame that begins here; `None` if there is none or it is damaged.
     fn read(bytes: &'a [u8]) -> Option<Self> {
         let (head, rest) = bytes.split_first_chunk::<HEAD>()?;
         let (magic, crc, length) = (field(head, 0), field(head, 4), field(head, 8) as usize);
@@ -52,13 +52,13 @@ impl<'a> Frame<'a> {
         HEAD + self.payload.len()
     }
 
-    /// The group's changes, in the order in which they are to be applied.
+    /// The changes of the group, in the order of application.
     pub(super) fn changes(&self) -> Entries<'a> {
         Entries(self.payload)
     }
 }
 
-/// Writes the changes of a group, one list after the other, as the frame with this number.
+/// Encodes the changes of a group, one list after the other, as the frame with this number.
 pub(super) fn encode(sequence: u64, changes: &[&Changes]) -> Vec<u8> {
     let all = || changes.iter().flat_map(|changes| changes.iter());
     let length =
@@ -107,8 +107,8 @@ impl<'a> Iterator for Entries<'a> {
     }
 }
 
-/// Goes through the frames of a segment, in order, from the one with this number on. Frames of an earlier life of
-/// the file are passed over. `lost` is told which numbers are missing between two frames.
+/// Iterates over the frames of a segment, starting with this number. Frames of the file's previous use are skipped.
+/// Calls `lost` with the numbers that are missing between two frames.
 pub(super) struct Frames<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -126,18 +126,18 @@ impl<'a> Frames<'a> {
         }
     }
 
-    /// Where the last frame ended, and the number that the next one would have.
+    /// The end of the last frame, and the number of the next one.
     pub(super) fn end(&self) -> (usize, u64) {
         (self.at, self.next)
     }
 
-    /// The next frame at or behind this place that is neither damaged nor old.
+    /// The next valid frame at or after this position that is not from a previous use.
     fn search(&self) -> Option<(usize, Frame<'a>)> {
         let expected = self.next..self.next.saturating_add(AHEAD_MAX);
         let rest = self.bytes.get(self.at..)?;
         memchr::memmem::find_iter(rest, &MAGIC).find_map(|offset| {
             let bytes = &rest[offset..];
-            // A frame of an earlier life is told by its number, before all of it is read.
+            // The number alone identifies a frame of a previous use, so its payload need not be read.
             let may_be = bytes
                 .first_chunk()
                 .is_some_and(|head| expected.contains(&sequence(head)));
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_read_as_they_were_written() {
+    fn frames_are_parsed_as_they_were_written() {
         let (one, two) = (
             changes(&[("a", Some("1")), ("b", None)]),
             changes(&[("a", Some(""))]),
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_life_of_the_file_left_is_passed_over() {
+    fn frames_of_a_previous_use_of_the_file_are_skipped() {
         let (mut bytes, _) = segment(1..=9);
         let new = encode(100, &[&changes(&[("m", Some("new"))])]);
         bytes[..new.len()].copy_from_slice(&new);

@@ -1,14 +1,15 @@
-//! The log in front of sled: every group of changes is appended here and synced before anybody is told that it is
-//! done; sled gets it later, together with others (see `checkpoint`).
+//! The log in front of sled: every group of changes is appended here and synced before it is acknowledged. sled gets
+//! the groups later, in batches (see `checkpoint`).
 //!
-//! * **A group is a frame.** It has the new values themselves, so that replaying frames needs no logic, and replaying
-//!   them twice changes nothing.
-//! * **Segments go oldest first, never one from the middle.** So what is there is always the newest part of the log:
-//!   a delivery that ended can only be missing in it together with all that came before, its message among that.
-//! * **Every pending message is in the log.** Before segments go, the messages in them that are pending are appended
-//!   again as they stand (see `renew`). Replaying the whole log into an empty database gives every pending message.
-//! * **The last frame may be torn.** The process or the machine died while it was written, and nobody was told of it.
-//!   Anything else that cannot be read is damage: it is passed over, and reported.
+//! * **A group is a frame.** It contains the new values, so replaying frames needs no logic, and replaying them
+//!   twice changes nothing.
+//! * **Segments are removed oldest first.** So the log always contains the newest frames: if the end of a delivery is
+//!   missing, everything before it is missing as well, including its message.
+//! * **Every pending message is in the log.** Before segments are removed, their pending messages are appended again
+//!   in their current state (see `renew`). Replaying the whole log into an empty database gives every
+//!   pending message.
+//! * **The last frame may be torn.** The process or the machine died while it was written, so it was not
+//!   acknowledged. Anything else that cannot be read is damage: it is skipped and reported.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -26,13 +27,13 @@ mod segment;
 use self::frame::Frames;
 use self::segment::{Folder, LENGTH};
 
-/// With less than this free on the disk, a new segment is no longer than it must be.
+/// Free space below which a new segment is only as long as necessary.
 const SCARCE: u64 = 64 << 20;
 
-/// How long the first segment is that a start begins: it must find room on a full disk, too.
+/// The length of the first segment after a start, which must fit on a full disk, too.
 const SHORT: u64 = 64 << 10;
 
-/// The log as the writer has it: the end.
+/// The end of the log, as the writer uses it.
 pub(super) struct Log {
     segments: Segments,
     file: File,
@@ -43,32 +44,32 @@ pub(super) struct Log {
     skip_sync: bool,
 }
 
-/// The segments there are, by the numbers of their first frames, with their lengths.
+/// The segments by the numbers of their first frames, with their lengths.
 #[derive(Clone)]
 pub(super) struct Segments {
     folder: Folder,
     all: Arc<Mutex<BTreeMap<u64, u64>>>,
 }
 
-/// What was found on reading the log.
+/// The result of reading the log.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
-    /// The number of the first frame that is asked for or kept, whichever is later; none when there is no log.
+    /// The first frame that is requested or available, whichever is later; `None` if there is no log.
     pub(super) oldest: Option<u64>,
     /// The number of the last frame.
     pub(super) last: u64,
-    /// How many frames are missing that the database does not have.
+    /// The number of missing frames that the database does not have.
     pub(super) lost: u64,
-    /// How many other frames are missing.
+    /// The number of other missing frames.
     pub(super) damaged: u64,
-    /// The last segment, and where its last frame ends.
+    /// The last segment and the end of its last frame.
     end: Option<(u64, u64)>,
 }
 
-/// Reads the frames behind `after` in order, and gives the changes of each.
+/// Reads the frames after `after` in order, and passes the changes of each to `each`.
 ///
 /// # Errors
-/// When a file cannot be read, or what `each` says.
+/// When a file cannot be read, or when `each` fails.
 pub(super) fn read(
     store: &Path,
     after: u64,
@@ -102,21 +103,21 @@ pub(super) fn read(
         found.last = next - 1;
         expected = Some(next);
     }
-    // The database has frames that are not in the log any more.
+    // The database has frames that were removed from the log.
     if let Some(expected) = expected.filter(|expected| *expected <= after) {
         found.damaged += after + 1 - expected;
     }
     Ok(found)
 }
 
-/// Whether there is a log.
+/// Returns true if there is a log.
 pub(super) fn is_begun(store: &Path) -> bool {
     Folder::open(store)
         .and_then(|folder| folder.segments())
         .is_ok_and(|segments| !segments.is_empty())
 }
 
-/// Looks through the whole log, and says whether all frames are there that should be.
+/// Checks the whole log. Returns true if no frame is missing.
 pub(super) fn is_whole(segments: &Segments, stop: impl Fn() -> bool) -> io::Result<bool> {
     let all: Vec<u64> = lock(&segments.all).keys().copied().collect();
     for pair in all.windows(2) {
@@ -125,7 +126,7 @@ pub(super) fn is_whole(segments: &Segments, stop: impl Fn() -> bool) -> io::Resu
             return Ok(true);
         }
         let bytes = match segments.folder.read(first) {
-            // It was not needed any more.
+            // It was removed as unneeded in the meantime.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             bytes => bytes?,
         };
@@ -148,7 +149,7 @@ impl Found {
 }
 
 impl Log {
-    /// Goes on behind what was found. `after` is the last frame that the database has.
+    /// Continues the log after what was found. `after` is the last frame that the database has.
     pub(super) fn resume(store: &Path, found: &Found, after: u64, skip_sync: bool) -> io::Result<Self> {
         let folder = Folder::open(store)?;
         let all: BTreeMap<u64, u64> = folder.segments()?.into_iter().collect();
@@ -187,7 +188,7 @@ impl Log {
         })
     }
 
-    /// The number that the next frame will have.
+    /// The number of the next frame.
     pub(super) fn next(&self) -> u64 {
         self.next
     }
@@ -211,7 +212,7 @@ impl Log {
         Ok(())
     }
 
-    /// Begins a new segment that has room for this many bytes.
+    /// Begins a new segment with room for this many bytes.
     pub(super) fn rotate(&mut self, needed: u64, free: u64) -> io::Result<()> {
         if self.at == 0 && needed <= self.length {
             return Ok(());
@@ -227,24 +228,24 @@ impl Log {
         Ok(())
     }
 
-    /// Whether the next segment should be prepared.
+    /// Returns true if the next segment should be prepared.
     pub(super) fn is_filling(&self) -> bool {
         self.at > self.length / 2
     }
 }
 
 impl Segments {
-    /// How many bytes they take.
+    /// The size of all segments in bytes.
     pub(super) fn bytes(&self) -> u64 {
         lock(&self.all).values().sum()
     }
 
-    /// The first frame of the oldest one.
+    /// The first frame of the oldest segment.
     pub(super) fn oldest(&self) -> u64 {
         lock(&self.all).keys().next().copied().unwrap_or(u64::MAX)
     }
 
-    /// Prepares the next one, if there is room for it.
+    /// Prepares the next segment if there is enough space.
     pub(super) fn prepare(&self, free: u64) -> io::Result<()> {
         if free < SCARCE / 4 {
             return Ok(());
@@ -298,7 +299,7 @@ mod tests {
         Log::resume(store, &found, after, true).unwrap()
     }
 
-    /// A log of three segments, with two frames in each.
+    /// A log with three segments of two frames each.
     fn three(store: &Path) -> Log {
         let mut log = resumed(store, 0);
         for number in 1..=6 {
@@ -311,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_is_read_from_where_it_is_needed_and_goes_on_where_it_ended() {
+    fn a_log_is_read_from_the_first_needed_frame_and_continues_after_the_last() {
         let store = tempfile::tempdir().unwrap();
         drop(three(store.path()));
         assert_eq!(keys(store.path(), 0).0, ["k1", "k2", "k3", "k4", "k5", "k6"]);
@@ -344,7 +345,7 @@ mod tests {
         let mut log = resumed(store.path(), 0);
         log.append(&[&group("again", "")], FREE).unwrap();
         assert_eq!(keys(store.path(), 4).0, ["k5", "again"]);
-        // What the database has cannot have been torn.
+        // A frame that the database has cannot have been torn.
         last.write_all_at(&[0; 4096], 0).unwrap();
         let (_, found) = keys(store.path(), 6);
         assert_eq!((found.lost, found.damaged, found.last), (0, 2, 4));
@@ -399,7 +400,7 @@ mod tests {
         assert!(store.path().join("log/next").exists());
     }
     #[test]
-    fn a_log_that_begins_anew_has_nothing_of_an_earlier_one() {
+    fn a_new_log_contains_no_frames_of_an_earlier_one() {
         let store = tempfile::tempdir().unwrap();
         let log = three(store.path());
         log.segments().retire_before(99, FREE).unwrap();

@@ -1,11 +1,11 @@
 //! The files of the log. A segment is named by the number of its first frame, and written to its full length before
-//! the first frame: a sync of space that was written before changes nothing but that space.
+//! the first frame: the sync of an already allocated range does not need to change file metadata.
 //!
-//! * `log/0000000000000001`: a segment. The last one is written to.
-//! * `log/next`: the one that comes next, prepared; `log/next-2` and so on: files of segments that went, kept for those
-//!   behind it, since preparing one writes all of it.
-//! * `log/preparing`: one that is being prepared, by the checkpoint's thread. `log/beginning`: the same by the writer,
-//!   when none was prepared.
+//! * `log/0000000000000001`: a segment. Only the last one is written to.
+//! * `log/next`: the prepared next segment; `log/next-2` and so on: files of removed segments, reused later because
+//!   preparing a new one writes all of it.
+//! * `log/preparing`: a segment that is being prepared by the checkpoint's thread. `log/beginning`: the same by the
+//!   writer, if none was prepared.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
@@ -14,10 +14,10 @@ use std::path::{Path, PathBuf};
 
 use crate::store::sled::folders::sync_folder;
 
-/// How long a segment is, unless one frame is longer or the disk is nearly full.
+/// The length of a segment, unless one frame is longer or the disk is nearly full.
 pub(super) const LENGTH: u64 = 4 << 20;
 
-/// As many are kept as go with one renewal on a busy day.
+/// As many as one renewal needs on a busy day.
 const NEXT: [&str; 4] = ["next", "next-2", "next-3", "next-4"];
 const PREPARING: &str = "preparing";
 const BEGINNING: &str = "beginning";
@@ -27,7 +27,7 @@ const BEGINNING: &str = "beginning";
 pub(in crate::store::sled) struct Folder(PathBuf);
 
 impl Folder {
-    /// The log's folder, made if it is not there.
+    /// Opens the folder of the log, and creates it if it does not exist.
     pub(super) fn open(store: &Path) -> io::Result<Self> {
         let folder = Self(store.join("log"));
         if !folder.0.exists() {
@@ -63,7 +63,7 @@ impl Folder {
             .open(self.segment(first))
     }
 
-    /// Prepares the segment that comes next, if that was not done yet.
+    /// Prepares the next segment, unless that was done already.
     pub(super) fn prepare(&self) -> io::Result<()> {
         if self.next().any(|next| next.exists()) {
             return Ok(());
@@ -72,7 +72,7 @@ impl Folder {
         std::fs::rename(self.0.join(PREPARING), self.0.join(NEXT[0]))
     }
 
-    /// The segment that was prepared, or a new one of this length, under its name.
+    /// Returns the prepared segment, or a new one of this length, under its final name.
     pub(super) fn begin(&self, first: u64, length: u64) -> io::Result<(File, u64)> {
         let name = self.segment(first);
         let is_long = |next: &PathBuf| std::fs::metadata(next).is_ok_and(|next| next.len() >= length);
@@ -88,7 +88,7 @@ impl Folder {
         Ok((file, length))
     }
 
-    /// Removes a segment, or keeps its file for one that comes, unless so many are kept already.
+    /// Removes a segment, or keeps its file for reuse unless enough files are kept already.
     pub(super) fn retire(&self, first: u64, length: u64, kept: usize) -> io::Result<()> {
         let name = self.segment(first);
         match self.next().take(kept).find(|next| !next.exists()) {
@@ -97,7 +97,7 @@ impl Folder {
         }
     }
 
-    /// Removes what is kept for segments to come: a log that counts from the beginning must not find later frames.
+    /// Removes the prepared and kept files: a log that starts counting again must not contain later frames.
     pub(super) fn forget_kept(&self) -> io::Result<()> {
         let mut kept = self.next().filter(|next| next.exists());
         kept.try_for_each(std::fs::remove_file)
@@ -107,7 +107,7 @@ impl Folder {
         NEXT.iter().map(|name| self.0.join(name))
     }
 
-    /// Makes removals durable: a segment must not come back while an earlier one stays gone.
+    /// Syncs removals: a power cut must not restore a segment while an earlier one is gone.
     pub(super) fn sync(&self) -> io::Result<()> {
         File::open(&self.0)?.sync_all()
     }

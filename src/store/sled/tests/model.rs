@@ -1,4 +1,4 @@
-//! Random operations on this store and on the one in memory must come to the same.
+//! Random operations must have the same results on this store and on the one in memory.
 
 use proptest::prelude::*;
 
@@ -71,7 +71,7 @@ enum Outcome {
     Dead {
         fallback: Option<usize>,
     },
-    /// By recipient: nothing if it took the message, else whether it never will.
+    /// By recipient: `None` if it accepted the message, otherwise whether the failure is permanent.
     Divided {
         recipients: Vec<Option<bool>>,
         fallback: Option<usize>,
@@ -133,7 +133,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-/// Both stores, and the claims that were given by both.
+/// Both stores, and the claims that both have returned.
 struct Pair {
     folder: Folder,
     memory: Memory,
@@ -160,7 +160,7 @@ impl Pair {
         }
     }
 
-    /// Syncing is not what is tested here, and would be most of the time spent.
+    /// Skips the sync, which is not tested here and would take most of the time.
     fn open(folder: &Folder) -> Sled {
         Sled::open(&Options {
             skip_sync: true,
@@ -194,7 +194,7 @@ impl Pair {
                     format!("ref-{provider}")
                 };
                 arrival.message.text = "word ".repeat(words);
-                // Nobody asks for what was said to be forgotten.
+                // The window never begins before the time up to which provider ids were pruned.
                 arrival.dedup_since = Timestamp(dedup_since).max(self.forgotten_before);
                 assert_eq!(
                     self.memory.accept(arrival.clone()).await,

@@ -1,10 +1,10 @@
-//! Numbers for places and moments. The same seed gives the same ones; `SMSBRIDGE_SEED` gives others.
+//! Random numbers for positions and times. The same seed gives the same numbers; `SMSBRIDGE_SEED` gives others.
 
 use std::time::Duration;
 
-pub struct Luck(u64);
+pub struct Rng(u64);
 
-impl Luck {
+impl Rng {
     pub fn new() -> Self {
         let seed = std::env::var("SMSBRIDGE_SEED").ok();
         let seed = seed.map_or(1, |seed| seed.parse().expect("SMSBRIDGE_SEED is a number"));

@@ -1,4 +1,4 @@
-//! The whole way: a webhook in, and the text read back from a real mail server, a real Matrix homeserver and
+//! Complete paths: a webhook in, and the text read back from a real mail server, a real Matrix homeserver and
 //! a server that behaves as Slack does.
 
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! P19, P20, P22 and P24: what strangers may send, and what it must not do.
+//! P19, P20, P22 and P24: untrusted input, and what it must not cause.
 
 use std::time::Duration;
 
@@ -407,16 +407,16 @@ async fn p24_odd_texts_are_kept_and_go_to_unmatched() {
 fn p24_garbage_is_refused_and_named() {
     let bridge = Bridge::start(&(nowhere("crm") + &unmatched(&["crm"])));
     let good = Bridge::body(&refid(1), "+13035550100", "x").to_string();
-    let mut luck = super::luck::Luck::new();
+    let mut rng = super::rng::Rng::new();
     let (mut refused, mut taken) = (0, 0);
     for _ in 0..rounds(300, 20_000) {
         let mut bytes = good.clone().into_bytes();
-        for _ in 0..=luck.below(4) {
-            let place = luck.below(bytes.len());
-            match luck.below(3) {
-                0 => bytes[place] = u8::try_from(0x20 + luck.below(0x5f)).unwrap(),
+        for _ in 0..=rng.below(4) {
+            let place = rng.below(bytes.len());
+            match rng.below(3) {
+                0 => bytes[place] = u8::try_from(0x20 + rng.below(0x5f)).unwrap(),
                 1 => drop(bytes.remove(place)),
-                _ => bytes.insert(place, b"\"{}[]:,\\x"[luck.below(9)]),
+                _ => bytes.insert(place, b"\"{}[]:,\\x"[rng.below(9)]),
             }
         }
         let body = String::from_utf8(bytes).unwrap();
