@@ -90,6 +90,8 @@ struct Change {
     done: &'static str,
     /// Which are meant when nothing is said.
     state: &'static str,
+    /// Why a delivery that was named may be left as it is.
+    unchanged: &'static str,
 }
 
 const RETRY: Change = Change {
@@ -97,6 +99,7 @@ const RETRY: Change = Change {
     doing: "retrying",
     done: "due now",
     state: "dead",
+    unchanged: "unknown, delivered already, or in progress",
 };
 
 const DISCARD: Change = Change {
@@ -104,6 +107,7 @@ const DISCARD: Change = Change {
     doing: "discarding",
     done: "given up",
     state: "pending",
+    unchanged: "unknown, already ended, or in progress",
 };
 
 const ACKNOWLEDGE: Change = Change {
@@ -111,6 +115,7 @@ const ACKNOWLEDGE: Change = Change {
     doing: "acknowledging",
     done: "acknowledged",
     state: "dead",
+    unchanged: "unknown, not dead, or acknowledged already",
 };
 
 pub(super) fn run(global: &Global, action: &Action) -> Result<Exit, Stop> {
@@ -361,25 +366,12 @@ fn change(
     } else if !touched.results.is_empty() && which.destination.is_none() {
         print::text(&retried(&touched.results, moment::now()))?;
     } else {
-        let skipped = match touched.redacted {
-            0 => String::new(),
-            1 => "; 1 delivery skipped: its message has no content any more (store.redact_after)".to_owned(),
-            many => {
-                format!(
-                    "; {many} deliveries skipped: their messages have no content any more (store.redact_after)"
-                )
-            }
-        };
         let held_up: String = touched
             .results
             .iter()
             .map(|result| held_up(result, moment::now()))
             .collect();
-        print::text(&format!(
-            "{} {}{skipped}\n{held_up}",
-            count(touched.deliveries),
-            change.done
-        ))?;
+        print::text(&format!("{}\n{held_up}", summary(change, &touched)))?;
     }
     let idle = |result: &&RetryView| {
         use RetryOutcome::{Attempting, Delivered, Unknown};
@@ -391,11 +383,39 @@ fn change(
     };
     if left > 0 {
         return Err(Stop::failed(format!(
-            "{} not changed: unknown, already ended, or in progress; see `smsbridge delivery show`",
-            count(left)
+            "{} not changed: {}; see `smsbridge delivery show`",
+            count(left),
+            change.unchanged
         )));
     }
     Ok(Exit::Done)
+}
+
+/// What was done with all deliveries of a destination that were selected. Zeros are left out beside anything else.
+fn summary(change: Change, touched: &Retried) -> String {
+    let one_or_many = |number: u64, one: &str, many: &str| {
+        let what = if number == 1 { one } else { many };
+        (number > 0).then(|| format!("{} {what}", count(number)))
+    };
+    let parts = [
+        one_or_many(touched.deliveries, change.done, change.done),
+        one_or_many(touched.already_due, "was due already", "were due already"),
+        one_or_many(
+            touched.attempting,
+            "has an attempt in progress",
+            "have an attempt in progress",
+        ),
+        one_or_many(
+            touched.redacted,
+            "skipped: its message has no content any more (store.redact_after)",
+            "skipped: their messages have no content any more (store.redact_after)",
+        ),
+    ];
+    let said: Vec<String> = parts.into_iter().flatten().collect();
+    match said.is_empty() {
+        true => format!("{} {}", count(0), change.done),
+        false => said.join("; "),
+    }
 }
 
 /// What a retry did, a line for each delivery.
@@ -488,6 +508,28 @@ mod tests {
         assert!(
             lines.len() == 3 && lines[1].contains("28 more attempts are not shown"),
             "{shown}"
+        );
+    }
+
+    #[test]
+    fn a_retry_says_what_became_of_everything_that_was_selected() {
+        let told = |deliveries, already_due, attempting, redacted| {
+            let touched = Retried {
+                deliveries,
+                already_due,
+                attempting,
+                redacted,
+                results: Vec::new(),
+            };
+            summary(RETRY, &touched)
+        };
+        assert_eq!(told(0, 0, 0, 0), "0 deliveries due now");
+        assert_eq!(told(12, 0, 0, 0), "12 deliveries due now");
+        assert_eq!(told(0, 3, 0, 0), "3 deliveries were due already");
+        assert_eq!(
+            told(2, 1, 1, 1),
+            "2 deliveries due now; 1 delivery was due already; 1 delivery has an attempt in progress; 1 delivery skipped: its \
+             message has no content any more (store.redact_after)"
         );
     }
 

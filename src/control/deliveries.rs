@@ -112,15 +112,18 @@ impl Control {
         // Before anything is started by this: afterwards its own attempts would be found under way.
         let results = match selector {
             Selector::Ids(ids) => self.retried(ids).await?,
-            Selector::Dead(name) | Selector::Pending(name) => {
-                self.retried_all(name, requeued.touched).into_iter().collect()
-            }
+            Selector::Dead(name) | Selector::Pending(name) => self
+                .retried_all(name, requeued.touched + requeued.due)
+                .into_iter()
+                .collect(),
         };
         for name in self.concerned(selector).await? {
             self.lanes.probe(&name);
         }
         Ok(Retried {
             deliveries: requeued.touched,
+            already_due: requeued.due,
+            attempting: requeued.claimed,
             redacted: requeued.redacted,
             results,
         })
@@ -165,10 +168,10 @@ impl Control {
     }
 
     /// What a retry does to all deliveries that were selected of a destination; nothing to tell if there are none.
-    fn retried_all(&self, name: &Name, touched: u64) -> Option<RetryView> {
+    fn retried_all(&self, name: &Name, due: u64) -> Option<RetryView> {
         let pending = pending::of_destination(name, self.lane(&self.plan(), name).as_ref(), &self.clock);
         let outcome = pending.as_ref().map(PendingView::retried);
-        let outcome = outcome.or((touched > 0).then_some(RetryOutcome::Tried))?;
+        let outcome = outcome.or((due > 0).then_some(RetryOutcome::Tried))?;
         Some(RetryView::of(None, name, outcome, pending))
     }
 

@@ -392,6 +392,12 @@ pub struct Touched {
 pub struct Retried {
     /// How many deliveries are due now that were dead, or due later.
     pub deliveries: u64,
+    /// How many pending ones were due already.
+    #[serde(default)]
+    pub already_due: u64,
+    /// How many pending ones had an attempt in progress.
+    #[serde(default)]
+    pub attempting: u64,
     /// How many were skipped because the content of their messages was removed.
     #[serde(default)]
     pub redacted: u64,

@@ -56,7 +56,10 @@ pub(super) async fn accept(store: &dyn Store, n: u64, from: u64, destinations: &
 }
 
 pub(super) fn requeued(touched: u64) -> Requeued {
-    Requeued { touched, redacted: 0 }
+    Requeued {
+        touched,
+        ..Requeued::default()
+    }
 }
 
 pub(super) async fn claim(store: &dyn Store, destination: &str, now: Timestamp) -> Vec<Claim> {

@@ -450,7 +450,14 @@ impl Store for Memory {
                 State::Waiting { due } if due > now && !leased => {
                     delivery.state = State::Waiting { due: now }
                 }
-                _ => continue,
+                State::Waiting { .. } => {
+                    match leased {
+                        true => requeued.claimed += 1,
+                        false => requeued.due += 1,
+                    }
+                    continue;
+                }
+                State::Delivered { .. } => continue,
             }
             requeued.touched += 1;
         }

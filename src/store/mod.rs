@@ -168,6 +168,10 @@ pub enum Selector {
 pub struct Requeued {
     /// Deliveries made due.
     pub touched: u64,
+    /// Pending deliveries that were due already.
+    pub due: u64,
+    /// Pending deliveries that are claimed.
+    pub claimed: u64,
     /// Deliveries skipped because the content of their messages was removed.
     pub redacted: u64,
 }
@@ -465,7 +469,8 @@ pub trait Store: Send + Sync + 'static {
     /// Deliveries, newest message first.
     async fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<Delivery>, Error>;
 
-    /// Makes dead deliveries due at `now`, and waiting ones due sooner; not those of redacted messages.
+    /// Makes dead deliveries due at `now`, and waiting ones due sooner; not those of redacted messages. Counts what it
+    /// selected, except delivered and unknown deliveries.
     async fn requeue(&self, selector: &Selector, now: Timestamp) -> Result<Requeued, Error>;
 
     /// Makes every waiting delivery that is due after `beyond` due at `now`, and one that was created later than that

@@ -319,6 +319,31 @@ async fn a_paused_destination_is_sent_nothing_by_a_retry() {
         (&results[0]["outcome"], &results[0]["pending"]["cause"]),
         (&json!("waiting"), &json!("paused"))
     );
+    let all = ["--destination", "crm", "--state", "pending", "--yes"];
+    let (code, said, _) = bridge.command(&[&["delivery", "retry"], &all[..]].concat());
+    assert_eq!(
+        (code, said.as_str()),
+        (
+            0,
+            "1 delivery was due already\nnothing was sent: destination crm is paused by the operator\n"
+        )
+    );
+    let body = json!({ "destination": "crm", "state": "pending" }).to_string();
+    let (_, answer) = bridge.admin("POST", "/deliveries/retry", &body).unwrap();
+    assert_eq!(
+        (
+            &answer["deliveries"],
+            &answer["already_due"],
+            &answer["attempting"]
+        ),
+        (&json!(0), &json!(1), &json!(0))
+    );
+    let (code, _, said) = bridge.command(&["delivery", "acknowledge", &first]);
+    assert_eq!(code, 1);
+    assert!(
+        said.contains("1 delivery not changed: unknown, not dead, or acknowledged already"),
+        "{said}"
+    );
     std::thread::sleep(Duration::from_millis(300));
     assert!(recorder.received().is_empty());
     assert_eq!(bridge.command(&["destination", "resume", "crm"]).0, 0);

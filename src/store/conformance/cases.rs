@@ -611,13 +611,21 @@ pub(super) async fn waiting_ones_are_requeued_sooner_but_not_claimed_or_ended_on
     });
     assert_eq!(
         store.requeue(&Selector::Ids(ids.clone()), Timestamp(100)).await,
-        Ok(requeued(1))
+        Ok(Requeued {
+            touched: 1,
+            claimed: 1,
+            ..Requeued::default()
+        })
     );
     assert_eq!(
         store
             .requeue(&Selector::Pending(name("desk")), Timestamp(100))
             .await,
-        Ok(requeued(0)),
+        Ok(Requeued {
+            due: 1,
+            claimed: 1,
+            ..Requeued::default()
+        }),
         "due already"
     );
     assert_eq!(numbers(&claim(&*store, "desk", Timestamp(100)).await), [1]);
@@ -965,7 +973,8 @@ pub(super) async fn what_is_redacted_is_not_requeued(store: Arc<dyn Store>) {
             store.requeue(&selector, Timestamp(5)).await,
             Ok(Requeued {
                 touched: 1,
-                redacted: 2
+                redacted: 2,
+                ..Requeued::default()
             }),
             "{selector:?}"
         );

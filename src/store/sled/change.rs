@@ -41,6 +41,14 @@ impl Default for Sweep {
     }
 }
 
+/// What a retry leaves as it is, by the reason.
+#[derive(Default)]
+pub(super) struct Left {
+    pub(super) due: AtomicU64,
+    pub(super) claimed: AtomicU64,
+    pub(super) redacted: AtomicU64,
+}
+
 /// Changes that will be committed together.
 pub(super) struct Group<'a> {
     pub(super) shared: &'a Shared,
@@ -291,14 +299,9 @@ impl<'a> Group<'a> {
             .collect()
     }
 
-    /// Makes dead deliveries due, and waiting ones due sooner; counts those of redacted messages, which stay.
-    pub(super) fn requeue(
-        &mut self,
-        places: &[Place],
-        now: Timestamp,
-        redacted: &AtomicU64,
-    ) -> Result<u64, Error> {
-        self.each(places, |group, place| group.requeue_one(place, now, redacted))
+    /// Makes dead deliveries due, and waiting ones due sooner; counts those that stay as they are.
+    pub(super) fn requeue(&mut self, places: &[Place], now: Timestamp, left: &Left) -> Result<u64, Error> {
+        self.each(places, |group, place| group.requeue_one(place, now, left))
     }
 
     /// Makes waiting deliveries that are due after `beyond` due at `now`, unless they are claimed.
@@ -470,14 +473,14 @@ impl<'a> Group<'a> {
         Ok(touched)
     }
 
-    fn requeue_one(&mut self, place: Place, now: Timestamp, redacted: &AtomicU64) -> Result<bool, Error> {
+    fn requeue_one(&mut self, place: Place, now: Timestamp, left: &Left) -> Result<bool, Error> {
         let Some((delivery, message)) = self.shared.sound(self.view.with_message(place))? else {
             return Ok(false);
         };
         let queue = stored::queue(&message, &delivery);
         match delivery.state {
             State::Dead { .. } | State::Waiting { .. } if message.redacted_at.is_some() => {
-                redacted.fetch_add(1, Ordering::Relaxed);
+                left.redacted.fetch_add(1, Ordering::Relaxed);
                 return Ok(false);
             }
             State::Dead { .. } => {
@@ -508,7 +511,15 @@ impl<'a> Group<'a> {
                 });
                 self.replace(place, &delivery, &sooner)?;
             }
-            _ => return Ok(false),
+            State::Waiting { .. } => {
+                let count = match self.shared.leases.is_claimed(&queue, place) {
+                    true => &left.claimed,
+                    false => &left.due,
+                };
+                count.fetch_add(1, Ordering::Relaxed);
+                return Ok(false);
+            }
+            State::Delivered { .. } => return Ok(false),
         }
         Ok(true)
     }

@@ -38,6 +38,13 @@ struct Inner {
     reserved: HashSet<Queue>,
 }
 
+impl Inner {
+    fn is_claimed(&self, queue: &Queue, place: Place) -> bool {
+        let mut leases = self.by_token.values();
+        self.held.get(queue) == Some(&place) || leases.any(|lease| lease.is_answered && lease.place == place)
+    }
+}
+
 impl Leases {
     /// Holds a queue for one of its deliveries, unless somebody is at work on it.
     pub(super) fn hold(&self, queue: &Queue, place: Place) -> bool {
@@ -105,13 +112,15 @@ impl Leases {
         lock(&self.0).held.remove(queue);
     }
 
+    /// Returns true if this delivery is claimed.
+    pub(super) fn is_claimed(&self, queue: &Queue, place: Place) -> bool {
+        lock(&self.0).is_claimed(queue, place)
+    }
+
     /// Prevents claims from a queue while a change to this delivery is committed. Returns false if it is claimed.
     pub(super) fn reserve(&self, queue: &Queue, place: Place) -> bool {
         let mut inner = lock(&self.0);
-        let mut leases = inner.by_token.values();
-        if inner.held.get(queue) == Some(&place)
-            || leases.any(|lease| lease.is_answered && lease.place == place)
-        {
+        if inner.is_claimed(queue, place) {
             return false;
         }
         inner.reserved.insert(queue.clone());

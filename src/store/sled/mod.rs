@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ use async_trait::async_trait;
 use prometheus_client::metrics::histogram::Histogram;
 
 use self::books::Books;
-use self::change::{Group, Incoming, STEP, Sweep};
+use self::change::{Group, Incoming, Left, STEP, Sweep};
 use self::checkpoint::{Checkpointer, Progress};
 use self::compact::{Compaction, Weight};
 use self::findings::Findings;
@@ -406,14 +406,18 @@ impl Store for Sled {
     }
 
     async fn requeue(&self, selector: &Selector, now: Timestamp) -> Result<Requeued, Error> {
-        let skipped = Arc::new(AtomicU64::new(0));
+        let left = Arc::new(Left::default());
         let requeue = |places: Vec<Place>| -> Change {
-            let skipped = skipped.clone();
-            Box::new(move |group| group.requeue(&places, now, &skipped))
+            let left = left.clone();
+            Box::new(move |group| group.requeue(&places, now, &left))
         };
         let touched = self.on_selected(selector, requeue).await?;
-        let redacted = skipped.load(Ordering::Relaxed);
-        Ok(Requeued { touched, redacted })
+        Ok(Requeued {
+            touched,
+            due: left.due.load(Ordering::Relaxed),
+            claimed: left.claimed.load(Ordering::Relaxed),
+            redacted: left.redacted.load(Ordering::Relaxed),
+        })
     }
 
     async fn advance(&self, beyond: Timestamp, now: Timestamp) -> Result<u64, Error> {

@@ -136,7 +136,7 @@ class Card {
       fill(this.listed, h('p', { class: 'muted' }, state === 'dead' ? 'No dead deliveries.' : 'No pending deliveries.'));
       return;
     }
-    const report = (verb) => ({ deliveries, redacted, results }) => `${plural(deliveries, 'delivery', 'deliveries')} ${verb}${redacted ? `, ${redacted} skipped: their messages are redacted` : ''}${results?.[0]?.pending ? `; ${results[0].pending.why}${results[0].outcome === 'probed' ? '; probing it now with one delivery' : ''}` : ''}`;
+    const report = (verb) => ({ deliveries, already_due: due, attempting, redacted, results }) => `${plural(deliveries, 'delivery', 'deliveries')} ${verb}${due ? `, ${due} due already` : ''}${attempting ? `, ${attempting} in progress` : ''}${redacted ? `, ${redacted} skipped: their messages are redacted` : ''}${results?.[0]?.pending ? `; ${results[0].pending.why}${results[0].outcome === 'probed' ? '; probing it now with one delivery' : ''}` : ''}`;
     const retry = async ({ currentTarget }) => {
       const sure = await confirm({ title: `Retry all ${state} deliveries to ${this.name}?`, text: 'All of them become due now and are sent in order as soon as the destination accepts messages.', action: 'Retry all' });
       if (sure) await this.desk.change(currentTarget, '/deliveries/retry', { destination: this.name, state }, report('due now'));
