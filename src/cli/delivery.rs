@@ -6,7 +6,7 @@ use serde_json::json;
 use super::client::Daemon;
 use super::listing::{self, ID, Paging, count, digits, say_next, shortened, state};
 use super::progress::Progress;
-use super::table::{Table, fields, terminal_width};
+use super::table::{Table, fields, terminal_width, wrapped};
 use super::{Exit, Global, Stop, ask, examples, moment, paint, print};
 use crate::control::view::{
     DeliveryView, DestinationView, Page, PendingCause, PendingView, Retried, RetryOutcome, RetryView,
@@ -152,7 +152,8 @@ pub(super) fn brief(delivery: &DeliveryView, now: Timestamp) -> String {
         to(delivery),
         standing(delivery, now)
     );
-    paint::on_stdout(paint::of_state(delivery.state), head.trim_end()) + "\n" + &attempts(delivery, now)
+    let head = wrapped(head.trim(), 4, terminal_width());
+    paint::on_stdout(paint::of_state(delivery.state), &format!("  {head}")) + "\n" + &attempts(delivery, now)
 }
 
 fn list(global: &Global, daemon: &Daemon, list: &List) -> Result<Exit, Stop> {
@@ -176,7 +177,10 @@ fn table(deliveries: &[DeliveryView], now: Timestamp, width: Option<u16>) -> Tab
     let ids: Vec<MessageId> = deliveries.iter().map(|delivery| delivery.id.message).collect();
     let digits = digits(&ids, width);
     let header = ["ID", "DESTINATION", "STATE", "CREATED", "TRIED", "NEXT", "REASON"];
-    let mut table = Table::new(&header).right(&[4]).whole(&[0]);
+    let mut table = Table::new(&header)
+        .right(&[4])
+        .whole(&[0, 2])
+        .optional(&[4, 3, 5, 6, 1]);
     for delivery in deliveries {
         let id = shortened(delivery.id.message, digits);
         table.row(
@@ -536,10 +540,27 @@ mod tests {
     #[test]
     fn a_list_fits_eighty_columns() {
         let now = "2026-11-22T03:05:00Z".parse().unwrap();
-        let shown = table(&[delivery(30)], now, Some(80)).render(Some(80));
-        for line in shown.lines() {
-            assert!(line.chars().count() <= 80, "{line}");
+        // Ids of one millisecond differ only near their ends.
+        let states = [
+            (serde_json::Value::Null, "pending"),
+            ("operator".into(), "dead, acknowledged"),
+            ("fallback".into(), "dead (fallback)"),
+        ];
+        for (by, state) in states {
+            let mut one = serde_json::to_value(delivery(30)).unwrap();
+            one["acknowledged_by"] = by;
+            let mut two = one.clone();
+            two["id"] = "0193a2b3c4d57000800000000001000f-1".into();
+            let both = [one, two].map(|view| serde_json::from_value(view).unwrap());
+            for width in [80, 60] {
+                let shown = table(&both, now, Some(width)).render(Some(width));
+                let width = usize::from(width);
+                assert!(shown.lines().all(|line| line.chars().count() <= width), "{shown}");
+                assert!(shown.contains(state), "{shown}");
+                assert!(shown.contains("0193a2b3c4d57000800000000001-1"), "{shown}");
+            }
         }
+        let shown = table(&[delivery(30)], now, Some(80)).render(Some(80));
         assert!(shown.contains("0193a2b3c4d5-1  desk (night@"), "{shown}");
     }
 }

@@ -55,7 +55,10 @@ pub(super) fn table(destinations: &[DestinationView], now: Timestamp) -> Table {
         "DELIVERED",
         "REASON",
     ];
-    let mut table = Table::new(&header).right(&[3, 5]);
+    let mut table = Table::new(&header)
+        .right(&[3, 5])
+        .whole(&[1])
+        .optional(&[6, 4, 2, 7]);
     let ago =
         |moment: Option<Timestamp>| moment.map_or_else(|| "-".to_owned(), |at| moment::relative(at, now));
     for destination in destinations {
@@ -175,6 +178,8 @@ mod tests {
         }))
         .unwrap();
         let now = "2026-11-22T03:05:00Z".parse().unwrap();
+        let narrow = table(std::slice::from_ref(&destination), now).render(Some(60));
+        assert!(narrow.lines().all(|line| line.chars().count() <= 60), "{narrow}");
         let shown = table(&[destination], now).render(Some(80));
         for line in shown.lines() {
             assert!(line.chars().count() <= 80, "{line}");

@@ -115,7 +115,9 @@ fn list(global: &Global, daemon: &Daemon, list: &List) -> Result<Exit, Stop> {
 fn table(messages: &[MessageView], now: Timestamp, width: Option<u16>) -> Table {
     let ids: Vec<MessageId> = messages.iter().map(|message| message.id).collect();
     let digits = digits(&ids, width);
-    let mut table = Table::new(&["ID", "RECEIVED", "STATE", "FROM", "TO", "TEXT"]).whole(&[0, 2]);
+    let mut table = Table::new(&["ID", "RECEIVED", "STATE", "FROM", "TO", "TEXT"])
+        .whole(&[0, 2])
+        .optional(&[4, 1, 5]);
     for message in messages {
         table.row(
             paint::of_state(message.state),
@@ -312,6 +314,9 @@ mod tests {
             message("0193a2b3c4d57001800000000000000f"),
         ];
         let now = "2026-11-22T03:05:00Z".parse().unwrap();
+        let narrow = table(&messages, now, Some(60)).render(Some(60));
+        assert!(narrow.lines().all(|line| line.chars().count() <= 60), "{narrow}");
+        assert!(narrow.contains("  delivered  "), "{narrow}");
         let shown = table(&messages, now, Some(80)).render(Some(80));
         for line in shown.lines() {
             assert!(line.chars().count() <= 80, "{line}");

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::client::Daemon;
-use super::table::{fields, terminal_width};
+use super::table::{fields_within, terminal_width, wrapped};
 use super::{Exit, Global, Stop, destination, paint, print};
 use crate::control::view::{CountsView, DestinationView, RatesView, StatusView, StoreView};
 use crate::metrics::rates::PerMinute;
@@ -56,7 +56,7 @@ fn acknowledge(global: &Global, daemon: &Daemon) -> Result<Exit, Stop> {
 }
 
 fn screen(status: &StatusView, width: Option<u16>) -> String {
-    let mut screen = headline(status) + "\n";
+    let mut screen = wrapped(&headline(status), 2, width) + "\n";
     for problem in &status.problems {
         let style = match problem.severity {
             Severity::Error => paint::BAD,
@@ -65,14 +65,15 @@ fn screen(status: &StatusView, width: Option<u16>) -> String {
         screen += &format!(
             "  {} {}\n",
             paint::on_stdout(style, "!"),
-            one_line(&problem.message)
+            wrapped(&one_line(&problem.message), 4, width)
         );
     }
-    screen += &fields(&[
+    let facts = [
         ("store", Some(store(&status.store))),
         ("messages", Some(messages(&status.messages))),
         ("per minute", Some(rates(&status.rates))),
-    ]);
+    ];
+    screen += &fields_within(&facts, width);
     if !status.destinations.is_empty() {
         screen += "\n";
         screen += &destination::table(&status.destinations, status.now).render(width);

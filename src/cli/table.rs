@@ -14,6 +14,9 @@ const LABEL: usize = 13;
 /// The space between columns.
 const GAP: u16 = 2;
 
+/// A terminal narrower than this gets lines that are too wide.
+const SQUEEZED_MIN: u16 = 40;
+
 /// What is left at least of the last column, and of another one that is cut.
 const LAST_MIN: u16 = 12;
 const CUT_MIN: u16 = 8;
@@ -24,8 +27,10 @@ pub(super) struct Table {
     styles: Vec<Style>,
     /// The widths of the header's words.
     headers: Vec<u16>,
-    /// The columns that are never cut: ids and names, which are typed again.
+    /// The columns that are never cut: ids, names and states.
     whole: Vec<usize>,
+    /// The columns that are left out where the terminal is too narrow, the first of them first.
+    optional: Vec<usize>,
 }
 
 impl Table {
@@ -43,12 +48,19 @@ impl Table {
             styles: vec![paint::DIM],
             headers: header.iter().map(width).collect(),
             whole: Vec::new(),
+            optional: Vec::new(),
         }
     }
 
     /// Columns that are never cut.
     pub(super) fn whole(mut self, columns: &[usize]) -> Self {
         self.whole.extend(columns);
+        self
+    }
+
+    /// Columns that are left out, in this order, where the terminal is too narrow for all.
+    pub(super) fn optional(mut self, columns: &[usize]) -> Self {
+        self.optional.extend(columns);
         self
     }
 
@@ -95,44 +107,117 @@ impl Table {
     }
 
     /// Makes columns narrower until the table fits: first the last one, then the widest of the others that may be cut.
-    /// A cell is cut anywhere in a word: there is no other delimiter than one that no cell contains.
+    /// Where that is not enough, optional columns are left out. A cell is cut anywhere in a word: there is no other
+    /// delimiter than one that no cell contains.
     fn fit(&mut self, width: u16) {
-        let mut widths = self.table.column_max_content_widths();
-        let gaps = GAP.saturating_mul(u16::try_from(widths.len()).unwrap_or(u16::MAX).saturating_sub(1));
-        let mut excess = widths
-            .iter()
-            .fold(gaps, |sum, width| sum.saturating_add(*width))
-            .saturating_sub(width);
-        let last = widths.len().saturating_sub(1);
-        let least = |column: usize| {
-            let header = self.headers.get(column).copied().unwrap_or_default();
-            header.max(if column == last { LAST_MIN } else { CUT_MIN })
-        };
-        if let Some(width) = widths.last_mut() {
-            let cut = excess.min(width.saturating_sub(least(last)));
-            *width -= cut;
-            excess -= cut;
+        let full = self.table.column_max_content_widths();
+        let mut shown: Vec<usize> = (0..full.len()).collect();
+        let mut optional = self.optional.iter();
+        let mut widths = self.cut(&full, &shown, width);
+        while total(&widths) > width
+            && let Some(left_out) = optional.next()
+        {
+            shown.retain(|column| column != left_out);
+            widths = self.cut(&full, &shown, width);
         }
-        while excess > 0 {
-            let cuttable = (0..last).filter(|column| !self.whole.contains(column));
-            let wide =
-                cuttable.filter(|&column| widths.get(column).is_some_and(|&width| width > least(column)));
-            let widest = wide.max_by_key(|&column| widths.get(column));
-            let Some(width) = widest.and_then(|column| widths.get_mut(column)) else {
-                break;
-            };
-            *width -= 1;
-            excess -= 1;
+        if width >= SQUEEZED_MIN {
+            squeeze(&mut widths, width);
         }
         self.table
             .set_content_arrangement(ContentArrangement::Dynamic)
             .set_delimiter('\0')
             .set_width(u16::MAX);
-        for (at, (column, width)) in self.table.column_iter_mut().zip(widths).enumerate() {
-            let padding = if at == last { 0 } else { GAP };
-            column.set_constraint(ColumnConstraint::Absolute(Width::Fixed(width + padding)));
+        let last = shown.last().copied();
+        let mut widths = widths.into_iter();
+        for (at, column) in self.table.column_iter_mut().enumerate() {
+            if !shown.contains(&at) {
+                column.set_constraint(ColumnConstraint::Hidden);
+                continue;
+            }
+            let padding = if Some(at) == last { 0 } else { GAP };
+            column.set_padding((0, padding));
+            let width = widths.next().unwrap_or_default().saturating_add(padding);
+            column.set_constraint(ColumnConstraint::Absolute(Width::Fixed(width)));
         }
     }
+
+    /// The widths of these columns, cut as far as they may be until they fit.
+    fn cut(&self, full: &[u16], shown: &[usize], width: u16) -> Vec<u16> {
+        let mut widths: Vec<u16> = shown
+            .iter()
+            .filter_map(|&column| full.get(column).copied())
+            .collect();
+        let last = widths.len().saturating_sub(1);
+        let least = |at: usize| {
+            let column = shown.get(at).copied().unwrap_or_default();
+            let header = self.headers.get(column).copied().unwrap_or_default();
+            let is_whole = self.whole.contains(&column);
+            match (is_whole, at == last) {
+                (true, _) => u16::MAX,
+                (false, true) => header.max(LAST_MIN),
+                (false, false) => header.max(CUT_MIN),
+            }
+        };
+        let excess = total(&widths).saturating_sub(width);
+        if let Some(width) = widths.last_mut() {
+            *width -= excess.min(width.saturating_sub(least(last)));
+        }
+        while total(&widths) > width {
+            let wide = (0..last).filter(|&at| widths.get(at).is_some_and(|&width| width > least(at)));
+            let widest = wide.max_by_key(|&at| widths.get(at));
+            let Some(width) = widest.and_then(|at| widths.get_mut(at)) else {
+                break;
+            };
+            *width -= 1;
+        }
+        widths
+    }
+}
+
+/// How wide a table with columns of these widths is.
+fn total(widths: &[u16]) -> u16 {
+    let gaps = GAP.saturating_mul(u16::try_from(widths.len()).unwrap_or(u16::MAX).saturating_sub(1));
+    widths.iter().fold(gaps, |sum, width| sum.saturating_add(*width))
+}
+
+/// Narrows the widest columns of a terminal that has no room even for what is otherwise never cut.
+fn squeeze(widths: &mut [u16], width: u16) {
+    while total(widths) > width {
+        let widest = widths.iter_mut().max_by_key(|width| **width);
+        match widest {
+            Some(widest) if *widest > 1 => *widest -= 1,
+            _ => return,
+        }
+    }
+}
+
+/// Breaks a line between its words so that it is no wider than `width` if there is one; only a word that is wider than a
+/// line is broken. `before` is how much stands before it, and how far the following lines are indented.
+pub(super) fn wrapped(line: &str, before: usize, width: Option<u16>) -> String {
+    let room = match width.map(usize::from) {
+        Some(width) if width > before + 1 => width - before,
+        _ => return line.to_owned(),
+    };
+    let mut lines: Vec<String> = Vec::new();
+    let mut current = String::new();
+    let mut length = 0;
+    for word in line.split(' ') {
+        let mut rest: Vec<char> = word.chars().collect();
+        if !current.is_empty() && length + 1 + rest.len() > room {
+            lines.push(std::mem::take(&mut current));
+            length = 0;
+        } else if !current.is_empty() {
+            current.push(' ');
+            length += 1;
+        }
+        while rest.len() > room {
+            lines.push(rest.drain(..room).collect());
+        }
+        length += rest.len();
+        current.extend(rest);
+    }
+    lines.push(current);
+    lines.join(&format!("\n{}", " ".repeat(before)))
 }
 
 /// The terminal's width, if standard output is one.
@@ -147,10 +232,15 @@ pub(super) fn terminal_width() -> Option<u16> {
 
 /// Labels and values, one below the other; fields without a value are left out.
 pub(super) fn fields(fields: &[(&str, Option<String>)]) -> String {
+    fields_within(fields, terminal_width())
+}
+
+/// The same, no wider than `width` if there is one.
+pub(super) fn fields_within(fields: &[(&str, Option<String>)], width: Option<u16>) -> String {
     fields
         .iter()
         .filter_map(|(label, value)| {
-            let value = one_line(value.as_ref()?);
+            let value = wrapped(&one_line(value.as_ref()?), LABEL, width);
             let label = paint::on_stdout(paint::DIM, &format!("{label:LABEL$}"));
             Some(format!("{label}{value}\n"))
         })
@@ -212,5 +302,52 @@ mod tests {
     fn fields_without_a_value_are_left_out() {
         let shown = fields(&[("from", Some("\u{1b}c".to_owned())), ("route", None)]);
         assert_eq!(shown, "from         [U+001B]c\n");
+    }
+
+    #[test]
+    fn lines_break_between_words_and_only_an_overlong_word_within() {
+        let line = "destination crm has been down for 10m: `smsbridge delivery list --destination crm`";
+        for width in [60, 80] {
+            let shown = wrapped(line, 4, Some(width));
+            assert!(shown.lines().count() > 1, "{shown}");
+            for line in shown.lines().skip(1) {
+                assert!(
+                    line.starts_with("    ") && line.chars().count() <= usize::from(width),
+                    "{shown}"
+                );
+            }
+            assert_eq!(shown.split_whitespace().collect::<Vec<_>>().join(" "), line);
+        }
+        assert_eq!(
+            wrapped("ab abcdefghij c", 2, Some(6)),
+            "ab\n  abcd\n  efgh\n  ij c"
+        );
+        assert_eq!(wrapped(line, 4, None), line);
+        let shown = fields_within(&[("state", Some(line.to_owned()))], Some(60));
+        assert!(shown.lines().all(|line| line.chars().count() <= 60), "{shown}");
+    }
+
+    #[test]
+    fn optional_columns_are_left_out_before_a_table_is_too_wide() {
+        let mut table = Table::new(&["ID", "STATE", "NAME", "TEXT"])
+            .whole(&[0, 1])
+            .optional(&[2, 3]);
+        let cells = [
+            "0123456789abcdef",
+            "dead, acknowledged",
+            "A contact",
+            "A text that is long",
+        ];
+        table.row(Style::new(), cells.map(str::to_owned));
+        for width in [60, 50, 40] {
+            let shown = table.render(Some(width));
+            assert!(
+                shown
+                    .lines()
+                    .all(|line| line.chars().count() <= usize::from(width)),
+                "{width}: {shown}"
+            );
+            assert!(shown.contains("dead, acknowledged"), "{width}: {shown}");
+        }
     }
 }
