@@ -528,7 +528,7 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets what may be forgotten, a bounded step at a time; says whether there is more to do.
     async fn prune(&self, horizon: &Horizon, now: Timestamp) -> Result<bool, Error>;
 
-    /// Sums, for the books.
+    /// The counters.
     async fn counts(&self) -> Result<Counts, Error>;
 
     /// The next part of a backup. All parts together have everything that was accepted before the first one was

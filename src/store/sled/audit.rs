@@ -6,8 +6,8 @@
 
 use ::sled::{Db, IVec};
 
-use super::books::Books;
 use super::compact::Weight;
+use super::counters::Counters;
 use super::database::Fault;
 use super::index::{Index, Note};
 use super::keys::{self, Place};
@@ -22,7 +22,7 @@ use crate::store::{Counts, backup};
 #[derive(Default)]
 pub(super) struct Audited {
     /// The counters, as computed from the records.
-    pub(super) books: Books,
+    pub(super) counters: Counters,
     pub(super) index: Index,
     pub(super) known: Known,
     pub(super) weight: Weight,
@@ -94,7 +94,7 @@ impl Audited {
                 ordinal: delivery.id.ordinal,
             };
             notes.push(Note::delivery(queue(&message, delivery), place, delivery));
-            self.books.enter(delivery);
+            self.counters.enter(delivery);
         }
         self.index.apply(notes);
         if !message.provider_id.is_empty() {
@@ -122,7 +122,7 @@ impl Audited {
 
     /// Compares the records with the counters of the last commit.
     fn add_up(&mut self, stored: Option<Ledger>) {
-        let is = self.books.ledger.counts;
+        let is = self.counters.ledger.counts;
         let there = is.delivered + is.dead + is.pending;
         let Ledger { commits, counts: was } = stored.unwrap_or_default();
         let accepted = was.accepted.max(self.last_seq);
@@ -134,7 +134,7 @@ impl Audited {
             purged: owed - there,
             ..is
         };
-        self.books.ledger = Ledger { commits, counts };
+        self.counters.ledger = Ledger { commits, counts };
         if counts != was {
             let of = |counts: &Counts| {
                 let messages = counts.accepted - counts.messages_purged.min(counts.accepted);

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::changes::Changes;
+use super::counters::Uncommitted;
 use super::index::Note;
 use super::keys::{self, Digest, Place, Queue};
 use super::known::Known;
@@ -62,6 +63,8 @@ pub(super) struct Group<'a> {
     pub(super) carried: Changes,
     /// Whether the frame begins a new segment of the log.
     pub(super) is_new_segment: bool,
+    /// The counters as they will be once this is committed.
+    pub(super) counters: Uncommitted,
     /// What all this means for the index, once it is committed.
     pub(super) notes: Vec<Note>,
     /// Queues that no claim may begin on until this is committed.
@@ -108,6 +111,7 @@ impl<'a> Group<'a> {
             space,
             sweep,
             known,
+            counters: lock(&shared.counters).begin(),
             notes: Vec::new(),
             reserved: Vec::new(),
             settled: Vec::new(),
@@ -119,11 +123,8 @@ impl<'a> Group<'a> {
             return Ok(Acceptance::Duplicate(seen));
         }
         self.space.for_arrivals()?;
-        let seq = {
-            let mut books = lock(&self.shared.books);
-            books.ledger.counts.accepted += 1;
-            books.ledger.counts.accepted
-        };
+        self.counters.ledger.counts.accepted += 1;
+        let seq = self.counters.ledger.counts.accepted;
         let Incoming {
             conversation,
             digest,
@@ -202,11 +203,8 @@ impl<'a> Group<'a> {
                 self.notes.push(Note::delivery(next, place, &delivery));
             }
         }
-        {
-            let mut books = lock(&self.shared.books);
-            books.leave_waiting(&queue.destination, pending_since);
-            books.enter(&delivery);
-        }
+        self.counters.leave_pending(&queue.destination, pending_since);
+        self.counters.enter(&delivery);
         if let Some(thread) = thread {
             self.shared.has_threads.store(true, Ordering::Release);
             let root = Root {
@@ -452,12 +450,11 @@ impl<'a> Group<'a> {
         Ok(delivery.id)
     }
 
-    /// A delivery comes to be owed.
+    /// Adds a delivery.
     fn begin(&mut self, queue: Queue, place: Place, delivery: &Delivery) {
         self.notes.push(Note::delivery(queue, place, delivery));
-        let mut books = lock(&self.shared.books);
-        books.ledger.counts.owed += 1;
-        books.enter(delivery);
+        self.counters.ledger.counts.owed += 1;
+        self.counters.enter(delivery);
     }
 
     fn each(
@@ -590,9 +587,8 @@ impl<'a> Group<'a> {
         self.view
             .store(&keys::delivery(place), new)
             .map_err(Trouble::from)?;
-        let mut books = lock(&self.shared.books);
-        books.leave(old);
-        books.enter(new);
+        self.counters.leave(old);
+        self.counters.enter(new);
         Ok(())
     }
 }

@@ -62,7 +62,7 @@ impl Group<'_> {
     }
 
     fn export_sums(&self) -> Part {
-        let counts = lock(&self.shared.books).ledger.counts;
+        let counts = self.counters.ledger.counts;
         let mut records = vec![Record::Sums(counts)];
         records.extend(lock(&self.shared.paused).iter().cloned().map(Record::Paused));
         let next = Position {

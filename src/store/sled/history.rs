@@ -135,7 +135,7 @@ impl Search<'_> {
     /// stopped.
     fn all(&self, stopping: &impl Fn() -> bool) -> Result<Option<u64>, Error> {
         let length = self.file.metadata().map_or(0, |file| file.len());
-        let last = lock(&self.shared.books).ledger.counts.accepted;
+        let last = lock(&self.shared.counters).ledger.counts.accepted;
         let step = last / (length / GATHERED + 1) + 1;
         let mut brought = 0;
         for first in (0..=last).step_by(step as usize) {
@@ -266,15 +266,14 @@ impl Group<'_> {
             self.known
                 .add(backup::digest(&message.source, &message.provider_id), seq);
         }
-        {
-            let mut books = lock(&self.shared.books);
-            let counts = &mut books.ledger.counts;
-            let count = deliveries.len() as u64;
-            counts.messages_purged = counts.messages_purged.saturating_sub(1);
-            counts.owed += count.saturating_sub(counts.purged);
-            counts.purged = counts.purged.saturating_sub(count);
-            deliveries.iter().for_each(|delivery| books.enter(delivery));
-        }
+        let counts = &mut self.counters.ledger.counts;
+        let count = deliveries.len() as u64;
+        counts.messages_purged = counts.messages_purged.saturating_sub(1);
+        counts.owed += count.saturating_sub(counts.purged);
+        counts.purged = counts.purged.saturating_sub(count);
+        deliveries
+            .iter()
+            .for_each(|delivery| self.counters.enter(delivery));
         self.view
             .create(&key, &record::encode(&Kept { message, deliveries }));
         Ok(true)

@@ -5,8 +5,8 @@
 
 use std::fs::File;
 
-use super::books::Books;
 use super::changes::Changes;
+use super::counters::Counters;
 use super::disk::Disk;
 use super::folders::{self, RESTORING};
 use super::keys::{self, Queue};
@@ -42,7 +42,7 @@ pub struct Import {
     disk: Disk,
     /// The last frame of the empty store's log. Its frames must not be applied to the restored database.
     reached: u64,
-    books: Books,
+    counters: Counters,
     sums: Counts,
     messages: u64,
     changes: Changes,
@@ -58,7 +58,7 @@ impl Import {
     pub fn begin(options: &Options) -> Result<Self, ImportError> {
         let lock = start::enter(&options.path)?;
         let opened = start::open(options)?;
-        let accepted = opened.audited.books.ledger.counts.accepted;
+        let accepted = opened.audited.counters.ledger.counts.accepted;
         if accepted > 0 {
             return Err(ImportError::NotEmpty(accepted));
         }
@@ -70,7 +70,7 @@ impl Import {
             db,
             disk,
             reached,
-            books: Books::default(),
+            counters: Counters::default(),
             sums: Counts::default(),
             messages: 0,
             changes: Changes::new(),
@@ -100,7 +100,7 @@ impl Import {
                 self.create(&keys::message(seq), &record::encode(&kept));
                 kept.deliveries
                     .iter()
-                    .for_each(|delivery| self.books.enter(delivery));
+                    .for_each(|delivery| self.counters.enter(delivery));
             }
             Record::Seen {
                 digest,
@@ -176,7 +176,7 @@ impl Import {
             dead,
             pending,
             ..
-        } = self.books.ledger.counts;
+        } = self.counters.ledger.counts;
         let there = delivered + dead + pending;
         let counts = Counts {
             accepted: self.sums.accepted,

@@ -7,8 +7,8 @@
 use ::sled::{Db, IVec};
 use serde::de::DeserializeOwned;
 
-use super::books::Books;
 use super::changes::Changes;
+use super::counters::Counters;
 use super::database::{self, Fault};
 use super::disk::Disk;
 use super::folders::{self, COMPACTING, Step, free_name};
@@ -42,7 +42,7 @@ pub(super) fn migrate(
         disk,
         changes: Changes::new(),
         bytes: 0,
-        books: Books::default(),
+        counters: Counters::default(),
         messages: 0,
         findings: Vec::new(),
     };
@@ -76,7 +76,7 @@ struct Copy<'a> {
     /// The changes to write next, and their size in bytes.
     changes: Changes,
     bytes: usize,
-    books: Books,
+    counters: Counters,
     messages: u64,
     findings: Vec<String>,
 }
@@ -158,7 +158,7 @@ impl Copy<'_> {
             .sort_unstable_by_key(|delivery| delivery.id.ordinal);
         kept.deliveries
             .iter()
-            .for_each(|delivery| self.books.enter(delivery));
+            .for_each(|delivery| self.counters.enter(delivery));
         self.messages += 1;
         self.create(&key, &record::encode(&kept));
     }
@@ -174,7 +174,7 @@ impl Copy<'_> {
     /// The counters of the copied records, which should equal the stored ones.
     fn ledger(&mut self, stored: Option<Ledger>, last: u64) -> Ledger {
         let Ledger { commits, counts: was } = stored.unwrap_or_default();
-        let is = self.books.ledger.counts;
+        let is = self.counters.ledger.counts;
         let there = is.delivered + is.dead + is.pending;
         let owed = was.owed.max(there);
         let counts = Counts {

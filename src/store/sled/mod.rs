@@ -28,10 +28,10 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use prometheus_client::metrics::histogram::Histogram;
 
-use self::books::Books;
 use self::change::{Group, Incoming, Left, STEP, Sweep};
 use self::checkpoint::{Checkpointer, Progress};
 use self::compact::{Compaction, Weight};
+use self::counters::Counters;
 use self::findings::Findings;
 use self::index::Index;
 use self::keeper::Keeper;
@@ -56,11 +56,11 @@ use crate::timeline::Timeline;
 
 mod access;
 mod audit;
-mod books;
 mod change;
 mod changes;
 mod checkpoint;
 mod compact;
+mod counters;
 mod database;
 mod disk;
 mod export;
@@ -187,7 +187,7 @@ struct Shared {
     weight: Mutex<Weight>,
     findings: Findings,
     index: Index,
-    books: Mutex<Books>,
+    counters: Mutex<Counters>,
     leases: Leases,
     paused: Mutex<BTreeSet<Name>>,
     status: Arc<Status>,
@@ -236,7 +236,7 @@ impl Sled {
             weight: Mutex::new(audited.weight),
             findings: findings_file,
             index: audited.index,
-            books: Mutex::new(audited.books),
+            counters: Mutex::new(audited.counters),
             leases: Leases::default(),
             paused: Mutex::new(paused),
             status,
@@ -472,11 +472,11 @@ impl Store for Sled {
     }
 
     async fn backlog(&self, destination: &Name) -> Result<Backlog, Error> {
-        Ok(lock(&self.shared.books).backlog(destination))
+        Ok(lock(&self.shared.counters).backlog(destination))
     }
 
     async fn destinations(&self) -> Result<Vec<Name>, Error> {
-        let mut names: BTreeSet<Name> = lock(&self.shared.books).destinations().cloned().collect();
+        let mut names: BTreeSet<Name> = lock(&self.shared.counters).destinations().cloned().collect();
         names.extend(lock(&self.shared.paused).iter().cloned());
         Ok(names.into_iter().collect())
     }
@@ -545,7 +545,7 @@ impl Store for Sled {
     }
 
     async fn counts(&self) -> Result<Counts, Error> {
-        Ok(lock(&self.shared.books).ledger.counts)
+        Ok(lock(&self.shared.counters).ledger.counts)
     }
 
     async fn export(&self, from: Position) -> Result<Part, Error> {

@@ -3,8 +3,8 @@
 use super::change::{Group, STEP, Sweep};
 use super::index::Note;
 use super::keys::{self, Place};
+use super::record;
 use super::record::{Kept, Root, Seen, Trouble};
-use super::{lock, record};
 use crate::delivery::{Delivery, State};
 use crate::message::{Message, Timestamp};
 use crate::store::{Error, Found, Horizon, backup, redacted};
@@ -105,10 +105,11 @@ impl Group<'_> {
         self.view.drop_record(&keys::message(seq)).map_err(dropped)?;
         self.notes.push(Note::Gone { seq });
         self.remember(seq, &found.message, horizon)?;
-        let mut books = lock(&self.shared.books);
-        found.deliveries.iter().for_each(|delivery| books.leave(delivery));
-        books.ledger.counts.purged += found.deliveries.len() as u64;
-        books.ledger.counts.messages_purged += 1;
+        let deliveries = found.deliveries.iter();
+        deliveries.for_each(|delivery| self.counters.leave(delivery));
+        let counts = &mut self.counters.ledger.counts;
+        counts.purged += found.deliveries.len() as u64;
+        counts.messages_purged += 1;
         Ok(())
     }
 

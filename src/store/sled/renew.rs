@@ -41,7 +41,7 @@ impl Group<'_> {
         }
         self.carry_record(keys::TIMELINE)?;
         self.carry_record(keys::STANDINGS)?;
-        let last = lock(&self.shared.books).ledger.counts.accepted;
+        let last = self.counters.ledger.counts.accepted;
         Ok(Renewal {
             first: self.frame,
             last,

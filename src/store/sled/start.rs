@@ -304,7 +304,11 @@ impl Start<'_> {
 /// Writes the current counters to the log and the database.
 fn corrected(db: Db, disk: Disk, mut log: Log, mut mark: Mark, audited: Audited) -> Result<Ready, Fault> {
     mark.applied = log.next();
-    let entries = record::entries(keys::LEDGER, &record::encode(&audited.books.ledger), mark.applied);
+    let entries = record::entries(
+        keys::LEDGER,
+        &record::encode(&audited.counters.ledger),
+        mark.applied,
+    );
     let changes: Changes = entries
         .into_iter()
         .map(|(key, value)| (key, Some(value)))

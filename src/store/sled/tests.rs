@@ -595,9 +595,13 @@ async fn after_a_failure_every_operation_is_an_error() {
     let store = folder.open();
     accept(&store, 1, 1, &["desk"]).await;
     let held = claim_one(&store, "desk", FAR).await;
+    let before = (store.counts().await, store.backlog(&name("desk")).await);
     let failed = store
         .threads
-        .write(|_| -> Result<(), Error> { Err(Error::Failed("the disk is gone".into())) })
+        .write(|group| -> Result<(), Error> {
+            group.accept(incoming(arrival(2, 2, &["desk"])))?;
+            Err(Error::Failed("the disk is gone".into()))
+        })
         .await;
     let expected = Error::Failed("the disk is gone".into());
     assert_eq!(failed, Err(expected.clone()));
@@ -608,6 +612,8 @@ async fn after_a_failure_every_operation_is_an_error() {
     assert_eq!(store.settle(delivered(&held)).await, Err(expected.clone()));
     assert!(matches!(store.claim(&name("desk"), FAR, 1).await, Err(error) if error == expected));
     assert_eq!(store.health().failed.as_deref(), Some("the disk is gone"));
+    let after = (store.counts().await, store.backlog(&name("desk")).await);
+    assert_eq!(after, before, "what is not on disk is not counted");
     drop(store);
     assert_eq!(numbers(&claim(&folder.open(), "desk", FAR).await), [1]);
 }

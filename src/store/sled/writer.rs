@@ -120,6 +120,7 @@ impl Writer {
         }
         let Group {
             mut view,
+            mut counters,
             notes,
             reserved,
             settled,
@@ -128,17 +129,13 @@ impl Writer {
             ..
         } = group;
         let changed = view.len() > 0 || !carried.is_empty() || is_new_segment;
-        let ledger = {
-            let mut books = lock(&shared.books);
-            books.ledger.commits += u64::from(changed);
-            books.ledger
-        };
+        counters.ledger.commits += u64::from(changed);
         {
             let mut weight = lock(&shared.weight);
             weight.texts += arrived(&notes);
             weight.bytes += view.bytes() as u64;
         }
-        view.create(keys::LEDGER, &record::encode(&ledger));
+        view.create(keys::LEDGER, &record::encode(&counters.ledger));
         let changes = view.into_changes();
         let result = match fatal {
             Some(reason) => Err(reason),
@@ -152,6 +149,7 @@ impl Writer {
             if changed {
                 shared.overlay.add(changes, log.next() - 1);
             }
+            lock(&shared.counters).commit(counters);
             shared.index.apply(notes);
         }
         shared.leases.finish(&reserved, &settled);

@@ -190,7 +190,7 @@ pub fn stored(bridge: &Bridge) -> BTreeMap<String, Value> {
     }
 }
 
-/// Message, deliveries, dedup entry, schedule and books agree, and everything acknowledged is there: what must
+/// Message, deliveries, dedup entry, schedule and counters agree, and everything acknowledged is there: what must
 /// hold whenever a store was opened. Each message is owed to exactly `destinations`.
 pub fn audit(bridge: &Bridge, acknowledged: &Acknowledged, destinations: &[&str]) {
     assert_no_findings(bridge);
