@@ -1,4 +1,4 @@
-//! `smsbridge backup PATH`: a copy of everything that is kept, from the running daemon.
+//! `smsbridge backup PATH`: writes a copy of the store of the running daemon.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Write as _};
@@ -13,7 +13,7 @@ use super::progress::Progress;
 use super::{Exit, Global, Stop, print};
 use crate::store::backup::{Damage, Reader, Record};
 
-/// What `backup` takes.
+/// The arguments of `backup`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// File to write
@@ -33,9 +33,10 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
         )));
     }
     let part = part_path(path);
-    let kept = fetch(global, &Daemon::find(global)?, &part).and_then(|()| keep(global, &part, path));
+    let kept =
+        fetch(global, &Daemon::find(global)?, &part).and_then(|()| verify_and_rename(global, &part, path));
     if kept.is_err() {
-        // Half a backup helps nobody; whether it was there to be removed does not matter.
+        // A partial backup is useless. It may not exist, so an error is ignored.
         drop(std::fs::remove_file(&part));
     }
     kept
@@ -47,8 +48,8 @@ fn part_path(path: &Path) -> PathBuf {
     part.into()
 }
 
-/// Writes what the daemon sends into a new file that only its owner may read. What an earlier backup has left under
-/// this name is removed first: written to, it would keep its mode, and a link would be followed.
+/// Writes the backup into a new file that only its owner may read. A file that an earlier backup left under this name
+/// is removed first: it could have another mode or be a link.
 fn fetch(global: &Global, daemon: &Daemon, part: &Path) -> Result<(), Stop> {
     let failed = |error: io::Error| Stop::failed(format!("cannot write {}: {error}", part.display()));
     match std::fs::remove_file(part) {
@@ -71,9 +72,9 @@ fn fetch(global: &Global, daemon: &Daemon, part: &Path) -> Result<(), Stop> {
     file.sync_all().map_err(failed)
 }
 
-/// Reads back what was written, and only then gives it its name.
-fn keep(global: &Global, part: &Path, path: &Path) -> Result<Exit, Stop> {
-    let (messages, bytes) = verify(global, part).context("the copy is not whole")?;
+/// Verifies the written file before giving it its final name.
+fn verify_and_rename(global: &Global, part: &Path, path: &Path) -> Result<Exit, Stop> {
+    let (messages, bytes) = verify(global, part).context("the copy is damaged or incomplete")?;
     std::fs::rename(part, path).with_context(|| format!("cannot write {}", path.display()))?;
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new(".")))
@@ -91,7 +92,7 @@ fn keep(global: &Global, part: &Path, path: &Path) -> Result<Exit, Stop> {
     Ok(Exit::Done)
 }
 
-/// Reads a backup through. How many messages it has, and its length.
+/// Reads a backup completely. Returns the number of its messages and its length.
 pub(super) fn verify(global: &Global, path: &Path) -> Result<(u64, u64), Damage> {
     let length = std::fs::metadata(path)?.len();
     let mut reader = Reader::begin(BufReader::with_capacity(1 << 20, File::open(path)?))?;

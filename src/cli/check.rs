@@ -1,4 +1,4 @@
-//! `smsbridge check`: every problem of the configuration, with its place.
+//! `smsbridge check`: reports all problems of the configuration with their places.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::{Exit, Global, Stop, paint, print, problems};
 use crate::config::{self, Outside, Problems, Purpose};
 use crate::plan::{self, Loaded, Loader};
 
-/// `check`
+/// The arguments of `check`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Print a JSON Schema of the configuration, for editors, and read none
@@ -46,7 +46,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
     match &result {
         Ok(_) if exit == Exit::Wrong => {
             let warnings = problems.warning_count();
-            print::remark(&format!("{warnings}; with --strict a warning is an error"));
+            print::remark(&format!("{warnings}; --strict treats warnings as errors"));
         }
         Ok(loaded) => print::text(&format!("{}\n", summary(&path, loaded)))?,
         Err(problems) => print::remark(&verdict(problems)),
@@ -54,7 +54,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
     Ok(exit)
 }
 
-/// Reads the configuration for a command, or says what is wrong with it.
+/// Reads the configuration for a command, or prints its problems.
 pub(super) fn load(global: &Global, purpose: Purpose) -> Result<Loaded, Exit> {
     let places = Places::find(global);
     let loaded = in_time(&places.config, purpose, places.outside).map_err(|stop| stop.say())?;
@@ -65,7 +65,7 @@ pub(super) fn load(global: &Global, purpose: Purpose) -> Result<Loaded, Exit> {
     })
 }
 
-/// Loads it, but does not wait for ever for a file that does not answer.
+/// Loads the configuration, with a limit on the time to wait for a file that does not respond.
 fn in_time(path: &Path, purpose: Purpose, outside: Outside) -> Result<Result<Loaded, Problems>, Stop> {
     let file = path.to_owned();
     let loader = Loader::new(path, move |reading, old| {

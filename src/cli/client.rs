@@ -1,4 +1,4 @@
-//! The daemon's admin API, over its unix socket.
+//! The client of the daemon's admin API, over its unix socket.
 
 use std::error::Error as _;
 use std::io;
@@ -16,14 +16,14 @@ use crate::http_client;
 use crate::resolver::Resolver;
 use crate::template::one_line;
 
-/// To read something, however much there is.
+/// The timeout for queries.
 const READING: Duration = Duration::from_secs(60);
 
-/// To do something: a test lasts as long as its destination's `timeout` and its server's `data_timeout`, each at most
-/// ten minutes.
+/// The timeout for actions: a test takes up to its destination's `timeout` and its server's `data_timeout`, each at
+/// most ten minutes.
 const DOING: Duration = Duration::from_secs(21 * 60);
 
-/// For a copy of everything, however much it is.
+/// The timeout for a backup of any size.
 const COPY_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
 /// The running daemon.
@@ -35,16 +35,16 @@ pub(super) struct Daemon {
     group: Option<String>,
 }
 
-/// What it answered: JSON, kept as it came.
+/// A response of the daemon: JSON, as received.
 pub(super) struct Answer {
-    /// How it went.
+    /// Its HTTP status.
     pub(super) status: StatusCode,
     body: String,
 }
 
 impl Daemon {
-    /// The one whose configuration this is. Errors elsewhere in the file do not matter: when an edit went
-    /// wrong, `status` and `reload` are needed most.
+    /// Finds the daemon that runs with this configuration. Errors in unrelated tables are ignored, because `status`
+    /// and `reload` are needed most after a bad edit.
     pub(super) fn find(global: &Global) -> Result<Self, Stop> {
         let places = Places::find(global);
         let admin = places.recover(&["admin", "store"])?.admin;
@@ -61,7 +61,7 @@ impl Daemon {
         })
     }
 
-    /// Reads what is below `/api/v1`.
+    /// Sends a GET request to a path below `/api/v1`.
     pub(super) fn get(&self, path: &str, query: &[(&str, Option<String>)]) -> Result<Answer, Stop> {
         let query: Vec<(&str, &String)> = query
             .iter()
@@ -76,17 +76,17 @@ impl Daemon {
         self.answer(request)?.good()
     }
 
-    /// Does something.
+    /// Sends a POST request. An error response is an error.
     pub(super) fn post(&self, path: &str, body: &impl Serialize) -> Result<Answer, Stop> {
         self.try_post(path, body)?.good()
     }
 
-    /// Does something, and gives the answer whether it is good or not.
+    /// Sends a POST request, and returns an error response like any other.
     pub(super) fn try_post(&self, path: &str, body: &impl Serialize) -> Result<Answer, Stop> {
         self.answer(self.request(Method::POST, path).json(body).timeout(DOING))
     }
 
-    /// Hands what is below `/api/v1` on, piece by piece as it arrives: for what does not fit into memory.
+    /// Passes on a response piece by piece as it arrives, because it may not fit into memory.
     pub(super) fn copy(
         &self,
         path: &str,
@@ -108,13 +108,18 @@ impl Daemon {
                 match response.chunk().await {
                     Ok(Some(piece)) => take(&piece)?,
                     Ok(None) => return Ok(()),
-                    Err(error) => return Err(Stop::failed(format!("broken off: {}", root(&error)))),
+                    Err(error) => {
+                        return Err(Stop::failed(format!(
+                            "the transfer was interrupted: {}",
+                            root(&error)
+                        )));
+                    }
                 }
             }
         })
     }
 
-    /// The host's name means nothing on a socket.
+    /// Builds a request. The host name is not used on a unix socket.
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.http
             .request(method, format!("http://localhost/api/v1{path}"))
@@ -131,7 +136,7 @@ impl Daemon {
         answered.map_err(|error| Stop::refused(self.unreached(&error)))
     }
 
-    /// Why there is no answer, and what to do.
+    /// Why there is no response, and the next step.
     fn unreached(&self, error: &reqwest::Error) -> String {
         let socket = self.socket.display();
         if error.is_timeout() {
@@ -148,12 +153,12 @@ impl Daemon {
 }
 
 impl Answer {
-    /// The JSON as it came, for scripts.
+    /// The JSON as received, for scripts.
     pub(super) fn raw(&self) -> &str {
         &self.body
     }
 
-    /// The JSON, read.
+    /// Parses the JSON.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Stop> {
         serde_json::from_str(&self.body).map_err(|error| {
             Stop::failed(format!(
@@ -162,7 +167,7 @@ impl Answer {
         })
     }
 
-    /// Itself, unless it is an error.
+    /// Returns the response, or the error that it contains.
     pub(super) fn good(self) -> Result<Self, Stop> {
         if self.status.is_success() {
             return Ok(self);
@@ -175,7 +180,7 @@ impl Answer {
         })
     }
 
-    /// `{"error"}`, harmless for the terminal.
+    /// The `error` field, made safe for the terminal.
     fn error(&self) -> String {
         let body: serde_json::Value = serde_json::from_str(&self.body).unwrap_or_default();
         let words = body["error"].as_str().map(one_line);
@@ -183,12 +188,12 @@ impl Answer {
     }
 }
 
-/// Begins the client of a command.
+/// The common settings of all HTTP clients of commands.
 pub(super) fn http() -> reqwest::ClientBuilder {
     http_client::builder(Resolver::default())
 }
 
-/// For a command that has one thing to wait for.
+/// A runtime for a command with a single request.
 pub(super) fn runtime() -> Result<Runtime, Stop> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -207,7 +212,7 @@ fn denied(socket: &Path, group: Option<&str>) -> String {
     )
 }
 
-/// The system's error below reqwest's.
+/// The system error that caused an error of reqwest.
 fn cause(error: &reqwest::Error) -> Option<&io::Error> {
     let mut next = error.source();
     while let Some(error) = next {
@@ -242,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_decides_the_exit_status_and_cannot_act() {
+    fn an_error_decides_the_exit_status_and_is_safe_to_print() {
         for (status, exit) in [
             (400, Exit::Wrong),
             (404, Exit::Failed),
@@ -261,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_denied_socket_says_who_may() {
+    fn the_error_for_a_denied_socket_names_the_group() {
         let path = Path::new("/run/smsbridge/admin.sock");
         assert!(denied(path, Some("adm")).contains("member of the group `adm`"));
         assert!(denied(path, None).contains("set admin.socket_group"));

@@ -1,4 +1,4 @@
-//! `smsbridge delivery`: lists and shows deliveries, attempts them again, or gives them up.
+//! `smsbridge delivery`: lists, shows, retries, discards and acknowledges deliveries.
 
 use clap::{ArgGroup, Args, Subcommand};
 use serde_json::json;
@@ -16,7 +16,7 @@ use crate::delivery::{AcknowledgedBy, Attempt, Verdict};
 use crate::message::{MessageId, Name, Timestamp};
 use crate::template::one_line;
 
-/// What there is to do with deliveries.
+/// The actions on deliveries.
 #[derive(Debug, Subcommand)]
 pub enum Action {
     /// List deliveries, newest first
@@ -38,7 +38,7 @@ pub enum Action {
     Acknowledge(Acknowledge),
 }
 
-/// Which to list.
+/// The deliveries to list.
 #[derive(Debug, Args)]
 pub struct List {
     /// Only deliveries to this destination
@@ -51,7 +51,7 @@ pub struct List {
     paging: Paging,
 }
 
-/// Which to change: these, or all of a destination.
+/// The deliveries to change: some by id, or all of a destination.
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("which").required(true).args(["ids", "destination"])))]
 pub struct Which {
@@ -69,7 +69,7 @@ pub struct Which {
     yes: bool,
 }
 
-/// Which to acknowledge.
+/// The deliveries to acknowledge.
 #[derive(Debug, Args)]
 pub struct Acknowledge {
     #[command(flatten)]
@@ -79,18 +79,18 @@ pub struct Acknowledge {
     since: Option<Timestamp>,
 }
 
-/// A change of many deliveries.
+/// An action on many deliveries.
 #[derive(Clone, Copy)]
 struct Change {
-    /// As the API calls it.
+    /// Its name in the API.
     verb: &'static str,
-    /// What is said meanwhile.
+    /// The label of its progress display.
     doing: &'static str,
-    /// What was done with them.
+    /// What was done, for the summary.
     done: &'static str,
-    /// Which are meant when nothing is said.
+    /// The state of the selected deliveries by default.
     state: &'static str,
-    /// Why a delivery that was named may be left as it is.
+    /// Why a given delivery may remain unchanged.
     unchanged: &'static str,
 }
 
@@ -125,12 +125,12 @@ pub(super) fn run(global: &Global, action: &Action) -> Result<Exit, Stop> {
         Action::Show { id } => show(global, &daemon, id),
         Action::Retry(which) => change(global, &daemon, RETRY, which, None),
         Action::Acknowledge(Acknowledge { which, .. }) if which.state.as_deref() == Some("pending") => {
-            Err(Stop::wrong("`--state`: only dead deliveries are acknowledged"))
+            Err(Stop::wrong("`--state`: only dead deliveries can be acknowledged"))
         }
         Action::Acknowledge(Acknowledge { which, since }) => {
             change(global, &daemon, ACKNOWLEDGE, which, *since)
         }
-        // The daemon would say so, too, but only after the question whether it is meant.
+        // The daemon would refuse this too, but only after the confirmation.
         Action::Discard(which) if which.state.as_deref() == Some("dead") => Err(Stop::wrong(DEAD_ALREADY)),
         Action::Discard(which) => change(global, &daemon, DISCARD, which, None),
     }
@@ -144,7 +144,7 @@ fn to(delivery: &DeliveryView) -> String {
     }
 }
 
-/// A delivery and its attempts, below its message.
+/// A delivery and its attempts, as shown below a message.
 pub(super) fn brief(delivery: &DeliveryView, now: Timestamp) -> String {
     let head = format!(
         "  {} to {}: {}\n",
@@ -199,7 +199,7 @@ fn table(deliveries: &[DeliveryView], now: Timestamp, width: Option<u16>) -> Tab
     table
 }
 
-/// The state, and that a dead delivery needs no attention.
+/// The state, with a note if a dead delivery needs no attention.
 fn listed_state(delivery: &DeliveryView) -> String {
     match delivery.acknowledged_by {
         Some(AcknowledgedBy::Operator) if delivery.reason.as_deref() == Some(DISCARDED) => {
@@ -211,7 +211,7 @@ fn listed_state(delivery: &DeliveryView) -> String {
     }
 }
 
-/// When the next attempt is, in few words.
+/// When the next attempt starts, for a column.
 fn next(delivery: &DeliveryView, now: Timestamp) -> String {
     let Some(pending) = &delivery.pending else {
         return "-".to_owned();
@@ -249,7 +249,7 @@ fn show(global: &Global, daemon: &Daemon, id: &str) -> Result<Exit, Stop> {
     Ok(Exit::Done)
 }
 
-/// The state, since or until when, and why.
+/// The state with its time and reason.
 fn standing(delivery: &DeliveryView, now: Timestamp) -> String {
     let mut said = state(delivery.state).to_owned();
     if let Some(pending) = &delivery.pending {
@@ -276,7 +276,7 @@ fn standing(delivery: &DeliveryView, now: Timestamp) -> String {
     said
 }
 
-/// What a pending delivery waits for, when its next attempt is, and how many come before it.
+/// What a pending delivery waits for, when its next attempt starts, and how many deliveries are ahead of it.
 fn waits(pending: &PendingView, now: Timestamp) -> String {
     let mut said = one_line(&pending.why);
     if let Some(since) = pending.attempting_since {
@@ -307,7 +307,7 @@ fn tried(delivery: &DeliveryView) -> String {
     }
 }
 
-/// The attempts that are kept, and how many are not: the first and the latest are.
+/// The stored attempts, and the number of those that were not stored: only the first and the latest are.
 fn attempts(delivery: &DeliveryView, now: Timestamp) -> String {
     let mut lines: Vec<String> = delivery
         .attempts
@@ -395,7 +395,7 @@ fn change(
     Ok(Exit::Done)
 }
 
-/// What was done with all deliveries of a destination that were selected. Zeros are left out beside anything else.
+/// The result for all selected deliveries of a destination. Zeros are omitted if another part is not zero.
 fn summary(change: Change, touched: &Retried) -> String {
     let one_or_many = |number: u64, one: &str, many: &str| {
         let what = if number == 1 { one } else { many };
@@ -411,8 +411,8 @@ fn summary(change: Change, touched: &Retried) -> String {
         ),
         one_or_many(
             touched.redacted,
-            "skipped: its message has no content any more (store.redact_after)",
-            "skipped: their messages have no content any more (store.redact_after)",
+            "skipped: the content of its message was removed (store.redact_after)",
+            "skipped: the content of their messages was removed (store.redact_after)",
         ),
     ];
     let said: Vec<String> = parts.into_iter().flatten().collect();
@@ -422,7 +422,7 @@ fn summary(change: Change, touched: &Retried) -> String {
     }
 }
 
-/// What a retry did, a line for each delivery.
+/// The result for each delivery, one per line.
 fn retried(results: &[RetryView], now: Timestamp) -> String {
     results
         .iter()
@@ -430,7 +430,7 @@ fn retried(results: &[RetryView], now: Timestamp) -> String {
         .collect()
 }
 
-/// Why not everything of a destination is sent now.
+/// Why some deliveries of a destination are not sent now.
 fn held_up(result: &RetryView, now: Timestamp) -> String {
     match &result.pending {
         Some(pending) if result.outcome == RetryOutcome::Probed => {
@@ -460,7 +460,7 @@ fn retried_one(result: &RetryView, now: Timestamp) -> String {
     format!("{id}{}: {what}", to.unwrap_or_default())
 }
 
-/// Says how many it will be, and asks.
+/// Asks for confirmation, with the number of deliveries.
 fn agree(daemon: &Daemon, change: Change, name: &Name, state: &str, yes: bool) -> Result<(), Stop> {
     let destinations: Vec<DestinationView> = daemon.get("/destinations", &[])?.read()?;
     let found = destinations.iter().find(|destination| destination.name == *name);
@@ -504,7 +504,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_that_are_not_kept_are_counted() {
+    fn attempts_that_were_not_stored_are_counted() {
         let now = "2026-11-22T03:05:00Z".parse().unwrap();
         assert_eq!(attempts(&delivery(2), now).lines().count(), 2);
         let shown = attempts(&delivery(30), now);
@@ -516,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_says_what_became_of_everything_that_was_selected() {
+    fn a_retry_reports_the_result_for_all_selected_deliveries() {
         let told = |deliveries, already_due, attempting, redacted| {
             let touched = Retried {
                 deliveries,
@@ -532,15 +532,15 @@ mod tests {
         assert_eq!(told(0, 3, 0, 0), "3 deliveries were due already");
         assert_eq!(
             told(2, 1, 1, 1),
-            "2 deliveries due now; 1 delivery was due already; 1 delivery has an attempt in progress; 1 delivery skipped: its \
-             message has no content any more (store.redact_after)"
+            "2 deliveries due now; 1 delivery was due already; 1 delivery has an attempt in progress; 1 delivery skipped: the \
+             content of its message was removed (store.redact_after)"
         );
     }
 
     #[test]
     fn a_list_fits_eighty_columns() {
         let now = "2026-11-22T03:05:00Z".parse().unwrap();
-        // Ids of one millisecond differ only near their ends.
+        // Ids of the same millisecond differ only near their ends.
         let states = [
             (serde_json::Value::Null, "pending"),
             ("operator".into(), "dead, acknowledged"),

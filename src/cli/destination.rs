@@ -1,4 +1,4 @@
-//! `smsbridge destination`: how the destinations are, and trying, stopping and starting one.
+//! `smsbridge destination`: lists, tests, pauses and resumes destinations.
 
 use anstyle::Style;
 use clap::Subcommand;
@@ -11,7 +11,7 @@ use crate::control::view::{DestinationView, Tested};
 use crate::message::{Name, Timestamp};
 use crate::template::one_line;
 
-/// What there is to do with destinations.
+/// The actions on destinations.
 #[derive(Debug, Subcommand)]
 pub enum Action {
     /// List destinations: state, pending deliveries, the age of the oldest, the last error
@@ -79,7 +79,7 @@ pub(super) fn table(destinations: &[DestinationView], now: Timestamp) -> Table {
     table
 }
 
-/// When it is tried again.
+/// When the next attempt starts.
 fn next(destination: &DestinationView, now: Timestamp) -> String {
     let until = destination.until.filter(|&until| until > now);
     until.map_or_else(|| "-".to_owned(), |until| moment::relative(until, now))
@@ -139,7 +139,7 @@ fn outcome(name: &Name, tested: &Tested) -> String {
     )
 }
 
-/// What would happen to a real message.
+/// The consequence of this kind of failure for a real message.
 fn meaning(failure: &str) -> &str {
     match failure {
         "transient" => "transient (a message would be retried)",

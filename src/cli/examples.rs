@@ -1,6 +1,6 @@
-//! The examples below the options of `--help`, and in the manual pages.
+//! The examples at the end of `--help` and in the manual pages.
 
-/// Of `smsbridge` itself.
+/// For `smsbridge` itself.
 pub(super) const ALL: &str = "\
 Examples:
   smsbridge check                   report every problem of the configuration

@@ -1,5 +1,5 @@
-//! `smsbridge completions` and `smsbridge man`: made from the command line's own description and the page
-//! about the configuration.
+//! `smsbridge completions` and `smsbridge man`, generated from the definition of the command line and from the
+//! documentation of the configuration.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use clap_complete::Shell;
 
 use super::{Cli, Exit, Stop, manual, print};
 
-/// The manual pages that are printed alone.
+/// The manual pages that can be printed by name.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 pub(super) enum Page {
     /// smsbridge(1)

@@ -1,4 +1,4 @@
-//! What the lists of messages and deliveries have in common: pages, ids and states.
+//! Common parts of the lists of messages and deliveries: pages, ids and states.
 
 use clap::Args;
 
@@ -8,7 +8,7 @@ use crate::message::{MessageId, distinct_length};
 use crate::store::MessageState;
 use crate::template::one_line;
 
-/// Which part of a long list.
+/// The requested part of a long list.
 #[derive(Debug, Args)]
 pub struct Paging {
     /// Maximum number of entries
@@ -20,7 +20,7 @@ pub struct Paging {
 }
 
 impl Paging {
-    /// As parameters of the API.
+    /// The parameters for the API.
     pub(super) fn query(&self) -> [(&'static str, Option<String>); 2] {
         [
             ("limit", Some(self.limit.to_string())),
@@ -29,10 +29,10 @@ impl Paging {
     }
 }
 
-/// How an id may be given.
+/// The help for an id argument.
 pub(super) const ID: &str = "Message id, its first 6 or more digits if unique, or `latest`";
 
-/// An id as it may be given; the daemon knows which one is meant.
+/// Checks the form of an id; the daemon resolves it.
 pub(super) fn id(text: &str) -> Result<String, String> {
     let digits = text.split('-').next().unwrap_or_default();
     let prefix = digits.len() >= 6 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -46,7 +46,7 @@ pub(super) fn id(text: &str) -> Result<String, String> {
         })
 }
 
-/// How many digits of these ids a list shows: all where a program reads, else those that tell them apart.
+/// The number of digits of these ids to show: all of them for a program, else enough to distinguish them.
 pub(super) fn digits(ids: &[MessageId], width: Option<u16>) -> usize {
     match width {
         None => usize::MAX,
@@ -54,22 +54,22 @@ pub(super) fn digits(ids: &[MessageId], width: Option<u16>) -> usize {
     }
 }
 
-/// The digits of an id that tell the time: fewer are rarely unique.
+/// The digits of an id that are its time; shorter prefixes are rarely unique.
 const SHORT_ID: usize = 12;
 
-/// An id as a list shows it.
+/// An id with this number of digits.
 pub(super) fn shortened(id: MessageId, digits: usize) -> String {
     id.to_string().chars().take(digits).collect()
 }
 
-/// How to see more, where it does not disturb who reads the list.
+/// Prints on standard error how to get the next page.
 pub(super) fn say_next<T>(page: &Page<T>) {
     if let Some(cursor) = &page.next {
         print::remark(&format!("there are more: add --cursor {}", one_line(cursor)));
     }
 }
 
-/// A state as the API writes it.
+/// The name of a state in the API.
 pub(super) fn state(state: MessageState) -> &'static str {
     match state {
         MessageState::Pending => "pending",

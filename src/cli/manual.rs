@@ -1,12 +1,12 @@
-//! smsbridge.toml(5): the page about the configuration, turned from Markdown into what man(1) reads.
+//! The manual page smsbridge.toml(5), converted from the Markdown documentation of the configuration.
 //!
-//! It knows the Markdown of that one page: headings, paragraphs, lists, tables, code, emphasis and links.
+//! Supports only the Markdown that this page uses: headings, paragraphs, lists, tables, code, emphasis and links.
 
 use std::fmt::Write as _;
 
 use crate::config::reference::{PAGE, cells};
 
-/// The whole page.
+/// The complete page.
 pub(super) fn configuration() -> String {
     let version = env!("CARGO_PKG_VERSION");
     let head = format!(
@@ -28,9 +28,9 @@ pub(super) fn configuration() -> String {
 #[derive(Default)]
 struct Page {
     out: String,
-    /// The lines of the paragraph so far: a link may go over their ends.
+    /// The lines of the current paragraph, collected because a link may span lines.
     paragraph: String,
-    /// What comes before the next paragraph.
+    /// The request to write before the next paragraph.
     begin: &'static str,
     in_code: bool,
 }
@@ -82,7 +82,7 @@ impl Page {
         self.begin = "";
     }
 
-    /// A row becomes an entry of its own: no screen is as wide as these tables.
+    /// Writes a table row as an entry of its own, because the tables are wider than a terminal.
     fn row(&mut self, cells: &[&str]) {
         let (name, entry) = match cells {
             ["key" | "type", ..] => return,
@@ -99,7 +99,7 @@ impl Page {
         self.write(&inline(entry.trim_end_matches("; ")));
     }
 
-    /// A line of text, which must not look like a request.
+    /// Writes a line of text, escaped so that it is not taken for a request.
     fn write(&mut self, line: &str) {
         if line.starts_with(['.', '\'']) {
             self.out.push_str("\\&");
@@ -117,7 +117,7 @@ fn by_default(default: &str, effect: &str) -> String {
     }
 }
 
-/// A paragraph with its code in bold, its emphasis and its links.
+/// Converts code to bold, and converts emphasis and links.
 fn inline(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
@@ -131,7 +131,7 @@ fn inline(text: &str) -> String {
     out + &escaped(rest)
 }
 
-/// What stands between marks, and what follows them. A mark without its partner is a character.
+/// Splits off the text up to the closing mark. A mark without a closing mark is an ordinary character.
 fn span(marked: &str) -> (String, &str) {
     for (open, close, font) in [("`", "`", "\\fB"), ("**", "**", "\\fB"), ("*", "*", "\\fI")] {
         if let Some((inside, after)) = marked.strip_prefix(open).and_then(|rest| rest.split_once(close)) {
@@ -153,7 +153,7 @@ fn span(marked: &str) -> (String, &str) {
     (mark.to_owned(), after)
 }
 
-/// Every character as itself, on any terminal and in any character set.
+/// Escapes a text for any terminal and character set.
 fn escaped(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_the_markdown_is_left() {
+    fn the_page_contains_no_markdown() {
         let page = configuration();
         for mark in ["```", "](", "|---"] {
             assert!(!page.contains(mark), "{mark}: {page}");

@@ -1,4 +1,4 @@
-//! `smsbridge message`: the stored messages.
+//! `smsbridge message`: lists, shows and resends messages.
 
 use std::collections::BTreeSet;
 
@@ -13,10 +13,10 @@ use crate::message::{Media, MessageId, Name, Timestamp};
 use crate::store::MessageState;
 use crate::template::{one_line, visible};
 
-/// How many pages in a row may be empty before a list ends all the same.
+/// A list ends after this many empty pages in a row.
 const EMPTY_PAGES_MAX: usize = 200;
 
-/// What there is to do with messages.
+/// The actions on messages.
 #[derive(Debug, Subcommand)]
 pub enum Action {
     /// List messages, newest first
@@ -39,7 +39,7 @@ pub enum Action {
     },
 }
 
-/// Which messages. All conditions given must hold.
+/// The messages to list. All given conditions must hold.
 #[derive(Debug, Args)]
 pub struct List {
     /// Sender, exact or with `*` at one end
@@ -95,7 +95,7 @@ fn list(global: &Global, daemon: &Daemon, list: &List) -> Result<Exit, Stop> {
     }
     let mut page: Page<MessageView> = answer.read()?;
     query.retain(|parameter| *parameter != cursor);
-    // The daemon bounds the time of a search, so an empty page does not mean that nothing matches.
+    // The daemon limits the time of a search, so an empty page does not mean that no message matches.
     for _ in 0..EMPTY_PAGES_MAX {
         let Some(next) = page.next.take_if(|_| page.items.is_empty()) else {
             break;
@@ -134,10 +134,10 @@ fn table(messages: &[MessageView], now: Timestamp, width: Option<u16>) -> Table 
     table
 }
 
-/// From this width on, a list has room for long states.
+/// The minimum width of a terminal for long states in a list.
 const WIDE: u16 = 100;
 
-/// The state, and that a fallback delivered it.
+/// The state, with a note if a fallback delivered the message.
 fn listed_state(message: &MessageView, width: Option<u16>) -> &'static str {
     match message.is_delivered_by_fallback() {
         true if width.is_some_and(|width| width < WIDE) => "by fallback",
@@ -146,7 +146,7 @@ fn listed_state(message: &MessageView, width: Option<u16>) -> &'static str {
     }
 }
 
-/// The state, and by which fallbacks it was delivered.
+/// The state, with the names of the fallbacks that delivered the message.
 fn whole_state(message: &MessageView) -> String {
     let by = message.deliveries.iter();
     let by: BTreeSet<&str> = by
@@ -162,7 +162,7 @@ fn whole_state(message: &MessageView) -> String {
     }
 }
 
-/// The text, and that there is more than text.
+/// The text, with the number of attachments.
 fn summary(message: &MessageView) -> String {
     match (message.redacted_at, message.media.len()) {
         (Some(_), _) => "(forgotten)".to_owned(),
@@ -197,7 +197,7 @@ fn describe(message: &MessageView, now: Timestamp) -> String {
         ("provider id", Some(message.provider_id.clone())),
         ("routes", Some(routes)),
         ("state", Some(whole_state(message))),
-        ("forgotten", message.redacted_at.map(|at| moment::exact(at, now))),
+        ("redacted", message.redacted_at.map(|at| moment::exact(at, now))),
     ]);
     if message.redacted_at.is_none() {
         shown += &section("text", &indent(&visible(&message.text)));
@@ -233,7 +233,7 @@ fn section(title: &str, content: &str) -> String {
     format!("\n{}\n{content}", paint::on_stdout(paint::DIM, title))
 }
 
-/// Indented, so that no line of a text looks like one of ours.
+/// Indents a text, so that none of its lines can be mistaken for a line of this program.
 fn indent(text: &str) -> String {
     text.split('\n').map(|line| format!("  {line}\n")).collect()
 }
@@ -257,7 +257,7 @@ fn named(number: &str, name: Option<&str>) -> String {
 
 fn resend(global: &Global, daemon: &Daemon, id: &str, destinations: &[Name]) -> Result<Exit, Stop> {
     let before: MessageView = daemon.get(&format!("/messages/{id}"), &[])?.read()?;
-    // `latest` may mean another message by now.
+    // `latest` could refer to another message by now.
     let id = before.id;
     let body = serde_json::json!({ "destinations": destinations });
     let answer = daemon.post(&format!("/messages/{id}/resend"), &body)?;
@@ -275,7 +275,7 @@ fn resend(global: &Global, daemon: &Daemon, id: &str, destinations: &[Name]) -> 
     Ok(Exit::Done)
 }
 
-/// What a destination gets twice: it received the message before, or is going to.
+/// A notice if a destination gets the message twice: it has received it before, or another delivery is pending.
 fn repeated(before: &MessageView, name: &Name, now: Timestamp) -> Option<String> {
     let mut there = before
         .deliveries
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn no_line_of_a_text_looks_like_ours() {
+    fn lines_of_a_text_cannot_be_mistaken_for_fields() {
         let text = visible("hi\r\nstate        delivered\u{1b}[2J");
         assert_eq!(indent(&text), "  hi\n  state        delivered[U+001B][2J\n");
         assert_eq!(indent(""), "  \n");

@@ -1,4 +1,4 @@
-//! The command line: what is typed, and what an operator reads back.
+//! The command line: arguments, output and exit status.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -51,7 +51,7 @@ pub struct Cli {
     command: Command,
 }
 
-/// What every command takes.
+/// The options of all commands.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
@@ -119,12 +119,13 @@ enum Command {
     Restore(restore::Arguments),
 }
 
-/// Whatever this process makes from now on is for its owner only, whatever the umask was: messages and secrets.
+/// Makes all files that this process creates readable only by their owner, independent of the umask: they contain
+/// messages and secrets.
 fn keep_files_private() {
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
 }
 
-/// How a command ended, as a script sees it.
+/// The exit status of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// 0
@@ -163,7 +164,7 @@ impl Global {
     }
 }
 
-/// Reads the command line, does what it says, and returns the exit status.
+/// Parses the command line, runs the command, and returns the exit status.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -176,7 +177,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Prints the help that was asked for, or what is wrong with what was typed. That may be quoted, and a stranger's.
+/// Prints the requested help, or an error about the arguments. An error may quote them, so it is made safe to print.
 fn misunderstood(error: &clap::Error) -> ExitCode {
     let plain = error.render().to_string();
     let shown = print::harmless(&plain);
@@ -206,7 +207,7 @@ fn run(global: &Global, command: &Command) -> Result<Exit, Stop> {
     }
 }
 
-/// An error, where errors go.
+/// Prints an error on standard error.
 fn complain(error: &str) {
     print::remark(&format!("{}: {error}", paint::on_stderr(paint::BAD, "error")));
 }

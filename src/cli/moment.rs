@@ -1,16 +1,16 @@
-//! Moments as people type and read them.
+//! Times as operators type and read them.
 
 use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::message::Timestamp;
 
-/// The machine's time.
+/// The current time of this machine.
 pub(super) fn now() -> Timestamp {
     Clock::system().wall()
 }
 
-/// Reads `2026-11-22T03:00:00Z`, or how long ago: `2h`, `3d`.
+/// Parses `2026-11-22T03:00:00Z`, or an age: `2h`, `3d`.
 pub(super) fn parse(text: &str) -> Result<Timestamp, String> {
     if let Ok(moment) = text.parse() {
         return Ok(moment);
@@ -21,7 +21,7 @@ pub(super) fn parse(text: &str) -> Result<Timestamp, String> {
 }
 
 /// `3m ago`, `in 20s`, `now`.
-pub(super) fn relative(moment: Timestamp, now: Timestamp) -> String {
+pub(super) fn relative(time: Timestamp, now: Timestamp) -> String {
     let (past, future) = (now.since(moment), moment.since(now));
     if past.as_secs() > 0 {
         format!("{} ago", short(past))
@@ -32,12 +32,12 @@ pub(super) fn relative(moment: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// The moment itself, and how far away it is.
-pub(super) fn exact(moment: Timestamp, now: Timestamp) -> String {
-    format!("{moment} ({})", relative(moment, now))
+/// The time itself and its distance from now.
+pub(super) fn exact(time: Timestamp, now: Timestamp) -> String {
+    format!("{time} ({})", relative(time, now))
 }
 
-/// The largest unit only: who reads a list wants the order of magnitude.
+/// Only the largest unit: a list needs the order of magnitude.
 fn short(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_said_as_people_say_them() {
+    fn relative_times_have_one_unit() {
         let now = Timestamp(1_000_000_000);
         for (seconds, said) in [
             (0, "now"),
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn moments_are_read_exact_or_as_an_age() {
+    fn times_are_parsed_exact_or_as_an_age() {
         assert_eq!(parse("1970-01-01T00:00:01Z"), Ok(Timestamp(1000)));
         let hours = now().since(parse("2h").unwrap()).as_secs();
         assert!((7_199..7_210).contains(&hours), "{hours}");

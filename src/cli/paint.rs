@@ -1,4 +1,4 @@
-//! Colours, only where somebody looks.
+//! Colours, only for a terminal.
 
 use std::io::IsTerminal as _;
 
@@ -6,16 +6,16 @@ use anstyle::{AnsiColor, Style};
 
 use crate::store::MessageState;
 
-/// Wrong, dead, refused.
+/// Errors, dead deliveries.
 pub(super) const BAD: Style = AnsiColor::Red.on_default().bold();
-/// Odd, waiting.
+/// Warnings, pending deliveries.
 pub(super) const ODD: Style = AnsiColor::Yellow.on_default();
-/// Well.
+/// Success.
 pub(super) const GOOD: Style = AnsiColor::Green.on_default();
-/// Beside the point.
+/// Less important text.
 pub(super) const DIM: Style = Style::new().dimmed();
 
-/// What terminals are sent for these styles, and after them.
+/// The escape sequences of these styles, and the one that ends them.
 const SEQUENCES: [&str; 6] = [
     "\u{1b}[0m",
     "\u{1b}[1m",
@@ -25,12 +25,12 @@ const SEQUENCES: [&str; 6] = [
     "\u{1b}[33m",
 ];
 
-/// The one of them that a text begins with.
+/// The sequence at the beginning of a text.
 pub(super) fn sequence(text: &str) -> Option<&'static str> {
     SEQUENCES.into_iter().find(|sequence| text.starts_with(sequence))
 }
 
-/// How a message or a delivery stands.
+/// The style of the state of a message or a delivery.
 pub(super) fn of_state(state: MessageState) -> Style {
     match state {
         MessageState::Dead => BAD,
@@ -39,12 +39,12 @@ pub(super) fn of_state(state: MessageState) -> Style {
     }
 }
 
-/// Paints for standard output.
+/// Styles a text for standard output.
 pub(super) fn on_stdout(style: Style, text: &str) -> String {
     paint(std::io::stdout().is_terminal(), style, text)
 }
 
-/// Paints for standard error.
+/// Styles a text for standard error.
 pub(super) fn on_stderr(style: Style, text: &str) -> String {
     paint(std::io::stderr().is_terminal(), style, text)
 }
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_style_is_written_in_known_sequences() {
+    fn every_style_consists_of_known_sequences() {
         for style in [BAD, ODD, GOOD, DIM] {
             let painted = format!("{style}{style:#}");
             let mut rest = painted.as_str();

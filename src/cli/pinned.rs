@@ -1,4 +1,4 @@
-//! TLS with a server whose certificate is known beforehand: that one and no other, whatever its name and issuer.
+//! TLS with one known certificate, whatever its name and issuer.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
-/// Accepts `certificate` alone.
+/// A client that accepts only `certificate`.
 pub(super) fn client(certificate: CertificateDer<'static>) -> anyhow::Result<ClientConfig> {
     let provider = Arc::new(ring::default_provider());
     let verifier = Pinned {
@@ -23,14 +23,15 @@ pub(super) fn client(certificate: CertificateDer<'static>) -> anyhow::Result<Cli
         .with_no_client_auth())
 }
 
-/// What TLS itself found wrong, if that is why a request failed.
+/// The TLS error, if that is why a request failed.
 pub(super) fn refused(error: &reqwest::Error) -> Option<String> {
     let mut cause = std::error::Error::source(error);
     while let Some(next) = cause {
         match next.downcast_ref() {
             Some(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)) => {
                 return Some(
-                    "the daemon has another certificate than its file; `smsbridge reload`".to_owned(),
+                    "the daemon uses another certificate than its file contains; run `smsbridge reload`"
+                        .to_owned(),
                 );
             }
             Some(found) => return Some(found.to_string()),
@@ -40,7 +41,7 @@ pub(super) fn refused(error: &reqwest::Error) -> Option<String> {
     None
 }
 
-/// The cause of an error. `io::Error` passes over what it was made of.
+/// The cause of an error. `source` of an `io::Error` skips the error that it wraps.
 fn below<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e (dyn std::error::Error + 'static)> {
     match error
         .downcast_ref::<std::io::Error>()
@@ -57,7 +58,7 @@ struct Pinned {
     provider: Arc<CryptoProvider>,
 }
 
-/// That the server has the certificate's key is shown by its signature of the handshake, as always.
+/// The signature of the handshake, which is verified as usual, proves that the server has the certificate's key.
 impl ServerCertVerifier for Pinned {
     fn verify_server_cert(
         &self,

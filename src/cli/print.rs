@@ -1,8 +1,8 @@
-//! Standard output, which may be a pipe that nobody reads to the end, and standard error. Nothing that a stranger wrote
-//! reaches a terminal so that it could act on it.
+//! Standard output, which may be a closed pipe, and standard error. Control characters from messages or other servers
+//! never reach a terminal.
 //!
-//! Whoever writes a line makes what is in it harmless, with [`crate::template::one_line`] mostly. What gets here
-//! nevertheless is made harmless here.
+//! The code that formats a line escapes the values in it, mostly with [`crate::template::one_line`]. The functions
+//! here escape whatever is left.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -10,12 +10,12 @@ use std::io::{self, Write as _};
 use super::{Stop, paint};
 use crate::unseen::acts_unseen;
 
-/// Writes a whole text. `smsbridge message list | head` closes the pipe early, and that is no error.
+/// Writes a text. `smsbridge message list | head` closes the pipe early, which is not an error.
 pub(super) fn text(text: &str) -> Result<(), Stop> {
     bytes(harmless(text).as_bytes())
 }
 
-/// The same for what is our own and need not be text.
+/// Like [`text`], for our own output, which need not be UTF-8.
 pub(super) fn bytes(bytes: &[u8]) -> Result<(), Stop> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
@@ -26,24 +26,24 @@ pub(super) fn bytes(bytes: &[u8]) -> Result<(), Stop> {
     }
 }
 
-/// A value as JSON, for scripts.
+/// Prints a value as JSON, for scripts.
 pub(super) fn json(value: &impl serde::Serialize) -> Result<(), Stop> {
     let shown = serde_json::to_string_pretty(value)
         .map_err(|error| Stop::failed(format!("the answer is not JSON: {error}")))?;
     document(&shown)
 }
 
-/// A JSON document as it was received.
+/// Prints a JSON document as received.
 pub(super) fn document(json: &str) -> Result<(), Stop> {
     bytes((harmless_json(json.trim_end()) + "\n").as_bytes())
 }
 
-/// A line on standard error, after the name of the program.
+/// Prints a line on standard error, prefixed with the name of the program.
 pub(super) fn remark(words: &str) {
     eprintln!("smsbridge: {}", harmless(words));
 }
 
-/// Text in which only our own colours act. Anything else that would is shown as `[U+202E]`.
+/// Escapes everything that a terminal would interpret, such as `[U+202E]`, except our own colours.
 pub(super) fn harmless(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
@@ -57,7 +57,7 @@ pub(super) fn harmless(text: &str) -> String {
         match character {
             '\n' | '\t' => shown.push(character),
             hidden if acts_unseen(hidden) => {
-                // Writing into a string cannot fail.
+                // Writing to a string cannot fail.
                 let _ = write!(shown, "[U+{:04X}]", u32::from(hidden));
             }
             plain => shown.push(plain),
@@ -66,7 +66,8 @@ pub(super) fn harmless(text: &str) -> String {
     shown
 }
 
-/// The same document: outside of strings JSON has nothing that acts, and inside of them everything may be escaped.
+/// Escapes a JSON document without changing its value: control characters can occur only in strings, where every
+/// character may be escaped.
 fn harmless_json(document: &str) -> String {
     let mut shown = String::with_capacity(document.len());
     for character in document.chars() {
@@ -91,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_our_own_colours_act() {
+    fn only_our_own_colours_are_not_escaped() {
         let painted = format!("{0}dead{0:#} \u{1b}[2J\u{9b}31m\u{202e}\r\u{1b}[1", paint::BAD);
         let shown = harmless(&painted);
         assert_eq!(

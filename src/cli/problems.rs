@@ -1,10 +1,10 @@
-//! The problems of a configuration, on standard error.
+//! Prints the problems of a configuration.
 
 use super::{paint, print};
 use crate::config::{Problem, Problems, Severity};
 use crate::template::one_line;
 
-/// Each problem on a line of its own, on standard error.
+/// Prints one problem per line on standard error.
 pub(super) fn tell(problems: &Problems) {
     for problem in problems.all() {
         print::remark(&line(problem));
@@ -14,7 +14,7 @@ pub(super) fn tell(problems: &Problems) {
     }
 }
 
-/// A problem as one line: how bad it is, where it stands, and what is wrong.
+/// A problem as one line: severity, place and description.
 pub(super) fn line(problem: &Problem) -> String {
     let (word, style) = match problem.severity {
         Severity::Error => ("error", paint::BAD),

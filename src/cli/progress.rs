@@ -1,5 +1,4 @@
-//! How far a long thing has come, for somebody at a terminal. In a pipe, in a log and with `--quiet` there is
-//! nothing to see.
+//! Progress displays for a terminal. Nothing is shown in a pipe, in a log or with `--quiet`.
 
 use std::time::Duration;
 
@@ -7,43 +6,43 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::Global;
 
-/// What has a known length.
+/// For a known length.
 const BAR: &str = "{msg} [{bar:30}] {bytes} of {total_bytes}, {eta} left";
 
-/// What has none.
+/// For an unknown length.
 const COUNTER: &str = "{spinner} {msg} {bytes}, {bytes_per_sec}, {elapsed}";
 
-/// What tells nothing until it is done.
+/// For an operation without intermediate results.
 const WAIT: &str = "{spinner} {msg} {elapsed}";
 
-/// How often a spinner turns, also when nothing comes.
+/// The interval at which a spinner turns, even without new data.
 const TURN: Duration = Duration::from_millis(120);
 
-/// Shown on standard error until it is dropped.
+/// A progress display on standard error, until it is dropped.
 pub(super) struct Progress(ProgressBar);
 
 impl Progress {
-    /// Bytes towards a known end.
+    /// Shows bytes of a known total.
     pub(super) fn towards(global: &Global, what: &'static str, length: u64) -> Self {
         Self::shown(global, what, BAR, Some(length))
     }
 
-    /// Bytes, as many as there are.
+    /// Shows bytes of an unknown total.
     pub(super) fn counting(global: &Global, what: &'static str) -> Self {
         Self::shown(global, what, COUNTER, None).turning()
     }
 
-    /// One answer that may take its time.
+    /// Shows that a response is being waited for.
     pub(super) fn waiting(global: &Global, what: &'static str) -> Self {
         Self::shown(global, what, WAIT, None).turning()
     }
 
-    /// So many bytes more.
+    /// Adds transferred bytes.
     pub(super) fn add(&self, bytes: u64) {
         self.0.inc(bytes);
     }
 
-    /// Where standard error is no terminal, indicatif draws nothing by itself.
+    /// Creates a display. indicatif draws nothing if standard error is not a terminal.
     fn shown(global: &Global, what: &'static str, template: &str, length: Option<u64>) -> Self {
         let target = if global.louder() < 0 {
             ProgressDrawTarget::hidden()
@@ -55,7 +54,7 @@ impl Progress {
         let bar = ProgressBar::with_draw_target(length, target)
             .with_style(style.progress_chars("=> ").tick_chars("|/-\\ "))
             .with_message(what);
-        // Also what is over at once is seen to have been begun.
+        // Draw at once, so that even a short operation is shown.
         bar.tick();
         Self(bar)
     }
@@ -66,7 +65,7 @@ impl Progress {
     }
 }
 
-/// Leaves the line to what is said next.
+/// Clears the line for the next output.
 impl Drop for Progress {
     fn drop(&mut self) {
         self.0.finish_and_clear();

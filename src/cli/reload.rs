@@ -1,4 +1,4 @@
-//! `smsbridge reload`: the daemon reads its configuration again.
+//! `smsbridge reload`: makes the daemon read its configuration again.
 
 use http::StatusCode;
 use serde::Deserialize;
@@ -8,7 +8,7 @@ use super::client::{Answer, Daemon};
 use super::{Exit, Global, Stop, paint, print};
 use crate::template::one_line;
 
-/// What the API says of a reload.
+/// The response of the API to a successful reload.
 #[derive(Deserialize)]
 struct Reloaded {
     changes: Vec<Changed>,
@@ -23,7 +23,7 @@ struct Changed {
     needs_restart: bool,
 }
 
-/// What it says when the file has errors.
+/// The response of the API if the configuration has errors.
 #[derive(Deserialize)]
 struct Unusable {
     problems: Vec<Found>,
@@ -87,7 +87,7 @@ fn refuse(global: &Global, answer: &Answer) -> Result<Exit, Stop> {
     Err(Stop::wrong("the configuration has errors; nothing was changed"))
 }
 
-/// Each on a line of its own, on standard error.
+/// Prints one problem per line on standard error.
 fn list(problems: &[Found], unlisted: Option<&str>) {
     for found in problems {
         print::remark(&problem(found));

@@ -1,4 +1,4 @@
-//! `smsbridge restore PATH`: a backup into an empty store, while the daemon does not run.
+//! `smsbridge restore PATH`: imports a backup into an empty store while the daemon is not running.
 
 use std::fs::File;
 use std::io::{self, BufReader};
@@ -15,7 +15,7 @@ use super::{Exit, Global, Stop, print};
 use crate::store::backup::Reader;
 use crate::store::sled::{Import, ImportError, OpenError, Options};
 
-/// What `restore` takes.
+/// The arguments of `restore`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The backup file
@@ -28,17 +28,17 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
     let store = places.read(&["store"])?.store;
     places.refuse_to_guess(&store.path)?;
     let path = &arguments.path;
-    // The whole file is read before anything is written: a damaged one changes nothing.
+    // Read the whole file before writing: a damaged one must not change the store.
     verify(global, path).with_context(|| path.display().to_string())?;
     super::keep_files_private();
     let options = Options::new(&store.path, store.min_free);
     let restored = Import::begin(&options)
         .map_err(|error| explain(&error, &places, &store.path))
         .and_then(|import| Ok(read(global, import, path)?));
-    // Also after a failure: whatever was made must be the daemon's to remove.
+    // Also after a failure, because the daemon must be able to remove the files.
     let handed_over = hand_over(&store.path);
     let (messages, deliveries) = restored?;
-    handed_over.with_context(|| format!("{} cannot be given to its owner", store.path.display()))?;
+    handed_over.with_context(|| format!("the owner of {} cannot be changed", store.path.display()))?;
     if global.json {
         print::json(&serde_json::json!({ "messages": messages, "deliveries": deliveries }))?;
     } else {
@@ -50,7 +50,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
     Ok(Exit::Done)
 }
 
-/// What stands in the way, and what to do.
+/// Why the store cannot be imported into, and the next step.
 fn explain(error: &ImportError, places: &Places, store: &Path) -> Stop {
     let service = places.is_service();
     match error {
@@ -70,8 +70,8 @@ fn explain(error: &ImportError, places: &Places, store: &Path) -> Stop {
     }
 }
 
-/// Gives root's files in the store's folder to the folder's owner, who could not open them otherwise. systemd changes
-/// the owner of all files at the next start only if the folder itself has another owner, as a new one has.
+/// Gives files created by root to the owner of the store's folder, who could not open them otherwise. At the next
+/// start, systemd changes the owner of all files only if the folder itself has another owner, as a new folder has.
 fn hand_over(store: &Path) -> io::Result<()> {
     let owner = match std::fs::symlink_metadata(store) {
         Ok(found) => (found.uid(), found.gid()),

@@ -1,4 +1,4 @@
-//! `smsbridge route`: where a text would go and why, or all routes in their order; without a daemon.
+//! `smsbridge route`: explains where a message would go, or lists all routes; needs no daemon.
 
 use clap::Args;
 
@@ -10,7 +10,7 @@ use crate::message::{Name, Timestamp};
 use crate::number::Number;
 use crate::plan::{DryRun, Plan};
 
-/// What `route` takes: a whole text, or nothing.
+/// The arguments of `route`: a complete message, or none.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Sender: a number, or a name like Google
@@ -94,7 +94,7 @@ fn source(plan: &Plan, arguments: &Arguments) -> Option<Name> {
     }
 }
 
-/// All routes, one a line, and what becomes of the rest.
+/// Prints all routes, one per line, and the destinations of unmatched messages.
 fn list(global: &Global, plan: &Plan) -> Result<Exit, Stop> {
     let shown = RoutesView::of(&plan.routes);
     if global.json {
@@ -131,7 +131,7 @@ fn list(global: &Global, plan: &Plan) -> Result<Exit, Stop> {
     Ok(Exit::Done)
 }
 
-/// The names, or that the message is only kept.
+/// The names, or a note that the message is only kept.
 fn destinations(names: &[Name]) -> String {
     match names {
         [] => "(kept)".to_owned(),
@@ -139,7 +139,7 @@ fn destinations(names: &[Name]) -> String {
     }
 }
 
-/// All conditions of a route, in words.
+/// All conditions of a route as a sentence.
 fn when(route: &RouteView) -> String {
     let held = conditions(&route.when);
     let held = if held.is_empty() {

@@ -1,4 +1,4 @@
-//! `smsbridge serve`: the daemon in the foreground, and its signals.
+//! `smsbridge serve`: runs the daemon in the foreground and handles signals.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,17 +18,17 @@ use crate::sabotage::{self, Protection};
 use crate::store::Store;
 use crate::store::sled::{self, Sled};
 
-/// How often the store is asked how it is.
+/// The interval of the health checks of the store.
 const PULSE: Duration = Duration::from_millis(500);
 
-/// A commit that has been running this long is no sign of life.
+/// A commit that takes this long stops the watchdog notifications.
 const COMMIT_DEAD: Duration = Duration::from_secs(20);
 
-/// When opening the store takes so long, a line says so, and then each time that it has taken twice as long: a store that
-/// opens for an hour has ten lines.
+/// While the store is being opened, a line is logged after this time and whenever the time has doubled: opening for
+/// an hour logs ten lines.
 const FIRST_PROGRESS: Duration = Duration::from_secs(5);
 
-/// Threads for reads of the store and of files. The unit's `TasksMax` is meant for these and the name lookups.
+/// Threads for reading the store and files. `TasksMax` of the unit allows for these and for name lookups.
 const BLOCKING_MAX: usize = 64;
 
 pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
@@ -44,7 +44,8 @@ pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
     let flush = log::start(&plan.log, global.louder(), metrics.log.clone())?;
     warn(&warnings);
     let exit = run_logging(global, plan, metrics).unwrap_or_else(|error| {
-        // Not written to standard error like other commands' errors: a stuck reader would keep the process.
+        // Not written to standard error like the errors of other commands: a blocked reader would keep the process
+        // alive.
         tracing::error!("{error:#}");
         Exit::Failed
     });
@@ -59,7 +60,7 @@ fn run_logging(global: &Global, plan: Plan, metrics: Arc<Metrics>) -> anyhow::Re
         .build()
         .context("no async runtime")?;
     let exit = runtime.block_on(serve(global, plan, metrics));
-    // What still runs is a read or a lookup that hangs; nothing waits for its result.
+    // Only reads or lookups that hang are still running, and their results are not needed.
     runtime.shutdown_background();
     exit
 }
@@ -93,8 +94,8 @@ async fn serve(global: &Global, plan: Plan, metrics: Arc<Metrics>) -> anyhow::Re
     let stopped = tokio::select! {
         stopped = &mut stop => stopped,
         () = signals.end.recv() => {
-            tracing::warn!("second signal: stopping immediately; attempts in progress were cut off, their deliveries stay pending and are sent again");
-            // Its destructors would wait for the disk. All that was acknowledged is on it.
+            tracing::warn!("second signal: stopping immediately; attempts in progress are aborted, their deliveries stay pending and are sent again");
+            // A normal exit would run destructors that wait for the disk. Everything acknowledged is already on disk.
             std::mem::forget(stop);
             return Ok(exit);
         }
@@ -138,11 +139,11 @@ async fn announce(daemon: &Daemon, config: &Path, status: &str) {
     notify::ready(status);
 }
 
-/// Until told to stop: reloads at SIGHUP, feeds the watchdog, and ends when the store has failed.
+/// Runs until a stop signal: reloads on SIGHUP, notifies the watchdog, and ends when the store has failed.
 async fn attend(daemon: &Daemon, signals: &mut Signals, status: &str) -> Exit {
     let mut pulse = tokio::time::interval(PULSE);
     let mut watchdog = notify::watchdog_interval().map(tokio::time::interval);
-    // Reads files, and some do not answer: everything else goes on meanwhile.
+    // A reload reads files, which may not respond. Everything else continues meanwhile.
     let mut reloading = None;
     loop {
         tokio::select! {
@@ -153,7 +154,7 @@ async fn attend(daemon: &Daemon, signals: &mut Signals, status: &str) -> Exit {
             () = ended(&mut reloading) => reloading = None,
             _ = pulse.tick() => {
                 if let Some(failed) = daemon.store_health().failed {
-                    tracing::error!("the store failed and nothing more can be kept, so the daemon ends; check the disk, then start it again: {failed}");
+                    tracing::error!("the store failed and no more messages can be stored; the daemon exits; check the disk, then start it again: {failed}");
                     return Exit::StoreFailed;
                 }
             }
@@ -184,7 +185,7 @@ async fn ended(task: &mut Option<impl Future<Output = ()> + Unpin>) {
 
 async fn reload(daemon: &Daemon, status: &str) {
     notify::reloading();
-    // Its outcome is in the log, whoever asks for a reload.
+    // Every reload logs its result.
     let _ = daemon.control().reload().await;
     notify::ready(status);
 }
@@ -192,7 +193,8 @@ async fn reload(daemon: &Daemon, status: &str) {
 struct Signals {
     end: End,
     hang_up: Signal,
-    /// Never looked at: while it is listened for, a write beyond RLIMIT_FSIZE is an error and not the process's end.
+    /// Never read: while a handler is installed, a write beyond RLIMIT_FSIZE is an error and does not kill the
+    /// process.
     _file_size: Signal,
 }
 
@@ -225,11 +227,11 @@ impl End {
     }
 }
 
-/// Opens the store, telling systemd to be patient: a large one is audited first.
+/// Opens the store. Extends systemd's start timeout meanwhile, because a large store is audited first.
 async fn open(plan: &Plan, metrics: &Metrics) -> anyhow::Result<Arc<dyn Store>> {
     let mut options = sled::Options::new(&plan.store.path, plan.store.min_free);
     options.commits = Some(metrics.store_commit.clone());
-    // The carrier is to hear a 503 before its request as a whole runs out of time.
+    // A carrier must get a 503 before its request times out.
     options.commit_deadline = options
         .commit_deadline
         .min(plan.server.request_timeout.mul_f64(0.8));

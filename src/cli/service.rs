@@ -1,5 +1,5 @@
-//! The installed systemd service, as its unit files describe it: which configuration it runs on, and where systemd
-//! puts its store and its socket. Commands that read the same configuration must use the same places.
+//! The installed systemd service as described by its unit files: its configuration, and the places where systemd puts
+//! its store and socket. Commands that read the same configuration must use the same places.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -13,7 +13,7 @@ use crate::store::sled;
 /// The unit, as the package and the manual install it.
 const UNIT: &str = "smsbridge.service";
 
-/// Where systemd looks for units, the folder with precedence first (systemd.unit(5)).
+/// The folders in which systemd looks for units, in order of precedence (systemd.unit(5)).
 const UNIT_FOLDERS: [&str; 5] = [
     "/etc/systemd/system",
     "/run/systemd/system",
@@ -22,34 +22,34 @@ const UNIT_FOLDERS: [&str; 5] = [
     "/lib/systemd/system",
 ];
 
-/// The configuration when nothing names another.
+/// The default configuration of the service.
 const CONFIG: &str = "/etc/smsbridge/config.toml";
 
-/// What the unit calls its folder of credentials, and where that is when no unit says otherwise.
+/// The unit's name for its folder of credentials, and the default folder.
 const CREDENTIALS: (&str, &str) = ("smsbridge", "/etc/smsbridge/credentials");
 
 /// The installed service.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Service {
-    /// What `ExecStart` gives as `--config`.
+    /// The value of `--config` in `ExecStart`.
     config: Option<PathBuf>,
     /// The first folders of `StateDirectory` and `RuntimeDirectory`, below /var/lib and /run.
     state: Option<String>,
     runtime: Option<String>,
     dynamic_user: bool,
-    /// What `LoadCredential` names.
+    /// The files of `LoadCredential`.
     credentials: CredentialFiles,
 }
 
-/// The places that a command works with.
+/// The places that a command uses.
 pub(super) struct Places {
     /// The configuration file.
     pub(super) config: PathBuf,
-    /// The environment; with the service's folders where the configuration is the service's.
+    /// The environment, with the service's folders if the configuration is that of the service.
     pub(super) outside: Outside,
     service: Option<Service>,
     is_service: bool,
-    /// The configuration is the service's, and systemd did not start this process for it.
+    /// The configuration is that of the service, but systemd did not start this process for it.
     by_hand: bool,
 }
 
@@ -81,17 +81,19 @@ impl Places {
         }
     }
 
-    /// Reads the configuration for these tables alone: errors elsewhere in it do not matter, and no secret is read.
+    /// Reads these tables of the configuration. Errors in other tables are ignored, and secrets are not read.
     pub(super) fn read(&self, tables: &[&str]) -> Result<Config, Stop> {
-        let (config, problems) = Config::load(&self.config, Purpose::Route, &self.outside).map_err(told)?;
+        let (config, problems) =
+            Config::load(&self.config, Purpose::Route, &self.outside).map_err(print_all)?;
         Self::sound(tables, config, problems)
     }
 
-    /// The same for finding the running daemon: a file that is not TOML any more is what it reports.
+    /// Like `read`, for finding the running daemon: the file may be invalid TOML, because the daemon itself reports
+    /// that.
     pub(super) fn recover(&self, tables: &[&str]) -> Result<Config, Stop> {
         let loaded = Config::load(&self.config, Purpose::Route, &self.outside)
             .or_else(|_| Config::recover(&self.config, Purpose::Route, &self.outside));
-        let (config, problems) = loaded.map_err(told)?;
+        let (config, problems) = loaded.map_err(print_all)?;
         Self::sound(tables, config, problems)
     }
 
@@ -101,12 +103,12 @@ impl Places {
             problem.severity == Severity::Error && tables.contains(&table)
         });
         if concerned {
-            return Err(told(problems));
+            return Err(print_all(problems));
         }
         Ok(config)
     }
 
-    /// Refuses to run the service's daemon outside of the service: its files would belong to whoever runs it.
+    /// Refuses to run the service's daemon outside the service: its files would belong to another user.
     pub(super) fn refuse_by_hand(&self) -> Result<(), Stop> {
         if !self.by_hand {
             return Ok(());
@@ -118,13 +120,13 @@ impl Places {
         )))
     }
 
-    /// Why the daemon may not answer, and how it is started.
+    /// Why the daemon may not respond, and how to start it.
     pub(super) fn not_running(&self) -> String {
         match &self.service {
             Some(_) if self.is_service => service_state().to_owned(),
             _ if let Some(words) = self.held_open() => words,
             Some(service) => format!(
-                "the daemon of {} is not running. The installed service has another configuration: for that one give \
+                "the daemon of {} is not running. The installed service has another configuration: for that one, add \
                  --config {}",
                 self.config.display(),
                 service.config().display()
@@ -136,19 +138,20 @@ impl Places {
         }
     }
 
-    /// A process has the store open: the daemon is there, although it does not answer.
+    /// An explanation if a process has the store open: the daemon is running, although it does not respond.
     fn held_open(&self) -> Option<String> {
         let store = self.recover(&["store"]).ok()?.store.path;
         sled::is_in_use(&store).then(|| {
             format!(
-                "smsbridge is starting or stopping: it has the store {} open, its log says what it waits for (or was \
+                "smsbridge is starting or stopping: it has the store {} open, see its log (or was \
                  `admin.socket` changed without a restart?)",
                 store.display()
             )
         })
     }
 
-    /// Refuses a store that nothing names: beside the system-wide configuration no service would look for it.
+    /// Refuses a store that is not configured: with the system-wide configuration, a store in the default folder
+    /// would not be that of any service.
     pub(super) fn refuse_to_guess(&self, store: &Path) -> Result<(), Stop> {
         let guessed = self.outside.folder("STATE_DIRECTORY").is_none()
             && is_same(&self.config, Path::new(CONFIG))
@@ -157,13 +160,13 @@ impl Places {
             return Ok(());
         }
         Err(Stop::wrong(format!(
-            "the store of {} is not known: the file has no `store.path`, and no installed {UNIT} names a \
-             StateDirectory. Set `store.path`, or give the daemon's folder as STATE_DIRECTORY=FOLDER before the command",
+            "the store of {} is unknown: the file has no `store.path`, and no installed {UNIT} has a \
+             StateDirectory. Set `store.path`, or set STATE_DIRECTORY=FOLDER for the command",
             self.config.display()
         )))
     }
 
-    /// Whether the configuration is that of the installed service.
+    /// Returns true if the configuration is that of the installed service.
     pub(super) fn is_service(&self) -> bool {
         self.is_service
     }
@@ -174,7 +177,7 @@ impl Service {
         Self::read(&unit_folders(outside))
     }
 
-    /// Reads the unit and its drop-ins. A unit that is masked is as good as not there.
+    /// Reads the unit and its drop-ins. A masked unit is treated as missing.
     fn read(folders: &[PathBuf]) -> Option<Self> {
         let unit = folders
             .iter()
@@ -188,7 +191,7 @@ impl Service {
         Some(service)
     }
 
-    /// Takes over what the lines of a unit file set.
+    /// Applies the lines of a unit file.
     fn apply(&mut self, file: &str) {
         let file = file.replace("\\\n", " ");
         for (key, value) in file.lines().filter_map(|line| line.split_once('=')) {
@@ -212,7 +215,7 @@ impl Service {
         self.config.as_deref().unwrap_or(Path::new(CONFIG))
     }
 
-    /// Sets what systemd sets for the service's own processes.
+    /// Sets the variables that systemd sets for the service's own processes.
     fn complete(&self, outside: &mut Outside) {
         if let Some(name) = &self.state {
             outside.set_default(
@@ -237,7 +240,8 @@ fn unit_folders(outside: &Outside) -> Vec<PathBuf> {
     }
 }
 
-/// By name, in the order in which systemd applies them; of two with one name the folder with precedence counts.
+/// The drop-ins by name, in the order in which systemd applies them. Of two with the same name, the one in the folder
+/// with precedence is used.
 fn drop_ins(folders: &[PathBuf]) -> BTreeMap<OsString, PathBuf> {
     let listed = folders
         .iter()
@@ -250,20 +254,20 @@ fn drop_ins(folders: &[PathBuf]) -> BTreeMap<OsString, PathBuf> {
         .collect()
 }
 
-/// A list of folders, of which the first counts. An empty value begins the list anew.
+/// The first folder of a list is used. An empty value resets the list.
 fn set_folder(folder: &mut Option<String>, value: &str) {
     let Some(first) = value.split_whitespace().next() else {
         *folder = None;
         return;
     };
-    // `NAME:LINK` also makes a link; a specifier such as `%i` has no meaning outside of systemd.
+    // `NAME:LINK` also creates a link. A specifier such as `%i` has no meaning outside systemd.
     let name = first.split(':').next().unwrap_or_default();
     if folder.is_none() && !name.contains('%') {
         *folder = Some(name.to_owned());
     }
 }
 
-/// The files of the service's credentials; the usual folder where no installed unit names one.
+/// The files of the service's credentials; the default folder if no installed unit lists any.
 fn credentials(service: Option<&Service>) -> CredentialFiles {
     service.map_or_else(
         || CredentialFiles {
@@ -274,7 +278,7 @@ fn credentials(service: Option<&Service>) -> CredentialFiles {
     )
 }
 
-/// `NAME:PATH`; an empty value begins the list anew. A name alone is a file of systemd's own store.
+/// `NAME:PATH`; an empty value resets the list. A name alone is a file of systemd's own credential store.
 fn load_credential(credentials: &mut CredentialFiles, value: &str) {
     if value.is_empty() {
         *credentials = CredentialFiles::default();
@@ -309,9 +313,9 @@ fn config_of(command: &str) -> Option<PathBuf> {
     None
 }
 
-/// The folder itself, not the link to it: systemd makes the link when the service starts, and a link that points
-/// nowhere stands in the way of a folder that is to be made. A folder left from before `DynamicUser` is still moved
-/// by systemd, with what is in it.
+/// The folder itself instead of the link to it: systemd creates the link when the service starts, and a dangling link
+/// prevents creating a folder. A folder created before `DynamicUser` was enabled is moved by systemd, including its
+/// content.
 fn state_folder(base: &Path, name: &str, dynamic_user: bool) -> PathBuf {
     let public = base.join(name);
     if dynamic_user && !std::fs::symlink_metadata(&public).is_ok_and(|found| found.is_dir()) {
@@ -326,7 +330,7 @@ fn is_same(path: &Path, other: &Path) -> bool {
     path == other || matches!((whole(path), whole(other)), (Ok(path), Ok(other)) if path == other)
 }
 
-/// Asks systemd, so that a service which is starting is not called stopped.
+/// Asks systemd for the state, so that a starting service is not reported as stopped.
 fn service_state() -> &'static str {
     let asked = Command::new("systemctl")
         .args(["is-active", UNIT])
@@ -350,7 +354,7 @@ fn service_state() -> &'static str {
     }
 }
 
-fn told(problems: Problems) -> Stop {
+fn print_all(problems: Problems) -> Stop {
     problems::tell(&problems);
     Stop::from(Exit::Wrong)
 }
@@ -418,7 +422,7 @@ mod tests {
         assert_eq!(path("code").as_deref(), Some("/srv/code"));
         assert_eq!(path("other").as_deref(), Some("/etc/smsbridge/credentials/other"));
         assert_eq!(path("stored"), None);
-        // Masked.
+        // A masked unit.
         write("etc/smsbridge.service", "");
         assert_eq!(Service::read(&folders), None);
     }
@@ -429,7 +433,7 @@ mod tests {
         let (public, private) = (base.path().join("sms"), base.path().join("private/sms"));
         let found = |dynamic| state_folder(base.path(), "sms", dynamic);
         assert_eq!((found(true), found(false)), (private.clone(), public.clone()));
-        // The link that systemd makes, with nothing behind it.
+        // The dangling link that systemd creates.
         std::os::unix::fs::symlink("private/sms", &public).unwrap();
         assert_eq!(found(true), private);
         std::fs::remove_file(&public).unwrap();
@@ -438,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_beside_the_system_wide_configuration_is_not_guessed() {
+    fn the_store_of_the_system_wide_configuration_is_not_guessed() {
         let places = |outside| Places {
             config: CONFIG.into(),
             outside,

@@ -1,4 +1,4 @@
-//! `smsbridge simulate`: a webhook as the carrier would post it.
+//! `smsbridge simulate`: posts a webhook like the carrier.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::plan::{Plan, PlannedSource, Tls};
 use crate::source::Sample;
 use crate::template::one_line;
 
-/// What `simulate` takes.
+/// The arguments of `simulate`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Sender: a number, or a name like Google
@@ -40,10 +40,10 @@ pub struct Arguments {
     count: u32,
 }
 
-/// For one answer: longer than any carrier waits.
+/// The timeout of one request: longer than that of any carrier.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What one post brought.
+/// The response to one request.
 struct Answer {
     status: u16,
     body: String,
@@ -69,7 +69,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
     runtime.block_on(post_all(global, arguments, source, &url, &client))
 }
 
-/// The daemon's own certificate is known from the file: it need not be for this address, nor signed by anybody.
+/// A client that trusts the daemon's own certificate from its file: it need not be valid for this address, nor signed
+/// by a known authority.
 fn client(tls: Option<&Tls>) -> anyhow::Result<reqwest::Client> {
     let builder = http().timeout(TIMEOUT);
     let builder = match tls {
@@ -79,7 +80,7 @@ fn client(tls: Option<&Tls>) -> anyhow::Result<reqwest::Client> {
     builder.build().context("no HTTP client")
 }
 
-/// The source named, or the only one there is.
+/// The given source, or the only one.
 fn choose<'a>(plan: &'a Plan, arguments: &Arguments) -> Option<&'a PlannedSource> {
     let names = || {
         plan.sources
@@ -101,13 +102,13 @@ fn choose<'a>(plan: &'a Plan, arguments: &Arguments) -> Option<&'a PlannedSource
         }
         (None, 1) => plan.sources.values().next(),
         (None, _) => {
-            complain(&format!("say which source to play with --source: {}", names()));
+            complain(&format!("choose a source with --source: {}", names()));
             None
         }
     }
 }
 
-/// A daemon that listens on all addresses is reached on this machine's own.
+/// For a daemon that listens on all addresses, the loopback address.
 fn reachable(plan: &Plan) -> std::net::SocketAddr {
     let mut address = plan.server.listen;
     if address.ip().is_unspecified() {
@@ -198,7 +199,7 @@ fn unreached(global: &Global, arguments: &Arguments, url: &str, error: &reqwest:
         format!("no TLS with {url}: {refused}")
     } else if error.is_connect() {
         let mut words = format!("no connection to {url}");
-        // A given URL may be any machine's.
+        // A given URL may belong to another machine.
         if arguments.url.is_none() {
             words += &format!(": {}", Places::find(global).not_running());
         }

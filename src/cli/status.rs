@@ -1,4 +1,4 @@
-//! `smsbridge status`: the daemon on one screen.
+//! `smsbridge status`: the state of the daemon on one screen.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::metrics::rates::PerMinute;
 use crate::plan::Severity;
 use crate::template::one_line;
 
-/// What `status` takes.
+/// The arguments of `status`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Clear the findings about the store, once read
@@ -24,7 +24,7 @@ pub struct Arguments {
     acknowledge: bool,
 }
 
-/// What the API says of an acknowledgement.
+/// The response of the API to an acknowledgement.
 #[derive(Deserialize)]
 struct Acknowledged {
     acknowledged: u64,
@@ -118,7 +118,7 @@ fn untested(destinations: &[DestinationView]) -> String {
     }
 }
 
-/// Two units at most: `3days 4h`.
+/// At most two units: `3days 4h`.
 fn uptime(duration: Duration) -> String {
     let whole = humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string();
     whole.split(' ').take(2).collect::<Vec<_>>().join(" ")
@@ -139,7 +139,7 @@ fn store(store: &StoreView) -> String {
 
 fn messages(counts: &CountsView) -> String {
     format!(
-        "{} accepted ever, {} forgotten; deliveries: {} pending, {} delivered, {} dead{}",
+        "{} accepted in total, {} removed; deliveries: {} pending, {} delivered, {} dead{}",
         counts.accepted,
         counts.purged,
         counts.pending,
@@ -152,7 +152,7 @@ fn messages(counts: &CountsView) -> String {
     )
 }
 
-/// Like a load average: over the last one, five and fifteen minutes.
+/// Averages over the last one, five and fifteen minutes.
 fn rates(rates: &RatesView) -> String {
     let three = |rate: &PerMinute| {
         let spans = [rate.last_1m, rate.last_5m, rate.last_15m];

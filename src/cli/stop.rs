@@ -1,27 +1,27 @@
-//! Why a command ends before it is done, and the exit status that tells.
+//! The errors of commands, each with its exit status.
 
 use super::{Exit, complain};
 
-/// What stands in a command's way.
+/// Why a command failed.
 #[derive(Debug)]
 pub(super) struct Stop {
     exit: Exit,
-    /// Nothing when it was said already.
+    /// `None` if it was printed already.
     words: Option<String>,
 }
 
 impl Stop {
-    /// It was tried and failed.
+    /// The command failed at run time.
     pub(super) fn failed(words: impl Into<String>) -> Self {
         Self::new(Exit::Failed, words)
     }
 
-    /// What was typed, or configured, makes no sense.
+    /// The arguments or the configuration are wrong.
     pub(super) fn wrong(words: impl Into<String>) -> Self {
         Self::new(Exit::Wrong, words)
     }
 
-    /// The daemon refused it, or is not there.
+    /// The daemon refused the request, or is not running.
     pub(super) fn refused(words: impl Into<String>) -> Self {
         Self::new(Exit::Refused, words)
     }
@@ -33,7 +33,7 @@ impl Stop {
         }
     }
 
-    /// Says it on standard error, and gives the exit status.
+    /// Prints the error on standard error, and returns the exit status.
     pub(super) fn say(&self) -> Exit {
         if let Some(words) = &self.words {
             complain(words);
@@ -42,7 +42,7 @@ impl Stop {
     }
 }
 
-/// Everything was said already.
+/// The error was printed already.
 impl From<Exit> for Stop {
     fn from(exit: Exit) -> Self {
         Self { exit, words: None }

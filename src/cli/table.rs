@@ -1,4 +1,4 @@
-//! Lists for people: aligned columns, cut to the terminal's width; whole and plain where a program reads.
+//! Lists: for a terminal with aligned columns cut to its width, for a program complete and plain.
 
 use std::io::IsTerminal as _;
 
@@ -14,27 +14,27 @@ const LABEL: usize = 13;
 /// The space between columns.
 const GAP: u16 = 2;
 
-/// A terminal narrower than this gets lines that are too wide.
+/// On a terminal narrower than this, lines are too long.
 const SQUEEZED_MIN: u16 = 40;
 
-/// What is left at least of the last column, and of another one that is cut.
+/// The minimum width of the last column, and of another column that is cut.
 const LAST_MIN: u16 = 12;
 const CUT_MIN: u16 = 8;
 
-/// Rows under a header. Where the terminal is too narrow, columns are cut.
+/// Rows under a header. On a narrow terminal, columns are cut.
 pub(super) struct Table {
     table: comfy_table::Table,
     styles: Vec<Style>,
-    /// The widths of the header's words.
+    /// The widths of the header's cells.
     headers: Vec<u16>,
     /// The columns that are never cut: ids, names and states.
     whole: Vec<usize>,
-    /// The columns that are left out where the terminal is too narrow, the first of them first.
+    /// The columns that are omitted on a narrow terminal, in this order.
     optional: Vec<usize>,
 }
 
 impl Table {
-    /// No rows yet.
+    /// Creates a table without rows.
     pub(super) fn new(header: &[&str]) -> Self {
         let mut table = comfy_table::Table::new();
         table.load_style(presets::NOTHING).set_header(header);
@@ -52,19 +52,19 @@ impl Table {
         }
     }
 
-    /// Columns that are never cut.
+    /// Marks columns that are never cut.
     pub(super) fn whole(mut self, columns: &[usize]) -> Self {
         self.whole.extend(columns);
         self
     }
 
-    /// Columns that are left out, in this order, where the terminal is too narrow for all.
+    /// Marks columns that are omitted, in this order, if the terminal is too narrow for all.
     pub(super) fn optional(mut self, columns: &[usize]) -> Self {
         self.optional.extend(columns);
         self
     }
 
-    /// Numbers, which align at their ends.
+    /// Marks columns of numbers, which are aligned to the right.
     pub(super) fn right(mut self, columns: &[usize]) -> Self {
         for &column in columns {
             if let Some(column) = self.table.column_mut(column) {
@@ -74,7 +74,7 @@ impl Table {
         self
     }
 
-    /// Adds a row. No cell can act on the terminal, wherever it comes from.
+    /// Adds a row. Cells are escaped for the terminal.
     pub(super) fn row<const N: usize>(&mut self, style: Style, cells: [String; N]) {
         let mut row = Row::from(cells.map(|cell| one_line(&cell)));
         row.max_height(1);
@@ -82,7 +82,7 @@ impl Table {
         self.styles.push(style);
     }
 
-    /// Prints it; nothing but a remark on standard error when it has no rows.
+    /// Prints the table; without rows, prints `nothing` on standard error.
     pub(super) fn print(mut self, nothing: &str) -> Result<(), Stop> {
         if self.table.is_empty() {
             print::remark(nothing);
@@ -91,7 +91,7 @@ impl Table {
         print::text(&self.render(terminal_width()))
     }
 
-    /// The lines, no wider than `width` if there is one.
+    /// The lines, limited to `width` if given.
     pub(super) fn render(&mut self, width: Option<u16>) -> String {
         match width {
             Some(width) => self.fit(width),
@@ -106,9 +106,9 @@ impl Table {
             .collect()
     }
 
-    /// Makes columns narrower until the table fits: first the last one, then the widest of the others that may be cut.
-    /// Where that is not enough, optional columns are left out. A cell is cut anywhere in a word: there is no other
-    /// delimiter than one that no cell contains.
+    /// Narrows columns until the table fits: first the last one, then the widest of the others that may be cut. If
+    /// that is not enough, optional columns are omitted. A cell may be cut inside a word: the delimiter is set to one
+    /// that no cell contains.
     fn fit(&mut self, width: u16) {
         let full = self.table.column_max_content_widths();
         let mut shown: Vec<usize> = (0..full.len()).collect();
@@ -141,7 +141,7 @@ impl Table {
         }
     }
 
-    /// The widths of these columns, cut as far as they may be until they fit.
+    /// The widths of these columns, cut as far as allowed until they fit.
     fn cut(&self, full: &[u16], shown: &[usize], width: u16) -> Vec<u16> {
         let mut widths: Vec<u16> = shown
             .iter()
@@ -174,13 +174,13 @@ impl Table {
     }
 }
 
-/// How wide a table with columns of these widths is.
+/// The width of a table with columns of these widths.
 fn total(widths: &[u16]) -> u16 {
     let gaps = GAP.saturating_mul(u16::try_from(widths.len()).unwrap_or(u16::MAX).saturating_sub(1));
     widths.iter().fold(gaps, |sum, width| sum.saturating_add(*width))
 }
 
-/// Narrows the widest columns of a terminal that has no room even for what is otherwise never cut.
+/// Narrows the widest columns for a terminal that is too narrow even for the columns that are normally never cut.
 fn squeeze(widths: &mut [u16], width: u16) {
     while total(widths) > width {
         let widest = widths.iter_mut().max_by_key(|width| **width);
@@ -191,8 +191,8 @@ fn squeeze(widths: &mut [u16], width: u16) {
     }
 }
 
-/// Breaks a line between its words so that it is no wider than `width` if there is one; only a word that is wider than a
-/// line is broken. `before` is how much stands before it, and how far the following lines are indented.
+/// Breaks a line between words so that it is not wider than `width` if given; only a word wider than a line is
+/// broken. `before` is the width of the text before it, and the indentation of the following lines.
 pub(super) fn wrapped(line: &str, before: usize, width: Option<u16>) -> String {
     let room = match width.map(usize::from) {
         Some(width) if width > before + 1 => width - before,
@@ -220,7 +220,7 @@ pub(super) fn wrapped(line: &str, before: usize, width: Option<u16>) -> String {
     lines.join(&format!("\n{}", " ".repeat(before)))
 }
 
-/// The terminal's width, if standard output is one.
+/// The terminal's width; `None` if standard output is not a terminal.
 pub(super) fn terminal_width() -> Option<u16> {
     let out = std::io::stdout();
     out.is_terminal()
@@ -230,12 +230,12 @@ pub(super) fn terminal_width() -> Option<u16> {
         .filter(|&columns| columns > 0)
 }
 
-/// Labels and values, one below the other; fields without a value are left out.
+/// Labels and values, one pair per line; fields without a value are omitted.
 pub(super) fn fields(fields: &[(&str, Option<String>)]) -> String {
     fields_within(fields, terminal_width())
 }
 
-/// The same, no wider than `width` if there is one.
+/// Like [`fields`], limited to `width` if given.
 pub(super) fn fields_within(fields: &[(&str, Option<String>)], width: Option<u16>) -> String {
     fields
         .iter()
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_align_and_no_cell_acts() {
+    fn columns_are_aligned_and_cells_escaped() {
         assert_eq!(
             table().render(None),
             "ID        N  TEXT\n\
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_break_between_words_and_only_an_overlong_word_within() {
+    fn lines_break_between_words_and_only_overlong_words_are_broken() {
         let line = "destination crm has been down for 10m: `smsbridge delivery list --destination crm`";
         for width in [60, 80] {
             let shown = wrapped(line, 4, Some(width));

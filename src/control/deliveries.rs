@@ -1,4 +1,4 @@
-//! Deliveries: what they wait for, and what operators can do with them.
+//! Lists, retries, acknowledges and discards deliveries.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,17 +11,17 @@ use crate::message::{MessageId, Name, Timestamp};
 use crate::plan::Plan;
 use crate::store::{DeliveryQuery, Found, Selector};
 
-/// For how many deliveries of one request it is counted how many come before them.
+/// The deliveries ahead are counted for at most this many deliveries of one request.
 const COUNTED_MAX: usize = 50;
 
-/// Where deliveries stand in the queues of their destinations.
+/// The positions of pending deliveries in the queues of their destinations.
 pub(super) type Places = BTreeMap<DeliveryId, Place>;
 
 impl Control {
-    /// Deliveries, newest message first.
+    /// Lists deliveries, newest message first.
     ///
     /// # Errors
-    /// The store's.
+    /// Errors of the store.
     pub async fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<DeliveryView>, Error> {
         let page = self.store.deliveries(query).await?;
         Ok(Page {
@@ -30,10 +30,10 @@ impl Control {
         })
     }
 
-    /// One delivery.
+    /// Returns one delivery.
     ///
     /// # Errors
-    /// When there is none with this id.
+    /// If no delivery has this id.
     pub async fn delivery(&self, id: DeliveryId) -> Result<DeliveryView, Error> {
         let none = || Error::NotFound(format!("no delivery {id}"));
         let found = self.store.find(id.message).await?.ok_or_else(none)?;
@@ -42,7 +42,7 @@ impl Control {
         views.into_iter().find(|view| view.id == id).ok_or_else(none)
     }
 
-    /// Deliveries as they are shown. What the pending ones wait for is told exactly for those whose place is known.
+    /// Shows deliveries. Without its place in `places`, the cause that a pending delivery waits for is less exact.
     fn delivery_views(&self, plan: &Plan, deliveries: &[Delivery], places: &Places) -> Vec<DeliveryView> {
         let mut lanes: BTreeMap<&Name, Option<Lane<'_>>> = BTreeMap::new();
         let views = deliveries.iter().map(|delivery| {
@@ -54,7 +54,7 @@ impl Control {
         views.collect()
     }
 
-    /// The same for all deliveries of a message: dead ones name the fallback that delivered it.
+    /// Shows all deliveries of a message; dead ones name the fallback that delivered it.
     pub(super) fn message_deliveries(
         &self,
         plan: &Plan,
@@ -69,7 +69,8 @@ impl Control {
         views
     }
 
-    /// Where the pending deliveries of a message stand. How many come before is told for up to `counted` of them.
+    /// The positions of a message's pending deliveries. The deliveries ahead are counted for the first `counted` of
+    /// them.
     pub(super) async fn places(&self, found: &Found, counted: usize) -> Result<Places, Error> {
         let mut places = Places::new();
         if !found.deliveries.iter().any(Delivery::is_waiting) {
@@ -90,26 +91,27 @@ impl Control {
         Ok(places)
     }
 
-    /// What a destination's lane does now; none if the destination is not configured.
+    /// The configuration and current state of a destination; `None` if it is not configured.
     fn lane<'a>(&self, plan: &'a Plan, name: &Name) -> Option<Lane<'a>> {
         let planned = plan.destinations.get(name)?;
-        // A destination that was configured this instant has no lane yet, and nothing holds it up.
+        // A destination that was configured a moment ago has no lane yet, and nothing delays its deliveries.
         let outlook = self.lanes.outlook(name).unwrap_or_default();
         Some(Lane { planned, outlook })
     }
 
-    /// Makes deliveries due now, and has them tried as far as their destinations allow it: nothing is sent to one that
-    /// is paused or asked for a pause; one that is parked or down is probed. Those of a destination whose messages were
-    /// redacted are skipped and counted.
+    /// Makes deliveries due now and starts attempts as far as their destinations allow: a destination that is paused
+    /// or has requested a pause gets no message, and one that is parked or down is probed. When a destination is
+    /// selected, deliveries of redacted messages are skipped and counted.
     ///
     /// # Errors
-    /// When one that is named belongs to a redacted message; nothing is retried then. Otherwise the store's.
+    /// If one of the given deliveries belongs to a redacted message, in which case none is retried. Errors of the
+    /// store.
     pub async fn retry(&self, selector: &Selector) -> Result<Retried, Error> {
         if let Selector::Ids(ids) = selector {
             self.refuse_redacted(ids).await?;
         }
         let requeued = self.store.requeue(selector, self.clock.now()).await?;
-        // Before anything is started by this: afterwards its own attempts would be found under way.
+        // Read the state before the retry starts attempts, because those would be reported as already in progress.
         let results = match selector {
             Selector::Ids(ids) => self.retried(ids).await?,
             Selector::Dead(name) | Selector::Pending(name) => self
@@ -161,13 +163,13 @@ impl Control {
         let outcome = match (&delivery.state, &pending) {
             (State::Delivered { .. }, _) => RetryOutcome::Delivered,
             (_, Some(pending)) => pending.retried(),
-            // It ended this instant.
+            // It ended a moment ago.
             _ => RetryOutcome::Attempting,
         };
         RetryView::of(Some(delivery.id), &delivery.destination, outcome, pending)
     }
 
-    /// What a retry does to all deliveries that were selected of a destination; nothing to tell if there are none.
+    /// The effect of a retry on all selected deliveries of a destination; `None` if there are none.
     fn retried_all(&self, name: &Name, due: u64) -> Option<RetryView> {
         let pending = pending::of_destination(name, self.lane(&self.plan(), name).as_ref(), &self.clock);
         let outcome = pending.as_ref().map(PendingView::retried);
@@ -187,10 +189,11 @@ impl Control {
         Ok(())
     }
 
-    /// Acknowledges dead deliveries, of those given up at or after `since`: they need no attention any more.
+    /// Acknowledges dead deliveries, which then need no attention. `since` limits this to those given up at or after
+    /// it.
     ///
     /// # Errors
-    /// When pending ones are meant, or the store's.
+    /// If the selector asks for pending deliveries. Errors of the store.
     pub async fn acknowledge_dead(
         &self,
         selector: &Selector,
@@ -198,7 +201,7 @@ impl Control {
     ) -> Result<Touched, Error> {
         if let Selector::Pending(_) = selector {
             return Err(Error::Wrong(
-                "`state`: only `dead` deliveries are acknowledged".to_owned(),
+                "`state`: only `dead` deliveries can be acknowledged".to_owned(),
             ));
         }
         let deliveries = self
@@ -214,11 +217,11 @@ impl Control {
         })
     }
 
-    /// Gives pending deliveries up.
+    /// Gives up pending deliveries.
     ///
     /// # Errors
-    /// When dead ones are meant: whoever knows mail queues expects that this removes them, and nothing would
-    /// happen. Otherwise the store's.
+    /// If the selector asks for dead deliveries: operators of mail queues expect this command to remove them, but it
+    /// would do nothing. Errors of the store.
     pub async fn discard(&self, selector: &Selector) -> Result<Touched, Error> {
         if let Selector::Dead(_) = selector {
             return Err(Error::Wrong(DEAD_ALREADY.to_owned()));
@@ -234,7 +237,7 @@ impl Control {
         })
     }
 
-    /// The destinations of what is selected. Tells who watches about each delivery that is named.
+    /// The destinations of the selected deliveries. Publishes an event for each delivery that is given by its id.
     async fn concerned(&self, selector: &Selector) -> Result<Vec<Name>, Error> {
         let ids = match selector {
             Selector::Dead(name) | Selector::Pending(name) => return Ok(vec![name.clone()]),
@@ -253,10 +256,10 @@ impl Control {
     }
 }
 
-/// Why a delivery is dead that an operator discarded.
+/// The reason of a dead delivery that an operator discarded.
 pub const DISCARDED: &str = "discarded by the operator";
 
-/// What to do with dead deliveries instead of discarding them.
-pub const DEAD_ALREADY: &str = "`state`: dead deliveries were given up already. They are kept to be looked at and tried \
-     again (`smsbridge delivery retry`) or acknowledged (`smsbridge delivery acknowledge`), and are forgotten with their messages after `store.retain`; what can be \
-     discarded is `pending`";
+/// Error for an attempt to discard dead deliveries; says what can be done instead.
+pub const DEAD_ALREADY: &str = "`state`: dead deliveries were given up already. They can be retried (`smsbridge delivery retry`) or \
+     acknowledged (`smsbridge delivery acknowledge`), and are removed with their messages after `store.retain`; only \
+     `pending` deliveries can be discarded";

@@ -1,4 +1,4 @@
-//! Ids as operators type them: in full, as a unique beginning, or `latest`.
+//! Ids as operators type them: complete, a unique prefix, or `latest`.
 
 use super::{Control, Error};
 use crate::delivery::DeliveryId;
@@ -6,34 +6,35 @@ use crate::message::{MessageId, Timestamp};
 use crate::store::{DeliveryQuery, Found, Query};
 use crate::template::one_line;
 
-/// The newest one.
+/// Stands for the newest message or delivery.
 const LATEST: &str = "latest";
 
-/// The shortest beginning of an id, in hexadecimal digits.
+/// The minimum length of a prefix, in hexadecimal digits.
 const PREFIX_MIN: usize = 6;
 
-/// The digits of a whole id, and those of them that tell when it was made, in milliseconds since the Unix epoch.
+/// The number of digits of an id, and of those at its beginning that are its time, in milliseconds since the Unix
+/// epoch.
 const DIGITS: u32 = 32;
 const TIME_DIGITS: usize = 12;
 
-/// How far apart the moment in an id and `received_at` may be.
+/// The maximum difference between the time in an id and `received_at`.
 const APART_MS: i64 = 2_000;
 
-/// How many messages are looked at in one go, and how many that fit are named.
+/// How many messages are read at a time, and how many matching ids an error lists.
 const LOOKED_AT: usize = 64;
 const NAMED_MAX: usize = 4;
 
 impl Control {
-    /// The message that is meant by `text`: its id, the beginning of it, or `latest`.
+    /// Finds a message by `text`: its id, a prefix of its id, or `latest`.
     ///
     /// # Errors
-    /// When that is no id, no message has it, or several have.
+    /// If `text` is not an id, or if no message or more than one has it.
     pub async fn message_id(&self, text: &str) -> Result<MessageId, Error> {
         let wrong = "a message id: give its 32 hexadecimal digits, the first 6 or more of them, or `latest`";
         self.message_named(text, text, wrong).await
     }
 
-    /// `wrong` says what `whole` should have been if the message's part of it is no id.
+    /// `wrong` says what `whole` should have been, if the part of it that names the message is not an id.
     async fn message_named(&self, text: &str, whole: &str, wrong: &str) -> Result<MessageId, Error> {
         if let Ok(id) = text.parse() {
             return Ok(id);
@@ -53,11 +54,11 @@ impl Control {
         }
     }
 
-    /// The delivery that is meant by `text`: its id, `MESSAGE-N` with a message as above, or a message with a single
-    /// delivery; `latest` is the newest delivery.
+    /// Finds a delivery by `text`: its id, `MESSAGE-N` with a message as above, or a message with a single delivery;
+    /// `latest` is the newest delivery.
     ///
     /// # Errors
-    /// When that is no id, no delivery has it, or several have.
+    /// If `text` is not an id, or if no delivery or more than one has it.
     pub async fn delivery_id(&self, text: &str) -> Result<DeliveryId, Error> {
         if let Ok(id) = text.parse() {
             return Ok(id);
@@ -86,10 +87,10 @@ impl Control {
         }
     }
 
-    /// Several deliveries, each as [`Control::delivery_id`] reads it.
+    /// Finds several deliveries like [`Control::delivery_id`].
     ///
     /// # Errors
-    /// The first that is not found.
+    /// The error for the first one that is not found.
     pub async fn delivery_ids(&self, texts: &[String]) -> Result<Vec<DeliveryId>, Error> {
         let mut ids = Vec::with_capacity(texts.len());
         for text in texts {
@@ -118,7 +119,7 @@ impl Control {
         }
     }
 
-    /// The one message whose id begins so. Ids begin with the time, so only messages of that time are read.
+    /// The only message whose id has this prefix. Ids begin with their time, so only messages of that time are read.
     async fn unique(&self, prefix: &Prefix) -> Result<MessageId, Error> {
         let mut query = Query {
             since: Some(prefix.earliest()),
@@ -147,7 +148,7 @@ impl Control {
     }
 }
 
-/// The beginning of an id, in lower case.
+/// A prefix of an id, in lower case.
 struct Prefix {
     digits: String,
 }
@@ -165,17 +166,17 @@ impl Prefix {
         id.to_string().starts_with(&self.digits)
     }
 
-    /// The first moment in an id that begins so, and a little earlier.
+    /// The lowest time of an id with this prefix, less the tolerance.
     fn earliest(&self) -> Timestamp {
-        Timestamp(self.moment('0').saturating_sub(APART_MS))
+        Timestamp(self.time('0').saturating_sub(APART_MS))
     }
 
-    /// The last moment in an id that begins so, and a little later.
+    /// The highest time of an id with this prefix, plus the tolerance.
     fn latest(&self) -> Timestamp {
-        Timestamp(self.moment('f').saturating_add(APART_MS))
+        Timestamp(self.time('f').saturating_add(APART_MS))
     }
 
-    fn moment(&self, filling: char) -> i64 {
+    fn time(&self, filling: char) -> i64 {
         let filled: String = self
             .digits
             .chars()
@@ -186,7 +187,7 @@ impl Prefix {
     }
 }
 
-/// Names the shortest beginnings that tell some of these apart.
+/// Lists the shortest prefixes that distinguish some of these ids.
 fn ambiguous(prefix: &str, ids: &[MessageId]) -> String {
     let length = crate::message::distinct_length(ids).max(prefix.len() + 1);
     let shown: Vec<String> = ids
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_tells_when_its_ids_were_made() {
+    fn a_prefix_limits_the_time_of_its_ids() {
         let prefix = Prefix::parse("0193A2").unwrap();
         assert!(prefix.matches(id("0193a2b3c4d57000800000000000000f")));
         assert!(!prefix.matches(id("0193a3b3c4d57000800000000000000f")));
@@ -229,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ambiguous_prefix_is_told_with_what_makes_it_unique() {
+    fn the_error_for_an_ambiguous_prefix_lists_unique_prefixes() {
         let ids = [
             id("0193a2b3c4d57000800000000000000f"),
             id("0193a2b3c4d57001800000000000000f"),

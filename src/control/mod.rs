@@ -1,4 +1,4 @@
-//! What operators can ask and do: one place for the admin API, the commands and the page.
+//! What operators can query and do, for the admin API, the commands and the page.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
@@ -33,21 +33,21 @@ pub use deliveries::{DEAD_ALREADY, DISCARDED};
 pub use reload::Reloaded;
 use view::{DestinationView, MessageView, Page, RoutesView, Tested, Touched};
 
-/// Why something was not done.
+/// Why a request of an operator failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no such message, delivery or destination.
     #[error("{0}")]
     NotFound(String),
-    /// What was asked makes no sense.
+    /// The request is invalid.
     #[error("{0}")]
     Wrong(String),
-    /// The store did not do it.
+    /// The store returned an error.
     #[error(transparent)]
     Store(#[from] store::Error),
 }
 
-/// The operator's hands.
+/// Carries out the requests of operators.
 pub struct Control {
     plan: watch::Sender<Arc<Plan>>,
     reloads: reload::Reloads,
@@ -57,12 +57,12 @@ pub struct Control {
     metrics: Arc<Metrics>,
     drift: Arc<Drift>,
     started_at: Timestamp,
-    /// When attempts in flight are cut off, once the daemon is stopping.
+    /// When attempts in progress are aborted, once the daemon is stopping.
     stop_until: OnceLock<Timestamp>,
 }
 
 impl Control {
-    /// Takes what it works with; `plan` is what runs, and what [`Control::reload`] replaces.
+    /// Creates the control; `plan` is the active plan, which [`Control::reload`] replaces.
     #[must_use]
     pub fn new(
         plan: watch::Sender<Arc<Plan>>,
@@ -89,28 +89,28 @@ impl Control {
         }
     }
 
-    /// What runs at the moment.
+    /// The active plan.
     #[must_use]
     pub fn plan(&self) -> Arc<Plan> {
         self.plan.borrow().clone()
     }
 
-    /// The next part of a backup.
+    /// Returns the next part of a backup.
     ///
     /// # Errors
-    /// The store's.
+    /// Errors of the store.
     pub async fn export(&self, from: backup::Position) -> Result<backup::Part, Error> {
         Ok(self.store.export(from).await?)
     }
 
-    /// Messages, newest first.
+    /// Lists messages, newest first.
     ///
     /// # Errors
-    /// The store's.
+    /// Errors of the store.
     pub async fn messages(&self, query: &Query) -> Result<Page<MessageView>, Error> {
         let plan = self.plan();
         let page = self.store.messages(query).await?;
-        // One after the other goes as it is shown: the messages may be large.
+        // Convert the messages one at a time: they may be large.
         let items = page.items.into_iter();
         let items = items
             .map(|found| self.show(&plan, &found, &Places::new()))
@@ -121,10 +121,10 @@ impl Control {
         })
     }
 
-    /// One message with its deliveries.
+    /// Returns one message with its deliveries.
     ///
     /// # Errors
-    /// When there is none with this id.
+    /// If no message has this id.
     pub async fn message(&self, id: MessageId) -> Result<MessageView, Error> {
         let found = self
             .store
@@ -142,11 +142,11 @@ impl Control {
         })
     }
 
-    /// Delivers a message once more: to `destinations`, or to those of its destinations where it is dead and needs
-    /// attention.
+    /// Creates new deliveries of a message: to `destinations`, or to those of its destinations where it is dead and
+    /// needs attention.
     ///
     /// # Errors
-    /// When there is no such message, it was redacted, or nobody to send it to.
+    /// If there is no such message, it was redacted, or it has no destination to be sent to.
     pub async fn resend(&self, id: MessageId, destinations: &[Name]) -> Result<Touched, Error> {
         let found = self
             .store
@@ -211,18 +211,18 @@ impl Control {
         }
         if targets.is_empty() {
             return Err(Error::Wrong(format!(
-                "name the destinations that get message {} again: without a name it is sent only to those where it is dead, \
-                 and there are none",
+                "name the destinations for message {}: by default it is sent again only where it is dead, and it is dead \
+                 nowhere",
                 found.message.id
             )));
         }
         Ok(targets)
     }
 
-    /// Stops a destination's lane, or lets it go; remembered over restarts.
+    /// Pauses or resumes a destination; the pause persists over restarts.
     ///
     /// # Errors
-    /// When there is no such destination.
+    /// If there is no such destination.
     pub async fn set_paused(&self, name: &Name, paused: bool) -> Result<DestinationView, Error> {
         let plan = self.plan();
         self.planned(&plan, name)?;
@@ -231,19 +231,19 @@ impl Control {
         self.destination(&plan, name).await
     }
 
-    /// Forgets what was found wrong with the store: the operator has read it. Says how many findings those were.
+    /// Deletes the findings of the store's audit, which the operator has read. Returns their number.
     ///
     /// # Errors
-    /// The store's.
+    /// Errors of the store.
     pub async fn acknowledge(&self) -> Result<u64, Error> {
         Ok(self.store.acknowledge().await?)
     }
 
-    /// Sends a marked test message straight to a destination, past its lane, and stores nothing. The lane learns that the
-    /// destination works, or that it asked for a pause.
+    /// Sends a marked test message directly to a destination, without its lane, and stores nothing. The lane learns
+    /// whether the destination works or requested a pause.
     ///
     /// # Errors
-    /// When there is no such destination.
+    /// If there is no such destination.
     pub async fn test(&self, name: &Name) -> Result<Tested, Error> {
         let plan = self.plan();
         let planned = self.planned(&plan, name)?;
@@ -304,7 +304,7 @@ fn begin_metrics(metrics: &Metrics, plan: &Plan) {
     metrics.begin(sources, plan.destinations.keys().map(Name::as_str));
 }
 
-/// What a test says, so that nobody takes it for a customer's.
+/// The text of a test message, which says that it is not from a customer.
 const TEST_TEXT: &str = "This is a test from smsbridge. If you can read it, this destination works.";
 
 async fn send_test(planned: &PlannedDestination, message: &Message) -> Result<String, Failure> {
@@ -354,28 +354,28 @@ fn kind(failure: &Failure) -> &'static str {
     }
 }
 
-/// A text that is only asked about.
+/// A hypothetical message.
 #[derive(Clone, Debug)]
 pub struct Question {
     /// Sender.
     pub from: String,
     /// Receiver.
     pub to: String,
-    /// The text.
+    /// Its text.
     pub text: String,
-    /// The source it comes from; the first otherwise.
+    /// The source that receives it; by default the first one.
     pub source: Option<Name>,
-    /// When; now otherwise.
+    /// The time of receipt; by default now.
     pub at: Option<Timestamp>,
-    /// Whether to render payloads.
+    /// Whether to render the payloads.
     pub render: bool,
 }
 
 impl Control {
-    /// Where a text would go, and why.
+    /// Explains which routes a message matches, and which destinations get it.
     ///
     /// # Errors
-    /// When there is no such source.
+    /// If there is no such source.
     pub fn explain(&self, question: &Question) -> Result<Explanation, Error> {
         let plan = self.plan();
         let source = match &question.source {
@@ -393,16 +393,16 @@ impl Control {
         }))
     }
 
-    /// The routes in the order they are tried, and who gets the rest.
+    /// The routes in the order in which they are tried, and the destinations of unmatched messages.
     #[must_use]
     pub fn routes(&self) -> RoutesView {
         RoutesView::of(&self.plan().routes)
     }
 
-    /// Whether texts can be accepted at the moment, and what is odd nevertheless.
+    /// Returns the warnings if messages can be accepted at the moment.
     ///
     /// # Errors
-    /// Why not, for the operator.
+    /// A sentence for the operator that says why not.
     pub fn ready(&self) -> Result<Vec<String>, String> {
         if let Some(what) = self.stopping() {
             return Err(format!("stopping: {what}"));
@@ -410,10 +410,10 @@ impl Control {
         self.store.ready().map(|()| self.drift.summary())
     }
 
-    /// Everything that is counted, with the gauges of this moment, in OpenMetrics' text form.
+    /// All metrics, including the gauges of this moment, in the OpenMetrics text format.
     ///
     /// # Errors
-    /// The store's.
+    /// Errors of the store.
     pub async fn metrics(&self) -> Result<String, Error> {
         let plan = self.plan();
         let destinations = self.destinations(&plan).await?;

@@ -1,4 +1,4 @@
-//! What a pending delivery waits for. Pure; the caller passes the time.
+//! Says what a pending delivery waits for. Pure; the caller passes the time.
 
 use std::time::Duration;
 
@@ -11,21 +11,21 @@ use crate::message::{Name, Timestamp};
 use crate::plan::PlannedDestination;
 use crate::store::Queued;
 
-/// A delivery's place in the queues of its destination.
+/// The position of a delivery in the queues of its destination.
 pub(super) struct Place {
     pub(super) queued: Queued,
-    /// How many deliveries of the destination come before it, if that was counted.
+    /// The number of deliveries of the destination ahead of it, if they were counted.
     pub(super) ahead: Option<u64>,
 }
 
-/// A configured destination and what its lane does now.
+/// A configured destination and the current state of its lane.
 pub(super) struct Lane<'a> {
     pub(super) planned: &'a PlannedDestination,
     pub(super) outlook: Outlook,
 }
 
-/// What a pending delivery waits for, in times of the wall clock. Without its `place` it may also be under way, or behind
-/// another one of its conversation.
+/// What a pending delivery waits for, in times of the wall clock. Without its `place` it may also be in progress, or
+/// behind another delivery of its conversation.
 pub(super) fn view(
     delivery: &Delivery,
     place: Option<&Place>,
@@ -39,7 +39,7 @@ pub(super) fn view(
     Some(shown(pending, clock))
 }
 
-/// What all deliveries of a destination wait for that are due; none if nothing holds them up.
+/// What all due deliveries of a destination wait for; `None` if nothing delays them.
 pub(super) fn of_destination(name: &Name, lane: Option<&Lane<'_>>, clock: &Clock) -> Option<PendingView> {
     Some(shown(held_up(name, clock.now(), lane, clock.now())?, clock))
 }
@@ -57,7 +57,7 @@ impl PendingView {
         }
     }
 
-    /// What a retry does to a delivery that waits for this.
+    /// The result of retrying a delivery that waits for this.
     pub(super) fn retried(&self) -> RetryOutcome {
         match self.cause {
             PendingCause::Attempting => RetryOutcome::Attempting,
@@ -93,7 +93,7 @@ fn cause(
     if let Some(token) = claim {
         let since = lane.and_then(|lane| lane.outlook.attempts.get(&token).copied());
         let why = match since {
-            Some(_) => "an attempt is under way",
+            Some(_) => "an attempt is in progress",
             None => "it is about to be sent",
         };
         return PendingView {
@@ -104,7 +104,7 @@ fn cause(
     let turn = place.map_or(due, |place| place.queued.turn.due);
     let ahead = place.and_then(|place| place.ahead);
     let pending = held_up(name, turn, lane, now).unwrap_or_else(|| in_turn(name, turn, place, lane, now));
-    // What is certain is only when the first of them goes.
+    // Only the time of the first attempt is certain.
     let next_attempt = pending
         .next_attempt
         .filter(|next| *next > now || ahead == Some(0));
@@ -115,7 +115,7 @@ fn cause(
     }
 }
 
-/// Why a destination takes nothing now, if so.
+/// Why a destination gets no messages at the moment; `None` if it does.
 fn held_up(name: &Name, turn: Timestamp, lane: Option<&Lane<'_>>, now: Timestamp) -> Option<PendingView> {
     let Some(lane) = lane else {
         let why = format!("destination {name} is not configured");
@@ -141,12 +141,12 @@ fn held_up(name: &Name, turn: Timestamp, lane: Option<&Lane<'_>>, now: Timestamp
     })
 }
 
-/// When the next probe starts; none while one is under way.
+/// When the next probe starts; `None` while one is in progress.
 fn probe_at(closed: &Closed, running: usize, now: Timestamp) -> Option<Timestamp> {
     (closed.until > now || running == 0).then(|| closed.until.max(now))
 }
 
-/// What a delivery waits for whose destination works.
+/// What a delivery waits for if its destination works.
 fn in_turn(
     name: &Name,
     turn: Timestamp,
@@ -191,7 +191,7 @@ fn in_turn(
             false => {
                 let attempts = if concurrency == 1 { "attempt" } else { "attempts" };
                 format!(
-                    "{concurrency} {attempts} to destination {name} under way, the most that `concurrency = {concurrency}` allows"
+                    "{concurrency} {attempts} to destination {name} in progress, the maximum of `concurrency = {concurrency}`"
                 )
             }
         };
@@ -199,14 +199,11 @@ fn in_turn(
     }
     match place {
         Some(_) => PendingView::new(PendingCause::Due, "it is due".to_owned()),
-        None => PendingView::new(
-            PendingCause::Queue,
-            "its turn comes, or it is under way".to_owned(),
-        ),
+        None => PendingView::new(PendingCause::Queue, "it is queued or in progress".to_owned()),
     }
 }
 
-/// When `rate` allows it, with those ahead going first.
+/// When `rate` allows it, after those ahead of it.
 fn paced(lane: &Lane<'_>, ahead: u64) -> Option<Timestamp> {
     let (first, rate) = (lane.outlook.paced_until?, lane.planned.rate?);
     let running = u64::try_from(lane.outlook.running).unwrap_or(u64::MAX);

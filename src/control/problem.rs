@@ -1,4 +1,4 @@
-//! What is wrong now: one list for the API, the commands and the page, each entry with its cause and the next step.
+//! Current problems: one list for the API, the commands and the page, each entry with its cause and the next step.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::delivery::{Delivery, State};
 use crate::message::Timestamp;
 use crate::plan::Severity;
 
-/// A problem that concerns no single destination.
+/// A problem that does not belong to one destination.
 pub(super) fn general(severity: Severity, kind: ProblemKind, message: String) -> ProblemView {
     ProblemView {
         severity,
@@ -26,7 +26,7 @@ pub(super) fn general(severity: Severity, kind: ProblemKind, message: String) ->
 /// An attempt that lasts longer than this is a problem, although a mail server may take ten minutes to answer.
 const SLOW: Duration = Duration::from_secs(60);
 
-/// What the problems of one destination are told from.
+/// The input for the problems of one destination.
 pub(super) struct Facts<'a> {
     pub(super) view: &'a DestinationView,
     /// Its `late_after`.
@@ -37,8 +37,8 @@ pub(super) struct Facts<'a> {
 }
 
 impl Facts<'_> {
-    /// What keeps messages pending: at most one problem, the first that applies. `last_failure` is that of the oldest
-    /// pending delivery.
+    /// The problem that keeps messages pending: the first one that applies. `last_failure` is the failure of the
+    /// oldest pending delivery.
     pub(super) fn holding_up(&self, last_failure: Option<String>) -> Option<ProblemView> {
         let view = self.view;
         let kind = self.kind()?;
@@ -65,7 +65,7 @@ impl Facts<'_> {
         })
     }
 
-    /// Dead deliveries, with the reason of the newest.
+    /// The problem of dead deliveries, with the reason of the newest one.
     pub(super) fn dead(&self, newest: Option<String>) -> Option<ProblemView> {
         let (name, dead) = (&self.view.name, self.view.dead);
         let count = match dead {
@@ -87,13 +87,13 @@ impl Facts<'_> {
         })
     }
 
-    /// Returns true if the oldest pending delivery is late, and nothing else explains that.
+    /// Returns true if the oldest pending delivery is late and no other problem explains it.
     pub(super) fn is_late(&self) -> bool {
         self.kind() == Some(ProblemKind::Late)
     }
 
-    /// What the oldest pending delivery says about why it is late. A failure that lies before the last success explains
-    /// nothing any more, unless the delivery is still waiting for its retry.
+    /// The failure of the oldest pending delivery as the cause of its lateness. A failure before the last success no
+    /// longer explains it, unless the delivery is still waiting for its retry.
     pub(super) fn cause_of(&self, oldest: Option<Delivery>) -> Option<String> {
         let mut delivery = oldest?;
         let last = delivery.attempts.pop()?;
@@ -143,7 +143,7 @@ impl Facts<'_> {
         }
     }
 
-    /// The cause, then the backlog, then the next step.
+    /// A sentence with the cause, then the backlog, then the next step.
     fn words(&self, kind: ProblemKind, cause: Option<&str>) -> String {
         let view = self.view;
         let (name, pending) = (&view.name, self.pending());
@@ -223,7 +223,7 @@ impl Facts<'_> {
     }
 }
 
-/// A cause ends where the sentence around it goes on.
+/// Removes the full stop at the end of a cause, because the sentence continues after it.
 fn one_clause(cause: &str) -> String {
     cause.trim_end_matches(['.', ';', ' ']).to_owned()
 }
@@ -232,7 +232,7 @@ fn lasting(now: Timestamp, since: Option<Timestamp>) -> String {
     rounded(since.map(|since| now.since(since)).unwrap_or_default())
 }
 
-/// In whole minutes from a minute on, and in seconds before.
+/// Whole minutes, or seconds below one minute.
 fn rounded(duration: Duration) -> String {
     let unit = if duration.as_secs() < 60 { 1 } else { 60 };
     humantime::format_duration(Duration::from_secs(duration.as_secs() / unit * unit)).to_string()
@@ -271,7 +271,7 @@ mod tests {
         }
     }
 
-    fn told(view: &DestinationView, minutes: i64, last_failure: Option<&str>) -> Option<ProblemView> {
+    fn problem_of(view: &DestinationView, minutes: i64, last_failure: Option<&str>) -> Option<ProblemView> {
         let facts = Facts {
             view,
             late_after: Duration::from_secs(120),
@@ -317,7 +317,7 @@ mod tests {
             ),
         ];
         for (state, words) in cases {
-            let problem = told(&view(state), 10, None).unwrap();
+            let problem = problem_of(&view(state), 10, None).unwrap();
             assert_eq!(problem.message, words);
             assert_eq!(
                 (problem.pending, problem.dead, problem.oldest),
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_before_the_last_success_is_no_cause_of_a_backlog() {
+    fn a_failure_before_the_last_success_is_not_the_cause_of_a_backlog() {
         let failed = |due| {
             let delivery = Delivery::new(
                 DeliveryId {
@@ -366,10 +366,10 @@ mod tests {
     #[test]
     fn a_backlog_is_a_problem_once_it_is_late_and_a_full_mailbox_is_its_cause() {
         for state in ["up", "untested"] {
-            assert_eq!(told(&view(state), 3, None), None, "{state}");
-            assert!(told(&view(state), 4, None).is_some(), "{state}");
+            assert_eq!(problem_of(&view(state), 3, None), None, "{state}");
+            assert!(problem_of(&view(state), 4, None).is_some(), "{state}");
         }
-        let problem = told(&view("up"), 3 * 24 * 60, Some("452 4.2.2 mailbox full")).unwrap();
+        let problem = problem_of(&view("up"), 3 * 24 * 60, Some("452 4.2.2 mailbox full")).unwrap();
         assert_eq!(
             problem.message,
             "destination desk (mail.example:25) is late: 452 4.2.2 mailbox full; 3 pending, the oldest for 2days 23h 59m \
@@ -385,16 +385,16 @@ mod tests {
             attempting_since: Some(Timestamp(10_000)),
             ..view("up")
         };
-        assert_eq!(told(&view, 1, None), None);
+        assert_eq!(problem_of(&view, 1, None), None);
         assert_eq!(
-            told(&view, 2, None).unwrap().message,
+            problem_of(&view, 2, None).unwrap().message,
             "destination desk (mail.example:25) does not answer: an attempt has been running for 1m; 3 pending, the \
              oldest for 2m; check it"
         );
     }
 
     #[test]
-    fn dead_deliveries_are_told_beside_what_holds_the_others_up() {
+    fn dead_deliveries_are_a_problem_of_their_own() {
         let view = view("down");
         let facts = Facts {
             view: &view,
@@ -412,9 +412,9 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_limit_is_told_at_once_and_a_pause_also_with_nothing_pending() {
+    fn a_rate_limit_is_reported_immediately_and_a_pause_even_with_nothing_pending() {
         assert_eq!(
-            told(&view("limited"), 1, None).unwrap().message,
+            problem_of(&view("limited"), 1, None).unwrap().message,
             "destination desk (mail.example:25) is rate limited until 1970-01-01T00:20:00.000Z: HTTP 403 Forbidden; 3 \
              pending, the oldest for 0s; they are sent then"
         );
@@ -423,15 +423,15 @@ mod tests {
             oldest: None,
             ..view(state)
         };
-        assert_eq!(told(&idle("limited"), 1, None), None);
+        assert_eq!(problem_of(&idle("limited"), 1, None), None);
         assert_eq!(
-            told(&idle("paused"), 1, None).unwrap().message,
+            problem_of(&idle("paused"), 1, None).unwrap().message,
             "destination desk is paused by the operator; 0 pending; `smsbridge destination resume desk` ends that"
         );
     }
 
     #[test]
-    fn only_a_rate_that_is_set_is_to_be_raised() {
+    fn raising_the_rate_is_advised_only_if_a_rate_is_set() {
         let view = view("up");
         let facts = Facts {
             view: &view,

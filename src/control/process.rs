@@ -1,11 +1,11 @@
-//! What the kernel tells of this process, for the metrics.
+//! Metrics of this process, read from the kernel.
 
 use std::time::Duration;
 
 use crate::message::Timestamp;
 use crate::metrics::Metrics;
 
-/// Reads the kernel's books. Where they are hidden, what was there before stays.
+/// Reads the statistics of the kernel. Where they are not readable, the previous values stay.
 pub(super) fn show(metrics: &Metrics, started_at: Timestamp) {
     let Ok(process) = procfs::process::Process::myself() else {
         return;

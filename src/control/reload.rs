@@ -1,4 +1,4 @@
-//! Reloads, one after the other. Whoever asks while one is under way gets the next, which all of them share.
+//! Runs reloads one after the other. Requests during a reload share the next one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -13,22 +13,22 @@ use crate::events::Event;
 use crate::message::Timestamp;
 use crate::plan::{Change, Loader, Loading, Plan, Severity};
 
-/// What a reload did.
+/// The result of a reload.
 #[derive(Clone, Debug)]
 pub struct Reloaded {
-    /// What is different from the configuration before.
+    /// The differences from the previous configuration.
     pub changes: Vec<Change>,
-    /// What is doubtful about the configuration that runs now.
+    /// The warnings about the active configuration.
     pub warnings: Problems,
 }
 
-/// Reloads that were asked for.
+/// The requested reloads.
 pub(super) struct Reloads {
     loader: Loader,
-    /// How many were started.
+    /// The number of reloads started.
     started: AtomicU64,
     turn: Mutex<Turn>,
-    /// The last one that ended, if it failed.
+    /// The last completed reload, if it failed.
     failed: std::sync::Mutex<Option<Failed>>,
 }
 
@@ -41,18 +41,18 @@ struct Failed {
     count: String,
 }
 
-/// What only one reload at a time works with. It stays when whoever waits for a reload stops waiting.
+/// The state of the running reload. It is kept when the caller that waits for the reload is cancelled.
 #[derive(Default)]
 struct Turn {
     under_way: Option<UnderWay>,
-    /// The last one that ended, by its number.
+    /// The number of the last completed reload.
     ended: Option<(u64, Result<Reloaded, Problems>)>,
 }
 
 struct UnderWay {
     number: u64,
     loading: Loading,
-    /// It was reported as failed already, because a file did not answer.
+    /// Reported as failed already, because a file did not respond in time.
     is_late: bool,
 }
 
@@ -81,16 +81,16 @@ impl Reloads {
 }
 
 impl Control {
-    /// Reads the configuration again, builds all that could fail, and swaps once. Says what changed; after an
-    /// error nothing did.
+    /// Reads the configuration again, builds the complete new plan, and then swaps it once. Returns the differences;
+    /// after an error nothing has changed.
     ///
-    /// The files are read on a thread of their own, and there is never more than one such thread: while a file does not
-    /// answer, every reload fails at once.
+    /// A separate thread reads the files, and there is never more than one such thread: while a file does not
+    /// respond, every reload fails immediately.
     ///
     /// # Errors
     /// All problems of the new configuration.
     pub async fn reload(&self) -> Result<Reloaded, Problems> {
-        // One that was started before may have read a file before it was changed.
+        // A reload that started earlier may have read a file before it was changed.
         let wanted = self.reloads.started.load(Ordering::Relaxed) + 1;
         let mut turn = self.reloads.turn.lock().await;
         loop {
@@ -131,7 +131,7 @@ impl Control {
         *self.reloads.failed() = Some(Failed { at, place, count });
     }
 
-    /// The problem that the last reload failed, if it did: only whoever asked for it was told.
+    /// The problem of a failed last reload, which otherwise only its caller would know about.
     pub(super) fn reload_problem(&self) -> Option<ProblemView> {
         let Failed { at, place, count } = self.reloads.failed().clone()?;
         let message = format!(
@@ -145,7 +145,7 @@ impl Control {
         })
     }
 
-    /// Carries out the reload that is under way, or a new one.
+    /// Runs the next reload: the one in progress if there is one, or a new one.
     async fn next(&self, turn: &mut Turn) -> Result<(), Problems> {
         let under_way = match turn.under_way.take() {
             Some(under_way) => under_way,
@@ -161,11 +161,11 @@ impl Control {
             return Err(problems);
         }
         let paused = self.store.paused().await.unwrap_or_default();
-        // From here on nothing waits, so that nothing is broken off half-way.
+        // From here on the function does not await, so that it cannot be cancelled half-way.
         let Some(under_way) = turn.under_way.take() else {
             return Ok(());
         };
-        // What was read long ago may be outdated by now.
+        // What was read long ago may be outdated.
         if under_way.is_late {
             return Ok(());
         }

@@ -1,4 +1,4 @@
-//! How everything is, and what is wrong with it in words.
+//! The state of the daemon, with a list of current problems.
 
 use std::time::Duration;
 
@@ -17,14 +17,14 @@ use crate::store::{DeliveryQuery, Health, MessageState};
 /// `late_after` of a destination that is no longer configured.
 const LATE_AFTER: Duration = Duration::from_secs(120);
 
-/// How many dead deliveries are looked at for one that needs attention.
+/// The maximum number of dead deliveries read to find one that needs attention.
 const NEWEST: usize = 20;
 
 impl Control {
-    /// The daemon at a glance.
+    /// A summary of the daemon's state.
     ///
     /// # Errors
-    /// The store's.
+    /// Errors of the store.
     pub async fn status(&self) -> Result<StatusView, Error> {
         let (plan, now) = (self.plan(), self.clock.now());
         let health = self.store.health();
@@ -67,7 +67,7 @@ impl Control {
         })
     }
 
-    /// What is wrong apart from the destinations.
+    /// Problems that do not belong to a destination.
     fn general_problems(&self, plan: &Plan, health: &Health, refused: Option<&String>) -> Vec<ProblemView> {
         use ProblemKind::{Certificate, Clock, Log, Numbers, Store};
         let warning = |kind| move |message: String| problem::general(Severity::Warning, kind, message);
@@ -91,7 +91,7 @@ impl Control {
         problems
     }
 
-    /// What is wrong with a destination.
+    /// Problems of a destination.
     async fn destination_problems(
         &self,
         plan: &Plan,
@@ -116,7 +116,7 @@ impl Control {
         Ok(problems.into_iter().flatten().collect())
     }
 
-    /// Why the newest dead delivery that needs attention was given up, if it is among the newest ones.
+    /// The reason of the newest dead delivery that needs attention, if it is among the newest ones.
     async fn newest_dead(&self, name: &Name) -> Result<Option<String>, Error> {
         let query = DeliveryQuery {
             destination: Some(name.clone()),
@@ -133,10 +133,10 @@ impl Control {
             }))
     }
 
-    /// Notes what the store counts now for the charts.
+    /// Records the store's current counters for the charts.
     ///
     /// # Errors
-    /// The store's.
+    /// Errors of the store.
     pub async fn observe(&self) -> Result<(), Error> {
         let (counts, ended) = (self.store.counts().await?, self.store.ended());
         let totals = Totals {
@@ -152,7 +152,7 @@ impl Control {
     /// The messages of the last hour, minute by minute.
     ///
     /// # Errors
-    /// The store's.
+    /// Errors of the store.
     pub async fn series(&self) -> Result<SeriesView, Error> {
         self.observe().await?;
         let minutes = self.metrics.series.read().into_iter();
@@ -161,18 +161,18 @@ impl Control {
         })
     }
 
-    /// How many deliveries wait.
+    /// The number of pending deliveries.
     ///
     /// # Errors
-    /// The store's.
+    /// Errors of the store.
     pub async fn pending(&self) -> Result<u64, Error> {
         Ok(self.store.counts().await?.pending)
     }
 
-    /// Every destination that is configured, and those that are not but are still owed something.
+    /// All configured destinations, and removed ones that still have deliveries.
     ///
     /// # Errors
-    /// The store's.
+    /// Errors of the store.
     pub async fn destinations(&self, plan: &Plan) -> Result<Vec<DestinationView>, Error> {
         let mut names: Vec<Name> = plan.destinations.keys().cloned().collect();
         for name in self.store.destinations().await? {
@@ -190,16 +190,15 @@ impl Control {
         Ok(views)
     }
 
-    /// One destination.
     ///
     /// # Errors
-    /// The store's.
+    /// Errors of the store.
     pub async fn destination(&self, plan: &Plan, name: &Name) -> Result<DestinationView, Error> {
         let backlog = self.store.backlog(name).await?;
         let planned = plan.destinations.get(name);
-        // The lane of a removed destination lives until everything under way has ended.
+        // The lane of a removed destination remains until its last attempt has ended.
         let status = planned.and_then(|_| self.lanes.status(name));
-        let shown = |moment: Option<Timestamp>| moment.map(|moment| self.clock.shown(moment));
+        let shown = |time: Option<Timestamp>| time.map(|time| self.clock.shown(time));
         let of =
             |field: fn(&crate::engine::lanes::Status) -> Option<Timestamp>| status.as_ref().and_then(field);
         Ok(DestinationView {
@@ -225,7 +224,7 @@ impl Control {
     }
 }
 
-/// `refused` is why no messages are taken, if none are.
+/// `refused` is the reason why no messages are accepted.
 fn store_problems(health: &Health, refused: Option<&String>) -> Vec<ProblemView> {
     let mut problems = Vec::new();
     if let Some(failed) = &health.failed {

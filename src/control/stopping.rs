@@ -1,4 +1,4 @@
-//! The end of the daemon: what it still waits for, in words.
+//! What the daemon still waits for while it stops.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use super::Control;
 use crate::engine::lanes::Lanes;
 
 impl Control {
-    /// Notes that the daemon stops and waits at most so long for attempts in flight: from now on it is not ready.
+    /// Begins the stop: the daemon is no longer ready, and waits at most `grace` for attempts in progress.
     pub fn begin_stop(&self, grace: Duration) {
-        // The first call counts.
+        // Only the first call has an effect.
         let _ = self.stop_until.set(self.clock.now().after(grace));
     }
 
-    /// What the daemon waits for before it ends, if it is stopping.
+    /// What the daemon still waits for; `None` unless it is stopping.
     #[must_use]
     pub fn stopping(&self) -> Option<String> {
         let left = self.stop_until.get()?.since(self.clock.now());

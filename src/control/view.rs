@@ -1,4 +1,4 @@
-//! What operators are shown: the JSON of the admin API, and what the commands read back from it.
+//! The JSON of the admin API, which the commands read as well.
 
 use std::collections::BTreeMap;
 
@@ -18,34 +18,34 @@ use crate::store::MessageState;
 /// A page of a long list.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Page<T> {
-    /// What was found, newest first.
+    /// The items, newest first.
     pub items: Vec<T>,
-    /// To be given as `cursor` for the next page; absent on the last one.
+    /// The `cursor` of the next page; absent on the last one.
     pub next: Option<String>,
 }
 
 /// A message.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct MessageView {
-    /// The bridge's id.
+    /// Its id.
     pub id: MessageId,
     /// The carrier's id.
     pub provider_id: String,
-    /// Source.
+    /// Its source.
     pub source: Name,
-    /// Sender: a number in normal form, or a name as it was written.
+    /// The sender: a number in normal form, or a name as received.
     pub from: String,
-    /// The contact's name.
+    /// The contact's name of the sender.
     pub from_name: Option<String>,
-    /// Receiver, likewise.
+    /// The receiver: a number in normal form, or a name as received.
     pub to: String,
-    /// The contact's name.
+    /// The contact's name of the receiver.
     pub to_name: Option<String>,
-    /// The text.
+    /// Its text.
     pub text: String,
-    /// Attachments.
+    /// Its attachments.
     pub media: Vec<Media>,
-    /// Fields of the webhook that the source does not know, as JSON text by name.
+    /// Fields of the webhook that the source does not know, by name, as JSON text.
     #[serde(default)]
     pub extra: BTreeMap<String, String>,
     /// When it was received.
@@ -55,9 +55,9 @@ pub struct MessageView {
     /// `pending`, `delivered` (also by a fallback) or `dead`; without any delivery `kept`, or `unrouted` when no route
     /// matched.
     pub state: MessageState,
-    /// When text and numbers were forgotten.
+    /// When its text and numbers were removed.
     pub redacted_at: Option<Timestamp>,
-    /// What is or was owed.
+    /// Its deliveries.
     pub deliveries: Vec<DeliveryView>,
 }
 
@@ -66,27 +66,27 @@ pub struct MessageView {
 pub struct DeliveryView {
     /// Its id.
     pub id: DeliveryId,
-    /// Whom it is owed to.
+    /// Its destination.
     pub destination: Name,
-    /// The one of the destination's recipients it is for; null when it is for all of them.
+    /// The only recipient of the destination that it is for; null when it is for all of them.
     pub recipient: Option<String>,
-    /// The route that asked for it.
+    /// The route that created it.
     pub route: Option<Name>,
     /// `pending`, `delivered` or `dead`.
     pub state: MessageState,
-    /// When it came to be owed.
+    /// When it was created.
     pub created_at: Timestamp,
     /// When an operator last retried it after it was dead.
     #[serde(default)]
     pub retried_at: Option<Timestamp>,
-    /// When it is due by its own retry delay, while pending. What else it waits for is in `pending`.
+    /// When its own retry delay ends, while pending. Other causes are in `pending`.
     pub due: Option<Timestamp>,
     /// What it waits for, while pending.
     #[serde(default)]
     pub pending: Option<PendingView>,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
-    /// When it was acknowledged, while dead: it needs no attention.
+    /// When it was acknowledged, while dead; it then needs no attention.
     #[serde(default)]
     pub acknowledged_at: Option<Timestamp>,
     /// Who acknowledged it: `operator`, or `fallback` when that delivered the message.
@@ -95,9 +95,9 @@ pub struct DeliveryView {
     /// The fallback that delivered the message; null in lists of deliveries.
     #[serde(default)]
     pub delivered_by: Option<Name>,
-    /// Why it is dead, or what the last attempt said.
+    /// Why it is dead, or the result of the last attempt.
     pub reason: Option<String>,
-    /// How often it was tried.
+    /// The number of attempts.
     pub attempts_made: u32,
     /// The first and the latest attempts.
     pub attempts: Vec<Attempt>,
@@ -108,27 +108,27 @@ pub struct DeliveryView {
 pub struct PendingView {
     /// The kind of cause.
     pub cause: PendingCause,
-    /// The cause in words.
+    /// The cause as a sentence.
     pub why: String,
-    /// When its next attempt starts: exactly if nothing is ahead of it, otherwise the earliest time. Null when that
-    /// depends on an operator, on an attempt under way, or only on those ahead.
+    /// When its next attempt starts: exact if no delivery is ahead of it, otherwise the earliest time. Null when that
+    /// depends on an operator, on an attempt in progress, or only on the deliveries ahead.
     pub next_attempt: Option<Timestamp>,
-    /// When the pause ends that the destination asked for; null if none is running.
+    /// When the pause ends that the destination requested; null if there is none.
     #[serde(default)]
     pub pause_until: Option<Timestamp>,
-    /// When the attempt under way began.
+    /// When the attempt in progress began.
     pub attempting_since: Option<Timestamp>,
-    /// How many pending deliveries of the destination come before it, those under way included; null in lists.
+    /// The number of pending deliveries of the destination ahead of it, including those in progress; null in lists.
     pub ahead: Option<u64>,
     /// The delivery of the same conversation that has to end first.
     pub behind: Option<DeliveryId>,
 }
 
-/// The kinds of what a pending delivery waits for.
+/// The kinds of causes that a pending delivery waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PendingCause {
-    /// The end of the attempt under way.
+    /// The end of its attempt in progress.
     Attempting,
     /// Nothing: its attempt starts now.
     Due,
@@ -138,17 +138,17 @@ pub enum PendingCause {
     Conversation,
     /// The destination's `rate`.
     Rate,
-    /// The end of other attempts.
+    /// The end of other attempts, because of a limit on attempts or memory.
     Queue,
-    /// The end of a pause that the destination asked for, or the retry delay after it.
+    /// The end of a pause that the destination requested, or of the retry delay after it.
     Limited,
-    /// The destination's recovery.
+    /// The recovery of the destination.
     Down,
-    /// A fixed configuration of the destination.
+    /// A corrected configuration of the destination.
     Parked,
-    /// The operator, who paused the destination.
+    /// An operator, to resume the paused destination.
     Paused,
-    /// The operator: the destination is not configured.
+    /// An operator, to configure the destination again.
     Removed,
 }
 
@@ -163,74 +163,74 @@ pub struct DestinationView {
     pub address: Option<String>,
     /// `up`, `untested`, `limited`, `down`, `parked`, `paused` or `removed`.
     pub state: String,
-    /// Since when it is not up.
+    /// Since when it has not been up.
     pub since: Option<Timestamp>,
-    /// When it is tried again.
+    /// When the next attempt starts.
     pub until: Option<Timestamp>,
-    /// When the pause ends that it asked for; null if none is running.
+    /// When the pause ends that it requested; null if there is none.
     #[serde(default)]
     pub pause_until: Option<Timestamp>,
-    /// What its other side said.
+    /// Its last failure.
     pub reason: Option<String>,
-    /// Deliveries waiting.
+    /// The number of pending deliveries.
     pub pending: u64,
     /// Dead deliveries that need attention.
     pub dead: u64,
     /// Dead deliveries that need none: they were acknowledged, or their fallback delivered the message.
     #[serde(default)]
     pub acknowledged: u64,
-    /// Since when the oldest pending one has been pending: when it was created, or retried after it was dead.
+    /// Since when the oldest pending delivery has been pending: when it was created, or retried after it was dead.
     pub oldest: Option<Timestamp>,
-    /// When the oldest attempt under way began.
+    /// When the oldest attempt in progress began.
     pub attempting_since: Option<Timestamp>,
-    /// When it last took a message.
+    /// When it last accepted a message.
     pub delivered_at: Option<Timestamp>,
-    /// Who gets what dies here.
+    /// The destination that gets its dead deliveries.
     pub fallback: Option<Name>,
 }
 
-/// The daemon at a glance.
+/// A summary of the daemon's state.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StatusView {
     /// The binary's version.
     pub version: String,
     /// When it started.
     pub started_at: Timestamp,
-    /// Its time.
+    /// The current time.
     pub now: Timestamp,
-    /// Whether texts are taken.
+    /// Whether messages are accepted.
     pub ready: bool,
-    /// What it still waits for, if it is stopping.
+    /// What the daemon still waits for, while it is stopping.
     #[serde(default)]
     pub stopping: Option<String>,
-    /// What is wrong now, errors first; empty when nothing is.
+    /// The current problems, errors first.
     pub problems: Vec<ProblemView>,
-    /// The store.
+    /// The state of the store.
     pub store: StoreView,
-    /// Messages by what became of them.
+    /// Counters of messages and deliveries.
     pub messages: CountsView,
-    /// How much goes through.
+    /// The current throughput.
     pub rates: RatesView,
-    /// Every destination.
+    /// All destinations.
     pub destinations: Vec<DestinationView>,
 }
 
-/// Something that is wrong now.
+/// A current problem.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProblemView {
-    /// `error`: an operator has to act, or messages are lost or not delivered. `warning`: it may become that.
+    /// `error`: an operator has to act, or messages are lost or not delivered. `warning`: it may become an error.
     pub severity: Severity,
-    /// What kind of problem it is.
+    /// The kind of problem.
     pub kind: ProblemKind,
-    /// The destination it is about, if it is about one.
+    /// The destination concerned, if any.
     pub destination: Option<Name>,
-    /// The whole in words: what is wrong, the cause, the next step.
+    /// A complete sentence: the problem, the cause, the next step.
     pub message: String,
-    /// The cause alone, as far as it is known.
+    /// The cause alone, if known.
     pub cause: Option<String>,
-    /// Host and port of the destination.
+    /// The host and port of the destination.
     pub address: Option<String>,
-    /// Since when, as far as it is known.
+    /// Since when, if known.
     pub since: Option<Timestamp>,
     /// Pending deliveries of the destination.
     pub pending: u64,
@@ -264,41 +264,41 @@ pub enum ProblemKind {
     Reload,
     /// The store refuses messages, or its audit found something.
     Store,
-    /// The machine's clock is in doubt.
+    /// The machine's clock is not trusted.
     Clock,
     /// The certificate of `server.tls` expires or has expired.
     Certificate,
-    /// Numbers do not point here.
+    /// Numbers whose webhook is not this server.
     Numbers,
     /// Log lines are dropped.
     Log,
 }
 
-/// The store at a glance.
+/// A summary of the store's state.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StoreView {
     /// Bytes on disk.
     pub bytes: u64,
     /// Bytes free on its file system.
     pub free_bytes: u64,
-    /// How long the last commit took, in milliseconds.
+    /// The duration of the last commit, in milliseconds.
     pub commit_ms: Option<f64>,
-    /// Commits since the start.
+    /// The number of commits since the start.
     pub commits: u64,
-    /// What the audit at start found.
+    /// The findings of the audit at the start.
     pub findings: Vec<String>,
 }
 
-/// The books.
+/// Counters of messages and deliveries.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct CountsView {
-    /// Messages ever accepted.
+    /// Messages accepted since the store was created.
     pub accepted: u64,
-    /// Messages forgotten after `retain`.
+    /// Messages removed after `retain`.
     pub purged: u64,
-    /// Deliveries waiting.
+    /// Pending deliveries.
     pub pending: u64,
-    /// Deliveries done and remembered.
+    /// Stored deliveries that were delivered.
     pub delivered: u64,
     /// Dead deliveries that need attention.
     pub dead: u64,
@@ -307,28 +307,28 @@ pub struct CountsView {
     pub acknowledged: u64,
 }
 
-/// How much goes through, counted since the start.
+/// The current throughput, in messages per minute.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct RatesView {
-    /// Texts accepted.
+    /// Accepted messages.
     pub accepted: PerMinute,
-    /// Deliveries done.
+    /// Successful deliveries.
     pub delivered: PerMinute,
 }
 
-/// The last hour.
+/// The messages of the last hour.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SeriesView {
-    /// The last sixty minutes, oldest first; the last one is not over.
+    /// The last sixty minutes, oldest first; the last one is not complete.
     pub minutes: Vec<MinuteView>,
 }
 
-/// One minute.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+/// One minute of the series.
 pub struct MinuteView {
     /// When it began.
     pub at: Timestamp,
-    /// What happened in it.
+    /// Its counters.
     #[serde(flatten)]
     pub minute: Minute,
 }
@@ -336,9 +336,9 @@ pub struct MinuteView {
 /// All routes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RoutesView {
-    /// In the order they are tried.
+    /// The routes in the order in which they are tried.
     pub routes: Vec<RouteView>,
-    /// Who gets what none of them takes.
+    /// The destinations of unmatched messages.
     pub unmatched: Vec<Name>,
 }
 
@@ -347,21 +347,21 @@ pub struct RoutesView {
 pub struct RouteView {
     /// Its name.
     pub name: Name,
-    /// When it matches.
+    /// The conditions under which it matches.
     #[serde(flatten)]
     pub when: ConditionsView,
-    /// When it does not match nevertheless.
+    /// The exceptions in which it does not match.
     pub unless: Option<ConditionsView>,
-    /// Whom it tells.
+    /// Its destinations.
     pub deliver: Vec<Name>,
-    /// Whether later routes are tried after it matched.
+    /// Whether later routes are tried after it has matched.
     #[serde(rename = "continue")]
     pub proceed: bool,
-    /// Whether it has a template of its own.
+    /// Whether it has its own template.
     pub template: bool,
 }
 
-/// Conditions that must all hold; what is absent is no condition.
+/// Conditions that must all hold; an absent key is not a condition.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ConditionsView {
     /// Senders, normalised.
@@ -374,71 +374,71 @@ pub struct ConditionsView {
     pub message: Option<String>,
 }
 
-/// What an action touched.
+/// The result of an action.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Touched {
-    /// How many deliveries.
+    /// The number of deliveries affected.
     pub deliveries: u64,
-    /// How many were skipped because the content of their messages was removed.
+    /// The number of deliveries skipped because the content of their messages was removed.
     #[serde(default)]
     pub redacted: u64,
-    /// Their ids, when they are new.
+    /// The ids of new deliveries.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<DeliveryId>,
 }
 
-/// What a retry did.
+/// The result of a retry.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Retried {
-    /// How many deliveries are due now that were dead, or due later.
+    /// The number of deliveries that are due now and were dead or due later.
     pub deliveries: u64,
-    /// How many pending ones were due already.
+    /// The number of pending deliveries that were due already.
     #[serde(default)]
     pub already_due: u64,
-    /// How many pending ones had an attempt in progress.
+    /// The number of pending deliveries with an attempt in progress.
     #[serde(default)]
     pub attempting: u64,
-    /// How many were skipped because the content of their messages was removed.
+    /// The number of deliveries skipped because the content of their messages was removed.
     #[serde(default)]
     pub redacted: u64,
-    /// What it did for each delivery that was named, or for all of the destination.
+    /// The result for each delivery given by its id, or for all deliveries of the destination.
     #[serde(default)]
     pub results: Vec<RetryView>,
 }
 
-/// What a retry did for one delivery, or for all that were selected of a destination.
+/// The result of a retry for one delivery, or for all selected deliveries of a destination.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RetryView {
-    /// The delivery; null for all of a destination.
+    /// The delivery; null for all deliveries of a destination.
     pub id: Option<DeliveryId>,
     /// Its destination; null when there is no such delivery.
     pub destination: Option<Name>,
-    /// What was done.
+    /// The result.
     pub outcome: RetryOutcome,
-    /// What it waits for, unless it is tried now.
+    /// What it waits for, unless an attempt starts now.
     pub pending: Option<PendingView>,
 }
 
-/// The kinds of what a retry does.
+/// The kinds of results of a retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RetryOutcome {
-    /// It is tried now.
+    /// An attempt starts now.
     Tried,
-    /// Its destination, which is parked or down, is tried now with another delivery.
+    /// Its destination, which is parked or down, is probed now with another delivery.
     Probed,
-    /// It is due, and nothing was sent: `pending` says what it waits for.
+    /// It is due, but no attempt was started: `pending` says what it waits for.
     Waiting,
-    /// An attempt was under way already.
+    /// An attempt was already in progress.
     Attempting,
-    /// Nothing: it is delivered already.
+    /// No change: it is already delivered.
     Delivered,
-    /// Nothing: there is no such delivery.
+    /// No change: there is no such delivery.
     Unknown,
 }
 
 impl RetryView {
-    /// What was done. When a destination is probed, the time of its next probe says nothing any more.
+    /// The result for one delivery. When a destination is probed, the time of its next probe is omitted.
     pub(super) fn of(
         id: Option<DeliveryId>,
         destination: &Name,
@@ -449,7 +449,7 @@ impl RetryView {
         let is_probed = outcome == RetryOutcome::Probed;
         let next_attempt = |pending: &PendingView| match is_probed {
             true => None,
-            // The retry brings the next attempt forward, to the end of the pause.
+            // The retry advances the next attempt to the end of the pause.
             false => pending.pause_until.or(pending.next_attempt),
         };
         Self {
@@ -463,7 +463,7 @@ impl RetryView {
         }
     }
 
-    /// There is no such delivery.
+    /// The result for an id without a delivery.
     pub(super) fn unknown(id: DeliveryId) -> Self {
         Self {
             id: Some(id),
@@ -474,21 +474,21 @@ impl RetryView {
     }
 }
 
-/// How a test text fared.
+/// The result of a test message.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Tested {
-    /// Whether the other side took it.
+    /// Whether the destination accepted it.
     pub delivered: bool,
-    /// `transient`, `permanent` or `parked` when it did not.
+    /// The kind of failure: `transient`, `permanent` or `parked`.
     pub failure: Option<String>,
-    /// What it said.
+    /// The destination's reply, or the failure.
     pub detail: String,
-    /// How long it took, in milliseconds.
+    /// The duration in milliseconds.
     pub took_ms: u64,
 }
 
 impl RoutesView {
-    /// Shows all routes.
+    /// Converts all routes.
     #[must_use]
     pub fn of(routes: &Routes) -> Self {
         Self {
@@ -527,7 +527,7 @@ impl ConditionsView {
 }
 
 impl DeliveryView {
-    /// Shows a delivery, in times of the wall clock.
+    /// Converts a delivery; all times are those of the wall clock.
     #[must_use]
     pub fn of(delivery: &Delivery, clock: &Clock, pending: Option<PendingView>) -> Self {
         let last = || delivery.attempts.last().map(|attempt| attempt.detail.clone());
@@ -563,14 +563,14 @@ impl DeliveryView {
 }
 
 impl MessageView {
-    /// Returns true if it is delivered, and a fallback delivered it for a destination.
+    /// Returns true if it is delivered and was created as a fallback.
     #[must_use]
     pub fn is_delivered_by_fallback(&self) -> bool {
         let is_dead = |delivery: &DeliveryView| delivery.state == MessageState::Dead;
         self.state == MessageState::Delivered && self.deliveries.iter().any(is_dead)
     }
 
-    /// Shows a message; `name` looks a contact up.
+    /// Converts a message; `name` looks up a contact.
     #[must_use]
     pub fn of(
         message: &Message,

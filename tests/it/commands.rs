@@ -421,7 +421,7 @@ fn the_status_is_one_screen_with_the_problems_first() {
         "{screen}"
     );
     assert!(
-        screen.contains("1 accepted ever") && screen.contains("1 pending, 1 delivered, 0 dead"),
+        screen.contains("1 accepted in total") && screen.contains("1 pending, 1 delivered, 0 dead"),
         "{screen}"
     );
     assert!(

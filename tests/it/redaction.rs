@@ -47,7 +47,7 @@ async fn a_message_without_its_content_is_not_delivered_again() {
     assert_eq!(code, 0, "{err}");
     assert_eq!(
         out,
-        "1 delivery skipped: its message has no content any more (store.redact_after)\n"
+        "1 delivery skipped: the content of its message was removed (store.redact_after)\n"
     );
     let asked = "{\"destination\":\"crm\",\"state\":\"dead\"}";
     let (status, answer) = bridge.admin("POST", "/deliveries/retry", asked).unwrap();

@@ -237,7 +237,7 @@ fn simulate_trusts_the_configured_certificate_and_no_other() {
     certificate(bridge.folder(), 90);
     let (status, _, error) = bridge.command(&simulate);
     assert!(
-        status == 3 && error.contains("another certificate than its file; `smsbridge reload`"),
+        status == 3 && error.contains("another certificate than its file contains; run `smsbridge reload`"),
         "{error}"
     );
     assert_eq!(bridge.command(&["reload"]).0, 0);

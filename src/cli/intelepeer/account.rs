@@ -1,4 +1,4 @@
-//! The account a command is about: one source with `api` in the configuration.
+//! The account that a command uses: a source with `api` in the configuration.
 
 use std::any::Any;
 
@@ -13,7 +13,7 @@ use crate::secret::Secret;
 use crate::source::Access;
 use crate::source::intelepeer::{self, api};
 
-/// Which source.
+/// The selected source.
 #[derive(Debug, Args)]
 pub struct Which {
     /// The source whose account it is [default: the only one with `api`]
@@ -32,8 +32,8 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// Reads the configuration. What is wrong elsewhere in it, or a destination's secret that only the service
-    /// manager can hand over, does not matter here.
+    /// Reads the configuration. Errors in unrelated tables are ignored, and so is a destination's secret that only
+    /// the service manager can provide.
     pub(super) fn open(global: &Global, which: &Which) -> Result<Self, Stop> {
         let places = Places::find(global);
         let said = |problems| {
@@ -74,7 +74,7 @@ impl Account {
         })
     }
 
-    /// A client for its API.
+    /// A client for the management API.
     pub(super) fn client(&self) -> Result<api::Client, Stop> {
         let http = client::http()
             .build()
@@ -83,7 +83,7 @@ impl Account {
             .map_err(|error| Stop::wrong(format!("source.{}.api: {error}", self.name)))
     }
 
-    /// What the provider must call, if `server.public_url` says where that is.
+    /// The URL that the provider must call, if `server.public_url` is set.
     pub(super) fn webhook_url(&self) -> Result<Option<Secret>, Stop> {
         let Some(public_url) = &self.public_url else {
             return Ok(None);
@@ -92,7 +92,7 @@ impl Account {
         url.map(Some).map_err(Stop::wrong)
     }
 
-    /// The same for commands that cannot do without.
+    /// The same, or an error if `server.public_url` is not set.
     pub(super) fn wanted_url(&self) -> Result<Secret, Stop> {
         self.webhook_url()?.ok_or_else(|| {
             Stop::wrong(
@@ -102,7 +102,7 @@ impl Account {
         })
     }
 
-    /// The configured numbers; there must be some.
+    /// The configured numbers; an error if there are none.
     pub(super) fn numbers(&self) -> Result<Vec<String>, Stop> {
         let key = format!("source.{}.api", self.name);
         let numbers = self
@@ -116,7 +116,7 @@ impl Account {
     }
 }
 
-/// Whether a problem hides, or spoils, what is read here.
+/// Returns true if a problem affects the tables that are read here.
 fn concerns(problem: &Problem, which: &Which) -> bool {
     let source = which
         .source

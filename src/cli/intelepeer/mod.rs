@@ -1,4 +1,4 @@
-//! `smsbridge intelepeer`: the provider's side of the bridge, managed from here. Needs no daemon.
+//! `smsbridge intelepeer`: manages the account at the provider. Needs no daemon.
 
 use clap::Subcommand;
 
@@ -10,7 +10,7 @@ mod signature;
 mod token;
 mod webhook;
 
-/// What there is to do at IntelePeer.
+/// The actions on an IntelePeer account.
 #[derive(Debug, Subcommand)]
 pub enum Action {
     /// Show or set the webhooks of the account's numbers

@@ -1,4 +1,4 @@
-//! What is said about numbers: a row each, for people and for scripts.
+//! The report about numbers: one row each, for people and for scripts.
 
 use anstyle::Style;
 use serde::Serialize;
@@ -9,23 +9,23 @@ use crate::mask::Reason;
 use crate::secret::Secret;
 use crate::source::intelepeer::api::{self, Outcome, Row, State};
 
-/// What became of a number.
+/// The result for a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Action {
-    /// It was only looked at.
+    /// It was queried.
     Seen,
-    /// It is as it should be.
+    /// It already has the right webhook.
     Unchanged,
     /// It would be set.
     WouldSet,
     /// It was set.
     Set,
-    /// It was set, or looked at, in vain.
+    /// The query or the change failed.
     Failed,
 }
 
-/// One number. No credentials are in its URLs.
+/// One number. Its URLs contain no credentials.
 #[derive(Debug, Serialize)]
 pub(super) struct Line {
     #[serde(flatten)]
@@ -34,7 +34,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// A number as it was found.
+    /// The result of querying a number.
     pub(super) fn seen(row: Row) -> Self {
         let action = if row.problem.is_some() {
             Action::Failed
@@ -44,14 +44,15 @@ impl Line {
         Self { row, action }
     }
 
-    /// A number as it was after it was set. The provider is not obliged to repeat the URL.
+    /// The result of setting a number. The provider is not obliged to repeat the URL.
     pub(super) fn set(row: Row) -> Self {
         let refused = row.problem.is_some() || (row.now.is_some() && !row.ours);
         let action = if refused { Action::Failed } else { Action::Set };
         Self { row, action }
     }
 
-    /// A number some time after it was set: until the provider is done, it may still show the URL before.
+    /// The result some time after setting a number: until the provider has finished, it may still show the previous
+    /// URL.
     pub(super) fn watched(row: Row) -> Self {
         let done = row.state.as_ref().is_none_or(State::is_final);
         let refused = row.problem.is_some() || (done && !row.ours);
@@ -60,13 +61,13 @@ impl Line {
     }
 }
 
-/// Rows about these outcomes; without a URL that is wanted, none is known to be ours.
+/// Rows for these results. If `wanted` is unknown, no number is known to be ours.
 pub(super) fn rows(wanted: Option<&Secret>, outcomes: Vec<(String, Outcome)>) -> Vec<Row> {
     let nothing = Secret::new("");
     api::compare(wanted.unwrap_or(&nothing), outcomes)
 }
 
-/// Prints the table; fails if any number failed.
+/// Prints the table. Fails if any number failed.
 pub(super) fn print(global: &Global, lines: &[Line], table: fn(&[Line]) -> Table) -> Result<Exit, Stop> {
     if global.json {
         print::json(&serde_json::json!({ "numbers": lines }))?;
@@ -83,7 +84,7 @@ pub(super) fn print(global: &Global, lines: &[Line], table: fn(&[Line]) -> Table
     }
 }
 
-/// Where numbers point.
+/// A table of the current webhooks.
 pub(super) fn found(lines: &[Line]) -> Table {
     let mut table = Table::new(&["NUMBER", "WEBHOOK", "STATE", "OURS", "PROBLEM"]);
     for Line { row, action } in lines {
@@ -106,7 +107,7 @@ pub(super) fn found(lines: &[Line]) -> Table {
     table
 }
 
-/// Where they point and where they should, and what is done about it.
+/// A table of the current and the wanted webhooks, and the changes.
 pub(super) fn changed(lines: &[Line]) -> Table {
     let mut table = Table::new(&["NUMBER", "NOW", "WANTED", "STATE", "ACTION", "PROBLEM"]);
     for Line { row, action } in lines {

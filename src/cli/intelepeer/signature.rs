@@ -1,4 +1,4 @@
-//! `smsbridge intelepeer detect-signature`: what to write into the configuration, from one captured webhook.
+//! `smsbridge intelepeer detect-signature`: derives the lines for the configuration from one captured webhook.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use crate::cli::{Exit, Global, Stop, print};
 use crate::secret::Secret;
 use crate::source::intelepeer::detect::{self, Scheme};
 
-/// More than any webhook, or secret.
+/// Larger than any webhook or secret.
 const FILE_MAX: u64 = 1024 * 1024;
 
-/// What `intelepeer detect-signature` takes.
+/// The arguments of `intelepeer detect-signature`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// A file with the shared code or the account's secret in it
@@ -50,12 +50,12 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
             .map(|scheme| format!("\n# or:\n{}", detect::lines(scheme)))
             .collect();
         print::text(&others)?;
-        print::remark("several schemes explain this sample; try another one to tell them apart");
+        print::remark("several schemes match this sample; try another one to distinguish them");
     }
     Ok(Exit::Done)
 }
 
-/// As the configuration reads secrets from files: a newline at the end does not count.
+/// Reads a secret like the configuration: a newline at the end is removed.
 fn secret(path: &Path) -> Result<Secret, Stop> {
     let text = String::from_utf8(read(path)?)
         .map_err(|_| Stop::wrong(format!("{}: the secret is not text", path.display())))?;

@@ -1,4 +1,4 @@
-//! `smsbridge intelepeer token`: are the account's credentials right?
+//! `smsbridge intelepeer token`: verifies the account's credentials.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use serde_json::json;
 use super::account::{Account, Which};
 use crate::cli::{Exit, Global, Stop, client, moment, print};
 
-/// How long the provider says a token is valid.
+/// The validity of a token according to the provider.
 const LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What `intelepeer token` takes.
+/// The arguments of `intelepeer token`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]

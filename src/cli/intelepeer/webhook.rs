@@ -1,4 +1,4 @@
-//! `smsbridge intelepeer webhook`: where the numbers' texts go, and making them come here.
+//! `smsbridge intelepeer webhook`: shows and sets the webhooks of numbers.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use crate::cli::{Exit, Global, Stop, ask, client, print};
 use crate::secret::Secret;
 use crate::source::intelepeer::api::{self, Client, Outcome, Row, State, mask_url};
 
-/// Between two looks at how far the provider is.
+/// The interval between two checks of the progress.
 const WATCH_PAUSE: Duration = Duration::from_secs(2);
 
-/// Upper bound of the wait.
+/// The maximum duration of the wait.
 const WATCH_MAX: Duration = Duration::from_secs(10 * 60);
 
-/// What there is to do with webhooks.
+/// The actions on webhooks.
 #[derive(Debug, Subcommand)]
 pub enum Action {
     /// Show the current webhooks of numbers
@@ -53,7 +53,7 @@ pub enum Action {
     },
 }
 
-/// Before and after a change.
+/// The options of a change.
 #[derive(Debug, Args)]
 pub struct Care {
     /// Do not ask for confirmation
@@ -81,7 +81,7 @@ fn endpoint(text: &str) -> Result<String, String> {
     api::endpoint(text).map_err(|error| error.to_string())
 }
 
-/// Read here and not by clap, whose errors repeat what was typed: it may contain a password.
+/// Parsed here and not by clap, whose errors repeat the argument: it may contain a password.
 fn web_url(text: &str) -> Result<Secret, Stop> {
     let url = url::Url::parse(text).map_err(|error| Stop::wrong(format!("--url is not a URL: {error}")))?;
     if matches!(url.scheme(), "http" | "https") {
@@ -148,7 +148,7 @@ fn sync(global: &Global, dry_run: bool, which: &Which, care: &Care) -> Result<Ex
     report::print(global, &lines, report::changed)
 }
 
-/// What would have to be done with each number.
+/// The change that each number needs.
 fn difference(wanted: &Secret, found: Vec<(String, Outcome)>) -> Vec<Line> {
     let known: Vec<bool> = found
         .iter()
@@ -167,7 +167,7 @@ fn difference(wanted: &Secret, found: Vec<(String, Outcome)>) -> Vec<Line> {
         .collect()
 }
 
-/// Points here, and will go on doing so.
+/// Returns true if a number has the right webhook and it is going to stay.
 fn in_order(row: &Row) -> bool {
     let leaving = matches!(
         row.state,
@@ -194,7 +194,7 @@ fn agree(numbers: &[String], url: &Secret, care: &Care) -> Result<(), Stop> {
     ask::confirm(&format!("{consequence} Continue?"), care.yes)
 }
 
-/// Sets these numbers, and waits until that is in force if it is to.
+/// Sets these numbers, and with `watch` waits until the change is active.
 async fn point(client: &Client, numbers: &[String], url: &Secret, watch: bool) -> Vec<Line> {
     let rows = report::rows(Some(url), client.set(numbers, url).await);
     let mut lines: Vec<Line> = rows.into_iter().map(Line::set).collect();
@@ -204,7 +204,7 @@ async fn point(client: &Client, numbers: &[String], url: &Secret, watch: bool) -
     lines
 }
 
-/// Looks until every number that was set is provisioned, or the provider gave up, or patience ends.
+/// Checks until every number that was set is provisioned or failed, or the time is over.
 async fn watch(client: &Client, url: &Secret, lines: &mut [Line]) {
     let deadline = Instant::now() + WATCH_MAX;
     loop {

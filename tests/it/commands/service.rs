@@ -147,7 +147,7 @@ fn a_warning_fails_a_strict_check_only() {
     );
     let (status, said) = installed.run("own", &["check", "--strict"]);
     assert!(
-        status == 2 && said.contains("1 warning; with --strict"),
+        status == 2 && said.contains("1 warning; --strict"),
         "{status} {said}"
     );
 }
