@@ -1,4 +1,4 @@
-//! One attempt at one delivery: make the message, send it, decide, and write down how it ended.
+//! One attempt at one delivery: renders the message, sends it, decides the outcome, and records it.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
@@ -23,7 +23,7 @@ use crate::retry::Next;
 use crate::sabotage::{self, Protection};
 use crate::store::{Claim, Error, Settlement, Store};
 
-/// Carries out one claimed delivery, to the written end. Before anything was sent, `stop` breaks it off.
+/// Runs one claimed delivery until its outcome is recorded. `stop` cancels it until sending has begun.
 pub(super) async fn run(
     shared: Arc<Shared>,
     plan: Arc<Plan>,
@@ -42,7 +42,7 @@ pub(super) async fn run(
     let Ok(held) = held(&shared, &destination, &claim).await else {
         return shared.store.release(claim).await;
     };
-    // A fallback says which delivery it stands in for; if that cannot be read, the message matters more.
+    // A fallback names the delivery that it replaces. If that cannot be read, the message is sent without the name.
     let origin = match claim.delivery.origin {
         Some(_) => shared.store.find(claim.delivery.id.message).await.ok().flatten(),
         None => None,
@@ -77,7 +77,7 @@ pub(super) async fn run(
     settle(&shared, settlement, why).await;
 }
 
-/// The recipients that have to wait for an earlier message of the conversation. The claim holds the conversation, so
+/// The recipients that must wait for an earlier message of the conversation. The claim blocks the conversation, so
 /// the list does not grow meanwhile.
 async fn held(
     shared: &Shared,
@@ -92,11 +92,11 @@ async fn held(
     shared.store.held(&shared.name, conversation, recipients).await
 }
 
-/// An attempt that lasts longer than this is worth a line: nothing else would tell before it ends.
+/// An attempt that takes longer than this is logged: otherwise nothing would be logged before its end.
 const SLOW: Duration = Duration::from_secs(60);
 
-/// Gives up a delivery whose message has no content any more: it would arrive as an empty message from a masked number.
-/// Retry and resend refuse such a message, so this is one that an earlier version or a backup brought.
+/// Gives up a delivery whose message was redacted: it would arrive as an empty message from a masked number. Retry
+/// and resend reject such messages, so this one comes from an earlier version or from a backup.
 fn without_content(claim: Claim, now: Timestamp) -> Settlement {
     keep(claim.token, claim.delivery.dead(None, now, CONTENT_REMOVED))
 }
@@ -104,10 +104,10 @@ fn without_content(claim: Claim, now: Timestamp) -> Settlement {
 const CONTENT_REMOVED: &str =
     "the content of the message was removed (store.redact_after) before it was delivered";
 
-/// What all lanes wait for when each is not to have its own.
+/// Serializes the attempts of all lanes while the protection `OwnLane` is off.
 static ONE_LANE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// Sends it, bounded in time; a panic in a destination is one message's trouble and nobody else's.
+/// Sends the message with a time limit. A panic in the destination is reported as a failure of this message.
 async fn send(
     plan: &Plan,
     destination: &PlannedDestination,
@@ -145,8 +145,8 @@ async fn send(
     }
 }
 
-/// Contacts, template and groups are looked up in the plan of the moment, so that a mended template also
-/// serves what was accepted before.
+/// Contacts, template and groups come from the current plan, so that a corrected template also applies to messages
+/// accepted earlier.
 fn outbound<'a>(
     plan: &'a Plan,
     claim: &'a Claim,
@@ -190,8 +190,9 @@ async fn succeeded(
     let change = shared.gate().works();
     tell(shared, change).await;
     shared.delivered_now();
-    // The next message of the conversation need not wait for this outcome to be on disk, unless it is a reply to this one.
-    // Until it is, this delivery counts towards `concurrency`, which bounds what a crash repeats.
+    // The next message of the conversation does not wait until this outcome is on disk, unless it is a reply to this
+    // message. Until then this delivery counts towards `concurrency`, which limits how many messages a crash can
+    // repeat.
     if delivered.thread.is_none() && shared.store.answered(&claim).await {
         shared.wake();
     }
@@ -204,8 +205,8 @@ async fn succeeded(
     }
 }
 
-/// What a failure means for the delivery; and for it and each recipient that gets a delivery of its own, what is to be
-/// logged about it.
+/// The outcome of a failed attempt: the settlement, and the reasons to log for the delivery and for each recipient
+/// that gets its own delivery.
 async fn failed(
     shared: &Shared,
     destination: &PlannedDestination,
@@ -269,7 +270,8 @@ async fn failed(
     (settlement, vec![Some(reason)])
 }
 
-/// The delivery comes first, then those of single recipients, and at last the fallback of those that are dead.
+/// The settlement of a divided delivery: the delivery itself first, then those of single recipients, and the fallback
+/// of dead ones last.
 fn divided(
     destination: &PlannedDestination,
     token: u64,
@@ -289,8 +291,9 @@ fn divided(
     }
 }
 
-/// Once a second failure in a row has shown that the destination is out as a whole, the gate alone decides
-/// when to try again: what was tried during an outage must not wait an hour after its end.
+/// After a second failure in a row has shown that the destination as a whole is failing, only the circuit breaker
+/// decides about the next attempt: a delivery that was attempted during an outage must not wait for an hour after its
+/// end.
 fn due_in_outage(gate: &Gate, due: Timestamp) -> Timestamp {
     match gate.closed() {
         Some(closed) if closed.failures >= 2 => due.min(closed.until),
@@ -307,7 +310,7 @@ fn keep(token: u64, delivery: Delivery) -> Settlement {
     }
 }
 
-/// The end of a delivery that will not succeed; its fallback, if there is one, takes over.
+/// A dead delivery, together with its fallback if the destination has one.
 pub(super) fn bury(
     shared: &Shared,
     destination: &PlannedDestination,
@@ -328,9 +331,9 @@ fn fallback(destination: &PlannedDestination, delivery: &Delivery, now: Timestam
     Some(delivery.fallback(fallback, now))
 }
 
-/// Writes the end down. A busy or full store is asked again for as long as it takes: the lease holds until the
-/// process ends, and a delivery that was sent but not written would be sent once more after a restart. `why` tells for the
-/// delivery, and for each recipient that got one of its own, what to log about it; nothing if it was not tried.
+/// Records the outcome. A busy or full store is retried without limit: the lease holds until the process ends, and a
+/// delivery that was sent but not recorded would be sent again after a restart. `why` contains the reason to log for
+/// the delivery, and for each recipient that got its own delivery; `None` if no attempt was made.
 pub(super) async fn settle(shared: &Shared, settlement: Settlement, why: Vec<Option<Reason>>) {
     let (id, name) = (settlement.delivery.id, &shared.name);
     let ids = loop {
@@ -354,7 +357,7 @@ pub(super) async fn settle(shared: &Shared, settlement: Settlement, why: Vec<Opt
     let (own, fallback): (Vec<_>, Vec<_>) = follow_ups
         .into_iter()
         .partition(|delivery| delivery.recipient.is_some());
-    // A fallback comes last, and may have been there already.
+    // A fallback is the last one. It is not created if the message already has a delivery for that destination.
     let is_there = ids.as_ref().is_some_and(|ids| ids.len() <= own.len());
     let fallback = fallback.first().filter(|_| !is_there);
     let fallback = fallback.map(|fallback| &fallback.destination);
@@ -373,13 +376,14 @@ pub(super) async fn settle(shared: &Shared, settlement: Settlement, why: Vec<Opt
     }
 }
 
-/// Returns true if the store has this outcome: a commit that answered too late had recorded it, and ended the lease.
+/// Returns true if the store contains this outcome: a commit that was reported as late had recorded it and ended the
+/// lease.
 async fn is_recorded(store: &dyn Store, delivery: &Delivery) -> bool {
     let found = store.find(delivery.id.message).await;
     matches!(found, Ok(Some(found)) if found.deliveries.contains(delivery))
 }
 
-/// Counts and logs a recorded outcome, and tells everybody who waits for it.
+/// Counts and logs a recorded outcome, and publishes an event.
 fn announce(shared: &Shared, delivery: &Delivery, fallback: Option<&Name>, why: Option<&Reason>) {
     let (id, name, attempts) = (delivery.id, &shared.name, delivery.attempts_made);
     let is_tried = why.is_some();
@@ -427,10 +431,10 @@ fn count(shared: &Shared, outcome: &'static str) {
         .inc();
 }
 
-/// Between two tries to write an outcome. The daemon's end, or the store's, ends the tries.
+/// The pause between two attempts to record an outcome. They end when the daemon stops or the store fails.
 const SETTLE_PAUSE: Duration = Duration::from_millis(250);
 
-/// Logs a state change of a destination: one line per change, none per attempt.
+/// Logs a state change of a destination: one line per change, not per attempt.
 pub(super) async fn tell(shared: &Shared, change: Option<Change>) {
     let Some(change) = change else { return };
     shared.announce();
@@ -478,7 +482,7 @@ mod tests {
     use crate::store::memory::Memory;
 
     #[tokio::test]
-    async fn an_outcome_that_was_recorded_late_is_known_as_recorded() {
+    async fn an_outcome_that_was_recorded_late_is_recognized() {
         let (id, desk) = (MessageId(uuid::Uuid::from_u128(1)), "desk".parse().unwrap());
         let delivery = Delivery::new(
             DeliveryId {

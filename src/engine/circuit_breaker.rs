@@ -1,7 +1,8 @@
-//! A lane's gate: whether a destination is to be left alone for a while, and why. Pure; time comes in.
+//! Circuit breaker of one lane: decides whether deliveries to a destination may start. Pure; the caller passes the
+//! time.
 //!
-//! A failure that concerns the whole destination closes the gate. When its time is up, one delivery at a
-//! time goes through as a probe; the first success opens it again.
+//! A destination-wide failure opens the breaker. After the retry delay it is half-open: one delivery at a time is let
+//! through as a probe, and the first success closes it.
 
 use std::time::Duration;
 
@@ -12,36 +13,37 @@ use crate::retry::Policy;
 pub use crate::store::Cause;
 use crate::store::{Fault, Pause};
 
-/// The longest a parked destination waits for its next probe, so that a mended one is noticed soon.
+/// Upper bound of the delay between probes of a parked destination, so that a corrected one is noticed soon.
 const PROBE_MAX: Duration = Duration::from_secs(300);
 
-/// How often a gate that stays closed is worth a line.
+/// Interval between repeated log lines while the breaker stays open.
 const REMIND: Duration = Duration::from_secs(3600);
 
-/// A closed gate.
+/// An open circuit breaker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Closed {
-    /// Why.
+    /// The kind of failure.
     pub cause: Cause,
-    /// What happened, and what the other side said of it.
+    /// The failure, including the destination's reply.
     pub reason: Reason,
     /// Since when deliveries have failed.
     pub since: Timestamp,
-    /// When the next probe may go: after the backoff, and not before the end of a pause that the destination asked for.
+    /// The time of the next probe: after the backoff, and not before the end of a pause that the destination asked
+    /// for.
     pub until: Timestamp,
     /// The end of the last pause that the destination asked for.
     asked_until: Option<Timestamp>,
     /// Failures in a row.
     pub failures: u32,
-    /// What wears its texts' patience out: nothing while it is parked.
+    /// The outage that counts towards `give_up_after`; `None` while parked.
     outage: Option<Outage>,
-    /// When it was last news.
+    /// The time of the last log line about this state.
     told_at: Timestamp,
-    /// An immediate probe was requested: it may take a delivery before that is due.
+    /// An immediate probe was requested: it may take a delivery that is not due yet.
     is_probe_requested: bool,
 }
 
-/// Failures in a row of a destination that is down or limited.
+/// Failures in a row of a destination that is down or rate limiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Outage {
     since: Timestamp,
@@ -56,29 +58,29 @@ impl Closed {
     }
 }
 
-/// What an attempt's end meant for the gate: worth a log line.
+/// A change of the breaker that is worth a log line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It closed, or for another cause than before.
+    /// It opened, or its cause changed.
     Closed(Cause),
-    /// It is still closed, and nobody has said so for an hour.
+    /// It is still open, and the last log line is an hour old.
     Still(Cause),
-    /// It opened after having been closed since then.
+    /// It closed, after having been open since this time.
     Opened(Timestamp),
 }
 
-/// The gate of one lane.
+/// The circuit breaker of one lane.
 #[derive(Clone, Debug, Default)]
 pub struct Gate {
     closed: Option<Closed>,
-    /// Grows with every change, so that attempts begun before one do not count as news after it.
+    /// Incremented by every change, so that attempts started before a change do not count after it.
     epoch: u64,
 }
 
 impl Gate {
-    /// Closed by the fault that an earlier run left: the next attempt, a probe, shows whether it is over. A pause that the
-    /// destination asked for ends when it would have ended without the restart, and by no clock later than after the
-    /// time that was left of it.
+    /// Open with the fault stored by the previous run; the next attempt, which is a probe, shows whether it still
+    /// exists. A pause that the destination asked for ends at the same time as without the restart, and never later
+    /// than its remaining duration from now.
     #[must_use]
     pub fn restored(fault: Fault, now: Timestamp) -> Self {
         let end = |pause: Pause| {
@@ -103,7 +105,7 @@ impl Gate {
         gate
     }
 
-    /// What the next run is to know, and until when a pause that was asked for still lasts.
+    /// The fault to store for the next run, with the end of a pause that the destination asked for.
     #[must_use]
     pub fn fault(&self, now: Timestamp) -> Option<Fault> {
         let closed = self.closed.as_ref()?;
@@ -119,54 +121,55 @@ impl Gate {
         })
     }
 
-    /// Why it is closed, if it is.
+    /// The open state; `None` while closed.
     #[must_use]
     pub fn closed(&self) -> Option<&Closed> {
         self.closed.as_ref()
     }
 
-    /// Whether a delivery whose patience ended at `end` is to be given up without a try of its own: the
-    /// destination's failures are its failures.
+    /// Returns true if a delivery that passed `give_up_after` at `deadline` may be given up without an attempt of its
+    /// own, because the destination has been failing.
     ///
-    /// What was overdue before (the lane was paused or parked, or the daemon stopped) is not given up for a
-    /// single failure: a whole backlog would die of one 429. Nothing dies while the destination is parked.
+    /// A delivery that was overdue before the outage, because the lane was paused or parked or the daemon was
+    /// stopped, needs two failures in a row: otherwise a single 429 would give up an entire backlog. While the
+    /// destination is parked, nothing is given up.
     #[must_use]
-    pub fn gives_up(&self, end: Timestamp) -> bool {
+    pub fn gives_up(&self, deadline: Timestamp) -> bool {
         self.outage()
-            .is_some_and(|outage| outage.failures >= 2 || end >= outage.since)
+            .is_some_and(|outage| outage.failures >= 2 || deadline >= outage.since)
     }
 
-    /// Whether there is anything that [`Gate::gives_up`].
+    /// Returns true if [`Gate::gives_up`] may return true for some deadline.
     #[must_use]
     pub fn is_out(&self) -> bool {
         self.outage().is_some()
     }
 
-    /// To be taken before an attempt and given back to [`Gate::failed`].
+    /// The current epoch, to be passed to [`Gate::failed`] after an attempt.
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// How many more deliveries may start while `running` are under way: all of `concurrency`, or a single
-    /// probe, or none before the time.
+    /// How many more deliveries may start while `in_flight` are in progress: up to `concurrency` while closed, a
+    /// single probe while half-open, none while open.
     #[must_use]
-    pub fn allows(&self, running: usize, concurrency: usize, now: Timestamp) -> usize {
+    pub fn allows(&self, in_flight: usize, concurrency: usize, now: Timestamp) -> usize {
         match &self.closed {
-            None => concurrency.saturating_sub(running),
+            None => concurrency.saturating_sub(in_flight),
             Some(closed) if now < closed.until => 0,
-            Some(_) => 1usize.saturating_sub(running),
+            Some(_) => 1usize.saturating_sub(in_flight),
         }
     }
 
-    /// An attempt showed that the destination works: it took the message, or refused just that one.
+    /// An attempt showed that the destination works: it accepted the message, or rejected only this message.
     pub fn works(&mut self) -> Option<Change> {
         let closed = self.closed.take()?;
         self.epoch += 1;
         Some(Change::Opened(closed.since))
     }
 
-    /// An attempt begun in `epoch` failed. Says what changed, and whether this failure counted.
+    /// An attempt that started in `epoch` failed. Returns a change that is worth a log line.
     pub fn failed(
         &mut self,
         failure: &Failure,
@@ -184,7 +187,7 @@ impl Gate {
             | Failure::Permanent { .. } => {
                 return self.works();
             }
-            // If no recipient was asked, nothing was sent.
+            // If no recipient was attempted, nothing was sent.
             Failure::Divided { accepted, others, .. } => {
                 let asked = *accepted || others.iter().any(|other| other.fate != Fate::Behind);
                 return if asked { self.works() } else { None };
@@ -211,7 +214,7 @@ impl Gate {
         };
         let earlier = before.as_ref().and_then(|closed| closed.pause_until(now));
         let asked_until = earlier.max(asked.map(|asked| now.after(asked)));
-        // Asking for less than the backoff does not shorten it.
+        // A pause shorter than the backoff does not shorten the backoff.
         let until = now.after(wait).max(asked_until.unwrap_or(now));
         let change = match &before {
             Some(closed) if closed.cause != cause => Some(Change::Closed(cause)),
@@ -243,10 +246,10 @@ impl Gate {
         change
     }
 
-    /// Lets a probe go at once: the configuration was read again, or the operator asks for an attempt. The cause stays
-    /// until an attempt shows that the destination works; the backoff and the outage begin anew, and the outcome of the
-    /// probe is logged. During a pause that the destination asked for, the probe goes at its end, and the outage
-    /// continues.
+    /// Makes a probe possible now, because the configuration was reloaded or an operator requests an attempt. The
+    /// cause stays until an attempt shows that the destination works. The backoff and the outage start anew, and the
+    /// outcome of the probe is logged. During a pause that the destination asked for, the probe starts at its end,
+    /// and the outage continues.
     pub fn probe(&mut self, now: Timestamp) {
         let Some(closed) = &mut self.closed else { return };
         closed.is_probe_requested = true;
@@ -269,8 +272,8 @@ impl Gate {
             .is_some_and(|closed| closed.is_probe_requested)
     }
 
-    /// The operator resumes a destination that was paused: what failed before that gives up nothing now. A pause that
-    /// the destination asked for stays.
+    /// The operator resumes a paused destination: failures before that do not give up deliveries now. A pause that
+    /// the destination asked for continues.
     pub fn resume(&mut self, now: Timestamp) {
         self.probe(now);
         if let Some(closed) = &mut self.closed {
@@ -278,7 +281,8 @@ impl Gate {
         }
     }
 
-    /// An attempt that began before the gate closed is no further failure in a row, but the pause it was asked for counts.
+    /// An attempt that started before the breaker opened does not count as another failure in a row, but a pause that
+    /// it was asked for is applied.
     fn lengthen(&mut self, asked: Option<Duration>, now: Timestamp) {
         if let (Some(closed), Some(asked)) = (&mut self.closed, asked)
             && closed.cause != Cause::Parked

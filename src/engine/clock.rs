@@ -1,4 +1,4 @@
-//! What time it is, for the engine: a wall clock for what people read, a steady one for what is scheduled.
+//! Time for the engine: a wall clock for times that people read, a steady clock for schedules.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -6,12 +6,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::message::Timestamp;
 use crate::timeline::{Doubt, Timeline};
 
-/// A source of time; cheap to clone. Clones share what is known of the time over restarts.
+/// A source of time; cheap to clone. Clones share the knowledge about the time across restarts.
 #[derive(Clone)]
 pub struct Clock {
     wall: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     steady: Arc<dyn Fn() -> Timestamp + Send + Sync>,
-    /// The steady time at which this process began.
+    /// The steady time at which this process started.
     began: Timestamp,
     timeline: Arc<Mutex<Timeline>>,
 }
@@ -19,20 +19,20 @@ pub struct Clock {
 impl Clock {
     /// The machine's clocks.
     ///
-    /// The steady one starts at the wall's time and then runs with the monotonic clock, so that setting the
-    /// machine's date while the daemon runs neither holds back what is due nor gives up what is young.
+    /// The steady clock starts at the time of the wall clock and then follows the monotonic clock. So if the
+    /// machine's date is set while the daemon runs, due deliveries are not delayed and recent ones are not given up.
     #[must_use]
     pub fn system() -> Self {
         let (origin, started) = (wall_now(), tokio::time::Instant::now());
         Self::apart(wall_now, move || origin.after(started.elapsed()))
     }
 
-    /// A clock that tells what it is told, for tests.
+    /// A clock with a given time, for tests.
     pub fn of(time: impl Fn() -> Timestamp + Clone + Send + Sync + 'static) -> Self {
         Self::apart(time.clone(), time)
     }
 
-    /// Two clocks that tell what they are told and may disagree.
+    /// Two clocks with given times that may differ, for tests.
     pub fn apart(
         wall: impl Fn() -> Timestamp + Send + Sync + 'static,
         steady: impl Fn() -> Timestamp + Send + Sync + 'static,
@@ -47,8 +47,8 @@ impl Clock {
         }
     }
 
-    /// Goes on from what an earlier run has left. Returns true if that run ended later by its own clock: what it left
-    /// may then be due, or dated, in the future.
+    /// Continues from the state of the previous run. Returns true if that run ended later by its own clock: stored
+    /// times may then be in the future.
     #[must_use]
     pub fn resume(&self, last: &Timeline) -> bool {
         let steady = self.now();
@@ -56,7 +56,7 @@ impl Clock {
         last.is_set_back(steady)
     }
 
-    /// Takes note of what both clocks say now, and returns what the next run has to know.
+    /// Records the times of both clocks, and returns the state for the next run.
     #[must_use]
     pub fn observe(&self) -> Timeline {
         let (wall, steady) = (self.wall(), self.now());
@@ -65,38 +65,39 @@ impl Clock {
         timeline.clone()
     }
 
-    /// What the machine's wall clock says, right or wrong.
+    /// The time of the machine's wall clock, right or wrong.
     #[must_use]
     pub fn wall(&self) -> Timestamp {
         (self.wall)()
     }
 
-    /// The date and time of day for `received_at`: the wall clock's, unless that is known to be far behind.
+    /// The date and time for `received_at`: that of the wall clock, unless it is known to be far behind.
     #[must_use]
     pub fn date(&self) -> Timestamp {
         self.timeline().date(self.wall(), self.now())
     }
 
-    /// The time that retention, redaction and deduplication go by: never ahead of what is known to have passed.
+    /// The time for retention, redaction and deduplication: never ahead of the time that is known to have passed.
     #[must_use]
     pub fn retention(&self) -> Timestamp {
         self.timeline().retention(self.wall(), self.now())
     }
 
-    /// A time that never jumps while the process runs: for due times and ages.
+    /// A time that never jumps while the process runs, for due times and ages.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         (self.steady)()
     }
 
-    /// From when on `give_up_after` counts for a delivery that has been pending since this time: downtimes do not count.
+    /// The start of the time that counts towards `give_up_after` for a delivery pending since `pending_since`:
+    /// downtimes do not count.
     #[must_use]
     pub fn patience_since(&self, pending_since: Timestamp) -> Timestamp {
         self.timeline().patience_since(pending_since)
     }
 
-    /// A time of the steady clock in terms of the wall clock, for people: the date may have been set since this process
-    /// began. Times of earlier runs stay as they are.
+    /// Converts a steady time to wall clock time for display, because the date may have been set since this process
+    /// started. Times of earlier runs are returned unchanged.
     #[must_use]
     pub fn shown(&self, moment: Timestamp) -> Timestamp {
         if moment < self.began {
@@ -106,7 +107,7 @@ impl Clock {
         }
     }
 
-    /// The time that is as long ago by the wall clock as this one is by the steady clock, whenever it was.
+    /// Converts a steady time to the wall clock time of the same age, also for times of earlier runs.
     #[must_use]
     pub fn ago(&self, moment: Timestamp) -> Timestamp {
         let ahead = self.wall().0.saturating_sub(self.now().0);
@@ -116,7 +117,7 @@ impl Clock {
         Timestamp(moment.0.saturating_add(ahead))
     }
 
-    /// The time by the steady clock that is as far away as this one is by the wall clock: the opposite of [`Clock::ago`].
+    /// Converts a wall clock time to the steady time at the same distance from now; the inverse of [`Clock::ago`].
     #[must_use]
     pub fn steady(&self, moment: Timestamp) -> Timestamp {
         let ahead = self.wall().0.saturating_sub(self.now().0);
@@ -126,25 +127,25 @@ impl Clock {
         Timestamp(moment.0.saturating_sub(ahead))
     }
 
-    /// Why the wall clock is in doubt, if it is.
+    /// Why the wall clock is not trusted, if so.
     #[must_use]
     pub fn doubt(&self) -> Option<Doubt> {
         self.timeline().doubt(self.wall(), self.now())
     }
 
-    /// How long until `moment`, by the steady clock.
+    /// The duration until a steady time.
     #[must_use]
     pub fn until(&self, moment: Timestamp) -> Duration {
         moment.since(self.now())
     }
 
-    /// Short, and never held across an await.
+    /// Held briefly, and never across an await.
     fn timeline(&self) -> MutexGuard<'_, Timeline> {
         self.timeline.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Milliseconds that the two clocks are apart before times are shown otherwise than they are kept.
+/// The minimum difference of the two clocks, in milliseconds, for which times are converted.
 const SHOWN_APART: u64 = 1_000;
 
 fn wall_now() -> Timestamp {
@@ -152,7 +153,7 @@ fn wall_now() -> Timestamp {
     Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Measures how long something took.
+/// Measures a duration.
 #[derive(Clone, Copy, Debug)]
 pub struct Stopwatch(Instant);
 
@@ -163,7 +164,7 @@ impl Stopwatch {
         Self(Instant::now())
     }
 
-    /// What it shows.
+    /// The duration since the start.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.0.elapsed()

@@ -1,5 +1,5 @@
-//! Events: news for whoever watches, told as they happen. A page is shown them; nothing in the engine waits for
-//! them, and nothing is lost with them: what they say can be asked for.
+//! Events for live displays, published as they happen. The engine does not depend on them, and a lost event loses no
+//! data: everything in them can also be queried.
 
 use serde::Serialize;
 use tokio::sync::broadcast;
@@ -8,14 +8,14 @@ use crate::delivery::{Delivery, DeliveryId, State};
 use crate::message::{MessageId, Name};
 use crate::store::MessageState;
 
-/// How far a slow watcher may fall behind before it is told to ask for everything again.
+/// How many events a slow subscriber may lag behind before it must query everything again.
 const BEHIND_MAX: usize = 256;
 
-/// One piece of news. Small, and without text or numbers: details are asked for by whoever may see them.
+/// An event. Small, and without text or numbers: only authorized clients may query those.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Event {
-    /// A text was accepted.
+    /// A message was accepted.
     Message {
         /// Its id.
         id: MessageId,
@@ -24,24 +24,24 @@ pub enum Event {
     Delivery {
         /// Its id.
         id: DeliveryId,
-        /// Whom it is owed to.
+        /// Its destination.
         destination: Name,
         /// `pending`, `delivered` or `dead`.
         state: MessageState,
     },
-    /// A destination fares otherwise than before.
+    /// The state of a destination changed.
     Destination {
         /// Its name.
         name: Name,
         /// `up`, `limited`, `down`, `parked` or `paused`.
         state: &'static str,
     },
-    /// A new configuration runs.
+    /// A new configuration is active.
     Reload {},
 }
 
 impl Event {
-    /// What became of a delivery.
+    /// The event for the current state of a delivery.
     #[must_use]
     pub fn delivery(delivery: &Delivery) -> Self {
         let state = match delivery.state {
@@ -56,7 +56,7 @@ impl Event {
         }
     }
 
-    /// The kind of news, as the stream calls it.
+    /// The name of the kind in the event stream.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -68,7 +68,7 @@ impl Event {
     }
 }
 
-/// Where news is told and heard. Clones tell the same watchers.
+/// Publishes events. Clones have the same subscribers.
 #[derive(Clone, Debug)]
 pub struct Events(broadcast::Sender<Event>);
 
@@ -79,15 +79,15 @@ impl Default for Events {
 }
 
 impl Events {
-    /// Tells everybody who watches. When nobody does, the event is not even made.
+    /// Publishes an event; without subscribers it is not even built.
     pub fn tell(&self, event: impl FnOnce() -> Event) {
         if self.0.receiver_count() > 0 {
-            // Between the two lines the last watcher may have left.
+            // The last subscriber may have left meanwhile.
             let _ = self.0.send(event());
         }
     }
 
-    /// Hears everything from now on.
+    /// Subscribes to all events from now on.
     #[must_use]
     pub fn watch(&self) -> broadcast::Receiver<Event> {
         self.0.subscribe()
@@ -106,12 +106,12 @@ mod tests {
     }
 
     #[test]
-    fn nobody_watching_costs_nothing() {
-        Events::default().tell(|| panic!("made for nobody"));
+    fn without_subscribers_no_event_is_built() {
+        Events::default().tell(|| panic!("built without a subscriber"));
     }
 
     #[test]
-    fn a_watcher_hears_what_is_told_and_learns_that_it_fell_behind() {
+    fn a_subscriber_receives_events_and_notices_lost_ones() {
         let events = Events::default();
         let mut watcher = events.watch();
         events.clone().tell(event);
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_is_told_little() {
+    fn events_contain_no_details() {
         let json = serde_json::to_value(event()).unwrap();
         assert_eq!(json, serde_json::json!({ "name": "desk", "state": "up" }));
         assert_eq!(

@@ -1,16 +1,16 @@
-//! How much of the backlog is in memory at once: the messages on their way, over all lanes.
+//! Limits the memory for the messages in flight of all lanes.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// For the messages on their way, except one of each lane. What is rendered of them takes several times that.
+/// For all messages in flight, except one per lane. Rendered messages need several times as much.
 const BYTES_MAX: usize = 16 << 20;
 
-/// Room for messages, in permits of a KiB.
+/// The memory for messages, in permits of one KiB.
 pub(super) struct Room(Arc<Semaphore>);
 
-/// What one message takes of it, given back when this is dropped.
+/// The memory reserved for one message, released on drop.
 pub(super) struct Taken(#[expect(dead_code, reason = "held, not read")] Option<OwnedSemaphorePermit>);
 
 impl Default for Room {
@@ -20,7 +20,7 @@ impl Default for Room {
 }
 
 impl Room {
-    /// Room for a message of so many bytes, if there is any now.
+    /// Reserves memory for a message of this size, if available.
     pub(super) fn take(&self, bytes: usize) -> Option<Taken> {
         let count = bytes.div_ceil(1 << 10).clamp(1, BYTES_MAX >> 10);
         let count = u32::try_from(count).unwrap_or(u32::MAX);
@@ -30,7 +30,7 @@ impl Room {
 }
 
 impl Taken {
-    /// For a lane's only message: it is sent whatever the others take, so that no destination waits for another.
+    /// For the only message of a lane: it is always sent, so that a destination never waits for another one.
     pub(super) fn nothing() -> Self {
         Self(None)
     }

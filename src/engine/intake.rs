@@ -1,4 +1,4 @@
-//! Intake: a verified text gets its id, its routes and its deliveries, and is on disk when this returns.
+//! Intake: gives a verified message its id, its routes and its deliveries, and stores it.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::sabotage::{self, Protection};
 use crate::source::{Incoming, Receipt};
 use crate::store::{Acceptance, Arrival, Error, Store};
 
-/// Accepts texts.
+/// Accepts messages.
 pub struct Intake {
     inner: Arc<Inner>,
     tracker: TaskTracker,
@@ -34,10 +34,10 @@ struct Inner {
     contents: RandomState,
 }
 
-/// What the log may say of a text.
+/// The parts of a message that may be logged.
 struct Seen {
     id: MessageId,
-    /// Stands for the content, to tell a repeat from another message of the same provider id.
+    /// A hash of the content, to distinguish a repeated message from another one with the same provider id.
     content: u64,
     source: Name,
     from: String,
@@ -52,7 +52,7 @@ impl Intake {
         self.inner.clock.date()
     }
 
-    /// Takes what it works with. `tracker` waits at the end for what is being stored.
+    /// Creates the intake. `tracker` waits at shutdown for messages that are being stored.
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,
@@ -73,14 +73,14 @@ impl Intake {
         }
     }
 
-    /// Stores the messages of one request with their deliveries, and wakes the lanes that deliver them. Those of one
-    /// conversation keep their order.
+    /// Stores the messages of one request with their deliveries, and wakes the lanes that deliver them. Messages of
+    /// the same conversation keep their order.
     ///
-    /// A carrier that hangs up does not interrupt this: what was begun is stored and delivered.
+    /// A carrier that disconnects does not interrupt this: messages are stored and delivered completely.
     ///
     /// # Errors
-    /// The store's first: the request must not be acknowledged then, and those that were stored are duplicates when it
-    /// comes again.
+    /// The first error of the store. The request must then not be acknowledged; messages already stored are
+    /// duplicates when the carrier repeats it.
     pub async fn receive(
         &self,
         plan: &Plan,
@@ -207,7 +207,7 @@ impl Intake {
 impl Inner {
     async fn store(&self, arrival: Arrival, decision: Decision, seen: Seen) -> Result<Receipt, Error> {
         let accepted = self.store.accept(arrival).await;
-        // Also after a slow or repeated one: it may have been stored when nobody was told any more.
+        // Also after a timeout or for a duplicate: the message may have been stored although no lane was woken.
         decision
             .deliveries
             .iter()
@@ -243,14 +243,14 @@ impl Inner {
         }
     }
 
-    /// What a carrier does not change when it sends a message again.
+    /// A hash of the fields that a carrier does not change when it repeats a message.
     fn content(&self, message: &Message) -> u64 {
         let numbers = (message.from.normal(), message.to.normal());
         self.contents.hash_one((numbers, &message.text, &message.media))
     }
 
-    /// Whether the message stored under this id has other content. One that cannot be read or was redacted tells
-    /// nothing.
+    /// Returns true if the message stored under this id has different content. A message that cannot be read or was
+    /// redacted is not compared.
     async fn differs(&self, id: MessageId, content: u64) -> bool {
         let found = self.store.find(id).await.ok().flatten();
         found.is_some_and(|found| {

@@ -1,4 +1,4 @@
-//! A lane: what carries texts to one destination, and never waits for another.
+//! A lane: delivers messages to one destination, independent of all others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,23 +19,23 @@ use crate::message::Timestamp;
 use crate::plan::{Plan, PlannedDestination};
 use crate::store::{ANY_TIME, Claim};
 
-/// After a read of the store failed.
+/// The pause after a failed read of the store.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
-/// After a claim that gave nothing, whatever the store says is due: a bound on how often it is asked.
+/// The minimum pause after a claim without result, even if the store reports due deliveries.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// The longest a lane sleeps without looking: a net under every wake-up.
+/// The longest sleep of a lane, in case a wake-up is missed.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 
-/// How many deliveries are looked at in one step to give up the overdue ones, oldest message first.
+/// How many deliveries are checked in one step for overdue ones, oldest message first.
 const EXPIRE_STEP: usize = 512;
 
-/// How many are given up at once, to share commits.
+/// How many deliveries are given up concurrently, to share commits.
 const EXPIRE_AT_ONCE: usize = 64;
 
-/// After a step that found nothing to give up though something is overdue: it is under way, or waits for an
-/// earlier text of its conversation.
+/// The pause after a step that gave up nothing although a delivery is overdue: it is in progress, or behind an
+/// earlier message of its conversation.
 const EXPIRE_AGAIN: Duration = Duration::from_secs(1);
 
 /// The task of one lane.
@@ -46,7 +46,7 @@ pub(super) struct Lane {
     running: JoinSet<()>,
     pace: Option<Pace>,
     expire_next: Instant,
-    /// Whether something due was left in the store for lack of room in memory.
+    /// A due delivery was left in the store because the memory for messages is in use.
     is_crowded: bool,
     stop: CancellationToken,
 }
@@ -71,8 +71,8 @@ impl Lane {
         }
     }
 
-    /// Carries messages until it is stopped or its destination is configured away. A destination that is back by the
-    /// time everything under way has ended goes on with this lane.
+    /// Delivers messages until the lane is stopped or its destination is removed. If the destination is back before
+    /// the last attempt has ended, this lane continues.
     pub(super) async fn run(mut self) {
         loop {
             let stopped = self.reload() && self.carry().await;
@@ -85,7 +85,7 @@ impl Lane {
         }
     }
 
-    /// Carries messages; true when it is stopped, false when its destination is not in the plan.
+    /// Delivers messages. Returns true if the lane was stopped, false if its destination is not in the plan.
     async fn carry(&mut self) -> bool {
         loop {
             let wait = self.fill().await;
@@ -107,7 +107,7 @@ impl Lane {
         }
     }
 
-    /// Takes up the new plan; false when this destination is no longer in it.
+    /// Applies the new plan. Returns false if the destination is not in it.
     fn reload(&mut self) -> bool {
         let plan = self.plan.borrow_and_update().clone();
         let Some(destination) = plan.destinations.get(&self.shared.name) else {
@@ -121,12 +121,12 @@ impl Lane {
             self.shared.set_tested(false);
         }
         self.destination = destination.clone();
-        // The operator may have fixed the configuration, or something elsewhere: an attempt shows it.
+        // The operator may have fixed the configuration or an external cause: only an attempt shows it.
         self.shared.gate().probe(self.shared.clock.now());
         true
     }
 
-    /// Starts what may be started now, and says how long there is nothing more to start.
+    /// Starts as many deliveries as are allowed. Returns how long no more can start.
     async fn fill(&mut self) -> Duration {
         while self.running.try_join_next().is_some() {}
         self.shared.inner().running = self.running.len();
@@ -164,10 +164,10 @@ impl Lane {
         }
     }
 
-    /// Claims and starts up to `limit` deliveries; the permit is taken before the work.
+    /// Claims and starts up to `limit` deliveries; permits are acquired before work is claimed.
     async fn claim(&mut self, limit: usize) -> Result<usize, Duration> {
         let mut claims = self.claimed(self.shared.clock.now(), limit).await?;
-        // The operator asks for a probe; nothing is due, so it takes what comes next.
+        // A probe was requested but nothing is due, so the next delivery is taken.
         if claims.is_empty() && self.shared.gate().is_probe_requested() {
             claims = self.claimed(ANY_TIME, limit).await?;
         }
@@ -195,7 +195,7 @@ impl Lane {
         })
     }
 
-    /// Notes what the next start depends on, for those who ask.
+    /// Publishes the state that the next start depends on.
     fn show(&self) {
         let now = self.shared.clock.now();
         let pace = self.pace.as_ref().map(|pace| pace.wait(Instant::now()));
@@ -205,7 +205,7 @@ impl Lane {
         inner.is_crowded = self.is_crowded;
     }
 
-    /// Room in memory for one more message, if there is any.
+    /// Reserves memory for one more message, if available.
     fn room_for(&self, claim: &Claim) -> Option<Taken> {
         if self.running.is_empty() {
             return Some(Taken::nothing());
@@ -228,7 +228,7 @@ impl Lane {
         });
     }
 
-    /// How long until a claim could succeed. Without a free place, the end of an attempt wakes the lane.
+    /// How long until a claim may succeed. If `concurrency` is reached, the end of an attempt wakes the lane.
     async fn wait(&self) -> Duration {
         let now = self.shared.clock.now();
         let gate = self
@@ -242,7 +242,7 @@ impl Lane {
         if !gate.is_zero() {
             return gate.min(IDLE_MAX);
         }
-        // What this lane itself has under way is the first to make room for it.
+        // This lane's own attempts are the first to release memory for it.
         if self.is_crowded {
             return IDLE_MAX;
         }
@@ -263,13 +263,13 @@ impl Lane {
         }
     }
 
-    /// Whether the one probe of a closed gate is under way; its end wakes the lane.
+    /// Returns true while the probe of an open breaker is in progress; its end wakes the lane.
     fn probing(&self) -> bool {
         self.shared.gate().closed().is_some() && !self.running.is_empty()
     }
 
-    /// While the destination is out, what has waited longer than its patience is given up without a try of
-    /// its own. Says how long there is nothing to give up.
+    /// During an outage, gives up deliveries that have passed `give_up_after` without an attempt of their own.
+    /// Returns how long nothing more has to be given up.
     async fn expire(&mut self) -> Duration {
         if !self.shared.gate().is_out() {
             return IDLE_MAX;
@@ -296,7 +296,7 @@ impl Lane {
         self.expire_next.saturating_duration_since(Instant::now())
     }
 
-    /// Gives up what is overdue among what comes next, and says how many.
+    /// Gives up overdue deliveries among the next ones. Returns their number.
     async fn give_up(&self, now: Timestamp) -> usize {
         let gate = self.shared.gate().clone();
         let Some(closed) = gate.closed() else { return 0 };
@@ -306,7 +306,7 @@ impl Lane {
             let end = since.after(patience);
             end <= now && gate.gives_up(end)
         };
-        // Whenever they are due: a patience made shorter since counts, too.
+        // Independent of due times, because `give_up_after` may have been shortened since.
         let (mut overdue, mut early) = (Vec::new(), Vec::new());
         while overdue.len() + early.len() < EXPIRE_STEP {
             let left = EXPIRE_STEP - overdue.len() - early.len();
@@ -315,7 +315,7 @@ impl Lane {
             if claims.is_empty() {
                 break;
             }
-            // A whole step of messages would be too much to hold, and is not needed.
+            // Drop the content: a step may contain too many large messages.
             for claim in claims.into_iter().map(Claim::without_content) {
                 if is_over(&claim) {
                     overdue.push(claim);

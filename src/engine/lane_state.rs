@@ -1,4 +1,4 @@
-//! What a lane, its attempts and those who ask about it have in common.
+//! The state that a lane shares with its attempts and with control.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -14,38 +14,38 @@ use crate::metrics::Metrics;
 use crate::plan::Plan;
 use crate::store::{Standing, Standings, Store};
 
-/// What lanes work with.
+/// The environment of all lanes.
 #[derive(Clone)]
 pub struct Around {
-    /// Where messages are kept.
+    /// Stores the messages.
     pub store: Arc<dyn Store>,
-    /// What time it is.
+    /// The current time.
     pub clock: Clock,
-    /// What is counted.
+    /// Counts deliveries.
     pub metrics: Arc<Metrics>,
-    /// Receives what changes.
+    /// Publishes changes.
     pub events: Events,
 }
 
-/// How many destinations without a lane are remembered.
+/// Upper bound of the destinations without a lane whose state is kept.
 const LEFT_MAX: usize = 1_000;
 
-/// The lanes that exist, by destination.
+/// The existing lanes, by destination.
 #[derive(Default)]
 pub(super) struct Directory {
     lanes: Mutex<BTreeMap<Name, Arc<Shared>>>,
-    /// How destinations stood that have no lane: those of the last run that have none yet, and those that were removed
+    /// The states of destinations without a lane: those of the previous run that have no lane yet, and those removed
     /// from the configuration since.
     left: Mutex<Standings>,
 }
 
 impl Directory {
-    /// Short, and never held across an await.
+    /// Held briefly, and never across an await.
     pub(super) fn lanes(&self) -> MutexGuard<'_, BTreeMap<Name, Arc<Shared>>> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Short, and locked after the lanes if both are.
+    /// Held briefly. If both are locked, this is locked after `lanes`.
     pub(super) fn left(&self) -> MutexGuard<'_, Standings> {
         self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -57,16 +57,17 @@ impl Directory {
         }
     }
 
-    /// Removes a lane that has nothing under way, and remembers how its destination stood; false if that is in the newest
-    /// plan again.
+    /// Removes a lane without attempts in progress, and keeps the state of its destination. Returns false if the
+    /// destination is in the newest plan again.
     fn end(&self, name: &Name, plan: &watch::Receiver<Arc<Plan>>) -> bool {
-        // Checked under the lock that `Lanes::follow` holds: either the destination is seen here, or the lane is gone there.
+        // Checked under the lock that `Lanes::follow` holds: either the destination is seen here, or the lane is
+        // removed before.
         let mut lanes = self.lanes();
         let is_back = plan.borrow().destinations.contains_key(name);
         if !is_back && let Some(lane) = lanes.remove(name) {
             let mut left = self.left();
             if left.len() < LEFT_MAX {
-                // It comes back with a configuration that was not tried yet.
+                // It returns with a configuration that has not been tested.
                 let standing = Standing {
                     is_tested: false,
                     ..lane.standing()
@@ -78,7 +79,7 @@ impl Directory {
     }
 }
 
-/// One lane's common ground.
+/// The state of one lane.
 pub(super) struct Shared {
     pub(super) name: Name,
     pub(super) store: Arc<dyn Store>,
@@ -95,53 +96,54 @@ pub(super) struct Shared {
 #[derive(Default)]
 pub(super) struct Inner {
     pub(super) paused: bool,
-    /// Whether an attempt has ended since the destination was configured as it is, in this run or one before.
+    /// Whether an attempt has ended since the configuration of the destination last changed, in this run or an earlier
+    /// one.
     is_tested: bool,
     delivered_at: Option<Timestamp>,
     pub(super) running: usize,
-    /// When each attempt under way began, by the token of its claim.
+    /// The start of each attempt in progress, by the token of its claim.
     attempts: BTreeMap<u64, Timestamp>,
-    /// When `rate` lets the next delivery start.
+    /// When `rate` allows the next delivery.
     pub(super) paced_until: Option<Timestamp>,
-    /// Whether something due was left in the store for lack of room in memory.
+    /// A due delivery was left in the store because the memory for messages is in use.
     pub(super) is_crowded: bool,
 }
 
-/// What decides at the moment when a lane starts its next delivery.
+/// The state that decides when a lane starts its next delivery.
 #[derive(Clone, Debug, Default)]
 pub struct Outlook {
     /// Whether the operator paused the destination.
     pub paused: bool,
-    /// Why no more than single probes go, if so.
+    /// The open circuit breaker, which allows at most single probes.
     pub closed: Option<Closed>,
-    /// Deliveries under way.
+    /// The number of deliveries in progress.
     pub running: usize,
-    /// When each attempt under way began, by the token of its claim.
+    /// The start of each attempt in progress, by the token of its claim.
     pub attempts: BTreeMap<u64, Timestamp>,
-    /// When `rate` lets the next delivery start.
+    /// When `rate` allows the next delivery.
     pub paced_until: Option<Timestamp>,
-    /// Whether the messages under way at all destinations take all the memory that is meant for them.
+    /// Whether the messages in flight of all destinations use the memory that is reserved for them.
     pub is_crowded: bool,
 }
 
-/// How a lane fares.
+/// The state of a lane, for display.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Status {
     /// `up`, `untested`, `limited`, `down`, `parked` or `paused`.
     pub state: &'static str,
-    /// Since when it is not up.
+    /// Since when it has not been up.
     pub since: Option<Timestamp>,
-    /// When the next attempt may be made.
+    /// When the next attempt may start.
     pub until: Option<Timestamp>,
-    /// When a pause ends that the other side asked for, unless it is over.
+    /// When the pause ends that the destination asked for; `None` if there is none.
     pub pause_until: Option<Timestamp>,
-    /// What the other side said.
+    /// The last failure.
     pub reason: Option<String>,
-    /// When it last took a message.
+    /// When it last accepted a message.
     pub delivered_at: Option<Timestamp>,
-    /// Deliveries under way.
+    /// The number of deliveries in progress.
     pub running: usize,
-    /// When the oldest attempt under way began.
+    /// When the oldest attempt in progress began.
     pub attempting_since: Option<Timestamp>,
 }
 
@@ -181,7 +183,7 @@ impl Shared {
         }
     }
 
-    /// Short, and never held across an await.
+    /// Held briefly, and never across an await.
     pub(super) fn gate(&self) -> MutexGuard<'_, Gate> {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -200,13 +202,13 @@ impl Shared {
         }
     }
 
-    /// An attempt begins; it ends when what this gives is dropped.
+    /// Registers an attempt until the returned guard is dropped.
     pub(super) fn attempt(self: &Arc<Self>, token: u64) -> Attempting {
         self.inner().attempts.insert(token, self.clock.now());
         Attempting(self.clone(), token)
     }
 
-    /// Forgets the lane; false if its destination is in the newest plan again.
+    /// Removes the lane. Returns false if its destination is in the newest plan again.
     pub(super) fn end(&self, plan: &watch::Receiver<Arc<Plan>>) -> bool {
         self.lanes
             .upgrade()
@@ -217,12 +219,12 @@ impl Shared {
         self.inner().delivered_at = Some(self.clock.wall());
     }
 
-    /// Notes whether the destination, configured as it is, was tried.
+    /// Records whether the current configuration of the destination has been tested.
     pub(super) fn set_tested(&self, is_tested: bool) {
         self.inner().is_tested = is_tested;
     }
 
-    /// What the next run is to know.
+    /// The state to store for the next run.
     pub(super) fn standing(&self) -> Standing {
         let mut fault = self.gate().fault(self.clock.now());
         if let Some(fault) = &mut fault {
@@ -239,7 +241,7 @@ impl Shared {
         }
     }
 
-    /// A destination that is resumed is tried at once, or at the end of a pause that it asked for itself.
+    /// A resumed destination is attempted at once, or at the end of a pause that it asked for itself.
     pub(super) fn set_paused(&self, paused: bool) {
         if !paused {
             self.gate().resume(self.clock.now());
@@ -249,14 +251,14 @@ impl Shared {
         self.wake();
     }
 
-    /// The operator asks for an attempt now. If the destination asked for a pause, it is made at the end of that.
+    /// An operator requests an attempt now. If the destination asked for a pause, the attempt starts at its end.
     pub(super) fn probe(&self) {
         self.gate().probe(self.clock.now());
         self.announce();
         self.wake();
     }
 
-    /// Tells who watches how this destination fares now.
+    /// Publishes the state of this destination.
     pub(super) fn announce(&self) {
         self.events.tell(|| Event::Destination {
             name: self.name.clone(),
@@ -301,7 +303,7 @@ impl Shared {
     }
 }
 
-/// An attempt under way.
+/// Guard of an attempt in progress.
 pub(super) struct Attempting(Arc<Shared>, u64);
 
 impl Drop for Attempting {

@@ -1,7 +1,7 @@
-//! Dispatch: one lane per destination takes what is due from the store, sends it, and writes how it ended.
+//! The lanes: one per destination claims due deliveries from the store, sends them, and records the outcomes.
 //!
-//! Lanes share nothing but the store, so a dead or slow destination delays no other. What a lane holds in
-//! memory is what it is sending at the moment; the backlog stays in the store, however long it is.
+//! Lanes share only the store, so a failing or slow destination does not delay others. A lane keeps only messages in
+//! flight in memory; the backlog stays in the store, however long it is.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard};
@@ -31,7 +31,7 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// No lanes yet; [`Lanes::follow`] makes them.
+    /// Creates an empty set; [`Lanes::follow`] starts lanes.
     #[must_use]
     pub fn new(around: Around) -> Arc<Self> {
         Arc::new(Self {
@@ -43,13 +43,13 @@ impl Lanes {
         })
     }
 
-    /// Goes on from how the destinations stood in the last run. To be called before there are lanes.
+    /// Restores the states of destinations from the previous run. Must be called before lanes are started.
     pub fn resume(&self, standings: Standings) {
         *self.directory.left() = standings;
     }
 
-    /// How the destinations stand, for the next run; also those that are not configured any more, which may come back.
-    /// Those of which nothing is known are left out.
+    /// The states of destinations to store for the next run, including removed destinations, which may come back.
+    /// Empty states are omitted.
     #[must_use]
     pub fn standings(&self) -> Standings {
         let lanes = self.lanes();
@@ -60,14 +60,14 @@ impl Lanes {
             .collect()
     }
 
-    /// Starts a lane for each destination of the newest plan that has none. Lanes that exist take the plan up by
-    /// themselves: they end when their destination is no longer in it, and go on when it is back before they ended. So
-    /// there is never more than one lane of a destination.
+    /// Starts a lane for each destination of the newest plan that has none. Existing lanes apply the plan themselves:
+    /// they end if their destination is not in it, and continue if it is back before they have ended. So a
+    /// destination never has more than one lane.
     ///
-    /// `paused` names the destinations the operator paused.
+    /// `paused` lists the destinations that an operator paused.
     pub fn follow(&self, plan: &watch::Receiver<Arc<Plan>>, paused: &[Name]) {
         let mut lanes = self.lanes();
-        // What lanes take for seen is exactly the plan they are started with.
+        // Lanes consider exactly the plan they are started with as seen.
         let mut plan = plan.clone();
         let current = plan.borrow_and_update().clone();
         for (name, destination) in &current.destinations {
@@ -89,38 +89,38 @@ impl Lanes {
         }
     }
 
-    /// Tells a lane that there is something to do. Does nothing for a destination that is not configured.
+    /// Wakes a lane because it may have work. Does nothing if the destination is not configured.
     pub fn wake(&self, name: &Name) {
         self.directory.wake(name);
     }
 
-    /// Who is told what is new.
+    /// The publisher of events.
     #[must_use]
     pub fn events(&self) -> &Events {
         &self.around.events
     }
 
-    /// How a destination's lane fares; nothing when it has none.
+    /// The state of a destination's lane; `None` if it has none.
     #[must_use]
     pub fn status(&self, name: &Name) -> Option<Status> {
         self.lanes().get(name).map(|lane| lane.status())
     }
 
-    /// Stops or lets go a lane, at the operator's word. To be written to the store first.
+    /// Pauses or resumes a lane for an operator. The caller stores the change first.
     pub fn set_paused(&self, name: &Name, paused: bool) {
         if let Some(lane) = self.lanes().get(name) {
             lane.set_paused(paused);
         }
     }
 
-    /// Tells who watches how a destination fares now, or that its backlog changed.
+    /// Publishes the state of a destination, or that its backlog changed.
     pub fn announce(&self, name: &Name) {
         if let Some(lane) = self.lanes().get(name) {
             lane.announce();
         }
     }
 
-    /// Opens a lane's gate and wakes it, because a test message was delivered.
+    /// Closes a lane's circuit breaker and wakes the lane, because a test message was delivered.
     pub async fn works(&self, name: &Name) {
         let lane = self.lanes().get(name).cloned();
         if let Some(lane) = lane {
@@ -132,13 +132,14 @@ impl Lanes {
         }
     }
 
-    /// To be taken before a test message is sent, and given back to [`Lanes::asked`].
+    /// The epoch before a test message is sent, to be passed to [`Lanes::asked`].
     #[must_use]
     pub fn epoch(&self, name: &Name) -> u64 {
         self.lanes().get(name).map_or(0, |lane| lane.gate().epoch())
     }
 
-    /// Closes a lane's gate as after a delivery, if the destination answered a test message with a request for a pause.
+    /// Opens a lane's circuit breaker as after a delivery, if the destination replied to a test message by asking for
+    /// a pause.
     pub async fn asked(&self, destination: &PlannedDestination, failure: &Failure, epoch: u64) {
         let is_asked = matches!(
             failure,
@@ -158,21 +159,21 @@ impl Lanes {
         }
     }
 
-    /// What decides when a destination's next delivery starts; nothing when it has no lane.
+    /// The state that decides when a destination's next delivery starts; `None` if it has no lane.
     #[must_use]
     pub fn outlook(&self, name: &Name) -> Option<Outlook> {
         self.lanes().get(name).map(|lane| lane.outlook())
     }
 
-    /// Lets a lane make an attempt now, or at the end of a pause that its destination asked for; not while the operator
-    /// has paused it.
+    /// Makes a lane start an attempt now, or at the end of a pause that its destination asked for; not while an
+    /// operator has paused it.
     pub fn probe(&self, name: &Name) {
         if let Some(lane) = self.lanes().get(name) {
             lane.probe();
         }
     }
 
-    /// How many deliveries are under way, for each destination that has any.
+    /// The number of deliveries in progress per destination, without zeros.
     #[must_use]
     pub fn in_flight(&self) -> Vec<(Name, usize)> {
         let lanes = self.lanes();
@@ -182,7 +183,7 @@ impl Lanes {
         running.filter(|(_, count)| *count > 0).collect()
     }
 
-    /// Starts nothing more, and waits until what is under way has ended.
+    /// Starts no more attempts, and waits until those in progress have ended.
     pub async fn stop(&self) {
         self.stop.cancel();
         self.tracker.close();

@@ -1,4 +1,4 @@
-//! The engine: takes messages in, delivers them through one lane per destination, and does the upkeep.
+//! The engine: accepts messages, delivers them through one lane per destination, and runs maintenance.
 
 mod attempt;
 pub mod circuit_breaker;

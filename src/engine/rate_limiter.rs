@@ -1,27 +1,27 @@
-//! A lane's pace: how many texts `rate` lets go now. Pure; time comes in.
+//! Rate limiter of one lane: decides how many messages `rate` allows now. Pure; the caller passes the time.
 //!
-//! Each text has a moment at which it should go, one interval after that of the text before, whenever that one
-//! really went: what the machine is late by is made up for. Counting the interval from the sending would lose
-//! every delay for good, and with timers of a millisecond a third of 300 texts a second.
+//! Each message has a scheduled time, one interval after that of the previous message, whenever that one was actually
+//! sent, so delays of the machine are made up for. Scheduling from the actual time would accumulate every delay: with
+//! timers of one millisecond, a third of 300 messages per second.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How much is made up for at most. So in any second go at most a twentieth more texts than `rate` says, and
-/// one; a second without a text, a pause or an outage saves up no more than that either.
+/// The maximum delay that is made up for. So in any second, at most `rate` × 1.05 + 1 messages are sent; an idle
+/// second, a pause or an outage does not accumulate more either.
 const SLACK: Duration = Duration::from_millis(50);
 
-/// Lets texts go at a steady rate.
+/// Allows messages at a steady rate.
 #[derive(Clone, Debug)]
 pub(super) struct Pace {
     interval: Duration,
-    /// When the next text should go, or should have gone.
+    /// The scheduled time of the next message.
     next: Instant,
 }
 
 impl Pace {
-    /// So many texts a second, the first of them now.
+    /// A limiter for `rate` messages per second, the first of them now.
     pub(super) fn new(rate: f64, now: Instant) -> Self {
         Self {
             interval: Duration::from_secs_f64(1.0 / rate),
@@ -29,7 +29,7 @@ impl Pace {
         }
     }
 
-    /// How many may go now.
+    /// The number of messages allowed now.
     pub(super) fn allows(&self, now: Instant) -> usize {
         match now.checked_duration_since(self.next(now)) {
             Some(late) => usize::try_from(late.as_nanos() / self.interval.as_nanos().max(1))
@@ -39,18 +39,18 @@ impl Pace {
         }
     }
 
-    /// So many of those that might go have gone.
+    /// Records that `count` messages were sent.
     pub(super) fn took(&mut self, count: usize, now: Instant) {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         self.next = self.next(now) + self.interval.saturating_mul(count);
     }
 
-    /// How long none may go.
+    /// How long until the next message is allowed.
     pub(super) fn wait(&self, now: Instant) -> Duration {
         self.next.saturating_duration_since(now)
     }
 
-    /// What was not made use of is forgotten but for the slack.
+    /// The next scheduled time, which lags at most by the slack.
     fn next(&self, now: Instant) -> Instant {
         now.checked_sub(SLACK)
             .map_or(self.next, |earliest| self.next.max(earliest))
@@ -65,7 +65,7 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    /// Lets go whatever may.
+    /// Sends as many as allowed.
     fn all(pace: &mut Pace, now: Instant) -> usize {
         let count = pace.allows(now);
         pace.took(count, now);
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_rate_lets_one_go_at_a_time() {
+    fn a_slow_rate_allows_one_message_at_a_time() {
         let start = Instant::now();
         let mut pace = Pace::new(1.0, start);
         assert_eq!((all(&mut pace, start), all(&mut pace, start)), (1, 0));
@@ -81,11 +81,11 @@ mod tests {
         assert_eq!(all(&mut pace, start + Duration::from_millis(999)), 0);
         assert_eq!(all(&mut pace, start + Duration::from_millis(1_040)), 1);
         let second = start + Duration::from_secs(2);
-        assert_eq!(all(&mut pace, second), 1, "40 ms late, and made up for");
+        assert_eq!(all(&mut pace, second), 1, "a delay of 40 ms is made up for");
     }
 
     #[test]
-    fn idle_time_saves_up_no_more_than_the_slack() {
+    fn idle_time_accumulates_no_more_than_the_slack() {
         let start = Instant::now();
         for (rate, burst) in [
             (1.0 / 86_400.0, 1),
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_did_not_go_stays_allowed() {
+    fn unused_permits_stay_available() {
         let start = Instant::now();
         let mut pace = Pace::new(100.0, start);
         let later = start + HOUR;
@@ -115,9 +115,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is asked for at whatever times, idle ones among them.
+        /// Any demand at any times, including idle ones.
         #[test]
-        fn no_second_has_more_texts_than_the_rate_and_its_slack(
+        fn no_second_has_more_messages_than_the_rate_and_its_slack(
             rate in 0.1..1000.0_f64,
             turns in prop::collection::vec((0..120_000_u64, 0..80_usize, 0..20_u8), 1..400),
         ) {
@@ -136,9 +136,9 @@ mod tests {
             }
         }
 
-        /// Each turn comes when it was asked for, and up to 20 ms later.
+        /// Each turn comes at its scheduled time or up to 20 ms later.
         #[test]
-        fn a_full_backlog_drains_at_its_rate_on_a_machine_that_is_late(
+        fn a_backlog_drains_at_its_rate_on_a_slow_machine(
             rate in 1.0..1000.0_f64,
             delays in prop::collection::vec(0..20_000_u64, 50..400),
         ) {

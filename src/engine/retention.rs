@@ -1,4 +1,4 @@
-//! What the daemon does on its own, in small steps: forgetting what may be forgotten.
+//! Removes expired messages, texts and provider ids in the background, in small steps.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use crate::clock::Clock;
 use crate::plan::Plan;
 use crate::store::{Horizon, Store};
 
-/// Between two rounds when there is nothing more to forget.
+/// The pause between two rounds.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// Between two steps of a round, so that texts go first.
+/// The pause between two steps of a round, so that messages have priority.
 const BREATH: Duration = Duration::from_millis(20);
 
-/// Forgets old messages, texts and provider ids until stopped.
+/// Removes expired messages, texts and provider ids until stopped.
 pub async fn forget(
     store: Arc<dyn Store>,
     plan: watch::Receiver<Arc<Plan>>,

@@ -1,5 +1,5 @@
-//! What the outcome of an attempt means for the delivery: whether it is tried again, and what each recipient is still
-//! owed. Pure; the caller passes the time.
+//! The consequences of an attempt for the delivery: whether it is retried, and which recipients still need it. Pure;
+//! the caller passes the time.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use crate::mask::Reason;
 use crate::message::Timestamp;
 use crate::retry::{Next, Policy};
 
-/// When an attempt was made, and what the decision about the next one depends on.
+/// An attempt, with everything that the decision about the next one depends on.
 pub(super) struct Trial<'a> {
     pub(super) policy: &'a Policy,
     pub(super) started: Timestamp,
     pub(super) took: Duration,
     pub(super) now: Timestamp,
-    /// From when on `give_up_after` counts.
+    /// The start of the time that counts towards `give_up_after`.
     pub(super) since: Timestamp,
 }
 
@@ -37,9 +37,9 @@ impl Trial<'_> {
         (dead, reason)
     }
 
-    /// Gives each recipient that did not take the message a delivery of its own, so that no other waits for it, and
-    /// says what there is to log about each. The delivery itself comes first. It ends as delivered; if no recipient
-    /// took the message, it becomes that of the first recipient.
+    /// Gives each recipient that did not accept the message its own delivery, so that no other recipient waits for
+    /// it, and returns the reason to log for each. The delivery itself comes first. It ends as delivered; if no
+    /// recipient accepted the message, it becomes that of the first recipient.
     pub(super) fn divide(
         &self,
         delivery: Delivery,
@@ -61,8 +61,8 @@ impl Trial<'_> {
         all
     }
 
-    /// What one recipient is still owed of a delivery, or that it will never take it. There is nothing to log if it
-    /// was not asked.
+    /// The delivery for a single recipient: pending, or dead if it rejects the message for good. The reason is `None`
+    /// if this recipient was not attempted.
     fn share(&self, delivery: &Delivery, other: &Other) -> (Delivery, Option<Reason>) {
         let own = delivery.split(&other.recipient);
         let (own, reason) = match &other.fate {
@@ -86,7 +86,7 @@ impl Trial<'_> {
     }
 }
 
-/// A duration for people: whole seconds, or milliseconds below one.
+/// A duration for display: whole seconds, or milliseconds below one second.
 pub(super) fn age(duration: Duration) -> String {
     let rounded = if duration.as_secs() > 0 {
         Duration::from_secs(duration.as_secs())

@@ -1,6 +1,7 @@
-//! Whether the company's numbers still point here: asked at start and daily, said once per change.
+//! Checks at start and daily whether the webhooks of the configured numbers still point here, and logs each change
+//! once.
 //!
-//! A number that somebody pointed elsewhere fails silently: no text arrives, and nothing else is wrong.
+//! A number whose webhook was changed fails silently: no message arrives, and there is no other symptom.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,18 +17,19 @@ use crate::number::Number;
 use crate::plan::Plan;
 use crate::source::NumberPoints;
 
-/// Between two looks, less up to a tenth by chance, so that many bridges do not ask at once.
+/// The interval of the checks, reduced by a random part of up to a tenth, so that many daemons do not query at the
+/// same time.
 const EVERY: Duration = Duration::from_secs(24 * 3600);
 
-/// While a number is astray, or the carrier could not be asked.
+/// The interval while a number has another webhook, or the carrier could not be queried.
 const AGAIN: Duration = Duration::from_secs(15 * 60);
 
-/// What was found at the last look.
+/// The results of the last check.
 #[derive(Default)]
 pub struct Drift(Mutex<BTreeMap<Name, BTreeMap<Number, NumberPoints>>>);
 
 impl Drift {
-    /// What is wrong, in words, with numbers in full: for the operator, not for a log.
+    /// The problems as sentences, with complete numbers: for the operator, not for a log.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         let found = self.found();
@@ -42,7 +44,7 @@ impl Drift {
         found.iter().flat_map(wrong).collect()
     }
 
-    /// The same for strangers: how many numbers, not which.
+    /// The problems for a log: how many numbers are affected, not which.
     #[must_use]
     pub fn summary(&self) -> Vec<String> {
         let found = self.found();
@@ -58,7 +60,7 @@ impl Drift {
         found.iter().filter_map(line).collect()
     }
 
-    /// Notes what one look found, and says what is new.
+    /// Records the result of one check, and logs the changes.
     fn note(&self, source: &Name, looked: Vec<NumberPoints>, metrics: &Metrics) {
         let mut found = self.found();
         let before = found.remove(source).unwrap_or_default();
@@ -75,7 +77,7 @@ impl Drift {
         found.insert(source.clone(), now);
     }
 
-    /// Forgets the sources that are not asked any more, and names them.
+    /// Removes the sources that are not checked any more, and returns their names.
     fn forget_others(&self, plan: &Plan) -> Vec<Name> {
         let is_asked = |name: &Name| {
             let source = plan.sources.get(name);
@@ -109,7 +111,7 @@ fn tell(source: &Name, number: &Number, before: Option<&Reason>, points: &Number
     }
 }
 
-/// Looks at start, daily, at every reload, and more often while something is wrong.
+/// Checks at start, daily, at every reload, and more often while there is a problem.
 pub async fn watch(
     drift: Arc<Drift>,
     metrics: Arc<Metrics>,
@@ -139,7 +141,7 @@ pub async fn watch(
     }
 }
 
-/// Asks every source's carrier; false when a number is astray, or nobody knows.
+/// Queries the carrier of every source. Returns false if a number has another webhook, or a query failed.
 async fn look(drift: &Drift, metrics: &Metrics, plan: &Plan) -> bool {
     for source in drift.forget_others(plan) {
         if !plan.sources.contains_key(&source) {

@@ -17,7 +17,7 @@ fn limited(seconds: u64) -> Failure {
 }
 
 #[test]
-fn a_rate_limit_closes_the_whole_lane_for_as_long_as_asked() {
+fn a_rate_limit_pauses_the_whole_lane_for_the_requested_time() {
     let mut gate = Gate::default();
     let change = gate.failed(&limited(30), 0, &POLICY, Timestamp(0), 1.0);
     assert_eq!(change, Some(Change::Closed(Cause::Limited)));
@@ -42,7 +42,7 @@ fn a_pause_shorter_than_the_backoff_does_not_shorten_it() {
 }
 
 #[test]
-fn of_attempts_that_were_under_way_the_longest_pause_counts() {
+fn the_longest_pause_of_concurrent_attempts_counts() {
     let mut gate = Gate::default();
     for seconds in [30, 300, 60] {
         gate.failed(&limited(seconds), 0, &POLICY, Timestamp(0), 1.0);
@@ -52,7 +52,7 @@ fn of_attempts_that_were_under_way_the_longest_pause_counts() {
 }
 
 #[test]
-fn a_divided_outcome_opens_the_gate_only_if_a_recipient_was_asked() {
+fn a_divided_outcome_closes_the_breaker_only_if_a_recipient_was_attempted() {
     use crate::destination::Other;
     let later = Fate::Later {
         reason: "452".into(),
@@ -80,7 +80,7 @@ fn a_divided_outcome_opens_the_gate_only_if_a_recipient_was_asked() {
 }
 
 #[test]
-fn failures_in_a_row_back_off_and_are_news_once() {
+fn failures_in_a_row_back_off_and_are_logged_once() {
     let mut gate = Gate::default();
     let down = Failure::unreachable("refused");
     assert!(gate.failed(&down, 0, &POLICY, Timestamp(0), 1.0).is_some());
@@ -96,7 +96,7 @@ fn failures_in_a_row_back_off_and_are_news_once() {
 }
 
 #[test]
-fn attempts_begun_before_the_gate_closed_do_not_lengthen_the_wait() {
+fn attempts_started_before_the_breaker_opened_do_not_lengthen_the_wait() {
     let mut gate = Gate::default();
     let down = Failure::unreachable("refused");
     for _ in 0..8 {
@@ -106,7 +106,7 @@ fn attempts_begun_before_the_gate_closed_do_not_lengthen_the_wait() {
 }
 
 #[test]
-fn a_refused_message_shows_that_the_destination_works() {
+fn a_rejected_message_closes_the_breaker() {
     let mut gate = Gate::default();
     gate.failed(&Failure::unreachable("refused"), 0, &POLICY, Timestamp(0), 1.0);
     let epoch = gate.epoch();
@@ -115,7 +115,7 @@ fn a_refused_message_shows_that_the_destination_works() {
 }
 
 #[test]
-fn a_gate_that_stays_closed_is_news_again_after_an_hour() {
+fn a_breaker_that_stays_open_is_logged_every_hour() {
     let mut gate = Gate::default();
     let down = Failure::unreachable("refused");
     let mut news = Vec::new();
@@ -138,7 +138,7 @@ fn a_gate_that_stays_closed_is_news_again_after_an_hour() {
 }
 
 #[test]
-fn what_becomes_overdue_in_an_outage_is_given_up_and_what_was_before_at_the_second_failure() {
+fn deliveries_overdue_before_an_outage_are_given_up_at_its_second_failure() {
     for failure in [limited(3600), Failure::unreachable("refused")] {
         let mut gate = Gate::default();
         assert!(!gate.gives_up(Timestamp(7)), "it works");
@@ -153,7 +153,7 @@ fn what_becomes_overdue_in_an_outage_is_given_up_and_what_was_before_at_the_seco
 }
 
 #[test]
-fn a_parked_destination_gives_nothing_up_and_being_parked_counts_for_no_outage() {
+fn parking_gives_up_nothing_and_is_not_an_outage() {
     let mut gate = Gate::default();
     for failure in [limited(30), Failure::parked("token"), Failure::parked("token")] {
         let epoch = gate.epoch();
@@ -167,7 +167,7 @@ fn a_parked_destination_gives_nothing_up_and_being_parked_counts_for_no_outage()
 }
 
 #[test]
-fn a_requested_probe_goes_at_once_and_hides_nothing() {
+fn a_requested_probe_is_immediate_and_keeps_the_cause() {
     for failure in [Failure::parked("token"), Failure::unreachable("refused")] {
         let mut gate = Gate::default();
         for _ in 0..4 {
@@ -179,7 +179,7 @@ fn a_requested_probe_goes_at_once_and_hides_nothing() {
         let after = gate.closed().cloned().unwrap();
         assert_eq!((after.cause, after.since), (before.cause, before.since));
         assert_eq!(after.reason, before.reason);
-        assert!(!gate.gives_up(Timestamp(0)), "the outage begins anew");
+        assert!(!gate.gives_up(Timestamp(0)), "the outage starts anew");
         assert_eq!(
             (gate.allows(0, 8, Timestamp(9)), gate.is_probe_requested()),
             (1, true)
@@ -218,7 +218,7 @@ fn a_fault_survives_a_restart_with_the_end_of_its_pause() {
     assert_eq!(
         until,
         Some(Timestamp(-9_000_000 + 600_000)),
-        "what was left of it"
+        "the remaining duration"
     );
     let earlier = Pause {
         left: hour,
@@ -236,7 +236,7 @@ fn a_fault_survives_a_restart_with_the_end_of_its_pause() {
 }
 
 #[test]
-fn what_is_left_of_the_backoff_is_no_pause_that_was_asked_for() {
+fn the_backoff_is_not_a_requested_pause() {
     let mut gate = Gate::default();
     for _ in 0..5 {
         let epoch = gate.epoch();
@@ -259,7 +259,7 @@ fn what_is_left_of_the_backoff_is_no_pause_that_was_asked_for() {
 }
 
 #[test]
-fn a_pause_that_was_asked_for_outlasts_a_failure_of_another_kind() {
+fn a_requested_pause_continues_after_another_kind_of_failure() {
     for failure in [Failure::unreachable("refused"), Failure::parked("token")] {
         let mut gate = Gate::default();
         gate.failed(&limited(600), 0, &POLICY, Timestamp(0), 1.0);
@@ -271,7 +271,7 @@ fn a_pause_that_was_asked_for_outlasts_a_failure_of_another_kind() {
 }
 
 #[test]
-fn a_pause_that_was_asked_for_is_not_ended_by_resuming_and_gives_up_nothing_then() {
+fn resuming_does_not_end_a_requested_pause_and_gives_up_nothing() {
     let mut gate = Gate::default();
     for _ in 0..2 {
         let epoch = gate.epoch();
@@ -295,7 +295,7 @@ fn a_pause_that_was_asked_for_is_not_ended_by_resuming_and_gives_up_nothing_then
 }
 
 #[test]
-fn a_probe_requested_during_a_pause_that_was_asked_for_goes_at_its_end() {
+fn a_probe_requested_during_a_pause_starts_at_its_end() {
     let mut gate = Gate::default();
     for _ in 0..5 {
         let epoch = gate.epoch();
