@@ -1,5 +1,5 @@
-//! A store in memory: the contract in its plainest form, against which the others are held. It forgets
-//! everything with the process, and looks at everything for every question.
+//! A store in memory: the simplest implementation of the contract, which the tests compare the others with. It reads
+//! everything for every query, and stores nothing on disk.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,7 +32,7 @@ struct Inner {
     threads: HashMap<(Name, Conversation), (String, Timestamp)>,
     paused: BTreeSet<Name>,
     leases: HashMap<u64, Place>,
-    /// Those of the leased whose destination has answered.
+    /// The leased deliveries whose destination has answered.
     answered: BTreeSet<Place>,
     last_token: u64,
     accepted: u64,
@@ -52,7 +52,7 @@ struct Seen {
     received_at: Timestamp,
 }
 
-/// A delivery's place in the order of acceptance.
+/// The position of a delivery in the order of acceptance.
 type Place = (u64, u16);
 
 fn position((seq, ordinal): Place) -> u64 {
@@ -96,7 +96,7 @@ impl Inner {
             .find(|delivery| delivery.id.ordinal == ordinal)
     }
 
-    /// The first waiting delivery of every conversation that is not claimed, in the order of acceptance.
+    /// The first pending delivery of every conversation without a claim, in the order of acceptance.
     fn heads(&self, destination: &Name) -> Vec<(Timestamp, Place)> {
         let leased: BTreeSet<Place> = self.leases.values().copied().collect();
         let mut heads = BTreeMap::new();
@@ -147,7 +147,7 @@ impl Inner {
         })
     }
 
-    /// One more delivery of a stored message.
+    /// Adds a delivery to a stored message.
     fn add(&mut self, seq: u64, mut delivery: Delivery) -> Option<DeliveryId> {
         let found = self.messages.get_mut(&seq)?;
         let last = found.deliveries.last().map_or(0, |delivery| delivery.id.ordinal);
@@ -195,7 +195,7 @@ impl Inner {
         }
     }
 
-    /// Counts a message of which a delivery ended, if nothing of it is pending any more.
+    /// Called when a delivery of a message has ended: counts the message if none of its deliveries is pending.
     fn count_ended(&mut self, seq: u64) {
         let Some(found) = self.messages.get(&seq) else {
             return;

@@ -1,6 +1,6 @@
-//! The store: where texts are kept until they are delivered, and remembered for a while afterwards.
+//! The store: keeps messages until they are delivered, and for the retention time afterwards.
 //!
-//! The doc comment on [`Store`] is the contract; every store passes the one suite in `conformance`.
+//! The doc comment on [`Store`] is the contract. Every store passes the test suite in `conformance`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,36 +24,36 @@ pub use standing::{Cause, Fault, Pause, Standing, Standings};
 
 pub use queue::{Queued, Turn};
 
-/// A page ends early once its items take so many bytes: `limit` counts messages, and those may be large.
+/// The size in bytes at which a page ends early: `limit` counts messages, which may be large.
 pub const PAGE_BYTES: usize = 2 << 20;
 
-/// The same for the messages of one claim.
+/// The same limit for the messages of one claim.
 pub const CLAIM_BYTES: usize = 4 << 20;
 
-/// As the time of a claim: deliveries are claimed whenever they are due.
+/// As the time of a claim: deliveries are claimed whether or not they are due.
 pub const ANY_TIME: Timestamp = Timestamp(i64::MAX);
 
-/// Why the store did not do what it was asked.
+/// Why a request to the store failed.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
-    /// Too much waits to be written: nothing was stored, try again shortly.
+    /// Too many changes are queued. Nothing was stored; the caller can retry shortly.
     #[error("the store is busy")]
     Busy,
-    /// Too little free space is left for new texts: nothing was stored. Deliveries go on.
+    /// There is not enough free space for new messages. Nothing was stored. Deliveries continue.
     #[error("the store is full: {free} bytes are free, {needed} are kept free")]
     Full {
-        /// Bytes left on the file system.
+        /// Free bytes on the file system.
         free: u64,
-        /// What must be free: the configured `min_free`, or what the store itself needs to write.
+        /// The bytes that must be free: the configured `min_free`, or what the store itself needs for writing.
         needed: u64,
     },
     /// A commit took longer than ten seconds. It may or may not have happened.
     #[error("the store did not answer in time")]
     Slow,
-    /// A write or sync failed. Nothing is written any more until the process is started again.
+    /// A write or sync failed. The store writes nothing more until the process is restarted.
     #[error("the store failed: {0}")]
     Failed(String),
-    /// The lease is gone: the delivery was settled, discarded or claimed anew.
+    /// The lease is not valid any more: the delivery was settled, discarded or claimed again.
     #[error("the claim is no longer valid")]
     LostClaim,
     /// No such message or delivery.
@@ -61,89 +61,90 @@ pub enum Error {
     NotFound,
 }
 
-/// A text to be stored with everything owed for it.
+/// A message to be stored together with its deliveries.
 #[derive(Clone, Debug)]
 pub struct Arrival {
-    /// The text.
+    /// The message.
     pub message: Message,
-    /// What is owed for it; may be empty.
+    /// Its deliveries; may be empty.
     pub deliveries: Vec<Delivery>,
-    /// A message with the same source and provider id received at or after this moment makes this one a duplicate.
-    /// An empty provider id tells nothing: such a message is always new.
+    /// A message with the same source and provider id received at or after this time makes this one a duplicate. A
+    /// message with an empty provider id is always new.
     pub dedup_since: Timestamp,
 }
 
-/// How an arrival ended.
+/// The result of an arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Acceptance {
-    /// On disk, with everything owed for it.
+    /// The message and its deliveries are on disk.
     New,
-    /// Known already, under this id; nothing was stored.
+    /// A duplicate of the message with this id; nothing was stored.
     Duplicate(MessageId),
 }
 
-/// A delivery leased to whoever carries it out.
+/// A leased delivery.
 #[derive(Clone, Debug)]
 pub struct Claim {
     /// The delivery as stored.
     pub delivery: Delivery,
     /// Its message.
     pub message: Arc<Message>,
-    /// The root of the conversation's thread at this destination, if one is kept.
+    /// The root of the conversation's thread at this destination, if there is one.
     pub thread: Option<String>,
-    /// Fences this claim from an earlier one of the same delivery.
+    /// The fencing token, which distinguishes this claim from earlier ones of the same delivery.
     pub token: u64,
 }
 
-/// The end of a claim, written in one piece.
+/// The outcome of a claim, written in one commit.
 #[derive(Clone, Debug)]
 pub struct Settlement {
     /// The claim's token.
     pub token: u64,
     /// The delivery in its new state.
     pub delivery: Delivery,
-    /// Deliveries that come of it: those for recipients that could not take it, and the fallback of a dead one. Their
-    /// ordinals are given by the store. A fallback is left out if its destination has the message by other means.
+    /// Deliveries that this outcome creates: those for recipients that could not accept the message, and the fallback
+    /// of a dead one. The store assigns their ordinals. A fallback is omitted if its destination has the message by
+    /// other means.
     pub follow_ups: Vec<Delivery>,
-    /// The root of the conversation's thread, when this delivery began one.
+    /// The root of the conversation's thread, if this delivery started one.
     pub thread: Option<String>,
 }
 
-/// How much is owed to one destination.
+/// The numbers of deliveries of one destination.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
-    /// Deliveries not yet delivered nor dead.
+    /// Pending deliveries.
     pub pending: u64,
     /// Dead deliveries that need attention.
     pub dead: u64,
     /// Dead deliveries that need none: they were acknowledged, or their fallback delivered the message.
     pub acknowledged: u64,
-    /// When the oldest pending one came to be owed.
+    /// Since when the oldest pending delivery has been pending.
     pub oldest: Option<Timestamp>,
 }
 
-/// What has happened in this store since it was made. `accepted` counts messages; the rest count deliveries:
-/// `owed = delivered + dead + pending + purged` holds at every commit, `purged` being ended deliveries that
-/// went with their messages, whose numbers stay in `delivered` and `dead` no more.
+/// Counters since the store was created. `accepted` counts messages, the others count deliveries. `owed = delivered +
+/// dead + pending + purged` holds at every commit: a delivery that is removed with its message moves from `delivered`
+/// or `dead` to `purged`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Counts {
-    /// Messages accepted.
+    /// Accepted messages.
     pub accepted: u64,
-    /// Messages forgotten after `retain`.
+    /// Messages removed after `retain`.
     pub messages_purged: u64,
-    /// Deliveries ever owed.
+    /// Deliveries created.
     pub owed: u64,
-    /// Delivered and still remembered.
+    /// Delivered and still stored.
     pub delivered: u64,
-    /// Dead and still remembered.
+    /// Dead and still stored.
     pub dead: u64,
-    /// Still to be done.
+    /// Pending.
     pub pending: u64,
-    /// Ended, and forgotten with their messages.
+    /// Ended, and removed with their messages.
     pub purged: u64,
 }
 
-/// Messages whose last pending delivery ended. One that is sent again counts again.
+/// Messages whose last pending delivery has ended. A message that is resent is counted again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ended {
     /// Delivered to all destinations, or by their fallbacks.
@@ -152,18 +153,18 @@ pub struct Ended {
     pub dead: u64,
 }
 
-/// Which deliveries an operator's command is about.
+/// The deliveries that an operator's command applies to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selector {
-    /// These.
+    /// These deliveries.
     Ids(Vec<DeliveryId>),
-    /// All dead ones of a destination.
+    /// All dead deliveries of a destination.
     Dead(Name),
-    /// All waiting ones of a destination.
+    /// All pending deliveries of a destination.
     Pending(Name),
 }
 
-/// What a retry did.
+/// The result of a retry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Requeued {
     /// Deliveries made due.
@@ -176,46 +177,46 @@ pub struct Requeued {
     pub redacted: u64,
 }
 
-/// The state of a message, told from its deliveries.
+/// The state of a message, derived from its deliveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MessageState {
-    /// Something is still owed.
+    /// It has a pending delivery.
     Pending,
     /// No delivery is pending, and one is dead whose fallback did not deliver the message.
     Dead,
-    /// All deliveries were delivered, or their fallbacks delivered the message.
+    /// All deliveries were delivered, by themselves or by their fallbacks.
     Delivered,
-    /// Its routes deliver it nowhere (`deliver = []`).
+    /// Its routes have no destination (`deliver = []`).
     Kept,
-    /// No route matched it, and `unmatched` names no destination.
+    /// No route matched it, and `unmatched` has no destination.
     Unrouted,
 }
 
-/// A search over the stored messages, newest first. All given conditions must hold.
+/// A search for stored messages, newest first. All given conditions must hold.
 #[derive(Clone, Debug, Default)]
 pub struct Query {
-    /// Sender.
+    /// The sender.
     pub from: Option<Pattern>,
-    /// Receiver.
+    /// The receiver.
     pub to: Option<Pattern>,
-    /// Part of the text, compared without case.
+    /// A part of the text, ignoring case.
     pub text: Option<String>,
-    /// Source.
+    /// The source.
     pub source: Option<Name>,
-    /// State. `Unrouted` asks for messages that matched no route, whatever became of them.
+    /// The state. `Unrouted` finds all messages that matched no route, whatever their deliveries.
     pub state: Option<MessageState>,
-    /// Received at or after.
+    /// Received at or after this time.
     pub since: Option<Timestamp>,
-    /// Received before.
+    /// Received before this time.
     pub until: Option<Timestamp>,
-    /// At most this many.
+    /// The maximum number of results.
     pub limit: usize,
-    /// Continue after the page that gave this cursor.
+    /// The cursor that the previous page returned.
     pub cursor: Option<u64>,
 }
 
-/// One found message.
+/// A message with its deliveries.
 #[derive(Clone, Debug)]
 pub struct Found {
     /// The message.
@@ -225,7 +226,7 @@ pub struct Found {
 }
 
 impl Query {
-    /// Whether all conditions hold that the message alone can answer: all but the state.
+    /// Returns true if all conditions hold that depend on the message alone, which are all but the state.
     #[must_use]
     pub fn matches(&self, message: &Message) -> bool {
         let text = self.text.as_ref().map(|text| text.to_lowercase());
@@ -242,7 +243,7 @@ impl Query {
 }
 
 impl Claim {
-    /// The claim without what was said and by whom: enough to settle or release it.
+    /// Removes the content, the sender and the receiver. What is left is enough to settle or release the claim.
     #[must_use]
     pub fn without_content(self) -> Self {
         let message = &*self.message;
@@ -267,13 +268,13 @@ impl Claim {
 }
 
 impl Found {
-    /// How many bytes the message and its deliveries take.
+    /// The size of the message and its deliveries, in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         self.message.size() + self.deliveries.iter().map(Delivery::size).sum::<usize>()
     }
 
-    /// How the message stands.
+    /// The state of the message.
     #[must_use]
     pub fn state(&self) -> MessageState {
         if self.deliveries.iter().any(Delivery::is_waiting) {
@@ -293,7 +294,7 @@ impl Found {
         }
     }
 
-    /// Whether a search for this state finds the message.
+    /// Returns true if a search for this state finds the message.
     #[must_use]
     pub fn is(&self, state: MessageState) -> bool {
         match state {
@@ -303,21 +304,21 @@ impl Found {
     }
 }
 
-/// A search over deliveries, newest first.
+/// A search for deliveries, newest first.
 #[derive(Clone, Debug, Default)]
 pub struct DeliveryQuery {
-    /// Only this destination's.
+    /// The destination.
     pub destination: Option<Name>,
     /// `Pending`, `Dead` or `Delivered`.
     pub state: Option<MessageState>,
-    /// At most this many.
+    /// The maximum number of results.
     pub limit: usize,
-    /// Continue after the page that gave this cursor.
+    /// The cursor that the previous page returned.
     pub cursor: Option<u64>,
 }
 
 impl DeliveryQuery {
-    /// Whether the conditions hold. No delivery is `Kept` or `Unrouted`.
+    /// Returns true if all conditions hold. No delivery is `Kept` or `Unrouted`.
     #[must_use]
     pub fn matches(&self, delivery: &Delivery) -> bool {
         let state = match delivery.state {
@@ -332,58 +333,59 @@ impl DeliveryQuery {
     }
 }
 
-/// Part of a long answer.
+/// Part of a long list.
 #[derive(Clone, Debug)]
 pub struct Page<T> {
-    /// What was found.
+    /// The items.
     pub items: Vec<T>,
-    /// Give this to get the next page; nothing when there is none.
+    /// The cursor of the next page; `None` on the last one.
     pub next: Option<u64>,
 }
 
-/// What may be forgotten. Nothing that is still owed ever is.
+/// The limits of what may be removed. Messages with pending deliveries are never affected.
 #[derive(Clone, Copy, Debug)]
 pub struct Horizon {
-    /// Messages received before this, whose deliveries all ended, go.
+    /// Messages received before this time, whose deliveries have all ended, are removed.
     pub purge_before: Option<Timestamp>,
-    /// Texts and numbers of messages received before this, whose deliveries all ended, are forgotten.
+    /// Messages received before this time, whose deliveries have all ended, lose their text and numbers.
     pub redact_before: Option<Timestamp>,
-    /// Provider ids received before this go: no later arrival asks for them.
+    /// Provider ids received before this time are removed, because no later arrival needs them.
     pub dedup_before: Timestamp,
 }
 
-/// A commit that takes longer than this means trouble with the disk.
+/// A commit that takes longer than this indicates a problem of the disk.
 const COMMIT_LATE: Duration = Duration::from_secs(2);
 
-/// How well the store is.
+/// The health of the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Health {
-    /// Bytes the store takes on disk.
+    /// The size of the store on disk, in bytes.
     pub bytes: u64,
-    /// Bytes free on its file system.
+    /// Free bytes on its file system.
     pub free: u64,
-    /// Bytes that must be free for new messages: `store.min_free`, or what the store itself needs to write.
+    /// The bytes that must be free for new messages: `store.min_free`, or what the store itself needs for writing.
     pub needed: u64,
-    /// Whether new texts are refused for lack of space.
+    /// New messages are rejected because of a lack of space.
     pub full: bool,
-    /// How large the process may let its file grow, where that is less than the file system has room for.
+    /// The limit of the process for the size of a file, if it is less than the free space.
     pub file_limit: Option<u64>,
-    /// Whether the file system can make no more files. New texts need none; a start, a backup and a compaction do.
+    /// No more files can be created on the file system. New messages need none; a start, a backup and a compaction
+    /// do.
     pub no_inodes: bool,
-    /// The error after which nothing is written any more.
+    /// The error after which nothing more is written.
     pub failed: Option<String>,
-    /// How long the oldest unanswered commit has been running.
+    /// How long the oldest unfinished commit has been running.
     pub commit_running: Option<Duration>,
-    /// How long the last commit took.
+    /// The duration of the last commit.
     pub commit_last: Option<Duration>,
-    /// Commits done since the start.
+    /// The number of commits since the start.
     pub commits: u64,
-    /// What was found wrong with the store, in words, until it is acknowledged.
+    /// The findings of the audit, as sentences, until they are acknowledged.
     pub findings: Vec<String>,
 }
 
 impl Health {
-    /// How much space is free and how much must be, and what to do where that is too little.
+    /// The free and the required space, and what to do if it is too little.
     #[must_use]
     pub fn space(&self) -> String {
         let size = |bytes| bytesize::ByteSize(bytes).display().iec();
@@ -403,40 +405,41 @@ impl Health {
     }
 }
 
-/// Keeps texts.
+/// Keeps messages and their deliveries.
 ///
-/// * **Durable**: when `accept`, `settle`, `requeue`, `acknowledge_dead`, `discard`, `owe` or `set_paused` return `Ok`, what they
-///   did survives a power cut. When they return an error it was not done, except after [`Error::Slow`] and
+/// * **Durable**: when `accept`, `settle`, `requeue`, `acknowledge_dead`, `discard`, `owe` or `set_paused` return `Ok`,
+///   the change survives a power cut. When they return an error, nothing was changed, except after [`Error::Slow`] and
 ///   [`Error::Failed`], where it may have been.
-/// * **All or none**: a message, its dedup entry and its deliveries appear together, also after a crash.
-/// * **Idempotent**: `accept` of a known (source, provider id) stores nothing and names the first one's id, also
-///   when both run at the same time.
-/// * **Ordered**: `claim` gives the deliveries of one conversation at one destination in the order their
-///   messages were accepted, and never the second before the first has ended or was `answered`, whatever is due when.
-///   Deliveries for
-///   single recipients keep the same order for each recipient, and no other; `held` tells who has some pending.
-/// * **Leased**: a claimed delivery is not given again until it is settled, released, or the process ends.
-///   Leases are not written; after a crash the claimed ones are simply due again.
-/// * **Ignorant**: ids, times and decisions come from the caller.
+/// * **Atomic**: a message, its deduplication entry and its deliveries appear together, even after a crash.
+/// * **Idempotent**: `accept` of a known (source, provider id) stores nothing and returns the id of the stored message,
+///   even if both run at the same time.
+/// * **Ordered**: `claim` returns the deliveries of one conversation at one destination in the order in which their
+///   messages were accepted, and never the second before the first has ended or was `answered`, whatever their due
+///   times. Deliveries for single recipients are ordered per recipient only; `held` returns the recipients that have
+///   pending ones.
+/// * **Leased**: a claimed delivery is not claimed again until it is settled or released, or the process ends. Leases
+///   are not written: after a crash, the claimed deliveries are due again.
+/// * **Passive**: ids, times and decisions come from the caller.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Stores a message and all that is owed for it.
+    /// Stores a message with its deliveries.
     async fn accept(&self, arrival: Arrival) -> Result<Acceptance, Error>;
 
     /// Leases up to `limit` deliveries of `destination` that are due at `now`, in the order in which their messages were
     /// accepted; fewer when their messages take [`CLAIM_BYTES`].
     async fn claim(&self, destination: &Name, now: Timestamp, limit: usize) -> Result<Vec<Claim>, Error>;
 
-    /// The destination has accepted a claimed delivery, but its outcome is not written yet: the next delivery of the same
-    /// conversation may be claimed. The claim stays valid, and must be settled as delivered. Returns false, and changes
-    /// nothing, if no delivery of the conversation waits.
+    /// The destination has accepted a claimed delivery, but the outcome is not written yet: the next delivery of the
+    /// same conversation may be claimed. The claim stays valid, and must be settled as delivered. Returns false, and
+    /// changes nothing, if the conversation has no further pending delivery.
     async fn answered(&self, claim: &Claim) -> bool;
 
-    /// Writes how a claimed delivery ended, and acknowledges those dead ones whose fallback delivered the message. A still waiting one is given again when due; it may have become one for a
+    /// Writes the outcome of a claimed delivery, and acknowledges dead deliveries whose fallback delivered the
+    /// message. A delivery that is still pending can be claimed again when it is due; it may have become that of a
     /// single recipient. Returns the ids of the follow-ups.
     async fn settle(&self, settlement: Settlement) -> Result<Vec<DeliveryId>, Error>;
 
-    /// Those of these recipients that have a delivery of their own pending in a conversation at a destination.
+    /// The recipients among these that have their own pending delivery in a conversation at a destination.
     async fn held(
         &self,
         destination: &Name,
@@ -444,40 +447,41 @@ pub trait Store: Send + Sync + 'static {
         recipients: &[String],
     ) -> Result<Vec<String>, Error>;
 
-    /// Gives a claim back unchanged.
+    /// Ends a claim without a change.
     async fn release(&self, claim: Claim);
 
     /// When the next unclaimed delivery of `destination` is due; `now` if one is due already.
     async fn next_due(&self, destination: &Name, now: Timestamp) -> Result<Option<Timestamp>, Error>;
 
-    /// Where the pending deliveries of a message stand, by ordinal.
+    /// The positions of the pending deliveries of a message, by ordinal.
     async fn queued(&self, id: MessageId) -> Result<Vec<Queued>, Error>;
 
-    /// How many pending deliveries of `destination` come before `turn` as things are at `now`, the claimed ones included.
-    /// This looks at all of them.
+    /// The number of pending deliveries of `destination` that come before `turn` at `now`, including claimed ones.
+    /// The cost is proportional to their number.
     async fn ahead(&self, destination: &Name, turn: Turn, now: Timestamp) -> Result<u64, Error>;
 
-    /// The pending delivery of `destination` whose message was accepted first. This looks at all of them.
+    /// The pending delivery of `destination` whose message was accepted first. The cost is proportional to their
+    /// number.
     async fn oldest_pending(&self, destination: &Name) -> Result<Option<Delivery>, Error>;
 
     /// One message with its deliveries.
     async fn find(&self, id: MessageId) -> Result<Option<Found>, Error>;
 
-    /// Messages, newest first; fewer than asked for when they take [`PAGE_BYTES`].
+    /// Messages, newest first. Returns fewer than requested if they take [`PAGE_BYTES`].
     async fn messages(&self, query: &Query) -> Result<Page<Found>, Error>;
 
     /// Deliveries, newest message first.
     async fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<Delivery>, Error>;
 
-    /// Makes dead deliveries due at `now`, and waiting ones due sooner; not those of redacted messages. Counts what it
-    /// selected, except delivered and unknown deliveries.
+    /// Makes dead deliveries due at `now`, and pending ones due earlier, except those of redacted messages. Counts
+    /// the selected deliveries, except delivered and unknown ones.
     async fn requeue(&self, selector: &Selector, now: Timestamp) -> Result<Requeued, Error>;
 
-    /// Makes every waiting delivery that is due after `beyond` due at `now`, and one that was created later than that
-    /// created at `now`: their times were told by a clock that was ahead. Says how many it touched.
+    /// Makes every pending delivery that is due after `beyond` due at `now`, and one that was created later than that
+    /// created at `now`: these times are from a clock that was ahead. Returns the number of changed deliveries.
     async fn advance(&self, beyond: Timestamp, now: Timestamp) -> Result<u64, Error>;
 
-    /// Acknowledges dead deliveries that need attention, of those given up at or after `since`. Says how many it touched.
+    /// Acknowledges dead deliveries that need attention and were given up at or after `since`. Returns their number.
     async fn acknowledge_dead(
         &self,
         selector: &Selector,
@@ -485,70 +489,69 @@ pub trait Store: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<u64, Error>;
 
-    /// Makes waiting deliveries dead for `reason`, except those claimed just now, and acknowledges them. Says how many it
-    /// touched.
+    /// Makes pending deliveries dead for `reason`, except claimed ones, and acknowledges them. Returns their number.
     async fn discard(&self, selector: &Selector, now: Timestamp, reason: &str) -> Result<u64, Error>;
 
-    /// Owes a stored message to further destinations (`ordinal`s are given by the store). Returns their ids.
+    /// Adds deliveries to a stored message; the store assigns the ordinals. Returns their ids.
     async fn owe(&self, id: MessageId, deliveries: Vec<Delivery>) -> Result<Vec<DeliveryId>, Error>;
 
-    /// How much is owed to one destination.
+    /// The numbers of deliveries of one destination.
     async fn backlog(&self, destination: &Name) -> Result<Backlog, Error>;
 
-    /// Every destination the store knows of, configured or not.
+    /// All destinations that have deliveries in the store, configured or not.
     async fn destinations(&self) -> Result<Vec<Name>, Error>;
 
-    /// Remembers whether the operator paused a destination.
+    /// Stores whether an operator paused a destination.
     async fn set_paused(&self, destination: &Name, paused: bool) -> Result<(), Error>;
 
-    /// The destinations the operator paused.
+    /// The destinations that an operator paused.
     async fn paused(&self) -> Result<Vec<Name>, Error>;
 
-    /// Remembers what is known about time, for the next run.
+    /// Stores the state of the clock for the next run.
     async fn set_timeline(&self, timeline: &Timeline) -> Result<(), Error>;
 
-    /// What the last run has left about time.
+    /// The state of the clock stored by the last run.
     async fn timeline(&self) -> Result<Option<Timeline>, Error>;
 
-    /// Remembers how the destinations stand, for the next run.
+    /// Stores the states of the destinations for the next run.
     async fn set_standings(&self, standings: &Standings) -> Result<(), Error>;
 
-    /// How the destinations stood in the last run, as far as it was remembered.
+    /// The last stored states of the destinations.
     async fn standings(&self) -> Result<Standings, Error>;
 
-    /// Remembers the messages of the last hour, for the next run.
+    /// Stores the messages of the last hour for the next run.
     async fn set_series(&self, series: &Saved) -> Result<(), Error>;
 
-    /// What the last run has left of them.
+    /// The stored messages of the last hour.
     async fn series(&self) -> Result<Option<Saved>, Error>;
 
-    /// How many messages ended since the store was opened.
+    /// The number of messages whose deliveries have all ended since the store was opened.
     fn ended(&self) -> Ended;
 
-    /// Forgets what may be forgotten, a bounded step at a time; says whether there is more to do.
+    /// Removes what `horizon` allows, in a step of limited size. Returns true if there is more to remove.
     async fn prune(&self, horizon: &Horizon, now: Timestamp) -> Result<bool, Error>;
 
     /// The counters.
     async fn counts(&self) -> Result<Counts, Error>;
 
-    /// The next part of a backup. All parts together have everything that was accepted before the first one was
-    /// asked for, except what is forgotten meanwhile, and each message as it stands when its part is read.
+    /// The next part of a backup. All parts together contain everything accepted before the first part was requested,
+    /// except what is removed meanwhile. Each message is in its state at the time its part is read.
     async fn export(&self, _from: backup::Position) -> Result<backup::Part, Error> {
         Err(Error::Failed("this store has no backups".to_owned()))
     }
 
-    /// The operator has read the findings: they are forgotten. Says how many those were.
+    /// Deletes the findings, which the operator has read. Returns their number.
     async fn acknowledge(&self) -> Result<u64, Error> {
         Ok(0)
     }
 
-    /// How well the store is. Answers at once, also when the store hangs.
+    /// The health of the store. Returns immediately, even if the store hangs.
     fn health(&self) -> Health;
 
-    /// Whether texts can be accepted at the moment.
+    /// Returns `Ok` if messages can be accepted at the moment.
     ///
     /// # Errors
-    /// Why not, for the operator.
+    /// The reason, for the operator.
     fn ready(&self) -> Result<(), String> {
         let health = self.health();
         if let Some(failed) = health.failed {
@@ -565,19 +568,20 @@ pub trait Store: Send + Sync + 'static {
         }
     }
 
-    /// Writes what waits, syncs and closes. Nothing may be asked of it afterwards.
+    /// Writes the queued changes, syncs and closes. The store must not be used afterwards.
     async fn close(&self) -> Result<(), Error>;
 }
 
-/// Whether a follow-up is to be stored beside the deliveries that are there. A fallback is left out if its destination
-/// has the message already, or will have it: by the message's route, or because another recipient ended dead before.
+/// Returns true if a follow-up must be stored in addition to the existing deliveries. A fallback is omitted if its
+/// destination has the message or a pending delivery of it: by the message's route, or because another recipient is
+/// dead.
 fn is_new(follow_up: &Delivery, there: &[Delivery]) -> bool {
     let is_fallback = follow_up.recipient.is_none() && follow_up.origin.is_some();
     let mut others = there.iter();
     !is_fallback || !others.any(|other| other.destination == follow_up.destination && !other.is_dead())
 }
 
-/// When a delivery last changed.
+/// The time of the last change of a delivery.
 fn changed_at(delivery: &Delivery) -> Timestamp {
     match delivery.state {
         State::Delivered { at } | State::Dead { at, .. } => at,
@@ -588,7 +592,7 @@ fn changed_at(delivery: &Delivery) -> Timestamp {
     }
 }
 
-/// A message without what was said and by whom.
+/// Removes the content, the sender and the receiver of a message.
 fn redacted(message: Message, now: Timestamp) -> Message {
     Message {
         from: message.from.redacted(),

@@ -6,7 +6,7 @@ use crate::message::Timestamp;
 /// The position of a pending delivery among those of its destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Queued {
-    /// The id of the delivery.
+    /// Its id.
     pub id: DeliveryId,
     /// The token of its claim, if it is claimed.
     pub claim: Option<u64>,
@@ -16,8 +16,8 @@ pub struct Queued {
     pub turn: Turn,
 }
 
-/// When a delivery's turn comes: at the time at which it and all before it in its queue are due. Of those that are due,
-/// the one comes first whose message was accepted first.
+/// When a delivery's turn comes: when it and all deliveries before it in its queue are due. Among due deliveries, the
+/// one whose message was accepted first is first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Turn {
     /// The earliest time.

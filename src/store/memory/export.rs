@@ -1,9 +1,9 @@
-//! A backup of what is in memory, part by part, as the other stores give it.
+//! Backups of the store in memory, in the same parts as those of other stores.
 
 use super::Inner;
 use crate::store::backup::{Part, Position, Record, digest};
 
-/// How many messages go into one part.
+/// The number of messages per part.
 const STEP: usize = 200;
 
 impl Inner {
@@ -45,7 +45,7 @@ impl Inner {
         (records, Some(next))
     }
 
-    /// Provider ids whose messages are gone, and threads.
+    /// Threads, and the provider ids of removed messages.
     fn export_rest(&self, last: u64) -> Vec<Record> {
         let gone = self
             .seen

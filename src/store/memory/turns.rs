@@ -1,4 +1,4 @@
-//! The order in which the waiting deliveries of a destination come.
+//! The order of the pending deliveries of a destination.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,7 +8,7 @@ use crate::message::{Conversation, MessageId, Name, Timestamp};
 use crate::store::{Found, Queued, Turn};
 
 impl Inner {
-    /// The waiting deliveries of a destination in the order in which they come.
+    /// The pending deliveries of a destination in the order of their turns.
     pub(super) fn turns(&self, destination: &Name) -> BTreeMap<Turn, Queued> {
         let mut heads: HashMap<Conversation, (DeliveryId, Timestamp)> = HashMap::new();
         let mut turns = BTreeMap::new();
@@ -36,7 +36,7 @@ impl Inner {
         turns
     }
 
-    /// Where the waiting deliveries of a message stand.
+    /// The positions of the pending deliveries of a message.
     pub(super) fn queued(&self, id: MessageId) -> Vec<Queued> {
         let found = self.seq(id).and_then(|seq| self.messages.get(&seq));
         let deliveries = found.into_iter().flat_map(|found| &found.deliveries);

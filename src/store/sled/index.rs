@@ -1,8 +1,8 @@
-//! What finds the records, in memory: the queues and the table for searches.
+//! The indexes in memory: the queues and the table for searches.
 //!
-//! The records on disk are the only truth; at start the audit reads them all and tells them here. While the
-//! store runs, each change notes what it means for the index, and only when the group it belongs to is on disk
-//! does the writer carry that out: nothing is claimed or found that a power cut could still undo.
+//! The records on disk are authoritative; at start, the audit reads them all and fills the indexes. Each change
+//! collects its updates of the indexes, and the writer applies them only after the batch is on disk: so a change that
+//! a power cut could undo is never claimed or found.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard};
@@ -15,7 +15,7 @@ use crate::delivery::{Delivery, State};
 use crate::message::{Message, Name, Timestamp};
 use crate::store::Ended;
 
-/// The index. Of the two locks one is never waited for while the other is held.
+/// The indexes. No thread waits for one of the two locks while it holds the other.
 #[derive(Default)]
 pub(super) struct Index {
     queues: Mutex<Queues>,
@@ -23,37 +23,37 @@ pub(super) struct Index {
     ended: Mutex<Ended>,
 }
 
-/// What a change means for the index.
+/// An update of the indexes.
 pub(super) enum Note {
-    /// A message came, or is other than it was.
+    /// A message was added or changed.
     Message { seq: u64, draft: Box<Draft> },
-    /// A message is gone.
+    /// A message was removed.
     Gone { seq: u64 },
-    /// A delivery waits from now on.
+    /// A delivery became pending.
     Waits {
         queue: Queue,
         place: Place,
         due: Timestamp,
     },
-    /// A waiting delivery is due at another time.
+    /// The due time of a pending delivery changed.
     Due {
         queue: Queue,
         place: Place,
         due: Timestamp,
     },
-    /// A delivery waits no more.
+    /// A delivery is not pending any more.
     Ended { queue: Queue, place: Place },
-    /// A delivery is dead; whether its fallback delivered the message.
+    /// A delivery became dead. `is_covered`: its fallback delivered the message.
     Dead {
         destination: Name,
         place: Place,
         is_covered: bool,
     },
-    /// A delivery was carried out before.
+    /// A delivered delivery was added.
     Delivered { place: Place },
     /// The fallback of a dead delivery delivered the message.
     Covered { place: Place },
-    /// A dead delivery is dead no more, or gone; whether its fallback had delivered the message.
+    /// A dead delivery became pending or was removed. `is_covered`: its fallback had delivered the message.
     Risen {
         destination: Name,
         place: Place,
@@ -69,7 +69,7 @@ impl Note {
         }
     }
 
-    /// A delivery is there, in whatever state.
+    /// The update for a delivery in any state.
     pub(super) fn delivery(queue: Queue, place: Place, delivery: &Delivery) -> Self {
         match delivery.state {
             State::Waiting { due } => Self::Waits { queue, place, due },
@@ -140,13 +140,13 @@ impl Index {
         lock(&self.table)
     }
 
-    /// What waits in these queues may be claimed again.
+    /// Makes these queues available for claims again.
     pub(super) fn free(&self, settled: &[Queue]) {
         let mut queues = self.queues();
         settled.iter().for_each(|queue| queues.free(queue));
     }
 
-    /// Carries out what was noted, in order.
+    /// Applies updates in their order.
     pub(super) fn apply(&self, notes: Vec<Note>) {
         let mut queues = self.queues();
         notes.iter().for_each(|note| note.queues(&mut queues));
@@ -171,7 +171,7 @@ impl Index {
         }
     }
 
-    /// How many messages ended since the store was opened.
+    /// The number of messages whose deliveries have all ended since the store was opened.
     pub(super) fn ended(&self) -> Ended {
         *lock(&self.ended)
     }

@@ -1,9 +1,9 @@
-//! Which deliveries are claimed. Leases are never written to disk: after a crash the claimed deliveries are due again.
+//! The claimed deliveries. Leases are never written to disk: after a crash, the claimed deliveries are due again.
 //!
-//! A claim holds its whole queue, not only its delivery: until the destination has answered one message of a
-//! conversation, the next one is not sent. Once it has answered, the queue is free again, and the lease lasts until the
-//! outcome is on disk. The writer reserves a queue while it commits a change to one of its deliveries, so that no claim
-//! begins on what is about to change.
+//! A claim blocks its whole queue, not only its delivery: the next message of a conversation is not sent until the
+//! destination has answered the previous one. Then the queue is released, and the lease lasts until the outcome is on
+//! disk. The writer reserves a queue while it commits a change to one of its deliveries, so that the queue cannot be
+//! claimed before the change is committed.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
@@ -13,16 +13,16 @@ use super::lock;
 use crate::delivery::DeliveryId;
 use crate::message::Timestamp;
 
-/// What a claim stands for, so that settling it needs to look up nothing.
+/// The data of a claim, so that settling it needs no lookup.
 #[derive(Clone, Debug)]
 pub(super) struct Lease {
     pub(super) id: DeliveryId,
     pub(super) place: Place,
     pub(super) queue: Queue,
     pub(super) pending_since: Timestamp,
-    /// How many further entries its record has.
+    /// The number of further entries of its record.
     pub(super) parts: u16,
-    /// Whether the destination has answered, so that this lease does not hold its queue any more.
+    /// The destination has answered, so this lease does not block its queue any more.
     pub(super) is_answered: bool,
 }
 
@@ -46,7 +46,7 @@ impl Inner {
 }
 
 impl Leases {
-    /// Holds a queue for one of its deliveries, unless somebody is at work on it.
+    /// Blocks a queue for one of its deliveries, unless it is blocked or reserved.
     pub(super) fn hold(&self, queue: &Queue, place: Place) -> bool {
         let mut inner = lock(&self.0);
         if inner.reserved.contains(queue) || inner.held.contains_key(queue) {
@@ -56,7 +56,7 @@ impl Leases {
         true
     }
 
-    /// Gives a held queue to whoever claimed it.
+    /// Creates the lease of a blocked queue. Returns its token.
     pub(super) fn grant(&self, lease: Lease) -> u64 {
         let mut inner = lock(&self.0);
         inner.last_token += 1;
@@ -65,19 +65,19 @@ impl Leases {
         token
     }
 
-    /// Whether somebody is at work on a queue.
+    /// Returns true if a queue is blocked or reserved.
     pub(super) fn is_busy(&self, queue: &Queue) -> bool {
         let inner = lock(&self.0);
         inner.reserved.contains(queue) || inner.held.contains_key(queue)
     }
 
-    /// The lease of a delivery, while it holds.
+    /// The lease of a delivery, if it is valid.
     pub(super) fn get(&self, token: u64, id: DeliveryId) -> Option<Lease> {
         let inner = lock(&self.0);
         inner.by_token.get(&token).filter(|lease| lease.id == id).cloned()
     }
 
-    /// The destination has answered: the lease lets its queue go.
+    /// Releases the queue of a lease, because the destination has answered.
     pub(super) fn answered(&self, token: u64) {
         let mut inner = lock(&self.0);
         let Inner { by_token, held, .. } = &mut *inner;
@@ -88,7 +88,7 @@ impl Leases {
         }
     }
 
-    /// The token under which a delivery is claimed.
+    /// The token of the claim of a delivery.
     pub(super) fn token(&self, place: Place) -> Option<u64> {
         let inner = lock(&self.0);
         let mut leases = inner.by_token.iter();
@@ -97,8 +97,8 @@ impl Leases {
             .map(|(token, _)| *token)
     }
 
-    /// Ends a lease; its queue stays held until it is let go, unless the destination had answered. A second call returns
-    /// nothing.
+    /// Ends a lease. Its queue stays blocked until it is freed, unless the destination has answered. Returns `None`
+    /// if the lease has ended already.
     pub(super) fn end(&self, token: u64, id: DeliveryId) -> Option<Lease> {
         let mut inner = lock(&self.0);
         if inner.by_token.get(&token)?.id != id {
@@ -107,7 +107,7 @@ impl Leases {
         inner.by_token.remove(&token)
     }
 
-    /// Lets a held queue go.
+    /// Releases a blocked queue.
     pub(super) fn free(&self, queue: &Queue) {
         lock(&self.0).held.remove(queue);
     }
@@ -127,7 +127,7 @@ impl Leases {
         true
     }
 
-    /// A group was committed: its reservations end, and so do the claims it settled.
+    /// Called after a commit: ends its reservations and releases the queues of the claims that it settled.
     pub(super) fn finish(&self, reserved: &[Queue], settled: &[Queue]) {
         let mut inner = lock(&self.0);
         for queue in reserved {

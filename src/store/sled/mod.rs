@@ -1,21 +1,21 @@
 //! The store on the local disk, in one sled tree.
 //!
-//! sled is fast and small, and careless in places that matter here: each of its known weaknesses is met by a
-//! part of this module, and nothing outside of it knows that sled is there.
+//! sled is fast and small, but does not meet the contract by itself: a part of this module compensates for each of
+//! its known weaknesses. No other module depends on sled.
 //!
-//! * `writer`: one thread, group commit, and when a commit is durable. `threads`: what its callers wait for.
-//! * `log`: where a commit goes first. `overlay`: what is only there yet. `checkpoint`: how it comes into the database.
-//!   `renew`, `keeper`: how the log stays small and has every pending message.
-//! * `keys`, `record`: what is kept under which key, and how damage is noticed.
-//! * `view`, `stored`: the store as the group being built will leave it, and what is in it.
-//! * `index`: what finds it, in memory: `queues`, the `table` of `row`s for searches; `known`, provider ids.
-//! * `change`, `prune`: the changes. `read`, `leases`: claims and searches.
-//! * `export`, `import`: backups. `compact`: a database that is mostly empty.
-//! * `start`, `audit`: opening, and making sure that what is there is whole. `history`: what comes back of a database
-//!   that was not. `migrate`: earlier formats. `database`: one of sled's. `intact`: whether it looks sound before
-//!   it is opened. `folders`: which one is the store, whenever the process dies.
-//! * `space`: a disk that fills up. `status`, `findings`: how the store is, and what was wrong with it. `access`: who may
-//!   read its files. `scan`: going through all of it in little memory.
+//! * `writer`: the thread that commits batches. `requests`, `threads`: how callers send changes to it and wait.
+//! * `log`: every commit is appended here first. `overlay`: the changes that only the log has. `checkpoint`: writes them
+//!   to the database. `renew`, `keeper`: keep the log small and complete for pending messages.
+//! * `keys`, `record`: the format of keys and records, and the detection of damage.
+//! * `view`, `stored`: the store as it will be after the current batch, and its content.
+//! * `index`: the indexes in memory: `queues`, and the `table` of `row`s for searches. `known`: provider ids.
+//! * `change`, `prune`: changes. `read`, `leases`: claims and searches.
+//! * `export`, `import`: backups. `compact`: replaces a database that is mostly empty.
+//! * `start`, `audit`: open the store and verify all of it. `history`: recovers records from a damaged database.
+//!   `migrate`: earlier formats. `database`: a database of sled. `intact`: checks its files before sled opens them.
+//!   `folders`: selects the current database after any interruption.
+//! * `space`: handles a full disk. `status`, `findings`: the health of the store and the problems found. `access`: the
+//!   permissions of its files. `scan`: reads all of it in little memory.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -102,26 +102,26 @@ mod writer;
 pub use self::import::{Import, ImportError};
 pub use self::start::is_in_use;
 
-/// How a store is opened.
+/// Options for opening a store.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The store's folder; it is made if it is not there.
+    /// The store's folder; created if it does not exist.
     pub path: PathBuf,
-    /// New texts are refused when less than this is free on the file system.
+    /// New messages are rejected if less than this is free on the file system.
     pub min_free: u64,
-    /// How long a caller waits for a commit before it gets [`Error::Slow`].
+    /// The time after which a caller that waits for a commit gets [`Error::Slow`].
     pub commit_deadline: Duration,
-    /// How long a commit may take before the process ends itself, to be started anew.
+    /// The duration of a commit after which the process aborts, to be restarted.
     pub abort_after: Duration,
-    /// Counts how long commits take.
+    /// Measures the duration of commits.
     pub commits: Option<Histogram>,
-    /// Leaves out the sync that makes a commit durable: only to show that a test of durability would notice.
+    /// Omits the sync that makes a commit durable. Only used to show that the durability tests detect this.
     #[doc(hidden)]
     pub skip_sync: bool,
 }
 
 impl Options {
-    /// The usual deadlines: ten seconds for a caller, thirty for the process.
+    /// The default deadlines: ten seconds for a caller, thirty for the process.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>, min_free: u64) -> Self {
         Self {
@@ -135,53 +135,53 @@ impl Options {
     }
 }
 
-/// Why a store was not opened.
+/// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Two processes with one store would destroy it.
+    /// Two processes with the same store would destroy it.
     #[error("the store {} is in use by another process", path.display())]
     InUse {
         /// The store's folder.
         path: PathBuf,
     },
-    /// A newer version of the program has written there.
+    /// A newer version of the program has written to it.
     #[error("the store {} has format {found}, this version reads up to {known}: use the newer version", path.display())]
     Newer {
         /// The store's folder.
         path: PathBuf,
-        /// What the store says it is.
+        /// The format of the store.
         found: u32,
-        /// What this build knows.
+        /// The newest format that this build supports.
         known: u32,
     },
-    /// The file system refused.
+    /// The file system returned an error.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What it said.
+        /// The error.
         source: io::Error,
     },
-    /// Not even an empty store could be opened there.
+    /// Not even an empty store could be opened.
     #[error("the store {} cannot be read: {reason}", path.display())]
     Unreadable {
-        /// sled's folder.
+        /// The folder of the database.
         path: PathBuf,
-        /// What it said.
+        /// The error.
         reason: String,
     },
 }
 
-/// The store. Dropping it waits for the commit at hand and closes it.
+/// The store. Dropping it waits for the current commit and closes it.
 pub struct Sled {
     threads: Threads,
     shared: Arc<Shared>,
 }
 
-/// What the writer and the readers have in common.
+/// The state shared by the writer and the readers.
 struct Shared {
     overlay: Overlay,
-    /// Whether any conversation ever had a thread: where none had, a claim does not look for one.
+    /// Whether any conversation has ever had a thread. If not, a claim does not look for one.
     has_threads: AtomicBool,
     progress: Progress,
     weight: Mutex<Weight>,
@@ -191,17 +191,17 @@ struct Shared {
     leases: Leases,
     paused: Mutex<BTreeSet<Name>>,
     status: Arc<Status>,
-    /// Held as long as anybody holds the database; it comes last, to be let go last.
+    /// Held as long as the database is in use. The last field, so that it is dropped last.
     _lock: File,
 }
 
 impl Sled {
-    /// Opens the store, mends what a crash has left, and starts its threads. This takes as long as reading the
-    /// whole store: call it where blocking is fine.
+    /// Opens the store, repairs the effects of a crash, and starts its threads. This reads the whole store, so call
+    /// it where blocking is allowed.
     ///
     /// # Errors
-    /// When it is in use, was written by a newer version, or cannot even be begun anew. Damage is no error: it
-    /// is set aside, and told in [`Health::findings`].
+    /// If it is in use, was written by a newer version, or not even an empty store can be created. Damage is not an
+    /// error: the damaged database is set aside and reported in [`Health::findings`].
     pub fn open(options: &Options) -> Result<Self, OpenError> {
         Self::open_with(options, Compaction::new(options))
     }
@@ -276,7 +276,7 @@ impl Sled {
         Ok(Self { threads, shared })
     }
 
-    /// Runs a reading that may take long where blocking is fine.
+    /// Runs a slow read on a thread where blocking is allowed.
     async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Shared) -> Result<T, Error> + Send + 'static,
@@ -287,7 +287,7 @@ impl Sled {
         read.unwrap_or_else(|_| Err(Error::Failed("a read panicked".to_owned())))
     }
 
-    /// Applies a change to all deliveries that are selected, a bounded step at a time.
+    /// Applies a change to all selected deliveries, in steps of limited size.
     async fn on_selected(
         &self,
         selector: &Selector,
@@ -319,7 +319,7 @@ impl Sled {
 }
 
 impl Shared {
-    /// One step's worth of what an operator selected.
+    /// One step of the selected deliveries.
     fn selected(&self, selector: &Selector, after: Option<queues::Cursor>) -> queues::Listed {
         let queues = self.index.queues();
         match selector {
@@ -330,7 +330,7 @@ impl Shared {
     }
 }
 
-/// A change to some deliveries that says how many it touched.
+/// A change to some deliveries. Returns the number of changed ones.
 type Change = Box<dyn FnOnce(&mut Group<'_>) -> Result<u64, Error> + Send>;
 
 #[async_trait]
@@ -339,7 +339,7 @@ impl Store for Sled {
         let permit = self.threads.room()?;
         let incoming = incoming(arrival);
         let room = self.threads.room_for(incoming.payload.len())?;
-        // The room goes back with the answer, also when the caller does not wait for that any more.
+        // The permit is released with the response, even if the caller does not wait for it any more.
         let accepted = move |group: &mut Group<'_>| Ok((group.accept(incoming)?, room));
         let (accepted, _room) = self.threads.committed(permit, accepted).await?;
         Ok(accepted)
@@ -501,7 +501,7 @@ impl Store for Sled {
 
     async fn timeline(&self) -> Result<Option<Timeline>, Error> {
         match record::load(&self.shared.overlay, keys::TIMELINE) {
-            // What is damaged or of another version is as good as not there: the next observation replaces it.
+            // A record that is damaged or of another version is ignored: the next observation replaces it.
             Err(record::Trouble::Damaged) => Ok(None),
             loaded => self.shared.sound(loaded),
         }
@@ -514,7 +514,7 @@ impl Store for Sled {
 
     async fn series(&self) -> Result<Option<Saved>, Error> {
         match record::load(&self.shared.overlay, keys::SERIES) {
-            // The charts begin anew.
+            // The charts then start empty.
             Err(record::Trouble::Damaged) => Ok(None),
             loaded => self.shared.sound(loaded),
         }
@@ -533,7 +533,7 @@ impl Store for Sled {
 
     async fn standings(&self) -> Result<Standings, Error> {
         match record::load(&self.shared.overlay, keys::STANDINGS) {
-            // As with the time: the next observation replaces it.
+            // Ignored for the same reason as above: the next observation replaces it.
             Err(record::Trouble::Damaged) => Ok(Standings::default()),
             loaded => self.shared.sound(loaded).map(Option::unwrap_or_default),
         }
@@ -603,7 +603,7 @@ fn paused(db: &::sled::Db) -> Result<BTreeSet<Name>, ::sled::Error> {
 fn at(path: &Path) -> impl Fn(io::Error) -> OpenError {
     let path = path.to_owned();
     move |source| {
-        // The folder may not be there yet.
+        // The folder may not exist yet.
         let mut folders = path.ancestors();
         let no_inodes = source.kind() == io::ErrorKind::StorageFull
             && folders
@@ -620,7 +620,7 @@ fn at(path: &Path) -> impl Fn(io::Error) -> OpenError {
     }
 }
 
-/// No change under one of these locks is left half done by a panic, so that poison means nothing.
+/// A panic under one of these locks leaves no partial change, so poisoning is ignored.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

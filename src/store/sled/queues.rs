@@ -1,10 +1,10 @@
-//! The queues, in memory: the pending deliveries of each destination, their order, and when each is due.
+//! The queues in memory: the pending deliveries of each destination, their order, and their due times.
 //!
-//! A destination's deliveries of one conversation form a queue. Only its first delivery, the head, can be claimed, so
-//! only heads are scheduled, and only while they are not claimed: a queue of a hundred thousand costs a claim no more
-//! than a queue of one. What is due is claimed in the order in which the messages were accepted, so that a delivery
-//! that failed once does not go behind all newer ones. Nothing here is written to disk; it is rebuilt from the records
-//! at start.
+//! The deliveries of one conversation to a destination form a queue. Only its first delivery, the head, can be
+//! claimed, so only heads are scheduled, and only while they are not claimed: the cost of a claim does not depend on
+//! the length of the queue. Due deliveries are claimed in the order in which the messages were accepted, so that a
+//! delivery that failed once does not go behind all newer ones. Nothing here is written to disk; it is rebuilt from
+//! the records at start.
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
@@ -12,18 +12,18 @@ use super::keys::{Place, Queue};
 use crate::message::{Conversation, Name, Timestamp};
 use crate::store::{ANY_TIME, Turn};
 
-/// The queues of every destination.
+/// The queues of all destinations.
 #[derive(Default)]
 pub(super) struct Queues(BTreeMap<Name, Line>);
 
 /// The queues of one destination. Places are packed.
 #[derive(Default)]
 struct Line {
-    /// By conversation and place, when each is due.
+    /// The due times, by conversation and place.
     waiting: BTreeMap<(u64, u64), i64>,
-    /// Those of `waiting` whose destination has answered, so that the next one of the conversation is the head.
+    /// Those in `waiting` whose destination has answered, so that the next one of the conversation is the head.
     answered: BTreeSet<(u64, u64)>,
-    /// The unclaimed heads due by `ready_until`, by place and conversation.
+    /// The unclaimed heads due at `ready_until`, by place and conversation.
     ready: BTreeSet<(u64, u64)>,
     /// All other unclaimed heads, by due time, place and conversation.
     later: BTreeSet<(i64, u64, u64)>,
@@ -34,7 +34,7 @@ struct Line {
 /// The conversation and place of the last delivery of a step.
 pub(super) type Cursor = (u64, u64);
 
-/// One step of a list, and where it ended if there may be more.
+/// One step of a list, and its end if there may be more.
 pub(super) type Listed = (Vec<Place>, Option<Cursor>);
 
 /// A scheduled head.
@@ -46,7 +46,7 @@ pub(super) struct Slot {
 }
 
 impl Queues {
-    /// Puts a delivery into its queue, in front of those whose messages were accepted later.
+    /// Adds a delivery to its queue, before those whose messages were accepted later.
     pub(super) fn enqueue(&mut self, queue: &Queue, place: Place, due: Timestamp) {
         let line = self.line(&queue.destination);
         let (conversation, place) = (number(queue.conversation), place.packed());
@@ -60,7 +60,7 @@ impl Queues {
         line.schedule(due.0, place, conversation);
     }
 
-    /// Takes a delivery out of its queue; when it was the head, the next one becomes the head.
+    /// Removes a delivery from its queue. If it was the head, the next one becomes the head.
     pub(super) fn dequeue(&mut self, queue: &Queue, place: Place) {
         let line = self.line(&queue.destination);
         let (conversation, place) = (number(queue.conversation), place.packed());
@@ -75,7 +75,7 @@ impl Queues {
         }
     }
 
-    /// Changes when a waiting delivery is due. Behind the head that counts only once it is the head.
+    /// Changes the due time of a pending delivery. If it is not the head, this takes effect once it is.
     pub(super) fn reschedule(&mut self, queue: &Queue, place: Place, due: Timestamp) {
         let line = self.line(&queue.destination);
         let (conversation, place) = (number(queue.conversation), place.packed());
@@ -88,7 +88,7 @@ impl Queues {
         }
     }
 
-    /// Takes due heads out of the schedule, in the order of acceptance, as far as `hold` grants them.
+    /// Takes due heads for which `hold` returns true out of the schedule, in the order of acceptance.
     pub(super) fn take_due(
         &mut self,
         destination: &Name,
@@ -120,7 +120,7 @@ impl Queues {
         taken
     }
 
-    /// When the next unclaimed head is due that `is_free` grants; `now` if one is due.
+    /// The due time of the next unclaimed head whose queue is free according to `is_free`; `now` if one is due.
     pub(super) fn next_due(
         &self,
         destination: &Name,
@@ -134,7 +134,7 @@ impl Queues {
             .iter()
             .filter(|(_, conversation)| is_free(*conversation));
         let ready = ready.filter_map(|&(place, conversation)| line.waiting.get(&(conversation, place)));
-        // A ready one is due later than now only after the clock went backwards.
+        // A ready head is due later than now only if the clock went back.
         let mut next: Option<i64> = None;
         for &due in ready {
             if due <= now.0 {
@@ -151,8 +151,8 @@ impl Queues {
         Some(Timestamp(next).max(now))
     }
 
-    /// The destination has answered a claimed delivery, whose outcome is not written yet: the next one of its queue
-    /// becomes the head. Returns false, and changes nothing, if there is none.
+    /// Called when the destination has answered a claimed delivery whose outcome is not written yet: the next one in
+    /// its queue becomes the head. Returns false, and changes nothing, if there is none.
     pub(super) fn answer(&mut self, queue: &Queue, place: Place) -> bool {
         let line = self.line(&queue.destination);
         let (conversation, place) = (number(queue.conversation), place.packed());
@@ -166,7 +166,7 @@ impl Queues {
         is_followed
     }
 
-    /// A queue is not claimed any more: its head is scheduled.
+    /// Schedules the head of a queue that is not claimed any more.
     pub(super) fn free(&mut self, queue: &Queue) {
         let line = self.line(&queue.destination);
         let conversation = number(queue.conversation);
@@ -175,7 +175,7 @@ impl Queues {
         }
     }
 
-    /// The first of a queue, and when the turn of `place` in it comes.
+    /// The first delivery of the queue, and the turn of the one at `place`.
     pub(super) fn turn(&self, queue: &Queue, place: Place) -> Option<(Place, Turn)> {
         let line = self.0.get(&queue.destination)?;
         let conversation = number(queue.conversation);
@@ -192,7 +192,8 @@ impl Queues {
         (last == place.packed()).then_some((Place::unpacked(first), turn))
     }
 
-    /// How many waiting deliveries of a destination come before this turn. Those due at `now` come by acceptance.
+    /// The number of pending deliveries of a destination before this turn. Those due at `now` are in the order of
+    /// acceptance.
     pub(super) fn ahead(&self, destination: &Name, turn: Turn, now: Timestamp) -> u64 {
         let turn = turn.seen_at(now);
         let waiting = self.0.get(destination).into_iter().flat_map(|line| &line.waiting);
@@ -210,7 +211,7 @@ impl Queues {
         ahead
     }
 
-    /// Whether anything waits in a queue, claimed or not.
+    /// Returns true if a queue has a pending delivery, claimed or not.
     pub(super) fn waits(&self, queue: &Queue) -> bool {
         let line = self.0.get(&queue.destination);
         line.is_some_and(|line| line.head(number(queue.conversation)).is_some())
@@ -224,7 +225,7 @@ impl Queues {
         self.line(destination).dead.remove(&place.packed());
     }
 
-    /// Up to `limit` waiting deliveries of a destination, from behind the step before.
+    /// Up to `limit` pending deliveries of a destination, after those of the previous step.
     pub(super) fn waiting_after(&self, destination: &Name, after: Option<Cursor>, limit: usize) -> Listed {
         let from = after.map_or((0, 0), |(conversation, place)| (conversation, place + 1));
         let waiting = self
@@ -242,7 +243,7 @@ impl Queues {
         )
     }
 
-    /// The same for those that are due after `beyond`.
+    /// Like `waiting_after`, for those that are due after `beyond`.
     pub(super) fn due_after(
         &self,
         destination: &Name,
@@ -263,7 +264,7 @@ impl Queues {
         (places.collect(), last)
     }
 
-    /// The same for the dead ones.
+    /// Like `waiting_after`, for dead deliveries.
     pub(super) fn dead_after(&self, destination: &Name, after: Option<Cursor>, limit: usize) -> Listed {
         let from = after.map_or(0, |(_, place)| place + 1);
         let dead = self
@@ -277,13 +278,13 @@ impl Queues {
         (places.into_iter().map(Place::unpacked).collect(), last)
     }
 
-    /// The waiting delivery of a destination whose message was accepted first.
+    /// The pending delivery of a destination whose message was accepted first.
     pub(super) fn first_waiting(&self, destination: &Name) -> Option<Place> {
         let places = self.0.get(destination)?.waiting.keys().map(|(_, place)| *place);
         places.min().map(Place::unpacked)
     }
 
-    /// The newest `limit` waiting deliveries of a destination before a place, newest first.
+    /// The newest `limit` pending deliveries of a destination before a place, newest first.
     pub(super) fn waiting_before(&self, destination: &Name, before: u64, limit: usize) -> Vec<Place> {
         let waiting = self.0.get(destination).into_iter().flat_map(|line| &line.waiting);
         let places = waiting
@@ -292,7 +293,7 @@ impl Queues {
         newest(places, limit)
     }
 
-    /// The same for the dead ones.
+    /// Like `waiting_before`, for dead deliveries.
     pub(super) fn dead_before(&self, destination: &Name, before: u64, limit: usize) -> Vec<Place> {
         let dead = self
             .0
@@ -308,7 +309,7 @@ impl Queues {
 }
 
 impl Line {
-    /// The first of a conversation whose destination has not answered, and when it is due.
+    /// The first delivery of a conversation whose destination has not answered, and its due time.
     fn head(&self, conversation: u64) -> Option<(u64, i64)> {
         let queue = self.waiting.range((conversation, 0)..=(conversation, u64::MAX));
         let mut left = queue.filter(|(key, _)| self.answered.is_empty() || !self.answered.contains(key));
@@ -340,7 +341,7 @@ impl Line {
         }
     }
 
-    /// The heads that are not due yet, in the order of acceptance. This looks at all of them.
+    /// The heads that are not due yet, in the order of acceptance. The cost is proportional to their number.
     fn later_by_place(&self) -> Vec<(u64, u64)> {
         let mut heads: Vec<(u64, u64)> = self
             .later
@@ -352,7 +353,7 @@ impl Line {
     }
 }
 
-/// Two ascending sequences as one.
+/// Merges two ascending sequences.
 fn merged<T: Ord>(left: impl Iterator<Item = T>, right: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
     let (mut left, mut right) = (left.peekable(), right.peekable());
     std::iter::from_fn(move || match (left.peek(), right.peek()) {
@@ -369,7 +370,7 @@ fn queue(destination: &Name, conversation: u64) -> Queue {
     }
 }
 
-/// The greatest of many, in little memory.
+/// The greatest `limit` places, in memory proportional to `limit`.
 fn newest(places: impl Iterator<Item = u64>, limit: usize) -> Vec<Place> {
     let mut kept = BinaryHeap::new();
     for place in places {
@@ -418,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn only_heads_are_scheduled_and_the_next_follows_the_one_that_goes() {
+    fn only_heads_are_scheduled_and_the_next_one_follows() {
         let mut queues = Queues::default();
         queues.enqueue(&queue(1), place(2), Timestamp(20));
         queues.enqueue(&queue(1), place(3), Timestamp(-3));
@@ -444,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_claimed_is_out_of_the_schedule_until_nobody_is_at_work_on_its_queue() {
+    fn a_claimed_delivery_is_not_scheduled_until_its_queue_is_free() {
         let mut queues = Queues::default();
         let desk = queue(0).destination;
         for (conversation, seq) in [(1, 1), (1, 2), (2, 3), (3, 4)] {
@@ -465,11 +466,11 @@ mod tests {
         assert_eq!(seqs(queues.take_due(&desk, Timestamp(0), 1, |_| true)), [2]);
         queues.dequeue(&queue(1), place(2));
         queues.free(&queue(1));
-        assert_eq!(scheduled(&queues), [(0, 3), (5, 4)], "nothing of it waits");
+        assert_eq!(scheduled(&queues), [(0, 3), (5, 4)], "its queue is empty");
     }
 
     #[test]
-    fn what_is_due_comes_in_the_order_of_acceptance() {
+    fn due_deliveries_are_claimed_in_the_order_of_acceptance() {
         let mut queues = Queues::default();
         let desk = queue(0).destination;
         for (conversation, seq, due) in [(1, 1, 30), (2, 2, 10), (3, 3, 20), (4, 4, 5)] {
@@ -485,17 +486,13 @@ mod tests {
         assert_eq!(take(Timestamp(4), 9), (vec![], next(5)));
         assert_eq!(take(Timestamp(20), 9), (vec![2, 3, 4], next(20)));
         assert_eq!(take(Timestamp(20), 1), (vec![2], next(20)));
-        assert_eq!(
-            take(Timestamp(9), 9),
-            (vec![4], next(9)),
-            "the clock went backwards"
-        );
+        assert_eq!(take(Timestamp(9), 9), (vec![4], next(9)), "the clock went back");
         assert_eq!(take(Timestamp(4), 9), (vec![], next(5)));
         assert_eq!(take(ANY_TIME, 9).0, [1, 2, 3, 4]);
         assert_eq!(
             take(Timestamp(29), 9).0,
             [2, 3, 4],
-            "asking for any time makes nothing due"
+            "a claim at any time makes nothing due"
         );
         assert_eq!(take(Timestamp(30), 2).0, [1, 2]);
     }
@@ -527,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_and_what_died_is_listed_in_steps() {
+    fn pending_and_dead_deliveries_are_listed_in_steps() {
         let mut queues = Queues::default();
         let desk = queue(0).destination;
         for seq in 1..=7 {

@@ -1,4 +1,4 @@
-//! Reading: claims, and what operators ask for. None of it goes through the writer.
+//! Reads for claims and queries, without the writer.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,10 +18,10 @@ use crate::store::{
     CLAIM_BYTES, Claim, DeliveryQuery, Error, Found, MessageState, PAGE_BYTES, Page, Query, Queued,
 };
 
-/// How long one call looks at records before it gives what it has, and a cursor.
+/// The time after which one call stops reading records and returns its results with a cursor.
 const SCAN_TIME: Duration = Duration::from_millis(150);
 
-/// How many records are looked at between two looks at the time: even a slow machine gets that far.
+/// The number of records read between two checks of the time, so that even a slow machine makes progress.
 const SCAN_STEP: usize = 256;
 
 impl Shared {
@@ -51,12 +51,12 @@ impl Shared {
         self.index.queues().next_due(destination, now, is_free)
     }
 
-    /// Lets the next delivery of a claimed one's queue be claimed, if there is one.
+    /// Makes the next delivery in the queue of a claimed one available for claims, if there is one.
     pub(super) fn answered(&self, claim: &Claim) -> bool {
         let Some(lease) = self.leases.get(claim.token, claim.delivery.id) else {
             return false;
         };
-        // A claim takes the lock of the queues before that of the leases, too.
+        // The same lock order as in a claim: queues before leases.
         let mut queues = self.index.queues();
         let is_followed = queues.answer(&lease.queue, lease.place);
         if is_followed {
@@ -66,7 +66,7 @@ impl Shared {
         is_followed
     }
 
-    /// The recipients among these that wait by themselves.
+    /// The recipients among these that have pending deliveries of their own.
     pub(super) fn held(
         &self,
         destination: &Name,
@@ -83,7 +83,7 @@ impl Shared {
         recipients.iter().filter(waits).cloned().collect()
     }
 
-    /// Where the waiting deliveries of a message stand.
+    /// The positions of the pending deliveries of a message.
     pub(super) fn queued(&self, id: MessageId) -> Result<Vec<Queued>, Error> {
         let Some((seq, found)) = self.find_with_seq(id)? else {
             return Ok(Vec::new());
@@ -171,7 +171,7 @@ impl Shared {
         self.these_deliveries(&places, query)
     }
 
-    /// The waiting delivery of a destination whose message was accepted first.
+    /// The pending delivery of a destination whose message was accepted first.
     pub(super) fn oldest_pending(&self, destination: &Name) -> Result<Option<Delivery>, Error> {
         let first = self.index.queues().first_waiting(destination);
         let query = DeliveryQuery {
@@ -184,20 +184,20 @@ impl Shared {
         Ok(self.these_deliveries(&places, &query)?.items.pop())
     }
 
-    /// Holds the queues of what is due, so that nobody else claims it.
+    /// Blocks the queues of due deliveries for this claim.
     fn hold_due(&self, destination: &Name, now: Timestamp, limit: usize) -> Vec<Slot> {
         let hold = |slot: &Slot| self.leases.hold(&slot.queue, slot.place);
         self.index.queues().take_due(destination, now, limit, hold)
     }
 
-    /// Leases one delivery whose queue is held. One that cannot be read keeps its queue held, so that nothing
-    /// overtakes it, until the next start sets it aside.
+    /// Leases one delivery whose queue is blocked. If it cannot be read, its queue stays blocked, so that no later
+    /// message overtakes it, until the next start recovers it.
     fn claim_one(&self, slot: Slot) -> Result<Option<Claim>, Error> {
         let Slot { place, queue, .. } = slot;
         let view = View::new(&self.overlay);
         let Some((delivery, message, parts)) = self.sound(view.waiting(place))? else {
             self.report(format!(
-                "message {} cannot be read: its conversation is stopped at {} until the next start recovers it from the log",
+                "message {} cannot be read: its conversation is blocked at {} until the next start recovers it from the log",
                 place.seq, queue.destination
             ));
             return Ok(None);
@@ -224,8 +224,9 @@ impl Shared {
         }))
     }
 
-    /// Goes through the messages that the table tells, newest first, from below the cursor; `visit` says where
-    /// the next page begins when this one is full. Nothing found in the time of one call still leaves a cursor.
+    /// Visits the messages that `step` selects from the table, newest first, below the cursor. `visit` returns the
+    /// cursor of the next page when this one is full. If the time of one call is used up, a cursor is returned even
+    /// without results.
     fn scan(
         &self,
         cursor: Option<u64>,
@@ -285,7 +286,7 @@ impl Shared {
         })
     }
 
-    /// The deliveries at these places, newest first, of which there is one more than asked for if there are more.
+    /// The deliveries at these places, newest first. One place more than requested means that there is a next page.
     fn these_deliveries(&self, places: &[Place], query: &DeliveryQuery) -> Result<Page<Delivery>, Error> {
         let view = View::new(&self.overlay);
         let mut items = Vec::new();
@@ -297,7 +298,7 @@ impl Shared {
         Ok(Page { items, next })
     }
 
-    /// What can be read. What is damaged is as good as not there, but does not stay unsaid.
+    /// Treats a damaged record as missing, and reports it.
     pub(super) fn sound<T>(&self, loaded: Result<Option<T>, Trouble>) -> Result<Option<T>, Error> {
         match loaded {
             Ok(loaded) => Ok(loaded),
@@ -309,7 +310,7 @@ impl Shared {
         }
     }
 
-    /// A tree that cannot be read is a failed store: the next start saves what can be saved.
+    /// A database that cannot be read is a failure of the store: the next start recovers what is readable.
     fn broken(&self, error: &::sled::Error) -> Error {
         self.status.fail(&format!("a read failed: {error}"))
     }
