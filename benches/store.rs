@@ -19,9 +19,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use smsbridge::delivery::{Attempt, Delivery, DeliveryId, Verdict};
-use smsbridge::message::{Message, MessageId, Name, Timestamp};
-use smsbridge::number::{Number, Pattern};
+use smsbridge::model::delivery::{Attempt, Delivery, DeliveryId, Verdict};
+use smsbridge::model::message::{Message, MessageId, Name, Timestamp};
+use smsbridge::model::number::{Number, Pattern};
 use smsbridge::store::sled::{Options, Sled};
 use smsbridge::store::{Arrival, Error, MessageState, Query, Settlement, Store};
 

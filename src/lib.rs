@@ -31,7 +31,3 @@ pub mod engine;
 pub mod cli;
 pub mod daemon;
 pub mod web;
-
-pub use engine::{clock, events, intake};
-pub use model::{delivery, message, network, number, secret, unseen};
-pub use routing as route;

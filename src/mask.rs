@@ -23,8 +23,8 @@ use std::fmt;
 
 use url::Url;
 
-use crate::message::Message;
-use crate::secret::{Secret, Secrets};
+use crate::model::message::Message;
+use crate::model::secret::{Secret, Secrets};
 use crate::template::{one_line, shorten};
 
 use quoting::decode_base64;
@@ -269,8 +269,8 @@ impl Mask {
 /// A message for tests of masking.
 #[cfg(test)]
 pub(crate) fn sample(text: &str) -> Message {
-    use crate::message::{Media, MessageId, Timestamp};
-    use crate::number::Number;
+    use crate::model::message::{Media, MessageId, Timestamp};
+    use crate::model::number::Number;
     Message {
         id: MessageId(uuid::Uuid::from_u128(7)),
         source: "carrier".parse().unwrap(),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::message::Timestamp;
+use crate::model::message::Timestamp;
 
 /// Upper bound of a pause that a destination can ask for.
 pub const PAUSE_MAX: Duration = Duration::from_secs(24 * 60 * 60);

@@ -12,7 +12,7 @@ use std::sync::{Arc, LazyLock};
 use minijinja::value::{Object, Value, ValueKind};
 use minijinja::{Environment, ErrorKind, Output, State, UndefinedBehavior, functions};
 
-use crate::message::{Media, Message};
+use crate::model::message::{Media, Message};
 
 mod check;
 mod comparisons;
@@ -326,8 +326,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::message::{MessageId, Timestamp};
-    use crate::number::Number;
+    use crate::model::message::{MessageId, Timestamp};
+    use crate::model::number::Number;
 
     fn message(text: &str) -> Message {
         Message {

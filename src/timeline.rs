@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::message::Timestamp;
+use crate::model::message::Timestamp;
 
 /// The longest downtime that is trusted.
 pub const DOWNTIME_MAX: Duration = Duration::from_secs(3_600);

@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use smsbridge::delivery::{Attempt, Delivery, DeliveryId, Verdict};
-use smsbridge::message::{Message, MessageId, Name, Timestamp};
-use smsbridge::number::Number;
+use smsbridge::model::delivery::{Attempt, Delivery, DeliveryId, Verdict};
+use smsbridge::model::message::{Message, MessageId, Name, Timestamp};
+use smsbridge::model::number::Number;
 use smsbridge::store::sled::{Options, Sled};
 use smsbridge::store::{Arrival, Error, Horizon, Settlement, Store};
 

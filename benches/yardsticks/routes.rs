@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use smsbridge::message::Name;
-use smsbridge::number::{Number, Pattern};
-use smsbridge::route::{Conditions, Expressions, Route, Routes, Subject};
+use smsbridge::model::message::Name;
+use smsbridge::model::number::{Number, Pattern};
+use smsbridge::routing::{Conditions, Expressions, Route, Routes, Subject};
 
 use crate::report::{Report, Target, median};
 

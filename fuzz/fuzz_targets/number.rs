@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use smsbridge::number::{Number, Pattern};
+use smsbridge::model::number::{Number, Pattern};
 
 fuzz_target!(|text: &str| {
     if let Ok(number) = Number::parse(text) {

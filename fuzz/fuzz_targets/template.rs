@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use libfuzzer_sys::fuzz_target;
-use smsbridge::message::{Message, MessageId, Timestamp};
-use smsbridge::number::Number;
+use smsbridge::model::message::{Message, MessageId, Timestamp};
+use smsbridge::model::number::Number;
 use smsbridge::template::{Medium, Template, Values};
 
 fn message(text: &str) -> Message {

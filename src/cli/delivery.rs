@@ -12,8 +12,8 @@ use crate::control::view::{
     DeliveryView, DestinationView, Page, PendingCause, PendingView, Retried, RetryOutcome, RetryView,
 };
 use crate::control::{DEAD_ALREADY, DISCARDED};
-use crate::delivery::{AcknowledgedBy, Attempt, Verdict};
-use crate::message::{MessageId, Name, Timestamp};
+use crate::model::delivery::{AcknowledgedBy, Attempt, Verdict};
+use crate::model::message::{MessageId, Name, Timestamp};
 use crate::template::one_line;
 
 /// The actions on deliveries.

@@ -8,7 +8,7 @@ use super::client::Daemon;
 use super::table::Table;
 use super::{Exit, Global, Stop, listing, moment, paint, print};
 use crate::control::view::{DestinationView, Tested};
-use crate::message::{Name, Timestamp};
+use crate::model::message::{Name, Timestamp};
 use crate::template::one_line;
 
 /// The actions on destinations.

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::print;
 use crate::control::view::Page;
-use crate::message::{MessageId, distinct_length};
+use crate::model::message::{MessageId, distinct_length};
 use crate::store::MessageState;
 use crate::template::one_line;
 

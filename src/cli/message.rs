@@ -9,7 +9,7 @@ use super::listing::{ID, Paging, count, digits, id, say_next, shortened, state};
 use super::table::{Table, fields, terminal_width};
 use super::{Exit, Global, Stop, delivery, examples, moment, paint, print};
 use crate::control::view::{MessageView, Page, Touched};
-use crate::message::{Media, MessageId, Name, Timestamp};
+use crate::model::message::{Media, MessageId, Name, Timestamp};
 use crate::store::MessageState;
 use crate::template::{one_line, visible};
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::clock::Clock;
-use crate::message::Timestamp;
+use crate::engine::clock::Clock;
+use crate::model::message::Timestamp;
 
 /// The current time of this machine.
 pub(super) fn now() -> Timestamp {

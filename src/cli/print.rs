@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
 use super::{Stop, paint};
-use crate::unseen::acts_unseen;
+use crate::model::unseen::acts_unseen;
 
 /// Writes a text. `smsbridge message list | head` closes the pipe early, which is not an error.
 pub(super) fn text(text: &str) -> Result<(), Stop> {

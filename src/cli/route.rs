@@ -6,8 +6,8 @@ use super::table::Table;
 use super::{Exit, Global, Stop, check, complain, paint, print};
 use crate::config::Purpose;
 use crate::control::view::{ConditionsView, RouteView, RoutesView};
-use crate::message::{Name, Timestamp};
-use crate::number::Number;
+use crate::model::message::{Name, Timestamp};
+use crate::model::number::Number;
 use crate::plan::{DryRun, Plan};
 
 /// The arguments of `route`: a complete message, or none.
@@ -60,7 +60,7 @@ fn explain(
         text,
         at: arguments
             .at
-            .unwrap_or_else(|| crate::clock::Clock::system().wall()),
+            .unwrap_or_else(|| crate::engine::clock::Clock::system().wall()),
         render: arguments.render,
     });
     if global.json {

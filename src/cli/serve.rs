@@ -9,9 +9,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::service::Places;
 use super::{Exit, Global, check};
-use crate::clock::{Clock, Stopwatch};
 use crate::config::{Outside, Problems, Purpose};
 use crate::daemon::{Daemon, Sockets, Start, log, notify};
+use crate::engine::clock::{Clock, Stopwatch};
 use crate::metrics::Metrics;
 use crate::plan::{self, Loaded, Loader, Plan};
 use crate::sabotage::{self, Protection};

@@ -9,7 +9,7 @@ use super::client::http;
 use super::service::Places;
 use super::{Exit, Global, Stop, check, complain, paint, pinned, print};
 use crate::config::Purpose;
-use crate::message::{Name, Timestamp};
+use crate::model::message::{Name, Timestamp};
 use crate::plan::{Plan, PlannedSource, Tls};
 use crate::source::Sample;
 use crate::template::one_line;

@@ -15,9 +15,9 @@ use super::secrets;
 use super::section::Section;
 use super::settings::Retry;
 use super::value;
-use crate::message::Name;
+use crate::model::message::Name;
+use crate::model::number::BareDigits;
 use crate::model::registry::{self, Registered};
-use crate::number::BareDigits;
 use crate::retry::Policy;
 use crate::{destination, source};
 

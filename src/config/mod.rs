@@ -13,7 +13,7 @@ use std::path::Path;
 
 use toml::Spanned;
 
-use crate::message::Name;
+use crate::model::message::Name;
 use crate::retry::Policy;
 
 mod diagnostics;

@@ -18,9 +18,9 @@ use super::settings::{Admin, AdminTyped, Log, LogTyped, Retry, Server, Store, Tl
 use super::suggest::suggestion;
 use super::{Config, Declared, Places, include, syntax, value};
 use crate::destination::email::SmtpConfig;
-use crate::message::Name;
+use crate::model::message::Name;
 use crate::retry::Policy;
-use crate::route::Expressions;
+use crate::routing::Expressions;
 
 /// Every top-level table.
 const TABLES: &[&str] = &[

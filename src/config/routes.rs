@@ -10,9 +10,9 @@ use super::diagnostics::Problems;
 use super::fingerprint::Fingerprint;
 use super::section::Section;
 use super::value;
-use crate::message::Name;
-use crate::number::Pattern;
-use crate::route::Expressions;
+use crate::model::message::Name;
+use crate::model::number::Pattern;
+use crate::routing::Expressions;
 
 /// `[[route]]`
 #[derive(Debug)]
@@ -128,7 +128,7 @@ fn route_name(number: usize, section: &Section<'_>, problems: &mut Problems) -> 
     let given = section
         .text("name")
         .unwrap_or_else(|| Spanned::new(section.place(), default));
-    let wrong = |error: crate::message::NameError| {
+    let wrong = |error: crate::model::message::NameError| {
         problems.error(
             &given.span(),
             format!("route.route-{number}.name"),

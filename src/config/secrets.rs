@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostics::Problems;
 use super::environment::{Outside, Purpose};
-use crate::secret::{Secret, UNREAD};
+use crate::model::secret::{Secret, UNREAD};
 
 /// Upper bound of the size of a secret file, in bytes.
 const SECRET_MAX: u64 = 64 * 1024;

@@ -10,8 +10,8 @@ use toml::Spanned;
 
 use super::environment::Outside;
 use super::value;
+use crate::model::secret::{Secret, Secrets};
 use crate::retry::Policy;
-use crate::secret::{Secret, Secrets};
 
 /// `[server]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

@@ -8,9 +8,9 @@ use bytesize::ByteSize;
 use ipnet::IpNet;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
-use crate::network;
-use crate::number::{Number, Pattern};
-use crate::secret::parse_url;
+use crate::model::network;
+use crate::model::number::{Number, Pattern};
+use crate::model::secret::parse_url;
 
 /// Reads a string with `parse`. The error is raised inside the visitor, so that it gets the place of the string.
 fn from_text<'de, D: Deserializer<'de>, T>(

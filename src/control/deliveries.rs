@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::pending::{self, Lane, Place};
 use super::view::{DeliveryView, Page, PendingView, Retried, RetryOutcome, RetryView, Touched};
 use super::{Control, Error};
-use crate::delivery::{Delivery, DeliveryId, State};
-use crate::events::Event;
-use crate::message::{MessageId, Name, Timestamp};
+use crate::engine::events::Event;
+use crate::model::delivery::{Delivery, DeliveryId, State};
+use crate::model::message::{MessageId, Name, Timestamp};
 use crate::plan::Plan;
 use crate::store::{DeliveryQuery, Found, Selector};
 

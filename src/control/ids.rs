@@ -1,8 +1,8 @@
 //! Ids as operators type them: complete, a unique prefix, or `latest`.
 
 use super::{Control, Error};
-use crate::delivery::DeliveryId;
-use crate::message::{MessageId, Timestamp};
+use crate::model::delivery::DeliveryId;
+use crate::model::message::{MessageId, Timestamp};
 use crate::store::{DeliveryQuery, Found, Query};
 use crate::template::one_line;
 
@@ -189,7 +189,7 @@ impl Prefix {
 
 /// Lists the shortest prefixes that distinguish some of these ids.
 fn ambiguous(prefix: &str, ids: &[MessageId]) -> String {
-    let length = crate::message::distinct_length(ids).max(prefix.len() + 1);
+    let length = crate::model::message::distinct_length(ids).max(prefix.len() + 1);
     let shown: Vec<String> = ids
         .iter()
         .take(NAMED_MAX)

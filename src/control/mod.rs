@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::clock::{Clock, Stopwatch};
-use crate::delivery::{Delivery, DeliveryId};
 use crate::destination::{Failure, Fate, Other, OutboundMessage, Recipients};
+use crate::engine::clock::{Clock, Stopwatch};
+use crate::engine::events::Event;
 use crate::engine::lanes::Lanes;
 use crate::engine::webhook_check::Drift;
-use crate::events::Event;
-use crate::message::{Message, MessageId, Name, Timestamp};
 use crate::metrics::Metrics;
-use crate::number::Number;
+use crate::model::delivery::{Delivery, DeliveryId};
+use crate::model::message::{Message, MessageId, Name, Timestamp};
+use crate::model::number::Number;
 use crate::plan::{DryRun, Explanation, Loader, Plan, PlannedDestination};
 use crate::store::{self, Found, Query, Store, backup};
 

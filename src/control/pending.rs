@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::view::{PendingCause, PendingView, RetryOutcome};
-use crate::clock::Clock;
-use crate::delivery::{Delivery, State};
 use crate::engine::circuit_breaker::{Cause, Closed};
+use crate::engine::clock::Clock;
 use crate::engine::lanes::Outlook;
-use crate::message::{Name, Timestamp};
+use crate::model::delivery::{Delivery, State};
+use crate::model::message::{Name, Timestamp};
 use crate::plan::PlannedDestination;
 use crate::store::Queued;
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::view::{DestinationView, ProblemKind, ProblemView};
-use crate::delivery::{Delivery, State};
-use crate::message::Timestamp;
+use crate::model::delivery::{Delivery, State};
+use crate::model::message::Timestamp;
 use crate::plan::Severity;
 
 /// A problem that does not belong to one destination.
@@ -247,7 +247,7 @@ pub(super) fn sorted(mut problems: Vec<ProblemView>) -> Vec<ProblemView> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delivery::{Attempt, DeliveryId, Verdict};
+    use crate::model::delivery::{Attempt, DeliveryId, Verdict};
 
     const MINUTE: i64 = 60_000;
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::message::Timestamp;
 use crate::metrics::Metrics;
+use crate::model::message::Timestamp;
 
 /// Reads the statistics of the kernel. Where they are not readable, the previous values stay.
 pub(super) fn show(metrics: &Metrics, started_at: Timestamp) {

@@ -9,8 +9,8 @@ use super::problem::general;
 use super::view::{ProblemKind, ProblemView};
 use super::{Control, begin_metrics};
 use crate::config::Problems;
-use crate::events::Event;
-use crate::message::Timestamp;
+use crate::engine::events::Event;
+use crate::model::message::Timestamp;
 use crate::plan::{Change, Loader, Loading, Plan, Severity};
 
 /// The result of a reload.

@@ -8,9 +8,9 @@ use super::view::{
     StoreView,
 };
 use super::{Control, Error};
-use crate::delivery::{Delivery, State};
-use crate::message::{Name, Timestamp};
 use crate::metrics::series::Totals;
+use crate::model::delivery::{Delivery, State};
+use crate::model::message::{Name, Timestamp};
 use crate::plan::{Plan, Severity};
 use crate::store::{DeliveryQuery, Health, MessageState};
 

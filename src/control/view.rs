@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Clock;
-use crate::delivery::{AcknowledgedBy, Attempt, Delivery, DeliveryId, State};
-use crate::message::{Media, Message, MessageId, Name, Timestamp};
+use crate::engine::clock::Clock;
 use crate::metrics::rates::PerMinute;
 use crate::metrics::series::Minute;
-use crate::number::Pattern;
+use crate::model::delivery::{AcknowledgedBy, Attempt, Delivery, DeliveryId, State};
+use crate::model::message::{Media, Message, MessageId, Name, Timestamp};
+use crate::model::number::Pattern;
 use crate::plan::Severity;
-use crate::route::{Conditions, Route, Routes};
+use crate::routing::{Conditions, Route, Routes};
 use crate::store::MessageState;
 
 /// A page of a long list.

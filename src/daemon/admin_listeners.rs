@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config;
-use crate::secret::Secrets;
+use crate::model::secret::Secrets;
 use crate::web::serve::{Filter, Limits, serve};
 
 /// Maximum number of simultaneous admin connections: a few pages with their event streams, and scripts.

@@ -12,13 +12,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::timekeeping::Timekeeper;
-use crate::clock::Clock;
 use crate::control::Control;
+use crate::engine::clock::Clock;
+use crate::engine::events::Events;
+use crate::engine::intake::Intake;
 use crate::engine::lanes::{Around, Lanes};
 use crate::engine::retention;
 use crate::engine::webhook_check::{self, Drift};
-use crate::events::Events;
-use crate::intake::Intake;
 use crate::metrics::Metrics;
 use crate::plan::{Loader, Plan};
 use crate::store::{Health, Store};

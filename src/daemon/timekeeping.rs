@@ -8,9 +8,9 @@ use anyhow::Context as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
-use crate::delivery::Delivery;
+use crate::engine::clock::Clock;
 use crate::engine::lanes::Lanes;
+use crate::model::delivery::Delivery;
 use crate::plan::Plan;
 use crate::store::{Error, Query, Standings, Store};
 use crate::timeline::Timeline;

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use self::output::{Output, STDOUT};
 use super::{BuildContext, Delivered, Destination, Failure, Kind, OutboundMessage};
-use crate::delivery::DeliveryId;
+use crate::model::delivery::DeliveryId;
 use crate::template::{Medium, Template};
 
 mod output;
@@ -105,8 +105,8 @@ mod tests {
     use std::io::{BufRead as _, BufReader, PipeReader, Read as _, Write as _};
 
     use super::*;
-    use crate::message::{Message, MessageId, Timestamp};
-    use crate::number::Number;
+    use crate::model::message::{Message, MessageId, Timestamp};
+    use crate::model::number::Number;
 
     fn console() -> (Console, PipeReader, std::io::PipeWriter) {
         let (read, write) = std::io::pipe().unwrap();

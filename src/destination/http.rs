@@ -10,9 +10,9 @@ use tokio::time::Instant;
 use super::{Failure, Scope};
 use crate::http_client::{self, retry_after};
 use crate::mask::{Mask, Reason};
-use crate::message::{Message, dated};
+use crate::model::message::{Message, dated};
+use crate::model::secret;
 use crate::resolver::Resolver;
-use crate::secret;
 
 mod members;
 

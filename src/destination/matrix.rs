@@ -9,7 +9,7 @@ use super::http::{Client, address, parse_url};
 use super::{BuildContext, Delivered, Destination, Failure, Kind, OutboundMessage};
 use crate::mask::Mask;
 use crate::model::lint::{self, Lint};
-use crate::secret::{Secret, Secrets};
+use crate::model::secret::{Secret, Secrets};
 
 mod answer;
 mod content;

@@ -11,10 +11,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 
-use crate::delivery::DeliveryId;
 use crate::mask::Reason;
-use crate::message::{Conversation, Message, Name};
+use crate::model::delivery::DeliveryId;
 use crate::model::lint::Lint;
+use crate::model::message::{Conversation, Message, Name};
 use crate::model::registry::Registered;
 use crate::template::{Template, Values, one_line};
 

@@ -15,10 +15,10 @@ use url::Url;
 
 use super::http::{Answer, Client, address, parse_url};
 use super::{BuildContext, Delivered, Destination, Failure, Kind, OutboundMessage};
-use crate::delivery::DeliveryId;
 use crate::mask::Mask;
+use crate::model::delivery::DeliveryId;
 use crate::model::lint::{self, Lint};
-use crate::secret::{Secret, Secrets};
+use crate::model::secret::{Secret, Secrets};
 use crate::template::Template;
 
 mod answer;

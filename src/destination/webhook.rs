@@ -20,12 +20,12 @@ use tokio::time::Instant;
 
 use super::http::{Answer, Client, address, parse_url};
 use super::{BuildContext, Delivered, Destination, Failure, Fallback, Kind, OutboundMessage};
-use crate::delivery::DeliveryId;
 use crate::mask::{Mask, Reason};
-use crate::message::{Media, Message, MessageId, NameError, Timestamp};
+use crate::model::delivery::DeliveryId;
 use crate::model::lint::{self, Lint};
-use crate::number::Number;
-use crate::secret::Secrets;
+use crate::model::message::{Media, Message, MessageId, NameError, Timestamp};
+use crate::model::number::Number;
+use crate::model::secret::Secrets;
 use crate::template::{Medium, Template};
 
 const CONTENT_TYPE: &str = "application/json";

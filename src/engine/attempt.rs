@@ -11,13 +11,13 @@ use tokio_util::sync::CancellationToken;
 use super::circuit_breaker::{Cause, Change, Gate};
 use super::lane_state::Shared;
 use super::trial::{Trial, age};
-use crate::clock::Stopwatch;
-use crate::delivery::{Attempt, Delivery, State, Verdict};
 use crate::destination::{Delivered, Failure, Fallback, OutboundMessage, Recipients, Scope};
-use crate::events::Event;
+use crate::engine::clock::Stopwatch;
+use crate::engine::events::Event;
 use crate::mask::Reason;
-use crate::message::{MessageId, Name, Timestamp};
 use crate::metrics::{ByDestination, OUTCOMES, Outcome};
+use crate::model::delivery::{Attempt, Delivery, State, Verdict};
+use crate::model::message::{MessageId, Name, Timestamp};
 use crate::plan::{Plan, PlannedDestination};
 use crate::retry::Next;
 use crate::sabotage::{self, Protection};
@@ -475,9 +475,9 @@ pub(super) async fn tell(shared: &Shared, change: Option<Change>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delivery::DeliveryId;
-    use crate::message::Message;
-    use crate::number::Number;
+    use crate::model::delivery::DeliveryId;
+    use crate::model::message::Message;
+    use crate::model::number::Number;
     use crate::store::Arrival;
     use crate::store::memory::Memory;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::destination::{Failure, Fate, Scope};
 use crate::mask::Reason;
-use crate::message::Timestamp;
+use crate::model::message::Timestamp;
 use crate::retry::Policy;
 pub use crate::store::Cause;
 use crate::store::{Fault, Pause};

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::message::Timestamp;
+use crate::model::message::Timestamp;
 use crate::timeline::{Doubt, Timeline};
 
 /// A source of time; cheap to clone. Clones share the knowledge about the time across restarts.

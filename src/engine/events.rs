@@ -4,8 +4,8 @@
 use serde::Serialize;
 use tokio::sync::broadcast;
 
-use crate::delivery::{Delivery, DeliveryId, State};
-use crate::message::{MessageId, Name};
+use crate::model::delivery::{Delivery, DeliveryId, State};
+use crate::model::message::{MessageId, Name};
 use crate::store::MessageState;
 
 /// How many events a slow subscriber may lag behind before it must query everything again.

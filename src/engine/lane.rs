@@ -15,7 +15,7 @@ use super::in_flight::Taken;
 use super::lane_state::Shared;
 use super::rate_limiter::Pace;
 use crate::mask::Reason;
-use crate::message::Timestamp;
+use crate::model::message::Timestamp;
 use crate::plan::{Plan, PlannedDestination};
 use crate::store::{ANY_TIME, Claim};
 

@@ -7,10 +7,10 @@ use tokio::sync::{Notify, watch};
 
 use super::circuit_breaker::{Cause, Closed, Gate};
 use super::in_flight::Room;
-use crate::clock::Clock;
-use crate::events::{Event, Events};
-use crate::message::{Name, Timestamp};
+use crate::engine::clock::Clock;
+use crate::engine::events::{Event, Events};
 use crate::metrics::Metrics;
+use crate::model::message::{Name, Timestamp};
 use crate::plan::Plan;
 use crate::store::{Standing, Standings, Store};
 

@@ -16,8 +16,8 @@ use super::lane::Lane;
 pub use super::lane_state::{Around, Outlook, Status};
 use super::lane_state::{Directory, Shared};
 use crate::destination::Failure;
-use crate::events::Events;
-use crate::message::Name;
+use crate::engine::events::Events;
+use crate::model::message::Name;
 use crate::plan::{Plan, PlannedDestination};
 use crate::store::Standings;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
+use crate::engine::clock::Clock;
 use crate::plan::Plan;
 use crate::store::{Horizon, Store};
 

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use crate::delivery::{Attempt, Delivery, State, Verdict};
 use crate::destination::{Fate, Other};
 use crate::mask::Reason;
-use crate::message::Timestamp;
+use crate::model::delivery::{Attempt, Delivery, State, Verdict};
+use crate::model::message::Timestamp;
 use crate::retry::{Next, Policy};
 
 /// An attempt, with everything that the decision about the next one depends on.

@@ -11,9 +11,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::mask::Reason;
-use crate::message::Name;
 use crate::metrics::Metrics;
-use crate::number::Number;
+use crate::model::message::Name;
+use crate::model::number::Number;
 use crate::plan::Plan;
 use crate::source::NumberPoints;
 

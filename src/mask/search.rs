@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::Range;
 
 use super::quoting::{Unit, decode, decode_base64, units};
-use crate::message::Message;
+use crate::model::message::Message;
 
 /// Maximum number of layers of escapes, and of base64 within each, that are decoded.
 const LAYERS_MAX: usize = 4;

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::message::Timestamp;
+use crate::model::message::Timestamp;
 
 /// The history: fifteen minutes, by second.
 const SECONDS: usize = 15 * 60;

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::message::Timestamp;
+use crate::model::message::Timestamp;
 
 /// The number of minutes kept, including the current one.
 pub const MINUTES: usize = 60;

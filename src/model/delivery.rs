@@ -12,7 +12,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::message::{Conversation, MessageId, Name, Timestamp};
+use crate::model::message::{Conversation, MessageId, Name, Timestamp};
 
 mod fallback;
 mod stored;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
-use crate::number::Number;
+use crate::model::number::Number;
 
 /// A point in time, in whole milliseconds since the Unix epoch.
 ///

@@ -21,7 +21,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::unseen::acts_unseen;
+use crate::model::unseen::acts_unseen;
 
 mod pattern;
 

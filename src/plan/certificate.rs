@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-use crate::message::Timestamp;
+use crate::model::message::Timestamp;
 
 /// The DER tags on the path to the validity ([X.690](https://www.itu.int/rec/T-REC-X.690)).
 const SEQUENCE: u8 = 0x30;

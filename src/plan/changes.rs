@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Plan;
 use crate::config::Fingerprint;
-use crate::message::Name;
+use crate::model::message::Name;
 
 /// One difference between two plans.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

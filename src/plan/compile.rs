@@ -11,10 +11,10 @@ use crate::config::suggest::suggestion_of_defined;
 use crate::config::{self, Config, Fingerprint, Problems};
 use crate::destination::email::SmtpConfig;
 use crate::destination::{BuildContext, http};
-use crate::message::{Name, Timestamp};
-use crate::number::Pattern;
+use crate::model::message::{Name, Timestamp};
+use crate::model::number::Pattern;
 use crate::resolver::Resolver;
-use crate::route::{Conditions, Route, Routes};
+use crate::routing::{Conditions, Route, Routes};
 use crate::source::{self, Endpoint};
 use crate::template::{Template, TemplateError};
 

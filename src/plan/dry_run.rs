@@ -6,11 +6,11 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::Plan;
-use crate::delivery::DeliveryId;
 use crate::destination::{OutboundMessage, Recipients};
-use crate::message::{Message, MessageId, Name, Timestamp};
-use crate::number::Number;
-use crate::route::{Outcome, Subject, Tried};
+use crate::model::delivery::DeliveryId;
+use crate::model::message::{Message, MessageId, Name, Timestamp};
+use crate::model::number::Number;
+use crate::routing::{Outcome, Subject, Tried};
 use crate::template::{one_line, visible};
 
 /// A hypothetical message.

@@ -7,8 +7,8 @@ use std::ops::Range;
 use regex::Regex;
 
 use crate::config::{self, Config, Problems};
-use crate::message::Name;
-use crate::route::{Route, shadowed};
+use crate::model::message::Name;
+use crate::routing::{Route, shadowed};
 
 mod exposure;
 mod numbers;

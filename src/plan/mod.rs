@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use crate::config::Fingerprint;
 use crate::destination::Destination;
-use crate::message::Name;
+use crate::model::message::Name;
 use crate::resolver::Resolver;
 use crate::retry::Policy;
-use crate::route::Routes;
+use crate::routing::Routes;
 use crate::source::{Endpoint, Upstream};
 
 mod certificate;

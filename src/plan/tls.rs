@@ -8,7 +8,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::certificate::Validity;
 use crate::config;
-use crate::message::Timestamp;
+use crate::model::message::Timestamp;
 
 /// Certificate and key of a TLS listener.
 pub struct Tls {

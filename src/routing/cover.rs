@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use super::index::Index;
 use super::{Conditions, Route};
-use crate::number::Pattern;
+use crate::model::number::Pattern;
 
 /// For each covered route: its position, and the position of the earlier route.
 #[must_use]

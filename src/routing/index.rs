@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
 
 use super::{Route, Subject};
-use crate::number::Pattern;
+use crate::model::number::Pattern;
 
 mod words;
 

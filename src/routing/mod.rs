@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use regex::Regex;
 
-use crate::message::Name;
-use crate::number::{Number, Pattern};
+use crate::model::message::Name;
+use crate::model::number::{Number, Pattern};
 use crate::template::Template;
 
 mod cover;

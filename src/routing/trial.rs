@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{Conditions, Route, Routes, Subject, any};
-use crate::message::Name;
+use crate::model::message::Name;
 
 /// One route and its result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

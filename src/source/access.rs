@@ -12,8 +12,8 @@ use url::Url;
 
 use super::Refusal;
 use crate::model::lint::{self, Lint};
-use crate::network;
-use crate::secret::{Secret, Secrets};
+use crate::model::network;
+use crate::model::secret::{Secret, Secrets};
 
 /// What a caller must satisfy before its request is read.
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -10,8 +10,8 @@ use super::{
     Access, Composed, Context, Defaults, Events, Incoming, Kind, Outcome, Refusal, Reply, Request, Sample,
     Source,
 };
-use crate::message::Keyword;
-use crate::number::{BareDigits, Number};
+use crate::model::message::Keyword;
+use crate::model::number::{BareDigits, Number};
 
 /// The keys of `[source.NAME]` that are common to all kinds, except `kind` and `path`.
 #[derive(Clone, Debug, Default)]

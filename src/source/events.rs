@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::fields;
-use crate::message::{Keyword, Media, Timestamp};
-use crate::number::Number;
+use crate::model::message::{Keyword, Media, Timestamp};
+use crate::model::number::Number;
 
 /// The content of a verified request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -15,10 +15,10 @@ use serde::de::DeserializeOwned;
 use url::Url;
 
 use crate::mask::Reason;
-use crate::message::{Name, Timestamp};
 use crate::model::lint::Lint;
+use crate::model::message::{Name, Timestamp};
+use crate::model::number::{BareDigits, Number};
 use crate::model::registry::Registered;
-use crate::number::{BareDigits, Number};
 use crate::resolver::Resolver;
 
 pub use access::{Access, BasicAuth, networks};

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::json;
 
-use crate::message::MessageId;
+use crate::model::message::MessageId;
 
 /// Why a request was rejected. The message is sent to the caller and does not reveal how close a guess was.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use url::Url;
 
-use crate::message::Timestamp;
+use crate::model::message::Timestamp;
 
 /// A webhook request.
 #[derive(Clone, Copy, Debug)]

@@ -17,8 +17,8 @@ use super::{
     Source,
 };
 use crate::model::lint::{self, Lint};
-use crate::number::BareDigits;
-use crate::secret::Secrets;
+use crate::model::number::BareDigits;
+use crate::model::secret::Secrets;
 
 const SIGNATURE: &str = "x-signalwire-signature";
 

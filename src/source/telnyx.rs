@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 
 use super::verify::{Ed25519, Window};
 use super::{Composed, Context, Defaults, Events, Incoming, Kind, Refusal, Request, Sample, Source, fields};
-use crate::message::{Keyword, Media};
-use crate::number::BareDigits;
+use crate::model::message::{Keyword, Media};
+use crate::model::number::BareDigits;
 
 /// `[source.NAME]` with `kind = "telnyx"`.
 #[derive(Clone, Debug, Deserialize)]

@@ -23,8 +23,8 @@ use super::{
     Source,
 };
 use crate::model::lint::{self, Lint};
-use crate::number::BareDigits;
-use crate::secret::{Secret, Secrets};
+use crate::model::number::BareDigits;
+use crate::model::secret::{Secret, Secrets};
 
 const SIGNATURE: &str = "x-twilio-signature";
 const SETTINGS: &str = "x-twilio-webhooks-signature-settings";

@@ -11,8 +11,8 @@ use super::verify::url_form::{self, Repeated};
 use super::{
     BasicAuth, Composed, Context, Events, Incoming, Outcome, Refusal, Reply, Request, Sample, Target,
 };
-use crate::message::{Keyword, Media};
-use crate::secret::Secret;
+use crate::model::message::{Keyword, Media};
+use crate::model::secret::Secret;
 
 /// The methods that both carriers can be configured to use.
 pub(super) const METHODS: &[Method] = &[Method::POST, Method::GET];

@@ -1,7 +1,7 @@
 //! Decides which dead deliveries need no attention. Pure.
 
-use crate::delivery::{AcknowledgedBy, Delivery, State};
-use crate::message::Timestamp;
+use crate::model::delivery::{AcknowledgedBy, Delivery, State};
+use crate::model::message::Timestamp;
 
 /// Acknowledges at `at` the dead deliveries of one message whose fallback, or the fallback of that, delivered the
 /// message, whether or not an operator acknowledged them before.
@@ -33,8 +33,8 @@ pub(super) fn is_meant(delivery: &Delivery, since: Option<Timestamp>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delivery::DeliveryId;
-    use crate::message::MessageId;
+    use crate::model::delivery::DeliveryId;
+    use crate::model::message::MessageId;
 
     fn delivery(ordinal: u16, origin: Option<u16>, state: State) -> Delivery {
         let id = DeliveryId {

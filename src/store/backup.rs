@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
 use super::{Counts, Found};
-use crate::delivery::Delivery;
-use crate::message::{Message, MessageId, Name, Timestamp};
+use crate::model::delivery::Delivery;
+use crate::model::message::{Message, MessageId, Name, Timestamp};
 
 /// The version that this build writes, and the newest that it reads. Version 1 had no deliveries for single
 /// recipients.

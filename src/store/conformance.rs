@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::*;
-use crate::delivery::{Attempt, Verdict};
-use crate::message::Message;
-use crate::number::Number;
+use crate::model::delivery::{Attempt, Verdict};
+use crate::model::message::Message;
+use crate::model::number::Number;
 
 mod cases;
 

@@ -13,9 +13,9 @@ use super::{
     Horizon, MessageState, PAGE_BYTES, Page, Query, Queued, Requeued, Selector, Settlement, Standings, Store,
     Turn, changed_at, is_new, redacted,
 };
-use crate::delivery::{AcknowledgedBy, Delivery, DeliveryId, State};
-use crate::message::{Conversation, MessageId, Name, Timestamp};
 use crate::metrics::series::Saved;
+use crate::model::delivery::{AcknowledgedBy, Delivery, DeliveryId, State};
+use crate::model::message::{Conversation, MessageId, Name, Timestamp};
 use crate::timeline::Timeline;
 
 mod export;

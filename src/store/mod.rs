@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::delivery::{Delivery, DeliveryId, State};
-use crate::message::{Conversation, Message, MessageId, Name, Timestamp};
 use crate::metrics::series::Saved;
-use crate::number::Pattern;
+use crate::model::delivery::{Delivery, DeliveryId, State};
+use crate::model::message::{Conversation, Message, MessageId, Name, Timestamp};
+use crate::model::number::Pattern;
 use crate::timeline::Timeline;
 
 mod acknowledge;

@@ -1,7 +1,7 @@
 //! The position of a pending delivery in the queues of its destination.
 
-use crate::delivery::DeliveryId;
-use crate::message::Timestamp;
+use crate::model::delivery::DeliveryId;
+use crate::model::message::Timestamp;
 
 /// The position of a pending delivery among those of its destination.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::mask::Reason;
-use crate::message::{Name, Timestamp};
+use crate::model::message::{Name, Timestamp};
 
 /// The last stored states of all destinations.
 pub type Standings = BTreeMap<Name, Standing>;

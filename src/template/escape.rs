@@ -6,8 +6,8 @@
 
 use std::fmt::Write as _;
 
+use crate::model::unseen::acts_unseen;
 use crate::sabotage::{self, Protection};
-use crate::unseen::acts_unseen;
 
 /// Replaces characters that are invisible or change their context by `[U+202E]` and the like; line
 /// breaks become `\n`.

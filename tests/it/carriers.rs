@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method};
 use serde::Deserialize;
 use smsbridge::config::{Config, Outside, Purpose};
-use smsbridge::message::{Media, MessageId, Timestamp};
+use smsbridge::model::message::{Media, MessageId, Timestamp};
 use smsbridge::plan::Plan;
 use smsbridge::source::{
     self, Composed, Endpoint, Events, Incoming, Outcome, Receipt, Refusal, Request, Sample, Target,
@@ -143,7 +143,7 @@ fn receive(planned: &smsbridge::plan::PlannedSource, case: &Case) -> Result<Even
 }
 
 fn check(name: &str, incoming: &Incoming, expected: &Message) {
-    let number = |number: &smsbridge::number::Number| number.shown().into_owned();
+    let number = |number: &smsbridge::model::number::Number| number.shown().into_owned();
     let given = |given: &Option<String>, found: String| given.clone().unwrap_or(found);
     assert_eq!(incoming.text, expected.text, "{name}");
     assert_eq!(

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use smsbridge::config::reference::tables;
 use smsbridge::config::{Config, CredentialFiles, Outside, Problems, Purpose};
-use smsbridge::message::Timestamp;
-use smsbridge::number::Number;
+use smsbridge::model::message::Timestamp;
+use smsbridge::model::number::Number;
 use smsbridge::plan::{DryRun, Loaded, Plan, load};
-use smsbridge::route::Subject;
+use smsbridge::routing::Subject;
 
 use crate::bridge::{Bridge, head};
 use crate::servers::certificate::certificate;
@@ -221,7 +221,7 @@ fn token(path: &Path, purpose: Purpose, outside: &Outside) -> Result<(String, Ve
     let tokens: Vec<&str> = tokens
         .all()
         .iter()
-        .map(smsbridge::secret::Secret::reveal)
+        .map(smsbridge::model::secret::Secret::reveal)
         .collect();
     Ok((tokens.join(" "), lines(&loaded.warnings)))
 }

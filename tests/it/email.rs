@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use mail_parser::MessageParser;
-use smsbridge::delivery::DeliveryId;
 use smsbridge::destination::email::{Config, Email, SmtpConfig};
 use smsbridge::destination::{
     BuildContext, Delivered, Destination as _, Failure, Fate, Other, OutboundMessage, Recipients, Scope, http,
 };
-use smsbridge::message::{Message, MessageId, Timestamp};
-use smsbridge::number::Number;
+use smsbridge::model::delivery::DeliveryId;
+use smsbridge::model::message::{Message, MessageId, Timestamp};
+use smsbridge::model::number::Number;
 use uuid::Uuid;
 
 use crate::servers::fake_smtp::{FakeSmtp, GREETING, Turn};

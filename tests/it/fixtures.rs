@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
-use smsbridge::delivery::DeliveryId;
 use smsbridge::destination::{
     BuildContext, Destination, Failure, KINDS, OutboundMessage, Recipients, Scope, http,
 };
-use smsbridge::message::{Message, MessageId, Timestamp};
-use smsbridge::number::Number;
+use smsbridge::model::delivery::DeliveryId;
+use smsbridge::model::message::{Message, MessageId, Timestamp};
+use smsbridge::model::number::Number;
 use smsbridge::template::Template;
 use uuid::Uuid;
 

@@ -219,7 +219,7 @@ fn mail(text: &str) -> String {
     mail_of(&message(text))
 }
 
-fn mail_of(message: &smsbridge::message::Message) -> String {
+fn mail_of(message: &smsbridge::model::message::Message) -> String {
     use smsbridge::destination::Destination as _;
     use smsbridge::destination::email::{Config, Email, SmtpConfig};
     let smtp: SmtpConfig = toml::from_str("host = \"127.0.0.1\"\nsecurity = \"none\"").unwrap();
@@ -386,7 +386,7 @@ fn p21_every_link_shows_where_it_leads() {
         &(link(), link(), any::<Option<String>>()),
         |(link, text, filename)| {
             let mut message = message(&text);
-            message.media.push(smsbridge::message::Media {
+            message.media.push(smsbridge::model::message::Media {
                 link,
                 content_type: None,
                 filename,

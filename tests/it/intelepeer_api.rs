@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use smsbridge::secret::Secret;
+use smsbridge::model::secret::Secret;
 use smsbridge::source::intelepeer::api::{Client, Config, Outcome};
 
 use crate::servers::fake_intelepeer::{Answer, Exchange, FakeIntelepeer, Seen};

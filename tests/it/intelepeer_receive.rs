@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 use proptest::prelude::*;
 use serde::Deserialize;
-use smsbridge::message::Media;
+use smsbridge::model::message::Media;
 use smsbridge::resolver::Resolver;
 use smsbridge::source::intelepeer::Config;
 use smsbridge::source::intelepeer::hmac::Signed;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use smsbridge::destination::{Failure, Scope};
-use smsbridge::message::Media;
+use smsbridge::model::message::Media;
 use smsbridge::template::Template;
 
 use crate::fixtures::{build, build_within, class, message, outbound};

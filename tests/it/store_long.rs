@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use smsbridge::delivery::{Delivery, DeliveryId};
-use smsbridge::message::{Message, MessageId, Timestamp};
-use smsbridge::number::Number;
+use smsbridge::model::delivery::{Delivery, DeliveryId};
+use smsbridge::model::message::{Message, MessageId, Timestamp};
+use smsbridge::model::number::Number;
 use smsbridge::store::backup::{Position, Record};
 use smsbridge::store::sled::{Import, ImportError, Options, Sled};
 use smsbridge::store::{Arrival, Query, Store};

@@ -8,7 +8,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::json;
 use sha2::Sha256;
 use smsbridge::destination::Failure;
-use smsbridge::message::Media;
+use smsbridge::model::message::Media;
 
 use crate::fixtures::{build, class, message, outbound};
 use crate::servers::recorder::{Received, Recorder, Reply};

@@ -8,8 +8,8 @@ use url::Url;
 use crate::cli::service::Places;
 use crate::cli::{Exit, Global, Stop, client, problems};
 use crate::config::{Config, Problem, Purpose, Severity};
-use crate::message::Name;
-use crate::secret::Secret;
+use crate::model::message::Name;
+use crate::model::secret::Secret;
 use crate::source::Access;
 use crate::source::intelepeer::{self, api};
 

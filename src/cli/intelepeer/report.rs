@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::cli::table::Table;
 use crate::cli::{Exit, Global, Stop, paint, print};
 use crate::mask::Reason;
-use crate::secret::Secret;
+use crate::model::secret::Secret;
 use crate::source::intelepeer::api::{self, Outcome, Row, State};
 
 /// The result for a number.

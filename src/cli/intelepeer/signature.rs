@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::cli::{Exit, Global, Stop, print};
-use crate::secret::Secret;
+use crate::model::secret::Secret;
 use crate::source::intelepeer::detect::{self, Scheme};
 
 /// Larger than any webhook or secret.

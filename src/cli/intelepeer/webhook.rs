@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::account::{Account, Which};
 use super::report::{self, Action as Done, Line};
 use crate::cli::{Exit, Global, Stop, ask, client, print};
-use crate::secret::Secret;
+use crate::model::secret::Secret;
 use crate::source::intelepeer::api::{self, Client, Outcome, Row, State, mask_url};
 
 /// The interval between two checks of the progress.

@@ -8,7 +8,7 @@ use std::thread;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::delivery::DeliveryId;
+use crate::model::delivery::DeliveryId;
 
 /// Standard output. There is one per process, so the consoles of all configurations share one thread. A reload while
 /// the thread hangs does not start a second one.

@@ -24,7 +24,7 @@ use std::time::Duration;
 use super::reply::{Reply, Step};
 use crate::destination::{Failure, Fate, Scope};
 use crate::mask::{Mask, Reason};
-use crate::message::Message;
+use crate::model::message::Message;
 use crate::template;
 
 /// The pause after the daily quota is exhausted.
@@ -391,7 +391,7 @@ mod tests {
     fn a_response_is_logged_as_codes_and_shown_with_its_text() {
         let message = crate::mask::sample("hello there");
         let quote = Quote {
-            mask: Mask::default().secret(&crate::secret::Secret::new("s3cret")),
+            mask: Mask::default().secret(&crate::model::secret::Secret::new("s3cret")),
             message: &message,
         };
         for (code, text, logged, shown) in [

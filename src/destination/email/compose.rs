@@ -13,7 +13,7 @@ use lettre::message::{MessageBuilder, MultiPart, SinglePart};
 
 use super::mailbox::Mailbox;
 use crate::destination::{Failure, OutboundMessage};
-use crate::message::{Media, Name, Timestamp};
+use crate::model::message::{Media, Name, Timestamp};
 use crate::template::{self, Medium, Template, Values};
 
 /// Maximum length of a subject, in characters.

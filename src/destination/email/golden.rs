@@ -8,10 +8,10 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::{Config, Email};
-use crate::delivery::DeliveryId;
 use crate::destination::{BuildContext, Destination as _, Fallback, OutboundMessage, Recipients, http};
-use crate::message::{Media, Message, MessageId, Name, Timestamp};
-use crate::number::Number;
+use crate::model::delivery::DeliveryId;
+use crate::model::message::{Media, Message, MessageId, Name, Timestamp};
+use crate::model::number::Number;
 use crate::template::{self, Template};
 
 const CONFIG: &str = r#"

@@ -23,7 +23,7 @@ use super::{
     BuildContext, Delivered, Destination, Failure, Fate, Kind, Other, OutboundMessage, Permit, Recipients,
 };
 use crate::mask::Reason;
-use crate::message::Name;
+use crate::model::message::Name;
 use crate::template::Template;
 
 mod classes;

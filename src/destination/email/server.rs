@@ -15,8 +15,8 @@ use super::session::{Login, Mechanism, Protection, Session};
 use super::token::{Token, Tokens};
 use super::transaction::{Envelope, Receipt};
 use crate::mask::Mask;
+use crate::model::secret::{Secret, Secrets};
 use crate::resolver::Resolver;
-use crate::secret::{Secret, Secrets};
 
 /// How long an idle connection is kept. Servers close theirs after some minutes, and home routers forget them
 /// earlier.

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use super::classes::{Cause, Trouble};
 use super::reply::Step;
 use super::wire::{Answer, Tls, Wire};
+use crate::model::secret::Secret;
 use crate::resolver::Resolver;
-use crate::secret::Secret;
 
 /// The first digit of a response that completes a command.
 pub(super) const DONE: u16 = 2;

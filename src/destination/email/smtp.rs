@@ -12,8 +12,8 @@ use super::session::{Mechanism, Protection};
 use super::tls;
 use super::token::{Source, Tokens};
 use crate::model::lint::{self, Lint};
+use crate::model::secret::{Secret, Secrets};
 use crate::resolver::Resolver;
-use crate::secret::{Secret, Secrets};
 
 /// An `[smtp.NAME]` table.
 #[derive(Clone, Debug, Deserialize)]

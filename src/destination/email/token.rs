@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
 use crate::file;
-use crate::secret::Secret;
+use crate::model::secret::Secret;
 
 /// Maximum length of a token, in bytes.
 const TOKEN_MAX: usize = 16 * 1024;

@@ -19,7 +19,7 @@ use tokio_util::either::Either;
 
 use super::classes::Cause;
 use super::reply::Reply;
-use crate::message::dated;
+use crate::model::message::dated;
 use crate::resolver::Resolver;
 
 /// Upper bound of one response, in bytes; far more than any real one.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::{Failure, Fallback, OutboundMessage};
-use crate::message::Message;
+use crate::model::message::Message;
 use crate::template::{self, Medium, Template, Values};
 
 /// An event may have 65 536 bytes including what the server adds; this is the limit for the content.

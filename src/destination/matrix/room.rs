@@ -20,8 +20,8 @@ use super::MessageType;
 use super::answer;
 use super::content::{Words, Written};
 use crate::mask::Mask;
-use crate::message::Message;
-use crate::secret::Secret;
+use crate::model::message::Message;
+use crate::model::secret::Secret;
 
 /// Time limit for checking whether the room is encrypted. The message has already been sent by then.
 const ENCRYPTION_TIMEOUT: Duration = Duration::from_secs(2);

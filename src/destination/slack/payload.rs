@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::OutboundMessage;
 use super::mrkdwn::{MRKDWN, escape};
-use crate::message::{Media, MessageId};
+use crate::model::message::{Media, MessageId};
 use crate::template::{Template, TemplateError, one_line, safe_link, shorten};
 
 /// [Slack's limit][1] for the text of one section, counted here in UTF-16 units, the strictest way to count.

@@ -1,7 +1,7 @@
 //! Fallbacks: the delivery that replaces a dead one, and whether it delivered the message. Pure.
 
 use super::{Acknowledged, AcknowledgedBy, Delivery, State};
-use crate::message::{Name, Timestamp};
+use crate::model::message::{Name, Timestamp};
 
 impl Delivery {
     /// The delivery of the same message to the fallback destination. The store assigns its ordinal.
@@ -83,8 +83,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::delivery::{Attempt, DeliveryId, Verdict};
-    use crate::message::MessageId;
+    use crate::model::delivery::{Attempt, DeliveryId, Verdict};
+    use crate::model::message::MessageId;
 
     fn name(name: &str) -> Name {
         name.parse().unwrap()

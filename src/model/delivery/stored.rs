@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Acknowledged, Attempt, Delivery, DeliveryId, State};
-use crate::message::{Name, Timestamp};
+use crate::model::message::{Name, Timestamp};
 
 #[derive(Serialize, Deserialize)]
 struct Stored<'a> {
@@ -198,8 +198,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::delivery::{AcknowledgedBy, Verdict};
-    use crate::message::MessageId;
+    use crate::model::delivery::{AcknowledgedBy, Verdict};
+    use crate::model::message::MessageId;
 
     /// The fields of the first format.
     #[derive(Serialize)]

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{Number, NumberError, digits, is_like_a_name, without_case};
-use crate::unseen::acts_unseen;
+use crate::model::unseen::acts_unseen;
 
 /// What a route compares a number or name with: exact, or with one `*` at the start or the end.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

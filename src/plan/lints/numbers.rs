@@ -3,7 +3,7 @@
 use toml::Spanned;
 
 use crate::config::{self, Conditions, Config, Problems};
-use crate::number::Pattern;
+use crate::model::number::Pattern;
 
 pub(super) fn note(config: &Config, problems: &mut Problems) {
     for route in &config.routes {

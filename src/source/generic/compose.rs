@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::Generic;
 use super::proof::{Part, Proof, Signature};
-use crate::secret::{Secret, Secrets};
+use crate::model::secret::{Secret, Secrets};
 use crate::source::verify::{Algorithm, url_form};
 use crate::source::{Composed, Sample, Target, fields};
 

@@ -8,8 +8,8 @@ use sha2::Digest as _;
 
 use super::document::{self, Document};
 use super::{Config, ReplyConfig, Verb, Verify};
-use crate::message::{Media, Timestamp};
-use crate::number::BareDigits;
+use crate::model::message::{Media, Timestamp};
+use crate::model::number::BareDigits;
 use crate::source::{Events, Incoming, Refusal, fields};
 
 /// The mappings of known services.

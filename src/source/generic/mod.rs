@@ -16,8 +16,8 @@ use super::{
     Composed, Context, Defaults, Events, Kind, Outcome, Refusal, Reply, Request, Sample, Settings, Source,
 };
 use crate::model::lint::{self, Lint};
-use crate::number::BareDigits;
-use crate::secret::Secrets;
+use crate::model::number::BareDigits;
+use crate::model::secret::Secrets;
 use document::Document;
 use mapping::Mapping;
 use proof::Proof;

@@ -1,7 +1,7 @@
 //! Verifies the requests to a generic source.
 
 use super::{ProofKind, Verify};
-use crate::secret::{Secret, Secrets};
+use crate::model::secret::{Secret, Secrets};
 use crate::source::fields::Form;
 use crate::source::verify::jwt::Claims;
 use crate::source::verify::{Hmac, StandardWebhooks, Window, url_form};

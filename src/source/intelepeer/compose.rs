@@ -39,7 +39,7 @@ pub(super) fn compose(source: &Intelepeer, sample: &Sample<'_>) -> Composed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Timestamp;
+    use crate::model::message::Timestamp;
     use crate::source::intelepeer::Config;
     use crate::source::{Request, Source as _};
 

@@ -5,7 +5,7 @@
 
 use http::HeaderMap;
 
-use crate::secret::Secret;
+use crate::model::secret::Secret;
 
 use super::body::{Body, Fields};
 use super::hmac::{Algorithm, Config, Encoding, REFID_LENGTH};

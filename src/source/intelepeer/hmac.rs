@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use crate::secret::Secret;
+use crate::model::secret::Secret;
 use crate::source::verify::Hmac;
 
 pub use crate::source::verify::{Algorithm, Encoding};

@@ -10,7 +10,7 @@
 use serde::Deserialize;
 
 use crate::model::lint::{self, Lint};
-use crate::secret::Secrets;
+use crate::model::secret::Secrets;
 
 use super::{
     Composed, Context, Events, Incoming, Kind, Refusal, Request, Sample, Settings, Source, Upstream,

@@ -3,7 +3,7 @@
 
 use serde_json::value::RawValue;
 
-use crate::message::Media;
+use crate::model::message::Media;
 use crate::source::{Incoming, fields as bounds};
 
 use super::Refusal;

@@ -7,8 +7,8 @@ use super::Config;
 use super::api::{self, Row, State};
 use crate::http_client;
 use crate::mask::{Mask, Reason};
-use crate::number::Number;
-use crate::secret::Secret;
+use crate::model::number::Number;
+use crate::model::secret::Secret;
 
 /// The numbers of one account and the URL that they should have.
 pub(super) struct Account {

@@ -1,6 +1,6 @@
 //! Verifies the `signature` field of the body.
 
-use crate::secret::Secrets;
+use crate::model::secret::Secrets;
 
 use super::body::Fields;
 use super::hmac::{Scheme, Signed};

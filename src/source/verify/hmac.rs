@@ -6,7 +6,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use serde::Deserialize;
 use subtle::ConstantTimeEq as _;
 
-use crate::secret::Secret;
+use crate::model::secret::Secret;
 
 /// The hash function of the HMAC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

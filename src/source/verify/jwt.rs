@@ -8,8 +8,8 @@ use sha2::Digest as _;
 use subtle::ConstantTimeEq as _;
 
 use super::hmac::{Algorithm, Encoding, Hmac};
-use crate::message::Timestamp;
-use crate::secret::Secret;
+use crate::model::message::Timestamp;
+use crate::model::secret::Secret;
 
 const HS256: Hmac = Hmac {
     algorithm: Algorithm::Sha256,

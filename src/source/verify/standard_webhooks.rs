@@ -6,7 +6,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::Window;
 use super::hmac::Algorithm;
-use crate::secret::Secrets;
+use crate::model::secret::Secrets;
 use crate::source::Request;
 
 /// The keys of one subscription.
@@ -19,7 +19,7 @@ impl StandardWebhooks {
     /// # Errors
     /// A sentence for the operator, without the name of the key.
     pub fn read(secrets: &Secrets) -> Result<Self, String> {
-        let key = |secret: &crate::secret::Secret| {
+        let key = |secret: &crate::model::secret::Secret| {
             let text = secret.reveal();
             let base64 = text.strip_prefix("whsec_").unwrap_or(text);
             STANDARD.decode(base64).ok()
@@ -64,7 +64,7 @@ mod tests {
     use http::{HeaderMap, HeaderName};
 
     use super::*;
-    use crate::message::Timestamp;
+    use crate::model::message::Timestamp;
 
     const BODY: &[u8] = br#"{"type":"sms.received","timestamp":"2026-01-01T12:00:00Z","data":{"sms_id":"sms_01krdgeqcxet5s7t44vh8rt9mg","workspace_id":"ws_01krdgeqcxet5s7t44vh8rt9mg","to":"+15551234567","from":"+15557654321","tags":null,"metadata":null,"requested_language":null,"resolved_language":null,"template_id":null,"template_version_id":null,"template_content_hash":null,"country_code":"US","text":"STOP","segments":{"count":1,"encoding":"GSM_7BIT","characters":4}}}"#;
 

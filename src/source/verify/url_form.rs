@@ -85,7 +85,7 @@ fn login(public_url: &Url, auth: &BasicAuth) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secret::Secret;
+    use crate::model::secret::Secret;
     use crate::source::verify::Hmac;
 
     const KEY: &str = "12345678901234567890123456789012";

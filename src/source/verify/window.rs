@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::message::Timestamp;
+use crate::model::message::Timestamp;
 
 /// The accepted difference in both directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

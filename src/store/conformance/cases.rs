@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::message::Media;
+use crate::model::message::Media;
 
 mod acknowledge;
 mod backup;

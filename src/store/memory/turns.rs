@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::{Inner, Place, position};
-use crate::delivery::{Delivery, DeliveryId, State};
-use crate::message::{Conversation, MessageId, Name, Timestamp};
+use crate::model::delivery::{Delivery, DeliveryId, State};
+use crate::model::message::{Conversation, MessageId, Name, Timestamp};
 use crate::store::{Found, Queued, Turn};
 
 impl Inner {

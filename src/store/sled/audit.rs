@@ -15,7 +15,7 @@ use super::known::Known;
 use super::record::{self, Entry, Kept, Ledger, Trouble};
 use super::scan;
 use super::stored::queue;
-use crate::delivery::Delivery;
+use crate::model::delivery::Delivery;
 use crate::store::{Counts, backup};
 
 /// The result of an audit.

@@ -207,7 +207,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
-    use crate::message::Timestamp;
+    use crate::model::message::Timestamp;
     use crate::store::conformance::{arrival, assert_adds_up};
     use crate::store::sled::Sled;
     use crate::store::sled::tests::Folder;

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use super::record::Ledger;
-use crate::delivery::{Delivery, State};
-use crate::message::{Name, Timestamp};
+use crate::model::delivery::{Delivery, State};
+use crate::model::message::{Name, Timestamp};
 use crate::store::{Backlog, Counts};
 
 /// The counters of the whole store and of every destination.

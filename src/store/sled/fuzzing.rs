@@ -4,7 +4,7 @@ use ::sled::IVec;
 
 use super::keys;
 use super::record::{self, Kept, Ledger, Lookup, PART_BYTES, Root, Seen};
-use crate::delivery::Delivery;
+use crate::model::delivery::Delivery;
 
 /// A tree without further parts.
 struct Nothing;

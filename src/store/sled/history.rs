@@ -25,7 +25,7 @@ use super::record::{self, Entry, Kept, Lookup, MAGIC, Trouble};
 use super::requests::Requests;
 use super::stored::queue;
 use super::{Shared, lock};
-use crate::delivery::Delivery;
+use crate::model::delivery::Delivery;
 use crate::store::{Error, backup};
 
 /// The reason of a dead delivery whose end was lost.

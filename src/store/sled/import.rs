@@ -12,7 +12,7 @@ use super::folders::{self, RESTORING};
 use super::keys::{self, Queue};
 use super::record::{self, Kept, Ledger, Mark, OLDEST, Root, Seen};
 use super::{OpenError, Options, database, format, start};
-use crate::message::Conversation;
+use crate::model::message::Conversation;
 use crate::store::Counts;
 use crate::store::backup::Record;
 
@@ -206,7 +206,7 @@ impl Import {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Timestamp;
+    use crate::model::message::Timestamp;
     use crate::store::Store as _;
     use crate::store::conformance::{arrival, name};
     use crate::store::sled::tests::Folder;
@@ -274,7 +274,7 @@ mod tests {
         let whole = arrival.deliveries[0].clone();
         let mut own = whole.split("night@example.com");
         own.id.ordinal = 2;
-        let done = crate::store::conformance::attempt(crate::delivery::Verdict::Delivered);
+        let done = crate::store::conformance::attempt(crate::model::delivery::Verdict::Delivered);
         let conversation = arrival.message.conversation();
         import
             .add(Record::Message {

@@ -11,8 +11,8 @@ use super::keys::{Place, Queue};
 use super::lock;
 use super::queues::Queues;
 use super::table::{Draft, Table};
-use crate::delivery::{Delivery, State};
-use crate::message::{Message, Name, Timestamp};
+use crate::model::delivery::{Delivery, State};
+use crate::model::message::{Message, Name, Timestamp};
 use crate::store::Ended;
 
 /// The indexes. No thread waits for one of the two locks while it holds the other.

@@ -17,7 +17,7 @@
 //! A message needs one entry when it is accepted and one when it is delivered. The indexes (queues, provider ids and
 //! the search table) are kept in memory and built from these records at start.
 
-use crate::message::{Conversation, Name};
+use crate::model::message::{Conversation, Name};
 
 /// The key of the counters.
 pub(super) const LEDGER: &[u8] = b"c";

@@ -10,8 +10,8 @@ use std::sync::Mutex;
 
 use super::keys::{Place, Queue};
 use super::lock;
-use crate::delivery::DeliveryId;
-use crate::message::Timestamp;
+use crate::model::delivery::DeliveryId;
+use crate::model::message::Timestamp;
 
 /// The data of a claim, so that settling it needs no lookup.
 #[derive(Clone, Debug)]

@@ -16,7 +16,7 @@ use super::history::LOST_END;
 use super::keys;
 use super::record::{self, Kept, Ledger, Mark, OLDEST, Root, Seen};
 use super::{Options, format};
-use crate::delivery::Delivery;
+use crate::model::delivery::Delivery;
 use crate::store::{Counts, Standings};
 use crate::timeline::Timeline;
 

@@ -49,9 +49,9 @@ use super::{
     Acceptance, Arrival, Backlog, Claim, Counts, DeliveryQuery, Ended, Error, Found, Health, Horizon, Page,
     Query, Queued, Requeued, Selector, Settlement, Standings, Store, Turn,
 };
-use crate::delivery::{Delivery, DeliveryId};
-use crate::message::{Conversation, MessageId, Name, Timestamp};
 use crate::metrics::series::Saved;
+use crate::model::delivery::{Delivery, DeliveryId};
+use crate::model::message::{Conversation, MessageId, Name, Timestamp};
 use crate::timeline::Timeline;
 
 mod access;

@@ -5,8 +5,8 @@ use super::index::Note;
 use super::keys::{self, Place};
 use super::record;
 use super::record::{Kept, Root, Seen, Trouble};
-use crate::delivery::{Delivery, State};
-use crate::message::{Message, Timestamp};
+use crate::model::delivery::{Delivery, State};
+use crate::model::message::{Message, Timestamp};
 use crate::store::{Error, Found, Horizon, backup, redacted};
 
 impl Group<'_> {

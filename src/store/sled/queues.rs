@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use super::keys::{Place, Queue};
-use crate::message::{Conversation, Name, Timestamp};
+use crate::model::message::{Conversation, Name, Timestamp};
 use crate::store::{ANY_TIME, Turn};
 
 /// The queues of all destinations.

@@ -12,8 +12,8 @@ use super::record::{Root, Trouble};
 use super::stored;
 use super::table::Table;
 use super::view::View;
-use crate::delivery::Delivery;
-use crate::message::{Conversation, Message, MessageId, Name, Timestamp};
+use crate::model::delivery::Delivery;
+use crate::model::message::{Conversation, Message, MessageId, Name, Timestamp};
 use crate::store::{
     CLAIM_BYTES, Claim, DeliveryQuery, Error, Found, MessageState, PAGE_BYTES, Page, Query, Queued,
 };

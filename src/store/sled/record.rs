@@ -22,8 +22,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::keys;
-use crate::delivery::Delivery;
-use crate::message::{Message, MessageId, Timestamp};
+use crate::model::delivery::Delivery;
+use crate::model::message::{Message, MessageId, Timestamp};
 use crate::sabotage::{self, Protection};
 use crate::store::Counts;
 

@@ -14,7 +14,7 @@ use super::keys;
 use super::lock;
 use super::record::{self, Kept, Lookup as _, Trouble};
 use super::stored::thread;
-use crate::delivery::Delivery;
+use crate::model::delivery::Delivery;
 use crate::store::Error;
 
 /// Messages per step, and the size in bytes at which a step ends.

@@ -4,8 +4,8 @@
 //! and the source, and the trigrams of the text as a bit set. A row can exclude a message with certainty; a possible
 //! match must be verified by reading the message.
 
-use crate::message::{Message, MessageId, Timestamp};
-use crate::number::Pattern;
+use crate::model::message::{Message, MessageId, Timestamp};
+use crate::model::number::Pattern;
 use crate::store::MessageState;
 
 /// The size of the bit set of trigrams. A text of a hundred letters sets half of the bits: a word of five letters is
@@ -242,7 +242,7 @@ fn unpack(packed: u64, into: &mut [u8; 16]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::number::Number;
+    use crate::model::number::Number;
 
     fn row(from: &str, text: &str) -> Row {
         let message = crate::store::conformance::arrival(1, 1, &[]).message;

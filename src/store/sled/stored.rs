@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::keys::{self, Place, Queue};
 use super::record::{self, Kept, Lookup as _, Trouble};
 use super::view::View;
-use crate::delivery::Delivery;
-use crate::message::{Message, Name};
+use crate::model::delivery::Delivery;
+use crate::model::message::{Message, Name};
 use crate::store::Found;
 
 impl View<'_> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::row::{self, LOOK, Row};
-use crate::message::{Message, MessageId, Name, Timestamp};
+use crate::model::message::{Message, MessageId, Name, Timestamp};
 use crate::store::{Horizon, MessageState, Query};
 
 /// Rows per chunk.
@@ -238,7 +238,7 @@ impl Words {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::number::Pattern;
+    use crate::model::number::Pattern;
     use crate::store::conformance::arrival;
 
     fn table(count: u64) -> Table {

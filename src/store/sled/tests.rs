@@ -2,7 +2,7 @@
 
 use super::threads::WAITING_MAX;
 use super::*;
-use crate::delivery::State;
+use crate::model::delivery::State;
 use crate::store::conformance::{
     FAR, accept, again, arrival, assert_adds_up, claim, claim_one, delivered, died, name, numbers, requeued,
 };

@@ -7,7 +7,7 @@ use warp::reply::Response;
 
 use super::{Call, Capacity, Done, capacity, query, refused};
 use crate::control::{Control, Error};
-use crate::message::{Name, Timestamp};
+use crate::model::message::{Name, Timestamp};
 use crate::store::{MessageState, Selector};
 use crate::web::{error, json, method_not_allowed};
 

@@ -1,7 +1,7 @@
 //! What an operator's action did, in words for the log: how many deliveries, of which destination, with which ids.
 
 use crate::control::view::{DestinationView, Touched};
-use crate::delivery::DeliveryId;
+use crate::model::delivery::DeliveryId;
 use crate::store::Selector;
 
 /// How many ids a line of the log names.
@@ -65,7 +65,7 @@ fn ids(ids: &[DeliveryId]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::MessageId;
+    use crate::model::message::MessageId;
 
     #[test]
     fn an_action_names_its_destination_or_up_to_twenty_ids() {

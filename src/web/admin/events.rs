@@ -13,7 +13,7 @@ use warp::reply::{Reply as _, Response};
 use warp::sse;
 
 use super::Call;
-use crate::events::{Event, Events};
+use crate::engine::events::{Event, Events};
 use crate::web::{error, method_not_allowed};
 
 /// Upper bound of the streams. Each holds one of the listener's connections, and other requests need some, too.

@@ -10,7 +10,7 @@ use warp::reply::Response;
 use super::Call;
 use super::attempts::{self, Attempts};
 use crate::metrics::Metrics;
-use crate::secret::Secrets;
+use crate::model::secret::Secrets;
 use crate::web::serve::Peer;
 use crate::web::{error, json, method_not_allowed};
 

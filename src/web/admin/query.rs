@@ -3,8 +3,8 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use crate::message::{Name, Timestamp};
-use crate::number::Pattern;
+use crate::model::message::{Name, Timestamp};
+use crate::model::number::Pattern;
 use crate::store::{DeliveryQuery, MessageState, Query};
 
 /// The default number of items per page.

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use smsbridge::clock::Clock;
 use smsbridge::config::{Outside, Purpose};
 use smsbridge::daemon::{Daemon, Sockets, Start};
-use smsbridge::message::Timestamp;
+use smsbridge::engine::clock::Clock;
+use smsbridge::model::message::Timestamp;
 use smsbridge::plan::{self, Loader};
 use smsbridge::store::Store;
 use smsbridge::store::sled::{Options, Sled};

@@ -5,13 +5,13 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use smsbridge::clock::Clock;
 use smsbridge::config::{Outside, Purpose};
-use smsbridge::delivery::{Delivery, DeliveryId, State};
+use smsbridge::engine::clock::Clock;
+use smsbridge::engine::events::{Event, Events};
 use smsbridge::engine::lanes::{Around, Lanes};
-use smsbridge::events::{Event, Events};
-use smsbridge::message::{Message, MessageId, Timestamp};
 use smsbridge::metrics::{Metrics, Outcome};
+use smsbridge::model::delivery::{Delivery, DeliveryId, State};
+use smsbridge::model::message::{Message, MessageId, Timestamp};
 use smsbridge::store::memory::Memory;
 use smsbridge::store::{Arrival, Claim, DeliveryQuery, MessageState, Store};
 use tokio::time::Instant;
@@ -201,7 +201,7 @@ impl Bench {
             change(&mut text);
             text.id = MessageId(uuid::Uuid::from_u128(number));
             text.provider_id = number.to_string();
-            text.from = smsbridge::number::Number::parse(&format!("+1303555{number:04}")).unwrap();
+            text.from = smsbridge::model::number::Number::parse(&format!("+1303555{number:04}")).unwrap();
             let id = DeliveryId {
                 message: text.id,
                 ordinal: 1,

@@ -296,7 +296,7 @@ async fn p22_no_secret_text_or_number_is_told_to_logs_metrics_or_errors() {
         }
     }
     let message = crate::fixtures::message("canary-text");
-    let secret: smsbridge::secret::Secret = serde_json::from_value(json!("canary-secret")).unwrap();
+    let secret: smsbridge::model::secret::Secret = serde_json::from_value(json!("canary-secret")).unwrap();
     let shown = format!("{message:?} {secret:?} {secret:#?}");
     assert!(
         !shown.contains("canary") && !shown.contains("3035550100"),

@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::mask::{Excerpt, Mask, Reason};
-use crate::number::Number;
-use crate::secret::Secret;
+use crate::model::number::Number;
+use crate::model::secret::Secret;
 
 use super::call::{Answer, Error};
 use super::mask_url;

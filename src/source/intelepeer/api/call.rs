@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::mask_url;
 use crate::http_client::retry_after;
 use crate::mask::{Mask, Reason};
-use crate::message::dated;
+use crate::model::message::dated;
 
 /// Upper bound of the attempts for one request.
 const ATTEMPTS_MAX: u32 = 4;

@@ -4,7 +4,7 @@ use serde::Serialize;
 use url::Url;
 
 use crate::mask::Reason;
-use crate::secret::Secret;
+use crate::model::secret::Secret;
 use crate::template::one_line;
 
 use super::{Outcome, State};

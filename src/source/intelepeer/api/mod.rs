@@ -17,8 +17,8 @@ use url::Url;
 
 use crate::mask::Mask;
 use crate::model::lint::{self, Lint};
-use crate::number::Number;
-use crate::secret::{self, Secret};
+use crate::model::number::Number;
+use crate::model::secret::{self, Secret};
 
 pub use answer::{Outcome, State, Webhook};
 pub use call::Error;
@@ -145,7 +145,7 @@ impl Config {
 ///
 /// # Errors
 /// When the format is unknown.
-pub fn endpoint(text: &str) -> Result<String, crate::number::NumberError> {
+pub fn endpoint(text: &str) -> Result<String, crate::model::number::NumberError> {
     let number = Number::parse(text)?;
     let international = number.normal().starts_with('+');
     Ok(if international {

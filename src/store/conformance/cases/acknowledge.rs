@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::*;
-use crate::delivery::{AcknowledgedBy, Delivery};
+use crate::model::delivery::{AcknowledgedBy, Delivery};
 
 async fn kill(store: &dyn Store, destination: &str, fallback: Option<&str>) -> DeliveryId {
     let claim = claim_one(store, destination, FAR).await;

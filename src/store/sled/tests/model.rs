@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::delivery::Verdict;
+use crate::model::delivery::Verdict;
 use crate::store::conformance::attempt;
 use crate::store::memory::Memory;
 
@@ -441,7 +441,7 @@ fn selected(choice: Choice) -> Selector {
     }
 }
 
-fn shown(claims: &[Claim]) -> Vec<(&Delivery, &crate::message::Message, Option<&str>)> {
+fn shown(claims: &[Claim]) -> Vec<(&Delivery, &crate::model::message::Message, Option<&str>)> {
     claims
         .iter()
         .map(|claim| (&claim.delivery, &*claim.message, claim.thread.as_deref()))
