@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::client::Daemon;
 use super::progress::Progress;
-use super::{Exit, Global, Stop, print};
+use super::{CommandError, Exit, Global, print};
 use crate::store::backup::{Damage, Reader, Record};
 
 /// The arguments of `backup`.
@@ -24,10 +24,10 @@ pub struct Arguments {
     force: bool,
 }
 
-pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> {
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, CommandError> {
     let Arguments { path, force } = arguments;
     if path.exists() && !force {
-        return Err(Stop::wrong(format!(
+        return Err(CommandError::wrong(format!(
             "{} exists; `--force` replaces it",
             path.display()
         )));
@@ -50,8 +50,8 @@ fn part_path(path: &Path) -> PathBuf {
 
 /// Writes the backup into a new file that only its owner may read. A file that an earlier backup left under this name
 /// is removed first: it could have another mode or be a link.
-fn fetch(global: &Global, daemon: &Daemon, part: &Path) -> Result<(), Stop> {
-    let failed = |error: io::Error| Stop::failed(format!("cannot write {}: {error}", part.display()));
+fn fetch(global: &Global, daemon: &Daemon, part: &Path) -> Result<(), CommandError> {
+    let failed = |error: io::Error| CommandError::failed(format!("cannot write {}: {error}", part.display()));
     match std::fs::remove_file(part) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
@@ -73,7 +73,7 @@ fn fetch(global: &Global, daemon: &Daemon, part: &Path) -> Result<(), Stop> {
 }
 
 /// Verifies the written file before giving it its final name.
-fn verify_and_rename(global: &Global, part: &Path, path: &Path) -> Result<Exit, Stop> {
+fn verify_and_rename(global: &Global, part: &Path, path: &Path) -> Result<Exit, CommandError> {
     let (messages, bytes) = verify(global, part).context("the copy is damaged or incomplete")?;
     std::fs::rename(part, path).with_context(|| format!("cannot write {}", path.display()))?;
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());

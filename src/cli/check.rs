@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::Args;
 
 use super::service::Places;
-use super::{Exit, Global, Stop, paint, print, problems};
+use super::{CommandError, Exit, Global, print, problems, style};
 use crate::config::{self, Outside, Problems, Purpose};
 use crate::plan::{self, Loaded, Loader};
 
@@ -20,9 +20,9 @@ pub(super) struct Arguments {
     strict: bool,
 }
 
-pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> {
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, CommandError> {
     if arguments.schema {
-        print::json(&config::schema().map_err(Stop::failed)?)?;
+        print::json(&config::schema().map_err(CommandError::failed)?)?;
         return Ok(Exit::Done);
     }
     let Places {
@@ -42,7 +42,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
         print::json(problems)?;
         return Ok(exit);
     }
-    problems::tell(problems);
+    problems::print_all(problems);
     match &result {
         Ok(_) if exit == Exit::Wrong => {
             let warnings = problems.warning_count();
@@ -57,16 +57,20 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
 /// Reads the configuration for a command, or prints its problems.
 pub(super) fn load(global: &Global, purpose: Purpose) -> Result<Loaded, Exit> {
     let places = Places::find(global);
-    let loaded = in_time(&places.config, purpose, places.outside).map_err(|stop| stop.say())?;
+    let loaded = in_time(&places.config, purpose, places.outside).map_err(|error| error.print())?;
     loaded.map_err(|problems| {
-        problems::tell(&problems);
+        problems::print_all(&problems);
         print::remark(&verdict(&problems));
         Exit::Wrong
     })
 }
 
 /// Loads the configuration, with a limit on the time to wait for a file that does not respond.
-fn in_time(path: &Path, purpose: Purpose, outside: Outside) -> Result<Result<Loaded, Problems>, Stop> {
+fn in_time(
+    path: &Path,
+    purpose: Purpose,
+    outside: Outside,
+) -> Result<Result<Loaded, Problems>, CommandError> {
     let file = path.to_owned();
     let loader = Loader::new(path, move |reading, old| {
         plan::load(&file, purpose, &outside.clone().watched(reading.clone()), old)
@@ -91,7 +95,7 @@ fn summary(path: &Path, loaded: &Loaded) -> String {
     };
     format!(
         "{} {}: {}, {}, {}{warnings}",
-        paint::on_stdout(paint::GOOD, "ok"),
+        style::on_stdout(style::SUCCESS, "ok"),
         path.display(),
         count(plan.sources.len(), "source"),
         count(plan.destinations.len(), "destination"),

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 
 use super::service::Places;
-use super::{Global, Stop};
+use super::{CommandError, Global};
 use crate::http_client;
 use crate::resolver::Resolver;
 use crate::template::one_line;
@@ -45,13 +45,13 @@ pub(super) struct Answer {
 impl Daemon {
     /// Finds the daemon that runs with this configuration. Errors in unrelated tables are ignored, because `status`
     /// and `reload` are needed most after a bad edit.
-    pub(super) fn find(global: &Global) -> Result<Self, Stop> {
+    pub(super) fn find(global: &Global) -> Result<Self, CommandError> {
         let places = Places::find(global);
         let admin = places.recover(&["admin", "store"])?.admin;
         let http = http()
             .unix_socket(admin.socket.as_path())
             .build()
-            .map_err(|error| Stop::failed(format!("no HTTP client: {error}")))?;
+            .map_err(|error| CommandError::failed(format!("no HTTP client: {error}")))?;
         Ok(Self {
             http,
             runtime: runtime()?,
@@ -62,7 +62,7 @@ impl Daemon {
     }
 
     /// Sends a GET request to a path below `/api/v1`.
-    pub(super) fn get(&self, path: &str, query: &[(&str, Option<String>)]) -> Result<Answer, Stop> {
+    pub(super) fn get(&self, path: &str, query: &[(&str, Option<String>)]) -> Result<Answer, CommandError> {
         let query: Vec<(&str, &String)> = query
             .iter()
             .filter_map(|(name, value)| Some((*name, value.as_ref()?)))
@@ -77,12 +77,12 @@ impl Daemon {
     }
 
     /// Sends a POST request. An error response is an error.
-    pub(super) fn post(&self, path: &str, body: &impl Serialize) -> Result<Answer, Stop> {
+    pub(super) fn post(&self, path: &str, body: &impl Serialize) -> Result<Answer, CommandError> {
         self.try_post(path, body)?.good()
     }
 
     /// Sends a POST request, and returns an error response like any other.
-    pub(super) fn try_post(&self, path: &str, body: &impl Serialize) -> Result<Answer, Stop> {
+    pub(super) fn try_post(&self, path: &str, body: &impl Serialize) -> Result<Answer, CommandError> {
         self.answer(self.request(Method::POST, path).json(body).timeout(DOING))
     }
 
@@ -90,26 +90,26 @@ impl Daemon {
     pub(super) fn copy(
         &self,
         path: &str,
-        mut take: impl FnMut(&[u8]) -> Result<(), Stop>,
-    ) -> Result<(), Stop> {
+        mut take: impl FnMut(&[u8]) -> Result<(), CommandError>,
+    ) -> Result<(), CommandError> {
         let request = self.request(Method::GET, path).timeout(COPY_TIMEOUT);
         self.runtime.block_on(async {
             let mut response = request
                 .send()
                 .await
-                .map_err(|error| Stop::refused(self.unreached(&error)))?;
+                .map_err(|error| CommandError::refused(self.unreached(&error)))?;
             if response.status() != StatusCode::OK {
                 let status = response.status();
                 let body = response.text().await.unwrap_or_default();
                 Answer { status, body }.good()?;
-                return Err(Stop::refused(format!("the daemon answered {status}")));
+                return Err(CommandError::refused(format!("the daemon answered {status}")));
             }
             loop {
                 match response.chunk().await {
                     Ok(Some(piece)) => take(&piece)?,
                     Ok(None) => return Ok(()),
                     Err(error) => {
-                        return Err(Stop::failed(format!(
+                        return Err(CommandError::failed(format!(
                             "the transfer was interrupted: {}",
                             root(&error)
                         )));
@@ -125,7 +125,7 @@ impl Daemon {
             .request(method, format!("http://localhost/api/v1{path}"))
     }
 
-    fn answer(&self, request: reqwest::RequestBuilder) -> Result<Answer, Stop> {
+    fn answer(&self, request: reqwest::RequestBuilder) -> Result<Answer, CommandError> {
         let answered = self.runtime.block_on(async {
             let response = request.send().await?;
             Ok::<_, reqwest::Error>(Answer {
@@ -133,7 +133,7 @@ impl Daemon {
                 body: response.text().await?,
             })
         });
-        answered.map_err(|error| Stop::refused(self.unreached(&error)))
+        answered.map_err(|error| CommandError::refused(self.unreached(&error)))
     }
 
     /// Why there is no response, and the next step.
@@ -159,24 +159,24 @@ impl Answer {
     }
 
     /// Parses the JSON.
-    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Stop> {
+    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, CommandError> {
         serde_json::from_str(&self.body).map_err(|error| {
-            Stop::failed(format!(
+            CommandError::failed(format!(
                 "cannot read the daemon's answer: {error}; is it another version?"
             ))
         })
     }
 
     /// Returns the response, or the error that it contains.
-    pub(super) fn good(self) -> Result<Self, Stop> {
+    pub(super) fn good(self) -> Result<Self, CommandError> {
         if self.status.is_success() {
             return Ok(self);
         }
         let words = self.error();
         Err(match self.status {
-            StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => Stop::wrong(words),
-            StatusCode::NOT_FOUND => Stop::failed(words),
-            _ => Stop::refused(words),
+            StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => CommandError::wrong(words),
+            StatusCode::NOT_FOUND => CommandError::failed(words),
+            _ => CommandError::refused(words),
         })
     }
 
@@ -194,11 +194,11 @@ pub(super) fn http() -> reqwest::ClientBuilder {
 }
 
 /// A runtime for a command with a single request.
-pub(super) fn runtime() -> Result<Runtime, Stop> {
+pub(super) fn runtime() -> Result<Runtime, CommandError> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Stop::failed(format!("no async runtime: {error}")))
+        .map_err(|error| CommandError::failed(format!("no async runtime: {error}")))
 }
 
 fn denied(socket: &Path, group: Option<&str>) -> String {
@@ -255,11 +255,11 @@ mod tests {
             (422, Exit::Wrong),
             (503, Exit::Refused),
         ] {
-            let stop = answer(status, r#"{"error":"no \u001b[2J"}"#)
+            let error = answer(status, r#"{"error":"no \u001b[2J"}"#)
                 .good()
                 .err()
                 .unwrap();
-            assert_eq!(stop.say(), exit, "{status}");
+            assert_eq!(error.print(), exit, "{status}");
         }
         assert_eq!(answer(400, r#"{"error":"no \u001b"}"#).error(), "no [U+001B]");
         assert!(answer(502, "<html>").error().contains("502"));

@@ -7,7 +7,7 @@ use super::client::Daemon;
 use super::listing::{self, ID, Paging, count, digits, say_next, shortened, state};
 use super::progress::Progress;
 use super::table::{Table, fields, terminal_width, wrapped};
-use super::{Exit, Global, Stop, ask, examples, moment, paint, print};
+use super::{CommandError, Exit, Global, examples, print, prompt, style, time};
 use crate::control::view::{
     DeliveryView, DestinationView, Page, PendingCause, PendingView, Retried, RetryOutcome, RetryView,
 };
@@ -75,7 +75,7 @@ pub struct Acknowledge {
     #[command(flatten)]
     which: Which,
     /// Given up at or after this: RFC 3339, or how long ago (2h, 3d)
-    #[arg(long, value_name = "WHEN", requires = "destination", value_parser = moment::parse)]
+    #[arg(long, value_name = "WHEN", requires = "destination", value_parser = time::parse)]
     since: Option<Timestamp>,
 }
 
@@ -118,20 +118,22 @@ const ACKNOWLEDGE: Change = Change {
     unchanged: "unknown, not dead, or acknowledged already",
 };
 
-pub(super) fn run(global: &Global, action: &Action) -> Result<Exit, Stop> {
+pub(super) fn run(global: &Global, action: &Action) -> Result<Exit, CommandError> {
     let daemon = Daemon::find(global)?;
     match action {
         Action::List(list) => self::list(global, &daemon, list),
         Action::Show { id } => show(global, &daemon, id),
         Action::Retry(which) => change(global, &daemon, RETRY, which, None),
-        Action::Acknowledge(Acknowledge { which, .. }) if which.state.as_deref() == Some("pending") => {
-            Err(Stop::wrong("`--state`: only dead deliveries can be acknowledged"))
-        }
+        Action::Acknowledge(Acknowledge { which, .. }) if which.state.as_deref() == Some("pending") => Err(
+            CommandError::wrong("`--state`: only dead deliveries can be acknowledged"),
+        ),
         Action::Acknowledge(Acknowledge { which, since }) => {
             change(global, &daemon, ACKNOWLEDGE, which, *since)
         }
         // The daemon would refuse this too, but only after the confirmation.
-        Action::Discard(which) if which.state.as_deref() == Some("dead") => Err(Stop::wrong(DEAD_ALREADY)),
+        Action::Discard(which) if which.state.as_deref() == Some("dead") => {
+            Err(CommandError::wrong(DEAD_ALREADY))
+        }
         Action::Discard(which) => change(global, &daemon, DISCARD, which, None),
     }
 }
@@ -153,10 +155,10 @@ pub(super) fn brief(delivery: &DeliveryView, now: Timestamp) -> String {
         standing(delivery, now)
     );
     let head = wrapped(head.trim(), 4, terminal_width());
-    paint::on_stdout(paint::of_state(delivery.state), &format!("  {head}")) + "\n" + &attempts(delivery, now)
+    style::on_stdout(style::of_state(delivery.state), &format!("  {head}")) + "\n" + &attempts(delivery, now)
 }
 
-fn list(global: &Global, daemon: &Daemon, list: &List) -> Result<Exit, Stop> {
+fn list(global: &Global, daemon: &Daemon, list: &List) -> Result<Exit, CommandError> {
     let mut query = vec![
         ("destination", list.destination.as_ref().map(Name::to_string)),
         ("state", list.state.clone()),
@@ -168,7 +170,7 @@ fn list(global: &Global, daemon: &Daemon, list: &List) -> Result<Exit, Stop> {
         return Ok(Exit::Done);
     }
     let page: Page<DeliveryView> = answer.read()?;
-    table(&page.items, moment::now(), terminal_width()).print("No deliveries match")?;
+    table(&page.items, time::now(), terminal_width()).print("No deliveries match")?;
     say_next(&page);
     Ok(Exit::Done)
 }
@@ -184,12 +186,12 @@ fn table(deliveries: &[DeliveryView], now: Timestamp, width: Option<u16>) -> Tab
     for delivery in deliveries {
         let id = shortened(delivery.id.message, digits);
         table.row(
-            paint::of_state(delivery.state),
+            style::of_state(delivery.state),
             [
                 format!("{id}-{}", delivery.id.ordinal),
                 to(delivery),
                 listed_state(delivery),
-                moment::relative(delivery.created_at, now),
+                time::relative(delivery.created_at, now),
                 delivery.attempts_made.to_string(),
                 next(delivery, now),
                 delivery.reason.clone().unwrap_or_default(),
@@ -217,7 +219,7 @@ fn next(delivery: &DeliveryView, now: Timestamp) -> String {
         return "-".to_owned();
     };
     match (pending.cause, pending.next_attempt) {
-        (_, Some(next)) => moment::relative(next, now),
+        (_, Some(next)) => time::relative(next, now),
         (PendingCause::Attempting, None) => "under way".to_owned(),
         (PendingCause::Due, None) => "now".to_owned(),
         (PendingCause::Paused, None) => "paused".to_owned(),
@@ -226,22 +228,22 @@ fn next(delivery: &DeliveryView, now: Timestamp) -> String {
     }
 }
 
-fn show(global: &Global, daemon: &Daemon, id: &str) -> Result<Exit, Stop> {
+fn show(global: &Global, daemon: &Daemon, id: &str) -> Result<Exit, CommandError> {
     let answer = daemon.get(&format!("/deliveries/{id}"), &[])?;
     if global.json {
         print::document(answer.raw())?;
         return Ok(Exit::Done);
     }
     let delivery: DeliveryView = answer.read()?;
-    let now = moment::now();
+    let now = time::now();
     let head = fields(&[
         ("delivery", Some(delivery.id.to_string())),
         ("message", Some(delivery.id.message.to_string())),
         ("destination", Some(delivery.destination.to_string())),
         ("recipient", delivery.recipient.clone()),
         ("route", delivery.route.as_ref().map(Name::to_string)),
-        ("created", Some(moment::exact(delivery.created_at, now))),
-        ("retried", delivery.retried_at.map(|at| moment::exact(at, now))),
+        ("created", Some(time::exact(delivery.created_at, now))),
+        ("retried", delivery.retried_at.map(|at| time::exact(at, now))),
         ("state", Some(standing(&delivery, now))),
         ("tried", Some(tried(&delivery))),
     ]);
@@ -256,7 +258,7 @@ fn standing(delivery: &DeliveryView, now: Timestamp) -> String {
         said += &format!(": {}", waits(pending, now));
     }
     if let Some(ended) = delivery.ended_at {
-        said += &format!(" at {}", moment::exact(ended, now));
+        said += &format!(" at {}", time::exact(ended, now));
     }
     if let (Some(reason), None) = (&delivery.reason, &delivery.pending) {
         said += &format!(": {}", one_line(reason));
@@ -267,10 +269,10 @@ fn standing(delivery: &DeliveryView, now: Timestamp) -> String {
             let by = by.map(|name| format!(" {name}")).unwrap_or_default();
             said += &format!(
                 "; acknowledged: delivered by fallback{by} at {}",
-                moment::exact(at, now)
+                time::exact(at, now)
             );
         }
-        (Some(at), _) => said += &format!("; acknowledged at {}", moment::exact(at, now)),
+        (Some(at), _) => said += &format!("; acknowledged at {}", time::exact(at, now)),
         (None, _) => {}
     }
     said
@@ -280,16 +282,16 @@ fn standing(delivery: &DeliveryView, now: Timestamp) -> String {
 fn waits(pending: &PendingView, now: Timestamp) -> String {
     let mut said = one_line(&pending.why);
     if let Some(since) = pending.attempting_since {
-        said += &format!(" since {}", moment::exact(since, now));
+        said += &format!(" since {}", time::exact(since, now));
     }
     if let Some(end) = pending.pause_until {
-        said += &format!("; it asked for a pause until {}", moment::exact(end, now));
+        said += &format!("; it asked for a pause until {}", time::exact(end, now));
     }
     let is_first = pending.ahead.is_none_or(|ahead| ahead == 0);
     match pending.next_attempt {
         Some(next) if pending.pause_until == Some(next) => {}
-        Some(next) if is_first => said += &format!("; next attempt {}", moment::exact(next, now)),
-        Some(next) => said += &format!("; no attempt before {}", moment::exact(next, now)),
+        Some(next) if is_first => said += &format!("; next attempt {}", time::exact(next, now)),
+        Some(next) => said += &format!("; no attempt before {}", time::exact(next, now)),
         None => {}
     }
     match pending.ahead {
@@ -320,7 +322,7 @@ fn attempts(delivery: &DeliveryView, now: Timestamp) -> String {
         let line = format!("    {hidden} more {attempts} not shown: the first and the latest are kept\n");
         lines.insert(
             lines.len().min(1),
-            paint::on_stdout(paint::DIM, line.trim_end()) + "\n",
+            style::on_stdout(style::DIM, line.trim_end()) + "\n",
         );
     }
     lines.concat()
@@ -328,16 +330,16 @@ fn attempts(delivery: &DeliveryView, now: Timestamp) -> String {
 
 fn attempt(attempt: &Attempt, now: Timestamp) -> String {
     let (verdict, style) = match attempt.verdict {
-        Verdict::Delivered => ("delivered", paint::GOOD),
-        Verdict::Transient => ("transient", paint::ODD),
-        Verdict::Permanent => ("permanent", paint::BAD),
-        Verdict::Parked => ("parked", paint::BAD),
+        Verdict::Delivered => ("delivered", style::SUCCESS),
+        Verdict::Transient => ("transient", style::WARNING),
+        Verdict::Permanent => ("permanent", style::ERROR),
+        Verdict::Parked => ("parked", style::ERROR),
     };
     format!(
         "    {}  took {} ms  {}  {}\n",
-        moment::exact(attempt.at, now),
+        time::exact(attempt.at, now),
         attempt.took_ms,
-        paint::on_stdout(style, verdict),
+        style::on_stdout(style, verdict),
         one_line(&attempt.detail)
     )
 }
@@ -348,7 +350,7 @@ fn change(
     change: Change,
     which: &Which,
     since: Option<Timestamp>,
-) -> Result<Exit, Stop> {
+) -> Result<Exit, CommandError> {
     let body = match &which.destination {
         None => json!({ "ids": which.ids }),
         Some(name) => {
@@ -368,12 +370,12 @@ fn change(
     if global.json {
         print::document(answer.raw())?;
     } else if !touched.results.is_empty() && which.destination.is_none() {
-        print::text(&retried(&touched.results, moment::now()))?;
+        print::text(&retried(&touched.results, time::now()))?;
     } else {
         let held_up: String = touched
             .results
             .iter()
-            .map(|result| held_up(result, moment::now()))
+            .map(|result| held_up(result, time::now()))
             .collect();
         print::text(&format!("{}\n{held_up}", summary(change, &touched)))?;
     }
@@ -386,7 +388,7 @@ fn change(
         false => touched.results.iter().filter(idle).count() as u64,
     };
     if left > 0 {
-        return Err(Stop::failed(format!(
+        return Err(CommandError::failed(format!(
             "{} not changed: {}; see `smsbridge delivery show`",
             count(left),
             change.unchanged
@@ -461,11 +463,11 @@ fn retried_one(result: &RetryView, now: Timestamp) -> String {
 }
 
 /// Asks for confirmation, with the number of deliveries.
-fn agree(daemon: &Daemon, change: Change, name: &Name, state: &str, yes: bool) -> Result<(), Stop> {
+fn agree(daemon: &Daemon, change: Change, name: &Name, state: &str, yes: bool) -> Result<(), CommandError> {
     let destinations: Vec<DestinationView> = daemon.get("/destinations", &[])?.read()?;
     let found = destinations.iter().find(|destination| destination.name == *name);
     let destination = found.ok_or_else(|| {
-        Stop::failed(format!(
+        CommandError::failed(format!(
             "no destination `{name}` is configured, and no delivery is pending for that name"
         ))
     })?;
@@ -478,7 +480,7 @@ fn agree(daemon: &Daemon, change: Change, name: &Name, state: &str, yes: bool) -
         1 => format!("1 {state} delivery"),
         many => format!("{many} {state} deliveries"),
     };
-    ask::confirm(&format!("{} {many} of {name}?", capital(change.verb)), yes)
+    prompt::confirm(&format!("{} {many} of {name}?", capital(change.verb)), yes)
 }
 
 fn capital(verb: &str) -> String {

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::client::Daemon;
 use super::table::Table;
-use super::{Exit, Global, Stop, listing, moment, paint, print};
+use super::{CommandError, Exit, Global, listing, print, style, time};
 use crate::control::view::{DestinationView, Tested};
 use crate::model::message::{Name, Timestamp};
 use crate::template::one_line;
@@ -33,7 +33,7 @@ pub enum Action {
     },
 }
 
-pub(super) fn run(global: &Global, action: &Action) -> Result<Exit, Stop> {
+pub(super) fn run(global: &Global, action: &Action) -> Result<Exit, CommandError> {
     let daemon = Daemon::find(global)?;
     match action {
         Action::List => list(global, &daemon),
@@ -59,8 +59,7 @@ pub(super) fn table(destinations: &[DestinationView], now: Timestamp) -> Table {
         .right(&[3, 5])
         .whole(&[1])
         .optional(&[6, 4, 2, 7]);
-    let ago =
-        |moment: Option<Timestamp>| moment.map_or_else(|| "-".to_owned(), |at| moment::relative(at, now));
+    let ago = |time: Option<Timestamp>| time.map_or_else(|| "-".to_owned(), |at| time::relative(at, now));
     for destination in destinations {
         table.row(
             style(destination),
@@ -82,30 +81,30 @@ pub(super) fn table(destinations: &[DestinationView], now: Timestamp) -> Table {
 /// When the next attempt starts.
 fn next(destination: &DestinationView, now: Timestamp) -> String {
     let until = destination.until.filter(|&until| until > now);
-    until.map_or_else(|| "-".to_owned(), |until| moment::relative(until, now))
+    until.map_or_else(|| "-".to_owned(), |until| time::relative(until, now))
 }
 
 fn style(destination: &DestinationView) -> Style {
     match destination.state.as_str() {
-        "down" | "parked" | "removed" => paint::BAD,
-        "limited" | "paused" => paint::ODD,
-        _ if destination.dead > 0 => paint::ODD,
+        "down" | "parked" | "removed" => style::ERROR,
+        "limited" | "paused" => style::WARNING,
+        _ if destination.dead > 0 => style::WARNING,
         _ => Style::new(),
     }
 }
 
-fn list(global: &Global, daemon: &Daemon) -> Result<Exit, Stop> {
+fn list(global: &Global, daemon: &Daemon) -> Result<Exit, CommandError> {
     let answer = daemon.get("/destinations", &[])?;
     if global.json {
         print::document(answer.raw())?;
     } else {
         let destinations: Vec<DestinationView> = answer.read()?;
-        table(&destinations, moment::now()).print("no destination is configured")?;
+        table(&destinations, time::now()).print("no destination is configured")?;
     }
     Ok(Exit::Done)
 }
 
-fn test(global: &Global, daemon: &Daemon, name: &Name) -> Result<Exit, Stop> {
+fn test(global: &Global, daemon: &Daemon, name: &Name) -> Result<Exit, CommandError> {
     let answer = daemon.post(&format!("/destinations/{name}/test"), &json!({}))?;
     let tested: Tested = answer.read()?;
     if global.json {
@@ -122,9 +121,9 @@ fn test(global: &Global, daemon: &Daemon, name: &Name) -> Result<Exit, Stop> {
 
 fn outcome(name: &Name, tested: &Tested) -> String {
     let (word, style) = if tested.delivered {
-        ("delivered", paint::GOOD)
+        ("delivered", style::SUCCESS)
     } else {
-        ("not delivered", paint::BAD)
+        ("not delivered", style::ERROR)
     };
     let kind = tested
         .failure
@@ -132,7 +131,7 @@ fn outcome(name: &Name, tested: &Tested) -> String {
         .map(|kind| format!(", {}", meaning(kind)));
     format!(
         "{} to {name} in {} ms{}: {}\n",
-        paint::on_stdout(style, word),
+        style::on_stdout(style, word),
         tested.took_ms,
         kind.unwrap_or_default(),
         one_line(&tested.detail)
@@ -149,7 +148,7 @@ fn meaning(failure: &str) -> &str {
     }
 }
 
-fn switch(global: &Global, daemon: &Daemon, name: &Name, action: &str) -> Result<Exit, Stop> {
+fn switch(global: &Global, daemon: &Daemon, name: &Name, action: &str) -> Result<Exit, CommandError> {
     let answer = daemon.post(&format!("/destinations/{name}/{action}"), &json!({}))?;
     if global.json {
         print::document(answer.raw())?;

@@ -6,7 +6,7 @@ use std::path::Path;
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 
-use super::{Cli, Exit, Stop, manual, print};
+use super::{Cli, CommandError, Exit, manual, print};
 
 /// The manual pages that can be printed by name.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -18,14 +18,14 @@ pub(super) enum Page {
     Configuration,
 }
 
-pub(super) fn completions(shell: Shell) -> Result<Exit, Stop> {
+pub(super) fn completions(shell: Shell) -> Result<Exit, CommandError> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "smsbridge", &mut script);
     print::bytes(&script)?;
     Ok(Exit::Done)
 }
 
-pub(super) fn man(page: Page, out: Option<&Path>) -> Result<Exit, Stop> {
+pub(super) fn man(page: Page, out: Option<&Path>) -> Result<Exit, CommandError> {
     match (out, page) {
         (Some(folder), _) => write_all(folder)?,
         (None, Page::Smsbridge) => print_commands()?,
@@ -34,18 +34,18 @@ pub(super) fn man(page: Page, out: Option<&Path>) -> Result<Exit, Stop> {
     Ok(Exit::Done)
 }
 
-fn print_commands() -> Result<(), Stop> {
+fn print_commands() -> Result<(), CommandError> {
     let mut page = Vec::new();
     clap_mangen::Man::new(Cli::command())
         .render(&mut page)
-        .map_err(|error| Stop::failed(format!("the manual page cannot be made: {error}")))?;
+        .map_err(|error| CommandError::failed(format!("the manual page cannot be made: {error}")))?;
     print::bytes(&page)
 }
 
 /// `smsbridge.1`, `smsbridge-message.1`, `smsbridge-message-list.1` …, `smsbridge.toml.5`.
-fn write_all(folder: &Path) -> Result<(), Stop> {
+fn write_all(folder: &Path) -> Result<(), CommandError> {
     std::fs::create_dir_all(folder)
         .and_then(|()| clap_mangen::generate_to(Cli::command(), folder))
         .and_then(|()| std::fs::write(folder.join("smsbridge.toml.5"), manual::configuration()))
-        .map_err(|error| Stop::failed(format!("cannot write into {}: {error}", folder.display())))
+        .map_err(|error| CommandError::failed(format!("cannot write into {}: {error}", folder.display())))
 }

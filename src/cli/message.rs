@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use super::client::Daemon;
 use super::listing::{ID, Paging, count, digits, id, say_next, shortened, state};
 use super::table::{Table, fields, terminal_width};
-use super::{Exit, Global, Stop, delivery, examples, moment, paint, print};
+use super::{CommandError, Exit, Global, delivery, examples, print, style, time};
 use crate::control::view::{MessageView, Page, Touched};
 use crate::model::message::{Media, MessageId, Name, Timestamp};
 use crate::store::MessageState;
@@ -58,16 +58,16 @@ pub struct List {
     #[arg(long, value_parser = ["pending", "delivered", "dead", "kept", "unrouted"])]
     state: Option<String>,
     /// Received at or after this: RFC 3339, or how long ago (2h, 3d)
-    #[arg(long, value_name = "WHEN", value_parser = moment::parse)]
+    #[arg(long, value_name = "WHEN", value_parser = time::parse)]
     since: Option<Timestamp>,
     /// Received before this
-    #[arg(long, value_name = "WHEN", value_parser = moment::parse)]
+    #[arg(long, value_name = "WHEN", value_parser = time::parse)]
     until: Option<Timestamp>,
     #[command(flatten)]
     paging: Paging,
 }
 
-pub(super) fn run(global: &Global, action: &Action) -> Result<Exit, Stop> {
+pub(super) fn run(global: &Global, action: &Action) -> Result<Exit, CommandError> {
     let daemon = Daemon::find(global)?;
     match action {
         Action::List(list) => self::list(global, &daemon, list),
@@ -76,7 +76,7 @@ pub(super) fn run(global: &Global, action: &Action) -> Result<Exit, Stop> {
     }
 }
 
-fn list(global: &Global, daemon: &Daemon, list: &List) -> Result<Exit, Stop> {
+fn list(global: &Global, daemon: &Daemon, list: &List) -> Result<Exit, CommandError> {
     let mut query = vec![
         ("from", list.from.clone()),
         ("to", list.to.clone()),
@@ -107,7 +107,7 @@ fn list(global: &Global, daemon: &Daemon, list: &List) -> Result<Exit, Stop> {
         Some(_) => "No messages found so far",
         None => "No messages match",
     };
-    table(&page.items, moment::now(), terminal_width()).print(none)?;
+    table(&page.items, time::now(), terminal_width()).print(none)?;
     say_next(&page);
     Ok(Exit::Done)
 }
@@ -120,10 +120,10 @@ fn table(messages: &[MessageView], now: Timestamp, width: Option<u16>) -> Table 
         .optional(&[4, 1, 5]);
     for message in messages {
         table.row(
-            paint::of_state(message.state),
+            style::of_state(message.state),
             [
                 shortened(message.id, digits),
-                moment::relative(message.received_at, now),
+                time::relative(message.received_at, now),
                 listed_state(message, width).to_owned(),
                 message.from_name.as_ref().unwrap_or(&message.from).clone(),
                 message.to_name.as_ref().unwrap_or(&message.to).clone(),
@@ -172,12 +172,12 @@ fn summary(message: &MessageView) -> String {
     }
 }
 
-fn show(global: &Global, daemon: &Daemon, id: &str) -> Result<Exit, Stop> {
+fn show(global: &Global, daemon: &Daemon, id: &str) -> Result<Exit, CommandError> {
     let answer = daemon.get(&format!("/messages/{id}"), &[])?;
     if global.json {
         print::document(answer.raw())?;
     } else {
-        print::text(&describe(&answer.read()?, moment::now()))?;
+        print::text(&describe(&answer.read()?, time::now()))?;
     }
     Ok(Exit::Done)
 }
@@ -190,14 +190,14 @@ fn describe(message: &MessageView, now: Timestamp) -> String {
     };
     let mut shown = fields(&[
         ("message", Some(message.id.to_string())),
-        ("received", Some(moment::exact(message.received_at, now))),
+        ("received", Some(time::exact(message.received_at, now))),
         ("from", Some(named(&message.from, message.from_name.as_deref()))),
         ("to", Some(named(&message.to, message.to_name.as_deref()))),
         ("source", Some(message.source.to_string())),
         ("provider id", Some(message.provider_id.clone())),
         ("routes", Some(routes)),
         ("state", Some(whole_state(message))),
-        ("redacted", message.redacted_at.map(|at| moment::exact(at, now))),
+        ("redacted", message.redacted_at.map(|at| time::exact(at, now))),
     ]);
     if message.redacted_at.is_none() {
         shown += &section("text", &indent(&visible(&message.text)));
@@ -230,7 +230,7 @@ fn describe(message: &MessageView, now: Timestamp) -> String {
 }
 
 fn section(title: &str, content: &str) -> String {
-    format!("\n{}\n{content}", paint::on_stdout(paint::DIM, title))
+    format!("\n{}\n{content}", style::on_stdout(style::DIM, title))
 }
 
 /// Indents a text, so that none of its lines can be mistaken for a line of this program.
@@ -255,7 +255,7 @@ fn named(number: &str, name: Option<&str>) -> String {
     }
 }
 
-fn resend(global: &Global, daemon: &Daemon, id: &str, destinations: &[Name]) -> Result<Exit, Stop> {
+fn resend(global: &Global, daemon: &Daemon, id: &str, destinations: &[Name]) -> Result<Exit, CommandError> {
     let before: MessageView = daemon.get(&format!("/messages/{id}"), &[])?.read()?;
     // `latest` could refer to another message by now.
     let id = before.id;
@@ -269,7 +269,7 @@ fn resend(global: &Global, daemon: &Daemon, id: &str, destinations: &[Name]) -> 
     let ids: String = touched.ids.iter().map(|id| format!("  {id}\n")).collect();
     let notes = destinations
         .iter()
-        .filter_map(|name| repeated(&before, name, moment::now()));
+        .filter_map(|name| repeated(&before, name, time::now()));
     let notes: String = notes.collect();
     print::text(&format!("{} created:\n{ids}{notes}", count(touched.deliveries)))?;
     Ok(Exit::Done)
@@ -286,7 +286,7 @@ fn repeated(before: &MessageView, name: &Name, now: Timestamp) -> Option<String>
     match delivered.and_then(|delivery| delivery.ended_at) {
         Some(at) => Some(format!(
             "already delivered to {name} at {}\n",
-            moment::exact(at, now)
+            time::exact(at, now)
         )),
         None if is_pending => Some(format!("another delivery to {name} is pending\n")),
         None => None,

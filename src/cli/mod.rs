@@ -5,24 +5,23 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-mod ask;
 mod backup;
 mod check;
 mod client;
 mod delivery;
 mod destination;
+mod error;
 mod examples;
 mod generate;
 mod intelepeer;
 mod listing;
 mod manual;
 mod message;
-mod moment;
-mod paint;
-mod pinned;
+mod pinned_tls;
 mod print;
 mod problems;
 mod progress;
+mod prompt;
 mod reload;
 mod restore;
 mod route;
@@ -30,10 +29,11 @@ mod serve;
 mod service;
 mod simulate;
 mod status;
-mod stop;
+mod style;
 mod table;
+mod time;
 
-use stop::Stop;
+use error::CommandError;
 
 /// Self-hosted bridge from SMS webhooks to e-mail, Slack, Matrix and any HTTP API.
 #[derive(Debug, Parser)]
@@ -173,7 +173,7 @@ pub fn main() -> ExitCode {
     };
     match run(&cli.global, &cli.command) {
         Ok(exit) => exit.into(),
-        Err(stop) => stop.say().into(),
+        Err(error) => error.print().into(),
     }
 }
 
@@ -188,7 +188,7 @@ fn misunderstood(error: &clap::Error) -> ExitCode {
     Exit::Wrong.into()
 }
 
-fn run(global: &Global, command: &Command) -> Result<Exit, Stop> {
+fn run(global: &Global, command: &Command) -> Result<Exit, CommandError> {
     match command {
         Command::Serve => Ok(serve::run(global)?),
         Command::Check(arguments) => check::run(global, arguments),
@@ -209,5 +209,5 @@ fn run(global: &Global, command: &Command) -> Result<Exit, Stop> {
 
 /// Prints an error on standard error.
 fn complain(error: &str) {
-    print::remark(&format!("{}: {error}", paint::on_stderr(paint::BAD, "error")));
+    print::remark(&format!("{}: {error}", style::on_stderr(style::ERROR, "error")));
 }

@@ -7,19 +7,19 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
-use super::{Stop, paint};
+use super::{CommandError, style};
 use crate::model::unseen::acts_unseen;
 
 /// Writes a text. `smsbridge message list | head` closes the pipe early, which is not an error.
-pub(super) fn text(text: &str) -> Result<(), Stop> {
+pub(super) fn text(text: &str) -> Result<(), CommandError> {
     bytes(harmless(text).as_bytes())
 }
 
 /// Like [`text`], for our own output, which need not be UTF-8.
-pub(super) fn bytes(bytes: &[u8]) -> Result<(), Stop> {
+pub(super) fn bytes(bytes: &[u8]) -> Result<(), CommandError> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Stop::failed(format!(
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CommandError::failed(format!(
             "standard output cannot be written: {error}"
         ))),
         _ => Ok(()),
@@ -27,14 +27,14 @@ pub(super) fn bytes(bytes: &[u8]) -> Result<(), Stop> {
 }
 
 /// Prints a value as JSON, for scripts.
-pub(super) fn json(value: &impl serde::Serialize) -> Result<(), Stop> {
+pub(super) fn json(value: &impl serde::Serialize) -> Result<(), CommandError> {
     let shown = serde_json::to_string_pretty(value)
-        .map_err(|error| Stop::failed(format!("the answer is not JSON: {error}")))?;
+        .map_err(|error| CommandError::failed(format!("the answer is not JSON: {error}")))?;
     document(&shown)
 }
 
 /// Prints a JSON document as received.
-pub(super) fn document(json: &str) -> Result<(), Stop> {
+pub(super) fn document(json: &str) -> Result<(), CommandError> {
     bytes((harmless_json(json.trim_end()) + "\n").as_bytes())
 }
 
@@ -48,7 +48,7 @@ pub(super) fn harmless(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(character) = rest.chars().next() {
-        if let Some(sequence) = paint::sequence(rest) {
+        if let Some(sequence) = style::sequence(rest) {
             shown.push_str(sequence);
             rest = &rest[sequence.len()..];
             continue;
@@ -93,13 +93,13 @@ mod tests {
 
     #[test]
     fn only_our_own_colours_are_not_escaped() {
-        let painted = format!("{0}dead{0:#} \u{1b}[2J\u{9b}31m\u{202e}\r\u{1b}[1", paint::BAD);
+        let painted = format!("{0}dead{0:#} \u{1b}[2J\u{9b}31m\u{202e}\r\u{1b}[1", style::ERROR);
         let shown = harmless(&painted);
         assert_eq!(
             shown,
             format!(
                 "{0}dead{0:#} [U+001B][2J[U+009B]31m[U+202E][U+000D][U+001B][1",
-                paint::BAD
+                style::ERROR
             )
         );
     }

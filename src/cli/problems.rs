@@ -1,11 +1,11 @@
 //! Prints the problems of a configuration.
 
-use super::{paint, print};
+use super::{print, style};
 use crate::config::{Problem, Problems, Severity};
 use crate::template::one_line;
 
 /// Prints one problem per line on standard error.
-pub(super) fn tell(problems: &Problems) {
+pub(super) fn print_all(problems: &Problems) {
     for problem in problems.all() {
         print::remark(&line(problem));
     }
@@ -17,8 +17,8 @@ pub(super) fn tell(problems: &Problems) {
 /// A problem as one line: severity, place and description.
 pub(super) fn line(problem: &Problem) -> String {
     let (word, style) = match problem.severity {
-        Severity::Error => ("error", paint::BAD),
-        Severity::Warning => ("warning", paint::ODD),
+        Severity::Error => ("error", style::ERROR),
+        Severity::Warning => ("warning", style::WARNING),
     };
     let place = match problem.line {
         0 => problem.file.display().to_string(),
@@ -31,7 +31,7 @@ pub(super) fn line(problem: &Problem) -> String {
     };
     format!(
         "{}: {place}: {key}{}",
-        paint::on_stderr(style, word),
+        style::on_stderr(style, word),
         one_line(&problem.message)
     )
 }

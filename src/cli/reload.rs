@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::client::{Answer, Daemon};
-use super::{Exit, Global, Stop, paint, print};
+use super::{CommandError, Exit, Global, print, style};
 use crate::template::one_line;
 
 /// The response of the API to a successful reload.
@@ -40,7 +40,7 @@ struct Found {
     message: String,
 }
 
-pub(super) fn run(global: &Global) -> Result<Exit, Stop> {
+pub(super) fn run(global: &Global) -> Result<Exit, CommandError> {
     let answer = Daemon::find(global)?.try_post("/reload", &json!({}))?;
     match answer.status {
         StatusCode::UNPROCESSABLE_ENTITY => refuse(global, &answer),
@@ -48,7 +48,7 @@ pub(super) fn run(global: &Global) -> Result<Exit, Stop> {
     }
 }
 
-fn report(global: &Global, answer: &Answer) -> Result<Exit, Stop> {
+fn report(global: &Global, answer: &Answer) -> Result<Exit, CommandError> {
     if global.json {
         print::document(answer.raw())?;
         return Ok(Exit::Done);
@@ -66,7 +66,7 @@ fn report(global: &Global, answer: &Answer) -> Result<Exit, Stop> {
 
 fn line(change: &Changed) -> String {
     let restart = if change.needs_restart {
-        paint::on_stdout(paint::ODD, ", which needs a restart")
+        style::on_stdout(style::WARNING, ", which needs a restart")
     } else {
         String::new()
     };
@@ -77,14 +77,16 @@ fn line(change: &Changed) -> String {
     )
 }
 
-fn refuse(global: &Global, answer: &Answer) -> Result<Exit, Stop> {
+fn refuse(global: &Global, answer: &Answer) -> Result<Exit, CommandError> {
     if global.json {
         print::document(answer.raw())?;
         return Ok(Exit::Wrong);
     }
     let unusable: Unusable = answer.read()?;
     list(&unusable.problems, unusable.unlisted.as_deref());
-    Err(Stop::wrong("the configuration has errors; nothing was changed"))
+    Err(CommandError::wrong(
+        "the configuration has errors; nothing was changed",
+    ))
 }
 
 /// Prints one problem per line on standard error.
@@ -99,9 +101,9 @@ fn list(problems: &[Found], unlisted: Option<&str>) {
 
 fn problem(found: &Found) -> String {
     let style = if found.severity == "error" {
-        paint::BAD
+        style::ERROR
     } else {
-        paint::ODD
+        style::WARNING
     };
     let place = match found.line {
         0 => one_line(&found.file),
@@ -113,7 +115,7 @@ fn problem(found: &Found) -> String {
     };
     format!(
         "{}: {place}: {key}{}",
-        paint::on_stderr(style, &one_line(&found.severity)),
+        style::on_stderr(style, &one_line(&found.severity)),
         one_line(&found.message)
     )
 }

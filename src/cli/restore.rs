@@ -11,7 +11,7 @@ use clap::Args;
 use super::backup::verify;
 use super::progress::Progress;
 use super::service::Places;
-use super::{Exit, Global, Stop, print};
+use super::{CommandError, Exit, Global, print};
 use crate::store::backup::Reader;
 use crate::store::sled::{Import, ImportError, OpenError, Options};
 
@@ -23,7 +23,7 @@ pub struct Arguments {
     path: PathBuf,
 }
 
-pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> {
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, CommandError> {
     let places = Places::find(global);
     let store = places.read(&["store"])?.store;
     places.refuse_to_guess(&store.path)?;
@@ -51,22 +51,22 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
 }
 
 /// Why the store cannot be imported into, and the next step.
-fn explain(error: &ImportError, places: &Places, store: &Path) -> Stop {
+fn explain(error: &ImportError, places: &Places, store: &Path) -> CommandError {
     let service = places.is_service();
     match error {
-        ImportError::NotEmpty(_) => Stop::refused(format!("{}: {error}", store.display())),
-        ImportError::Open(OpenError::InUse { .. }) if service => Stop::refused(format!(
+        ImportError::NotEmpty(_) => CommandError::refused(format!("{}: {error}", store.display())),
+        ImportError::Open(OpenError::InUse { .. }) if service => CommandError::refused(format!(
             "{error}: stop the service with `systemctl stop smsbridge.socket smsbridge`"
         )),
         ImportError::Open(OpenError::InUse { .. }) => {
-            Stop::refused(format!("{error}: stop the daemon, then run this again"))
+            CommandError::refused(format!("{error}: stop the daemon, then run this again"))
         }
         ImportError::Open(OpenError::Io { source, .. })
             if service && source.kind() == io::ErrorKind::PermissionDenied =>
         {
-            Stop::failed(format!("{error}: the store is the service's; run this as root"))
+            CommandError::failed(format!("{error}: the store is the service's; run this as root"))
         }
-        _ => Stop::failed(error.to_string()),
+        _ => CommandError::failed(error.to_string()),
     }
 }
 

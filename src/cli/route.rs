@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::table::Table;
-use super::{Exit, Global, Stop, check, complain, paint, print};
+use super::{CommandError, Exit, Global, check, complain, print, style};
 use crate::config::Purpose;
 use crate::control::view::{ConditionsView, RouteView, RoutesView};
 use crate::model::message::{Name, Timestamp};
@@ -33,7 +33,7 @@ pub struct Arguments {
     render: bool,
 }
 
-pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> {
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, CommandError> {
     let plan = match check::load(global, Purpose::Route) {
         Ok(loaded) => loaded.plan,
         Err(exit) => return Ok(exit),
@@ -49,7 +49,7 @@ fn explain(
     plan: &Plan,
     arguments: &Arguments,
     (from, to, text): (&str, &str, &str),
-) -> Result<Exit, Stop> {
+) -> Result<Exit, CommandError> {
     let Some(source) = source(plan, arguments) else {
         return Ok(Exit::Wrong);
     };
@@ -95,7 +95,7 @@ fn source(plan: &Plan, arguments: &Arguments) -> Option<Name> {
 }
 
 /// Prints all routes, one per line, and the destinations of unmatched messages.
-fn list(global: &Global, plan: &Plan) -> Result<Exit, Stop> {
+fn list(global: &Global, plan: &Plan) -> Result<Exit, CommandError> {
     let shown = RoutesView::of(&plan.routes);
     if global.json {
         print::json(&shown)?;
@@ -126,7 +126,7 @@ fn list(global: &Global, plan: &Plan) -> Result<Exit, Stop> {
         "-",
         "no route matched",
     ];
-    table.row(paint::DIM, rest.map(str::to_owned));
+    table.row(style::DIM, rest.map(str::to_owned));
     table.print("no route is configured")?;
     Ok(Exit::Done)
 }

@@ -33,7 +33,7 @@ const BLOCKING_MAX: usize = 64;
 
 pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
     if let Err(refused) = Places::find(global).refuse_by_hand() {
-        return Ok(refused.say());
+        return Ok(refused.print());
     }
     let Loaded { plan, warnings } = match check::load(global, Purpose::Serve) {
         Ok(loaded) => loaded,

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::{Exit, Global, Stop, problems};
+use super::{CommandError, Exit, Global, problems};
 use crate::config::{Config, CredentialFiles, Outside, Problems, Purpose, Severity};
 use crate::store::sled;
 
@@ -82,7 +82,7 @@ impl Places {
     }
 
     /// Reads these tables of the configuration. Errors in other tables are ignored, and secrets are not read.
-    pub(super) fn read(&self, tables: &[&str]) -> Result<Config, Stop> {
+    pub(super) fn read(&self, tables: &[&str]) -> Result<Config, CommandError> {
         let (config, problems) =
             Config::load(&self.config, Purpose::Route, &self.outside).map_err(print_all)?;
         Self::sound(tables, config, problems)
@@ -90,14 +90,14 @@ impl Places {
 
     /// Like `read`, for finding the running daemon: the file may be invalid TOML, because the daemon itself reports
     /// that.
-    pub(super) fn recover(&self, tables: &[&str]) -> Result<Config, Stop> {
+    pub(super) fn recover(&self, tables: &[&str]) -> Result<Config, CommandError> {
         let loaded = Config::load(&self.config, Purpose::Route, &self.outside)
             .or_else(|_| Config::recover(&self.config, Purpose::Route, &self.outside));
         let (config, problems) = loaded.map_err(print_all)?;
         Self::sound(tables, config, problems)
     }
 
-    fn sound(tables: &[&str], config: Config, problems: Problems) -> Result<Config, Stop> {
+    fn sound(tables: &[&str], config: Config, problems: Problems) -> Result<Config, CommandError> {
         let concerned = problems.all().iter().any(|problem| {
             let table = problem.key.split('.').next().unwrap_or_default();
             problem.severity == Severity::Error && tables.contains(&table)
@@ -109,11 +109,11 @@ impl Places {
     }
 
     /// Refuses to run the service's daemon outside the service: its files would belong to another user.
-    pub(super) fn refuse_by_hand(&self) -> Result<(), Stop> {
+    pub(super) fn refuse_by_hand(&self) -> Result<(), CommandError> {
         if !self.by_hand {
             return Ok(());
         }
-        Err(Stop::wrong(format!(
+        Err(CommandError::wrong(format!(
             "{} is the configuration of the installed service: start it with `systemctl start smsbridge`. To run \
              another daemon by hand, give it a configuration of its own with --config",
             self.config.display()
@@ -152,14 +152,14 @@ impl Places {
 
     /// Refuses a store that is not configured: with the system-wide configuration, a store in the default folder
     /// would not be that of any service.
-    pub(super) fn refuse_to_guess(&self, store: &Path) -> Result<(), Stop> {
+    pub(super) fn refuse_to_guess(&self, store: &Path) -> Result<(), CommandError> {
         let guessed = self.outside.folder("STATE_DIRECTORY").is_none()
             && is_same(&self.config, Path::new(CONFIG))
             && store.file_name().is_some_and(|name| name == "smsbridge-data");
         if !guessed {
             return Ok(());
         }
-        Err(Stop::wrong(format!(
+        Err(CommandError::wrong(format!(
             "the store of {} is unknown: the file has no `store.path`, and no installed {UNIT} has a \
              StateDirectory. Set `store.path`, or set STATE_DIRECTORY=FOLDER for the command",
             self.config.display()
@@ -354,9 +354,9 @@ fn service_state() -> &'static str {
     }
 }
 
-fn print_all(problems: Problems) -> Stop {
-    problems::tell(&problems);
-    Stop::from(Exit::Wrong)
+fn print_all(problems: Problems) -> CommandError {
+    problems::print_all(&problems);
+    CommandError::from(Exit::Wrong)
 }
 
 #[cfg(test)]
@@ -452,7 +452,7 @@ mod tests {
         };
         let beside = Path::new("/etc/smsbridge/smsbridge-data");
         let refused = places(Outside::default()).refuse_to_guess(beside).unwrap_err();
-        assert_eq!(refused.say(), Exit::Wrong);
+        assert_eq!(refused.print(), Exit::Wrong);
         assert!(
             places(Outside::default())
                 .refuse_to_guess(Path::new("/srv/sms"))

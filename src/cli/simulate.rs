@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::client::http;
 use super::service::Places;
-use super::{Exit, Global, Stop, check, complain, paint, pinned, print};
+use super::{CommandError, Exit, Global, check, complain, pinned_tls, print, style};
 use crate::config::Purpose;
 use crate::model::message::{Name, Timestamp};
 use crate::plan::{Plan, PlannedSource, Tls};
@@ -49,7 +49,7 @@ struct Answer {
     body: String,
 }
 
-pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> {
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, CommandError> {
     let plan = match check::load(global, Purpose::Serve) {
         Ok(loaded) => loaded.plan,
         Err(exit) => return Ok(exit),
@@ -74,7 +74,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
 fn client(tls: Option<&Tls>) -> anyhow::Result<reqwest::Client> {
     let builder = http().timeout(TIMEOUT);
     let builder = match tls {
-        Some(tls) => builder.tls_backend_preconfigured(pinned::client(tls.certificate().clone())?),
+        Some(tls) => builder.tls_backend_preconfigured(pinned_tls::client(tls.certificate().clone())?),
         None => builder,
     };
     builder.build().context("no HTTP client")
@@ -127,7 +127,7 @@ async fn post_all(
     source: &PlannedSource,
     url: &str,
     client: &reqwest::Client,
-) -> Result<Exit, Stop> {
+) -> Result<Exit, CommandError> {
     let started = Instant::now();
     let mut accepted = 0;
     for number in 0..arguments.count {
@@ -163,7 +163,7 @@ async fn post(
     url: &str,
     refid: &str,
     arguments: &Arguments,
-) -> Result<Result<Answer, reqwest::Error>, Stop> {
+) -> Result<Result<Answer, reqwest::Error>, CommandError> {
     let Arguments {
         from, to, message, ..
     } = arguments;
@@ -174,7 +174,7 @@ async fn post(
         text: message,
         now: Timestamp(jiff::Timestamp::now().as_millisecond()),
     });
-    let composed = composed.map_err(Stop::failed)?;
+    let composed = composed.map_err(CommandError::failed)?;
     let url = match &composed.query {
         Some(query) => format!("{url}?{query}"),
         None => url.to_owned(),
@@ -195,7 +195,7 @@ async fn answer(request: reqwest::RequestBuilder) -> Result<Answer, reqwest::Err
 }
 
 fn unreached(global: &Global, arguments: &Arguments, url: &str, error: &reqwest::Error) -> String {
-    if let Some(refused) = pinned::refused(error) {
+    if let Some(refused) = pinned_tls::refused(error) {
         format!("no TLS with {url}: {refused}")
     } else if error.is_connect() {
         let mut words = format!("no connection to {url}");
@@ -209,21 +209,25 @@ fn unreached(global: &Global, arguments: &Arguments, url: &str, error: &reqwest:
     }
 }
 
-fn show(global: &Global, answer: &Answer) -> Result<(), Stop> {
+fn show(global: &Global, answer: &Answer) -> Result<(), CommandError> {
     let Answer { status, body } = answer;
     if global.json {
         let body: serde_json::Value = serde_json::from_str(body).unwrap_or_else(|_| body.clone().into());
         return print::document(&serde_json::json!({ "status": status, "body": body }).to_string());
     }
-    let style = if *status == 200 { paint::GOOD } else { paint::BAD };
+    let style = if *status == 200 {
+        style::SUCCESS
+    } else {
+        style::ERROR
+    };
     print::text(&format!(
         "{} {}\n",
-        paint::on_stdout(style, &status.to_string()),
+        style::on_stdout(style, &status.to_string()),
         one_line(body.trim_end())
     ))
 }
 
-fn sum_up(global: &Global, sent: u32, accepted: u32, took: Duration) -> Result<(), Stop> {
+fn sum_up(global: &Global, sent: u32, accepted: u32, took: Duration) -> Result<(), CommandError> {
     let seconds = took.as_secs_f64();
     if global.json {
         let sums = serde_json::json!({ "sent": sent, "accepted": accepted, "seconds": seconds });

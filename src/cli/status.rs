@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::client::Daemon;
 use super::table::{fields_within, terminal_width, wrapped};
-use super::{Exit, Global, Stop, destination, paint, print};
+use super::{CommandError, Exit, Global, destination, print, style};
 use crate::control::view::{CountsView, DestinationView, RatesView, StatusView, StoreView};
 use crate::metrics::rates::PerMinute;
 use crate::plan::Severity;
@@ -30,7 +30,7 @@ struct Acknowledged {
     acknowledged: u64,
 }
 
-pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> {
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, CommandError> {
     let daemon = Daemon::find(global)?;
     if arguments.acknowledge {
         return acknowledge(global, &daemon);
@@ -44,7 +44,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
     Ok(Exit::Done)
 }
 
-fn acknowledge(global: &Global, daemon: &Daemon) -> Result<Exit, Stop> {
+fn acknowledge(global: &Global, daemon: &Daemon) -> Result<Exit, CommandError> {
     let answer = daemon.post("/findings/acknowledge", &json!({}))?;
     if global.json {
         print::document(answer.raw())?;
@@ -59,12 +59,12 @@ fn screen(status: &StatusView, width: Option<u16>) -> String {
     let mut screen = wrapped(&headline(status), 2, width) + "\n";
     for problem in &status.problems {
         let style = match problem.severity {
-            Severity::Error => paint::BAD,
-            Severity::Warning => paint::ODD,
+            Severity::Error => style::ERROR,
+            Severity::Warning => style::WARNING,
         };
         screen += &format!(
             "  {} {}\n",
-            paint::on_stdout(style, "!"),
+            style::on_stdout(style, "!"),
             wrapped(&one_line(&problem.message), 4, width)
         );
     }
@@ -93,16 +93,16 @@ fn headline(status: &StatusView) -> String {
         many => format!("{many} problems"),
     };
     let style = match (status.ready, status.problems.is_empty()) {
-        (false, _) => paint::BAD,
-        (true, true) => paint::GOOD,
-        (true, false) => paint::ODD,
+        (false, _) => style::ERROR,
+        (true, true) => style::SUCCESS,
+        (true, false) => style::WARNING,
     };
     let ready = format!("{ready}, {problems}{}", untested(&status.destinations));
     format!(
         "smsbridge {}, up for {}: {}",
         one_line(&status.version),
         uptime(status.now.since(status.started_at)),
-        paint::on_stdout(style, &ready)
+        style::on_stdout(style, &ready)
     )
 }
 

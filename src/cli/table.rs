@@ -5,7 +5,7 @@ use std::io::IsTerminal as _;
 use anstyle::Style;
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, Width, presets};
 
-use super::{Stop, paint, print};
+use super::{CommandError, print, style};
 use crate::template::one_line;
 
 /// The width of the widest label of [`fields`], and two spaces.
@@ -45,7 +45,7 @@ impl Table {
         let width = |word: &&str| u16::try_from(word.len()).unwrap_or(u16::MAX);
         Self {
             table,
-            styles: vec![paint::DIM],
+            styles: vec![style::DIM],
             headers: header.iter().map(width).collect(),
             whole: Vec::new(),
             optional: Vec::new(),
@@ -83,7 +83,7 @@ impl Table {
     }
 
     /// Prints the table; without rows, prints `nothing` on standard error.
-    pub(super) fn print(mut self, nothing: &str) -> Result<(), Stop> {
+    pub(super) fn print(mut self, nothing: &str) -> Result<(), CommandError> {
         if self.table.is_empty() {
             print::remark(nothing);
             return Ok(());
@@ -102,7 +102,7 @@ impl Table {
         self.table
             .lines()
             .zip(&self.styles)
-            .map(|(line, style)| paint::on_stdout(*style, line.trim_end()) + "\n")
+            .map(|(line, style)| style::on_stdout(*style, line.trim_end()) + "\n")
             .collect()
     }
 
@@ -241,7 +241,7 @@ pub(super) fn fields_within(fields: &[(&str, Option<String>)], width: Option<u16
         .iter()
         .filter_map(|(label, value)| {
             let value = wrapped(&one_line(value.as_ref()?), LABEL, width);
-            let label = paint::on_stdout(paint::DIM, &format!("{label:LABEL$}"));
+            let label = style::on_stdout(style::DIM, &format!("{label:LABEL$}"));
             Some(format!("{label}{value}\n"))
         })
         .collect()

@@ -6,7 +6,7 @@ use clap::Args;
 use url::Url;
 
 use crate::cli::service::Places;
-use crate::cli::{Exit, Global, Stop, client, problems};
+use crate::cli::{CommandError, Exit, Global, client, problems};
 use crate::config::{Config, Problem, Purpose, Severity};
 use crate::model::message::Name;
 use crate::model::secret::Secret;
@@ -34,11 +34,11 @@ pub(super) struct Account {
 impl Account {
     /// Reads the configuration. Errors in unrelated tables are ignored, and so is a destination's secret that only
     /// the service manager can provide.
-    pub(super) fn open(global: &Global, which: &Which) -> Result<Self, Stop> {
+    pub(super) fn open(global: &Global, which: &Which) -> Result<Self, CommandError> {
         let places = Places::find(global);
         let said = |problems| {
-            problems::tell(&problems);
-            Stop::from(Exit::Wrong)
+            problems::print_all(&problems);
+            CommandError::from(Exit::Wrong)
         };
         let (config, problems) =
             Config::load(&places.config, Purpose::Serve, &places.outside).map_err(said)?;
@@ -55,7 +55,7 @@ impl Account {
             accounts.retain(|account| account.name == *name);
         }
         if accounts.len() > 1 {
-            return Err(Stop::wrong(format!(
+            return Err(CommandError::wrong(format!(
                 "several sources have `api`; choose one with --source: {}",
                 names(&accounts)
             )));
@@ -75,27 +75,27 @@ impl Account {
     }
 
     /// A client for the management API.
-    pub(super) fn client(&self) -> Result<api::Client, Stop> {
+    pub(super) fn client(&self) -> Result<api::Client, CommandError> {
         let http = client::http()
             .build()
-            .map_err(|error| Stop::failed(format!("no HTTP client: {error}")))?;
+            .map_err(|error| CommandError::failed(format!("no HTTP client: {error}")))?;
         api::Client::new(&self.api, http)
-            .map_err(|error| Stop::wrong(format!("source.{}.api: {error}", self.name)))
+            .map_err(|error| CommandError::wrong(format!("source.{}.api: {error}", self.name)))
     }
 
     /// The URL that the provider must call, if `server.public_url` is set.
-    pub(super) fn webhook_url(&self) -> Result<Option<Secret>, Stop> {
+    pub(super) fn webhook_url(&self) -> Result<Option<Secret>, CommandError> {
         let Some(public_url) = &self.public_url else {
             return Ok(None);
         };
         let url = self.access.webhook_url(public_url, &self.path);
-        url.map(Some).map_err(Stop::wrong)
+        url.map(Some).map_err(CommandError::wrong)
     }
 
     /// The same, or an error if `server.public_url` is not set.
-    pub(super) fn wanted_url(&self) -> Result<Secret, Stop> {
+    pub(super) fn wanted_url(&self) -> Result<Secret, CommandError> {
         self.webhook_url()?.ok_or_else(|| {
-            Stop::wrong(
+            CommandError::wrong(
                 "`server.public_url` is not set: set it to the URL that the provider calls, such as \
                  \"https://sms.example.com\"",
             )
@@ -103,14 +103,14 @@ impl Account {
     }
 
     /// The configured numbers; an error if there are none.
-    pub(super) fn numbers(&self) -> Result<Vec<String>, Stop> {
+    pub(super) fn numbers(&self) -> Result<Vec<String>, CommandError> {
         let key = format!("source.{}.api", self.name);
         let numbers = self
             .api
             .endpoints()
-            .map_err(|error| Stop::wrong(format!("{key}: {error}")))?;
+            .map_err(|error| CommandError::wrong(format!("{key}: {error}")))?;
         if numbers.is_empty() {
-            return Err(Stop::wrong(format!("{key}.numbers is empty")));
+            return Err(CommandError::wrong(format!("{key}.numbers is empty")));
         }
         Ok(numbers)
     }
@@ -137,8 +137,8 @@ fn names(accounts: &[Account]) -> String {
         .join(", ")
 }
 
-fn nothing(which: &Which) -> Stop {
-    Stop::wrong(match &which.source {
+fn nothing(which: &Which) -> CommandError {
+    CommandError::wrong(match &which.source {
         Some(name) => {
             format!("there is no source `{name}` with a table [source.{name}.api] in the configuration")
         }

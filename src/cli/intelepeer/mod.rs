@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::{Exit, Global, Stop};
+use super::{CommandError, Exit, Global};
 
 mod account;
 mod report;
@@ -22,7 +22,7 @@ pub enum Action {
     DetectSignature(signature::Arguments),
 }
 
-pub(super) fn run(global: &Global, action: &Action) -> Result<Exit, Stop> {
+pub(super) fn run(global: &Global, action: &Action) -> Result<Exit, CommandError> {
     match action {
         Action::Webhook(action) => webhook::run(global, action),
         Action::Token(arguments) => token::run(global, arguments),

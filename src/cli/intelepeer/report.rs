@@ -4,7 +4,7 @@ use anstyle::Style;
 use serde::Serialize;
 
 use crate::cli::table::Table;
-use crate::cli::{Exit, Global, Stop, paint, print};
+use crate::cli::{CommandError, Exit, Global, print, style};
 use crate::mask::Reason;
 use crate::model::secret::Secret;
 use crate::source::intelepeer::api::{self, Outcome, Row, State};
@@ -68,7 +68,11 @@ pub(super) fn rows(wanted: Option<&Secret>, outcomes: Vec<(String, Outcome)>) ->
 }
 
 /// Prints the table. Fails if any number failed.
-pub(super) fn print(global: &Global, lines: &[Line], table: fn(&[Line]) -> Table) -> Result<Exit, Stop> {
+pub(super) fn print(
+    global: &Global,
+    lines: &[Line],
+    table: fn(&[Line]) -> Table,
+) -> Result<Exit, CommandError> {
     if global.json {
         print::json(&serde_json::json!({ "numbers": lines }))?;
     } else {
@@ -77,7 +81,7 @@ pub(super) fn print(global: &Global, lines: &[Line], table: fn(&[Line]) -> Table
     match lines.iter().filter(|line| line.action == Action::Failed).count() {
         0 => Ok(Exit::Done),
         _ if global.json => Ok(Exit::Failed),
-        failed => Err(Stop::failed(format!(
+        failed => Err(CommandError::failed(format!(
             "{failed} of {} numbers failed",
             lines.len()
         ))),
@@ -128,9 +132,9 @@ pub(super) fn changed(lines: &[Line]) -> Table {
 
 fn style(action: Action) -> Style {
     match action {
-        Action::Failed => paint::BAD,
-        Action::WouldSet => paint::ODD,
-        Action::Set => paint::GOOD,
+        Action::Failed => style::ERROR,
+        Action::WouldSet => style::WARNING,
+        Action::Set => style::SUCCESS,
         Action::Seen | Action::Unchanged => Style::new(),
     }
 }

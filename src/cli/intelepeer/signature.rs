@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::cli::{Exit, Global, Stop, print};
+use crate::cli::{CommandError, Exit, Global, print};
 use crate::model::secret::Secret;
 use crate::source::intelepeer::detect::{self, Scheme};
 
@@ -24,11 +24,11 @@ pub struct Arguments {
     sample: PathBuf,
 }
 
-pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> {
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, CommandError> {
     let secret = secret(&arguments.secret_file)?;
     let sample = read(&arguments.sample)?;
     let schemes = detect::detect(&secret, &sample)
-        .map_err(|error| Stop::failed(format!("{}: {error}", arguments.sample.display())))?;
+        .map_err(|error| CommandError::failed(format!("{}: {error}", arguments.sample.display())))?;
     if global.json {
         print::json(&json!({ "schemes": schemes.iter().map(describe).collect::<Vec<_>>() }))?;
         return Ok(if schemes.is_empty() {
@@ -38,7 +38,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
         });
     }
     let Some((first, others)) = schemes.split_first() else {
-        return Err(Stop::failed(
+        return Err(CommandError::failed(
             "no known scheme explains the signature with this secret: check that it belongs to this account and that the sample is \
              exactly the body that arrived. If both are right, guard the source with `basic_auth` or `allow_from` instead",
         ));
@@ -56,24 +56,27 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
 }
 
 /// Reads a secret like the configuration: a newline at the end is removed.
-fn secret(path: &Path) -> Result<Secret, Stop> {
+fn secret(path: &Path) -> Result<Secret, CommandError> {
     let text = String::from_utf8(read(path)?)
-        .map_err(|_| Stop::wrong(format!("{}: the secret is not text", path.display())))?;
+        .map_err(|_| CommandError::wrong(format!("{}: the secret is not text", path.display())))?;
     let secret = text.trim_end_matches(['\n', '\r']);
     if secret.is_empty() {
-        return Err(Stop::wrong(format!("{}: the secret is empty", path.display())));
+        return Err(CommandError::wrong(format!(
+            "{}: the secret is empty",
+            path.display()
+        )));
     }
     Ok(Secret::new(secret))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Stop> {
+fn read(path: &Path) -> Result<Vec<u8>, CommandError> {
     let mut bytes = Vec::new();
     let read = if path == Path::new("-") {
         std::io::stdin().lock().take(FILE_MAX).read_to_end(&mut bytes)
     } else {
         std::fs::File::open(path).and_then(|file| file.take(FILE_MAX).read_to_end(&mut bytes))
     };
-    read.map_err(|error| Stop::wrong(format!("{} cannot be read: {error}", path.display())))?;
+    read.map_err(|error| CommandError::wrong(format!("{} cannot be read: {error}", path.display())))?;
     Ok(bytes)
 }
 

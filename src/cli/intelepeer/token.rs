@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::account::{Account, Which};
-use crate::cli::{Exit, Global, Stop, client, moment, print};
+use crate::cli::{CommandError, Exit, Global, client, print, time};
 
 /// The validity of a token according to the provider.
 const LIFE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -21,13 +21,13 @@ pub struct Arguments {
     show: bool,
 }
 
-pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> {
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, CommandError> {
     let account = Account::open(global, &arguments.which)?;
     let client = account.client()?;
-    let asked = moment::now();
+    let asked = time::now();
     let token = client::runtime()?
         .block_on(client.token())
-        .map_err(|error| Stop::failed(error.reason().shown()))?;
+        .map_err(|error| CommandError::failed(error.reason().shown()))?;
     let configured = account.api.token.is_some();
     let until = (!configured).then(|| asked.after(LIFE));
     let shown = arguments.show.then(|| token.reveal());
@@ -39,7 +39,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Stop> 
         print::text(&match until {
             Some(until) => format!(
                 "the provider gave a token, valid until {}\n",
-                moment::exact(until, asked)
+                time::exact(until, asked)
             ),
             None => {
                 "the configured token is used; `smsbridge intelepeer webhook get` shows whether it is valid\n"

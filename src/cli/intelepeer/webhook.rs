@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::account::{Account, Which};
 use super::report::{self, Action as Done, Line};
-use crate::cli::{Exit, Global, Stop, ask, client, print};
+use crate::cli::{CommandError, Exit, Global, client, print, prompt};
 use crate::model::secret::Secret;
 use crate::source::intelepeer::api::{self, Client, Outcome, Row, State, mask_url};
 
@@ -64,7 +64,7 @@ pub struct Care {
     watch: bool,
 }
 
-pub(super) fn run(global: &Global, action: &Action) -> Result<Exit, Stop> {
+pub(super) fn run(global: &Global, action: &Action) -> Result<Exit, CommandError> {
     match action {
         Action::Get { numbers, which } => get(global, numbers, which),
         Action::Set {
@@ -82,16 +82,19 @@ fn endpoint(text: &str) -> Result<String, String> {
 }
 
 /// Parsed here and not by clap, whose errors repeat the argument: it may contain a password.
-fn web_url(text: &str) -> Result<Secret, Stop> {
-    let url = url::Url::parse(text).map_err(|error| Stop::wrong(format!("--url is not a URL: {error}")))?;
+fn web_url(text: &str) -> Result<Secret, CommandError> {
+    let url =
+        url::Url::parse(text).map_err(|error| CommandError::wrong(format!("--url is not a URL: {error}")))?;
     if matches!(url.scheme(), "http" | "https") {
         Ok(Secret::new(text))
     } else {
-        Err(Stop::wrong("--url must begin with `https://` or `http://`"))
+        Err(CommandError::wrong(
+            "--url must begin with `https://` or `http://`",
+        ))
     }
 }
 
-fn get(global: &Global, numbers: &[String], which: &Which) -> Result<Exit, Stop> {
+fn get(global: &Global, numbers: &[String], which: &Which) -> Result<Exit, CommandError> {
     let account = Account::open(global, which)?;
     let numbers = match numbers {
         [] => account.numbers()?,
@@ -110,7 +113,7 @@ fn set(
     url: Option<&str>,
     which: &Which,
     care: &Care,
-) -> Result<Exit, Stop> {
+) -> Result<Exit, CommandError> {
     let account = Account::open(global, which)?;
     let client = account.client()?;
     let url = match url {
@@ -122,7 +125,7 @@ fn set(
     report::print(global, &lines, report::changed)
 }
 
-fn sync(global: &Global, dry_run: bool, which: &Which, care: &Care) -> Result<Exit, Stop> {
+fn sync(global: &Global, dry_run: bool, which: &Which, care: &Care) -> Result<Exit, CommandError> {
     let account = Account::open(global, which)?;
     let (client, wanted, numbers) = (account.client()?, account.wanted_url()?, account.numbers()?);
     let runtime = client::runtime()?;
@@ -176,7 +179,7 @@ fn in_order(row: &Row) -> bool {
     row.ours && !leaving
 }
 
-fn agree(numbers: &[String], url: &Secret, care: &Care) -> Result<(), Stop> {
+fn agree(numbers: &[String], url: &Secret, care: &Care) -> Result<(), CommandError> {
     let (messages, these) = match numbers {
         [one] => (format!("messages for {one}"), "this number's"),
         many => (
@@ -191,7 +194,7 @@ fn agree(numbers: &[String], url: &Secret, care: &Care) -> Result<(), Stop> {
     if care.yes {
         print::remark(&consequence);
     }
-    ask::confirm(&format!("{consequence} Continue?"), care.yes)
+    prompt::confirm(&format!("{consequence} Continue?"), care.yes)
 }
 
 /// Sets these numbers, and with `watch` waits until the change is active.

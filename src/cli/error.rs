@@ -4,13 +4,13 @@ use super::{Exit, complain};
 
 /// Why a command failed.
 #[derive(Debug)]
-pub(super) struct Stop {
+pub(super) struct CommandError {
     exit: Exit,
     /// `None` if it was printed already.
     words: Option<String>,
 }
 
-impl Stop {
+impl CommandError {
     /// The command failed at run time.
     pub(super) fn failed(words: impl Into<String>) -> Self {
         Self::new(Exit::Failed, words)
@@ -34,7 +34,7 @@ impl Stop {
     }
 
     /// Prints the error on standard error, and returns the exit status.
-    pub(super) fn say(&self) -> Exit {
+    pub(super) fn print(&self) -> Exit {
         if let Some(words) = &self.words {
             complain(words);
         }
@@ -43,13 +43,13 @@ impl Stop {
 }
 
 /// The error was printed already.
-impl From<Exit> for Stop {
+impl From<Exit> for CommandError {
     fn from(exit: Exit) -> Self {
         Self { exit, words: None }
     }
 }
 
-impl From<anyhow::Error> for Stop {
+impl From<anyhow::Error> for CommandError {
     fn from(error: anyhow::Error) -> Self {
         Self::failed(format!("{error:#}"))
     }

@@ -12,8 +12,8 @@ pub(super) fn now() -> Timestamp {
 
 /// Parses `2026-11-22T03:00:00Z`, or an age: `2h`, `3d`.
 pub(super) fn parse(text: &str) -> Result<Timestamp, String> {
-    if let Ok(moment) = text.parse() {
-        return Ok(moment);
+    if let Ok(time) = text.parse() {
+        return Ok(time);
     }
     humantime::parse_duration(text)
         .map(|ago| now().before(ago))
@@ -22,7 +22,7 @@ pub(super) fn parse(text: &str) -> Result<Timestamp, String> {
 
 /// `3m ago`, `in 20s`, `now`.
 pub(super) fn relative(time: Timestamp, now: Timestamp) -> String {
-    let (past, future) = (now.since(moment), moment.since(now));
+    let (past, future) = (now.since(time), time.since(now));
     if past.as_secs() > 0 {
         format!("{} ago", short(past))
     } else if future.as_secs() > 0 {

@@ -2,16 +2,16 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
-use super::{Stop, print};
+use super::{CommandError, print};
 
 /// Returns if `--yes` was given or the person at the terminal confirms. Without a terminal, an action that needs
 /// confirmation is refused: a script passes `--yes`.
-pub(super) fn confirm(question: &str, yes: bool) -> Result<(), Stop> {
+pub(super) fn confirm(question: &str, yes: bool) -> Result<(), CommandError> {
     if yes {
         return Ok(());
     }
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-        return Err(Stop::wrong(format!(
+        return Err(CommandError::wrong(format!(
             "{question} Not a terminal: add --yes to confirm. Nothing was changed"
         )));
     }
@@ -22,7 +22,7 @@ pub(super) fn confirm(question: &str, yes: bool) -> Result<(), Stop> {
         .and_then(|()| io::stdin().read_line(&mut answer));
     match read {
         Ok(_) if is_yes(&answer) => Ok(()),
-        _ => Err(Stop::failed("not confirmed; nothing was changed")),
+        _ => Err(CommandError::failed("not confirmed; nothing was changed")),
     }
 }
 

@@ -7,11 +7,11 @@ use anstyle::{AnsiColor, Style};
 use crate::store::MessageState;
 
 /// Errors, dead deliveries.
-pub(super) const BAD: Style = AnsiColor::Red.on_default().bold();
+pub(super) const ERROR: Style = AnsiColor::Red.on_default().bold();
 /// Warnings, pending deliveries.
-pub(super) const ODD: Style = AnsiColor::Yellow.on_default();
+pub(super) const WARNING: Style = AnsiColor::Yellow.on_default();
 /// Success.
-pub(super) const GOOD: Style = AnsiColor::Green.on_default();
+pub(super) const SUCCESS: Style = AnsiColor::Green.on_default();
 /// Less important text.
 pub(super) const DIM: Style = Style::new().dimmed();
 
@@ -33,23 +33,23 @@ pub(super) fn sequence(text: &str) -> Option<&'static str> {
 /// The style of the state of a message or a delivery.
 pub(super) fn of_state(state: MessageState) -> Style {
     match state {
-        MessageState::Dead => BAD,
-        MessageState::Pending | MessageState::Unrouted => ODD,
+        MessageState::Dead => ERROR,
+        MessageState::Pending | MessageState::Unrouted => WARNING,
         MessageState::Delivered | MessageState::Kept => Style::new(),
     }
 }
 
 /// Styles a text for standard output.
 pub(super) fn on_stdout(style: Style, text: &str) -> String {
-    paint(std::io::stdout().is_terminal(), style, text)
+    styled(std::io::stdout().is_terminal(), style, text)
 }
 
 /// Styles a text for standard error.
 pub(super) fn on_stderr(style: Style, text: &str) -> String {
-    paint(std::io::stderr().is_terminal(), style, text)
+    styled(std::io::stderr().is_terminal(), style, text)
 }
 
-fn paint(terminal: bool, style: Style, text: &str) -> String {
+fn styled(terminal: bool, style: Style, text: &str) -> String {
     let wanted = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     if wanted {
         format!("{style}{text}{style:#}")
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn every_style_consists_of_known_sequences() {
-        for style in [BAD, ODD, GOOD, DIM] {
+        for style in [ERROR, WARNING, SUCCESS, DIM] {
             let painted = format!("{style}{style:#}");
             let mut rest = painted.as_str();
             while let Some(found) = sequence(rest) {
