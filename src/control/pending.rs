@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::view::{PendingCause, PendingView, RetryOutcome};
-use crate::engine::circuit_breaker::{Cause, Closed};
+use crate::engine::circuit_breaker::{Cause, Open};
 use crate::engine::clock::Clock;
 use crate::engine::lanes::Outlook;
 use crate::model::delivery::{Delivery, State};
@@ -125,25 +125,25 @@ fn held_up(name: &Name, turn: Timestamp, lane: Option<&Lane<'_>>, now: Timestamp
         let why = format!("destination {name} is paused by the operator");
         return Some(PendingView::new(PendingCause::Paused, why));
     }
-    let closed = lane.outlook.closed.as_ref()?;
-    let (cause, what) = match closed.cause {
+    let open = lane.outlook.open.as_ref()?;
+    let (cause, what) = match open.cause {
         Cause::Limited => (PendingCause::Limited, "is rate limiting"),
         Cause::Down => (PendingCause::Down, "is down"),
         Cause::Parked => (PendingCause::Parked, "is parked until its configuration is fixed"),
     };
     Some(PendingView {
-        next_attempt: probe_at(closed, lane.outlook.running, now).map(|probe| probe.max(turn)),
-        pause_until: closed.pause_until(now),
+        next_attempt: probe_at(open, lane.outlook.running, now).map(|probe| probe.max(turn)),
+        pause_until: open.pause_until(now),
         ..PendingView::new(
             cause,
-            format!("destination {name} {what}: {}", closed.reason.shown()),
+            format!("destination {name} {what}: {}", open.reason.shown()),
         )
     })
 }
 
 /// When the next probe starts; `None` while one is in progress.
-fn probe_at(closed: &Closed, running: usize, now: Timestamp) -> Option<Timestamp> {
-    (closed.until > now || running == 0).then(|| closed.until.max(now))
+fn probe_at(open: &Open, running: usize, now: Timestamp) -> Option<Timestamp> {
+    (open.until > now || running == 0).then(|| open.until.max(now))
 }
 
 /// What a delivery waits for if its destination works.

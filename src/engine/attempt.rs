@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
-use super::circuit_breaker::{Cause, Change, Gate};
+use super::circuit_breaker::{Cause, Change, CircuitBreaker};
 use super::lane_state::Shared;
 use super::trial::{Trial, age};
 use crate::destination::{Delivered, Failure, Fallback, OutboundMessage, Recipients, Scope};
@@ -48,7 +48,7 @@ pub(super) async fn run(
         None => None,
     };
     let others = origin.map(|found| found.deliveries).unwrap_or_default();
-    let epoch = shared.gate().epoch();
+    let epoch = shared.breaker().epoch();
     let started = shared.clock.now();
     let stopwatch = Stopwatch::start();
     let attempting = shared.attempt(claim.token);
@@ -187,7 +187,7 @@ async fn succeeded(
     started: Timestamp,
     took: Duration,
 ) -> Settlement {
-    let change = shared.gate().works();
+    let change = shared.breaker().works();
     tell(shared, change).await;
     shared.delivered_now();
     // The next message of the conversation does not wait until this outcome is on disk, unless it is a reply to this
@@ -218,10 +218,10 @@ async fn failed(
 ) -> (Settlement, Vec<Option<Reason>>) {
     let now = shared.clock.now();
     let jitter = rand::random();
-    let (change, gate) = {
-        let mut gate = shared.gate();
-        let change = gate.failed(failure, epoch, &destination.policy, now, jitter);
-        (change, gate.clone())
+    let (change, breaker) = {
+        let mut breaker = shared.breaker();
+        let change = breaker.failed(failure, epoch, &destination.policy, now, jitter);
+        (change, breaker.clone())
     };
     tell(shared, change).await;
     let Claim { delivery, token, .. } = claim;
@@ -240,7 +240,7 @@ async fn failed(
             (bury(shared, destination, token, dead), reason)
         }
         Failure::Parked { .. } => {
-            let due = gate.closed().map_or(now, |closed| closed.until);
+            let due = breaker.open().map_or(now, |open| open.until);
             (keep(token, delivery.retry(attempt(Verdict::Parked), due)), reason)
         }
         Failure::Transient { retry_after, .. } => match trial.next(&delivery, *retry_after, jitter) {
@@ -249,7 +249,7 @@ async fn failed(
                 (bury(shared, destination, token, dead), reason)
             }
             Next::At(due) => {
-                let due = due_in_outage(&gate, due);
+                let due = due_in_outage(&breaker, due);
                 (
                     keep(token, delivery.retry(attempt(Verdict::Transient), due)),
                     reason,
@@ -294,9 +294,9 @@ fn divided(
 /// After a second failure in a row has shown that the destination as a whole is failing, only the circuit breaker
 /// decides about the next attempt: a delivery that was attempted during an outage must not wait for an hour after its
 /// end.
-fn due_in_outage(gate: &Gate, due: Timestamp) -> Timestamp {
-    match gate.closed() {
-        Some(closed) if closed.failures >= 2 => due.min(closed.until),
+fn due_in_outage(breaker: &CircuitBreaker, due: Timestamp) -> Timestamp {
+    match breaker.open() {
+        Some(open) if open.failures >= 2 => due.min(open.until),
         _ => due,
     }
 }
@@ -446,19 +446,19 @@ pub(super) async fn tell(shared: &Shared, change: Option<Change>) {
         .map(|backlog| backlog.pending)
         .unwrap_or_default();
     let (cause, again) = match change {
-        Change::Opened(since) => {
+        Change::Closed(since) => {
             let out = age(shared.clock.now().since(since));
             tracing::info!(destination = %name, waiting, "destination {name} recovered after {out}; {waiting} pending");
             return;
         }
-        Change::Closed(cause) => (cause, ""),
-        Change::Still(cause) => (cause, "still "),
+        Change::Opened(cause) => (cause, ""),
+        Change::StillOpen(cause) => (cause, "still "),
     };
-    let Some(closed) = shared.gate().closed().cloned() else {
+    let Some(open) = shared.breaker().open().cloned() else {
         return;
     };
-    let next = age(closed.until.since(shared.clock.now()));
-    let reason = closed.reason.logged();
+    let next = age(open.until.since(shared.clock.now()));
+    let reason = open.reason.logged();
     match cause {
         Cause::Limited => {
             tracing::info!(destination = %name, waiting, "destination {name} is {again}rate limiting: {reason}; {waiting} pending, next attempt in {next}");

@@ -17,11 +17,11 @@ use crate::store::{Fault, Pause};
 const PROBE_MAX: Duration = Duration::from_secs(300);
 
 /// Interval between repeated log lines while the breaker stays open.
-const REMIND: Duration = Duration::from_secs(3600);
+const LOG_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// An open circuit breaker.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Closed {
+pub struct Open {
     /// The kind of failure.
     pub cause: Cause,
     /// The failure, including the destination's reply.
@@ -38,7 +38,7 @@ pub struct Closed {
     /// The outage that counts towards `give_up_after`; `None` while parked.
     outage: Option<Outage>,
     /// The time of the last log line about this state.
-    told_at: Timestamp,
+    logged_at: Timestamp,
     /// An immediate probe was requested: it may take a delivery that is not due yet.
     is_probe_requested: bool,
 }
@@ -50,7 +50,7 @@ struct Outage {
     failures: u32,
 }
 
-impl Closed {
+impl Open {
     /// The end of the pause that the destination asked for; `None` if it is over, or there was none.
     #[must_use]
     pub fn pause_until(&self, now: Timestamp) -> Option<Timestamp> {
@@ -62,22 +62,22 @@ impl Closed {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// It opened, or its cause changed.
-    Closed(Cause),
+    Opened(Cause),
     /// It is still open, and the last log line is an hour old.
-    Still(Cause),
+    StillOpen(Cause),
     /// It closed, after having been open since this time.
-    Opened(Timestamp),
+    Closed(Timestamp),
 }
 
 /// The circuit breaker of one lane.
 #[derive(Clone, Debug, Default)]
-pub struct Gate {
-    closed: Option<Closed>,
+pub struct CircuitBreaker {
+    open: Option<Open>,
     /// Incremented by every change, so that attempts started before a change do not count after it.
     epoch: u64,
 }
 
-impl Gate {
+impl CircuitBreaker {
     /// Open with the fault stored by the previous run; the next attempt, which is a probe, shows whether it still
     /// exists. A pause that the destination asked for ends at the same time as without the restart, and never later
     /// than its remaining duration from now.
@@ -87,8 +87,8 @@ impl Gate {
             let latest = now.after(pause.left);
             pause.until.map_or(latest, |until| until.min(latest))
         };
-        let mut gate = Self {
-            closed: Some(Closed {
+        let mut breaker = Self {
+            open: Some(Open {
                 cause: fault.cause,
                 reason: fault.reason,
                 since: fault.since.min(now),
@@ -96,35 +96,35 @@ impl Gate {
                 asked_until: fault.pause.map(end),
                 failures: 0,
                 outage: None,
-                told_at: Timestamp(i64::MIN),
+                logged_at: Timestamp(i64::MIN),
                 is_probe_requested: false,
             }),
             epoch: 0,
         };
-        gate.probe(now);
-        gate
+        breaker.probe(now);
+        breaker
     }
 
     /// The fault to store for the next run, with the end of a pause that the destination asked for.
     #[must_use]
     pub fn fault(&self, now: Timestamp) -> Option<Fault> {
-        let closed = self.closed.as_ref()?;
-        let pause = closed.pause_until(now).map(|until| Pause {
+        let open = self.open.as_ref()?;
+        let pause = open.pause_until(now).map(|until| Pause {
             left: until.since(now),
             until: Some(until),
         });
         Some(Fault {
-            cause: closed.cause,
-            reason: closed.reason.clone(),
-            since: closed.since,
+            cause: open.cause,
+            reason: open.reason.clone(),
+            since: open.since,
             pause,
         })
     }
 
     /// The open state; `None` while closed.
     #[must_use]
-    pub fn closed(&self) -> Option<&Closed> {
-        self.closed.as_ref()
+    pub fn open(&self) -> Option<&Open> {
+        self.open.as_ref()
     }
 
     /// Returns true if a delivery that passed `give_up_after` at `deadline` may be given up without an attempt of its
@@ -134,18 +134,18 @@ impl Gate {
     /// stopped, needs two failures in a row: otherwise a single 429 would give up an entire backlog. While the
     /// destination is parked, nothing is given up.
     #[must_use]
-    pub fn gives_up(&self, deadline: Timestamp) -> bool {
+    pub fn may_give_up(&self, deadline: Timestamp) -> bool {
         self.outage()
             .is_some_and(|outage| outage.failures >= 2 || deadline >= outage.since)
     }
 
-    /// Returns true if [`Gate::gives_up`] may return true for some deadline.
+    /// Returns true if [`CircuitBreaker::may_give_up`] may return true for some deadline.
     #[must_use]
-    pub fn is_out(&self) -> bool {
+    pub fn has_outage(&self) -> bool {
         self.outage().is_some()
     }
 
-    /// The current epoch, to be passed to [`Gate::failed`] after an attempt.
+    /// The current epoch, to be passed to [`CircuitBreaker::failed`] after an attempt.
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.epoch
@@ -154,19 +154,19 @@ impl Gate {
     /// How many more deliveries may start while `in_flight` are in progress: up to `concurrency` while closed, a
     /// single probe while half-open, none while open.
     #[must_use]
-    pub fn allows(&self, in_flight: usize, concurrency: usize, now: Timestamp) -> usize {
-        match &self.closed {
+    pub fn permits(&self, in_flight: usize, concurrency: usize, now: Timestamp) -> usize {
+        match &self.open {
             None => concurrency.saturating_sub(in_flight),
-            Some(closed) if now < closed.until => 0,
+            Some(open) if now < open.until => 0,
             Some(_) => 1usize.saturating_sub(in_flight),
         }
     }
 
     /// An attempt showed that the destination works: it accepted the message, or rejected only this message.
     pub fn works(&mut self) -> Option<Change> {
-        let closed = self.closed.take()?;
+        let open = self.open.take()?;
         self.epoch += 1;
-        Some(Change::Opened(closed.since))
+        Some(Change::Closed(open.since))
     }
 
     /// An attempt that started in `epoch` failed. Returns a change that is worth a log line.
@@ -200,38 +200,38 @@ impl Gate {
             Failure::Parked { .. } => (Cause::Parked, None),
         };
         if epoch != self.epoch {
-            self.lengthen(asked, now);
+            self.extend_pause(asked, now);
             return None;
         }
-        let before = self.closed.take();
+        let before = self.open.take();
         let (since, failures) = before
             .as_ref()
-            .map_or((now, 1), |closed| (closed.since, closed.failures + 1));
+            .map_or((now, 1), |open| (open.since, open.failures + 1));
         let backoff = policy.wait(failures, jitter);
         let wait = match cause {
             Cause::Limited | Cause::Down => backoff,
             Cause::Parked => backoff.min(PROBE_MAX),
         };
-        let earlier = before.as_ref().and_then(|closed| closed.pause_until(now));
+        let earlier = before.as_ref().and_then(|open| open.pause_until(now));
         let asked_until = earlier.max(asked.map(|asked| now.after(asked)));
         // A pause shorter than the backoff does not shorten the backoff.
         let until = now.after(wait).max(asked_until.unwrap_or(now));
         let change = match &before {
-            Some(closed) if closed.cause != cause => Some(Change::Closed(cause)),
-            Some(closed) if now.since(closed.told_at) >= REMIND => Some(Change::Still(cause)),
+            Some(open) if open.cause != cause => Some(Change::Opened(cause)),
+            Some(open) if now.since(open.logged_at) >= LOG_INTERVAL => Some(Change::StillOpen(cause)),
             Some(_) => None,
-            None => Some(Change::Closed(cause)),
+            None => Some(Change::Opened(cause)),
         };
-        let outage = before.as_ref().and_then(|closed| closed.outage);
+        let outage = before.as_ref().and_then(|open| open.outage);
         let outage = (cause != Cause::Parked).then(|| Outage {
             since: outage.map_or(now, |outage| outage.since),
             failures: outage.map_or(1, |outage| outage.failures.saturating_add(1)),
         });
-        let told_at = before
+        let logged_at = before
             .filter(|_| change.is_none())
-            .map_or(now, |closed| closed.told_at);
+            .map_or(now, |open| open.logged_at);
         let reason = failure.reason().clone();
-        self.closed = Some(Closed {
+        self.open = Some(Open {
             cause,
             reason,
             since,
@@ -239,7 +239,7 @@ impl Gate {
             asked_until,
             failures,
             outage,
-            told_at,
+            logged_at,
             is_probe_requested: false,
         });
         self.epoch += 1;
@@ -251,50 +251,48 @@ impl Gate {
     /// outcome of the probe is logged. During a pause that the destination asked for, the probe starts at its end,
     /// and the outage continues.
     pub fn probe(&mut self, now: Timestamp) {
-        let Some(closed) = &mut self.closed else { return };
-        closed.is_probe_requested = true;
-        if let Some(end) = closed.pause_until(now) {
-            closed.until = end;
+        let Some(open) = &mut self.open else { return };
+        open.is_probe_requested = true;
+        if let Some(end) = open.pause_until(now) {
+            open.until = end;
             return;
         }
-        closed.until = now;
-        closed.failures = 0;
-        closed.outage = None;
-        closed.told_at = Timestamp(i64::MIN);
+        open.until = now;
+        open.failures = 0;
+        open.outage = None;
+        open.logged_at = Timestamp(i64::MIN);
         self.epoch += 1;
     }
 
     /// Returns true if the next attempt may take a delivery that is not due yet.
     #[must_use]
     pub fn is_probe_requested(&self) -> bool {
-        self.closed
-            .as_ref()
-            .is_some_and(|closed| closed.is_probe_requested)
+        self.open.as_ref().is_some_and(|open| open.is_probe_requested)
     }
 
     /// The operator resumes a paused destination: failures before that do not give up deliveries now. A pause that
     /// the destination asked for continues.
     pub fn resume(&mut self, now: Timestamp) {
         self.probe(now);
-        if let Some(closed) = &mut self.closed {
-            closed.outage = None;
+        if let Some(open) = &mut self.open {
+            open.outage = None;
         }
     }
 
     /// An attempt that started before the breaker opened does not count as another failure in a row, but a pause that
     /// it was asked for is applied.
-    fn lengthen(&mut self, asked: Option<Duration>, now: Timestamp) {
-        if let (Some(closed), Some(asked)) = (&mut self.closed, asked)
-            && closed.cause != Cause::Parked
+    fn extend_pause(&mut self, asked: Option<Duration>, now: Timestamp) {
+        if let (Some(open), Some(asked)) = (&mut self.open, asked)
+            && open.cause != Cause::Parked
         {
             let end = now.after(asked);
-            closed.asked_until = closed.asked_until.max(Some(end));
-            closed.until = closed.until.max(end);
+            open.asked_until = open.asked_until.max(Some(end));
+            open.until = open.until.max(end);
         }
     }
 
     fn outage(&self) -> Option<&Outage> {
-        self.closed.as_ref()?.outage.as_ref()
+        self.open.as_ref()?.outage.as_ref()
     }
 }
 

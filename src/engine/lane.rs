@@ -122,7 +122,7 @@ impl Lane {
         }
         self.destination = destination.clone();
         // The operator may have fixed the configuration or an external cause: only an attempt shows it.
-        self.shared.gate().probe(self.shared.clock.now());
+        self.shared.breaker().probe(self.shared.clock.now());
         true
     }
 
@@ -156,10 +156,10 @@ impl Lane {
         let now = self.shared.clock.now();
         let allowed = self
             .shared
-            .gate()
-            .allows(self.running.len(), self.destination.concurrency, now);
+            .breaker()
+            .permits(self.running.len(), self.destination.concurrency, now);
         match &self.pace {
-            Some(pace) => allowed.min(pace.allows(Instant::now())),
+            Some(pace) => allowed.min(pace.permits(Instant::now())),
             None => allowed,
         }
     }
@@ -168,7 +168,7 @@ impl Lane {
     async fn claim(&mut self, limit: usize) -> Result<usize, Duration> {
         let mut claims = self.claimed(self.shared.clock.now(), limit).await?;
         // A probe was requested but nothing is due, so the next delivery is taken.
-        if claims.is_empty() && self.shared.gate().is_probe_requested() {
+        if claims.is_empty() && self.shared.breaker().is_probe_requested() {
             claims = self.claimed(ANY_TIME, limit).await?;
         }
         let mut started = 0;
@@ -231,16 +231,16 @@ impl Lane {
     /// How long until a claim may succeed. If `concurrency` is reached, the end of an attempt wakes the lane.
     async fn wait(&self) -> Duration {
         let now = self.shared.clock.now();
-        let gate = self
+        let until_probe = self
             .shared
-            .gate()
-            .closed()
-            .map_or(Duration::ZERO, |closed| closed.until.since(now));
-        if gate.is_zero() && self.running.len() >= self.destination.concurrency {
+            .breaker()
+            .open()
+            .map_or(Duration::ZERO, |open| open.until.since(now));
+        if until_probe.is_zero() && self.running.len() >= self.destination.concurrency {
             return IDLE_MAX;
         }
-        if !gate.is_zero() {
-            return gate.min(IDLE_MAX);
+        if !until_probe.is_zero() {
+            return until_probe.min(IDLE_MAX);
         }
         // This lane's own attempts are the first to release memory for it.
         if self.is_crowded {
@@ -265,13 +265,13 @@ impl Lane {
 
     /// Returns true while the probe of an open breaker is in progress; its end wakes the lane.
     fn probing(&self) -> bool {
-        self.shared.gate().closed().is_some() && !self.running.is_empty()
+        self.shared.breaker().open().is_some() && !self.running.is_empty()
     }
 
     /// During an outage, gives up deliveries that have passed `give_up_after` without an attempt of their own.
     /// Returns how long nothing more has to be given up.
     async fn expire(&mut self) -> Duration {
-        if !self.shared.gate().is_out() {
+        if !self.shared.breaker().has_outage() {
             return IDLE_MAX;
         }
         let patience = self.destination.policy.give_up_after;
@@ -298,13 +298,13 @@ impl Lane {
 
     /// Gives up overdue deliveries among the next ones. Returns their number.
     async fn give_up(&self, now: Timestamp) -> usize {
-        let gate = self.shared.gate().clone();
-        let Some(closed) = gate.closed() else { return 0 };
+        let breaker = self.shared.breaker().clone();
+        let Some(open) = breaker.open() else { return 0 };
         let patience = self.destination.policy.give_up_after;
         let is_over = |claim: &Claim| {
             let since = self.shared.clock.patience_since(claim.delivery.pending_since());
             let end = since.after(patience);
-            end <= now && gate.gives_up(end)
+            end <= now && breaker.may_give_up(end)
         };
         // Independent of due times, because `give_up_after` may have been shortened since.
         let (mut overdue, mut early) = (Vec::new(), Vec::new());
@@ -327,11 +327,11 @@ impl Lane {
         for claim in early {
             self.shared.store.release(claim).await;
         }
-        let why = match closed.cause {
+        let why = match open.cause {
             Cause::Limited => "was rate limiting",
             Cause::Down | Cause::Parked => "was unreachable",
         };
-        let reason = Reason::from(format!("given up while the destination {why}: ")).and(&closed.reason);
+        let reason = Reason::from(format!("given up while the destination {why}: ")).and(&open.reason);
         let count = overdue.len();
         stream::iter(overdue)
             .for_each_concurrent(EXPIRE_AT_ONCE, |claim| {

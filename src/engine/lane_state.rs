@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{Notify, watch};
 
-use super::circuit_breaker::{Cause, Closed, Gate};
+use super::circuit_breaker::{Cause, CircuitBreaker, Open};
 use super::in_flight::Room;
 use crate::engine::clock::Clock;
 use crate::engine::events::{Event, Events};
@@ -90,7 +90,7 @@ pub(super) struct Shared {
     pub(super) room: Arc<Room>,
     lanes: Weak<Directory>,
     inner: Mutex<Inner>,
-    gate: Mutex<Gate>,
+    breaker: Mutex<CircuitBreaker>,
 }
 
 #[derive(Default)]
@@ -115,7 +115,7 @@ pub struct Outlook {
     /// Whether the operator paused the destination.
     pub paused: bool,
     /// The open circuit breaker, which allows at most single probes.
-    pub closed: Option<Closed>,
+    pub open: Option<Open>,
     /// The number of deliveries in progress.
     pub running: usize,
     /// The start of each attempt in progress, by the token of its claim.
@@ -163,11 +163,11 @@ impl Shared {
             delivered_at: standing.delivered_at,
             ..Inner::default()
         };
-        let gate = standing.fault.map(|mut fault| {
+        let breaker = standing.fault.map(|mut fault| {
             if let Some(pause) = &mut fault.pause {
                 pause.until = pause.until.map(|until| around.clock.steady(until));
             }
-            Gate::restored(fault, now)
+            CircuitBreaker::restored(fault, now)
         });
         Self {
             name,
@@ -179,13 +179,13 @@ impl Shared {
             room,
             lanes,
             inner: Mutex::new(inner),
-            gate: Mutex::new(gate.unwrap_or_default()),
+            breaker: Mutex::new(breaker.unwrap_or_default()),
         }
     }
 
     /// Held briefly, and never across an await.
-    pub(super) fn gate(&self) -> MutexGuard<'_, Gate> {
-        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn breaker(&self) -> MutexGuard<'_, CircuitBreaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -226,7 +226,7 @@ impl Shared {
 
     /// The state to store for the next run.
     pub(super) fn standing(&self) -> Standing {
-        let mut fault = self.gate().fault(self.clock.now());
+        let mut fault = self.breaker().fault(self.clock.now());
         if let Some(fault) = &mut fault {
             fault.since = self.clock.shown(fault.since);
             if let Some(pause) = &mut fault.pause {
@@ -244,7 +244,7 @@ impl Shared {
     /// A resumed destination is attempted at once, or at the end of a pause that it asked for itself.
     pub(super) fn set_paused(&self, paused: bool) {
         if !paused {
-            self.gate().resume(self.clock.now());
+            self.breaker().resume(self.clock.now());
         }
         self.inner().paused = paused;
         self.announce();
@@ -253,7 +253,7 @@ impl Shared {
 
     /// An operator requests an attempt now. If the destination asked for a pause, the attempt starts at its end.
     pub(super) fn probe(&self) {
-        self.gate().probe(self.clock.now());
+        self.breaker().probe(self.clock.now());
         self.announce();
         self.wake();
     }
@@ -270,7 +270,7 @@ impl Shared {
         let inner = self.inner();
         Outlook {
             paused: inner.paused,
-            closed: self.gate().closed().cloned(),
+            open: self.breaker().open().cloned(),
             running: inner.running,
             attempts: inner.attempts.clone(),
             paced_until: inner.paced_until,
@@ -280,9 +280,9 @@ impl Shared {
 
     pub(super) fn status(&self) -> Status {
         let inner = self.inner();
-        let gate = self.gate();
-        let closed = gate.closed();
-        let state = match closed.map(|closed| closed.cause) {
+        let breaker = self.breaker();
+        let open = breaker.open();
+        let state = match open.map(|open| open.cause) {
             _ if inner.paused => "paused",
             None if !inner.is_tested => "untested",
             None => "up",
@@ -292,10 +292,10 @@ impl Shared {
         };
         Status {
             state,
-            since: closed.map(|closed| closed.since),
-            until: closed.map(|closed| closed.until),
-            pause_until: closed.and_then(|closed| closed.pause_until(self.clock.now())),
-            reason: closed.map(|closed| closed.reason.shown().to_owned()),
+            since: open.map(|open| open.since),
+            until: open.map(|open| open.until),
+            pause_until: open.and_then(|open| open.pause_until(self.clock.now())),
+            reason: open.map(|open| open.reason.shown().to_owned()),
             delivered_at: inner.delivered_at,
             running: inner.running,
             attempting_since: inner.attempts.values().min().copied(),

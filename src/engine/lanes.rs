@@ -125,7 +125,7 @@ impl Lanes {
         let lane = self.lanes().get(name).cloned();
         if let Some(lane) = lane {
             lane.set_tested(true);
-            let change = lane.gate().works();
+            let change = lane.breaker().works();
             attempt::tell(&lane, change).await;
             lane.announce();
             lane.wake();
@@ -135,7 +135,7 @@ impl Lanes {
     /// The epoch before a test message is sent, to be passed to [`Lanes::asked`].
     #[must_use]
     pub fn epoch(&self, name: &Name) -> u64 {
-        self.lanes().get(name).map_or(0, |lane| lane.gate().epoch())
+        self.lanes().get(name).map_or(0, |lane| lane.breaker().epoch())
     }
 
     /// Opens a lane's circuit breaker as after a delivery, if the destination replied to a test message by asking for
@@ -152,7 +152,7 @@ impl Lanes {
         if let Some(lane) = lane.filter(|_| is_asked) {
             lane.set_tested(true);
             let (policy, now) = (&destination.policy, lane.clock.now());
-            let change = lane.gate().failed(failure, epoch, policy, now, rand::random());
+            let change = lane.breaker().failed(failure, epoch, policy, now, rand::random());
             attempt::tell(&lane, change).await;
             lane.announce();
             lane.wake();

@@ -30,7 +30,7 @@ impl Pace {
     }
 
     /// The number of messages allowed now.
-    pub(super) fn allows(&self, now: Instant) -> usize {
+    pub(super) fn permits(&self, now: Instant) -> usize {
         match now.checked_duration_since(self.next(now)) {
             Some(late) => usize::try_from(late.as_nanos() / self.interval.as_nanos().max(1))
                 .unwrap_or(usize::MAX)
@@ -67,7 +67,7 @@ mod tests {
 
     /// Sends as many as allowed.
     fn all(pace: &mut Pace, now: Instant) -> usize {
-        let count = pace.allows(now);
+        let count = pace.permits(now);
         pace.took(count, now);
         count
     }
@@ -107,11 +107,11 @@ mod tests {
         let start = Instant::now();
         let mut pace = Pace::new(100.0, start);
         let later = start + HOUR;
-        assert_eq!(pace.allows(later), 6);
+        assert_eq!(pace.permits(later), 6);
         pace.took(2, later);
-        assert_eq!(pace.allows(later), 4);
+        assert_eq!(pace.permits(later), 4);
         pace.took(0, later);
-        assert_eq!((pace.allows(later), pace.wait(later)), (4, Duration::ZERO));
+        assert_eq!((pace.permits(later), pace.wait(later)), (4, Duration::ZERO));
     }
 
     proptest! {
@@ -126,7 +126,7 @@ mod tests {
             let mut went: Vec<Instant> = Vec::new();
             for (micros, wanted, idle) in turns {
                 now += Duration::from_micros(micros) + if idle == 0 { HOUR } else { Duration::ZERO };
-                let count = pace.allows(now).min(wanted);
+                let count = pace.permits(now).min(wanted);
                 pace.took(count, now);
                 went.extend(std::iter::repeat_n(now, count));
             }
