@@ -175,7 +175,7 @@ fn in_turn(
     let Some(lane) = lane else {
         return PendingView::new(PendingCause::Due, "it is due".to_owned());
     };
-    if let Some(next) = paced(lane, ahead).filter(|next| *next > now) {
+    if let Some(next) = allowed_by_rate(lane, ahead).filter(|next| *next > now) {
         return PendingView {
             next_attempt: Some(next),
             ..PendingView::new(
@@ -185,8 +185,8 @@ fn in_turn(
         };
     }
     let concurrency = lane.planned.concurrency;
-    if lane.outlook.running >= concurrency || lane.outlook.is_crowded {
-        let why = match lane.outlook.is_crowded {
+    if lane.outlook.running >= concurrency || lane.outlook.is_memory_full {
+        let why = match lane.outlook.is_memory_full {
             true => "the deliveries in progress use all memory reserved for them".to_owned(),
             false => {
                 let attempts = if concurrency == 1 { "attempt" } else { "attempts" };
@@ -204,8 +204,8 @@ fn in_turn(
 }
 
 /// When `rate` allows it, after those ahead of it.
-fn paced(lane: &Lane<'_>, ahead: u64) -> Option<Timestamp> {
-    let (first, rate) = (lane.outlook.paced_until?, lane.planned.rate?);
+fn allowed_by_rate(lane: &Lane<'_>, ahead: u64) -> Option<Timestamp> {
+    let (first, rate) = (lane.outlook.rate_limited_until?, lane.planned.rate?);
     let running = u64::try_from(lane.outlook.running).unwrap_or(u64::MAX);
     let before = ahead.saturating_sub(running);
     let wait = Duration::try_from_secs_f64(before as f64 / rate).unwrap_or_default();

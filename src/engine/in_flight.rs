@@ -8,30 +8,30 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const BYTES_MAX: usize = 16 << 20;
 
 /// The memory for messages, in permits of one KiB.
-pub(super) struct Room(Arc<Semaphore>);
+pub(super) struct MemoryBudget(Arc<Semaphore>);
 
 /// The memory reserved for one message, released on drop.
-pub(super) struct Taken(#[expect(dead_code, reason = "held, not read")] Option<OwnedSemaphorePermit>);
+pub(super) struct MemoryPermit(#[expect(dead_code, reason = "held, not read")] Option<OwnedSemaphorePermit>);
 
-impl Default for Room {
+impl Default for MemoryBudget {
     fn default() -> Self {
         Self(Arc::new(Semaphore::new(BYTES_MAX >> 10)))
     }
 }
 
-impl Room {
+impl MemoryBudget {
     /// Reserves memory for a message of this size, if available.
-    pub(super) fn take(&self, bytes: usize) -> Option<Taken> {
+    pub(super) fn reserve(&self, bytes: usize) -> Option<MemoryPermit> {
         let count = bytes.div_ceil(1 << 10).clamp(1, BYTES_MAX >> 10);
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         let permit = self.0.clone().try_acquire_many_owned(count).ok()?;
-        Some(Taken(Some(permit)))
+        Some(MemoryPermit(Some(permit)))
     }
 }
 
-impl Taken {
+impl MemoryPermit {
     /// For the only message of a lane: it is always sent, so that a destination never waits for another one.
-    pub(super) fn nothing() -> Self {
+    pub(super) fn exempt() -> Self {
         Self(None)
     }
 }

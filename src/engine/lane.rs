@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::attempt;
 use super::circuit_breaker::Cause;
-use super::in_flight::Taken;
+use super::in_flight::MemoryPermit;
 use super::lane_state::Shared;
-use super::rate_limiter::Pace;
+use super::rate_limiter::RateLimiter;
 use crate::mask::Reason;
 use crate::model::message::Timestamp;
 use crate::plan::{Plan, PlannedDestination};
@@ -44,10 +44,10 @@ pub(super) struct Lane {
     plan: watch::Receiver<Arc<Plan>>,
     destination: Arc<PlannedDestination>,
     running: JoinSet<()>,
-    pace: Option<Pace>,
+    limiter: Option<RateLimiter>,
     expire_next: Instant,
     /// A due delivery was left in the store because the memory for messages is in use.
-    is_crowded: bool,
+    is_memory_full: bool,
     stop: CancellationToken,
 }
 
@@ -62,11 +62,11 @@ impl Lane {
         Self {
             shared,
             plan,
-            pace: destination.rate.map(|rate| Pace::new(rate, now)),
+            limiter: destination.rate.map(|rate| RateLimiter::new(rate, now)),
             destination,
             running: JoinSet::new(),
             expire_next: now,
-            is_crowded: false,
+            is_memory_full: false,
             stop,
         }
     }
@@ -114,7 +114,9 @@ impl Lane {
             return false;
         };
         if destination.rate != self.destination.rate {
-            self.pace = destination.rate.map(|rate| Pace::new(rate, Instant::now()));
+            self.limiter = destination
+                .rate
+                .map(|rate| RateLimiter::new(rate, Instant::now()));
         }
         let is_changed = !Arc::ptr_eq(destination, &self.destination);
         if is_changed {
@@ -133,7 +135,7 @@ impl Lane {
         if self.shared.inner().paused {
             return IDLE_MAX;
         }
-        self.is_crowded = false;
+        self.is_memory_full = false;
         let allowed = self.allowed();
         let started = match allowed {
             0 => 0,
@@ -158,8 +160,8 @@ impl Lane {
             .shared
             .breaker()
             .permits(self.running.len(), self.destination.concurrency, now);
-        match &self.pace {
-            Some(pace) => allowed.min(pace.permits(Instant::now())),
+        match &self.limiter {
+            Some(limiter) => allowed.min(limiter.permits(Instant::now())),
             None => allowed,
         }
     }
@@ -173,16 +175,16 @@ impl Lane {
         }
         let mut started = 0;
         for claim in claims {
-            let Some(room) = self.room_for(&claim) else {
-                self.is_crowded = true;
+            let Some(memory) = self.reserve_memory(&claim) else {
+                self.is_memory_full = true;
                 self.shared.store.release(claim).await;
                 continue;
             };
-            self.start(claim, room);
+            self.start(claim, memory);
             started += 1;
         }
-        if let Some(pace) = &mut self.pace {
-            pace.took(started, Instant::now());
+        if let Some(limiter) = &mut self.limiter {
+            limiter.took(started, Instant::now());
         }
         Ok(started)
     }
@@ -198,22 +200,22 @@ impl Lane {
     /// Publishes the state that the next start depends on.
     fn show(&self) {
         let now = self.shared.clock.now();
-        let pace = self.pace.as_ref().map(|pace| pace.wait(Instant::now()));
+        let wait = self.limiter.as_ref().map(|limiter| limiter.wait(Instant::now()));
         let mut inner = self.shared.inner();
         inner.running = self.running.len();
-        inner.paced_until = pace.map(|wait| now.after(wait));
-        inner.is_crowded = self.is_crowded;
+        inner.rate_limited_until = wait.map(|wait| now.after(wait));
+        inner.is_memory_full = self.is_memory_full;
     }
 
     /// Reserves memory for one more message, if available.
-    fn room_for(&self, claim: &Claim) -> Option<Taken> {
+    fn reserve_memory(&self, claim: &Claim) -> Option<MemoryPermit> {
         if self.running.is_empty() {
-            return Some(Taken::nothing());
+            return Some(MemoryPermit::exempt());
         }
-        self.shared.room.take(claim.message.size())
+        self.shared.memory.reserve(claim.message.size())
     }
 
-    fn start(&mut self, claim: Claim, room: Taken) {
+    fn start(&mut self, claim: Claim, memory: MemoryPermit) {
         let plan = self.plan.borrow().clone();
         let attempt = attempt::run(
             self.shared.clone(),
@@ -224,7 +226,7 @@ impl Lane {
         );
         self.running.spawn(async move {
             attempt.await;
-            drop(room);
+            drop(memory);
         });
     }
 
@@ -243,13 +245,13 @@ impl Lane {
             return until_probe.min(IDLE_MAX);
         }
         // This lane's own attempts are the first to release memory for it.
-        if self.is_crowded {
+        if self.is_memory_full {
             return IDLE_MAX;
         }
-        let pace = self
-            .pace
+        let rate_wait = self
+            .limiter
             .as_ref()
-            .map_or(Duration::ZERO, |pace| pace.wait(Instant::now()));
+            .map_or(Duration::ZERO, |limiter| limiter.wait(Instant::now()));
         match self
             .shared
             .store
@@ -258,7 +260,7 @@ impl Lane {
         {
             Ok(None) => IDLE_MAX,
             Ok(Some(_)) if self.probing() => IDLE_MAX,
-            Ok(Some(due)) => due.since(self.shared.clock.now()).max(pace).min(IDLE_MAX),
+            Ok(Some(due)) => due.since(self.shared.clock.now()).max(rate_wait).min(IDLE_MAX),
             Err(_) => STORE_PAUSE,
         }
     }

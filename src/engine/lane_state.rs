@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::{Notify, watch};
 
 use super::circuit_breaker::{Cause, CircuitBreaker, Open};
-use super::in_flight::Room;
+use super::in_flight::MemoryBudget;
 use crate::engine::clock::Clock;
 use crate::engine::events::{Event, Events};
 use crate::metrics::Metrics;
@@ -87,7 +87,7 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     pub(super) events: Events,
     pub(super) notify: Notify,
-    pub(super) room: Arc<Room>,
+    pub(super) memory: Arc<MemoryBudget>,
     lanes: Weak<Directory>,
     inner: Mutex<Inner>,
     breaker: Mutex<CircuitBreaker>,
@@ -104,9 +104,9 @@ pub(super) struct Inner {
     /// The start of each attempt in progress, by the token of its claim.
     attempts: BTreeMap<u64, Timestamp>,
     /// When `rate` allows the next delivery.
-    pub(super) paced_until: Option<Timestamp>,
+    pub(super) rate_limited_until: Option<Timestamp>,
     /// A due delivery was left in the store because the memory for messages is in use.
-    pub(super) is_crowded: bool,
+    pub(super) is_memory_full: bool,
 }
 
 /// The state that decides when a lane starts its next delivery.
@@ -121,9 +121,9 @@ pub struct Outlook {
     /// The start of each attempt in progress, by the token of its claim.
     pub attempts: BTreeMap<u64, Timestamp>,
     /// When `rate` allows the next delivery.
-    pub paced_until: Option<Timestamp>,
+    pub rate_limited_until: Option<Timestamp>,
     /// Whether the messages in flight of all destinations use the memory that is reserved for them.
-    pub is_crowded: bool,
+    pub is_memory_full: bool,
 }
 
 /// The state of a lane, for display.
@@ -152,7 +152,7 @@ impl Shared {
         name: Name,
         around: &Around,
         lanes: Weak<Directory>,
-        room: Arc<Room>,
+        memory: Arc<MemoryBudget>,
         paused: bool,
         standing: Standing,
     ) -> Self {
@@ -176,7 +176,7 @@ impl Shared {
             metrics: around.metrics.clone(),
             events: around.events.clone(),
             notify: Notify::new(),
-            room,
+            memory,
             lanes,
             inner: Mutex::new(inner),
             breaker: Mutex::new(breaker.unwrap_or_default()),
@@ -273,8 +273,8 @@ impl Shared {
             open: self.breaker().open().cloned(),
             running: inner.running,
             attempts: inner.attempts.clone(),
-            paced_until: inner.paced_until,
-            is_crowded: inner.is_crowded,
+            rate_limited_until: inner.rate_limited_until,
+            is_memory_full: inner.is_memory_full,
         }
     }
 

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::attempt;
-use super::in_flight::Room;
+use super::in_flight::MemoryBudget;
 use super::lane::Lane;
 pub use super::lane_state::{Around, Outlook, Status};
 use super::lane_state::{Directory, Shared};
@@ -26,7 +26,7 @@ pub struct Lanes {
     around: Around,
     tracker: TaskTracker,
     stop: CancellationToken,
-    room: Arc<Room>,
+    memory: Arc<MemoryBudget>,
     directory: Arc<Directory>,
 }
 
@@ -38,7 +38,7 @@ impl Lanes {
             around,
             tracker: TaskTracker::new(),
             stop: CancellationToken::new(),
-            room: Arc::default(),
+            memory: Arc::default(),
             directory: Arc::default(),
         })
     }
@@ -78,7 +78,7 @@ impl Lanes {
                 name.clone(),
                 &self.around,
                 Arc::downgrade(&self.directory),
-                self.room.clone(),
+                self.memory.clone(),
                 paused.contains(name),
                 self.directory.left().remove(name).unwrap_or_default(),
             );

@@ -14,13 +14,13 @@ const SLACK: Duration = Duration::from_millis(50);
 
 /// Allows messages at a steady rate.
 #[derive(Clone, Debug)]
-pub(super) struct Pace {
+pub(super) struct RateLimiter {
     interval: Duration,
     /// The scheduled time of the next message.
     next: Instant,
 }
 
-impl Pace {
+impl RateLimiter {
     /// A limiter for `rate` messages per second, the first of them now.
     pub(super) fn new(rate: f64, now: Instant) -> Self {
         Self {
@@ -66,22 +66,22 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     /// Sends as many as allowed.
-    fn all(pace: &mut Pace, now: Instant) -> usize {
-        let count = pace.permits(now);
-        pace.took(count, now);
+    fn all(limiter: &mut RateLimiter, now: Instant) -> usize {
+        let count = limiter.permits(now);
+        limiter.took(count, now);
         count
     }
 
     #[test]
     fn a_slow_rate_allows_one_message_at_a_time() {
         let start = Instant::now();
-        let mut pace = Pace::new(1.0, start);
-        assert_eq!((all(&mut pace, start), all(&mut pace, start)), (1, 0));
-        assert_eq!(pace.wait(start), Duration::from_secs(1));
-        assert_eq!(all(&mut pace, start + Duration::from_millis(999)), 0);
-        assert_eq!(all(&mut pace, start + Duration::from_millis(1_040)), 1);
+        let mut limiter = RateLimiter::new(1.0, start);
+        assert_eq!((all(&mut limiter, start), all(&mut limiter, start)), (1, 0));
+        assert_eq!(limiter.wait(start), Duration::from_secs(1));
+        assert_eq!(all(&mut limiter, start + Duration::from_millis(999)), 0);
+        assert_eq!(all(&mut limiter, start + Duration::from_millis(1_040)), 1);
         let second = start + Duration::from_secs(2);
-        assert_eq!(all(&mut pace, second), 1, "a delay of 40 ms is made up for");
+        assert_eq!(all(&mut limiter, second), 1, "a delay of 40 ms is made up for");
     }
 
     #[test]
@@ -94,24 +94,24 @@ mod tests {
             (300.0, 16),
             (1000.0, 51),
         ] {
-            let mut pace = Pace::new(rate, start);
-            assert_eq!(all(&mut pace, start), 1, "{rate}/s begins with one");
+            let mut limiter = RateLimiter::new(rate, start);
+            assert_eq!(all(&mut limiter, start), 1, "{rate}/s begins with one");
             let later = start + HOUR * 24;
-            assert_eq!(all(&mut pace, later), burst, "{rate}/s");
-            assert_eq!(all(&mut pace, later), 0, "{rate}/s");
+            assert_eq!(all(&mut limiter, later), burst, "{rate}/s");
+            assert_eq!(all(&mut limiter, later), 0, "{rate}/s");
         }
     }
 
     #[test]
     fn unused_permits_stay_available() {
         let start = Instant::now();
-        let mut pace = Pace::new(100.0, start);
+        let mut limiter = RateLimiter::new(100.0, start);
         let later = start + HOUR;
-        assert_eq!(pace.permits(later), 6);
-        pace.took(2, later);
-        assert_eq!(pace.permits(later), 4);
-        pace.took(0, later);
-        assert_eq!((pace.permits(later), pace.wait(later)), (4, Duration::ZERO));
+        assert_eq!(limiter.permits(later), 6);
+        limiter.took(2, later);
+        assert_eq!(limiter.permits(later), 4);
+        limiter.took(0, later);
+        assert_eq!((limiter.permits(later), limiter.wait(later)), (4, Duration::ZERO));
     }
 
     proptest! {
@@ -122,12 +122,12 @@ mod tests {
             turns in prop::collection::vec((0..120_000_u64, 0..80_usize, 0..20_u8), 1..400),
         ) {
             let start = Instant::now();
-            let (mut pace, mut now) = (Pace::new(rate, start), start);
+            let (mut limiter, mut now) = (RateLimiter::new(rate, start), start);
             let mut went: Vec<Instant> = Vec::new();
             for (micros, wanted, idle) in turns {
                 now += Duration::from_micros(micros) + if idle == 0 { HOUR } else { Duration::ZERO };
-                let count = pace.permits(now).min(wanted);
-                pace.took(count, now);
+                let count = limiter.permits(now).min(wanted);
+                limiter.took(count, now);
                 went.extend(std::iter::repeat_n(now, count));
             }
             for (index, from) in went.iter().enumerate() {
@@ -143,10 +143,10 @@ mod tests {
             delays in prop::collection::vec(0..20_000_u64, 50..400),
         ) {
             let start = Instant::now();
-            let (mut pace, mut now, mut count) = (Pace::new(rate, start), start, 0);
+            let (mut limiter, mut now, mut count) = (RateLimiter::new(rate, start), start, 0);
             for micros in delays {
-                now += pace.wait(now) + Duration::from_micros(micros);
-                count += all(&mut pace, now);
+                now += limiter.wait(now) + Duration::from_micros(micros);
+                count += all(&mut limiter, now);
             }
             let due = now.duration_since(start).as_secs_f64() * rate;
             prop_assert!(count as f64 >= due * 0.97, "{count} of {due:.1} at {rate}/s");
