@@ -253,7 +253,7 @@ impl Control {
         let took_ms = u64::try_from(stopwatch.elapsed().as_millis()).unwrap_or(u64::MAX);
         match &outcome {
             Ok(_) => self.lanes.works(name).await,
-            Err(failure) => self.lanes.asked(planned, failure, epoch).await,
+            Err(failure) => self.lanes.pause_requested(planned, failure, epoch).await,
         }
         Ok(match outcome {
             Ok(detail) => Tested {

@@ -174,7 +174,7 @@ impl Control {
             let changes = plan.changes_from(&self.plan());
             begin_metrics(&self.metrics, &plan);
             self.plan.send_replace(plan);
-            self.lanes.follow(&self.plan.subscribe(), &paused);
+            self.lanes.reconcile(&self.plan.subscribe(), &paused);
             self.lanes.events().tell(|| Event::Reload {});
             for problem in loaded.warnings.all() {
                 tracing::warn!("{}", loaded.warnings.place(problem));

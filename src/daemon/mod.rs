@@ -16,7 +16,7 @@ use crate::control::Control;
 use crate::engine::clock::Clock;
 use crate::engine::events::Events;
 use crate::engine::intake::Intake;
-use crate::engine::lanes::{Around, Lanes};
+use crate::engine::lanes::{LaneContext, Lanes};
 use crate::engine::retention;
 use crate::engine::webhook_check::{self, Drift};
 use crate::metrics::Metrics;
@@ -95,16 +95,16 @@ impl Daemon {
         let is_set_back = timekeeping::resume(&*store, &clock).await?;
         let (plan_sender, plan) = watch::channel(Arc::new(plan));
 
-        let around = Around {
+        let context = LaneContext {
             store: store.clone(),
             clock: clock.clone(),
             metrics: metrics.clone(),
             events: Events::default(),
         };
-        let lanes = Lanes::new(around);
+        let lanes = Lanes::new(context);
         let paused = store.paused().await.context("the store could not be read")?;
         lanes.resume(store.standings().await.context("the store could not be read")?);
-        lanes.follow(&plan, &paused);
+        lanes.reconcile(&plan, &paused);
 
         let drift = Arc::new(Drift::default());
         let control = Arc::new(Control::new(

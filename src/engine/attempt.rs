@@ -9,7 +9,7 @@ use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::circuit_breaker::{Cause, Change, CircuitBreaker};
-use super::lane_state::Shared;
+use super::lane_state::LaneState;
 use super::trial::{Trial, age};
 use crate::destination::{Delivered, Failure, Fallback, OutboundMessage, Recipients, Scope};
 use crate::engine::clock::Stopwatch;
@@ -25,62 +25,61 @@ use crate::store::{Claim, Error, Settlement, Store};
 
 /// Runs one claimed delivery until its outcome is recorded. `stop` cancels it until sending has begun.
 pub(super) async fn run(
-    shared: Arc<Shared>,
+    lane: Arc<LaneState>,
     plan: Arc<Plan>,
     destination: Arc<PlannedDestination>,
     claim: Claim,
     stop: CancellationToken,
 ) {
     if claim.message.redacted_at.is_some() {
-        let settlement = without_content(claim, shared.clock.now());
-        return settle(&shared, settlement, vec![Some(CONTENT_REMOVED.into())]).await;
+        let settlement = without_content(claim, lane.clock.now());
+        return settle(&lane, settlement, vec![Some(CONTENT_REMOVED.into())]).await;
     }
     let permit = tokio::select! {
         permit = destination.destination.permit() => permit,
-        () = stop.cancelled() => return shared.store.release(claim).await,
+        () = stop.cancelled() => return lane.store.release(claim).await,
     };
-    let Ok(held) = held(&shared, &destination, &claim).await else {
-        return shared.store.release(claim).await;
+    let Ok(held) = held(&lane, &destination, &claim).await else {
+        return lane.store.release(claim).await;
     };
     // A fallback names the delivery that it replaces. If that cannot be read, the message is sent without the name.
     let origin = match claim.delivery.origin {
-        Some(_) => shared.store.find(claim.delivery.id.message).await.ok().flatten(),
+        Some(_) => lane.store.find(claim.delivery.id.message).await.ok().flatten(),
         None => None,
     };
     let others = origin.map(|found| found.deliveries).unwrap_or_default();
-    let epoch = shared.breaker().epoch();
-    let started = shared.clock.now();
+    let epoch = lane.breaker().epoch();
+    let started = lane.clock.now();
     let stopwatch = Stopwatch::start();
-    let attempting = shared.attempt(claim.token);
+    let attempting = lane.attempt(claim.token);
     let outcome = match &permit {
         Ok(_permit) => send(&plan, &destination, &claim, &held, &others).await,
         Err(failure) => Err(failure.clone()),
     };
     let took = stopwatch.elapsed();
     drop((permit, attempting));
-    shared.set_tested(true);
+    lane.set_tested(true);
     let by = ByDestination {
         destination: destination.name.to_string(),
     };
-    shared
-        .metrics
+    lane.metrics
         .delivery_duration
         .get_or_create(&by)
         .observe(took.as_secs_f64());
     let (settlement, why) = match outcome {
         Ok(delivered) => (
-            succeeded(&shared, claim, delivered, started, took).await,
+            succeeded(&lane, claim, delivered, started, took).await,
             vec![Some(Reason::default())],
         ),
-        Err(failure) => failed(&shared, &destination, epoch, claim, &failure, started, took).await,
+        Err(failure) => failed(&lane, &destination, epoch, claim, &failure, started, took).await,
     };
-    settle(&shared, settlement, why).await;
+    settle(&lane, settlement, why).await;
 }
 
 /// The recipients that must wait for an earlier message of the conversation. The claim blocks the conversation, so
 /// the list does not grow meanwhile.
 async fn held(
-    shared: &Shared,
+    lane: &LaneState,
     destination: &PlannedDestination,
     claim: &Claim,
 ) -> Result<Vec<String>, Error> {
@@ -89,7 +88,7 @@ async fn held(
         return Ok(Vec::new());
     }
     let conversation = claim.message.conversation();
-    shared.store.held(&shared.name, conversation, recipients).await
+    lane.store.held(&lane.name, conversation, recipients).await
 }
 
 /// An attempt that takes longer than this is logged: otherwise nothing would be logged before its end.
@@ -98,7 +97,7 @@ const SLOW: Duration = Duration::from_secs(60);
 /// Gives up a delivery whose message was redacted: it would arrive as an empty message from a masked number. Retry
 /// and resend reject such messages, so this one comes from an earlier version or from a backup.
 fn without_content(claim: Claim, now: Timestamp) -> Settlement {
-    keep(claim.token, claim.delivery.dead(None, now, CONTENT_REMOVED))
+    pending(claim.token, claim.delivery.dead(None, now, CONTENT_REMOVED))
 }
 
 const CONTENT_REMOVED: &str =
@@ -181,20 +180,20 @@ fn outbound<'a>(
 }
 
 async fn succeeded(
-    shared: &Shared,
+    lane: &LaneState,
     claim: Claim,
     delivered: Delivered,
     started: Timestamp,
     took: Duration,
 ) -> Settlement {
-    let change = shared.breaker().works();
-    tell(shared, change).await;
-    shared.delivered_now();
+    let change = lane.breaker().works();
+    log_change(lane, change).await;
+    lane.delivered_now();
     // The next message of the conversation does not wait until this outcome is on disk, unless it is a reply to this
     // message. Until then this delivery counts towards `concurrency`, which limits how many messages a crash can
     // repeat.
-    if delivered.thread.is_none() && shared.store.answered(&claim).await {
-        shared.wake();
+    if delivered.thread.is_none() && lane.store.answered(&claim).await {
+        lane.wake();
     }
     let attempt = Attempt::new(started, took, Verdict::Delivered, &delivered.detail);
     Settlement {
@@ -208,7 +207,7 @@ async fn succeeded(
 /// The outcome of a failed attempt: the settlement, and the reasons to log for the delivery and for each recipient
 /// that gets its own delivery.
 async fn failed(
-    shared: &Shared,
+    lane: &LaneState,
     destination: &PlannedDestination,
     epoch: u64,
     claim: Claim,
@@ -216,49 +215,52 @@ async fn failed(
     started: Timestamp,
     took: Duration,
 ) -> (Settlement, Vec<Option<Reason>>) {
-    let now = shared.clock.now();
+    let now = lane.clock.now();
     let jitter = rand::random();
     let (change, breaker) = {
-        let mut breaker = shared.breaker();
+        let mut breaker = lane.breaker();
         let change = breaker.failed(failure, epoch, &destination.policy, now, jitter);
         (change, breaker.clone())
     };
-    tell(shared, change).await;
+    log_change(lane, change).await;
     let Claim { delivery, token, .. } = claim;
     let trial = Trial {
         policy: &destination.policy,
         started,
         took,
         now,
-        since: shared.clock.patience_since(delivery.pending_since()),
+        since: lane.clock.patience_since(delivery.pending_since()),
     };
     let reason = failure.reason().clone();
     let attempt = |verdict| trial.attempt(verdict, &reason);
     let (settlement, reason) = match failure {
         Failure::Permanent { .. } => {
             let dead = delivery.dead(Some(attempt(Verdict::Permanent)), now, reason.shown());
-            (bury(shared, destination, token, dead), reason)
+            (mark_dead(lane, destination, token, dead), reason)
         }
         Failure::Parked { .. } => {
             let due = breaker.open().map_or(now, |open| open.until);
-            (keep(token, delivery.retry(attempt(Verdict::Parked), due)), reason)
+            (
+                pending(token, delivery.retry(attempt(Verdict::Parked), due)),
+                reason,
+            )
         }
         Failure::Transient { retry_after, .. } => match trial.next(&delivery, *retry_after, jitter) {
             Next::GiveUp => {
                 let (dead, reason) = trial.give_up(delivery, &reason);
-                (bury(shared, destination, token, dead), reason)
+                (mark_dead(lane, destination, token, dead), reason)
             }
             Next::At(due) => {
                 let due = due_in_outage(&breaker, due);
                 (
-                    keep(token, delivery.retry(attempt(Verdict::Transient), due)),
+                    pending(token, delivery.retry(attempt(Verdict::Transient), due)),
                     reason,
                 )
             }
         },
         Failure::Divided { accepted, others, .. } => {
             if *accepted {
-                shared.delivered_now();
+                lane.delivered_now();
             }
             let (all, why): (Vec<_>, Vec<_>) = trial
                 .divide(delivery, &reason, *accepted, others)
@@ -301,7 +303,7 @@ fn due_in_outage(breaker: &CircuitBreaker, due: Timestamp) -> Timestamp {
     }
 }
 
-fn keep(token: u64, delivery: Delivery) -> Settlement {
+fn pending(token: u64, delivery: Delivery) -> Settlement {
     Settlement {
         token,
         delivery,
@@ -311,13 +313,13 @@ fn keep(token: u64, delivery: Delivery) -> Settlement {
 }
 
 /// A dead delivery, together with its fallback if the destination has one.
-pub(super) fn bury(
-    shared: &Shared,
+pub(super) fn mark_dead(
+    lane: &LaneState,
     destination: &PlannedDestination,
     token: u64,
     delivery: Delivery,
 ) -> Settlement {
-    let fallback = fallback(destination, &delivery, shared.clock.now());
+    let fallback = fallback(destination, &delivery, lane.clock.now());
     Settlement {
         token,
         delivery,
@@ -334,12 +336,12 @@ fn fallback(destination: &PlannedDestination, delivery: &Delivery, now: Timestam
 /// Records the outcome. A busy or full store is retried without limit: the lease holds until the process ends, and a
 /// delivery that was sent but not recorded would be sent again after a restart. `why` contains the reason to log for
 /// the delivery, and for each recipient that got its own delivery; `None` if no attempt was made.
-pub(super) async fn settle(shared: &Shared, settlement: Settlement, why: Vec<Option<Reason>>) {
-    let (id, name) = (settlement.delivery.id, &shared.name);
+pub(super) async fn settle(lane: &LaneState, settlement: Settlement, why: Vec<Option<Reason>>) {
+    let (id, name) = (settlement.delivery.id, &lane.name);
     let ids = loop {
-        match shared.store.settle(settlement.clone()).await {
+        match lane.store.settle(settlement.clone()).await {
             Ok(ids) => break Some(ids),
-            Err(Error::LostClaim) if is_recorded(&*shared.store, &settlement.delivery).await => break None,
+            Err(Error::LostClaim) if is_recorded(&*lane.store, &settlement.delivery).await => break None,
             Err(Error::LostClaim) => {
                 tracing::warn!(delivery.id = %id, destination = %name, "the outcome of a delivery to {name} was not recorded: the claim was lost meanwhile");
                 return;
@@ -369,10 +371,10 @@ pub(super) async fn settle(shared: &Shared, settlement: Settlement, why: Vec<Opt
         ..own
     });
     for (delivery, why) in std::iter::once(delivery).chain(numbered).zip(&why) {
-        announce(shared, &delivery, fallback, why.as_ref());
+        announce(lane, &delivery, fallback, why.as_ref());
     }
     if let Some(fallback) = fallback {
-        shared.wake_other(fallback);
+        lane.wake_other(fallback);
     }
 }
 
@@ -384,23 +386,22 @@ async fn is_recorded(store: &dyn Store, delivery: &Delivery) -> bool {
 }
 
 /// Counts and logs a recorded outcome, and publishes an event.
-fn announce(shared: &Shared, delivery: &Delivery, fallback: Option<&Name>, why: Option<&Reason>) {
-    let (id, name, attempts) = (delivery.id, &shared.name, delivery.attempts_made);
+fn announce(lane: &LaneState, delivery: &Delivery, fallback: Option<&Name>, why: Option<&Reason>) {
+    let (id, name, attempts) = (delivery.id, &lane.name, delivery.attempts_made);
     let is_tried = why.is_some();
     let why = why.map(Reason::logged).unwrap_or_default();
     match &delivery.state {
         State::Waiting { due } if is_tried => {
-            count(shared, "retried");
-            let due = age(due.since(shared.clock.now()));
+            count(lane, "retried");
+            let due = age(due.since(lane.clock.now()));
             tracing::debug!(delivery.id = %id, destination = %name, attempts, "attempt at {name} failed: {why}; next attempt in {due}");
         }
         State::Waiting { .. } => {}
         State::Delivered { .. } => {
-            count(shared, "delivered");
-            let now = shared.clock.now();
-            shared.metrics.rates.delivered.count(now);
-            shared
-                .metrics
+            count(lane, "delivered");
+            let now = lane.clock.now();
+            lane.metrics.rates.delivered.count(now);
+            lane.metrics
                 .end_to_end
                 .get_or_create(&ByDestination {
                     destination: name.to_string(),
@@ -409,23 +410,22 @@ fn announce(shared: &Shared, delivery: &Delivery, fallback: Option<&Name>, why: 
             tracing::info!(delivery.id = %id, destination = %name, attempts, "delivered to {name}");
         }
         State::Dead { .. } => {
-            count(shared, "dead");
+            count(lane, "dead");
             tracing::error!(delivery.id = %id, destination = %name, attempts, fallback = fallback.map(tracing::field::display), "delivery to {name} failed permanently: {why}; dead letter {id}");
         }
     }
-    shared.events.tell(|| Event::delivery(delivery));
+    lane.events.tell(|| Event::delivery(delivery));
 }
 
-fn count(shared: &Shared, outcome: &'static str) {
+fn count(lane: &LaneState, outcome: &'static str) {
     debug_assert!(
         OUTCOMES.contains(&outcome),
         "{outcome} has no series from the start"
     );
-    shared
-        .metrics
+    lane.metrics
         .deliveries
         .get_or_create(&Outcome {
-            destination: shared.name.to_string(),
+            destination: lane.name.to_string(),
             outcome,
         })
         .inc();
@@ -435,11 +435,11 @@ fn count(shared: &Shared, outcome: &'static str) {
 const SETTLE_PAUSE: Duration = Duration::from_millis(250);
 
 /// Logs a state change of a destination: one line per change, not per attempt.
-pub(super) async fn tell(shared: &Shared, change: Option<Change>) {
+pub(super) async fn log_change(lane: &LaneState, change: Option<Change>) {
     let Some(change) = change else { return };
-    shared.announce();
-    let name = &shared.name;
-    let waiting = shared
+    lane.announce();
+    let name = &lane.name;
+    let waiting = lane
         .store
         .backlog(name)
         .await
@@ -447,17 +447,17 @@ pub(super) async fn tell(shared: &Shared, change: Option<Change>) {
         .unwrap_or_default();
     let (cause, again) = match change {
         Change::Closed(since) => {
-            let out = age(shared.clock.now().since(since));
+            let out = age(lane.clock.now().since(since));
             tracing::info!(destination = %name, waiting, "destination {name} recovered after {out}; {waiting} pending");
             return;
         }
         Change::Opened(cause) => (cause, ""),
         Change::StillOpen(cause) => (cause, "still "),
     };
-    let Some(open) = shared.breaker().open().cloned() else {
+    let Some(open) = lane.breaker().open().cloned() else {
         return;
     };
-    let next = age(open.until.since(shared.clock.now()));
+    let next = age(open.until.since(lane.clock.now()));
     let reason = open.reason.logged();
     match cause {
         Cause::Limited => {

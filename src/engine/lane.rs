@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::attempt;
 use super::circuit_breaker::Cause;
 use super::in_flight::MemoryPermit;
-use super::lane_state::Shared;
+use super::lane_state::LaneState;
 use super::rate_limiter::RateLimiter;
 use crate::mask::Reason;
 use crate::model::message::Timestamp;
@@ -40,7 +40,7 @@ const EXPIRE_AGAIN: Duration = Duration::from_secs(1);
 
 /// The task of one lane.
 pub(super) struct Lane {
-    shared: Arc<Shared>,
+    state: Arc<LaneState>,
     plan: watch::Receiver<Arc<Plan>>,
     destination: Arc<PlannedDestination>,
     running: JoinSet<()>,
@@ -53,14 +53,14 @@ pub(super) struct Lane {
 
 impl Lane {
     pub(super) fn new(
-        shared: Arc<Shared>,
+        state: Arc<LaneState>,
         plan: watch::Receiver<Arc<Plan>>,
         destination: Arc<PlannedDestination>,
         stop: CancellationToken,
     ) -> Self {
         let now = Instant::now();
         Self {
-            shared,
+            state,
             plan,
             limiter: destination.rate.map(|rate| RateLimiter::new(rate, now)),
             destination,
@@ -77,9 +77,9 @@ impl Lane {
         loop {
             let stopped = self.reload() && self.carry().await;
             while self.running.join_next().await.is_some() {
-                self.shared.inner().running = self.running.len();
+                self.state.inner().running = self.running.len();
             }
-            if stopped || self.shared.end(&self.plan) {
+            if stopped || self.state.end(&self.plan) {
                 return;
             }
         }
@@ -89,7 +89,7 @@ impl Lane {
     async fn carry(&mut self) -> bool {
         loop {
             let wait = self.fill().await;
-            let wake = self.shared.notify.notified();
+            let wake = self.state.notify.notified();
             tokio::select! {
                 () = self.stop.cancelled() => return true,
                 changed = self.plan.changed() => {
@@ -110,7 +110,7 @@ impl Lane {
     /// Applies the new plan. Returns false if the destination is not in it.
     fn reload(&mut self) -> bool {
         let plan = self.plan.borrow_and_update().clone();
-        let Some(destination) = plan.destinations.get(&self.shared.name) else {
+        let Some(destination) = plan.destinations.get(&self.state.name) else {
             return false;
         };
         if destination.rate != self.destination.rate {
@@ -120,19 +120,19 @@ impl Lane {
         }
         let is_changed = !Arc::ptr_eq(destination, &self.destination);
         if is_changed {
-            self.shared.set_tested(false);
+            self.state.set_tested(false);
         }
         self.destination = destination.clone();
         // The operator may have fixed the configuration or an external cause: only an attempt shows it.
-        self.shared.breaker().probe(self.shared.clock.now());
+        self.state.breaker().probe(self.state.clock.now());
         true
     }
 
     /// Starts as many deliveries as are allowed. Returns how long no more can start.
     async fn fill(&mut self) -> Duration {
         while self.running.try_join_next().is_some() {}
-        self.shared.inner().running = self.running.len();
-        if self.shared.inner().paused {
+        self.state.inner().running = self.running.len();
+        if self.state.inner().paused {
             return IDLE_MAX;
         }
         self.is_memory_full = false;
@@ -155,9 +155,9 @@ impl Lane {
     }
 
     fn allowed(&self) -> usize {
-        let now = self.shared.clock.now();
+        let now = self.state.clock.now();
         let allowed = self
-            .shared
+            .state
             .breaker()
             .permits(self.running.len(), self.destination.concurrency, now);
         match &self.limiter {
@@ -168,16 +168,16 @@ impl Lane {
 
     /// Claims and starts up to `limit` deliveries; permits are acquired before work is claimed.
     async fn claim(&mut self, limit: usize) -> Result<usize, Duration> {
-        let mut claims = self.claimed(self.shared.clock.now(), limit).await?;
+        let mut claims = self.claimed(self.state.clock.now(), limit).await?;
         // A probe was requested but nothing is due, so the next delivery is taken.
-        if claims.is_empty() && self.shared.breaker().is_probe_requested() {
+        if claims.is_empty() && self.state.breaker().is_probe_requested() {
             claims = self.claimed(ANY_TIME, limit).await?;
         }
         let mut started = 0;
         for claim in claims {
             let Some(memory) = self.reserve_memory(&claim) else {
                 self.is_memory_full = true;
-                self.shared.store.release(claim).await;
+                self.state.store.release(claim).await;
                 continue;
             };
             self.start(claim, memory);
@@ -190,18 +190,18 @@ impl Lane {
     }
 
     async fn claimed(&self, due: Timestamp, limit: usize) -> Result<Vec<Claim>, Duration> {
-        let claimed = self.shared.store.claim(&self.shared.name, due, limit).await;
+        let claimed = self.state.store.claim(&self.state.name, due, limit).await;
         claimed.map_err(|error| {
-            tracing::error!(destination = %self.shared.name, "the store could not be read: {error}");
+            tracing::error!(destination = %self.state.name, "the store could not be read: {error}");
             STORE_PAUSE
         })
     }
 
     /// Publishes the state that the next start depends on.
     fn show(&self) {
-        let now = self.shared.clock.now();
+        let now = self.state.clock.now();
         let wait = self.limiter.as_ref().map(|limiter| limiter.wait(Instant::now()));
-        let mut inner = self.shared.inner();
+        let mut inner = self.state.inner();
         inner.running = self.running.len();
         inner.rate_limited_until = wait.map(|wait| now.after(wait));
         inner.is_memory_full = self.is_memory_full;
@@ -212,13 +212,13 @@ impl Lane {
         if self.running.is_empty() {
             return Some(MemoryPermit::exempt());
         }
-        self.shared.memory.reserve(claim.message.size())
+        self.state.memory.reserve(claim.message.size())
     }
 
     fn start(&mut self, claim: Claim, memory: MemoryPermit) {
         let plan = self.plan.borrow().clone();
         let attempt = attempt::run(
-            self.shared.clone(),
+            self.state.clone(),
             plan,
             self.destination.clone(),
             claim,
@@ -232,9 +232,9 @@ impl Lane {
 
     /// How long until a claim may succeed. If `concurrency` is reached, the end of an attempt wakes the lane.
     async fn wait(&self) -> Duration {
-        let now = self.shared.clock.now();
+        let now = self.state.clock.now();
         let until_probe = self
-            .shared
+            .state
             .breaker()
             .open()
             .map_or(Duration::ZERO, |open| open.until.since(now));
@@ -253,35 +253,35 @@ impl Lane {
             .as_ref()
             .map_or(Duration::ZERO, |limiter| limiter.wait(Instant::now()));
         match self
-            .shared
+            .state
             .store
-            .next_due(&self.shared.name, self.shared.clock.now())
+            .next_due(&self.state.name, self.state.clock.now())
             .await
         {
             Ok(None) => IDLE_MAX,
             Ok(Some(_)) if self.probing() => IDLE_MAX,
-            Ok(Some(due)) => due.since(self.shared.clock.now()).max(rate_wait).min(IDLE_MAX),
+            Ok(Some(due)) => due.since(self.state.clock.now()).max(rate_wait).min(IDLE_MAX),
             Err(_) => STORE_PAUSE,
         }
     }
 
     /// Returns true while the probe of an open breaker is in progress; its end wakes the lane.
     fn probing(&self) -> bool {
-        self.shared.breaker().open().is_some() && !self.running.is_empty()
+        self.state.breaker().open().is_some() && !self.running.is_empty()
     }
 
     /// During an outage, gives up deliveries that have passed `give_up_after` without an attempt of their own.
     /// Returns how long nothing more has to be given up.
     async fn expire(&mut self) -> Duration {
-        if !self.shared.breaker().has_outage() {
+        if !self.state.breaker().has_outage() {
             return IDLE_MAX;
         }
         let patience = self.destination.policy.give_up_after;
-        let now = self.shared.clock.now();
-        let end = match self.shared.store.backlog(&self.shared.name).await {
+        let now = self.state.clock.now();
+        let end = match self.state.store.backlog(&self.state.name).await {
             Ok(backlog) => backlog
                 .oldest
-                .map(|oldest| self.shared.clock.patience_since(oldest).after(patience)),
+                .map(|oldest| self.state.clock.patience_since(oldest).after(patience)),
             Err(_) => return STORE_PAUSE,
         };
         let wait = match end {
@@ -300,11 +300,11 @@ impl Lane {
 
     /// Gives up overdue deliveries among the next ones. Returns their number.
     async fn give_up(&self, now: Timestamp) -> usize {
-        let breaker = self.shared.breaker().clone();
+        let breaker = self.state.breaker().clone();
         let Some(open) = breaker.open() else { return 0 };
         let patience = self.destination.policy.give_up_after;
         let is_over = |claim: &Claim| {
-            let since = self.shared.clock.patience_since(claim.delivery.pending_since());
+            let since = self.state.clock.patience_since(claim.delivery.pending_since());
             let end = since.after(patience);
             end <= now && breaker.may_give_up(end)
         };
@@ -312,7 +312,7 @@ impl Lane {
         let (mut overdue, mut early) = (Vec::new(), Vec::new());
         while overdue.len() + early.len() < EXPIRE_STEP {
             let left = EXPIRE_STEP - overdue.len() - early.len();
-            let claims = self.shared.store.claim(&self.shared.name, ANY_TIME, left).await;
+            let claims = self.state.store.claim(&self.state.name, ANY_TIME, left).await;
             let claims = claims.unwrap_or_default();
             if claims.is_empty() {
                 break;
@@ -327,7 +327,7 @@ impl Lane {
             }
         }
         for claim in early {
-            self.shared.store.release(claim).await;
+            self.state.store.release(claim).await;
         }
         let why = match open.cause {
             Cause::Limited => "was rate limiting",
@@ -338,8 +338,8 @@ impl Lane {
         stream::iter(overdue)
             .for_each_concurrent(EXPIRE_AT_ONCE, |claim| {
                 let dead = claim.delivery.dead(None, now, reason.shown());
-                let settlement = attempt::bury(&self.shared, &self.destination, claim.token, dead);
-                attempt::settle(&self.shared, settlement, vec![Some(reason.clone())])
+                let settlement = attempt::mark_dead(&self.state, &self.destination, claim.token, dead);
+                attempt::settle(&self.state, settlement, vec![Some(reason.clone())])
             })
             .await;
         count

@@ -16,7 +16,7 @@ use crate::store::{Standing, Standings, Store};
 
 /// The environment of all lanes.
 #[derive(Clone)]
-pub struct Around {
+pub struct LaneContext {
     /// Stores the messages.
     pub store: Arc<dyn Store>,
     /// The current time.
@@ -32,16 +32,16 @@ const LEFT_MAX: usize = 1_000;
 
 /// The existing lanes, by destination.
 #[derive(Default)]
-pub(super) struct Directory {
-    lanes: Mutex<BTreeMap<Name, Arc<Shared>>>,
+pub(super) struct LaneDirectory {
+    lanes: Mutex<BTreeMap<Name, Arc<LaneState>>>,
     /// The states of destinations without a lane: those of the previous run that have no lane yet, and those removed
     /// from the configuration since.
     left: Mutex<Standings>,
 }
 
-impl Directory {
+impl LaneDirectory {
     /// Held briefly, and never across an await.
-    pub(super) fn lanes(&self) -> MutexGuard<'_, BTreeMap<Name, Arc<Shared>>> {
+    pub(super) fn lanes(&self) -> MutexGuard<'_, BTreeMap<Name, Arc<LaneState>>> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -60,7 +60,7 @@ impl Directory {
     /// Removes a lane without attempts in progress, and keeps the state of its destination. Returns false if the
     /// destination is in the newest plan again.
     fn end(&self, name: &Name, plan: &watch::Receiver<Arc<Plan>>) -> bool {
-        // Checked under the lock that `Lanes::follow` holds: either the destination is seen here, or the lane is
+        // Checked under the lock that `Lanes::reconcile` holds: either the destination is seen here, or the lane is
         // removed before.
         let mut lanes = self.lanes();
         let is_back = plan.borrow().destinations.contains_key(name);
@@ -80,7 +80,7 @@ impl Directory {
 }
 
 /// The state of one lane.
-pub(super) struct Shared {
+pub(super) struct LaneState {
     pub(super) name: Name,
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Clock,
@@ -88,7 +88,7 @@ pub(super) struct Shared {
     pub(super) events: Events,
     pub(super) notify: Notify,
     pub(super) memory: Arc<MemoryBudget>,
-    lanes: Weak<Directory>,
+    lanes: Weak<LaneDirectory>,
     inner: Mutex<Inner>,
     breaker: Mutex<CircuitBreaker>,
 }
@@ -147,16 +147,16 @@ pub struct Status {
     pub attempting_since: Option<Timestamp>,
 }
 
-impl Shared {
+impl LaneState {
     pub(super) fn new(
         name: Name,
-        around: &Around,
-        lanes: Weak<Directory>,
+        context: &LaneContext,
+        lanes: Weak<LaneDirectory>,
         memory: Arc<MemoryBudget>,
         paused: bool,
         standing: Standing,
     ) -> Self {
-        let now = around.clock.now();
+        let now = context.clock.now();
         let inner = Inner {
             paused,
             is_tested: standing.is_tested,
@@ -165,16 +165,16 @@ impl Shared {
         };
         let breaker = standing.fault.map(|mut fault| {
             if let Some(pause) = &mut fault.pause {
-                pause.until = pause.until.map(|until| around.clock.steady(until));
+                pause.until = pause.until.map(|until| context.clock.steady(until));
             }
             CircuitBreaker::restored(fault, now)
         });
         Self {
             name,
-            store: around.store.clone(),
-            clock: around.clock.clone(),
-            metrics: around.metrics.clone(),
-            events: around.events.clone(),
+            store: context.store.clone(),
+            clock: context.clock.clone(),
+            metrics: context.metrics.clone(),
+            events: context.events.clone(),
             notify: Notify::new(),
             memory,
             lanes,
@@ -304,7 +304,7 @@ impl Shared {
 }
 
 /// Guard of an attempt in progress.
-pub(super) struct Attempting(Arc<Shared>, u64);
+pub(super) struct Attempting(Arc<LaneState>, u64);
 
 impl Drop for Attempting {
     fn drop(&mut self) {

@@ -13,8 +13,8 @@ use tokio_util::task::TaskTracker;
 use super::attempt;
 use super::in_flight::MemoryBudget;
 use super::lane::Lane;
-pub use super::lane_state::{Around, Outlook, Status};
-use super::lane_state::{Directory, Shared};
+pub use super::lane_state::{LaneContext, Outlook, Status};
+use super::lane_state::{LaneDirectory, LaneState};
 use crate::destination::Failure;
 use crate::engine::events::Events;
 use crate::model::message::Name;
@@ -23,19 +23,19 @@ use crate::store::Standings;
 
 /// All lanes.
 pub struct Lanes {
-    around: Around,
+    context: LaneContext,
     tracker: TaskTracker,
     stop: CancellationToken,
     memory: Arc<MemoryBudget>,
-    directory: Arc<Directory>,
+    directory: Arc<LaneDirectory>,
 }
 
 impl Lanes {
-    /// Creates an empty set; [`Lanes::follow`] starts lanes.
+    /// Creates an empty set; [`Lanes::reconcile`] starts lanes.
     #[must_use]
-    pub fn new(around: Around) -> Arc<Self> {
+    pub fn new(context: LaneContext) -> Arc<Self> {
         Arc::new(Self {
-            around,
+            context,
             tracker: TaskTracker::new(),
             stop: CancellationToken::new(),
             memory: Arc::default(),
@@ -65,7 +65,7 @@ impl Lanes {
     /// destination never has more than one lane.
     ///
     /// `paused` lists the destinations that an operator paused.
-    pub fn follow(&self, plan: &watch::Receiver<Arc<Plan>>, paused: &[Name]) {
+    pub fn reconcile(&self, plan: &watch::Receiver<Arc<Plan>>, paused: &[Name]) {
         let mut lanes = self.lanes();
         // Lanes consider exactly the plan they are started with as seen.
         let mut plan = plan.clone();
@@ -74,17 +74,17 @@ impl Lanes {
             if lanes.contains_key(name) {
                 continue;
             }
-            let shared = Shared::new(
+            let state = LaneState::new(
                 name.clone(),
-                &self.around,
+                &self.context,
                 Arc::downgrade(&self.directory),
                 self.memory.clone(),
                 paused.contains(name),
                 self.directory.left().remove(name).unwrap_or_default(),
             );
-            let shared = Arc::new(shared);
-            lanes.insert(name.clone(), shared.clone());
-            let lane = Lane::new(shared, plan.clone(), destination.clone(), self.stop.clone());
+            let state = Arc::new(state);
+            lanes.insert(name.clone(), state.clone());
+            let lane = Lane::new(state, plan.clone(), destination.clone(), self.stop.clone());
             self.tracker.spawn(lane.run());
         }
     }
@@ -97,7 +97,7 @@ impl Lanes {
     /// The publisher of events.
     #[must_use]
     pub fn events(&self) -> &Events {
-        &self.around.events
+        &self.context.events
     }
 
     /// The state of a destination's lane; `None` if it has none.
@@ -126,13 +126,13 @@ impl Lanes {
         if let Some(lane) = lane {
             lane.set_tested(true);
             let change = lane.breaker().works();
-            attempt::tell(&lane, change).await;
+            attempt::log_change(&lane, change).await;
             lane.announce();
             lane.wake();
         }
     }
 
-    /// The epoch before a test message is sent, to be passed to [`Lanes::asked`].
+    /// The epoch before a test message is sent, to be passed to [`Lanes::pause_requested`].
     #[must_use]
     pub fn epoch(&self, name: &Name) -> u64 {
         self.lanes().get(name).map_or(0, |lane| lane.breaker().epoch())
@@ -140,7 +140,7 @@ impl Lanes {
 
     /// Opens a lane's circuit breaker as after a delivery, if the destination replied to a test message by asking for
     /// a pause.
-    pub async fn asked(&self, destination: &PlannedDestination, failure: &Failure, epoch: u64) {
+    pub async fn pause_requested(&self, destination: &PlannedDestination, failure: &Failure, epoch: u64) {
         let is_asked = matches!(
             failure,
             Failure::Transient {
@@ -153,7 +153,7 @@ impl Lanes {
             lane.set_tested(true);
             let (policy, now) = (&destination.policy, lane.clock.now());
             let change = lane.breaker().failed(failure, epoch, policy, now, rand::random());
-            attempt::tell(&lane, change).await;
+            attempt::log_change(&lane, change).await;
             lane.announce();
             lane.wake();
         }
@@ -190,7 +190,7 @@ impl Lanes {
         self.tracker.wait().await;
     }
 
-    fn lanes(&self) -> MutexGuard<'_, BTreeMap<Name, Arc<Shared>>> {
+    fn lanes(&self) -> MutexGuard<'_, BTreeMap<Name, Arc<LaneState>>> {
         self.directory.lanes()
     }
 }

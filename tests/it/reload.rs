@@ -12,7 +12,7 @@ use smsbridge::config::{Outside, Purpose};
 use smsbridge::daemon::{Daemon, Sockets, Start};
 use smsbridge::engine::clock::Clock;
 use smsbridge::engine::events::Events;
-use smsbridge::engine::lanes::{Around, Lanes};
+use smsbridge::engine::lanes::{LaneContext, Lanes};
 use smsbridge::metrics::Metrics;
 use smsbridge::model::delivery::{Delivery, DeliveryId};
 use smsbridge::model::message::{MessageId, Name};
@@ -297,7 +297,7 @@ impl Bench {
             };
             store.accept(arrival).await.unwrap();
         }
-        let lanes = Lanes::new(Around {
+        let lanes = Lanes::new(LaneContext {
             store,
             clock: Clock::system(),
             metrics: Arc::new(Metrics::default()),
@@ -311,14 +311,14 @@ impl Bench {
             without,
             server,
         };
-        bench.lanes.follow(&bench.plans.subscribe(), &[]);
+        bench.lanes.reconcile(&bench.plans.subscribe(), &[]);
         bench.sent(1).await;
         bench
     }
 
     fn reload(&self, plan: &Arc<Plan>, paused: &[Name]) {
         self.plans.send_replace(plan.clone());
-        self.lanes.follow(&self.plans.subscribe(), paused);
+        self.lanes.reconcile(&self.plans.subscribe(), paused);
     }
 
     async fn sent(&self, count: usize) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use smsbridge::config::{Outside, Purpose};
 use smsbridge::engine::clock::Clock;
 use smsbridge::engine::events::{Event, Events};
-use smsbridge::engine::lanes::{Around, Lanes};
+use smsbridge::engine::lanes::{LaneContext, Lanes};
 use smsbridge::metrics::{Metrics, Outcome};
 use smsbridge::model::delivery::{Delivery, DeliveryId, State};
 use smsbridge::model::message::{Message, MessageId, Timestamp};
@@ -157,13 +157,13 @@ impl Bench {
         let store = Arc::new(Memory::new());
         let clock = Clock::system();
         let metrics = Arc::new(Metrics::default());
-        let lanes = Lanes::new(Around {
+        let lanes = Lanes::new(LaneContext {
             store: store.clone(),
             clock: clock.clone(),
             metrics: metrics.clone(),
             events: Events::default(),
         });
-        lanes.follow(&plan, &[]);
+        lanes.reconcile(&plan, &[]);
         Self {
             store,
             clock,
