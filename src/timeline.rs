@@ -158,7 +158,7 @@ impl Timeline {
 
     /// The time from which `give_up_after` counts for a delivery created at this time, without the gaps.
     #[must_use]
-    pub fn patience_since(&self, created_at: Timestamp) -> Timestamp {
+    pub fn give_up_start(&self, created_at: Timestamp) -> Timestamp {
         self.gaps.iter().fold(created_at, |since, gap| {
             if since < gap.end {
                 since.after(gap.length).min(gap.end)
@@ -246,7 +246,7 @@ mod tests {
         assert_eq!(timeline.doubt(at(3 * DAY), at(3 * DAY)), None);
         assert_eq!(timeline.retention(at(3 * DAY), at(3 * DAY)), at(3 * DAY));
         let resumed = timeline.resumed(at(3 * DAY + HOUR), at(3 * DAY + HOUR));
-        assert_eq!(resumed.patience_since(at(0)), at(0), "an hour of downtime counts");
+        assert_eq!(resumed.give_up_start(at(0)), at(0), "an hour of downtime counts");
         assert_eq!(resumed.known, at(3 * DAY + HOUR));
     }
 
@@ -256,17 +256,17 @@ mod tests {
         run(&mut timeline, HOUR);
         let resumed = timeline.resumed(at(10 * HOUR), at(10 * HOUR));
         assert_eq!(
-            resumed.patience_since(at(0)),
+            resumed.give_up_start(at(0)),
             at(9 * HOUR),
             "the hour that it ran counts"
         );
-        assert_eq!(resumed.patience_since(at(HOUR)), at(10 * HOUR));
+        assert_eq!(resumed.give_up_start(at(HOUR)), at(10 * HOUR));
         assert_eq!(
-            resumed.patience_since(at(HOUR + 30 * SECOND)),
+            resumed.give_up_start(at(HOUR + 30 * SECOND)),
             at(10 * HOUR),
             "it was created after the clocks were last read"
         );
-        assert_eq!(resumed.patience_since(at(11 * HOUR)), at(11 * HOUR));
+        assert_eq!(resumed.give_up_start(at(11 * HOUR)), at(11 * HOUR));
         assert_eq!(
             resumed.doubt(at(10 * HOUR), at(10 * HOUR)),
             None,
@@ -312,7 +312,7 @@ mod tests {
         assert!(timeline.is_set_back(at(301 * SECOND)));
         let resumed = timeline.resumed(at(301 * SECOND), at(301 * SECOND));
         assert_eq!(
-            resumed.patience_since(at(0)),
+            resumed.give_up_start(at(0)),
             at(0),
             "nothing was skipped after all"
         );
@@ -350,7 +350,7 @@ mod tests {
         assert_eq!(timeline.doubt(corrected, steady), None);
         // The monotonic clock of the next run is twenty years ahead of this one's.
         let resumed = timeline.resumed(at(180 * SECOND), at(180 * SECOND));
-        let waited = at(180 * SECOND).since(resumed.patience_since(at(behind + 60 * SECOND)));
+        let waited = at(180 * SECOND).since(resumed.give_up_start(at(behind + 60 * SECOND)));
         assert_eq!(waited, Duration::from_secs(120));
     }
 
@@ -361,6 +361,6 @@ mod tests {
             timeline = timeline.resumed(at(start * 10 * HOUR), at(start * 10 * HOUR));
         }
         assert_eq!(timeline.gaps.len(), GAPS_MAX);
-        assert_eq!(timeline.patience_since(at(0)), at(99 * 10 * HOUR));
+        assert_eq!(timeline.give_up_start(at(0)), at(99 * 10 * HOUR));
     }
 }

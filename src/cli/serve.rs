@@ -241,12 +241,12 @@ async fn open(plan: &Plan, metrics: &Metrics) -> anyhow::Result<Arc<dyn Store>> 
     let stopwatch = Stopwatch::start();
     let opening = tokio::task::spawn_blocking(move || Sled::open(&options));
     tokio::pin!(opening);
-    let mut patience = tokio::time::interval(Duration::from_secs(5));
+    let mut extension = tokio::time::interval(Duration::from_secs(5));
     let mut told = FIRST_PROGRESS;
     let store = loop {
         tokio::select! {
             opened = &mut opening => break opened.context("opening the store was interrupted")?,
-            _ = patience.tick() => notify::going_on("opening the store", Duration::from_secs(20)),
+            _ = extension.tick() => notify::going_on("opening the store", Duration::from_secs(20)),
         }
         let elapsed = stopwatch.elapsed();
         if elapsed >= told {

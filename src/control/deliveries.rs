@@ -248,7 +248,7 @@ impl Control {
             let found = self.store.find(id.message).await?;
             let deliveries = found.iter().flat_map(|found| &found.deliveries);
             for delivery in deliveries.filter(|delivery| delivery.id == *id) {
-                self.lanes.events().tell(|| Event::delivery(delivery));
+                self.lanes.events().publish(|| Event::delivery(delivery));
                 names.insert(delivery.destination.clone());
             }
         }

@@ -173,7 +173,7 @@ impl Control {
         let ids = self.store.owe(id, deliveries.collect()).await?;
         targets.iter().for_each(|(to, _)| self.lanes.wake(to));
         for (id, (to, _)) in ids.iter().zip(&targets) {
-            self.lanes.events().tell(|| Event::Delivery {
+            self.lanes.events().publish(|| Event::Delivery {
                 id: *id,
                 destination: to.clone(),
                 state: store::MessageState::Pending,

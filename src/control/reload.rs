@@ -175,7 +175,7 @@ impl Control {
             begin_metrics(&self.metrics, &plan);
             self.plan.send_replace(plan);
             self.lanes.reconcile(&self.plan.subscribe(), &paused);
-            self.lanes.events().tell(|| Event::Reload {});
+            self.lanes.events().publish(|| Event::Reload {});
             for problem in loaded.warnings.all() {
                 tracing::warn!("{}", loaded.warnings.place(problem));
             }

@@ -60,14 +60,14 @@ pub(super) async fn deliveries(lanes: &Lanes, grace: Duration) {
             biased;
             () = &mut ended => return,
             () = &mut over => break,
-            _ = lines.tick() => tell(lanes, grace.saturating_sub(started.elapsed())),
+            _ = lines.tick() => log(lanes, grace.saturating_sub(started.elapsed())),
         }
     }
     let what = in_flight(lanes);
     tracing::warn!("cut off {what}; each is pending and will be sent again after the next start");
 }
 
-fn tell(lanes: &Lanes, left: Duration) {
+fn log(lanes: &Lanes, left: Duration) {
     let line = format!("stopping: {}", waiting(lanes, left));
     tracing::info!("{line}; a second SIGTERM or SIGINT stops immediately");
     notify::going_on(&line, EXTENSION);

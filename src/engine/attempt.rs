@@ -229,7 +229,7 @@ async fn failed(
         started,
         took,
         now,
-        since: lane.clock.patience_since(delivery.pending_since()),
+        since: lane.clock.give_up_start(delivery.pending_since()),
     };
     let reason = failure.reason().clone();
     let attempt = |verdict| trial.attempt(verdict, &reason);
@@ -414,7 +414,7 @@ fn announce(lane: &LaneState, delivery: &Delivery, fallback: Option<&Name>, why:
             tracing::error!(delivery.id = %id, destination = %name, attempts, fallback = fallback.map(tracing::field::display), "delivery to {name} failed permanently: {why}; dead letter {id}");
         }
     }
-    lane.events.tell(|| Event::delivery(delivery));
+    lane.events.publish(|| Event::delivery(delivery));
 }
 
 fn count(lane: &LaneState, outcome: &'static str) {

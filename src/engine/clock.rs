@@ -92,8 +92,8 @@ impl Clock {
     /// The start of the time that counts towards `give_up_after` for a delivery pending since `pending_since`:
     /// downtimes do not count.
     #[must_use]
-    pub fn patience_since(&self, pending_since: Timestamp) -> Timestamp {
-        self.timeline().patience_since(pending_since)
+    pub fn give_up_start(&self, pending_since: Timestamp) -> Timestamp {
+        self.timeline().give_up_start(pending_since)
     }
 
     /// Converts a steady time to wall clock time for display, because the date may have been set since this process

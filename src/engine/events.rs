@@ -9,7 +9,7 @@ use crate::model::message::{MessageId, Name};
 use crate::store::MessageState;
 
 /// How many events a slow subscriber may lag behind before it must query everything again.
-const BEHIND_MAX: usize = 256;
+const LAG_MAX: usize = 256;
 
 /// An event. Small, and without text or numbers: only authorized clients may query those.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -74,13 +74,13 @@ pub struct Events(broadcast::Sender<Event>);
 
 impl Default for Events {
     fn default() -> Self {
-        Self(broadcast::Sender::new(BEHIND_MAX))
+        Self(broadcast::Sender::new(LAG_MAX))
     }
 }
 
 impl Events {
     /// Publishes an event; without subscribers it is not even built.
-    pub fn tell(&self, event: impl FnOnce() -> Event) {
+    pub fn publish(&self, event: impl FnOnce() -> Event) {
         if self.0.receiver_count() > 0 {
             // The last subscriber may have left meanwhile.
             let _ = self.0.send(event());
@@ -89,7 +89,7 @@ impl Events {
 
     /// Subscribes to all events from now on.
     #[must_use]
-    pub fn watch(&self) -> broadcast::Receiver<Event> {
+    pub fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.0.subscribe()
     }
 }
@@ -107,17 +107,17 @@ mod tests {
 
     #[test]
     fn without_subscribers_no_event_is_built() {
-        Events::default().tell(|| panic!("built without a subscriber"));
+        Events::default().publish(|| panic!("built without a subscriber"));
     }
 
     #[test]
     fn a_subscriber_receives_events_and_notices_lost_ones() {
         let events = Events::default();
-        let mut watcher = events.watch();
-        events.clone().tell(event);
-        assert_eq!(watcher.try_recv(), Ok(event()));
-        (0..=BEHIND_MAX).for_each(|_| events.tell(event));
-        let error = watcher.try_recv().unwrap_err();
+        let mut subscriber = events.subscribe();
+        events.clone().publish(event);
+        assert_eq!(subscriber.try_recv(), Ok(event()));
+        (0..=LAG_MAX).for_each(|_| events.publish(event));
+        let error = subscriber.try_recv().unwrap_err();
         assert_eq!(error, broadcast::error::TryRecvError::Lagged(1));
     }
 

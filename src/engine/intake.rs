@@ -223,7 +223,7 @@ impl Inner {
         match accepted? {
             Acceptance::New => {
                 self.count(&source, &decision);
-                self.lanes.events().tell(|| Event::Message { id });
+                self.lanes.events().publish(|| Event::Message { id });
                 tracing::info!(message.id = %id, source = %source, from, to, destinations = decision.deliveries.len(), "accepted a message from {source}");
                 if !odd.is_empty() {
                     tracing::warn!(message.id = %id, source = %source, "accepted an incomplete message from {source}: {}", odd.join("; "));

@@ -276,12 +276,12 @@ impl Lane {
         if !self.state.breaker().has_outage() {
             return IDLE_MAX;
         }
-        let patience = self.destination.policy.give_up_after;
+        let give_up_after = self.destination.policy.give_up_after;
         let now = self.state.clock.now();
         let end = match self.state.store.backlog(&self.state.name).await {
             Ok(backlog) => backlog
                 .oldest
-                .map(|oldest| self.state.clock.patience_since(oldest).after(patience)),
+                .map(|oldest| self.state.clock.give_up_start(oldest).after(give_up_after)),
             Err(_) => return STORE_PAUSE,
         };
         let wait = match end {
@@ -302,10 +302,10 @@ impl Lane {
     async fn give_up(&self, now: Timestamp) -> usize {
         let breaker = self.state.breaker().clone();
         let Some(open) = breaker.open() else { return 0 };
-        let patience = self.destination.policy.give_up_after;
+        let give_up_after = self.destination.policy.give_up_after;
         let is_over = |claim: &Claim| {
-            let since = self.state.clock.patience_since(claim.delivery.pending_since());
-            let end = since.after(patience);
+            let since = self.state.clock.give_up_start(claim.delivery.pending_since());
+            let end = since.after(give_up_after);
             end <= now && breaker.may_give_up(end)
         };
         // Independent of due times, because `give_up_after` may have been shortened since.

@@ -260,7 +260,7 @@ impl LaneState {
 
     /// Publishes the state of this destination.
     pub(super) fn announce(&self) {
-        self.events.tell(|| Event::Destination {
+        self.events.publish(|| Event::Destination {
             name: self.name.clone(),
             state: self.status().state,
         });

@@ -70,7 +70,7 @@ impl Drift {
             .collect();
         for (number, points) in &now {
             let before = before.get(number).and_then(|before| before.problem.as_ref());
-            tell(source, number, before, points);
+            log_change(source, number, before, points);
         }
         let wrong = now.values().filter(|points| points.problem.is_some()).count();
         metrics.show_drift(source.as_str(), wrong as u64);
@@ -93,7 +93,7 @@ impl Drift {
     }
 }
 
-fn tell(source: &Name, number: &Number, before: Option<&Reason>, points: &NumberPoints) {
+fn log_change(source: &Name, number: &Number, before: Option<&Reason>, points: &NumberPoints) {
     let number = number.masked();
     match (&points.problem, before) {
         (Some(problem), before) if before != Some(problem) && points.known => {

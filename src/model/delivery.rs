@@ -454,7 +454,7 @@ mod tests {
         let again = dead.requeued(Timestamp(9));
         assert_eq!(again.state, State::Waiting { due: Timestamp(9) });
         assert_eq!((again.attempts_made, again.created_at), (1, Timestamp(1000)));
-        assert_eq!(again.pending_since(), Timestamp(9), "its patience starts anew");
+        assert_eq!(again.pending_since(), Timestamp(9), "`give_up_after` starts anew");
         assert_eq!(again.advanced(Timestamp(5)).pending_since(), Timestamp(5));
     }
 }

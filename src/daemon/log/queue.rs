@@ -89,13 +89,10 @@ impl Queue {
     }
 
     /// Waits until everything is written, at most this long.
-    pub(super) fn flush(&self, patience: Duration) {
+    pub(super) fn flush(&self, limit: Duration) {
         let is_busy = |state: &mut State| !state.is_done();
         // After the time limit, the remaining lines are lost with the process.
-        let _ = self
-            .0
-            .emptied
-            .wait_timeout_while(self.0.state(), patience, is_busy);
+        let _ = self.0.emptied.wait_timeout_while(self.0.state(), limit, is_busy);
     }
 }
 

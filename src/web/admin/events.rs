@@ -58,7 +58,7 @@ impl Watching {
             return sse::reply(stream::empty::<Result<sse::Event, Infallible>>()).into_response();
         }
         let watch = Watch {
-            news: self.events.watch(),
+            news: self.events.subscribe(),
             stop: self.stop.clone(),
             ends: Instant::now() + LIFE,
             greeted: false,
@@ -116,7 +116,7 @@ mod tests {
 
     fn watch(events: &Events, stop: &CancellationToken) -> Watch {
         Watch {
-            news: events.watch(),
+            news: events.subscribe(),
             stop: stop.clone(),
             ends: Instant::now() + LIFE,
             greeted: false,
@@ -130,7 +130,7 @@ mod tests {
         let mut stream = Box::pin(watch(&events, &stop).stream());
         let greeting = stream.next().await.unwrap().unwrap().to_string();
         assert!(greeting.contains("retry:2000"), "{greeting}");
-        (0..1000).for_each(|_| events.tell(|| Event::Reload {}));
+        (0..1000).for_each(|_| events.publish(|| Event::Reload {}));
         let lagged = stream.next().await.unwrap().unwrap().to_string();
         assert!(lagged.starts_with("event:lagged"), "{lagged}");
         let next = stream.next().await.unwrap().unwrap().to_string();

@@ -496,7 +496,7 @@ async fn an_outcome_whose_claim_was_lost_is_neither_counted_nor_announced() {
             }
         })
         .await;
-        let mut events = bench.lanes.events().watch();
+        let mut events = bench.lanes.events().subscribe();
         bench.accept(1..=1).await;
         asked.notified().await;
         let delivery = bench.deliveries().await.remove(0);
