@@ -60,7 +60,7 @@ pub struct Metrics {
     queue_oldest: Family<ByDestination, Gauge<f64, AtomicU64>>,
     attempt_oldest: Family<ByDestination, Gauge<f64, AtomicU64>>,
     destination_state: Family<ByState, Gauge>,
-    drift: Family<BySource, Gauge>,
+    webhook_problems: Family<BySource, Gauge>,
     reloaded: Gauge,
     store_bytes: Gauge,
     store_free_bytes: Gauge,
@@ -110,7 +110,7 @@ impl Default for Metrics {
             queue_oldest: Family::default(),
             attempt_oldest: Family::default(),
             destination_state: Family::default(),
-            drift: Family::default(),
+            webhook_problems: Family::default(),
             reloaded: Gauge::default(),
             store_bytes: Gauge::default(),
             store_free_bytes: Gauge::default(),
@@ -209,7 +209,7 @@ impl Metrics {
         registry.register(
             "numbers_astray",
             "Carrier numbers whose webhook may not point to this daemon",
-            self.drift.clone(),
+            self.webhook_problems.clone(),
         );
         registry.register(
             "config_last_reload_successful",
@@ -272,7 +272,7 @@ impl Metrics {
             drop(self.accepted.get_or_create(&by));
             drop(self.duplicate.get_or_create(&by));
             drop(self.duplicate_differing.get_or_create(&by));
-            drop(self.drift.get_or_create(&by));
+            drop(self.webhook_problems.get_or_create(&by));
             for event in EVENTS {
                 let source = source.to_owned();
                 drop(self.events.get_or_create(&ByEvent { source, event }));
@@ -344,8 +344,8 @@ impl Metrics {
     }
 
     /// Sets the number of carrier numbers of a source whose webhook is known not to point to this daemon.
-    pub fn show_drift(&self, source: &str, numbers: u64) {
-        self.drift
+    pub fn show_webhook_problems(&self, source: &str, numbers: u64) {
+        self.webhook_problems
             .get_or_create(&BySource {
                 source: source.to_owned(),
             })
@@ -353,8 +353,8 @@ impl Metrics {
     }
 
     /// Removes the gauge of a source that is no longer configured.
-    pub fn forget_drift(&self, source: &str) {
-        self.drift.remove(&BySource {
+    pub fn forget_webhook_problems(&self, source: &str) {
+        self.webhook_problems.remove(&BySource {
             source: source.to_owned(),
         });
     }

@@ -10,7 +10,7 @@ use crate::destination::{Failure, Fate, Other, OutboundMessage, Recipients};
 use crate::engine::clock::{Clock, Stopwatch};
 use crate::engine::events::Event;
 use crate::engine::lanes::Lanes;
-use crate::engine::webhook_check::Drift;
+use crate::engine::webhook_check::WebhookCheck;
 use crate::metrics::Metrics;
 use crate::model::delivery::{Delivery, DeliveryId};
 use crate::model::message::{Message, MessageId, Name, Timestamp};
@@ -55,7 +55,7 @@ pub struct Control {
     lanes: Arc<Lanes>,
     clock: Clock,
     metrics: Arc<Metrics>,
-    drift: Arc<Drift>,
+    webhook_check: Arc<WebhookCheck>,
     started_at: Timestamp,
     /// When attempts in progress are aborted, once the daemon is stopping.
     stop_until: OnceLock<Timestamp>,
@@ -71,7 +71,7 @@ impl Control {
         lanes: Arc<Lanes>,
         clock: Clock,
         metrics: Arc<Metrics>,
-        drift: Arc<Drift>,
+        webhook_check: Arc<WebhookCheck>,
     ) -> Self {
         let started_at = clock.wall();
         begin_metrics(&metrics, &plan.borrow());
@@ -83,7 +83,7 @@ impl Control {
             lanes,
             clock,
             metrics,
-            drift,
+            webhook_check,
             started_at,
             stop_until: OnceLock::new(),
         }
@@ -407,7 +407,7 @@ impl Control {
         if let Some(what) = self.stopping() {
             return Err(format!("stopping: {what}"));
         }
-        self.store.ready().map(|()| self.drift.summary())
+        self.store.ready().map(|()| self.webhook_check.summary())
     }
 
     /// All metrics, including the gauges of this moment, in the OpenMetrics text format.

@@ -81,7 +81,7 @@ impl Control {
         );
         let certificate = plan.tls.as_ref().and_then(|tls| tls.warning(self.clock.wall()));
         problems.extend(certificate.map(warning(Certificate)));
-        problems.extend(self.drift.problems().into_iter().map(warning(Numbers)));
+        problems.extend(self.webhook_check.problems().into_iter().map(warning(Numbers)));
         problems.extend(self.metrics.log.problem().map(warning(Log)));
         let findings = health
             .findings

@@ -18,7 +18,7 @@ use crate::engine::events::Events;
 use crate::engine::intake::Intake;
 use crate::engine::lanes::{LaneContext, Lanes};
 use crate::engine::retention;
-use crate::engine::webhook_check::{self, Drift};
+use crate::engine::webhook_check::{self, WebhookCheck};
 use crate::metrics::Metrics;
 use crate::plan::{Loader, Plan};
 use crate::store::{Health, Store};
@@ -106,7 +106,7 @@ impl Daemon {
         lanes.resume(store.standings().await.context("the store could not be read")?);
         lanes.reconcile(&plan, &paused);
 
-        let drift = Arc::new(Drift::default());
+        let webhooks = Arc::new(WebhookCheck::default());
         let control = Arc::new(Control::new(
             plan_sender,
             loader,
@@ -114,7 +114,7 @@ impl Daemon {
             lanes.clone(),
             clock.clone(),
             metrics.clone(),
-            drift.clone(),
+            webhooks.clone(),
         ));
         let series = store.series().await.context("the store could not be read")?;
         metrics.series.resume(series.unwrap_or_default());
@@ -131,7 +131,7 @@ impl Daemon {
             plan: plan.clone(),
             intake,
             store: store.clone(),
-            drift: drift.clone(),
+            webhook_check: webhooks.clone(),
             metrics: metrics.clone(),
             complaints: inbound::Complaints::default(),
             bodies: Budget::new(inbound::BODIES_BYTES),
@@ -146,7 +146,7 @@ impl Daemon {
             stop_intake.clone(),
         ));
         tasks.spawn(webhook_check::watch(
-            drift,
+            webhooks,
             metrics.clone(),
             plan.clone(),
             stop.clone(),

@@ -26,9 +26,9 @@ const AGAIN: Duration = Duration::from_secs(15 * 60);
 
 /// The results of the last check.
 #[derive(Default)]
-pub struct Drift(Mutex<BTreeMap<Name, BTreeMap<Number, NumberPoints>>>);
+pub struct WebhookCheck(Mutex<BTreeMap<Name, BTreeMap<Number, NumberPoints>>>);
 
-impl Drift {
+impl WebhookCheck {
     /// The problems as sentences, with complete numbers: for the operator, not for a log.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
@@ -61,10 +61,10 @@ impl Drift {
     }
 
     /// Records the result of one check, and logs the changes.
-    fn note(&self, source: &Name, looked: Vec<NumberPoints>, metrics: &Metrics) {
+    fn record(&self, source: &Name, checked: Vec<NumberPoints>, metrics: &Metrics) {
         let mut found = self.found();
         let before = found.remove(source).unwrap_or_default();
-        let now: BTreeMap<Number, NumberPoints> = looked
+        let now: BTreeMap<Number, NumberPoints> = checked
             .into_iter()
             .map(|points| (points.number.clone(), points))
             .collect();
@@ -73,7 +73,7 @@ impl Drift {
             log_change(source, number, before, points);
         }
         let wrong = now.values().filter(|points| points.problem.is_some()).count();
-        metrics.show_drift(source.as_str(), wrong as u64);
+        metrics.show_webhook_problems(source.as_str(), wrong as u64);
         found.insert(source.clone(), now);
     }
 
@@ -113,18 +113,18 @@ fn log_change(source: &Name, number: &Number, before: Option<&Reason>, points: &
 
 /// Checks at start, daily, at every reload, and more often while there is a problem.
 pub async fn watch(
-    drift: Arc<Drift>,
+    webhooks: Arc<WebhookCheck>,
     metrics: Arc<Metrics>,
     mut plan: watch::Receiver<Arc<Plan>>,
     stop: CancellationToken,
 ) {
     loop {
         let current = plan.borrow_and_update().clone();
-        let well = tokio::select! {
+        let is_ok = tokio::select! {
             () = stop.cancelled() => return,
-            well = look(&drift, &metrics, &current) => well,
+            is_ok = check(&webhooks, &metrics, &current) => is_ok,
         };
-        let wait = if well {
+        let wait = if is_ok {
             EVERY.mul_f64(1.0 - 0.1 * rand::random::<f64>())
         } else {
             AGAIN
@@ -142,17 +142,17 @@ pub async fn watch(
 }
 
 /// Queries the carrier of every source. Returns false if a number has another webhook, or a query failed.
-async fn look(drift: &Drift, metrics: &Metrics, plan: &Plan) -> bool {
-    for source in drift.forget_others(plan) {
+async fn check(webhooks: &WebhookCheck, metrics: &Metrics, plan: &Plan) -> bool {
+    for source in webhooks.forget_others(plan) {
         if !plan.sources.contains_key(&source) {
-            metrics.forget_drift(source.as_str());
+            metrics.forget_webhook_problems(source.as_str());
         }
     }
     for (name, source) in &plan.sources {
         match &source.upstream {
-            Some(upstream) => drift.note(name, upstream.look().await, metrics),
-            None => metrics.show_drift(name.as_str(), 0),
+            Some(upstream) => webhooks.record(name, upstream.check().await, metrics),
+            None => metrics.show_webhook_problems(name.as_str(), 0),
         }
     }
-    drift.summary().is_empty()
+    webhooks.summary().is_empty()
 }

@@ -204,5 +204,5 @@ pub struct NumberPoints {
 #[async_trait]
 pub trait Upstream: Send + Sync {
     /// Queries every number.
-    async fn look(&self) -> Vec<NumberPoints>;
+    async fn check(&self) -> Vec<NumberPoints>;
 }

@@ -22,7 +22,7 @@ use super::budget::Budget;
 use super::serve::{Authorization, Filter, Peer};
 use super::{error, json, method_not_allowed};
 use crate::engine::intake::Intake;
-use crate::engine::webhook_check::Drift;
+use crate::engine::webhook_check::WebhookCheck;
 use crate::metrics::{ByEvent, Metrics, REASONS, REASONS_WITHOUT_SOURCE, Rejected};
 use crate::model::message::Name;
 use crate::plan::Plan;
@@ -50,7 +50,7 @@ pub struct Inbound {
     /// For `/readyz`.
     pub store: Arc<dyn Store>,
     /// For `/readyz`.
-    pub drift: Arc<Drift>,
+    pub webhook_check: Arc<WebhookCheck>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The reasons that were logged recently.
@@ -72,7 +72,10 @@ pub fn filter(inbound: Arc<Inbound>) -> Filter {
             async move {
                 match path.as_str() {
                     "/healthz" => probe(&method, Ok(Vec::new())),
-                    "/readyz" => probe(&method, inbound.store.ready().map(|()| inbound.drift.summary())),
+                    "/readyz" => probe(
+                        &method,
+                        inbound.store.ready().map(|()| inbound.webhook_check.summary()),
+                    ),
                     path => inbound.webhook(&method, path, call, headers, body).await,
                 }
             }

@@ -41,7 +41,7 @@ impl Account {
 
 #[async_trait]
 impl Upstream for Account {
-    async fn look(&self) -> Vec<NumberPoints> {
+    async fn check(&self) -> Vec<NumberPoints> {
         let outcomes = self.client.get(&self.numbers).await;
         let asked: Vec<bool> = outcomes.iter().map(|(_, outcome)| outcome.is_answer()).collect();
         let rows = api::compare(&self.wanted, outcomes);
