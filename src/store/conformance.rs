@@ -1,4 +1,4 @@
-//! What every store must do: one suite, run against each of them.
+//! The conformance suite, which runs against every store.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use crate::model::number::Number;
 
 mod cases;
 
-/// Later than anything is due.
+/// Later than any due time.
 pub(super) const FAR: Timestamp = Timestamp(i64::MAX);
 
 pub(super) fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
 
-/// The `n`th text, from one of many numbers, owed to these destinations, received and due at `n`.
+/// Message `n` from sender `from`, with deliveries to these destinations, received and due at `n`.
 pub(super) fn arrival(n: u64, from: u64, destinations: &[&str]) -> Arrival {
     let id = MessageId(uuid::Uuid::from_u128(n.into()));
     let now = Timestamp(n.cast_signed());
@@ -68,11 +68,11 @@ pub(super) async fn claim(store: &dyn Store, destination: &str, now: Timestamp) 
 
 pub(super) async fn claim_one(store: &dyn Store, destination: &str, now: Timestamp) -> Claim {
     let mut claims = store.claim(&name(destination), now, 1).await.unwrap();
-    assert_eq!(claims.len(), 1, "one is due at {destination}");
+    assert_eq!(claims.len(), 1, "one delivery is due at {destination}");
     claims.remove(0)
 }
 
-/// The numbers of the claimed texts.
+/// The numbers of the claimed messages.
 pub(super) fn numbers(claims: &[Claim]) -> Vec<u128> {
     claims.iter().map(|claim| claim.message.id.0.as_u128()).collect()
 }
@@ -115,7 +115,7 @@ pub(super) fn died(claim: &Claim) -> Settlement {
     }
 }
 
-async fn forget(store: &dyn Store, horizon: Horizon) {
+async fn prune(store: &dyn Store, horizon: Horizon) {
     for _ in 0..1_000 {
         if !store.prune(&horizon, Timestamp(9_999)).await.unwrap() {
             return;
@@ -146,58 +146,58 @@ pub(super) async fn assert_adds_up(store: &dyn Store) -> Counts {
     counts
 }
 
-/// Runs the suite against what `$open` makes: a store, and whatever must live as long.
+/// Runs the suite against the store that `$open` creates, together with the values that must live as long.
 macro_rules! suite {
     ($module:ident, $open:expr) => {
         suite!(
             $module, $open,
-            an_accepted_text_is_found_and_claimed_as_it_was_received,
-            a_repeated_provider_id_is_stored_once,
-            fifty_copies_at_once_are_stored_once,
+            an_accepted_message_is_found_and_claimed_as_it_was_received,
+            a_duplicate_provider_id_is_stored_once,
+            fifty_concurrent_duplicates_are_stored_once,
             a_provider_id_counts_only_within_the_window,
-            of_two_texts_with_one_provider_id_the_last_is_remembered,
-            texts_without_a_provider_id_are_all_new,
-            a_text_owed_to_nobody_is_kept,
-            a_text_of_64_kib_is_kept_whole_and_goes_whole,
-            texts_of_a_conversation_go_in_order_one_at_a_time,
-            a_later_text_never_overtakes_one_that_is_retried,
-            one_destination_does_not_hold_up_another,
-            what_is_due_is_claimed_in_the_order_of_acceptance,
-            a_claimed_delivery_is_not_given_again_until_released,
-            next_due_tells_when_to_come_back,
-            once_its_destination_has_answered_the_next_of_the_conversation_may_be_claimed,
-            a_pending_delivery_tells_what_comes_before_it,
-            a_fallback_is_owed_with_the_next_ordinal,
-            a_recipient_that_waits_holds_up_nobody_else,
-            a_delivery_that_nobody_took_becomes_that_of_its_first_recipient,
-            recipients_that_end_dead_one_by_one_bring_one_fallback,
-            a_destination_that_has_a_message_gets_it_as_no_fallback,
-            the_dead_come_back_when_requeued_and_in_their_old_place,
-            waiting_ones_are_requeued_sooner_but_not_claimed_or_ended_ones,
-            what_is_due_too_far_ahead_is_brought_forward_with_its_date,
-            what_is_known_about_time_is_remembered,
-            how_destinations_stood_is_remembered,
+            of_two_messages_with_one_provider_id_the_last_counts,
+            messages_without_a_provider_id_are_never_duplicates,
+            a_message_without_destinations_is_kept,
+            a_text_of_64_kib_is_stored_and_removed_completely,
+            messages_of_a_conversation_are_claimed_in_order_one_at_a_time,
+            a_later_message_never_overtakes_one_that_is_retried,
+            one_destination_does_not_delay_another,
+            due_deliveries_are_claimed_in_the_order_of_acceptance,
+            a_claimed_delivery_is_not_claimed_again_until_released,
+            next_due_is_the_time_of_the_next_claim,
+            an_answered_delivery_lets_the_next_of_its_conversation_be_claimed,
+            a_pending_delivery_reports_what_precedes_it,
+            a_fallback_is_created_with_the_next_ordinal,
+            a_pending_recipient_does_not_delay_others,
+            a_delivery_that_no_recipient_accepted_becomes_that_of_its_first_recipient,
+            recipients_that_fail_one_by_one_cause_one_fallback,
+            a_destination_that_has_a_message_does_not_get_it_as_a_fallback,
+            a_requeued_dead_letter_gets_its_original_position,
+            pending_deliveries_are_requeued_but_not_claimed_or_ended_ones,
+            a_due_time_too_far_ahead_is_brought_forward_with_its_date,
+            the_clock_state_is_stored,
+            the_states_of_destinations_are_stored,
             the_oldest_pending_delivery_is_that_of_the_first_message,
-            discarding_spares_what_is_claimed,
-            messages_that_ended_are_counted_by_how,
-            the_messages_of_the_last_hour_are_remembered,
+            discarding_skips_claimed_deliveries,
+            ended_messages_are_counted_by_result,
+            the_messages_of_the_last_hour_are_stored,
             acknowledged_deliveries_stay_dead_and_need_no_attention,
-            a_fallback_that_delivered_leaves_nothing_to_attend_to,
+            a_successful_fallback_acknowledges_the_dead_delivery,
             a_message_that_a_fallback_delivered_is_delivered,
-            commands_reach_a_long_backlog,
-            a_stored_text_is_owed_again,
-            an_older_text_owed_later_goes_before_newer_ones,
-            backlogs_and_destinations_tell_what_is_owed,
-            a_pause_is_remembered_until_it_ends,
+            commands_apply_to_a_long_backlog,
+            a_stored_message_can_be_resent,
+            an_older_message_resent_later_is_claimed_before_newer_ones,
+            backlogs_and_destinations_report_pending_deliveries,
+            a_pause_is_stored_until_it_ends,
             a_thread_belongs_to_a_conversation_at_a_destination,
-            pruning_keeps_what_is_owed,
-            redaction_forgets_the_words_and_keeps_the_facts,
-            what_is_redacted_is_not_requeued,
+            pruning_keeps_pending_messages,
+            redaction_removes_text_and_numbers_and_keeps_the_rest,
+            a_redacted_message_is_not_requeued,
             messages_are_searched_newest_first_and_page_by_page,
             deliveries_are_listed_newest_first_and_page_by_page,
-            large_messages_make_short_pages_and_few_claims,
-            many_writers_at_once_leave_nothing_out,
-            the_parts_of_a_backup_have_all_that_was_accepted_before_it,
+            large_messages_limit_pages_and_claims,
+            concurrent_writers_lose_nothing,
+            a_backup_contains_everything_accepted_before_it,
         );
     };
     ($module:ident, $open:expr, $($case:ident,)+) => {

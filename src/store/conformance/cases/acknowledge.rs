@@ -38,7 +38,7 @@ pub async fn acknowledged_deliveries_stay_dead_and_need_no_attention(store: Arc<
     assert_eq!(
         store.acknowledge_dead(&ids, None, Timestamp(6)).await,
         Ok(0),
-        "it is already"
+        "it is acknowledged already"
     );
     assert_eq!(dead(store, "desk").await, (1, 1));
     let acknowledged = delivery(store, first).await;
@@ -62,12 +62,12 @@ pub async fn acknowledged_deliveries_stay_dead_and_need_no_attention(store: Arc<
         Ok(1)
     );
     assert_eq!(dead(store, "desk").await, (0, 2));
-    // Pending ones are not meant; those that an operator gave up need no attention.
+    // Pending ones are skipped; those that an operator discarded need no attention.
     let pending = Selector::Pending(name("desk"));
     assert_eq!(store.acknowledge_dead(&pending, None, Timestamp(7)).await, Ok(0));
     assert_eq!(store.discard(&pending, Timestamp(8), "no").await, Ok(2));
     assert_eq!(dead(store, "desk").await, (0, 4));
-    // What is tried again and dies again needs attention again.
+    // A delivery that is retried and fails again needs attention again.
     assert_eq!(
         store.requeue(&Selector::Ids(vec![second]), Timestamp(9)).await,
         Ok(requeued(1))
@@ -78,7 +78,7 @@ pub async fn acknowledged_deliveries_stay_dead_and_need_no_attention(store: Arc<
     assert_adds_up(store).await;
 }
 
-pub async fn a_fallback_that_delivered_leaves_nothing_to_attend_to(store: Arc<dyn Store>) {
+pub async fn a_successful_fallback_acknowledges_the_dead_delivery(store: Arc<dyn Store>) {
     let store = &*store;
     accept(store, 1, 1, &["desk"]).await;
     let first = kill(store, "desk", Some("room")).await;
@@ -104,7 +104,7 @@ pub async fn a_fallback_that_delivered_leaves_nothing_to_attend_to(store: Arc<dy
             .await,
         Ok(0)
     );
-    // Tried again in vain, it is still covered.
+    // After another failed attempt, the fallback still counts.
     assert_eq!(
         store.requeue(&Selector::Ids(vec![first]), Timestamp(9)).await,
         Ok(requeued(1))
@@ -114,7 +114,7 @@ pub async fn a_fallback_that_delivered_leaves_nothing_to_attend_to(store: Arc<dy
     assert_adds_up(store).await;
 }
 
-/// The message's state, which every search by state agrees with.
+/// The message's state, verified with every search by state.
 async fn state(store: &dyn Store, id: MessageId) -> MessageState {
     let state = store.find(id).await.unwrap().unwrap().state();
     for wanted in [MessageState::Pending, MessageState::Delivered, MessageState::Dead] {
@@ -136,7 +136,7 @@ pub async fn a_message_that_a_fallback_delivered_is_delivered(store: Arc<dyn Sto
     let desk = kill(store, "desk", Some("room")).await;
     let crm = kill(store, "crm", None).await;
     assert_eq!(state(store, id).await, MessageState::Pending);
-    // Whether an operator acknowledged it before or not: its fallback delivers the message.
+    // With and without an earlier acknowledgement by an operator, the fallback delivers the message.
     let ids = Selector::Ids(vec![desk]);
     assert_eq!(store.acknowledge_dead(&ids, None, Timestamp(5)).await, Ok(1));
     store
@@ -173,7 +173,7 @@ pub async fn a_message_that_a_fallback_delivered_is_delivered(store: Arc<dyn Sto
     );
     assert!(delivery(store, desk).await.is_dead(), "the delivery stays dead");
 
-    // Tried again, it is pending, and covered again when it dies again.
+    // After a retry it is pending. When it fails again, the fallback counts again.
     assert_eq!(store.requeue(&ids, Timestamp(9)).await, Ok(requeued(1)));
     assert_eq!(state(store, id).await, MessageState::Pending);
     kill(store, "desk", Some("room")).await;
@@ -190,7 +190,7 @@ pub async fn a_message_that_a_fallback_delivered_is_delivered(store: Arc<dyn Sto
     assert_eq!(
         state(store, id).await,
         MessageState::Dead,
-        "an operator delivers nothing"
+        "an acknowledgement by an operator is not a delivery"
     );
     assert_adds_up(store).await;
 }

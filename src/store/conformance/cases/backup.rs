@@ -1,14 +1,14 @@
-//! A backup, from any store.
+//! Backups.
 
 use std::sync::Arc;
 
 use super::*;
 use crate::store::backup::{Part, Position, Record, digest};
 
-/// More than goes into one part.
+/// More messages than one part can hold.
 const TEXTS: u64 = 450;
 
-pub(in crate::store::conformance) async fn the_parts_of_a_backup_have_all_that_was_accepted_before_it(
+pub(in crate::store::conformance) async fn a_backup_contains_everything_accepted_before_it(
     store: Arc<dyn Store>,
 ) {
     fill(&store).await;
@@ -16,19 +16,23 @@ pub(in crate::store::conformance) async fn the_parts_of_a_backup_have_all_that_w
     assert_eq!(kept.len() as u64, TEXTS - 1);
 
     let (mut records, mut position) = store.export(Position::default()).await.unwrap();
-    // What comes now is left to the next backup.
+    // Messages accepted from here on are not included.
     accept(&*store, 9_999, 77, &["desk"]).await;
     let mut parts = 1;
     while let Some(from) = position {
         let (more, next): Part = store.export(from).await.unwrap();
-        assert!(more.len() < kept.len(), "a part is bounded");
+        assert!(more.len() < kept.len(), "the size of a part is limited");
         records.extend(more);
         position = next;
         parts += 1;
         assert!(parts < 100, "the backup does not end");
     }
 
-    assert_eq!(records.first(), Some(&Record::Sums(sums)), "the sums come first");
+    assert_eq!(
+        records.first(),
+        Some(&Record::Sums(sums)),
+        "the counters come first"
+    );
     let mut rest = records.into_iter().skip(1);
     assert_eq!(rest.next(), Some(Record::Paused(name("room"))));
     let (mut found, mut others, mut seqs) = (Vec::new(), Vec::new(), Vec::new());
@@ -46,12 +50,12 @@ pub(in crate::store::conformance) async fn the_parts_of_a_backup_have_all_that_w
         }
     }
     assert!(seqs.is_sorted_by(|earlier, later| earlier < later));
-    assert!(found == kept, "each message is there once, as it is kept");
+    assert!(found == kept, "the backup contains each message once, as stored");
     assert_eq!(others, forgotten_and_thread());
 }
 
-/// Deliveries in every state, one of them with a thread; a destination that is paused; a message that is
-/// forgotten, and its provider id is not.
+/// Deliveries in every state, one of them with a thread; a paused destination; a removed message whose provider id
+/// is still known.
 async fn fill(store: &Arc<dyn Store>) {
     accept(&**store, 1, 1, &[]).await;
     let writers: Vec<_> = (0..9)
@@ -71,7 +75,7 @@ async fn fill(store: &Arc<dyn Store>) {
     let mut at_the_desk = claim(&**store, "desk", Timestamp(20)).await;
     at_the_desk.sort_by_key(|claim| claim.message.id);
     let [first, second, third, ..] = at_the_desk.as_slice() else {
-        panic!("too few are due");
+        panic!("too few deliveries are due");
     };
     assert_eq!(numbers(&at_the_desk)[0], 2);
     store
@@ -94,14 +98,14 @@ async fn fill(store: &Arc<dyn Store>) {
         purge_before: Some(Timestamp(2)),
         ..horizon()
     };
-    forget(&**store, horizon).await;
+    prune(&**store, horizon).await;
 }
 
-/// All messages that are kept, oldest first.
+/// All stored messages, oldest first.
 async fn everything(store: &dyn Store) -> Vec<(Message, Vec<Delivery>)> {
     let (mut all, mut cursor) = (Vec::new(), None);
     loop {
-        // A slow machine gets fewer on each page.
+        // The size of a page depends on the speed of the machine.
         let query = Query {
             limit: 10_000,
             cursor,
@@ -134,7 +138,7 @@ fn forgotten_and_thread() -> Vec<Record> {
             destination: name("desk"),
             conversation: conversation.0,
             thread: "1700.42".to_owned(),
-            // When its attempt was over.
+            // The end of its attempt.
             at: Timestamp(1_003),
         },
     ]

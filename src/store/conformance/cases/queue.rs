@@ -1,10 +1,10 @@
-//! What a store says about the queues of its destinations.
+//! The position of a delivery in the queue of its destination.
 
 use std::sync::Arc;
 
 use super::super::*;
 
-pub async fn a_pending_delivery_tells_what_comes_before_it(store: Arc<dyn Store>) {
+pub async fn a_pending_delivery_reports_what_precedes_it(store: Arc<dyn Store>) {
     let store = &*store;
     for (n, from) in [(1, 1), (2, 1), (3, 2), (4, 1)] {
         accept(store, n, from, &["desk", "room"]).await;
@@ -38,7 +38,7 @@ pub async fn a_pending_delivery_tells_what_comes_before_it(store: Arc<dyn Store>
         ],
         [0, 1, 2, 3]
     );
-    // The retry makes its whole conversation wait, and nothing else.
+    // The retry delays only its own conversation.
     store.settle(again(&first, Timestamp(50))).await.unwrap();
     assert_eq!(queued(1).await.claim, None);
     assert_eq!(queued(4).await.turn.due, Timestamp(50));
@@ -70,9 +70,7 @@ pub async fn a_pending_delivery_tells_what_comes_before_it(store: Arc<dyn Store>
     );
 }
 
-pub async fn once_its_destination_has_answered_the_next_of_the_conversation_may_be_claimed(
-    store: Arc<dyn Store>,
-) {
+pub async fn an_answered_delivery_lets_the_next_of_its_conversation_be_claimed(store: Arc<dyn Store>) {
     let store = &*store;
     for n in 1..=4 {
         accept(store, n, 1, &["desk"]).await;

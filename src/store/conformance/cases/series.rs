@@ -1,11 +1,11 @@
-//! What a store counts and remembers for the charts.
+//! Counters and stored data for the charts.
 
 use std::sync::Arc;
 
 use super::super::*;
 use crate::metrics::series::{Series, Totals};
 
-pub async fn messages_that_ended_are_counted_by_how(store: Arc<dyn Store>) {
+pub async fn ended_messages_are_counted_by_result(store: Arc<dyn Store>) {
     let store = &*store;
     let ended = |delivered, dead| assert_eq!(store.ended(), Ended { delivered, dead });
     accept(store, 1, 1, &["desk", "room"]).await;
@@ -41,7 +41,7 @@ pub async fn messages_that_ended_are_counted_by_how(store: Arc<dyn Store>) {
     ended(2, 2);
 }
 
-pub async fn the_messages_of_the_last_hour_are_remembered(store: Arc<dyn Store>) {
+pub async fn the_messages_of_the_last_hour_are_stored(store: Arc<dyn Store>) {
     assert_eq!(store.series().await, Ok(None));
     let series = Series::default();
     for accepted in 0..3 {
