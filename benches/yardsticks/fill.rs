@@ -12,7 +12,7 @@ use smsbridge::model::delivery::{Attempt, Delivery, DeliveryId, Verdict};
 use smsbridge::model::message::{Message, MessageId, Name, Timestamp};
 use smsbridge::model::number::Number;
 use smsbridge::store::sled::{Options, Sled};
-use smsbridge::store::{Arrival, Error, Horizon, Settlement, Store};
+use smsbridge::store::{Arrival, Error, RetentionCutoffs, Settlement, Store};
 
 use crate::{disk, process};
 
@@ -135,13 +135,13 @@ async fn deliver(store: &Arc<Sled>, desk: &Name) -> Result<()> {
 
 async fn forget(store: &Arc<Sled>) -> Result<()> {
     let later = Timestamp(now().0 + 1000);
-    let horizon = Horizon {
+    let cutoffs = RetentionCutoffs {
         purge_before: Some(later),
         redact_before: None,
         dedup_before: later,
     };
     for _ in 0..PURGE_STEPS_MAX {
-        if !store.prune(&horizon, later).await? {
+        if !store.prune(&cutoffs, later).await? {
             return Ok(());
         }
     }

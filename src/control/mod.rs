@@ -170,7 +170,7 @@ impl Control {
         let deliveries = targets
             .iter()
             .map(|(to, route)| Delivery::new(none_yet, to.clone(), route.clone(), now));
-        let ids = self.store.owe(id, deliveries.collect()).await?;
+        let ids = self.store.add_deliveries(id, deliveries.collect()).await?;
         targets.iter().for_each(|(to, _)| self.lanes.wake(to));
         for (id, (to, _)) in ids.iter().zip(&targets) {
             self.lanes.events().publish(|| Event::Delivery {

@@ -158,7 +158,7 @@ impl Daemon {
             plan: plan.clone(),
         };
         tasks.spawn(timekeeper.keep(is_set_back, stop.clone()));
-        tasks.spawn(retention::forget(store.clone(), plan, clock, stop.clone()));
+        tasks.spawn(retention::prune(store.clone(), plan, clock, stop.clone()));
         tasks.spawn(series::keep(
             control.clone(),
             store.clone(),

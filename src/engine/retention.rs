@@ -8,29 +8,29 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::clock::Clock;
 use crate::plan::Plan;
-use crate::store::{Horizon, Store};
+use crate::store::{RetentionCutoffs, Store};
 
 /// The pause between two rounds.
-const IDLE: Duration = Duration::from_secs(60);
+const ROUND_PAUSE: Duration = Duration::from_secs(60);
 
 /// The pause between two steps of a round, so that messages have priority.
-const BREATH: Duration = Duration::from_millis(20);
+const STEP_PAUSE: Duration = Duration::from_millis(20);
 
 /// Removes expired messages, texts and provider ids until stopped.
-pub async fn forget(
+pub async fn prune(
     store: Arc<dyn Store>,
     plan: watch::Receiver<Arc<Plan>>,
     clock: Clock,
     stop: CancellationToken,
 ) {
     loop {
-        let horizon = horizon(&plan.borrow().clone(), &clock);
-        let wait = match store.prune(&horizon, clock.date()).await {
-            Ok(true) => BREATH,
-            Ok(false) => IDLE,
+        let cutoffs = cutoffs(&plan.borrow().clone(), &clock);
+        let wait = match store.prune(&cutoffs, clock.date()).await {
+            Ok(true) => STEP_PAUSE,
+            Ok(false) => ROUND_PAUSE,
             Err(error) => {
                 tracing::warn!("cannot remove expired messages: {error}; retrying later");
-                IDLE
+                ROUND_PAUSE
             }
         };
         tokio::select! {
@@ -40,9 +40,9 @@ pub async fn forget(
     }
 }
 
-fn horizon(plan: &Plan, clock: &Clock) -> Horizon {
+fn cutoffs(plan: &Plan, clock: &Clock) -> RetentionCutoffs {
     let now = clock.retention();
-    Horizon {
+    RetentionCutoffs {
         purge_before: plan.store.retain.map(|retain| now.before(retain)),
         redact_before: plan.store.redact_after.map(|after| now.before(after)),
         dedup_before: now.before(plan.store.dedup_window),

@@ -115,17 +115,17 @@ pub(super) fn died(claim: &Claim) -> Settlement {
     }
 }
 
-async fn prune(store: &dyn Store, horizon: Horizon) {
+async fn prune(store: &dyn Store, cutoffs: RetentionCutoffs) {
     for _ in 0..1_000 {
-        if !store.prune(&horizon, Timestamp(9_999)).await.unwrap() {
+        if !store.prune(&cutoffs, Timestamp(9_999)).await.unwrap() {
             return;
         }
     }
     panic!("pruning does not end");
 }
 
-fn horizon() -> Horizon {
-    Horizon {
+fn cutoffs() -> RetentionCutoffs {
+    RetentionCutoffs {
         purge_before: None,
         redact_before: None,
         dedup_before: Timestamp(i64::MIN),

@@ -10,8 +10,8 @@ use super::acknowledge::{covered, is_meant};
 use super::backup::{Part, Position};
 use super::{
     Acceptance, Arrival, Backlog, CLAIM_BYTES, Claim, Counts, DeliveryQuery, Ended, Error, Found, Health,
-    Horizon, MessageState, PAGE_BYTES, Page, Query, Queued, Requeued, Selector, Settlement, Standings, Store,
-    Turn, changed_at, is_new, redacted,
+    MessageState, PAGE_BYTES, Page, Query, Queued, Requeued, RetentionCutoffs, Selector, Settlement,
+    Standings, Store, Turn, changed_at, is_new, redacted,
 };
 use crate::metrics::series::Saved;
 use crate::model::delivery::{AcknowledgedBy, Delivery, DeliveryId, State};
@@ -516,7 +516,11 @@ impl Store for Memory {
         Ok(touched)
     }
 
-    async fn owe(&self, id: MessageId, deliveries: Vec<Delivery>) -> Result<Vec<DeliveryId>, Error> {
+    async fn add_deliveries(
+        &self,
+        id: MessageId,
+        deliveries: Vec<Delivery>,
+    ) -> Result<Vec<DeliveryId>, Error> {
         let mut inner = self.inner();
         let seq = inner.seq(id).ok_or(Error::NotFound)?;
         Ok(deliveries
@@ -592,7 +596,7 @@ impl Store for Memory {
         Ok(self.inner().standings.clone())
     }
 
-    async fn prune(&self, horizon: &Horizon, now: Timestamp) -> Result<bool, Error> {
+    async fn prune(&self, cutoffs: &RetentionCutoffs, now: Timestamp) -> Result<bool, Error> {
         let mut inner = self.inner();
         let ended: Vec<(u64, Timestamp)> = inner
             .messages
@@ -601,9 +605,9 @@ impl Store for Memory {
             .map(|(&seq, found)| (seq, found.message.received_at))
             .collect();
         for (seq, received_at) in ended {
-            if horizon.purge_before.is_some_and(|before| received_at < before) {
+            if cutoffs.purge_before.is_some_and(|before| received_at < before) {
                 inner.purge(seq);
-            } else if horizon.redact_before.is_some_and(|before| received_at < before)
+            } else if cutoffs.redact_before.is_some_and(|before| received_at < before)
                 && let Some(found) = inner.messages.get_mut(&seq)
                 && found.message.redacted_at.is_none()
             {
@@ -612,10 +616,10 @@ impl Store for Memory {
         }
         inner
             .seen
-            .retain(|_, seen| seen.received_at >= horizon.dedup_before);
+            .retain(|_, seen| seen.received_at >= cutoffs.dedup_before);
         inner
             .threads
-            .retain(|_, (_, at)| horizon.purge_before.is_none_or(|before| *at >= before));
+            .retain(|_, (_, at)| cutoffs.purge_before.is_none_or(|before| *at >= before));
         Ok(false)
     }
 

@@ -344,7 +344,7 @@ pub struct Page<T> {
 
 /// The limits of what may be removed. Messages with pending deliveries are never affected.
 #[derive(Clone, Copy, Debug)]
-pub struct Horizon {
+pub struct RetentionCutoffs {
     /// Messages received before this time, whose deliveries have all ended, are removed.
     pub purge_before: Option<Timestamp>,
     /// Messages received before this time, whose deliveries have all ended, lose their text and numbers.
@@ -407,7 +407,7 @@ impl Health {
 
 /// Keeps messages and their deliveries.
 ///
-/// * **Durable**: when `accept`, `settle`, `requeue`, `acknowledge_dead`, `discard`, `owe` or `set_paused` return `Ok`,
+/// * **Durable**: when `accept`, `settle`, `requeue`, `acknowledge_dead`, `discard`, `add_deliveries` or `set_paused` return `Ok`,
 ///   the change survives a power cut. When they return an error, nothing was changed, except after [`Error::Slow`] and
 ///   [`Error::Failed`], where it may have been.
 /// * **Atomic**: a message, its deduplication entry and its deliveries appear together, even after a crash.
@@ -493,7 +493,11 @@ pub trait Store: Send + Sync + 'static {
     async fn discard(&self, selector: &Selector, now: Timestamp, reason: &str) -> Result<u64, Error>;
 
     /// Adds deliveries to a stored message; the store assigns the ordinals. Returns their ids.
-    async fn owe(&self, id: MessageId, deliveries: Vec<Delivery>) -> Result<Vec<DeliveryId>, Error>;
+    async fn add_deliveries(
+        &self,
+        id: MessageId,
+        deliveries: Vec<Delivery>,
+    ) -> Result<Vec<DeliveryId>, Error>;
 
     /// The numbers of deliveries of one destination.
     async fn backlog(&self, destination: &Name) -> Result<Backlog, Error>;
@@ -528,8 +532,8 @@ pub trait Store: Send + Sync + 'static {
     /// The number of messages whose deliveries have all ended since the store was opened.
     fn ended(&self) -> Ended;
 
-    /// Removes what `horizon` allows, in a step of limited size. Returns true if there is more to remove.
-    async fn prune(&self, horizon: &Horizon, now: Timestamp) -> Result<bool, Error>;
+    /// Removes what `cutoffs` allows, in a step of limited size. Returns true if there is more to remove.
+    async fn prune(&self, cutoffs: &RetentionCutoffs, now: Timestamp) -> Result<bool, Error>;
 
     /// The counters.
     async fn counts(&self) -> Result<Counts, Error>;

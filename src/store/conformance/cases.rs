@@ -108,9 +108,9 @@ pub(super) async fn a_provider_id_counts_only_within_the_window(store: Arc<dyn S
     }
     prune(
         &*store,
-        Horizon {
+        RetentionCutoffs {
             dedup_before: Timestamp(10),
-            ..horizon()
+            ..cutoffs()
         },
     )
     .await;
@@ -136,10 +136,10 @@ pub(super) async fn of_two_messages_with_one_provider_id_the_last_counts(store: 
         let expected = Ok(Acceptance::Duplicate(last.message.id));
         assert_eq!(store.accept(repeated(1, 0)).await, Ok(Acceptance::New));
         assert_eq!(store.accept(last).await, Ok(Acceptance::New));
-        let both = |dedup: u64| Horizon {
+        let both = |dedup: u64| RetentionCutoffs {
             purge_before: Some(Timestamp((case + 14).cast_signed())),
             dedup_before: Timestamp((case + dedup).cast_signed()),
-            ..horizon()
+            ..cutoffs()
         };
         // If the first one is still pending, the last one is removed first.
         prune(&*store, both(if owed.is_empty() { 13 } else { 0 })).await;
@@ -215,7 +215,7 @@ pub(super) async fn a_message_without_destinations_is_kept(store: Arc<dyn Store>
         None,
         FAR,
     );
-    store.owe(owed.id.message, vec![owed]).await.unwrap();
+    store.add_deliveries(owed.id.message, vec![owed]).await.unwrap();
     assert!(ids(&store.messages(&state(MessageState::Kept)).await.unwrap()).is_empty());
     assert_eq!(
         ids(&store.messages(&state(MessageState::Pending)).await.unwrap()),
@@ -234,18 +234,18 @@ pub(super) async fn a_text_of_64_kib_is_stored_and_removed_completely(store: Arc
     store.settle(delivered(&claim)).await.unwrap();
     prune(
         &*store,
-        Horizon {
+        RetentionCutoffs {
             redact_before: Some(Timestamp(2)),
-            ..horizon()
+            ..cutoffs()
         },
     )
     .await;
     assert_eq!(store.find(message.id).await.unwrap().unwrap().message.text, "");
     prune(
         &*store,
-        Horizon {
+        RetentionCutoffs {
             purge_before: Some(Timestamp(2)),
-            ..horizon()
+            ..cutoffs()
         },
     )
     .await;

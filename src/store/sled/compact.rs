@@ -211,7 +211,7 @@ mod tests {
     use crate::store::conformance::{arrival, assert_adds_up};
     use crate::store::sled::Sled;
     use crate::store::sled::tests::Folder;
-    use crate::store::{Error, Horizon, Store};
+    use crate::store::{Error, RetentionCutoffs, Store};
 
     const WAITING: u64 = 20;
 
@@ -231,12 +231,12 @@ mod tests {
         for n in 1_001..=1_000 + WAITING {
             store.accept(arrival(n, n % 100, &["desk"])).await.unwrap();
         }
-        let horizon = Horizon {
+        let cutoffs = RetentionCutoffs {
             purge_before: Some(Timestamp(201)),
             redact_before: None,
             dedup_before: Timestamp(201),
         };
-        while let Ok(true) = store.prune(&horizon, Timestamp(2_000)).await {}
+        while let Ok(true) = store.prune(&cutoffs, Timestamp(2_000)).await {}
         store.checkpoint();
         store
     }

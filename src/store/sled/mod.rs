@@ -46,8 +46,8 @@ use self::threads::Threads;
 use self::writer::Writer;
 use super::backup::{self, Part, Position};
 use super::{
-    Acceptance, Arrival, Backlog, Claim, Counts, DeliveryQuery, Ended, Error, Found, Health, Horizon, Page,
-    Query, Queued, Requeued, Selector, Settlement, Standings, Store, Turn,
+    Acceptance, Arrival, Backlog, Claim, Counts, DeliveryQuery, Ended, Error, Found, Health, Page, Query,
+    Queued, Requeued, RetentionCutoffs, Selector, Settlement, Standings, Store, Turn,
 };
 use crate::metrics::series::Saved;
 use crate::model::delivery::{Delivery, DeliveryId};
@@ -467,7 +467,11 @@ impl Store for Sled {
         .await
     }
 
-    async fn owe(&self, id: MessageId, deliveries: Vec<Delivery>) -> Result<Vec<DeliveryId>, Error> {
+    async fn add_deliveries(
+        &self,
+        id: MessageId,
+        deliveries: Vec<Delivery>,
+    ) -> Result<Vec<DeliveryId>, Error> {
         self.threads.write(move |group| group.owe(id, deliveries)).await
     }
 
@@ -539,9 +543,9 @@ impl Store for Sled {
         }
     }
 
-    async fn prune(&self, horizon: &Horizon, now: Timestamp) -> Result<bool, Error> {
-        let horizon = *horizon;
-        self.threads.write(move |group| group.prune(&horizon, now)).await
+    async fn prune(&self, cutoffs: &RetentionCutoffs, now: Timestamp) -> Result<bool, Error> {
+        let cutoffs = *cutoffs;
+        self.threads.write(move |group| group.prune(&cutoffs, now)).await
     }
 
     async fn counts(&self) -> Result<Counts, Error> {

@@ -7,42 +7,52 @@ use super::record;
 use super::record::{Kept, Root, Seen, Trouble};
 use crate::model::delivery::{Delivery, State};
 use crate::model::message::{Message, Timestamp};
-use crate::store::{Error, Found, Horizon, backup, redacted};
+use crate::store::{Error, Found, RetentionCutoffs, backup, redacted};
 
 impl Group<'_> {
     /// Performs one step. Returns true if there is more to do.
-    pub(super) fn prune(&mut self, horizon: &Horizon, now: Timestamp) -> Result<bool, Error> {
+    pub(super) fn prune(&mut self, cutoffs: &RetentionCutoffs, now: Timestamp) -> Result<bool, Error> {
         self.space.for_anything()?;
         *self.sweep = match std::mem::take(self.sweep) {
-            Sweep::Messages(after) => self.prune_messages(after, horizon, now)?,
-            Sweep::Records(tag, after) => self.prune_records(tag, after, horizon)?,
+            Sweep::Messages(after) => self.prune_messages(after, cutoffs, now)?,
+            Sweep::Records(tag, after) => self.prune_records(tag, after, cutoffs)?,
         };
         Ok(!matches!(self.sweep, Sweep::Messages(0)))
     }
 
-    fn prune_messages(&mut self, after: u64, horizon: &Horizon, now: Timestamp) -> Result<Sweep, Error> {
-        let seqs = self.shared.index.table().ended(after, horizon, STEP);
+    fn prune_messages(
+        &mut self,
+        after: u64,
+        cutoffs: &RetentionCutoffs,
+        now: Timestamp,
+    ) -> Result<Sweep, Error> {
+        let seqs = self.shared.index.table().ended(after, cutoffs, STEP);
         for &seq in &seqs {
-            self.prune_message(seq, horizon, now)?;
+            self.prune_message(seq, cutoffs, now)?;
         }
         match seqs.last() {
             Some(&last) if seqs.len() == STEP => Ok(Sweep::Messages(last)),
             _ => {
-                self.forget_known(horizon);
+                self.forget_known(cutoffs);
                 Ok(Sweep::Records(keys::SEEN, None))
             }
         }
     }
 
-    fn prune_records(&mut self, tag: u8, after: Option<Vec<u8>>, horizon: &Horizon) -> Result<Sweep, Error> {
+    fn prune_records(
+        &mut self,
+        tag: u8,
+        after: Option<Vec<u8>>,
+        cutoffs: &RetentionCutoffs,
+    ) -> Result<Sweep, Error> {
         let entries = self
             .view
             .page(&[tag], after.as_deref(), STEP)
             .map_err(Trouble::from)?;
         for (key, value) in &entries {
             match tag {
-                keys::SEEN => self.prune_seen(key, value, horizon)?,
-                _ => self.prune_thread(key, value, horizon)?,
+                keys::SEEN => self.prune_seen(key, value, cutoffs)?,
+                _ => self.prune_thread(key, value, cutoffs)?,
             }
         }
         Ok(match (entries.last(), tag) {
@@ -52,7 +62,7 @@ impl Group<'_> {
         })
     }
 
-    fn prune_message(&mut self, seq: u64, horizon: &Horizon, now: Timestamp) -> Result<(), Error> {
+    fn prune_message(&mut self, seq: u64, cutoffs: &RetentionCutoffs, now: Timestamp) -> Result<(), Error> {
         let Some(kept) = self.shared.sound(self.view.kept(seq))? else {
             return Ok(());
         };
@@ -65,9 +75,9 @@ impl Group<'_> {
         }
         let received_at = kept.message.received_at;
         let is_before = |moment: Option<Timestamp>| moment.is_some_and(|moment| received_at < moment);
-        if is_before(horizon.purge_before) {
-            self.purge(seq, &found, horizon)
-        } else if kept.message.redacted_at.is_none() && is_before(horizon.redact_before) {
+        if is_before(cutoffs.purge_before) {
+            self.purge(seq, &found, cutoffs)
+        } else if kept.message.redacted_at.is_none() && is_before(cutoffs.redact_before) {
             self.redact(seq, kept, now)
         } else {
             Ok(())
@@ -75,17 +85,17 @@ impl Group<'_> {
     }
 
     /// A provider id is removed when it is older than the deduplication window.
-    fn forget_known(&mut self, horizon: &Horizon) {
+    fn forget_known(&mut self, cutoffs: &RetentionCutoffs) {
         let table = self.shared.index.table();
         let is_new = |seq| {
             table
                 .get(seq)
-                .is_none_or(|row| row.is_since(horizon.dedup_before))
+                .is_none_or(|row| row.is_since(cutoffs.dedup_before))
         };
         self.known.retain(is_new);
     }
 
-    fn purge(&mut self, seq: u64, found: &Found, horizon: &Horizon) -> Result<(), Error> {
+    fn purge(&mut self, seq: u64, found: &Found, cutoffs: &RetentionCutoffs) -> Result<(), Error> {
         let dropped = |trouble: ::sled::Error| Error::from(Trouble::from(trouble));
         for delivery in &found.deliveries {
             let place = Place {
@@ -104,7 +114,7 @@ impl Group<'_> {
         }
         self.view.drop_record(&keys::message(seq)).map_err(dropped)?;
         self.notes.push(Note::Gone { seq });
-        self.remember(seq, &found.message, horizon)?;
+        self.remember(seq, &found.message, cutoffs)?;
         let deliveries = found.deliveries.iter();
         deliveries.for_each(|delivery| self.counters.leave(delivery));
         let counts = &mut self.counters.ledger.counts;
@@ -115,13 +125,13 @@ impl Group<'_> {
 
     /// Keeps the provider id of a removed message until the deduplication window ends. If several messages have the
     /// same provider id, the last accepted one counts, whichever is removed first.
-    fn remember(&mut self, seq: u64, message: &Message, horizon: &Horizon) -> Result<(), Error> {
+    fn remember(&mut self, seq: u64, message: &Message, cutoffs: &RetentionCutoffs) -> Result<(), Error> {
         if message.provider_id.is_empty() {
             return Ok(());
         }
         let digest = backup::digest(&message.source, &message.provider_id);
         self.known.remove(digest, seq);
-        if message.received_at < horizon.dedup_before {
+        if message.received_at < cutoffs.dedup_before {
             return Ok(());
         }
         let there = self.remembered(digest)?;
@@ -147,9 +157,9 @@ impl Group<'_> {
             .map_err(|error| Trouble::from(error).into())
     }
 
-    fn prune_seen(&mut self, key: &[u8], value: &[u8], horizon: &Horizon) -> Result<(), Error> {
+    fn prune_seen(&mut self, key: &[u8], value: &[u8], cutoffs: &RetentionCutoffs) -> Result<(), Error> {
         match record::decode::<Seen>(&self.view, key, value) {
-            Ok(seen) if seen.received_at >= horizon.dedup_before => {}
+            Ok(seen) if seen.received_at >= cutoffs.dedup_before => {}
             Ok(_) | Err(Trouble::Damaged) => {
                 self.known.on_disk = self.known.on_disk.saturating_sub(1);
                 self.view.remove(key);
@@ -160,9 +170,9 @@ impl Group<'_> {
     }
 
     /// The root of a thread is removed like a message; the next message of the conversation starts a new thread.
-    fn prune_thread(&mut self, key: &[u8], value: &[u8], horizon: &Horizon) -> Result<(), Error> {
+    fn prune_thread(&mut self, key: &[u8], value: &[u8], cutoffs: &RetentionCutoffs) -> Result<(), Error> {
         match record::decode::<Root>(&self.view, key, value) {
-            Ok(root) if horizon.purge_before.is_none_or(|before| root.at >= before) => {}
+            Ok(root) if cutoffs.purge_before.is_none_or(|before| root.at >= before) => {}
             Ok(_) | Err(Trouble::Damaged) => {
                 self.view.drop_record(key).map_err(Trouble::from)?;
             }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::row::{self, LOOK, Row};
 use crate::model::message::{Message, MessageId, Name, Timestamp};
-use crate::store::{Horizon, MessageState, Query};
+use crate::store::{MessageState, Query, RetentionCutoffs};
 
 /// Rows per chunk.
 const CHUNK: u64 = 1_024;
@@ -180,12 +180,12 @@ impl Table {
     }
 
     /// Up to `limit` messages after this one that may be removed or redacted, oldest first.
-    pub(super) fn ended(&self, after: u64, horizon: &Horizon, limit: usize) -> Vec<u64> {
+    pub(super) fn ended(&self, after: u64, cutoffs: &RetentionCutoffs, limit: usize) -> Vec<u64> {
         let is_before =
             |row: &Row, moment: Option<Timestamp>| moment.is_some_and(|moment| row.is_before(moment));
         let ended = self.rows(after + 1).filter(|(_, row)| {
-            let redact = is_before(row, horizon.redact_before) && !row.is_redacted();
-            (redact || is_before(row, horizon.purge_before)) && row.may_be_ended()
+            let redact = is_before(row, cutoffs.redact_before) && !row.is_redacted();
+            (redact || is_before(row, cutoffs.purge_before)) && row.may_be_ended()
         });
         ended.map(|(seq, _)| seq).take(limit).collect()
     }
@@ -291,14 +291,14 @@ mod tests {
     fn the_rows_of_removed_messages_are_removed() {
         let mut table = table(3_000);
         table.get_mut(5).unwrap().count_waiting(true);
-        let horizon = Horizon {
+        let cutoffs = RetentionCutoffs {
             purge_before: Some(Timestamp(2_900 * 60_000)),
             redact_before: None,
             dedup_before: Timestamp(0),
         };
         let (mut after, mut gone) = (0, 0);
         loop {
-            let step = table.ended(after, &horizon, 500);
+            let step = table.ended(after, &cutoffs, 500);
             let Some(&last) = step.last() else { break };
             after = last;
             gone += step.len();

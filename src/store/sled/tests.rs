@@ -404,7 +404,7 @@ async fn a_message_that_is_pending_again_is_in_the_log_again() {
         None,
         Timestamp(9),
     );
-    store.owe(first, vec![again]).await.unwrap();
+    store.add_deliveries(first, vec![again]).await.unwrap();
     for lost in [false, true] {
         if lost {
             renew(&store);
@@ -471,12 +471,12 @@ async fn a_provider_id_is_kept_for_the_deduplication_window_after_its_message_is
     let id = original.message.id;
     store.accept(original).await.unwrap();
     accept(&store, 2, 1, &[]).await;
-    let horizon = Horizon {
+    let cutoffs = RetentionCutoffs {
         purge_before: Some(Timestamp(100)),
         redact_before: None,
         dedup_before: Timestamp(0),
     };
-    while store.prune(&horizon, Timestamp(200)).await.unwrap() {}
+    while store.prune(&cutoffs, Timestamp(200)).await.unwrap() {}
     let assert_known = async |store: &Sled| {
         assert!(store.find(id).await.unwrap().is_none());
         assert_eq!(
@@ -488,9 +488,9 @@ async fn a_provider_id_is_kept_for_the_deduplication_window_after_its_message_is
     drop(store);
     let store = folder.open();
     assert_known(&store).await;
-    let later = Horizon {
+    let later = RetentionCutoffs {
         dedup_before: Timestamp(100),
-        ..horizon
+        ..cutoffs
     };
     while store.prune(&later, Timestamp(200)).await.unwrap() {}
     store.checkpoint();
@@ -730,7 +730,7 @@ async fn no_entry_is_large_enough_for_a_blob_file_of_sled() {
     );
     delivery.progress = (0..500).map(|n| format!("recipient-{n}@example.com")).collect();
     delivery.state = State::Waiting { due: Timestamp(1) };
-    store.owe(id, vec![delivery.clone()]).await.unwrap();
+    store.add_deliveries(id, vec![delivery.clone()]).await.unwrap();
     assert_eq!(store.find(id).await.unwrap().unwrap().deliveries, [delivery]);
     store.checkpoint();
     for entry in store.shared.overlay.db().iter() {
@@ -892,12 +892,12 @@ async fn a_mostly_empty_log_is_compacted_while_the_store_is_in_use() {
         }
     }
     fill(1_000..1_400, "pending").await;
-    let horizon = Horizon {
+    let cutoffs = RetentionCutoffs {
         purge_before: Some(Timestamp(900)),
         redact_before: None,
         dedup_before: Timestamp(900),
     };
-    while store.prune(&horizon, Timestamp(2_000)).await.unwrap() {}
+    while store.prune(&cutoffs, Timestamp(2_000)).await.unwrap() {}
     // Begins with the next checkpoint, before the size of small messages is estimated from that of the removed ones.
     store.checkpoint();
     let mut n = 2_000;

@@ -94,11 +94,11 @@ async fn fill(store: &Arc<dyn Store>) {
         .unwrap();
     store.settle(again(third, FAR)).await.unwrap();
     store.set_paused(&name("room"), true).await.unwrap();
-    let horizon = Horizon {
+    let cutoffs = RetentionCutoffs {
         purge_before: Some(Timestamp(2)),
-        ..horizon()
+        ..cutoffs()
     };
-    prune(&**store, horizon).await;
+    prune(&**store, cutoffs).await;
 }
 
 /// All stored messages, oldest first.

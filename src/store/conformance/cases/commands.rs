@@ -168,12 +168,15 @@ pub async fn a_stored_message_can_be_resent(store: Arc<dyn Store>) {
     let claim = claim_one(&*store, "desk", FAR).await;
     store.settle(delivered(&claim)).await.unwrap();
     let more = ["desk", "room"].map(|to| Delivery::new(claim.delivery.id, name(to), None, Timestamp(5)));
-    let ids = store.owe(id, more.to_vec()).await.unwrap();
+    let ids = store.add_deliveries(id, more.to_vec()).await.unwrap();
     assert_eq!(ids, [2, 3].map(|ordinal| DeliveryId { message: id, ordinal }));
     assert_eq!(claim_one(&*store, "desk", FAR).await.delivery.id, ids[0]);
     assert_eq!(claim_one(&*store, "room", FAR).await.delivery.id, ids[1]);
     let unknown = MessageId(uuid::Uuid::from_u128(9));
-    assert_eq!(store.owe(unknown, Vec::new()).await, Err(Error::NotFound));
+    assert_eq!(
+        store.add_deliveries(unknown, Vec::new()).await,
+        Err(Error::NotFound)
+    );
     assert_eq!(assert_adds_up(&*store).await.owed, 3);
 }
 

@@ -135,7 +135,7 @@ pub async fn an_older_message_resent_later_is_claimed_before_newer_ones(store: A
         ordinal: 0,
     };
     store
-        .owe(first, vec![Delivery::new(id, name("desk"), None, Timestamp(9))])
+        .add_deliveries(first, vec![Delivery::new(id, name("desk"), None, Timestamp(9))])
         .await
         .unwrap();
     assert!(

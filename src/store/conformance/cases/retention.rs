@@ -12,9 +12,9 @@ pub async fn pruning_keeps_pending_messages(store: Arc<dyn Store>) {
     store.settle(delivered(&claims[3])).await.unwrap();
     prune(
         &*store,
-        Horizon {
+        RetentionCutoffs {
             purge_before: Some(Timestamp(4)),
-            ..horizon()
+            ..cutoffs()
         },
     )
     .await;
@@ -61,9 +61,9 @@ pub async fn redaction_removes_text_and_numbers_and_keeps_the_rest(store: Arc<dy
     store.settle(delivered(&claim)).await.unwrap();
     prune(
         &*store,
-        Horizon {
+        RetentionCutoffs {
             redact_before: Some(Timestamp(5)),
-            ..horizon()
+            ..cutoffs()
         },
     )
     .await;
@@ -94,11 +94,11 @@ pub async fn a_redacted_message_is_not_requeued(store: Arc<dyn Store>) {
             store.settle(died(claim)).await.unwrap();
         }
     }
-    let horizon = Horizon {
+    let cutoffs = RetentionCutoffs {
         redact_before: Some(Timestamp(3)),
-        ..horizon()
+        ..cutoffs()
     };
-    prune(&*store, horizon).await;
+    prune(&*store, cutoffs).await;
     let desk = Selector::Dead(name("desk"));
     let ids = (1..=3).map(|n| DeliveryId {
         message: MessageId(uuid::Uuid::from_u128(n)),

@@ -262,8 +262,8 @@ impl Pair {
                     Timestamp(due),
                 )];
                 assert_eq!(
-                    self.memory.owe(message, owed.clone()).await,
-                    self.sled().owe(message, owed).await
+                    self.memory.add_deliveries(message, owed.clone()).await,
+                    self.sled().add_deliveries(message, owed).await
                 );
             }
             Operation::Pause { destination, paused } => {
@@ -272,14 +272,14 @@ impl Pair {
                 self.sled().set_paused(&destination, paused).await.unwrap();
             }
             Operation::Prune { purge, redact, dedup } => {
-                let horizon = Horizon {
+                let cutoffs = RetentionCutoffs {
                     purge_before: purge.map(Timestamp),
                     redact_before: redact.map(Timestamp),
                     dedup_before: Timestamp(dedup),
                 };
-                self.forgotten_before = self.forgotten_before.max(horizon.dedup_before);
-                while self.memory.prune(&horizon, Timestamp(77)).await.unwrap() {}
-                while self.sled().prune(&horizon, Timestamp(77)).await.unwrap() {}
+                self.forgotten_before = self.forgotten_before.max(cutoffs.dedup_before);
+                while self.memory.prune(&cutoffs, Timestamp(77)).await.unwrap() {}
+                while self.sled().prune(&cutoffs, Timestamp(77)).await.unwrap() {}
             }
             Operation::Reopen => self.reopen().await,
         }
