@@ -2,7 +2,7 @@
 //! wrong clock.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::sync::watch;
@@ -11,12 +11,17 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::clock::Clock;
 use crate::engine::lanes::Lanes;
 use crate::model::delivery::Delivery;
+use crate::model::message::{Name, Timestamp};
 use crate::plan::Plan;
-use crate::store::{Error, Query, Standings, Store};
+use crate::store::{Cause, Error, Query, Standings, Store};
 use crate::timeline::Timeline;
 
 /// Interval of reading the clocks. After a crash, the time since the last reading counts as downtime.
 const OBSERVE: Duration = Duration::from_secs(60);
+
+/// Interval of comparing the states of the destinations with the stored ones. A crash forgets no older state, and with it
+/// no older request for a pause.
+const COMPARE: Duration = Duration::from_secs(1);
 
 /// Delay after a failed store operation.
 const STORE_PAUSE: Duration = Duration::from_secs(5);
@@ -72,16 +77,23 @@ impl Timekeeper {
         }
         let mut is_doubted = self.clock.doubt().is_some();
         let mut remembered = Standings::default();
+        let mut observed = Instant::now();
         while !stop.is_cancelled() {
-            stop.run_until_cancelled(tokio::time::sleep(OBSERVE)).await;
-            is_doubted = self.observe(is_doubted).await;
-            self.remember(&mut remembered).await;
+            stop.run_until_cancelled(tokio::time::sleep(COMPARE)).await;
+            let is_due = stop.is_cancelled() || observed.elapsed() >= OBSERVE;
+            if is_due {
+                observed = Instant::now();
+                is_doubted = self.observe(is_doubted).await;
+            }
+            let standings = self.lanes.standings();
+            if is_due || faults(&standings).ne(faults(&remembered)) {
+                self.remember(standings, &mut remembered).await;
+            }
         }
     }
 
     /// Writes the states of the destinations, if they differ from the last written ones.
-    async fn remember(&self, remembered: &mut Standings) {
-        let standings = self.lanes.standings();
+    async fn remember(&self, standings: Standings, remembered: &mut Standings) {
         if standings == *remembered {
             return;
         }
@@ -137,4 +149,13 @@ impl Timekeeper {
         }
         !was_doubted
     }
+}
+
+/// What must not be lost by a crash; the time of the last delivery changes too often.
+fn faults(standings: &Standings) -> impl Iterator<Item = (&Name, bool, Option<(Cause, Option<Timestamp>)>)> {
+    standings.iter().map(|(name, standing)| {
+        let fault = standing.fault.as_ref();
+        let fault = fault.map(|fault| (fault.cause, fault.pause.and_then(|pause| pause.until)));
+        (name, standing.is_tested, fault)
+    })
 }

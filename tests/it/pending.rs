@@ -171,16 +171,24 @@ async fn a_pause_that_a_destination_asked_for_ends_at_the_same_time_after_a_rest
     let first = text(&bridge, 1, 1);
     let before = pending(&bridge, &first, "limited");
     assert!(shown(&bridge, &first).contains("; it asked for a pause until "));
-    bridge.stop();
-    std::thread::sleep(Duration::from_secs(2));
-    bridge.run();
-    let after = pending(&bridge, &first, "limited");
-    let [before, after] =
-        [&before, &after].map(|waits| Moment::from(waits["pause_until"].as_str().unwrap()).0);
-    let apart = after
-        .duration_since(before)
-        .unwrap_or_else(|error| error.duration());
-    assert!(apart < Duration::from_millis(500), "{apart:?}");
+    for is_killed in [false, true] {
+        // It is stored within a second or two.
+        std::thread::sleep(Duration::from_secs(3));
+        match is_killed {
+            true => bridge.kill(),
+            false => drop(bridge.stop()),
+        }
+        std::thread::sleep(Duration::from_secs(2));
+        bridge.run();
+        let after = pending(&bridge, &first, "limited");
+        let [before, after] =
+            [&before, &after].map(|waits| Moment::from(waits["pause_until"].as_str().unwrap()).0);
+        let apart = after
+            .duration_since(before)
+            .unwrap_or_else(|error| error.duration());
+        assert!(apart < Duration::from_millis(500), "{apart:?}");
+    }
+    assert_eq!(recorder.received().len(), 1, "the pause was not kept");
 }
 
 #[tokio::test(flavor = "multi_thread")]
