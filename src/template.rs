@@ -103,6 +103,8 @@ pub struct Values<'a> {
     pub to_name: Option<&'a str>,
     /// `route`; empty if no route matched.
     pub route: Option<&'a str>,
+    /// `fallback`: which destination this delivery replaces, and why; empty if it is no fallback.
+    pub fallback: String,
     /// `match.*`; a group that does not exist or took no part in the match prints nothing.
     pub groups: &'a BTreeMap<String, String>,
 }
@@ -264,6 +266,7 @@ fn context(medium: Medium, values: &Values<'_>) -> Value {
         ("text", Value::from(message.text.as_str())),
         ("received_at", Value::from(message.received_at.to_string())),
         ("route", Value::from(values.route.unwrap_or_default())),
+        ("fallback", Value::from(values.fallback.as_str())),
         (
             "media",
             message
@@ -352,6 +355,7 @@ mod tests {
             from_name: Some("Door & Co"),
             to_name: None,
             route: None,
+            fallback: "Fallback for crm: no".to_owned(),
             groups: &groups,
         };
         Template::compile(template)?.render(medium, &values)
@@ -367,12 +371,12 @@ mod tests {
             filename: None,
         });
         let template = "{{message.id}} {{provider_id}} {{source}} {{from}} {{from_name or from}} {{to_name or to}} \
-                        {{text}} {{received_at}} [{{route}}] {{match.code}}{{match.none.deep}} \
+                        {{text}} {{received_at}} [{{route}}] [{{fallback}}] {{match.code}}{{match.none.deep}} \
                         {% for m in media %}{{loop.index}} {{m.link}} {{m.content_type}}{{m.filename}}{% endfor %}";
         assert_eq!(
             render(Medium::Text, template, &message).unwrap(),
             "00000000000000000000000000000007 P1 carrier +13035550100 Door & Co 1-1234 hi \
-             1970-01-01T00:00:00.000Z [] <42> 1 https://example.com/a.jpg image/jpeg"
+             1970-01-01T00:00:00.000Z [] [Fallback for crm: no] <42> 1 https://example.com/a.jpg image/jpeg"
         );
     }
 
@@ -427,7 +431,7 @@ mod tests {
         for (template, named) in [
             (
                 "{{ txet }}",
-                "`txet` does not exist: a template can name from, from_name",
+                "`txet` does not exist: a template can name fallback, from, from_name",
             ),
             ("{{ text }}\n{{ message.body }}", "`message.body` does not exist"),
             ("{{ text.upper() }}", "`text.upper` does not exist"),

@@ -121,6 +121,7 @@ impl OutboundMessage<'_> {
             from_name: self.from_name,
             to_name: self.to_name,
             route: self.route.map(Name::as_str),
+            fallback: self.fallback.as_ref().map(Fallback::note).unwrap_or_default(),
             groups: &self.groups,
         }
     }

@@ -324,6 +324,7 @@ fn check_json(body: &Template) -> Result<(), String> {
             from_name: Some(HOSTILE),
             to_name: Some(HOSTILE),
             route: Some("sample"),
+            fallback: HOSTILE.to_owned(),
             groups: &groups,
         };
         // An expression that fails for the sample text may work for a real one.

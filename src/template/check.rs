@@ -8,7 +8,8 @@ use minijinja::{Environment, ErrorKind};
 use super::{LIMIT, MEDIUM, Medium, OUTPUT_MAX, TEMPLATE, TemplateError, explain, map, run};
 
 /// The names that a template can use, for error messages.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
+    "fallback",
     "from",
     "from_name",
     "match",

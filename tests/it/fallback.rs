@@ -90,3 +90,26 @@ fn every_kind_says_so_whatever_its_template_is_and_whatever_was_answered() {
         }
     }
 }
+
+#[test]
+fn the_body_of_a_webhook_can_contain_the_note() {
+    let body = r#"{"text": "{{ text }}", "note": "{{ fallback }}"}"#;
+    let config = json!({ "url": "https://hook.example/x", "body": body });
+    let destination = build("webhook", config, None).unwrap();
+    let (message, crm) = (message("hello"), "crm".parse().unwrap());
+    let note = |reason: Option<&str>| {
+        let mut outbound = outbound(&message);
+        outbound.fallback = reason.map(|reason| Fallback {
+            destination: &crm,
+            reason,
+        });
+        let rendered = destination.render(&outbound).unwrap();
+        let body: serde_json::Value = serde_json::from_str(&rendered).unwrap();
+        body["note"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(note(None), "");
+    assert_eq!(
+        note(Some("said \"no\"\nand more")),
+        "Fallback for destination crm: said \"no\" and more"
+    );
+}

@@ -14,7 +14,7 @@ use lettre::message::{MessageBuilder, MultiPart, SinglePart};
 use super::mailbox::Mailbox;
 use crate::destination::{Failure, OutboundMessage};
 use crate::model::message::{Media, Name, Timestamp};
-use crate::template::{self, Medium, Template, Values};
+use crate::template::{self, Medium, Template};
 
 /// Maximum length of a subject, in characters.
 const SUBJECT_MAX: usize = 200;
@@ -138,15 +138,8 @@ fn render(
     outbound: &OutboundMessage<'_>,
     what: &str,
 ) -> Result<String, Failure> {
-    let values = Values {
-        message: outbound.message,
-        from_name: outbound.from_name,
-        to_name: outbound.to_name,
-        route: outbound.route.map(Name::as_str),
-        groups: &outbound.groups,
-    };
     template
-        .render(medium, &values)
+        .render(medium, &outbound.values())
         .map_err(|error| Failure::permanent(format!("{what}: {error}")))
 }
 
