@@ -105,7 +105,7 @@ const RETRY: Change = Change {
 const DISCARD: Change = Change {
     verb: "discard",
     doing: "discarding",
-    done: "given up",
+    done: "discarded",
     state: "pending",
     unchanged: "unknown, already ended, or in progress",
 };

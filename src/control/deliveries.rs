@@ -227,12 +227,18 @@ impl Control {
             return Err(Error::Wrong(DEAD_ALREADY.to_owned()));
         }
         let deliveries = self.store.discard(selector, self.clock.now(), DISCARDED).await?;
+        let outlook = match selector {
+            Selector::Pending(name) => self.lanes.outlook(name),
+            Selector::Dead(_) | Selector::Ids(_) => None,
+        };
+        let attempting = outlook.map_or(0, |outlook| outlook.attempts.len() as u64);
         for name in self.concerned(selector).await? {
             self.lanes.wake(&name);
             self.lanes.announce(&name);
         }
         Ok(Touched {
             deliveries,
+            attempting,
             ..Touched::default()
         })
     }

@@ -181,8 +181,8 @@ impl Control {
         }
         Ok(Touched {
             deliveries: ids.len() as u64,
-            redacted: 0,
             ids,
+            ..Touched::default()
         })
     }
 

@@ -379,7 +379,10 @@ pub struct ConditionsView {
 pub struct Touched {
     /// The number of deliveries affected.
     pub deliveries: u64,
-    /// The number of deliveries skipped because the content of their messages was removed.
+    /// How many were not discarded because they had an attempt in progress.
+    #[serde(default)]
+    pub attempting: u64,
+    /// How many were skipped because the content of their messages was removed.
     #[serde(default)]
     pub redacted: u64,
     /// The ids of new deliveries.

@@ -266,7 +266,7 @@ fn deliveries_are_listed_given_up_and_tried_again() {
         0,
         &["delivery", "discard", "--destination", "crm", "--yes"],
     );
-    assert_eq!(done, "1 delivery given up\n");
+    assert_eq!(done, "1 delivery discarded\n");
     assert_eq!(
         run_json(&bridge, 0, &["delivery", "show", &crm])["reason"],
         "discarded by the operator"
@@ -283,7 +283,7 @@ fn deliveries_are_listed_given_up_and_tried_again() {
     });
     assert_eq!(
         run(&bridge, 0, &["delivery", "discard", &crm]),
-        "1 delivery given up\n"
+        "1 delivery discarded\n"
     );
     assert_eq!(
         run(&bridge, 0, &["delivery", "retry", &crm]),
@@ -484,7 +484,7 @@ fn an_id_may_be_its_unique_beginning_or_latest() {
     let one = format!("{}-1", &first[..=alike]);
     assert_eq!(
         run(&bridge, 0, &["delivery", "discard", &one]),
-        "1 delivery given up\n"
+        "1 delivery discarded\n"
     );
     let revived = run(&bridge, 0, &["delivery", "retry", &one]);
     assert!(revived.starts_with(&format!("{first}-1 to crm: ")), "{revived}");

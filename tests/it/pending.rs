@@ -368,6 +368,29 @@ async fn a_paused_destination_is_sent_nothing_by_a_retry() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_discarded_and_what_has_an_attempt_in_progress_is_counted() {
+    let recorder = Recorder::start(|_| Reply {
+        delay: Duration::from_secs(30),
+        ..Reply::new(200, "ok")
+    })
+    .await;
+    let bridge = Bridge::start(&crm(&recorder, "concurrency = 1"));
+    for n in 1..=3 {
+        text(&bridge, n, n);
+    }
+    wait_for("the attempt", || (recorder.received().len() == 1).then_some(()));
+    let command = ["delivery", "discard", "--destination", "crm", "--yes"];
+    let (code, said, _) = bridge.command(&command);
+    assert_eq!(
+        (code, said.as_str()),
+        (
+            0,
+            "2 deliveries discarded; 1 delivery has an attempt in progress\n"
+        )
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slow_attempt_holds_up_its_conversation_and_those_without_a_place() {
     let recorder = Recorder::start(|_| Reply {
         delay: Duration::from_secs(8),
