@@ -22,7 +22,7 @@ pub enum Action {
     /// List deliveries, newest first
     #[command(after_help = examples::DELIVERY_LIST)]
     List(List),
-    /// Show a delivery in full, with every attempt that is kept
+    /// Show a delivery in full, with all stored attempts
     #[command(after_help = examples::DELIVERY_SHOW)]
     Show {
         #[arg(help = ID, value_parser = listing::id)]
@@ -319,7 +319,8 @@ fn attempts(delivery: &DeliveryView, now: Timestamp) -> String {
     let hidden = (delivery.attempts_made as usize).saturating_sub(lines.len());
     if hidden > 0 {
         let attempts = if hidden == 1 { "attempt is" } else { "attempts are" };
-        let line = format!("    {hidden} more {attempts} not shown: the first and the latest are kept\n");
+        let line =
+            format!("    {hidden} more {attempts} not shown: only the first and the latest are stored\n");
         lines.insert(
             lines.len().min(1),
             style::on_stdout(style::DIM, line.trim_end()) + "\n",
@@ -519,7 +520,7 @@ mod tests {
 
     #[test]
     fn a_retry_reports_the_result_for_all_selected_deliveries() {
-        let told = |deliveries, already_due, attempting, redacted| {
+        let said = |deliveries, already_due, attempting, redacted| {
             let touched = Retried {
                 deliveries,
                 already_due,
@@ -529,11 +530,11 @@ mod tests {
             };
             summary(RETRY, &touched)
         };
-        assert_eq!(told(0, 0, 0, 0), "0 deliveries due now");
-        assert_eq!(told(12, 0, 0, 0), "12 deliveries due now");
-        assert_eq!(told(0, 3, 0, 0), "3 deliveries were due already");
+        assert_eq!(said(0, 0, 0, 0), "0 deliveries due now");
+        assert_eq!(said(12, 0, 0, 0), "12 deliveries due now");
+        assert_eq!(said(0, 3, 0, 0), "3 deliveries were due already");
         assert_eq!(
-            told(2, 1, 1, 1),
+            said(2, 1, 1, 1),
             "2 deliveries due now; 1 delivery was due already; 1 delivery has an attempt in progress; 1 delivery skipped: the \
              content of its message was removed (store.redact_after)"
         );

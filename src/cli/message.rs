@@ -165,7 +165,7 @@ fn whole_state(message: &MessageView) -> String {
 /// The text, with the number of attachments.
 fn summary(message: &MessageView) -> String {
     match (message.redacted_at, message.media.len()) {
-        (Some(_), _) => "(forgotten)".to_owned(),
+        (Some(_), _) => "(redacted)".to_owned(),
         (None, 0) => message.text.clone(),
         (None, 1) => format!("{} (1 attachment)", message.text),
         (None, many) => format!("{} ({many} attachments)", message.text),

@@ -19,8 +19,8 @@ use crate::timeline::Timeline;
 /// Interval of reading the clocks. After a crash, the time since the last reading counts as downtime.
 const OBSERVE: Duration = Duration::from_secs(60);
 
-/// Interval of comparing the states of the destinations with the stored ones. A crash forgets no older state, and with it
-/// no older request for a pause.
+/// Interval of comparing the states of the destinations with the stored ones. After a crash, only changes within this
+/// time are lost, including requests for a pause.
 const COMPARE: Duration = Duration::from_secs(1);
 
 /// Delay after a failed store operation.
