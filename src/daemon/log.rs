@@ -14,12 +14,15 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, Registry};
 
 use self::journal::Journal;
-use self::queue::{Queue, Sink};
+use self::queue::{Batch, Queue, Sink};
 use crate::metrics;
 use crate::plan::{Log, LogFormat};
 
 mod journal;
 mod queue;
+
+/// How much is written to standard error at once.
+const BATCH: usize = 32 * 1024;
 
 /// How long the end of the process waits for the last lines.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -88,11 +91,11 @@ fn layer(format: LogFormat, state: metrics::log::Log) -> anyhow::Result<(AnyLaye
         LogFormat::Journald => {
             let sink = journal::sink()
                 .context("log.format: the journal cannot be reached; choose `text` or `json`")?;
-            Queue::start(state, "the journal", sink)
+            Queue::start(state, "the journal", Batch::Line, sink)
         }
         LogFormat::Json | LogFormat::Text | LogFormat::Auto => {
             let sink = standard_error().context("standard error cannot be used for the log")?;
-            Queue::start(state, "standard error", sink)
+            Queue::start(state, "standard error", Batch::Bytes(BATCH), sink)
         }
     };
     let queue = queue.context("the log's thread cannot be started")?;
@@ -116,12 +119,12 @@ fn layer(format: LogFormat, state: metrics::log::Log) -> anyhow::Result<(AnyLaye
 fn standard_error() -> io::Result<Sink> {
     let mut file = File::from(io::stderr().as_fd().try_clone_to_owned()?);
     let mut is_broken = false;
-    Ok(Box::new(move |line| {
+    Ok(Box::new(move |lines| {
         // A failed write may have left the beginning of a line.
         if std::mem::take(&mut is_broken) {
             let _ = file.write_all(b"\n");
         }
-        let written = file.write_all(line);
+        let written = file.write_all(lines);
         is_broken = written.is_err();
         written
     }))

@@ -46,11 +46,11 @@ impl Log {
         }
     }
 
-    /// Counts a line that was dropped.
-    pub fn dropped(&self, level: &'static str) {
-        self.dropped.get_or_create(&ByLevel { level }).inc();
+    /// Counts lines that were dropped.
+    pub fn dropped(&self, level: &'static str, count: u64) {
+        self.dropped.get_or_create(&ByLevel { level }).inc_by(count);
         let mut state = self.state();
-        state.dropped += 1;
+        state.dropped += count;
         state.dropped_at = Some(Instant::now());
     }
 
@@ -109,7 +109,7 @@ mod tests {
             log.problem().unwrap(),
             "log output to standard error has been blocked for 1m 5s: its reader or disk hangs; 0 lines were dropped since startup"
         );
-        log.dropped("INFO");
+        log.dropped("INFO", 1);
         log.writing(false);
         assert_eq!(
             log.problem().unwrap(),

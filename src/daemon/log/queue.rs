@@ -24,8 +24,22 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 const LEVELS: [&str; 5] = ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
 
-/// Writes one complete line at each call. It may block.
+/// After a batch of so many lines more will follow. The thread lets them gather for this long, because each write, and
+/// each wake-up of the thread, costs more than a line. While few lines come, each is written at once.
+const CROWD: u64 = 8;
+const GATHERING: Duration = Duration::from_millis(2);
+
+/// Writes complete lines. It may block.
 pub(super) type Sink = Box<dyn FnMut(&[u8]) -> io::Result<()> + Send>;
+
+/// How many bytes of lines a sink accepts at each call.
+#[derive(Clone, Copy)]
+pub(super) enum Batch {
+    /// One line, whatever its length.
+    Line,
+    /// Lines, until they have this length.
+    Bytes(usize),
+}
 
 /// Accepts lines without ever blocking. Clones share one thread.
 #[derive(Clone)]
@@ -59,13 +73,20 @@ struct Line {
 }
 
 enum Task {
-    Write(Line),
+    Write(Lines),
     Report([u64; LEVELS.len()]),
+}
+
+/// What is written at once, and how many lines of each level that is.
+#[derive(Default)]
+struct Lines {
+    bytes: Vec<u8>,
+    levels: [u64; LEVELS.len()],
 }
 
 impl Queue {
     /// Starts the thread, which lives as long as the process: it may hang in a write forever.
-    pub(super) fn start(log: Log, place: &'static str, sink: Sink) -> io::Result<Self> {
+    pub(super) fn start(log: Log, place: &'static str, batch: Batch, sink: Sink) -> io::Result<Self> {
         log.goes_to(place, &LEVELS);
         let queue = Self(Arc::new(Shared {
             state: Mutex::default(),
@@ -76,7 +97,7 @@ impl Queue {
         let shared = queue.0.clone();
         thread::Builder::new()
             .name("log".into())
-            .spawn(move || shared.write_all(sink))?;
+            .spawn(move || shared.write_all(sink, batch))?;
         Ok(queue)
     }
 
@@ -84,7 +105,7 @@ impl Queue {
     pub(super) fn push(&self, level: Level, line: &[u8]) {
         let level = index(level);
         if !self.0.has_queued(level, line) {
-            self.0.drop_line(level);
+            self.0.drop_lines(level, 1);
         }
     }
 
@@ -133,35 +154,58 @@ impl Shared {
         true
     }
 
-    fn write_all(&self, mut sink: Sink) {
+    fn write_all(&self, mut sink: Sink, batch: Batch) {
+        let mut lines = Lines::default();
         loop {
-            match self.next() {
-                Task::Report(dropped) => report(&dropped),
-                Task::Write(line) => {
-                    self.log.writing(true);
-                    let written = sink(&line.bytes);
-                    self.log.writing(false);
-                    self.state().broken = written.is_err();
-                    if written.is_err() {
-                        self.drop_line(line.level);
+            match self.next(lines, batch) {
+                Task::Report(dropped) => {
+                    report(&dropped);
+                    lines = Lines::default();
+                }
+                Task::Write(written) => {
+                    lines = written;
+                    self.write(&lines, &mut sink);
+                    if lines.levels.iter().sum::<u64>() >= CROWD {
+                        thread::sleep(GATHERING);
                     }
                 }
             }
         }
     }
 
-    /// The next line. Before it, a report of dropped lines: once the queued lines are written, and not while
+    fn write(&self, lines: &Lines, sink: &mut Sink) {
+        self.log.writing(true);
+        let written = sink(&lines.bytes);
+        self.log.writing(false);
+        self.state().broken = written.is_err();
+        if written.is_err() {
+            let counts = lines.levels.iter().enumerate().filter(|(_, count)| **count > 0);
+            counts.for_each(|(level, count)| self.drop_lines(level, *count));
+        }
+    }
+
+    /// The next lines. Before them, a report of dropped lines: once the queued lines are written, and not while
     /// writes fail, because each report would cause the next.
-    fn next(&self) -> Task {
+    fn next(&self, mut lines: Lines, batch: Batch) -> Task {
+        lines.bytes.clear();
+        lines.levels = Default::default();
         let mut state = self.state();
         loop {
             if state.must_report() {
                 state.reported_at = Some(Instant::now());
                 return Task::Report(std::mem::take(&mut state.dropped));
             }
-            if let Some(line) = state.lines.pop_front() {
+            while let Some(line) = state.lines.front()
+                && (lines.bytes.is_empty()
+                    || matches!(batch, Batch::Bytes(most) if lines.bytes.len() + line.bytes.len() <= most))
+            {
+                lines.bytes.extend_from_slice(&line.bytes);
+                lines.levels[line.level] += 1;
                 state.bytes -= line.bytes.len();
-                return Task::Write(line);
+                state.lines.pop_front();
+            }
+            if !lines.bytes.is_empty() {
+                return Task::Write(lines);
             }
             state.idle = true;
             self.emptied.notify_all();
@@ -169,9 +213,9 @@ impl Shared {
         }
     }
 
-    fn drop_line(&self, level: usize) {
-        self.state().dropped[level] += 1;
-        self.log.dropped(LEVELS[level]);
+    fn drop_lines(&self, level: usize, count: u64) {
+        self.state().dropped[level] += count;
+        self.log.dropped(LEVELS[level], count);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -247,7 +291,7 @@ mod tests {
             permit.recv().unwrap_or(Ok(()))?;
             written.send(line.to_vec()).map_err(io::Error::other)
         };
-        let queue = Queue::start(log.clone(), "a test", Box::new(sink)).unwrap();
+        let queue = Queue::start(log.clone(), "a test", Batch::Line, Box::new(sink)).unwrap();
         (queue, permits, lines, log)
     }
 
@@ -307,5 +351,27 @@ mod tests {
         queue.flush(Duration::from_secs(10));
         assert_eq!(lines.try_iter().collect::<Vec<_>>(), [b"kept"]);
         assert!(log.problem().unwrap().contains("1 line was dropped"));
+    }
+
+    #[test]
+    fn lines_that_come_fast_are_written_together_and_in_order() {
+        let (permits, permit) = mpsc::channel::<()>();
+        let (written, batches) = mpsc::channel();
+        let sink = move |lines: &[u8]| {
+            let _ = permit.recv();
+            written.send(lines.to_vec()).map_err(io::Error::other)
+        };
+        let queue = Queue::start(Log::default(), "a test", Batch::Bytes(64), Box::new(sink)).unwrap();
+        let lines: Vec<String> = (100..140).map(|number| format!("line {number}\n")).collect();
+        for line in &lines {
+            queue.push(Level::INFO, line.as_bytes());
+        }
+        drop(permits);
+        queue.flush(Duration::from_secs(10));
+        let batches: Vec<Vec<u8>> = batches.try_iter().collect();
+        assert_eq!(batches.concat(), lines.concat().as_bytes());
+        assert!(batches.len() < 12, "{}", batches.len());
+        let is_whole = |batch: &Vec<u8>| batch.len() <= 64 && batch.ends_with(b"\n");
+        assert!(batches.iter().all(is_whole));
     }
 }
