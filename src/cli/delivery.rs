@@ -272,6 +272,7 @@ fn standing(delivery: &DeliveryView, now: Timestamp) -> String {
                 time::exact(at, now)
             );
         }
+        (Some(_), _) if delivery.reason.as_deref() == Some(DISCARDED) => {}
         (Some(at), _) => said += &format!("; acknowledged at {}", time::exact(at, now)),
         (None, _) => {}
     }
@@ -336,12 +337,16 @@ fn attempt(attempt: &Attempt, now: Timestamp) -> String {
         Verdict::Permanent => ("permanent", style::ERROR),
         Verdict::Parked => ("parked", style::ERROR),
     };
-    format!(
-        "    {}  took {} ms  {}  {}\n",
+    let line = format!(
+        "{}  took {} ms  {verdict}  {}",
         time::exact(attempt.at, now),
         attempt.took_ms,
-        style::on_stdout(style, verdict),
         one_line(&attempt.detail)
+    );
+    let line = wrapped(&line, 6, terminal_width());
+    format!(
+        "    {}\n",
+        line.replacen(verdict, &style::on_stdout(style, verdict), 1)
     )
 }
 
@@ -460,7 +465,8 @@ fn retried_one(result: &RetryView, now: Timestamp) -> String {
         RetryOutcome::Delivered => "delivered already".to_owned(),
         RetryOutcome::Unknown => "no such delivery".to_owned(),
     };
-    format!("{id}{}: {what}", to.unwrap_or_default())
+    let line = format!("{id}{}: {what}", to.unwrap_or_default());
+    wrapped(&line, 4, terminal_width())
 }
 
 /// Asks for confirmation, with the number of deliveries.

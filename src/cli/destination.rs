@@ -5,7 +5,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::client::Daemon;
-use super::table::Table;
+use super::table::{Table, terminal_width, wrapped};
 use super::{CommandError, Exit, Global, listing, print, style, time};
 use crate::control::view::{DestinationView, Tested};
 use crate::model::message::{Name, Timestamp};
@@ -80,7 +80,9 @@ pub(super) fn table(destinations: &[DestinationView], now: Timestamp) -> Table {
 
 /// When the next attempt starts.
 fn next(destination: &DestinationView, now: Timestamp) -> String {
-    let until = destination.until.filter(|&until| until > now);
+    let until = destination
+        .until
+        .filter(|&until| until > now && destination.state != "paused");
     until.map_or_else(|| "-".to_owned(), |until| time::relative(until, now))
 }
 
@@ -129,13 +131,14 @@ fn outcome(name: &Name, tested: &Tested) -> String {
         .failure
         .as_deref()
         .map(|kind| format!(", {}", meaning(kind)));
-    format!(
-        "{} to {name} in {} ms{}: {}\n",
-        style::on_stdout(style, word),
+    let line = format!(
+        "{word} to {name} in {} ms{}: {}",
         tested.took_ms,
         kind.unwrap_or_default(),
         one_line(&tested.detail)
-    )
+    );
+    let line = wrapped(&line, 4, terminal_width());
+    line.replacen(word, &style::on_stdout(style, word), 1) + "\n"
 }
 
 /// The consequence of this kind of failure for a real message.

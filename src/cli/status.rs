@@ -147,7 +147,7 @@ fn messages(counts: &CountsView) -> String {
         counts.dead,
         match counts.acknowledged {
             0 => String::new(),
-            many => format!(" and {many} dead but acknowledged"),
+            many => format!(" and {many} dead that need no attention"),
         }
     )
 }

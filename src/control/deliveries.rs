@@ -24,8 +24,15 @@ impl Control {
     /// Errors of the store.
     pub async fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<DeliveryView>, Error> {
         let page = self.store.deliveries(query).await?;
+        let mut places = Places::new();
+        for delivery in page.items.iter().filter(|delivery| delivery.is_waiting()) {
+            if !places.contains_key(&delivery.id) {
+                let queued = self.store.queued(delivery.id.message).await?.into_iter();
+                places.extend(queued.map(|queued| (queued.id, Place { queued, ahead: None })));
+            }
+        }
         Ok(Page {
-            items: self.delivery_views(&self.plan(), &page.items, &Places::new()),
+            items: self.delivery_views(&self.plan(), &page.items, &places),
             next: page.next.map(|cursor| cursor.to_string()),
         })
     }
@@ -37,7 +44,9 @@ impl Control {
     pub async fn delivery(&self, id: DeliveryId) -> Result<DeliveryView, Error> {
         let none = || Error::NotFound(format!("no delivery {id}"));
         let found = self.store.find(id.message).await?.ok_or_else(none)?;
-        let places = self.places(&found, COUNTED_MAX).await?;
+        let places = self
+            .places(&found, COUNTED_MAX, |name| self.next_attempt_at(name))
+            .await?;
         let views = self.message_deliveries(&self.plan(), &found, &places);
         views.into_iter().find(|view| view.id == id).ok_or_else(none)
     }
@@ -69,9 +78,14 @@ impl Control {
         views
     }
 
-    /// The positions of a message's pending deliveries. The deliveries ahead are counted for the first `counted` of
-    /// them.
-    pub(super) async fn places(&self, found: &Found, counted: usize) -> Result<Places, Error> {
+    /// The positions of a message's pending deliveries. For the first `counted` of them, the deliveries ahead are counted
+    /// that come before it at the time `at`.
+    pub(super) async fn places(
+        &self,
+        found: &Found,
+        counted: usize,
+        at: impl Fn(&Name) -> Timestamp,
+    ) -> Result<Places, Error> {
         let mut places = Places::new();
         if !found.deliveries.iter().any(Delivery::is_waiting) {
             return Ok(places);
@@ -79,16 +93,22 @@ impl Control {
         for queued in self.store.queued(found.message.id).await? {
             let delivery = found.deliveries.iter().find(|delivery| delivery.id == queued.id);
             let ahead = match delivery.filter(|_| places.len() < counted) {
-                Some(delivery) => Some(
-                    self.store
-                        .ahead(&delivery.destination, queued.turn, self.clock.now())
-                        .await?,
-                ),
+                Some(delivery) => {
+                    let name = &delivery.destination;
+                    Some(self.store.ahead(name, queued.turn, at(name)).await?)
+                }
                 None => None,
             };
             places.insert(queued.id, Place { queued, ahead });
         }
         Ok(places)
+    }
+
+    /// When the next attempt at a destination may start. Which delivery it takes depends on what is due then.
+    pub(super) fn next_attempt_at(&self, name: &Name) -> Timestamp {
+        let now = self.clock.now();
+        let open = self.lanes.outlook(name).and_then(|outlook| outlook.open);
+        open.map_or(now, |open| open.until.max(now))
     }
 
     /// The configuration and current state of a destination; `None` if it is not configured.
@@ -107,6 +127,11 @@ impl Control {
     /// If one of the given deliveries belongs to a redacted message, in which case none is retried. Errors of the
     /// store.
     pub async fn retry(&self, selector: &Selector) -> Result<Retried, Error> {
+        if let Some(what) = self.stopping() {
+            return Err(Error::Unavailable(format!(
+                "smsbridge is stopping ({what}): nothing is sent until it is started again"
+            )));
+        }
         if let Selector::Ids(ids) = selector {
             self.refuse_redacted(ids).await?;
         }
@@ -135,11 +160,13 @@ impl Control {
         let plan = self.plan();
         let mut messages: BTreeMap<MessageId, Option<(Found, Places)>> = BTreeMap::new();
         let mut results = Vec::with_capacity(ids.len());
+        // The attempt that the retry starts takes what is due now.
+        let now = self.clock.now();
         for &id in ids {
             if let std::collections::btree_map::Entry::Vacant(entry) = messages.entry(id.message) {
                 let counted = COUNTED_MAX.saturating_sub(results.len());
                 let found = match self.store.find(id.message).await? {
-                    Some(found) => Some((self.places(&found, counted).await?, found)),
+                    Some(found) => Some((self.places(&found, counted, |_| now).await?, found)),
                     None => None,
                 };
                 entry.insert(found.map(|(places, found)| (found, places)));

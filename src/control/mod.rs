@@ -42,6 +42,9 @@ pub enum Error {
     /// The request is invalid.
     #[error("{0}")]
     Wrong(String),
+    /// It cannot be done now.
+    #[error("{0}")]
+    Unavailable(String),
     /// The store returned an error.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -131,7 +134,9 @@ impl Control {
             .find(id)
             .await?
             .ok_or_else(|| Error::NotFound(format!("no message {id}")))?;
-        let places = self.places(&found, usize::MAX).await?;
+        let places = self
+            .places(&found, usize::MAX, |name| self.next_attempt_at(name))
+            .await?;
         Ok(self.show(&self.plan(), &found, &places))
     }
 

@@ -125,9 +125,9 @@ impl Facts<'_> {
         oldest.is_some_and(|oldest| self.now.since(oldest) > self.late_after)
     }
 
-    /// ` until 2026-11-22T03:05:20Z`
+    /// ` until 2026-11-22T03:05:20Z`, while a requested pause lasts.
     fn until(&self) -> String {
-        let until = self.view.until.filter(|until| *until > self.now);
+        let until = self.view.pause_until.filter(|until| *until > self.now);
         until.map(|until| format!(" until {until}")).unwrap_or_default()
     }
 
@@ -170,8 +170,9 @@ impl Facts<'_> {
                 format!("destination {name}{place} has been down for {lasting}: {cause}; {pending}; {next}")
             }
             ProblemKind::Limited if !self.is_overdue() => format!(
-                "destination {name}{place} is rate limited{}: {cause}; {pending}; they are sent then",
-                self.until()
+                "destination {name}{place} is rate limited{}: {cause}; {pending}, next attempt {}",
+                self.until(),
+                self.next_attempt()
             ),
             ProblemKind::Limited => format!(
                 "destination {name}{place} is rate limited{}: {cause}; {pending} (late after {late_after}), next attempt \
@@ -296,7 +297,7 @@ mod tests {
             ),
             (
                 "limited",
-                "destination desk (mail.example:25) is rate limited until 1970-01-01T00:20:00.000Z: HTTP 403 Forbidden; 3 \
+                "destination desk (mail.example:25) is rate limited: HTTP 403 Forbidden; 3 \
                  pending, the oldest for 9m (late after 2m), next attempt in 10m; raise the limit there, or send it \
                  fewer messages",
             ),
@@ -413,10 +414,19 @@ mod tests {
 
     #[test]
     fn a_rate_limit_is_reported_immediately_and_a_pause_even_with_nothing_pending() {
+        let asked = DestinationView {
+            pause_until: Some(Timestamp(20 * MINUTE)),
+            ..view("limited")
+        };
+        assert_eq!(
+            problem_of(&asked, 1, None).unwrap().message,
+            "destination desk (mail.example:25) is rate limited until 1970-01-01T00:20:00.000Z: HTTP 403 Forbidden; 3 \
+             pending, the oldest for 0s, next attempt in 19m"
+        );
         assert_eq!(
             problem_of(&view("limited"), 1, None).unwrap().message,
-            "destination desk (mail.example:25) is rate limited until 1970-01-01T00:20:00.000Z: HTTP 403 Forbidden; 3 \
-             pending, the oldest for 0s; they are sent then"
+            "destination desk (mail.example:25) is rate limited: HTTP 403 Forbidden; 3 pending, the oldest for 0s, next \
+             attempt in 19m"
         );
         let idle = |state| DestinationView {
             pending: 0,

@@ -190,7 +190,9 @@ impl Answer {
     /// A transient failure of the whole destination, to be retried after `Retry-After`.
     #[must_use]
     pub fn busy(&self, reason: impl Into<Reason>) -> Failure {
-        let retry_after = self.retry_after;
+        // A 429 is a request for a pause, even if it does not say how long.
+        let unsaid = (self.status == StatusCode::TOO_MANY_REQUESTS).then_some(Duration::ZERO);
+        let retry_after = self.retry_after.or(unsaid);
         Failure::Transient {
             reason: reason.into(),
             retry_after,

@@ -449,6 +449,11 @@ pub(super) async fn log_change(lane: &LaneState, change: Option<Change>) {
         Change::Closed(since) => {
             let out = age(lane.clock.now().since(since));
             tracing::info!(destination = %name, waiting, "destination {name} recovered after {out}; {waiting} pending");
+            // What failed during the outage need not wait any longer.
+            if let Err(error) = lane.store.retry_now(name, lane.clock.now()).await {
+                tracing::warn!(destination = %name, "what failed at {name} before waits for its next attempt: {error}");
+            }
+            lane.wake();
             return;
         }
         Change::Opened(cause) => (cause, ""),

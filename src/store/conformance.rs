@@ -166,6 +166,7 @@ macro_rules! suite {
             a_claimed_delivery_is_not_claimed_again_until_released,
             next_due_is_the_time_of_the_next_claim,
             an_answered_delivery_lets_the_next_of_its_conversation_be_claimed,
+            what_is_due_later_can_be_brought_forward,
             a_pending_delivery_reports_what_precedes_it,
             a_fallback_is_created_with_the_next_ordinal,
             a_pending_recipient_does_not_delay_others,

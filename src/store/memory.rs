@@ -464,6 +464,25 @@ impl Store for Memory {
         Ok(requeued)
     }
 
+    async fn retry_now(&self, destination: &Name, now: Timestamp) -> Result<u64, Error> {
+        let mut inner = self.inner();
+        let heads = inner.heads(destination).into_iter();
+        let later: Vec<Place> = heads
+            .filter(|(due, _)| *due > now)
+            .map(|(_, place)| place)
+            .collect();
+        let mut touched = 0;
+        for place in later {
+            let found = inner.messages.get(&place.0);
+            let is_redacted = found.is_some_and(|found| found.message.redacted_at.is_some());
+            if let Some(delivery) = inner.delivery(place).filter(|_| !is_redacted) {
+                delivery.state = State::Waiting { due: now };
+                touched += 1;
+            }
+        }
+        Ok(touched)
+    }
+
     async fn advance(&self, beyond: Timestamp, now: Timestamp) -> Result<u64, Error> {
         let mut inner = self.inner();
         let is_late = |delivery: &Delivery| matches!(delivery.state, State::Waiting { due } if due > beyond);

@@ -477,6 +477,9 @@ pub trait Store: Send + Sync + 'static {
     /// the selected deliveries, except delivered and unknown ones.
     async fn requeue(&self, selector: &Selector, now: Timestamp) -> Result<Requeued, Error>;
 
+    /// Makes the deliveries of a destination that could be claimed but are due later due at `now`. Returns how many.
+    async fn retry_now(&self, destination: &Name, now: Timestamp) -> Result<u64, Error>;
+
     /// Makes every pending delivery that is due after `beyond` due at `now`, and one that was created later than that
     /// created at `now`: these times are from a clock that was ahead. Returns the number of changed deliveries.
     async fn advance(&self, beyond: Timestamp, now: Timestamp) -> Result<u64, Error>;

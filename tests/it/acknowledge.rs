@@ -189,7 +189,7 @@ async fn what_a_fallback_delivered_or_an_operator_discarded_needs_no_acknowledge
     assert_eq!((&counts["dead"], &counts["acknowledged"]), (&json!(0), &json!(2)));
     let screen = run(&bridge, &["status"]);
     assert!(
-        screen.contains(" 0 dead and 2 dead but acknowledged\n"),
+        screen.contains(" 0 dead and 2 dead that need no attention\n"),
         "{screen}"
     );
     assert!(

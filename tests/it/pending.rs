@@ -1,6 +1,7 @@
 //! What a pending delivery waits for, and what a retry does to it: both as told, and as the destination sees it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
@@ -297,7 +298,7 @@ async fn behind_a_destination_that_is_parked_or_down_it_tells_so_and_a_retry_pro
         let waits = pending(&bridge, &second, cause);
         let next: Moment = waits["next_attempt"].as_str().unwrap().into();
         assert!(next.is_in(20, 610), "{waits}");
-        assert!(shown(&bridge, &second).contains("next attempt"), "{waits}");
+        assert!(shown(&bridge, &second).contains("no attempt before"), "{waits}");
         let results = retry(&bridge, &[&second]);
         assert_eq!(results[0]["outcome"], "tried", "{results:?}");
         wait_for("the probe", || (recorder.received().len() == 2).then_some(()));
@@ -365,6 +366,76 @@ async fn a_paused_destination_is_sent_nothing_by_a_retry() {
         (&json!("delivered"), &json!("unknown"))
     );
     assert_eq!(recorder.received().len(), 1);
+}
+
+/// After an outage, what failed during it is sent with the rest, and lists say the same as a single delivery.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_failed_during_an_outage_does_not_wait_after_its_end() {
+    let is_well = Arc::new(AtomicBool::new(false));
+    for (status, cause) in [(429, "limited"), (503, "down")] {
+        is_well.store(false, Ordering::SeqCst);
+        let well = is_well.clone();
+        let recorder = Recorder::start(move |received| match well.load(Ordering::SeqCst) {
+            true => Reply::new(200, "ok"),
+            false if received.method == http::Method::POST => Reply::new(status, "no"),
+            false => Reply::new(200, "ok"),
+        })
+        .await;
+        let config = crm(
+            &recorder,
+            "retry = { initial = \"10m\", max = \"1h\" }\nconcurrency = 1",
+        );
+        let bridge = Bridge::start(&config);
+        let first = text(&bridge, 1, 1);
+        pending(&bridge, &first, cause);
+        let [behind, other] = [(2, 1), (3, 2)].map(|(refid, n)| text(&bridge, refid, n));
+        for id in [&first, &behind, &other] {
+            let waits = pending(&bridge, id, cause);
+            let (_, page) = bridge
+                .admin("GET", "/deliveries?destination=crm&state=pending", "")
+                .unwrap();
+            let listed = page["items"].as_array().unwrap().iter();
+            let listed = listed.clone().find(|item| item["id"] == **id).unwrap();
+            assert_eq!(listed["pending"]["why"], waits["why"], "{listed}");
+        }
+        assert_eq!(
+            pending(&bridge, &first, cause)["ahead"],
+            0,
+            "it is probed with the oldest"
+        );
+        assert_eq!(pending(&bridge, &other, cause)["ahead"], 2);
+        is_well.store(true, Ordering::SeqCst);
+        assert_eq!(bridge.command(&["destination", "test", "crm"]).0, 0);
+        wait_for("all deliveries", || {
+            let is_done = |id| delivery(&bridge, id)["state"] == "delivered";
+            [&first, &behind, &other]
+                .iter()
+                .all(|id| is_done(id))
+                .then_some(())
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_while_stopping_is_refused_and_lists_tell_what_is_in_progress() {
+    let recorder = Recorder::start(|_| Reply {
+        delay: Duration::from_secs(6),
+        ..Reply::new(200, "ok")
+    })
+    .await;
+    let mut bridge = Bridge::start(&crm(&recorder, "concurrency = 1"));
+    let first = text(&bridge, 1, 1);
+    wait_for("the attempt", || (recorder.received().len() == 1).then_some(()));
+    let (_, page) = bridge
+        .admin("GET", "/deliveries?destination=crm&state=pending", "")
+        .unwrap();
+    assert_eq!(page["items"][0]["pending"]["cause"], "attempting", "{page}");
+    bridge.signal("TERM");
+    wait_for("the refusal", || {
+        let (code, _, said) = bridge.command(&["delivery", "retry", &first]);
+        (code == 3 && said.contains("smsbridge is stopping")).then_some(())
+    });
+    bridge.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]

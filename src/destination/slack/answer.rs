@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::super::Failure;
 use super::super::http::Answer;
-use super::super::{Failure, Scope};
 use crate::retry;
 
 /// What to omit so that Slack accepts the message.
@@ -193,11 +193,11 @@ pub fn failure(answer: &Answer, may_tell: impl Fn(&str) -> bool) -> Failure {
 fn busy(answer: &Answer, reason: String) -> Failure {
     let in_body = || retry::pause(Duration::from_secs(answer.members.get("retry_after").as_u64()?));
     let retry_after = answer.retry_after.or_else(in_body);
-    Failure::Transient {
-        reason: reason.into(),
+    Answer {
         retry_after,
-        scope: Scope::Destination,
+        ..answer.clone()
     }
+    .busy(reason)
 }
 
 /// Returns true if this is one of Slack's own error codes, which may be quoted whatever the message contains.
@@ -222,6 +222,7 @@ fn code(answer: &Answer) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::destination::Scope;
 
     fn answer(status: u16, body: &str) -> Answer {
         Answer::new(StatusCode::from_u16(status).unwrap(), body)
@@ -310,7 +311,7 @@ mod tests {
         for (answer, seconds) in [
             (answer(429, body), Some(7)),
             (with_header, Some(30)),
-            (answer(429, ""), None),
+            (answer(429, ""), Some(0)),
         ] {
             let Failure::Transient { retry_after, .. } = failure(&answer, |_| true) else {
                 panic!("not transient")

@@ -302,6 +302,18 @@ impl<'a> Group<'a> {
         self.each(places, |group, place| group.requeue_one(place, now, left))
     }
 
+    /// Makes waiting deliveries that are due later due at `now`, unless they are claimed.
+    pub(super) fn retry_now(&mut self, places: &[Place], now: Timestamp) -> Result<u64, Error> {
+        self.each(places, |group, place| {
+            match group.shared.sound(group.view.with_message(place))? {
+                Some((delivery, message)) if message.redacted_at.is_none() => {
+                    group.bring_forward(place, stored::queue(&message, &delivery), &delivery, now)
+                }
+                _ => Ok(false),
+            }
+        })
+    }
+
     /// Makes waiting deliveries that are due after `beyond` due at `now`, unless they are claimed.
     pub(super) fn advance(
         &mut self,
@@ -496,18 +508,7 @@ impl<'a> Group<'a> {
                 });
                 self.replace(place, &delivery, &again)?;
             }
-            State::Waiting { due } if due > now && self.reserve(&queue, place) => {
-                let sooner = Delivery {
-                    state: State::Waiting { due: now },
-                    ..delivery.clone()
-                };
-                self.notes.push(Note::Due {
-                    queue,
-                    place,
-                    due: now,
-                });
-                self.replace(place, &delivery, &sooner)?;
-            }
+            State::Waiting { .. } if self.bring_forward(place, queue.clone(), &delivery, now)? => {}
             State::Waiting { .. } => {
                 let count = match self.shared.leases.is_claimed(&queue, place) {
                     true => &left.claimed,
@@ -518,6 +519,28 @@ impl<'a> Group<'a> {
             }
             State::Delivered { .. } => return Ok(false),
         }
+        Ok(true)
+    }
+
+    /// Returns false if it is not waiting, due already, or claimed.
+    fn bring_forward(
+        &mut self,
+        place: Place,
+        queue: Queue,
+        delivery: &Delivery,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
+        let is_later = matches!(delivery.state, State::Waiting { due } if due > now);
+        if !is_later || !self.reserve(&queue, place) {
+            return Ok(false);
+        }
+        let sooner = Delivery {
+            state: State::Waiting { due: now },
+            ..delivery.clone()
+        };
+        let due = now;
+        self.notes.push(Note::Due { queue, place, due });
+        self.replace(place, delivery, &sooner)?;
         Ok(true)
     }
 

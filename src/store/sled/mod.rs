@@ -420,6 +420,25 @@ impl Store for Sled {
         })
     }
 
+    async fn retry_now(&self, destination: &Name, now: Timestamp) -> Result<u64, Error> {
+        let (mut touched, mut after) = (0, None);
+        loop {
+            let (places, next) = self
+                .shared
+                .index
+                .queues()
+                .later_after(destination, now, after, STEP);
+            if !places.is_empty() {
+                let retry = move |group: &mut Group<'_>| group.retry_now(&places, now);
+                touched += self.threads.write(retry).await?;
+            }
+            if next.is_none() {
+                return Ok(touched);
+            }
+            after = next;
+        }
+    }
+
     async fn advance(&self, beyond: Timestamp, now: Timestamp) -> Result<u64, Error> {
         let mut touched = 0;
         for destination in self.destinations().await? {

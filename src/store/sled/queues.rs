@@ -264,6 +264,27 @@ impl Queues {
         (places.collect(), last)
     }
 
+    /// Like `waiting_after`, for the unclaimed heads that are due after `beyond`.
+    pub(super) fn later_after(
+        &self,
+        destination: &Name,
+        beyond: Timestamp,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Listed {
+        let later = self.0.get(destination).into_iter().flat_map(|line| {
+            let due_later = line.later.range((beyond.0.saturating_add(1), 0, 0)..);
+            due_later.map(|&(_, place, conversation)| (conversation, place))
+        });
+        let later: BTreeSet<Cursor> = later
+            .filter(|key| after.is_none_or(|after| *key > after))
+            .collect();
+        let keys: Vec<Cursor> = later.into_iter().take(limit).collect();
+        let last = keys.last().copied().filter(|_| keys.len() == limit);
+        let places = keys.into_iter().map(|(_, place)| Place::unpacked(place));
+        (places.collect(), last)
+    }
+
     /// Like `waiting_after`, for dead deliveries.
     pub(super) fn dead_after(&self, destination: &Name, after: Option<Cursor>, limit: usize) -> Listed {
         let from = after.map_or(0, |(_, place)| place + 1);

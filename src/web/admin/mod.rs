@@ -229,7 +229,8 @@ fn refused(failure: &Error) -> Response {
         Error::NotFound(_) | Error::Store(Store::NotFound) => StatusCode::NOT_FOUND,
         Error::Wrong(_) => StatusCode::BAD_REQUEST,
         Error::Store(Store::LostClaim) => StatusCode::CONFLICT,
-        Error::Store(Store::Busy | Store::Full { .. } | Store::Slow | Store::Failed(_)) => {
+        Error::Unavailable(_)
+        | Error::Store(Store::Busy | Store::Full { .. } | Store::Slow | Store::Failed(_)) => {
             StatusCode::SERVICE_UNAVAILABLE
         }
     };

@@ -311,7 +311,8 @@ async fn judge(what: &str, bench: &Bench, expect: Expect) {
                 count >= 3 && waiting == 2,
                 "{what}: {count} requests, {waiting} waiting"
             );
-            assert_eq!(bench.state(), "down", "{what}");
+            let state = if what.contains(" 429 ") { "limited" } else { "down" };
+            assert_eq!(bench.state(), state, "{what}");
         }
         BacksOffAlone => {
             // Two texts of their own pace: at least the most patient, at most the least patient jitter.

@@ -114,3 +114,25 @@ pub async fn an_answered_delivery_lets_the_next_of_its_conversation_be_claimed(s
     assert!(!store.answered(&third).await, "it is settled");
     assert_eq!(assert_adds_up(store).await.delivered, 3);
 }
+
+pub async fn what_is_due_later_can_be_brought_forward(store: Arc<dyn Store>) {
+    let store = &*store;
+    for (n, from) in [(1, 1), (2, 2), (3, 3), (4, 1)] {
+        accept(store, n, from, &["desk", "room"]).await;
+    }
+    let claims = claim(store, "desk", Timestamp(10)).await;
+    assert_eq!(numbers(&claims), [1, 2, 3]);
+    store.settle(again(&claims[0], Timestamp(90_000))).await.unwrap();
+    store.settle(again(&claims[1], Timestamp(15))).await.unwrap();
+    let retried = store.retry_now(&name("desk"), Timestamp(20)).await;
+    assert_eq!(
+        retried,
+        Ok(1),
+        "one is due, one claimed, and one behind the first"
+    );
+    assert_eq!(store.retry_now(&name("desk"), Timestamp(20)).await, Ok(0));
+    assert_eq!(numbers(&claim(store, "desk", Timestamp(20)).await), [1, 2]);
+    store.settle(died(&claims[2])).await.unwrap();
+    assert_eq!(store.retry_now(&name("desk"), Timestamp(20)).await, Ok(0));
+    assert_eq!(store.backlog(&name("desk")).await.unwrap().dead, 1);
+}
