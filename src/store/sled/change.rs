@@ -1,7 +1,7 @@
-//! The changes: what each of the store's writing operations does to a group that is being built.
+//! The changes: the effect of each writing operation on the batch that is being built.
 //!
-//! They run on the writer's thread, one after the other, and see what the ones before them did. Each looks
-//! at everything it needs before it changes anything, so that one that is refused leaves no trace.
+//! They run on the writer's thread, one after the other, and each sees the effects of the previous ones. Each reads
+//! everything that it needs before it changes anything, so that a rejected change has no effect.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,14 +25,14 @@ use crate::store::acknowledge::{covered, is_meant};
 use crate::store::{Acceptance, Error, Settlement, Standings, backup, changed_at, is_new};
 use crate::timeline::Timeline;
 
-/// How many entries one step of a long operation looks at, so that texts are accepted in between.
+/// The number of entries that one step of a long operation reads, so that messages are accepted in between.
 pub(super) const STEP: usize = 500;
 
-/// How far forgetting has come, in the first of the stages not yet done.
+/// The progress of pruning.
 pub(super) enum Sweep {
-    /// The messages, after this one.
+    /// Messages with a higher sequence number than this.
     Messages(u64),
-    /// Provider ids, and then threads, after this key.
+    /// Provider ids, then threads, after this key.
     Records(u8, Option<Vec<u8>>),
 }
 
@@ -42,7 +42,7 @@ impl Default for Sweep {
     }
 }
 
-/// What a retry leaves as it is, by the reason.
+/// The deliveries that a retry does not change, by reason.
 #[derive(Default)]
 pub(super) struct Left {
     pub(super) due: AtomicU64,
@@ -57,26 +57,26 @@ pub(super) struct Group<'a> {
     pub(super) space: &'a Space,
     pub(super) sweep: &'a mut Sweep,
     pub(super) known: &'a mut Known,
-    /// The number of the frame that will have all this.
+    /// The number of the frame that will contain these changes.
     pub(super) frame: u64,
-    /// What is in the database already and goes into the log once more.
+    /// Entries that are in the database and are appended to the log again.
     pub(super) carried: Changes,
     /// Whether the frame begins a new segment of the log.
     pub(super) is_new_segment: bool,
-    /// The counters as they will be once this is committed.
+    /// The counters after this commit.
     pub(super) counters: Uncommitted,
-    /// What all this means for the index, once it is committed.
+    /// The updates of the indexes, to be applied after the commit.
     pub(super) notes: Vec<Note>,
-    /// Queues that no claim may begin on until this is committed.
+    /// Queues that cannot be claimed until the commit.
     pub(super) reserved: Vec<Queue>,
-    /// Queues whose claim ends with this commit.
+    /// Queues that are released by this commit.
     pub(super) settled: Vec<Queue>,
 }
 
-/// A text on its way in, encoded already by its caller so that the one writer has less to do.
+/// A new message, encoded by its caller to relieve the writer.
 pub(super) struct Incoming {
     pub(super) conversation: Conversation,
-    /// What its provider id is known by, if that tells anything.
+    /// The digest of its provider id; `None` if it has none.
     pub(super) digest: Option<Digest>,
     pub(super) dedup_since: Timestamp,
     pub(super) payload: Vec<u8>,
@@ -88,7 +88,7 @@ impl From<Trouble> for Error {
     fn from(trouble: Trouble) -> Self {
         match trouble {
             Trouble::Sled(error) => Self::Failed(error.to_string()),
-            // The next start finds out which one, sets it aside and rebuilds what hangs on it.
+            // The next start finds the record, sets the database aside and rebuilds it.
             Trouble::Damaged => Self::Failed("a record is damaged".to_owned()),
         }
     }
@@ -152,7 +152,7 @@ impl<'a> Group<'a> {
         Ok(Acceptance::New)
     }
 
-    /// The lease ends last of what can go wrong: an outcome that is refused can be recorded later.
+    /// The lease is ended after everything else that can fail, so that a rejected outcome can be recorded later.
     pub(super) fn settle(&mut self, settlement: Settlement) -> Result<Vec<DeliveryId>, Error> {
         let Settlement {
             token,
@@ -248,8 +248,8 @@ impl<'a> Group<'a> {
         Ok(())
     }
 
-    /// The follow-ups without fallbacks to destinations that have the message. What cannot be read of its deliveries is
-    /// not there.
+    /// The follow-ups, without fallbacks whose destination has the message. Deliveries of the message that cannot be
+    /// read are ignored.
     fn new_ones(
         &self,
         token: u64,
@@ -265,7 +265,7 @@ impl<'a> Group<'a> {
             .sound(found)?
             .map(|found| found.deliveries)
             .unwrap_or_default();
-        // As it stands with this outcome, which is not written yet.
+        // The delivery with this outcome, which is not written yet.
         let own = there.iter_mut().filter(|there| there.id == delivery.id);
         own.for_each(|own| *own = delivery.clone());
         let mut new = Vec::new();
@@ -278,8 +278,8 @@ impl<'a> Group<'a> {
         Ok(new)
     }
 
-    /// The message of a claimed delivery. One that cannot be read any more keeps its lease, so that nothing
-    /// overtakes it, until the next start sets it aside.
+    /// The message of a claimed delivery. If it cannot be read, the lease stays, so that no later message overtakes
+    /// it, until the next start recovers it.
     fn claimed(&self, token: u64, id: DeliveryId) -> Result<Kept, Error> {
         let place = self.shared.leases.get(token, id).ok_or(Error::LostClaim)?.place;
         let kept = self.shared.sound(self.view.kept(place.seq))?;
@@ -297,12 +297,12 @@ impl<'a> Group<'a> {
             .collect()
     }
 
-    /// Makes dead deliveries due, and waiting ones due sooner; counts those that stay as they are.
+    /// Makes dead deliveries due, and pending ones due earlier. Counts those that are not changed.
     pub(super) fn requeue(&mut self, places: &[Place], now: Timestamp, left: &Left) -> Result<u64, Error> {
         self.each(places, |group, place| group.requeue_one(place, now, left))
     }
 
-    /// Makes waiting deliveries that are due later due at `now`, unless they are claimed.
+    /// Makes pending deliveries that are due later due at `now`, unless they are claimed.
     pub(super) fn retry_now(&mut self, places: &[Place], now: Timestamp) -> Result<u64, Error> {
         self.each(places, |group, place| {
             match group.shared.sound(group.view.with_message(place))? {
@@ -314,7 +314,7 @@ impl<'a> Group<'a> {
         })
     }
 
-    /// Makes waiting deliveries that are due after `beyond` due at `now`, unless they are claimed.
+    /// Makes pending deliveries that are due after `beyond` due at `now`, unless they are claimed.
     pub(super) fn advance(
         &mut self,
         places: &[Place],
@@ -334,15 +334,15 @@ impl<'a> Group<'a> {
         self.each(places, |group, place| group.acknowledge_one(place, since, now))
     }
 
-    /// Makes waiting deliveries dead and acknowledges them, unless they are claimed.
+    /// Makes pending deliveries dead and acknowledges them, unless they are claimed.
     pub(super) fn discard(&mut self, places: &[Place], now: Timestamp, reason: &str) -> Result<u64, Error> {
         self.each(places, |group, place| group.discard_one(place, now, reason))
     }
 
-    /// The places of those of these deliveries whose messages are known.
+    /// The places of the deliveries whose messages are stored.
     pub(super) fn places(&self, ids: &[DeliveryId]) -> Result<Vec<Place>, Error> {
         let messages: Vec<MessageId> = ids.iter().map(|id| id.message).collect();
-        // One message after the other: all of them at once may be large.
+        // One message at a time, because together they may be large.
         let mut seqs: HashMap<MessageId, u64> = HashMap::new();
         for seq in self.shared.index.table().candidates(&messages) {
             let kept = self.shared.sound(self.view.kept(seq))?;
@@ -356,7 +356,7 @@ impl<'a> Group<'a> {
         Ok(ids.iter().filter_map(place).collect())
     }
 
-    /// The message with this id, if it is known.
+    /// The message with this id, if it is stored.
     fn by_id(&self, id: MessageId) -> Result<Option<(u64, Kept)>, Error> {
         for seq in self.shared.index.table().candidates(&[id]) {
             let kept = self.shared.sound(self.view.kept(seq))?;
@@ -402,8 +402,8 @@ impl<'a> Group<'a> {
             .map_err(|error| Trouble::from(error).into())
     }
 
-    /// The last one of this provider id, unless that is too long ago or was damaged and set aside since: then
-    /// the carrier's repetition is the chance to have the text after all.
+    /// The last message with this provider id, unless it is outside the window or was damaged and set aside: then the
+    /// carrier's repetition restores the message.
     fn seen(&self, incoming: &Incoming) -> Result<Option<MessageId>, Error> {
         let Some(digest) = incoming.digest else {
             return Ok(None);
@@ -419,7 +419,7 @@ impl<'a> Group<'a> {
                 last = Some(Seen { seq, id, received_at });
             }
         }
-        // A later one may be gone already while an earlier one is still owed.
+        // A later message may have been removed while an earlier one still has pending deliveries.
         if let Some(gone) = self.remembered(digest)?
             && last.is_none_or(|last| last.seq < gone.seq)
         {
@@ -429,7 +429,7 @@ impl<'a> Group<'a> {
         Ok(within.map(|seen| seen.id))
     }
 
-    /// The last one of this provider id among the texts that are gone.
+    /// The last removed message with this provider id.
     pub(super) fn remembered(&self, digest: Digest) -> Result<Option<Seen>, Error> {
         if self.known.on_disk == 0 {
             return Ok(None);
@@ -437,7 +437,7 @@ impl<'a> Group<'a> {
         self.shared.sound(self.view.load(&keys::seen(digest)))
     }
 
-    /// One more delivery of a stored message.
+    /// Adds a delivery to a stored message.
     fn add(
         &mut self,
         seq: u64,
@@ -462,7 +462,7 @@ impl<'a> Group<'a> {
         Ok(delivery.id)
     }
 
-    /// Adds a delivery.
+    /// Counts and schedules a new delivery.
     fn begin(&mut self, queue: Queue, place: Place, delivery: &Delivery) {
         self.notes.push(Note::delivery(queue, place, delivery));
         self.counters.ledger.counts.owed += 1;
@@ -522,7 +522,7 @@ impl<'a> Group<'a> {
         Ok(true)
     }
 
-    /// Returns false if it is not waiting, due already, or claimed.
+    /// Returns false if it is not pending, due already, or claimed.
     fn bring_forward(
         &mut self,
         place: Place,

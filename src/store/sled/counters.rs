@@ -1,7 +1,7 @@
-//! The counters, in memory: how many deliveries each destination has in which state, and since when they are pending.
+//! The counters in memory: the deliveries of each destination by state, and since when they are pending.
 //!
-//! A group counts in [`Uncommitted`] counters of its own, which are added once it is on disk: nobody sees a count before
-//! its commit.
+//! A batch changes [`Uncommitted`] counters, which are added once it is on disk, so that a count is never visible
+//! before its commit.
 
 use std::collections::BTreeMap;
 
@@ -20,27 +20,27 @@ pub(super) struct Counters {
 #[derive(Clone, Debug, Default)]
 struct Destination {
     pending: u64,
-    /// All dead ones, including those that need no attention.
+    /// All dead deliveries, including those that need no attention.
     dead: u64,
     acknowledged: u64,
     delivered: u64,
     ages: Ages,
 }
 
-/// What a group changes: the ledger as it will be, and the changes of single destinations.
+/// The changes of a batch: the new ledger, and the changes per destination.
 pub(super) struct Uncommitted {
     pub(super) ledger: Ledger,
     moves: Vec<Move>,
 }
 
-/// A delivery that is counted in a state from now on, or no more.
+/// A delivery that enters or leaves a state.
 struct Move {
     destination: Name,
     state: Counted,
     is_entering: bool,
 }
 
-/// What the counters need to know of a delivery's state.
+/// The state of a delivery, as far as it is counted.
 #[derive(Clone, Copy)]
 enum Counted {
     Pending { since: Timestamp },
@@ -56,7 +56,7 @@ impl Counters {
         self.destination(&delivery.destination).enter(state);
     }
 
-    /// What the next group begins with.
+    /// The counters for the next batch.
     pub(super) fn begin(&self) -> Uncommitted {
         Uncommitted {
             ledger: self.ledger,
@@ -64,7 +64,7 @@ impl Counters {
         }
     }
 
-    /// Adds what a group has changed that is on disk now.
+    /// Adds the changes of a batch that is on disk.
     pub(super) fn commit(&mut self, changes: Uncommitted) {
         for change in changes.moves {
             let destination = self.destination(&change.destination);
@@ -76,7 +76,7 @@ impl Counters {
         self.ledger = changes.ledger;
     }
 
-    /// How much is pending or dead at a destination.
+    /// The numbers of deliveries of a destination.
     pub(super) fn backlog(&self, destination: &Name) -> Backlog {
         let Some(counted) = self.destinations.get(destination) else {
             return Backlog::default();
@@ -89,7 +89,7 @@ impl Counters {
         }
     }
 
-    /// The destinations of which the store has deliveries.
+    /// The destinations that have deliveries.
     pub(super) fn destinations(&self) -> impl Iterator<Item = &Name> {
         let all = self.destinations.iter();
         let known = all.filter(|(_, counted)| counted.pending + counted.dead + counted.delivered > 0);
@@ -109,12 +109,12 @@ impl Uncommitted {
         self.note(&delivery.destination, state, true);
     }
 
-    /// A delivery is not in this state any more.
+    /// Uncounts a delivery in its previous state.
     pub(super) fn leave(&mut self, delivery: &Delivery) {
         self.leave_state(&delivery.destination, Counted::of(delivery));
     }
 
-    /// A delivery of this destination, pending since then, is not pending any more.
+    /// Uncounts a pending delivery.
     pub(super) fn leave_pending(&mut self, destination: &Name, since: Timestamp) {
         self.leave_state(destination, Counted::Pending { since });
     }
@@ -194,35 +194,35 @@ impl Destination {
     }
 }
 
-/// How many moments are counted apart before neighbours are put together.
-const MOMENTS_MAX: usize = 8_192;
+/// The number of distinct times above which neighbouring ones are merged.
+const TIMES_MAX: usize = 8_192;
 
-/// Since when deliveries are pending, in bounded memory.
+/// The times since which deliveries are pending, in bounded memory.
 ///
-/// Counts by moment, exact to the millisecond while there are few moments. With more than [`MOMENTS_MAX`], the moments
-/// become twice as wide, as often as needed: a backlog of three days is exact to half a minute. Keeping every moment would
-/// take unbounded memory, and an index on disk a write for every message.
+/// The number of deliveries per time, exact to the millisecond while there are few times. Above [`TIMES_MAX`], the
+/// intervals are doubled as often as needed: a backlog of three days is accurate to half a minute. Storing every time
+/// would need unbounded memory, and an index on disk would need a write for every message.
 #[derive(Clone, Debug, Default)]
 struct Ages {
     counts: BTreeMap<i64, u64>,
-    /// Each count is of the moments that differ only in this many last bits.
+    /// Each count is for the times that differ only in this many low bits.
     bits: u32,
 }
 
 impl Ages {
     fn add(&mut self, at: Timestamp) {
         *self.counts.entry(at.0 >> self.bits).or_default() += 1;
-        while self.counts.len() > MOMENTS_MAX {
+        while self.counts.len() > TIMES_MAX {
             self.widen();
         }
     }
 
     fn remove(&mut self, at: Timestamp) {
-        let moment = at.0 >> self.bits;
-        if let Some(count) = self.counts.get_mut(&moment) {
+        let time = at.0 >> self.bits;
+        if let Some(count) = self.counts.get_mut(&time) {
             *count -= 1;
             if *count == 0 {
-                self.counts.remove(&moment);
+                self.counts.remove(&time);
             }
         }
         if self.counts.is_empty() {
@@ -233,13 +233,13 @@ impl Ages {
     fn oldest(&self) -> Option<Timestamp> {
         self.counts
             .first_key_value()
-            .map(|(moment, _)| Timestamp(moment << self.bits))
+            .map(|(time, _)| Timestamp(time << self.bits))
     }
 
     fn widen(&mut self) {
         self.bits += 1;
-        for (moment, count) in std::mem::take(&mut self.counts) {
-            *self.counts.entry(moment >> 1).or_default() += count;
+        for (time, count) in std::mem::take(&mut self.counts) {
+            *self.counts.entry(time >> 1).or_default() += count;
         }
     }
 }
@@ -249,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_of_few_is_exact_and_of_many_nearly_so() {
+    fn the_oldest_time_is_exact_for_few_times_and_approximate_for_many() {
         let mut ages = Ages::default();
         for at in [-3, 7, 7, 5] {
             ages.add(Timestamp(at));
@@ -263,13 +263,13 @@ mod tests {
         assert_eq!(ages.oldest(), None);
 
         let three_days = 3 * 86_400_000;
-        let moments: Vec<i64> = (0..three_days)
+        let times: Vec<i64> = (0..three_days)
             .step_by(1_000)
             .map(|at| 1_790_000_000_000 + at)
             .collect();
-        moments.iter().for_each(|&at| ages.add(Timestamp(at)));
-        assert!(ages.counts.len() <= MOMENTS_MAX);
-        for (index, &at) in moments.iter().enumerate() {
+        times.iter().for_each(|&at| ages.add(Timestamp(at)));
+        assert!(ages.counts.len() <= TIMES_MAX);
+        for (index, &at) in times.iter().enumerate() {
             let oldest = ages.oldest().unwrap().0;
             assert!(
                 oldest <= at && at - oldest < 65_536,

@@ -1,16 +1,16 @@
-//! The one writer, and how a commit becomes durable.
+//! The single writer, which makes commits durable.
 //!
-//! One thread makes all changes. It takes what waits in a bounded channel, lets each request add its changes
-//! to one group, appends the group to the log as one frame, waits until that is on disk, and only then answers
-//! everybody who was in the group. So sixty-four messages that arrive together cost one sync. What is committed is
-//! seen at once (`overlay`), and comes into the database later (`checkpoint`).
+//! One thread makes all changes. It takes the requests from a bounded channel, lets each add its changes to one
+//! batch, appends the batch to the log as one frame, waits until that is on disk, and only then answers all callers.
+//! So sixty-four messages that arrive together cost one sync. Committed changes are visible at once (`overlay`), and
+//! are written to the database later (`checkpoint`).
 //!
-//! The first error of a write or a sync is final. After a failed `fdatasync` the kernel may have dropped what
-//! it could not write and call the next sync a success; so nothing is tried again, nobody is told that all is
-//! well, and the next start reads what is really there.
+//! The first error of a write or a sync is final. After a failed `fdatasync`, the kernel may have dropped the data
+//! and report success for the next sync. So nothing is retried, no caller gets a success, and the next start reads
+//! what is on disk.
 //!
-//! A second thread does nothing but look how long the group or the checkpoint at hand has been worked on. A disk that
-//! hangs does not give the process back what it holds, so it ends the process: the service manager starts it anew.
+//! A second thread only watches how long the current commit or checkpoint takes. A hanging disk blocks the threads of
+//! the process, so it aborts the process, and the service manager restarts it.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -32,30 +32,30 @@ use super::{Shared, lock};
 use crate::sabotage::{self, Protection};
 use crate::store::Error;
 
-/// How many requests go into one commit.
+/// The maximum number of requests in one commit.
 const GROUP_MAX: usize = 1024;
 
-/// How many bytes of changes end a group: a frame is held in memory as a whole.
+/// The size in bytes at which a batch ends, because a frame is held in memory as a whole.
 const GROUP_BYTES: usize = 2 << 20;
 
-/// A group of so many is followed by more: texts come faster than commits.
+/// A batch of this many requests indicates that requests arrive faster than commits.
 const CROWD: usize = 8;
 
-/// How long the next group then gathers. Each commit costs two waits for the disk and a dozen changes of thread,
-/// however little it writes: fewer and larger ones leave more of the processor to all others. While little
-/// comes, nobody waits for company.
+/// How long the next batch then waits for requests. Each commit costs two waits for the disk and a dozen context
+/// switches, however small it is, so fewer and larger commits leave more of the processor to other work. At a low
+/// rate, no batch waits.
 const GATHERING: Duration = Duration::from_micros(500);
 
-/// Adds its changes to the group, and gives back how to tell its caller once they are committed or not.
+/// Adds changes to the batch, and returns the function that answers the caller after the commit.
 pub(super) type Request = Box<dyn FnOnce(&mut Group<'_>) -> Decided + Send>;
 
-/// What a request came to: how to tell its caller, and what went wrong if the whole group must not be written.
+/// The function that answers the caller, and an error if the whole batch must not be written.
 pub(super) type Decided = (Option<String>, Answer);
 
-/// Tells the caller, given how the commit went.
+/// Answers the caller with the result of the commit.
 pub(super) type Answer = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
-/// The thread's belongings.
+/// The state of the thread.
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) requests: mpsc::Receiver<Request>,
@@ -63,12 +63,12 @@ pub(super) struct Writer {
     pub(super) space: Space,
     pub(super) sweep: Sweep,
     pub(super) known: Known,
-    /// How many were in the last group.
+    /// The number of requests in the last batch.
     pub(super) crowd: usize,
 }
 
 impl Writer {
-    /// Works until nobody can ask for anything any more.
+    /// Runs until the channel is closed.
     pub(super) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         let _ending = Ending(&shared.status);
@@ -81,7 +81,7 @@ impl Writer {
         }
     }
 
-    /// Takes what waits. Says whether there is more to come.
+    /// Takes the queued requests. Returns false if the channel is closed.
     fn wait(&mut self, requests: &mut Vec<Request>) -> bool {
         if self.crowd >= CROWD {
             std::thread::sleep(GATHERING);
@@ -90,8 +90,8 @@ impl Writer {
         self.crowd > 0
     }
 
-    /// One group, of as many requests as make a frame of a fair size. After a failure nothing is even tried; a
-    /// request that is dropped tells its caller so.
+    /// Commits one batch of limited size. After a failure nothing is attempted; a dropped request returns the failure
+    /// to its caller.
     fn work(&mut self, requests: &mut impl Iterator<Item = Request>) {
         let Self {
             shared,
@@ -164,7 +164,7 @@ impl Writer {
     }
 }
 
-/// Appends the group to the log and waits until it is on disk.
+/// Appends the batch to the log and waits until it is on disk.
 fn commit(
     log: &mut Log,
     carried: &Changes,
@@ -183,13 +183,13 @@ fn commit(
         .map_err(|error| format!("a write to the log failed: {error}"))
 }
 
-/// How many texts came with a group.
+/// The number of new messages in a batch.
 fn arrived(notes: &[Note]) -> u64 {
     let arrived = notes.iter().filter(|note| matches!(note, Note::Message { .. }));
     arrived.count() as u64
 }
 
-/// What no commit may be: entry after entry, each written before the next.
+/// A commit that is not atomic, for tests: each entry is written before the next.
 fn torn(log: &mut Log, changes: &Changes, free: u64) -> std::io::Result<()> {
     for (key, value) in changes {
         log.append(&[&[(key.clone(), value.clone())].into()], free)?;
@@ -197,7 +197,7 @@ fn torn(log: &mut Log, changes: &Changes, free: u64) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A writer that panics leaves word of it.
+/// Reports a panic of the writer as a failure of the store.
 struct Ending<'a>(&'a Status);
 
 impl Drop for Ending<'_> {
@@ -209,10 +209,10 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// How long the log gets to write why the process ends.
+/// The time for the log to write the reason before the process ends.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// Ends the process when a commit or a checkpoint takes longer than `abort_after`. Returns when the other end is
+/// Aborts the process when a commit or a checkpoint takes longer than `abort_after`. Returns when the other end is
 /// dropped.
 pub(super) fn watch(shared: &Shared, stop: &Receiver<()>, abort_after: Duration) {
     let pace = (abort_after / 10).min(Duration::from_secs(1));
@@ -225,7 +225,7 @@ pub(super) fn watch(shared: &Shared, stop: &Receiver<()>, abort_after: Duration)
             error!(
                 "a commit has not ended after {running:?}: the disk hangs; ending the process to be restarted"
             );
-            // The log is written by a thread of its own.
+            // The log lines are written by another thread.
             std::thread::sleep(LAST_WORDS);
             std::process::abort();
         }
