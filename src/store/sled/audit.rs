@@ -9,7 +9,7 @@ use ::sled::{Db, IVec};
 use super::compact::Weight;
 use super::counters::Counters;
 use super::database::Fault;
-use super::index::{Index, Note};
+use super::index::{Index, IndexUpdate};
 use super::keys::{self, Place};
 use super::known::Known;
 use super::record::{self, Entry, Kept, Ledger, Trouble};
@@ -87,16 +87,16 @@ impl Audited {
             deliveries.retain(|first| first.id.ordinal != delivery.id.ordinal);
             deliveries.push(delivery);
         }
-        let mut notes = vec![Note::message(seq, &message)];
+        let mut updates = vec![IndexUpdate::message(seq, &message)];
         for delivery in &deliveries {
             let place = Place {
                 seq,
                 ordinal: delivery.id.ordinal,
             };
-            notes.push(Note::delivery(queue(&message, delivery), place, delivery));
+            updates.push(IndexUpdate::delivery(queue(&message, delivery), place, delivery));
             self.counters.enter(delivery);
         }
-        self.index.apply(notes);
+        self.index.apply(updates);
         if !message.provider_id.is_empty() {
             self.known
                 .add(backup::digest(&message.source, &message.provider_id), seq);

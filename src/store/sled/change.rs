@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::changes::Changes;
 use super::counters::Uncommitted;
-use super::index::Note;
+use super::index::IndexUpdate;
 use super::keys::{self, Digest, Place, Queue};
 use super::known::Known;
 use super::leases::Lease;
@@ -66,7 +66,7 @@ pub(super) struct Group<'a> {
     /// The counters after this commit.
     pub(super) counters: Uncommitted,
     /// The updates of the indexes, to be applied after the commit.
-    pub(super) notes: Vec<Note>,
+    pub(super) updates: Vec<IndexUpdate>,
     /// Queues that cannot be claimed until the commit.
     pub(super) reserved: Vec<Queue>,
     /// Queues that are released by this commit.
@@ -112,7 +112,7 @@ impl<'a> Group<'a> {
             sweep,
             known,
             counters: lock(&shared.counters).begin(),
-            notes: Vec::new(),
+            updates: Vec::new(),
             reserved: Vec::new(),
             settled: Vec::new(),
         }
@@ -137,7 +137,7 @@ impl<'a> Group<'a> {
         if let Some(digest) = digest {
             self.known.add(digest, seq);
         }
-        self.notes.push(Note::Message { seq, draft });
+        self.updates.push(IndexUpdate::Message { seq, draft });
         for delivery in deliveries {
             let queue = Queue {
                 destination: delivery.destination.clone(),
@@ -192,15 +192,15 @@ impl<'a> Group<'a> {
             None => queue.clone(),
         };
         match delivery.state {
-            State::Waiting { due } if next == queue => self.notes.push(Note::Due {
+            State::Waiting { due } if next == queue => self.updates.push(IndexUpdate::Due {
                 queue: next,
                 place,
                 due,
             }),
             _ => {
                 let queue = queue.clone();
-                self.notes.push(Note::Ended { queue, place });
-                self.notes.push(Note::delivery(next, place, &delivery));
+                self.updates.push(IndexUpdate::Ended { queue, place });
+                self.updates.push(IndexUpdate::delivery(next, place, &delivery));
             }
         }
         self.counters.leave_pending(&queue.destination, pending_since);
@@ -241,7 +241,7 @@ impl<'a> Group<'a> {
             let ordinal = new.id.ordinal;
             let place = Place { seq, ordinal };
             if let Some(old) = deliveries.iter().find(|old| old.id == new.id) {
-                self.notes.push(Note::Covered { place });
+                self.updates.push(IndexUpdate::Covered { place });
                 self.replace(place, old, &new)?;
             }
         }
@@ -464,7 +464,7 @@ impl<'a> Group<'a> {
 
     /// Counts and schedules a new delivery.
     fn begin(&mut self, queue: Queue, place: Place, delivery: &Delivery) {
-        self.notes.push(Note::delivery(queue, place, delivery));
+        self.updates.push(IndexUpdate::delivery(queue, place, delivery));
         self.counters.ledger.counts.owed += 1;
         self.counters.enter(delivery);
     }
@@ -496,12 +496,12 @@ impl<'a> Group<'a> {
                 self.carry(place.seq)?;
                 let again = delivery.clone().requeued(now);
                 let destination = queue.destination.clone();
-                self.notes.push(Note::Risen {
+                self.updates.push(IndexUpdate::Revived {
                     destination,
                     place,
                     is_covered: delivery.is_delivered_by_fallback(),
                 });
-                self.notes.push(Note::Waits {
+                self.updates.push(IndexUpdate::Pending {
                     queue,
                     place,
                     due: now,
@@ -539,7 +539,7 @@ impl<'a> Group<'a> {
             ..delivery.clone()
         };
         let due = now;
-        self.notes.push(Note::Due { queue, place, due });
+        self.updates.push(IndexUpdate::Due { queue, place, due });
         self.replace(place, delivery, &sooner)?;
         Ok(true)
     }
@@ -555,7 +555,7 @@ impl<'a> Group<'a> {
         }
         let advanced = delivery.clone().advanced(now);
         let due = now;
-        self.notes.push(Note::Due { queue, place, due });
+        self.updates.push(IndexUpdate::Due { queue, place, due });
         self.replace(place, &delivery, &advanced)?;
         Ok(true)
     }
@@ -588,8 +588,8 @@ impl<'a> Group<'a> {
             .dead(None, now, reason)
             .acknowledged(now, AcknowledgedBy::Operator);
         let destination = queue.destination.clone();
-        self.notes.push(Note::Ended { queue, place });
-        self.notes.push(Note::Dead {
+        self.updates.push(IndexUpdate::Ended { queue, place });
+        self.updates.push(IndexUpdate::Dead {
             destination,
             place,
             is_covered: false,

@@ -19,7 +19,7 @@ use tracing::info;
 
 use super::change::Group;
 use super::folders::replace;
-use super::index::Note;
+use super::index::IndexUpdate;
 use super::keys::{self, Place};
 use super::record::{self, Entry, Kept, Lookup, MAGIC, Trouble};
 use super::requests::Requests;
@@ -253,14 +253,14 @@ impl Group<'_> {
                 *delivery = delivery.clone().dead(None, at, LOST_END);
             }
         }
-        self.notes.push(Note::message(seq, &message));
+        self.updates.push(IndexUpdate::message(seq, &message));
         for delivery in &deliveries {
             let place = Place {
                 seq,
                 ordinal: delivery.id.ordinal,
             };
-            self.notes
-                .push(Note::delivery(queue(&message, delivery), place, delivery));
+            self.updates
+                .push(IndexUpdate::delivery(queue(&message, delivery), place, delivery));
         }
         if !message.provider_id.is_empty() {
             self.known

@@ -24,13 +24,13 @@ pub(super) struct Index {
 }
 
 /// An update of the indexes.
-pub(super) enum Note {
+pub(super) enum IndexUpdate {
     /// A message was added or changed.
     Message { seq: u64, draft: Box<Draft> },
     /// A message was removed.
-    Gone { seq: u64 },
+    Removed { seq: u64 },
     /// A delivery became pending.
-    Waits {
+    Pending {
         queue: Queue,
         place: Place,
         due: Timestamp,
@@ -54,14 +54,14 @@ pub(super) enum Note {
     /// The fallback of a dead delivery delivered the message.
     Covered { place: Place },
     /// A dead delivery became pending or was removed. `is_covered`: its fallback had delivered the message.
-    Risen {
+    Revived {
         destination: Name,
         place: Place,
         is_covered: bool,
     },
 }
 
-impl Note {
+impl IndexUpdate {
     pub(super) fn message(seq: u64, message: &Message) -> Self {
         Self::Message {
             seq,
@@ -72,7 +72,7 @@ impl Note {
     /// The update for a delivery in any state.
     pub(super) fn delivery(queue: Queue, place: Place, delivery: &Delivery) -> Self {
         match delivery.state {
-            State::Waiting { due } => Self::Waits { queue, place, due },
+            State::Waiting { due } => Self::Pending { queue, place, due },
             State::Dead { .. } => Self::Dead {
                 destination: queue.destination,
                 place,
@@ -84,16 +84,16 @@ impl Note {
 
     fn queues(&self, queues: &mut Queues) {
         match self {
-            Self::Waits { queue, place, due } => queues.enqueue(queue, *place, *due),
+            Self::Pending { queue, place, due } => queues.enqueue(queue, *place, *due),
             Self::Due { queue, place, due } => queues.reschedule(queue, *place, *due),
             Self::Ended { queue, place } => queues.dequeue(queue, *place),
             Self::Dead {
                 destination, place, ..
-            } => queues.bury(destination, *place),
-            Self::Risen {
+            } => queues.add_dead(destination, *place),
+            Self::Revived {
                 destination, place, ..
-            } => queues.unbury(destination, *place),
-            Self::Message { .. } | Self::Delivered { .. } | Self::Covered { .. } | Self::Gone { .. } => {}
+            } => queues.remove_dead(destination, *place),
+            Self::Message { .. } | Self::Delivered { .. } | Self::Covered { .. } | Self::Removed { .. } => {}
         }
     }
 
@@ -104,7 +104,7 @@ impl Note {
             }
         };
         match self {
-            Self::Waits { place, .. } => count(place, |row| row.count_waiting(true)),
+            Self::Pending { place, .. } => count(place, |row| row.count_waiting(true)),
             Self::Ended { place, .. } => count(place, |row| row.count_waiting(false)),
             Self::Dead {
                 place, is_covered, ..
@@ -116,7 +116,7 @@ impl Note {
             }
             Self::Covered { place } => count(place, |row| row.count_covered(true)),
             Self::Delivered { place } => count(place, super::row::Row::add_delivery),
-            Self::Risen {
+            Self::Revived {
                 place, is_covered, ..
             } => {
                 count(place, |row| row.count_dead(false));
@@ -125,7 +125,7 @@ impl Note {
                 }
             }
             Self::Message { seq, draft } => table.set(seq, *draft),
-            Self::Gone { seq } => table.remove(seq),
+            Self::Removed { seq } => table.remove(seq),
             Self::Due { .. } => {}
         }
     }
@@ -147,19 +147,19 @@ impl Index {
     }
 
     /// Applies updates in their order.
-    pub(super) fn apply(&self, notes: Vec<Note>) {
+    pub(super) fn apply(&self, updates: Vec<IndexUpdate>) {
         let mut queues = self.queues();
-        notes.iter().for_each(|note| note.queues(&mut queues));
+        updates.iter().for_each(|update| update.queues(&mut queues));
         drop(queues);
-        let ended: BTreeSet<u64> = notes
+        let ended: BTreeSet<u64> = updates
             .iter()
-            .filter_map(|note| match note {
-                Note::Ended { place, .. } => Some(place.seq),
+            .filter_map(|update| match update {
+                IndexUpdate::Ended { place, .. } => Some(place.seq),
                 _ => None,
             })
             .collect();
         let mut table = self.table();
-        notes.into_iter().for_each(|note| note.table(&mut table));
+        updates.into_iter().for_each(|update| update.table(&mut table));
         let rows = ended.iter().filter_map(|seq| table.get(*seq));
         let over = rows.filter(|row| !row.may_wait());
         let lost: Vec<bool> = over.map(super::row::Row::may_be_lost).collect();

@@ -1,7 +1,7 @@
 //! Retention: removes and redacts messages in limited steps, so that messages are accepted in between.
 
 use super::change::{Group, STEP, Sweep};
-use super::index::Note;
+use super::index::IndexUpdate;
 use super::keys::{self, Place};
 use super::record;
 use super::record::{Kept, Root, Seen, Trouble};
@@ -105,7 +105,7 @@ impl Group<'_> {
             self.view.drop_record(&keys::delivery(place)).map_err(dropped)?;
             if matches!(delivery.state, State::Dead { .. }) {
                 let destination = delivery.destination.clone();
-                self.notes.push(Note::Risen {
+                self.updates.push(IndexUpdate::Revived {
                     destination,
                     place,
                     is_covered: delivery.is_delivered_by_fallback(),
@@ -113,7 +113,7 @@ impl Group<'_> {
             }
         }
         self.view.drop_record(&keys::message(seq)).map_err(dropped)?;
-        self.notes.push(Note::Gone { seq });
+        self.updates.push(IndexUpdate::Removed { seq });
         self.remember(seq, &found.message, cutoffs)?;
         let deliveries = found.deliveries.iter();
         deliveries.for_each(|delivery| self.counters.leave(delivery));
@@ -151,7 +151,7 @@ impl Group<'_> {
             message: redacted(kept.message, now),
             ..kept
         };
-        self.notes.push(Note::message(seq, &kept.message));
+        self.updates.push(IndexUpdate::message(seq, &kept.message));
         self.view
             .store(&keys::message(seq), &kept)
             .map_err(|error| Trouble::from(error).into())

@@ -217,11 +217,11 @@ impl Queues {
         line.is_some_and(|line| line.head(number(queue.conversation)).is_some())
     }
 
-    pub(super) fn bury(&mut self, destination: &Name, place: Place) {
+    pub(super) fn add_dead(&mut self, destination: &Name, place: Place) {
         self.line(destination).dead.insert(place.packed());
     }
 
-    pub(super) fn unbury(&mut self, destination: &Name, place: Place) {
+    pub(super) fn remove_dead(&mut self, destination: &Name, place: Place) {
         self.line(destination).dead.remove(&place.packed());
     }
 
@@ -550,9 +550,9 @@ mod tests {
         let desk = queue(0).destination;
         for seq in 1..=7 {
             queues.enqueue(&queue((seq % 3) as u8), place(seq), Timestamp(0));
-            queues.bury(&desk, place(10 + seq));
+            queues.add_dead(&desk, place(10 + seq));
         }
-        queues.unbury(&desk, place(12));
+        queues.remove_dead(&desk, place(12));
         let all = |step: &dyn Fn(Option<Cursor>) -> Listed| {
             let (mut seqs, mut after) = (Vec::new(), None);
             loop {

@@ -21,7 +21,7 @@ use tracing::error;
 
 use super::change::{Group, Sweep};
 use super::changes::Changes;
-use super::index::Note;
+use super::index::IndexUpdate;
 use super::keys;
 use super::known::Known;
 use super::log::Log;
@@ -121,7 +121,7 @@ impl Writer {
         let Group {
             mut view,
             mut counters,
-            notes,
+            updates,
             reserved,
             settled,
             carried,
@@ -132,7 +132,7 @@ impl Writer {
         counters.ledger.commits += u64::from(changed);
         {
             let mut weight = lock(&shared.weight);
-            weight.texts += arrived(&notes);
+            weight.texts += arrived(&updates);
             weight.bytes += view.bytes() as u64;
         }
         view.create(keys::LEDGER, &record::encode(&counters.ledger));
@@ -150,7 +150,7 @@ impl Writer {
                 shared.overlay.add(changes, log.next() - 1);
             }
             lock(&shared.counters).commit(counters);
-            shared.index.apply(notes);
+            shared.index.apply(updates);
         }
         shared.leases.finish(&reserved, &settled);
         shared.index.free(&settled);
@@ -184,8 +184,10 @@ fn commit(
 }
 
 /// The number of new messages in a batch.
-fn arrived(notes: &[Note]) -> u64 {
-    let arrived = notes.iter().filter(|note| matches!(note, Note::Message { .. }));
+fn arrived(updates: &[IndexUpdate]) -> u64 {
+    let arrived = updates
+        .iter()
+        .filter(|update| matches!(update, IndexUpdate::Message { .. }));
     arrived.count() as u64
 }
 
