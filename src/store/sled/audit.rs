@@ -9,9 +9,9 @@ use ::sled::{Db, IVec};
 use super::compact::Weight;
 use super::counters::Counters;
 use super::database::Fault;
+use super::dedup_index::DedupIndex;
 use super::index::{Index, IndexUpdate};
 use super::keys::{self, Place};
-use super::known::Known;
 use super::record::{self, Entry, Kept, Ledger, Trouble};
 use super::scan;
 use super::stored::queue;
@@ -24,7 +24,7 @@ pub(super) struct Audited {
     /// The counters, as computed from the records.
     pub(super) counters: Counters,
     pub(super) index: Index,
-    pub(super) known: Known,
+    pub(super) dedup_index: DedupIndex,
     pub(super) weight: Weight,
     pub(super) has_threads: bool,
     /// The difference from the stored counters.
@@ -98,7 +98,7 @@ impl Audited {
         }
         self.index.apply(updates);
         if !message.provider_id.is_empty() {
-            self.known
+            self.dedup_index
                 .add(backup::digest(&message.source, &message.provider_id), seq);
         }
         Ok(())
@@ -111,7 +111,7 @@ impl Audited {
             for entry in scan::prefix(db, [tag]) {
                 let (key, value) = entry?;
                 Entry::read(&key, &value).ok_or(Trouble::Damaged)?;
-                self.known.on_disk += u64::from(tag == keys::SEEN);
+                self.dedup_index.on_disk += u64::from(tag == keys::SEEN);
                 self.has_threads |= tag == keys::THREAD;
             }
         }

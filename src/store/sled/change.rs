@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::changes::Changes;
 use super::counters::Uncommitted;
+use super::dedup_index::DedupIndex;
+use super::disk_space::DiskSpace;
 use super::index::IndexUpdate;
 use super::keys::{self, Digest, Place, Queue};
-use super::known::Known;
 use super::leases::Lease;
 use super::record::{Kept, Root, Seen, Trouble};
-use super::space::Space;
 use super::stored;
 use super::table::Draft;
 use super::view::View;
@@ -54,9 +54,9 @@ pub(super) struct Left {
 pub(super) struct Group<'a> {
     pub(super) shared: &'a Shared,
     pub(super) view: View<'a>,
-    pub(super) space: &'a Space,
+    pub(super) space: &'a DiskSpace,
     pub(super) sweep: &'a mut Sweep,
-    pub(super) known: &'a mut Known,
+    pub(super) dedup_index: &'a mut DedupIndex,
     /// The number of the frame that will contain these changes.
     pub(super) frame: u64,
     /// Entries that are in the database and are appended to the log again.
@@ -98,9 +98,9 @@ impl<'a> Group<'a> {
     pub(super) fn new(
         shared: &'a Shared,
         frame: u64,
-        space: &'a Space,
+        space: &'a DiskSpace,
         sweep: &'a mut Sweep,
-        known: &'a mut Known,
+        dedup_index: &'a mut DedupIndex,
     ) -> Self {
         Self {
             shared,
@@ -110,7 +110,7 @@ impl<'a> Group<'a> {
             is_new_segment: false,
             space,
             sweep,
-            known,
+            dedup_index,
             counters: lock(&shared.counters).begin(),
             updates: Vec::new(),
             reserved: Vec::new(),
@@ -135,7 +135,7 @@ impl<'a> Group<'a> {
         } = incoming;
         self.view.create(&keys::message(seq), &payload);
         if let Some(digest) = digest {
-            self.known.add(digest, seq);
+            self.dedup_index.add(digest, seq);
         }
         self.updates.push(IndexUpdate::Message { seq, draft });
         for delivery in deliveries {
@@ -409,7 +409,7 @@ impl<'a> Group<'a> {
             return Ok(None);
         };
         let mut last: Option<Seen> = None;
-        for seq in self.known.candidates(digest) {
+        for seq in self.dedup_index.candidates(digest) {
             let Some(Kept { message, .. }) = self.shared.sound(self.view.kept(seq))? else {
                 continue;
             };
@@ -431,7 +431,7 @@ impl<'a> Group<'a> {
 
     /// The last removed message with this provider id.
     pub(super) fn remembered(&self, digest: Digest) -> Result<Option<Seen>, Error> {
-        if self.known.on_disk == 0 {
+        if self.dedup_index.on_disk == 0 {
             return Ok(None);
         }
         self.shared.sound(self.view.load(&keys::seen(digest)))

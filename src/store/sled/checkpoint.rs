@@ -15,7 +15,7 @@ use super::disk::{Disk, marked};
 use super::log::Segments;
 use super::overlay::Layer;
 use super::record::Mark;
-use super::{Shared, lock, space};
+use super::{Shared, disk_space, lock};
 
 /// Upper bound of the interval between checkpoints.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -109,7 +109,7 @@ impl Shared {
             if active > MANY_BYTES {
                 self.progress.want(|wanted| wanted.checkpoint = true);
             }
-            let is_stuck = self.status.check().is_err() || self.status.room() < space::RESERVE_BYTES;
+            let is_stuck = self.status.check().is_err() || self.status.room() < disk_space::RESERVE_BYTES;
             if all < FULL_BYTES || is_stuck {
                 return;
             }
@@ -165,7 +165,7 @@ impl Checkpointer {
         let free = self.shared.status.room();
         let due = self.last.elapsed() >= INTERVAL || wanted.checkpoint || wanted.closing;
         // Changes for which the disk has no space stay in the log; the writer accepts no further ones meanwhile.
-        if due && free >= space::RESERVE_BYTES {
+        if due && free >= disk_space::RESERVE_BYTES {
             self.checkpoint()
                 .map_err(|error| format!("a checkpoint failed: {error}"))?;
             self.last = Instant::now();

@@ -33,7 +33,7 @@ use std::time::SystemTime;
 
 use tracing::warn;
 
-use super::{OpenError, at, space};
+use super::{OpenError, at, disk_space};
 
 /// The names of new databases that are not complete yet.
 pub(super) const RESTORING: &str = "sled.restoring";
@@ -182,7 +182,7 @@ pub(super) fn copy_untouched(folder: &Path) {
         remove(&copying)?;
         let (from, to) = (database.join("db"), copying.join("db"));
         let length = std::fs::metadata(&from)?.len();
-        if space::free(folder)? < 2 * length {
+        if disk_space::free(folder)? < 2 * length {
             return Err(io::Error::other("there is not enough space"));
         }
         DirBuilder::new().mode(0o700).create(&copying)?;

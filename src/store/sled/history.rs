@@ -263,7 +263,7 @@ impl Group<'_> {
                 .push(IndexUpdate::delivery(queue(&message, delivery), place, delivery));
         }
         if !message.provider_id.is_empty() {
-            self.known
+            self.dedup_index
                 .add(backup::digest(&message.source, &message.provider_id), seq);
         }
         let counts = &mut self.counters.ledger.counts;
@@ -283,7 +283,7 @@ impl Group<'_> {
     fn bring_back_rest(&mut self, entries: Entries) -> Result<(), Error> {
         for (key, (_, value)) in entries {
             if !self.view.has(&key).map_err(Trouble::from)? {
-                self.known.on_disk += u64::from(key.first() == Some(&keys::SEEN));
+                self.dedup_index.on_disk += u64::from(key.first() == Some(&keys::SEEN));
                 if key.first() == Some(&keys::THREAD) {
                     self.shared.has_threads.store(true, Ordering::Release);
                 }

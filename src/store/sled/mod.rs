@@ -8,13 +8,13 @@
 //!   to the database. `renew`, `keeper`: keep the log small and complete for pending messages.
 //! * `keys`, `record`: the format of keys and records, and the detection of damage.
 //! * `view`, `stored`: the store as it will be after the current batch, and its content.
-//! * `index`: the indexes in memory: `queues`, and the `table` of `row`s for searches. `known`: provider ids.
+//! * `index`: the indexes in memory: `queues`, and the `table` of `row`s for searches. `dedup_index`: provider ids.
 //! * `change`, `prune`: changes. `read`, `leases`: claims and searches.
 //! * `export`, `import`: backups. `compact`: replaces a database that is mostly empty.
 //! * `start`, `audit`: open the store and verify all of it. `history`: recovers records from a damaged database.
 //!   `migrate`: earlier formats. `database`: a database of sled. `intact`: checks its files before sled opens them.
 //!   `folders`: selects the current database after any interruption.
-//! * `space`: handles a full disk. `status`, `findings`: the health of the store and the problems found. `access`: the
+//! * `disk_space`: handles a full disk. `status`, `findings`: the health of the store and the problems found. `access`: the
 //!   permissions of its files. `scan`: reads all of it in little memory.
 
 use std::collections::BTreeSet;
@@ -32,6 +32,7 @@ use self::change::{Group, Incoming, Left, STEP, Sweep};
 use self::checkpoint::{Checkpointer, Progress};
 use self::compact::{Compaction, Weight};
 use self::counters::Counters;
+use self::disk_space::DiskSpace;
 use self::findings::Findings;
 use self::index::Index;
 use self::keeper::Keeper;
@@ -39,7 +40,6 @@ use self::keys::Place;
 use self::leases::Leases;
 use self::overlay::Overlay;
 use self::record::Kept;
-use self::space::Space;
 use self::status::Status;
 use self::table::Draft;
 use self::threads::Threads;
@@ -62,7 +62,9 @@ mod checkpoint;
 mod compact;
 mod counters;
 mod database;
+mod dedup_index;
 mod disk;
+mod disk_space;
 mod export;
 mod findings;
 mod folders;
@@ -75,7 +77,6 @@ mod index;
 mod intact;
 mod keeper;
 mod keys;
-mod known;
 mod leases;
 mod log;
 mod migrate;
@@ -88,7 +89,6 @@ mod renew;
 mod requests;
 mod row;
 mod scan;
-mod space;
 mod start;
 mod status;
 mod stored;
@@ -210,7 +210,7 @@ impl Sled {
         let folder = &options.path;
         let io = at(folder);
         let lock = start::enter(folder)?;
-        let space = Space::new(folder, &folders::log(folder), options.min_free).map_err(&io)?;
+        let space = DiskSpace::new(folder, &folders::log(folder), options.min_free).map_err(&io)?;
         let start::Opened {
             db,
             disk,
@@ -259,7 +259,7 @@ impl Sled {
                 log,
                 space,
                 sweep: Sweep::default(),
-                known: audited.known,
+                dedup_index: audited.dedup_index,
                 crowd: 0,
             },
             checkpointer,
@@ -630,7 +630,7 @@ fn at(path: &Path) -> impl Fn(io::Error) -> OpenError {
         let mut folders = path.ancestors();
         let no_inodes = source.kind() == io::ErrorKind::StorageFull
             && folders
-                .find_map(|folder| space::no_inodes(folder).ok())
+                .find_map(|folder| disk_space::no_inodes(folder).ok())
                 .unwrap_or(false);
         OpenError::Io {
             path: path.clone(),

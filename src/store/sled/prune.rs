@@ -33,7 +33,7 @@ impl Group<'_> {
         match seqs.last() {
             Some(&last) if seqs.len() == STEP => Ok(Sweep::Messages(last)),
             _ => {
-                self.forget_known(cutoffs);
+                self.prune_dedup_index(cutoffs);
                 Ok(Sweep::Records(keys::SEEN, None))
             }
         }
@@ -85,14 +85,14 @@ impl Group<'_> {
     }
 
     /// A provider id is removed when it is older than the deduplication window.
-    fn forget_known(&mut self, cutoffs: &RetentionCutoffs) {
+    fn prune_dedup_index(&mut self, cutoffs: &RetentionCutoffs) {
         let table = self.shared.index.table();
         let is_new = |seq| {
             table
                 .get(seq)
                 .is_none_or(|row| row.is_since(cutoffs.dedup_before))
         };
-        self.known.retain(is_new);
+        self.dedup_index.retain(is_new);
     }
 
     fn purge(&mut self, seq: u64, found: &Found, cutoffs: &RetentionCutoffs) -> Result<(), Error> {
@@ -130,14 +130,14 @@ impl Group<'_> {
             return Ok(());
         }
         let digest = backup::digest(&message.source, &message.provider_id);
-        self.known.remove(digest, seq);
+        self.dedup_index.remove(digest, seq);
         if message.received_at < cutoffs.dedup_before {
             return Ok(());
         }
         let there = self.remembered(digest)?;
         if there.is_none_or(|there| there.seq < seq) {
             let (id, received_at) = (message.id, message.received_at);
-            self.known.on_disk += u64::from(there.is_none());
+            self.dedup_index.on_disk += u64::from(there.is_none());
             self.view.create(
                 &keys::seen(digest),
                 &record::encode(&Seen { seq, id, received_at }),
@@ -161,7 +161,7 @@ impl Group<'_> {
         match record::decode::<Seen>(&self.view, key, value) {
             Ok(seen) if seen.received_at >= cutoffs.dedup_before => {}
             Ok(_) | Err(Trouble::Damaged) => {
-                self.known.on_disk = self.known.on_disk.saturating_sub(1);
+                self.dedup_index.on_disk = self.dedup_index.on_disk.saturating_sub(1);
                 self.view.remove(key);
             }
             Err(trouble) => return Err(trouble.into()),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use prometheus_client::metrics::histogram::Histogram;
 use tracing::{error, info};
 
-use super::space::Space;
+use super::disk_space::DiskSpace;
 use super::{findings, lock};
 use crate::store::{Error, Health};
 
@@ -112,7 +112,7 @@ impl Status {
     }
 
     /// Updates the free space and the size of the log.
-    pub(super) fn measured(&self, space: &Space, log: u64) {
+    pub(super) fn measured(&self, space: &DiskSpace, log: u64) {
         *lock(&self.measured) = Some(Instant::now());
         self.room.store(space.room, Ordering::Relaxed);
         let mut health = lock(&self.health);

@@ -21,12 +21,12 @@ use tracing::error;
 
 use super::change::{Group, Sweep};
 use super::changes::Changes;
+use super::dedup_index::DedupIndex;
+use super::disk_space::DiskSpace;
 use super::index::IndexUpdate;
 use super::keys;
-use super::known::Known;
 use super::log::Log;
 use super::record;
-use super::space::Space;
 use super::status::Status;
 use super::{Shared, lock};
 use crate::sabotage::{self, Protection};
@@ -60,9 +60,9 @@ pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) requests: mpsc::Receiver<Request>,
     pub(super) log: Log,
-    pub(super) space: Space,
+    pub(super) space: DiskSpace,
     pub(super) sweep: Sweep,
-    pub(super) known: Known,
+    pub(super) dedup_index: DedupIndex,
     /// The number of requests in the last batch.
     pub(super) crowd: usize,
 }
@@ -98,7 +98,7 @@ impl Writer {
             log,
             space,
             sweep,
-            known,
+            dedup_index,
             ..
         } = self;
         if shared.status.check().is_err() {
@@ -109,7 +109,7 @@ impl Writer {
         space.refresh(shared.overlay.bytes().1);
         shared.status.measured(space, log.segments().bytes());
 
-        let mut group = Group::new(shared, log.next(), space, sweep, known);
+        let mut group = Group::new(shared, log.next(), space, sweep, dedup_index);
         let (mut fatal, mut answers) = (None, Vec::new());
         while group.view.bytes() < GROUP_BYTES
             && let Some(request) = requests.next()

@@ -27,7 +27,7 @@ const GROWTH: u64 = 3;
 const FRESH: Duration = Duration::from_millis(100);
 
 /// The free space, and who may still write.
-pub(super) struct Space {
+pub(super) struct DiskSpace {
     folder: PathBuf,
     database: PathBuf,
     min_free: u64,
@@ -44,7 +44,7 @@ pub(super) struct Space {
     pub(super) no_inodes: bool,
 }
 
-impl Space {
+impl DiskSpace {
     /// Measures the free space, and removes the ballast file if opening the store needs its space.
     pub(super) fn new(folder: &Path, database: &Path, min_free: u64) -> io::Result<Self> {
         let has_ballast = folder.join("ballast").exists();
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn the_ballast_file_is_created_while_there_is_space_and_removed_when_there_is_none() {
         let folder = tempfile::tempdir().unwrap();
-        let mut space = Space::new(folder.path(), &folder.path().join("db"), 1 << 20).unwrap();
+        let mut space = DiskSpace::new(folder.path(), &folder.path().join("db"), 1 << 20).unwrap();
         let ballast = folder.path().join("ballast");
         assert_eq!(std::fs::metadata(&ballast).unwrap().len(), 1 << 18);
         assert!(!space.is_full() && space.for_arrivals().is_ok());
@@ -197,7 +197,7 @@ mod tests {
     fn the_store_reports_full_whenever_it_rejects_a_message() {
         let folder = tempfile::tempdir().unwrap();
         for min_free in [0, 1, RESERVE_BYTES - 1, RESERVE_BYTES, RESERVE_BYTES + 1, 1 << 28] {
-            let mut space = Space::new(folder.path(), &folder.path().join("db"), min_free).unwrap();
+            let mut space = DiskSpace::new(folder.path(), &folder.path().join("db"), min_free).unwrap();
             for free in [
                 0,
                 RESERVE_BYTES - 1,

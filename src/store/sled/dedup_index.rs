@@ -13,13 +13,13 @@ const SEQ_BITS: u32 = 36;
 
 /// The hash table.
 #[derive(Default)]
-pub(super) struct Known {
+pub(super) struct DedupIndex {
     entries: HashTable<u64>,
     /// The number of `k` records.
     pub(super) on_disk: u64,
 }
 
-impl Known {
+impl DedupIndex {
     pub(super) fn add(&mut self, digest: Digest, seq: u64) {
         let entry = entry(digest, seq);
         self.entries
@@ -78,12 +78,12 @@ mod tests {
 
     #[test]
     fn ids_are_known_until_they_are_removed() {
-        let mut known = Known::default();
+        let mut known = DedupIndex::default();
         for seq in 1..=5_000 {
             known.add(digest(seq), seq.into());
         }
         known.add(digest(1), 9_999);
-        let of = |known: &Known, number| {
+        let of = |known: &DedupIndex, number| {
             let mut seqs: Vec<u64> = known.candidates(digest(number)).collect();
             seqs.sort_unstable();
             seqs
