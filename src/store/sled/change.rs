@@ -51,7 +51,7 @@ pub(super) struct Left {
 }
 
 /// Changes that will be committed together.
-pub(super) struct Group<'a> {
+pub(super) struct WriteBatch<'a> {
     pub(super) shared: &'a Shared,
     pub(super) view: View<'a>,
     pub(super) space: &'a DiskSpace,
@@ -94,7 +94,7 @@ impl From<Trouble> for Error {
     }
 }
 
-impl<'a> Group<'a> {
+impl<'a> WriteBatch<'a> {
     pub(super) fn new(
         shared: &'a Shared,
         frame: u64,
@@ -286,7 +286,11 @@ impl<'a> Group<'a> {
         kept.ok_or(Error::NotFound)
     }
 
-    pub(super) fn owe(&mut self, id: MessageId, deliveries: Vec<Delivery>) -> Result<Vec<DeliveryId>, Error> {
+    pub(super) fn add_deliveries(
+        &mut self,
+        id: MessageId,
+        deliveries: Vec<Delivery>,
+    ) -> Result<Vec<DeliveryId>, Error> {
         self.space.for_arrivals()?;
         let (seq, kept) = self.by_id(id)?.ok_or(Error::NotFound)?;
         let conversation = kept.message.conversation();
@@ -299,15 +303,15 @@ impl<'a> Group<'a> {
 
     /// Makes dead deliveries due, and pending ones due earlier. Counts those that are not changed.
     pub(super) fn requeue(&mut self, places: &[Place], now: Timestamp, left: &Left) -> Result<u64, Error> {
-        self.each(places, |group, place| group.requeue_one(place, now, left))
+        self.each(places, |batch, place| batch.requeue_one(place, now, left))
     }
 
     /// Makes pending deliveries that are due later due at `now`, unless they are claimed.
     pub(super) fn retry_now(&mut self, places: &[Place], now: Timestamp) -> Result<u64, Error> {
-        self.each(places, |group, place| {
-            match group.shared.sound(group.view.with_message(place))? {
+        self.each(places, |batch, place| {
+            match batch.shared.sound(batch.view.with_message(place))? {
                 Some((delivery, message)) if message.redacted_at.is_none() => {
-                    group.bring_forward(place, stored::queue(&message, &delivery), &delivery, now)
+                    batch.bring_forward(place, stored::queue(&message, &delivery), &delivery, now)
                 }
                 _ => Ok(false),
             }
@@ -321,7 +325,7 @@ impl<'a> Group<'a> {
         beyond: Timestamp,
         now: Timestamp,
     ) -> Result<u64, Error> {
-        self.each(places, |group, place| group.advance_one(place, beyond, now))
+        self.each(places, |batch, place| batch.advance_one(place, beyond, now))
     }
 
     /// Acknowledges dead deliveries that were given up at or after `since`.
@@ -331,12 +335,12 @@ impl<'a> Group<'a> {
         since: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<u64, Error> {
-        self.each(places, |group, place| group.acknowledge_one(place, since, now))
+        self.each(places, |batch, place| batch.acknowledge_one(place, since, now))
     }
 
     /// Makes pending deliveries dead and acknowledges them, unless they are claimed.
     pub(super) fn discard(&mut self, places: &[Place], now: Timestamp, reason: &str) -> Result<u64, Error> {
-        self.each(places, |group, place| group.discard_one(place, now, reason))
+        self.each(places, |batch, place| batch.discard_one(place, now, reason))
     }
 
     /// The places of the deliveries whose messages are stored.

@@ -1,5 +1,5 @@
 //! The checkpoint: about once a second, or earlier if many changes have accumulated, writes the changes that are only
-//! in the log to the database, in large batches.
+//! in the log to the database, many batches at a time.
 //!
 //! Its thread is the only one that writes to sled. It freezes the accumulated changes (see `overlay`), applies them,
 //! flushes and syncs, and then records in the database the last frame applied. That record is a separate step and

@@ -30,7 +30,7 @@ const RATIO: u64 = 3;
 /// The size of sled's file for an empty tree and for sparsely filled pages.
 const BASE: u64 = 4 << 20;
 
-/// Entries copied after each group.
+/// Entries copied after each batch.
 const STEP: usize = 400;
 
 /// Delay after a compaction or a failed one.
@@ -100,7 +100,7 @@ impl Compaction {
         }
     }
 
-    /// Applies the changes of a group to the keys that were already copied.
+    /// Applies the changes of a batch to the keys that were already copied.
     pub(super) fn follow(&mut self, changes: &Changes) {
         if let Some(copying) = &self.copying
             && let Err(error) = copying.follow(changes)

@@ -14,11 +14,11 @@ use crate::store::{Backlog, Counts};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counters {
     pub(super) ledger: Ledger,
-    destinations: BTreeMap<Name, Destination>,
+    destinations: BTreeMap<Name, DestinationCounters>,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Destination {
+struct DestinationCounters {
     pending: u64,
     /// All dead deliveries, including those that need no attention.
     dead: u64,
@@ -96,7 +96,7 @@ impl Counters {
         known.map(|(name, _)| name)
     }
 
-    fn destination(&mut self, name: &Name) -> &mut Destination {
+    fn destination(&mut self, name: &Name) -> &mut DestinationCounters {
         self.destinations.entry(name.clone()).or_default()
     }
 }
@@ -164,7 +164,7 @@ impl Counted {
     }
 }
 
-impl Destination {
+impl DestinationCounters {
     fn enter(&mut self, state: Counted) {
         match state {
             Counted::Pending { since } => {

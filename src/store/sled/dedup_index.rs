@@ -78,25 +78,25 @@ mod tests {
 
     #[test]
     fn ids_are_known_until_they_are_removed() {
-        let mut known = DedupIndex::default();
+        let mut index = DedupIndex::default();
         for seq in 1..=5_000 {
-            known.add(digest(seq), seq.into());
+            index.add(digest(seq), seq.into());
         }
-        known.add(digest(1), 9_999);
-        let of = |known: &DedupIndex, number| {
-            let mut seqs: Vec<u64> = known.candidates(digest(number)).collect();
+        index.add(digest(1), 9_999);
+        let of = |index: &DedupIndex, number| {
+            let mut seqs: Vec<u64> = index.candidates(digest(number)).collect();
             seqs.sort_unstable();
             seqs
         };
-        assert_eq!(of(&known, 1), [1, 9_999]);
-        assert_eq!(of(&known, 4_321), [4_321]);
-        assert!(of(&known, 6_000).is_empty());
-        known.remove(digest(1), 1);
-        known.remove(digest(1), 1);
-        assert_eq!(of(&known, 1), [9_999]);
-        known.retain(|seq| seq > 4_990);
-        assert!(of(&known, 2).is_empty());
-        assert_eq!(of(&known, 4_991), [4_991]);
-        assert!(known.entries.capacity() < 5_000);
+        assert_eq!(of(&index, 1), [1, 9_999]);
+        assert_eq!(of(&index, 4_321), [4_321]);
+        assert!(of(&index, 6_000).is_empty());
+        index.remove(digest(1), 1);
+        index.remove(digest(1), 1);
+        assert_eq!(of(&index, 1), [9_999]);
+        index.retain(|seq| seq > 4_990);
+        assert!(of(&index, 2).is_empty());
+        assert_eq!(of(&index, 4_991), [4_991]);
+        assert!(index.entries.capacity() < 5_000);
     }
 }

@@ -1,7 +1,7 @@
 //! A backup, read in parts on the writer's thread between commits, so that every part is consistent and messages are
 //! accepted in between. Messages accepted after the start of the backup are not included.
 
-use super::change::Group;
+use super::change::WriteBatch;
 use super::keys;
 use super::lock;
 use super::record::{self, Kept, Root, Seen, Trouble};
@@ -14,7 +14,7 @@ const STEP: usize = 200;
 /// The records after the counters, in this order.
 const STAGES: [u8; 3] = [keys::MESSAGE, keys::SEEN, keys::THREAD];
 
-impl Group<'_> {
+impl WriteBatch<'_> {
     pub(super) fn export(&self, position: Position) -> Result<Part, Error> {
         let Position { stage, after, last } = position;
         let Some(index) = usize::from(stage).checked_sub(1) else {

@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use ::sled::IVec;
 use tracing::info;
 
-use super::change::Group;
+use super::change::WriteBatch;
 use super::folders::replace;
 use super::index::IndexUpdate;
 use super::keys::{self, Place};
@@ -112,7 +112,7 @@ impl History {
         }
         let mut after = Some(Vec::new());
         while let Some(key) = after {
-            after = requests.ask(move |group| group.drop_orphans(&key))?;
+            after = requests.ask(move |batch| batch.drop_orphans(&key))?;
         }
         info!("recovered all readable history");
         Ok(())
@@ -152,7 +152,7 @@ impl Search<'_> {
                     .insert(key, entry);
             }
             let rest = messages.remove(&None).unwrap_or_default();
-            self.requests.ask(move |group| group.bring_back_rest(rest))?;
+            self.requests.ask(move |batch| batch.bring_back_rest(rest))?;
             let mut messages = messages
                 .into_iter()
                 .filter_map(|(seq, entries)| Some((seq?, entries)))
@@ -162,9 +162,9 @@ impl Search<'_> {
                     return Ok(None);
                 }
                 let some: Vec<(u64, Entries)> = messages.by_ref().take(STEP).collect();
-                brought += self.requests.ask(move |group| {
+                brought += self.requests.ask(move |batch| {
                     some.into_iter().try_fold(0, |count, (seq, entries)| {
-                        Ok(count + u64::from(group.bring_back(seq, entries)?))
+                        Ok(count + u64::from(batch.bring_back(seq, entries)?))
                     })
                 })?;
             }
@@ -213,7 +213,7 @@ impl Lookup for Entries {
     }
 }
 
-impl Group<'_> {
+impl WriteBatch<'_> {
     /// Imports one message with its deliveries. Returns true if it was readable and missing.
     fn bring_back(&mut self, seq: u64, entries: Entries) -> Result<bool, Error> {
         self.space.for_anything()?;

@@ -14,8 +14,8 @@
 //! * `start`, `audit`: open the store and verify all of it. `history`: recovers records from a damaged database.
 //!   `migrate`: earlier formats. `database`: a database of sled. `intact`: checks its files before sled opens them.
 //!   `folders`: selects the current database after any interruption.
-//! * `disk_space`: handles a full disk. `status`, `findings`: the health of the store and the problems found. `access`: the
-//!   permissions of its files. `scan`: reads all of it in little memory.
+//! * `disk_space`: handles a full disk. `status`, `findings`: the health of the store and the problems found. `access`:
+//!   the permissions of its files. `scan`: reads all of it in little memory.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use prometheus_client::metrics::histogram::Histogram;
 
-use self::change::{Group, Incoming, Left, STEP, Sweep};
+use self::change::{Incoming, Left, STEP, Sweep, WriteBatch};
 use self::checkpoint::{Checkpointer, Progress};
 use self::compact::{Compaction, Weight};
 use self::counters::Counters;
@@ -260,7 +260,7 @@ impl Sled {
                 space,
                 sweep: Sweep::default(),
                 dedup_index: audited.dedup_index,
-                crowd: 0,
+                last_size: 0,
             },
             checkpointer,
             |requests| Keeper {
@@ -311,7 +311,7 @@ impl Sled {
         let mut touched = 0;
         for ids in ids.chunks(STEP) {
             let ids = ids.to_vec();
-            let places = self.threads.write(move |group| group.places(&ids)).await?;
+            let places = self.threads.write(move |batch| batch.places(&ids)).await?;
             touched += self.threads.write(change(places)).await?;
         }
         Ok(touched)
@@ -331,7 +331,7 @@ impl Shared {
 }
 
 /// A change to some deliveries. Returns the number of changed ones.
-type Change = Box<dyn FnOnce(&mut Group<'_>) -> Result<u64, Error> + Send>;
+type Change = Box<dyn FnOnce(&mut WriteBatch<'_>) -> Result<u64, Error> + Send>;
 
 #[async_trait]
 impl Store for Sled {
@@ -340,7 +340,7 @@ impl Store for Sled {
         let incoming = incoming(arrival);
         let room = self.threads.room_for(incoming.payload.len())?;
         // The permit is released with the response, even if the caller does not wait for it any more.
-        let accepted = move |group: &mut Group<'_>| Ok((group.accept(incoming)?, room));
+        let accepted = move |batch: &mut WriteBatch<'_>| Ok((batch.accept(incoming)?, room));
         let (accepted, _room) = self.threads.committed(permit, accepted).await?;
         Ok(accepted)
     }
@@ -355,7 +355,7 @@ impl Store for Sled {
     }
 
     async fn settle(&self, settlement: Settlement) -> Result<Vec<DeliveryId>, Error> {
-        self.threads.write(move |group| group.settle(settlement)).await
+        self.threads.write(move |batch| batch.settle(settlement)).await
     }
 
     async fn held(
@@ -409,7 +409,7 @@ impl Store for Sled {
         let left = Arc::new(Left::default());
         let requeue = |places: Vec<Place>| -> Change {
             let left = left.clone();
-            Box::new(move |group| group.requeue(&places, now, &left))
+            Box::new(move |batch| batch.requeue(&places, now, &left))
         };
         let touched = self.on_selected(selector, requeue).await?;
         Ok(Requeued {
@@ -429,7 +429,7 @@ impl Store for Sled {
                 .queues()
                 .later_after(destination, now, after, STEP);
             if !places.is_empty() {
-                let retry = move |group: &mut Group<'_>| group.retry_now(&places, now);
+                let retry = move |batch: &mut WriteBatch<'_>| batch.retry_now(&places, now);
                 touched += self.threads.write(retry).await?;
             }
             if next.is_none() {
@@ -450,7 +450,7 @@ impl Store for Sled {
                     .queues()
                     .due_after(&destination, beyond, after, STEP);
                 if !places.is_empty() {
-                    let change = move |group: &mut Group<'_>| group.advance(&places, beyond, now);
+                    let change = move |batch: &mut WriteBatch<'_>| batch.advance(&places, beyond, now);
                     touched += self.threads.write(change).await?;
                 }
                 if next.is_none() {
@@ -474,14 +474,14 @@ impl Store for Sled {
         now: Timestamp,
     ) -> Result<u64, Error> {
         let acknowledge =
-            |places: Vec<Place>| -> Change { Box::new(move |group| group.acknowledge(&places, since, now)) };
+            |places: Vec<Place>| -> Change { Box::new(move |batch| batch.acknowledge(&places, since, now)) };
         self.on_selected(selector, acknowledge).await
     }
 
     async fn discard(&self, selector: &Selector, now: Timestamp, reason: &str) -> Result<u64, Error> {
         self.on_selected(selector, |places| {
             let reason = reason.to_owned();
-            Box::new(move |group| group.discard(&places, now, &reason))
+            Box::new(move |batch| batch.discard(&places, now, &reason))
         })
         .await
     }
@@ -491,7 +491,9 @@ impl Store for Sled {
         id: MessageId,
         deliveries: Vec<Delivery>,
     ) -> Result<Vec<DeliveryId>, Error> {
-        self.threads.write(move |group| group.owe(id, deliveries)).await
+        self.threads
+            .write(move |batch| batch.add_deliveries(id, deliveries))
+            .await
     }
 
     async fn backlog(&self, destination: &Name) -> Result<Backlog, Error> {
@@ -507,7 +509,7 @@ impl Store for Sled {
     async fn set_paused(&self, destination: &Name, paused: bool) -> Result<(), Error> {
         let destination = destination.clone();
         self.threads
-            .write(move |group| group.set_paused(destination, paused))
+            .write(move |batch| batch.set_paused(destination, paused))
             .await
     }
 
@@ -518,7 +520,7 @@ impl Store for Sled {
     async fn set_timeline(&self, timeline: &Timeline) -> Result<(), Error> {
         let timeline = timeline.clone();
         self.threads
-            .write(move |group| group.set_timeline(&timeline))
+            .write(move |batch| batch.set_timeline(&timeline))
             .await
     }
 
@@ -532,7 +534,7 @@ impl Store for Sled {
 
     async fn set_series(&self, series: &Saved) -> Result<(), Error> {
         let series = series.clone();
-        self.threads.write(move |group| group.set_series(&series)).await
+        self.threads.write(move |batch| batch.set_series(&series)).await
     }
 
     async fn series(&self) -> Result<Option<Saved>, Error> {
@@ -550,7 +552,7 @@ impl Store for Sled {
     async fn set_standings(&self, standings: &Standings) -> Result<(), Error> {
         let standings = standings.clone();
         self.threads
-            .write(move |group| group.set_standings(&standings))
+            .write(move |batch| batch.set_standings(&standings))
             .await
     }
 
@@ -564,7 +566,7 @@ impl Store for Sled {
 
     async fn prune(&self, cutoffs: &RetentionCutoffs, now: Timestamp) -> Result<bool, Error> {
         let cutoffs = *cutoffs;
-        self.threads.write(move |group| group.prune(&cutoffs, now)).await
+        self.threads.write(move |batch| batch.prune(&cutoffs, now)).await
     }
 
     async fn counts(&self) -> Result<Counts, Error> {
@@ -572,7 +574,7 @@ impl Store for Sled {
     }
 
     async fn export(&self, from: Position) -> Result<Part, Error> {
-        self.threads.write(move |group| group.export(from)).await
+        self.threads.write(move |batch| batch.export(from)).await
     }
 
     async fn acknowledge(&self) -> Result<u64, Error> {

@@ -1,6 +1,6 @@
 //! The changes that are in the log and not yet in the database, kept in memory over the database.
 //!
-//! There are two layers: the writer adds every committed group to the active one, while the checkpoint writes the
+//! There are two layers: the writer adds every committed batch to the active one, while the checkpoint writes the
 //! frozen one to the database. A frozen layer is dropped only when the database has all of it, so a reader that
 //! checks the layers first and then the database misses nothing.
 

@@ -1,6 +1,6 @@
 //! Retention: removes and redacts messages in limited steps, so that messages are accepted in between.
 
-use super::change::{Group, STEP, Sweep};
+use super::change::{STEP, Sweep, WriteBatch};
 use super::index::IndexUpdate;
 use super::keys::{self, Place};
 use super::record;
@@ -9,7 +9,7 @@ use crate::model::delivery::{Delivery, State};
 use crate::model::message::{Message, Timestamp};
 use crate::store::{Error, Found, RetentionCutoffs, backup, redacted};
 
-impl Group<'_> {
+impl WriteBatch<'_> {
     /// Performs one step. Returns true if there is more to do.
     pub(super) fn prune(&mut self, cutoffs: &RetentionCutoffs, now: Timestamp) -> Result<bool, Error> {
         self.space.for_anything()?;

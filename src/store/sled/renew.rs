@@ -1,7 +1,7 @@
 //! Renewing the log: appends the pending messages again in their current state, so that older segments can be
 //! removed.
 //!
-//! A renewal begins with a new segment and reads the pending messages in small steps, between other groups; messages
+//! A renewal begins with a new segment and reads the pending messages in small steps, between other batches; messages
 //! that arrive meanwhile are in the new segments anyway. At its end, everything pending is in the log from the first
 //! frame of the renewal on. A renewal is made when the log has grown to more than twice its size after the last one,
 //! so that a backlog is only written again after as much else was written; after damage of the log; and for a store
@@ -9,7 +9,7 @@
 //!
 //! A message whose deliveries had all ended and that becomes pending again is appended together with that change.
 
-use super::change::Group;
+use super::change::WriteBatch;
 use super::keys;
 use super::lock;
 use super::record::{self, Kept, Lookup as _, Trouble};
@@ -30,7 +30,7 @@ pub(super) struct Renewal {
     last: u64,
 }
 
-impl Group<'_> {
+impl WriteBatch<'_> {
     /// Begins a new segment, and appends the small records that must not be missing.
     pub(super) fn begin_renewal(&mut self) -> Result<Renewal, Error> {
         self.space.for_anything()?;

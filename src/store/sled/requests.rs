@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::oneshot;
 
-use super::change::Group;
+use super::change::WriteBatch;
 use super::lock;
 use super::status::Status;
 use super::writer::{Answer, Request};
@@ -37,7 +37,7 @@ impl Requests {
     /// Requests a change and waits until it is committed, without a time limit.
     pub(super) fn ask<T: Send + 'static>(
         &self,
-        change: impl FnOnce(&mut Group<'_>) -> Result<T, Error> + Send + 'static,
+        change: impl FnOnce(&mut WriteBatch<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
         let sent = self.sender()?.blocking_send(request(change, reply));
@@ -48,11 +48,11 @@ impl Requests {
 
 /// Combines a change with the channel for its result.
 pub(super) fn request<T: Send + 'static>(
-    change: impl FnOnce(&mut Group<'_>) -> Result<T, Error> + Send + 'static,
+    change: impl FnOnce(&mut WriteBatch<'_>) -> Result<T, Error> + Send + 'static,
     reply: oneshot::Sender<Result<T, Error>>,
 ) -> Request {
-    Box::new(move |group| {
-        let result = change(group);
+    Box::new(move |batch| {
+        let result = change(batch);
         let fatal = match &result {
             Err(Error::Failed(reason)) => Some(reason.clone()),
             _ => None,

@@ -93,12 +93,12 @@ impl Status {
         lock(&self.measured).is_none_or(|at| at.elapsed() > Duration::from_secs(1))
     }
 
-    /// Records that the writer begins a group.
+    /// Records that the writer begins a batch.
     pub(super) fn begin(&self) {
         *lock(&self.commit) = Some(Instant::now());
     }
 
-    /// Records that the writer has finished a group; `committed` is true if anything was written.
+    /// Records that the writer has finished a batch; `committed` is true if anything was written.
     pub(super) fn end(&self, committed: bool) {
         let began = lock(&self.commit).take();
         let took = began.filter(|_| committed).map(|began| began.elapsed());

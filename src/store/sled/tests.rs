@@ -378,8 +378,8 @@ async fn a_message_that_is_pending_again_is_in_the_log_again() {
         let before = store.shared.progress.renewed_from();
         let requests = store.threads.requests.clone();
         let renewal = std::thread::spawn(move || {
-            let renewal = requests.ask(|group| group.begin_renewal()).unwrap();
-            assert_eq!(requests.ask(move |group| group.renew(renewal, 0)).unwrap(), None);
+            let renewal = requests.ask(|batch| batch.begin_renewal()).unwrap();
+            assert_eq!(requests.ask(move |batch| batch.renew(renewal, 0)).unwrap(), None);
             renewal.first
         });
         let from = renewal.join().unwrap();
@@ -434,8 +434,8 @@ async fn a_renewal_that_finds_damage_fails_the_store_and_keeps_the_log() {
     flip(&store.shared.overlay.db(), &keys::message(3));
     let requests = store.threads.requests.clone();
     let renewed = std::thread::spawn(move || {
-        let renewal = requests.ask(|group| group.begin_renewal()).unwrap();
-        requests.ask(move |group| group.renew(renewal, 0))
+        let renewal = requests.ask(|batch| batch.begin_renewal()).unwrap();
+        requests.ask(move |batch| batch.renew(renewal, 0))
     });
     assert!(matches!(renewed.join().unwrap(), Err(Error::Failed(_))));
     drop(store);
@@ -598,8 +598,8 @@ async fn after_a_failure_every_operation_is_an_error() {
     let before = (store.counts().await, store.backlog(&name("desk")).await);
     let failed = store
         .threads
-        .write(|group| -> Result<(), Error> {
-            group.accept(incoming(arrival(2, 2, &["desk"])))?;
+        .write(|batch| -> Result<(), Error> {
+            batch.accept(incoming(arrival(2, 2, &["desk"])))?;
             Err(Error::Failed("the disk is gone".into()))
         })
         .await;
@@ -1001,7 +1001,7 @@ async fn the_queue_of_the_writer_is_limited_in_bytes() {
     let (hold, held) = std::sync::mpsc::channel::<()>();
     let blocker = Arc::clone(&store);
     let blocker = tokio::spawn(async move {
-        let wait = move |_: &mut Group<'_>| {
+        let wait = move |_: &mut WriteBatch<'_>| {
             let _ = held.recv();
             Ok(())
         };

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{OwnedPermit, Receiver, Sender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::change::Group;
+use super::change::WriteBatch;
 use super::checkpoint::Checkpointer;
 use super::keeper::Keeper;
 use super::requests::{Requests, closed, request};
@@ -86,7 +86,7 @@ impl Threads {
     /// Queues a change, waiting for a place in the queue if necessary, and waits for its commit.
     pub(super) async fn write<T: Send + 'static>(
         &self,
-        change: impl FnOnce(&mut Group<'_>) -> Result<T, Error> + Send + 'static,
+        change: impl FnOnce(&mut WriteBatch<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let requests = self.requests()?;
         let room = tokio::time::timeout(self.commit_deadline, requests.reserve_owned()).await;
@@ -117,7 +117,7 @@ impl Threads {
     pub(super) async fn committed<T: Send + 'static>(
         &self,
         permit: OwnedPermit<Request>,
-        change: impl FnOnce(&mut Group<'_>) -> Result<T, Error> + Send + 'static,
+        change: impl FnOnce(&mut WriteBatch<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
         permit.send(request(change, reply));
@@ -133,7 +133,7 @@ impl Threads {
         if self.status.is_stale()
             && let Ok(requests) = self.requests()
         {
-            // An empty group triggers a measurement; it does not matter if the queue is full.
+            // An empty batch triggers a measurement; it does not matter if the queue is full.
             drop(requests.try_send(Box::new(|_| (None, Box::new(drop)))));
         }
     }

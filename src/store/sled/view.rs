@@ -1,8 +1,8 @@
-//! The store as it will be after the commit of the group being built.
+//! The store as it will be after the commit of the batch being built.
 //!
-//! There are three layers: the changes of the current group, the changes that are in the log and not yet in the
+//! There are three layers: the changes of the current batch, the changes that are in the log and not yet in the
 //! database (see `overlay`), and the database. All decisions read through this view, so that a duplicate is detected
-//! even if the first message is in the same group.
+//! even if the first message is in the same batch.
 
 use std::ops::Bound::{Excluded, Included};
 
@@ -15,7 +15,7 @@ use super::keys;
 use super::overlay::Overlay;
 use super::record::{self, Lookup, OLDEST, Trouble};
 
-/// The committed entries, and the changes of the group.
+/// The committed entries, and the changes of the batch.
 pub(super) struct View<'a> {
     base: &'a Overlay,
     /// The generation of the records that are written.

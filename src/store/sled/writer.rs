@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::error;
 
-use super::change::{Group, Sweep};
+use super::change::{Sweep, WriteBatch};
 use super::changes::Changes;
 use super::dedup_index::DedupIndex;
 use super::disk_space::DiskSpace;
@@ -33,21 +33,21 @@ use crate::sabotage::{self, Protection};
 use crate::store::Error;
 
 /// The maximum number of requests in one commit.
-const GROUP_MAX: usize = 1024;
+const BATCH_MAX: usize = 1024;
 
 /// The size in bytes at which a batch ends, because a frame is held in memory as a whole.
-const GROUP_BYTES: usize = 2 << 20;
+const BATCH_BYTES: usize = 2 << 20;
 
 /// A batch of this many requests indicates that requests arrive faster than commits.
-const CROWD: usize = 8;
+const BUSY_MIN: usize = 8;
 
 /// How long the next batch then waits for requests. Each commit costs two waits for the disk and a dozen context
 /// switches, however small it is, so fewer and larger commits leave more of the processor to other work. At a low
 /// rate, no batch waits.
-const GATHERING: Duration = Duration::from_micros(500);
+const GATHER_TIME: Duration = Duration::from_micros(500);
 
 /// Adds changes to the batch, and returns the function that answers the caller after the commit.
-pub(super) type Request = Box<dyn FnOnce(&mut Group<'_>) -> Decided + Send>;
+pub(super) type Request = Box<dyn FnOnce(&mut WriteBatch<'_>) -> Decided + Send>;
 
 /// The function that answers the caller, and an error if the whole batch must not be written.
 pub(super) type Decided = (Option<String>, Answer);
@@ -64,7 +64,7 @@ pub(super) struct Writer {
     pub(super) sweep: Sweep,
     pub(super) dedup_index: DedupIndex,
     /// The number of requests in the last batch.
-    pub(super) crowd: usize,
+    pub(super) last_size: usize,
 }
 
 impl Writer {
@@ -72,7 +72,7 @@ impl Writer {
     pub(super) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         let _ending = Ending(&shared.status);
-        let mut requests = Vec::with_capacity(GROUP_MAX);
+        let mut requests = Vec::with_capacity(BATCH_MAX);
         while self.wait(&mut requests) {
             let mut waiting = requests.drain(..).peekable();
             while waiting.peek().is_some() {
@@ -83,11 +83,11 @@ impl Writer {
 
     /// Takes the queued requests. Returns false if the channel is closed.
     fn wait(&mut self, requests: &mut Vec<Request>) -> bool {
-        if self.crowd >= CROWD {
-            std::thread::sleep(GATHERING);
+        if self.last_size >= BUSY_MIN {
+            std::thread::sleep(GATHER_TIME);
         }
-        self.crowd = self.requests.blocking_recv_many(requests, GROUP_MAX);
-        self.crowd > 0
+        self.last_size = self.requests.blocking_recv_many(requests, BATCH_MAX);
+        self.last_size > 0
     }
 
     /// Commits one batch of limited size. After a failure nothing is attempted; a dropped request returns the failure
@@ -109,16 +109,16 @@ impl Writer {
         space.refresh(shared.overlay.bytes().1);
         shared.status.measured(space, log.segments().bytes());
 
-        let mut group = Group::new(shared, log.next(), space, sweep, dedup_index);
+        let mut batch = WriteBatch::new(shared, log.next(), space, sweep, dedup_index);
         let (mut fatal, mut answers) = (None, Vec::new());
-        while group.view.bytes() < GROUP_BYTES
+        while batch.view.bytes() < BATCH_BYTES
             && let Some(request) = requests.next()
         {
-            let (reason, answer) = request(&mut group);
+            let (reason, answer) = request(&mut batch);
             fatal = fatal.or(reason);
             answers.push(answer);
         }
-        let Group {
+        let WriteBatch {
             mut view,
             mut counters,
             updates,
@@ -127,7 +127,7 @@ impl Writer {
             carried,
             is_new_segment,
             ..
-        } = group;
+        } = batch;
         let changed = view.len() > 0 || !carried.is_empty() || is_new_segment;
         counters.ledger.commits += u64::from(changed);
         {
@@ -173,7 +173,7 @@ fn commit(
     free: u64,
 ) -> Result<(), String> {
     if sabotage::is_off(Protection::WholeCommit) {
-        return torn(log, changes, free).map_err(|error| error.to_string());
+        return commit_in_pieces(log, changes, free).map_err(|error| error.to_string());
     }
     if is_new_segment {
         log.rotate(0, free)
@@ -192,7 +192,7 @@ fn arrived(updates: &[IndexUpdate]) -> u64 {
 }
 
 /// A commit that is not atomic, for tests: each entry is written before the next.
-fn torn(log: &mut Log, changes: &Changes, free: u64) -> std::io::Result<()> {
+fn commit_in_pieces(log: &mut Log, changes: &Changes, free: u64) -> std::io::Result<()> {
     for (key, value) in changes {
         log.append(&[&[(key.clone(), value.clone())].into()], free)?;
     }
@@ -212,15 +212,15 @@ impl Drop for Ending<'_> {
 }
 
 /// The time for the log to write the reason before the process ends.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+const FLUSH_TIME: Duration = Duration::from_millis(500);
 
 /// Aborts the process when a commit or a checkpoint takes longer than `abort_after`. Returns when the other end is
 /// dropped.
 pub(super) fn watch(shared: &Shared, stop: &Receiver<()>, abort_after: Duration) {
-    let pace = (abort_after / 10).min(Duration::from_secs(1));
-    while stop.recv_timeout(pace) == Err(RecvTimeoutError::Timeout) {
+    let interval = (abort_after / 10).min(Duration::from_secs(1));
+    while stop.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
         let running = shared.status.running().max(shared.status.checkpoint_running());
-        let Some(running) = running.filter(|running| *running > pace) else {
+        let Some(running) = running.filter(|running| *running > interval) else {
             continue;
         };
         if running > abort_after {
@@ -228,7 +228,7 @@ pub(super) fn watch(shared: &Shared, stop: &Receiver<()>, abort_after: Duration)
                 "a commit has not ended after {running:?}: the disk hangs; ending the process to be restarted"
             );
             // The log lines are written by another thread.
-            std::thread::sleep(LAST_WORDS);
+            std::thread::sleep(FLUSH_TIME);
             std::process::abort();
         }
     }

@@ -1,4 +1,4 @@
-//! A frame of the log: a group of changes with a sequence number and a checksum.
+//! A frame of the log: a batch of changes with a sequence number and a checksum.
 //!
 //! ```text
 //! magic     4 bytes, none of which occurs in UTF-8
@@ -52,13 +52,13 @@ impl<'a> Frame<'a> {
         HEAD + self.payload.len()
     }
 
-    /// The changes of the group, in the order of application.
+    /// The changes of the batch, in the order of application.
     pub(super) fn changes(&self) -> Entries<'a> {
         Entries(self.payload)
     }
 }
 
-/// Encodes the changes of a group, one list after the other, as the frame with this number.
+/// Encodes the changes of a batch, one list after the other, as the frame with this number.
 pub(super) fn encode(sequence: u64, changes: &[&Changes]) -> Vec<u8> {
     let all = || changes.iter().flat_map(|changes| changes.iter());
     let length =

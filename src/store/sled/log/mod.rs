@@ -1,7 +1,7 @@
-//! The log in front of sled: every group of changes is appended here and synced before it is acknowledged. sled gets
-//! the groups later, in batches (see `checkpoint`).
+//! The log in front of sled: every batch of changes is appended here and synced before it is acknowledged. sled gets
+//! the changes later, many batches at a time (see `checkpoint`).
 //!
-//! * **A group is a frame.** It contains the new values, so replaying frames needs no logic, and replaying them
+//! * **A batch is a frame.** It contains the new values, so replaying frames needs no logic, and replaying them
 //!   twice changes nothing.
 //! * **Segments are removed oldest first.** So the log always contains the newest frames: if the end of a delivery is
 //!   missing, everything before it is missing as well, including its message.
@@ -281,7 +281,7 @@ mod tests {
 
     const FREE: u64 = u64::MAX;
 
-    fn group(key: &str, value: &str) -> Changes {
+    fn batch(key: &str, value: &str) -> Changes {
         [(IVec::from(key), Some(IVec::from(value)))].into()
     }
 
@@ -306,7 +306,7 @@ mod tests {
             if number % 2 == 1 {
                 log.rotate(0, FREE).unwrap();
             }
-            log.append(&[&group(&format!("k{number}"), "x")], FREE).unwrap();
+            log.append(&[&batch(&format!("k{number}"), "x")], FREE).unwrap();
         }
         log
     }
@@ -323,9 +323,9 @@ mod tests {
         );
         let mut log = resumed(store.path(), 6);
         assert_eq!((log.next(), log.segments().bytes()), (7, SHORT + 2 * LENGTH));
-        log.append(&[&group("large", &"x".repeat(5 << 20))], FREE)
+        log.append(&[&batch("large", &"x".repeat(5 << 20))], FREE)
             .unwrap();
-        log.append(&[&group("k8", "x")], FREE).unwrap();
+        log.append(&[&batch("k8", "x")], FREE).unwrap();
         let (read, found) = keys(store.path(), 6);
         assert_eq!(
             (read.join(" "), found.lost, found.damaged),
@@ -343,7 +343,7 @@ mod tests {
         let (read, found) = keys(store.path(), 0);
         assert_eq!((read.len(), found.last, found.lost, found.damaged), (5, 5, 0, 0));
         let mut log = resumed(store.path(), 0);
-        log.append(&[&group("again", "")], FREE).unwrap();
+        log.append(&[&batch("again", "")], FREE).unwrap();
         assert_eq!(keys(store.path(), 4).0, ["k5", "again"]);
         // A frame that the database has cannot have been torn.
         last.write_all_at(&[0; 4096], 0).unwrap();
@@ -389,7 +389,7 @@ mod tests {
         segments.retire_before(99, FREE).unwrap();
         assert_eq!(segments.folder.segments().unwrap(), [(5, LENGTH)]);
         log.rotate(0, FREE).unwrap();
-        log.append(&[&group("k7", "x")], FREE).unwrap();
+        log.append(&[&batch("k7", "x")], FREE).unwrap();
         let (read, found) = keys(store.path(), 4);
         assert_eq!(
             (read.join(" "), found.lost + found.damaged),
@@ -406,7 +406,7 @@ mod tests {
         log.segments().retire_before(99, FREE).unwrap();
         std::fs::remove_file(store.path().join("log/0000000000000005")).unwrap();
         let mut log = resumed(store.path(), 0);
-        log.append(&[&group("new", "x")], FREE).unwrap();
+        log.append(&[&batch("new", "x")], FREE).unwrap();
         let (read, found) = keys(store.path(), 0);
         assert_eq!((read.join(" "), found.last, found.lost), ("new".into(), 1, 0));
     }
