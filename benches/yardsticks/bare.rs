@@ -55,14 +55,18 @@ struct Fields<'a> {
 pub fn play(bare: Bare) -> Result<()> {
     process::on_all_threads(async {
         let [listener] = process::listen().await?;
-        let limits = Limits {
-            connections: 2048,
-            header_timeout: Duration::from_secs(60),
-            request_timeout: Some(Duration::from_secs(10)),
-        };
-        serve(listener, filter(bare)?, limits, CancellationToken::new()).await;
+        serve(listener, filter(bare)?, limits(), CancellationToken::new()).await;
         Ok(())
     })
+}
+
+/// Those of smsbridge, with room for every connection of a benchmark.
+pub fn limits() -> Limits {
+    Limits {
+        connections: 2048,
+        header_timeout: Duration::from_secs(60),
+        request_timeout: Some(Duration::from_secs(10)),
+    }
 }
 
 fn filter(bare: Bare) -> Result<Filter> {

@@ -165,17 +165,7 @@ fn end_to_end(
     contestants: &[(&str, Contestant)],
     report: &mut Report,
 ) -> Result<()> {
-    let sink = Server::start(sink::ROLE, &())?;
-    let mut rounds = Rounds::new(contestants);
-    for _ in 0..run.rounds {
-        for ((_, contestant), [rates, micros]) in contestants.iter().zip(&mut rounds.0) {
-            let running = contestant.start(folder, Some(&sink))?;
-            let load = Load::flat_out(running.address(), run.seconds);
-            let (rate, spent) = carried(&load, &running, &sink)?;
-            rates.push(rate);
-            micros.push(spent);
-        }
-    }
+    let rounds = delivered(run, folder, contestants, Load::flat_out)?;
     rounds.note("each its own POST", contestants, report);
     let own = at(contestants, "smsbridge")?;
     report.add(
@@ -201,17 +191,7 @@ fn one_conversation(
     contestants: &[(&str, Contestant)],
     report: &mut Report,
 ) -> Result<()> {
-    let sink = Server::start(sink::ROLE, &())?;
-    let mut rounds = Rounds::new(contestants);
-    for _ in 0..run.rounds {
-        for ((_, contestant), [rates, micros]) in contestants.iter().zip(&mut rounds.0) {
-            let running = contestant.start(folder, Some(&sink))?;
-            let load = Load::one_conversation(running.address(), run.seconds);
-            let (rate, spent) = carried(&load, &running, &sink)?;
-            rates.push(rate);
-            micros.push(spent);
-        }
-    }
+    let rounds = delivered(run, folder, contestants, Load::one_conversation)?;
     rounds.note("one conversation", contestants, report);
     report.add(
         YARDSTICK,
@@ -221,6 +201,26 @@ fn one_conversation(
         "",
     );
     Ok(())
+}
+
+/// All rounds of all contestants with a load that is posted on to a sink.
+fn delivered(
+    run: &Run,
+    folder: &Path,
+    contestants: &[(&str, Contestant)],
+    load: fn(std::net::SocketAddr, f64) -> Load,
+) -> Result<Rounds> {
+    let sink = Server::start(sink::ROLE, &())?;
+    let mut rounds = Rounds::new(contestants);
+    for _ in 0..run.rounds {
+        for ((_, contestant), [rates, micros]) in contestants.iter().zip(&mut rounds.0) {
+            let running = contestant.start(folder, Some(&sink))?;
+            let (rate, spent) = carried(&load(running.address(), run.seconds), &running, &sink)?;
+            rates.push(rate);
+            micros.push(spent);
+        }
+    }
+    Ok(rounds)
 }
 
 /// Messages per second from the first POST to the last one's arrival, and microseconds of processor time for each.

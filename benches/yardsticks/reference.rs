@@ -13,12 +13,12 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use smsbridge::destination::http::Client;
-use smsbridge::web::serve::{Filter, Limits, serve};
+use smsbridge::web::serve::{Filter, serve};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use warp::Filter as _;
 
-use crate::bare::answer;
+use crate::bare::{answer, limits};
 use crate::process;
 
 /// The role's name.
@@ -58,12 +58,7 @@ enum Job {
 pub fn play(reference: Reference) -> Result<()> {
     process::on_all_threads(async {
         let [listener] = process::listen().await?;
-        let limits = Limits {
-            connections: 2048,
-            header_timeout: Duration::from_secs(60),
-            request_timeout: Some(Duration::from_secs(10)),
-        };
-        serve(listener, filter(&reference)?, limits, CancellationToken::new()).await;
+        serve(listener, filter(&reference)?, limits(), CancellationToken::new()).await;
         Ok(())
     })
 }
