@@ -59,8 +59,11 @@ fn p26_a_store_of_every_earlier_format_is_read() {
         let Some(name) = archive.to_str().unwrap().strip_suffix(".tar.gz") else {
             continue;
         };
-        let expected: Value =
+        let mut expected: Value =
             serde_json::from_slice(&std::fs::read(format!("{name}.json")).unwrap()).unwrap();
+        // The fixtures were written before this was counted; nothing in them is acknowledged.
+        let counts = expected["counts"].as_object_mut().unwrap();
+        counts.entry("acknowledged").or_insert(0.into());
         let folder = tempfile::tempdir().unwrap();
         let unpacked = Command::new("tar")
             .arg("-xzf")
