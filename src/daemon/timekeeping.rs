@@ -78,9 +78,11 @@ impl Timekeeper {
         let mut is_doubted = self.clock.doubt().is_some();
         let mut remembered = Standings::default();
         let mut observed = Instant::now();
-        while !stop.is_cancelled() {
+        loop {
             stop.run_until_cancelled(tokio::time::sleep(COMPARE)).await;
-            let is_due = stop.is_cancelled() || observed.elapsed() >= OBSERVE;
+            // The last thing before the end is an observation.
+            let is_stopping = stop.is_cancelled();
+            let is_due = is_stopping || observed.elapsed() >= OBSERVE;
             if is_due {
                 observed = Instant::now();
                 is_doubted = self.observe(is_doubted).await;
@@ -88,6 +90,9 @@ impl Timekeeper {
             let standings = self.lanes.standings();
             if is_due || faults(&standings).ne(faults(&remembered)) {
                 self.remember(standings, &mut remembered).await;
+            }
+            if is_stopping {
+                return;
             }
         }
     }
