@@ -309,6 +309,10 @@ impl Sled {
 
     async fn on_ids(&self, ids: &[DeliveryId], change: impl Fn(Vec<Place>) -> Change) -> Result<u64, Error> {
         let mut touched = 0;
+        // Each is changed and counted once, however often it is named.
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        ids.dedup();
         for ids in ids.chunks(STEP) {
             let ids = ids.to_vec();
             let places = self.threads.write(move |batch| batch.places(&ids)).await?;

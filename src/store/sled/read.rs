@@ -59,7 +59,8 @@ impl Shared {
         // The same lock order as in a claim: queues before leases.
         let mut queues = self.index.queues();
         let is_followed = queues.answer(&lease.queue, lease.place);
-        if is_followed {
+        // A second answer changes nothing: the next delivery may be claimed by now.
+        if is_followed && !lease.is_answered {
             self.leases.answered(claim.token);
             queues.free(&lease.queue);
         }

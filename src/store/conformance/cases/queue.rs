@@ -93,6 +93,7 @@ pub async fn an_answered_delivery_lets_the_next_of_its_conversation_be_claimed(s
             .await,
         Ok(0)
     );
+    assert!(store.answered(&first).await, "a second answer changes nothing");
     assert!(store.answered(&second).await);
     let third = claim_one(store, "desk", FAR).await;
     store.settle(delivered(&second)).await.unwrap();
