@@ -187,7 +187,7 @@ async fn succeeded(
     took: Duration,
 ) -> Settlement {
     let change = lane.breaker().works();
-    log_change(lane, change).await;
+    breaker_changed(lane, change).await;
     lane.delivered_now();
     // The next message of the conversation does not wait until this outcome is on disk, unless it is a reply to this
     // message. Until then this delivery counts towards `concurrency`, which limits how many messages a crash can
@@ -222,7 +222,7 @@ async fn failed(
         let change = breaker.failed(failure, epoch, &destination.policy, now, jitter);
         (change, breaker.clone())
     };
-    log_change(lane, change).await;
+    breaker_changed(lane, change).await;
     let Claim { delivery, token, .. } = claim;
     let trial = Trial {
         policy: &destination.policy,
@@ -434,10 +434,23 @@ fn count(lane: &LaneState, outcome: &'static str) {
 /// The pause between two attempts to record an outcome. They end when the daemon stops or the store fails.
 const SETTLE_PAUSE: Duration = Duration::from_millis(250);
 
-/// Logs a state change of a destination: one line per change, not per attempt.
-pub(super) async fn log_change(lane: &LaneState, change: Option<Change>) {
+/// Reports a change of the circuit breaker. After an outage, deliveries that failed during it are due at once.
+pub(super) async fn breaker_changed(lane: &LaneState, change: Option<Change>) {
     let Some(change) = change else { return };
     lane.announce();
+    let has_recovered = matches!(change, Change::Closed(_));
+    log_change(lane, change).await;
+    if has_recovered {
+        let name = &lane.name;
+        if let Err(error) = lane.store.retry_now(name, lane.clock.now()).await {
+            tracing::warn!(destination = %name, "deliveries to {name} that failed during the outage keep their next attempt: {error}");
+        }
+        lane.wake();
+    }
+}
+
+/// Logs one line per change, not per attempt.
+async fn log_change(lane: &LaneState, change: Change) {
     let name = &lane.name;
     let waiting = lane
         .store
@@ -449,11 +462,6 @@ pub(super) async fn log_change(lane: &LaneState, change: Option<Change>) {
         Change::Closed(since) => {
             let out = age(lane.clock.now().since(since));
             tracing::info!(destination = %name, waiting, "destination {name} recovered after {out}; {waiting} pending");
-            // What failed during the outage need not wait any longer.
-            if let Err(error) = lane.store.retry_now(name, lane.clock.now()).await {
-                tracing::warn!(destination = %name, "what failed at {name} before waits for its next attempt: {error}");
-            }
-            lane.wake();
             return;
         }
         Change::Opened(cause) => (cause, ""),

@@ -126,7 +126,7 @@ impl Lanes {
         if let Some(lane) = lane {
             lane.set_tested(true);
             let change = lane.breaker().works();
-            attempt::log_change(&lane, change).await;
+            attempt::breaker_changed(&lane, change).await;
             lane.announce();
             lane.wake();
         }
@@ -153,7 +153,7 @@ impl Lanes {
             lane.set_tested(true);
             let (policy, now) = (&destination.policy, lane.clock.now());
             let change = lane.breaker().failed(failure, epoch, policy, now, rand::random());
-            attempt::log_change(&lane, change).await;
+            attempt::breaker_changed(&lane, change).await;
             lane.announce();
             lane.wake();
         }

@@ -227,20 +227,7 @@ impl Queues {
 
     /// Up to `limit` pending deliveries of a destination, after those of the previous step.
     pub(super) fn waiting_after(&self, destination: &Name, after: Option<Cursor>, limit: usize) -> Listed {
-        let from = after.map_or((0, 0), |(conversation, place)| (conversation, place + 1));
-        let waiting = self
-            .0
-            .get(destination)
-            .into_iter()
-            .flat_map(|line| line.waiting.range(from..));
-        let keys: Vec<(u64, u64)> = waiting.map(|(&key, _)| key).take(limit).collect();
-        let last = keys.last().copied().filter(|_| keys.len() == limit);
-        (
-            keys.into_iter()
-                .map(|(_, place)| Place::unpacked(place))
-                .collect(),
-            last,
-        )
+        step(self.waiting_from(destination, after).map(|(key, _)| key), limit)
     }
 
     /// Like `waiting_after`, for those that are due after `beyond`.
@@ -251,17 +238,10 @@ impl Queues {
         after: Option<Cursor>,
         limit: usize,
     ) -> Listed {
-        let from = after.map_or((0, 0), |(conversation, place)| (conversation, place + 1));
-        let waiting = self
-            .0
-            .get(destination)
-            .into_iter()
-            .flat_map(|line| line.waiting.range(from..));
-        let late = waiting.filter(|(_, due)| **due > beyond.0);
-        let keys: Vec<(u64, u64)> = late.map(|(&key, _)| key).take(limit).collect();
-        let last = keys.last().copied().filter(|_| keys.len() == limit);
-        let places = keys.into_iter().map(|(_, place)| Place::unpacked(place));
-        (places.collect(), last)
+        let late = self
+            .waiting_from(destination, after)
+            .filter(|(_, due)| *due > beyond.0);
+        step(late.map(|(key, _)| key), limit)
     }
 
     /// Like `waiting_after`, for the unclaimed heads that are due after `beyond`.
@@ -276,13 +256,15 @@ impl Queues {
             let due_later = line.later.range((beyond.0.saturating_add(1), 0, 0)..);
             due_later.map(|&(_, place, conversation)| (conversation, place))
         });
-        let later: BTreeSet<Cursor> = later
-            .filter(|key| after.is_none_or(|after| *key > after))
-            .collect();
-        let keys: Vec<Cursor> = later.into_iter().take(limit).collect();
-        let last = keys.last().copied().filter(|_| keys.len() == limit);
-        let places = keys.into_iter().map(|(_, place)| Place::unpacked(place));
-        (places.collect(), last)
+        let later = later.filter(|key| after.is_none_or(|after| *key > after));
+        step(later.collect::<BTreeSet<Cursor>>().into_iter(), limit)
+    }
+
+    /// The pending deliveries of a destination after those of the previous step, and when each is due.
+    fn waiting_from(&self, destination: &Name, after: Option<Cursor>) -> impl Iterator<Item = (Cursor, i64)> {
+        let from = after.map_or((0, 0), |(conversation, place)| (conversation, place + 1));
+        let line = self.0.get(destination).into_iter();
+        line.flat_map(move |line| line.waiting.range(from..).map(|(&key, &due)| (key, due)))
     }
 
     /// Like `waiting_after`, for dead deliveries.
@@ -389,6 +371,14 @@ fn queue(destination: &Name, conversation: u64) -> Queue {
         destination: destination.clone(),
         conversation: Conversation(conversation.to_be_bytes()),
     }
+}
+
+/// The first `limit` of these, and the last of them if there may be more.
+fn step(keys: impl Iterator<Item = Cursor>, limit: usize) -> Listed {
+    let keys: Vec<Cursor> = keys.take(limit).collect();
+    let last = keys.last().copied().filter(|_| keys.len() == limit);
+    let places = keys.into_iter().map(|(_, place)| Place::unpacked(place));
+    (places.collect(), last)
 }
 
 /// The greatest `limit` places, in memory proportional to `limit`.
