@@ -28,14 +28,17 @@ pub use reply::{Outcome, Receipt, Refusal, Reply};
 pub use request::{Request, Target};
 
 mod access;
+mod bandwidth;
 mod endpoint;
 mod events;
 pub mod fields;
 pub mod generic;
 pub mod intelepeer;
+mod plivo;
 mod reply;
 mod request;
 mod signalwire;
+mod sinch;
 mod telnyx;
 mod twilio;
 mod twilio_form;
@@ -43,9 +46,12 @@ pub mod verify;
 
 /// The registered kinds of sources.
 pub const KINDS: &[Registered<dyn Kind>] = &[
+    register::<bandwidth::Config>("bandwidth"),
     register::<generic::Config>("generic"),
     register::<intelepeer::Config>("intelepeer"),
+    register::<plivo::Config>("plivo"),
     register::<signalwire::Config>("signalwire"),
+    register::<sinch::Config>("sinch"),
     register::<telnyx::Config>("telnyx"),
     register::<twilio::Config>("twilio"),
 ];

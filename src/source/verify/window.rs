@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use crate::model::message::Timestamp;
 
+/// For carriers that repeat a request for a day and may not sign it again: longer than that, and shorter than the
+/// default of `store.dedup_window`, so that a recorded request is either a duplicate or too old.
+pub const REPEATED: Duration = Duration::from_secs(2 * 86400);
+
 /// The accepted difference in both directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window(pub Duration);

@@ -37,6 +37,24 @@ pub const PLACES: &[Place] = &[
         "[server]\npublic_url = 'https://x.example'\n[source.x]\nkind = 'generic'\nfrom = 'from'\ntext = 'text'",
     ),
     (
+        "source.NAME",
+        "bandwidth",
+        "source.x",
+        "[source.x]\nkind = 'bandwidth'\nbasic_auth = { username = 'x', password = 'x' }",
+    ),
+    (
+        "source.NAME",
+        "plivo",
+        "source.x",
+        "[server]\npublic_url = 'https://x.example'\n[source.x]\nkind = 'plivo'\nauth_token = 'x'",
+    ),
+    (
+        "source.NAME",
+        "sinch",
+        "source.x",
+        "[source.x]\nkind = 'sinch'\nsecret = 'x'",
+    ),
+    (
         "source.NAME.reply",
         "",
         "source.x.reply",
