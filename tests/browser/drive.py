@@ -1,4 +1,4 @@
-"""Drives the page in a real Chromium, as an operator would. Started by tests/it/page.rs, which passes addresses and paths.
+"""Drives the page in a real Chromium, as an operator would. Started by tests/system/page.rs, which passes addresses and paths.
 
 A dialog, a console error or a violation of the content policy fails the test: a message must not cause any of them.
 """

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::bridge::refid;
 use crate::bridge::{Bridge, wait_for};
-use crate::daemon::refid;
 use crate::servers::recorder::{Recorder, Reply};
 
 /// A destination `crm` that refuses everything, and one to fall back to.

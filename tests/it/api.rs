@@ -3,57 +3,12 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::bridge::{Bridge, PATIENCE, http, wait_for};
-use crate::page::{TOKEN, admin, installed, page_of};
-
-const REST: &str = r#"
-[destination.screen]
-kind = "console"
-[destination.gone]
-kind = "webhook"
-url = "http://127.0.0.1:9/"
-[[route]]
-name = "lost"
-message = "lost"
-unless = { from = ["1-1234", "+1303867*"] }
-deliver = ["gone"]
-[routing]
-unmatched = ["screen"]
-"#;
-
-fn start() -> (Bridge, String) {
-    let bridge = Bridge::start(&(admin() + REST));
-    let page = page_of(&bridge);
-    (bridge, page)
-}
-
-fn bearer() -> String {
-    format!("Bearer {TOKEN}")
-}
-
-/// With the token: status, head in lower case, body.
-fn ask(page: &str, method: &str, path: &str, body: &str) -> (u16, String, Value) {
-    let (status, head, body) = http(
-        method,
-        &format!("{page}{path}"),
-        &[("authorization", &bearer())],
-        body,
-    );
-    (
-        status,
-        head.to_lowercase(),
-        serde_json::from_str(&body).unwrap_or(Value::String(body)),
-    )
-}
-
-fn host(page: &str) -> String {
-    page.trim_end_matches('/').to_owned()
-}
+use crate::admin::{TOKEN, ask, bearer, host, start};
+use crate::bridge::{PATIENCE, http, wait_for};
 
 #[test]
 fn nobody_comes_in_without_the_token() {
@@ -440,72 +395,6 @@ fn event_streams_leave_connections_for_others() {
         );
         (head.0 == 200).then_some(())
     });
-}
-
-/// Answers may hold nothing that is not described, although readers must expect more one day.
-fn strict(schema: &mut Value) {
-    match schema {
-        Value::Object(object) => {
-            if object.contains_key("properties") {
-                object.insert("additionalProperties".to_owned(), json!(false));
-            }
-            object.values_mut().for_each(strict);
-        }
-        Value::Array(items) => items.iter_mut().for_each(strict),
-        _ => {}
-    }
-}
-
-/// Schemathesis asks everything that is described, well and badly, and compares each answer with the description.
-#[test]
-fn the_description_is_true() {
-    let (bridge, page) = start();
-    bridge.text("a", "+13035550100", "hello");
-    bridge.text("b", "+13035550100", "lost");
-    let (_, _, mut description) = ask(&page, "GET", "api/v1/openapi.json", "");
-    assert_eq!(description["openapi"], "3.1.0");
-    let refused = description["components"]["schemas"]["Refused"].clone();
-    strict(&mut description["components"]["schemas"]);
-    description["components"]["schemas"]["Refused"] = refused;
-    let file = bridge.folder().join("openapi.json");
-    std::fs::write(&file, description.to_string()).unwrap();
-    let output = Command::new(installed("bin/python"))
-        .args(["-m", "schemathesis.cli", "run"])
-        .arg(&file)
-        .args([
-            "--url",
-            &host(&page),
-            "--header",
-            &format!("Authorization: {}", bearer()),
-        ])
-        .args(["--exclude-path", "/api/v1/events", "--exclude-path", "/login"])
-        // That a number or a name is known cannot be described: what is well-formed may still be refused.
-        // A wrong token is answered late, which `login` tests.
-        .args(["--exclude-checks", "positive_data_acceptance,ignored_auth"])
-        .args([
-            "--checks",
-            "all",
-            "--max-examples",
-            "25",
-            "--seed",
-            "7",
-            "--phases",
-            "examples,coverage,fuzzing",
-            "--no-color",
-        ])
-        .current_dir(bridge.folder())
-        .output()
-        .unwrap();
-    let said =
-        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "run tests/setup if Schemathesis is missing\n{said}"
-    );
-    assert!(
-        said.contains("Operations") && !said.contains("No checks"),
-        "nothing was compared\n{said}"
-    );
 }
 
 /// A message and a delivery of every state, and every object of the answers, against what is described of them.

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::places::{BASE, example_in_full};
 use smsbridge::config::reference::tables;
 use smsbridge::config::{Config, CredentialFiles, Outside, Problems, Purpose};
 use smsbridge::model::message::Timestamp;
@@ -15,19 +16,6 @@ use smsbridge::routing::Subject;
 
 use crate::bridge::{Bridge, head};
 use crate::servers::certificate::certificate;
-
-/// A configuration that is right, to add to.
-pub const BASE: &str = r#"
-    [source.carrier]
-    kind = "intelepeer"
-    secret = "change-me"
-    [destination.screen]
-    kind = "console"
-    [destination.spare]
-    kind = "console"
-    [routing]
-    unmatched = ["screen", "spare"]
-"#;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -119,16 +107,6 @@ fn the_example_runs_as_it_is() {
             .collect::<Vec<_>>(),
         ["screen"]
     );
-}
-
-/// The example with everything that begins with `#` and no space taken as meant.
-pub fn example_in_full() -> String {
-    let text = fs::read_to_string(root().join("config.example.toml")).unwrap();
-    let uncommented = |line: &str| match line.strip_prefix('#') {
-        Some(example) if !example.is_empty() && !example.starts_with([' ', '#']) => example.to_owned(),
-        _ => line.to_owned(),
-    };
-    text.lines().map(uncommented).collect::<Vec<_>>().join("\n")
 }
 
 #[test]

@@ -3,23 +3,15 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::bridge::{Answer, Bridge, CODE, http, raw, wait_for};
-use crate::servers::recorder::{Recorder, Reply};
+use crate::bridge::{Answer, Bridge, CODE, http, refid, try_raw, wait_for};
+use crate::servers::recorder::{Recorder, Reply, webhook};
 
-/// A refid that no other text has.
-pub fn refid(number: usize) -> String {
-    format!("{number:032X}")
+/// Sends these bytes and reads the answer to the end.
+fn raw(address: &str, request: &str) -> Answer {
+    try_raw(address, request).unwrap_or_else(|| panic!("no answer from {address}"))
 }
 
 const CONSOLE: &str = "[destination.screen]\nkind = \"console\"\n[routing]\nunmatched = [\"screen\"]\n";
-
-/// A webhook destination that posts to a recorder.
-pub fn webhook(name: &str, recorder: &Recorder, more: &str) -> String {
-    format!(
-        "[destination.{name}]\nkind = \"webhook\"\nurl = \"{}/sms\"\n{more}\n",
-        recorder.url("")
-    )
-}
 
 fn unmatched(names: &str) -> String {
     format!("[routing]\nunmatched = [{names}]\n")

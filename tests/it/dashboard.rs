@@ -1,56 +1,14 @@
 //! The Grafana dashboard asks for what the daemon really tells, in expressions that Prometheus understands.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
-use std::process::Command;
 
 use serde_json::Value;
 
-use crate::alerts::{docs, metrics};
+use crate::alerts::metrics;
+use crate::metrics::{Query, dashboard, filled, queries};
 
 /// What Prometheus adds to every sample it fetches.
 const ADDED: [&str; 2] = ["instance", "job"];
-
-/// One query of the dashboard.
-struct Query {
-    panel: String,
-    expression: String,
-    legend: String,
-}
-
-fn dashboard() -> Value {
-    serde_json::from_str(&std::fs::read_to_string(docs("grafana.json")).unwrap()).unwrap()
-}
-
-/// Grafana's variables, as Prometheus would get them.
-fn filled(expression: &str) -> String {
-    let filled = expression
-        .replace("$__rate_interval", "5m")
-        .replace("$instance", ".*")
-        .replace("$destination", ".*");
-    assert!(!filled.contains('$'), "an unknown variable: {filled}");
-    filled
-}
-
-fn queries(dashboard: &Value) -> Vec<Query> {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let targets = dashboard["panels"].as_array().unwrap().iter().flat_map(|panel| {
-        let targets = panel["targets"].as_array().into_iter().flatten();
-        targets.map(move |target| (panel, target))
-    });
-    let queries: Vec<Query> = targets
-        .map(|(panel, target)| {
-            assert_eq!(target["datasource"]["uid"], "${datasource}", "{}", panel["title"]);
-            Query {
-                panel: text(&panel["title"]),
-                expression: filled(target["expr"].as_str().unwrap()),
-                legend: text(&target["legendFormat"]),
-            }
-        })
-        .collect();
-    assert!(queries.len() > 20, "only {} queries were found", queries.len());
-    queries
-}
 
 /// `label_values(metric{…}, label)` of the variables: the metric with its conditions, and the label.
 fn variables(dashboard: &Value) -> Vec<(String, String)> {
@@ -179,31 +137,6 @@ fn every_metric_and_label_of_the_dashboard_is_told_by_the_daemon() {
     assert!(
         left_out.is_empty(),
         "told by the daemon and shown nowhere: {left_out:?}"
-    );
-}
-
-#[test]
-fn promtool_takes_every_expression_of_the_dashboard() {
-    let queries = queries(&dashboard());
-    let mut rules = "groups:\n- name: dashboard\n  rules:\n".to_owned();
-    for (at, query) in queries.iter().enumerate() {
-        let expression = query.expression.replace('\'', "''");
-        let _ = write!(rules, "  - record: panel:query:{at}\n    expr: '{expression}'\n");
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("rules.yml");
-    std::fs::write(&file, &rules).unwrap();
-    let checked = Command::new("promtool")
-        .arg("check")
-        .arg("rules")
-        .arg(file)
-        .output();
-    let checked = checked.expect("promtool is missing: run tests/setup");
-    let said =
-        String::from_utf8_lossy(&checked.stdout).into_owned() + &String::from_utf8_lossy(&checked.stderr);
-    assert!(
-        checked.status.success() && said.contains(&format!("{} rules found", queries.len())),
-        "{said}\n{rules}"
     );
 }
 

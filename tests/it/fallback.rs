@@ -3,9 +3,10 @@
 use serde_json::json;
 use smsbridge::destination::Fallback;
 
+use crate::bridge::refid;
 use crate::bridge::{Bridge, wait_for};
-use crate::daemon::{refid, webhook};
 use crate::fixtures::{build, message, outbound};
+use crate::servers::recorder::webhook;
 use crate::servers::recorder::{Recorder, Reply};
 
 #[tokio::test(flavor = "multi_thread")]

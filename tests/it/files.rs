@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::bridge::Bridge;
-use crate::daemon::refid;
+use crate::bridge::refid;
 
 const ROUTES: &str = "[destination.console]\nkind = \"console\"\n[routing]\nunmatched = [\"console\"]\n";
 

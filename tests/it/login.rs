@@ -4,9 +4,9 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use crate::admin::{TOKEN, admin, page_of};
+use crate::bridge::refid;
 use crate::bridge::{Bridge, http, wait_for};
-use crate::daemon::refid;
-use crate::page::{TOKEN, admin, page_of};
 
 const SCREEN: &str = "[destination.screen]\nkind = \"console\"\n[routing]\nunmatched = [\"screen\"]\n";
 

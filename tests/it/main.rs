@@ -1,4 +1,4 @@
-//! Tests of the whole, against the real daemon and real servers on this machine.
+//! Tests of the whole against the real daemon. They need no root and no service; `tests/system` has those that do.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -7,10 +7,13 @@
 )]
 
 mod acknowledge;
+#[path = "../common/admin.rs"]
+mod admin;
 mod alerts;
 mod api;
 mod architecture;
 mod backup;
+#[path = "../common/bridge.rs"]
 mod bridge;
 mod carriers;
 mod commands;
@@ -19,32 +22,40 @@ mod daemon;
 mod dashboard;
 mod docs;
 mod email;
-mod end_to_end;
 mod fallback;
 mod files;
+#[path = "../common/fixtures.rs"]
 mod fixtures;
 mod hostile;
 mod intelepeer_api;
 mod intelepeer_receive;
 mod login;
-mod lookups;
+#[path = "../common/mail.rs"]
+mod mail;
 mod matrix;
-mod page;
+#[path = "../common/metrics.rs"]
+mod metrics;
+#[path = "../common/pages.rs"]
+mod pages;
 mod pending;
+#[path = "../common/places.rs"]
+mod places;
 mod promises;
 mod proxies;
 mod redaction;
 mod reload;
+#[path = "../common/reloads.rs"]
+mod reloads;
 mod schema;
 mod security;
 mod senders;
 mod series;
 mod servers;
 mod slack;
-mod sockets;
 mod status;
 mod stop;
 mod store_long;
 mod systemd;
+mod tiers;
 mod tls;
 mod webhook;

@@ -1,7 +1,8 @@
 //! What is left of a message whose content was removed, and what can no longer be done with it.
 
+use crate::bridge::refid;
 use crate::bridge::{Bridge, wait_for};
-use crate::daemon::{refid, webhook};
+use crate::servers::recorder::webhook;
 use crate::servers::recorder::{Recorder, Reply};
 
 /// The daemon from now on removes content at once.

@@ -22,32 +22,15 @@ use smsbridge::store::memory::Memory;
 use smsbridge::store::{Arrival, Store as _};
 use tokio::sync::{Semaphore, watch};
 
-use crate::bridge::{Bridge, CODE, ask, head, wait_for};
-use crate::daemon::refid;
+use crate::bridge::refid;
+use crate::bridge::{Bridge, head, wait_for};
 use crate::fixtures::message;
-use crate::servers::Owned;
+use crate::reloads::{SCREEN, SECOND, reload, secret};
 use crate::servers::recorder::{Recorder, Reply};
-
-const SCREEN: &str = "[destination.screen]\nkind = \"console\"\n[routing]\nunmatched = [\"screen\"]\n";
-
-/// A source whose secret is in `secret`, beside the one of every configuration here.
-const SECOND: &str = "[source.second]\nkind = \"intelepeer\"\nsecret = { file = \"secret\" }\n";
 
 fn fifo(path: &Path) {
     let made = Command::new("mkfifo").arg(path).status().unwrap();
     assert!(made.success());
-}
-
-fn secret(bridge: &Bridge) -> std::path::PathBuf {
-    let path = bridge.folder().join("secret");
-    std::fs::write(&path, CODE).unwrap();
-    path
-}
-
-/// Reloads by the API from a thread of its own, so that a daemon that never answers fails the test and not the run.
-fn reload(bridge: &Bridge) -> std::thread::JoinHandle<Option<(u16, serde_json::Value)>> {
-    let socket = bridge.store().join("admin.sock");
-    std::thread::spawn(move || ask(&socket, "POST", "/reload", ""))
 }
 
 /// Ends the daemon by SIGTERM and says how long it took.
@@ -104,76 +87,6 @@ fn a_configuration_that_is_no_file_is_refused_at_start_check_and_reload() {
     std::fs::write(&path, text).unwrap();
     assert_eq!(reload(&bridge).join().unwrap().unwrap().0, 200);
     assert!(end(&mut bridge) < Duration::from_secs(10));
-}
-
-/// How long a file may take.
-const FILE_PATIENCE: Duration = Duration::from_secs(10);
-
-/// From now on this file takes longer to open than anything waits.
-fn hang(bridge: &Bridge, path: &Path) -> Owned {
-    let strace = Command::new("strace")
-        .args(["-f", "-qq", "-p", &bridge.pid().to_string(), "-o"])
-        .arg(bridge.folder().join("strace"))
-        .arg("-P")
-        .arg(path)
-        .args(["-e", "trace=openat", "-e", "inject=openat:delay_enter=60000000"])
-        .spawn()
-        .expect("strace");
-    let strace = Owned(strace);
-    wait_for("strace to be attached to every thread", || {
-        let threads = std::fs::read_dir(format!("/proc/{}/task", bridge.pid())).unwrap();
-        let traced = |thread: std::io::Result<std::fs::DirEntry>| {
-            let status = std::fs::read_to_string(thread.ok()?.path().join("status")).ok()?;
-            (!status.contains("TracerPid:\t0\n")).then_some(())
-        };
-        threads.map(traced).collect::<Option<()>>()
-    });
-    strace
-}
-
-#[test]
-fn a_file_that_never_answers_is_named_and_holds_nothing_up() {
-    let mut bridge = Bridge::configured(&format!("{SECOND}{SCREEN}"));
-    let path = secret(&bridge);
-    bridge.run_with(&[], &[("TOKIO_WORKER_THREADS", "2")]);
-    let strace = hang(&bridge, &path);
-    let started = Instant::now();
-    let reloads = [reload(&bridge), reload(&bridge)];
-    bridge.signal("HUP");
-    std::thread::sleep(Duration::from_millis(500));
-    for number in 0..20 {
-        assert_eq!(bridge.text(&refid(number), "+13035550100", "hello").0, 200);
-    }
-    assert_eq!(bridge.admin("GET", "/status", "").unwrap().0, 200);
-    assert!(started.elapsed() < FILE_PATIENCE, "{:?}", started.elapsed());
-    let named = format!("the secret file {} has not answered for 1", path.display());
-    for reload in reloads {
-        let (status, said) = reload.join().unwrap().expect("an answer to the reload");
-        let message = said["problems"][0]["message"].as_str().unwrap();
-        assert!(status == 422 && message.starts_with(&named), "{said}");
-    }
-    let asked = Instant::now();
-    let (_, said) = reload(&bridge).join().unwrap().unwrap();
-    assert!(said.to_string().contains(&named), "{said}");
-    assert!(
-        asked.elapsed() < Duration::from_secs(3),
-        "not waited for again: {:?}",
-        asked.elapsed()
-    );
-    bridge.logged("reload failed: 1 error; previous configuration stays active");
-    let threads = std::fs::read_dir(format!("/proc/{}/task", bridge.pid())).unwrap();
-    let reading = threads.filter(|thread| {
-        let name = thread.as_ref().unwrap().path().join("comm");
-        std::fs::read_to_string(name).is_ok_and(|name| name.trim() == "configuration")
-    });
-    assert_eq!(reading.count(), 1, "one thread waits, however often it was asked");
-    let asked = Instant::now();
-    bridge.signal("TERM");
-    bridge.logged("\"stopped\"");
-    assert!(asked.elapsed() < Duration::from_secs(10));
-    // A thread that a tracer holds up holds up the process's very end, too.
-    drop(strace);
-    assert!(bridge.end().success());
 }
 
 /// A plan made of this configuration after [`head`].

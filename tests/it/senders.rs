@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::bridge::refid;
 use crate::bridge::{Bridge, CODE, wait_for};
-use crate::daemon::refid;
 
 const CONFIG: &str = "[destination.screen]\nkind = \"console\"\n[destination.rest]\nkind = \"console\"\n\
      template = \"rest {{ from }} → {{ to }}: {{ text }}\"\n\

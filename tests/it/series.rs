@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
+use crate::bridge::refid;
 use crate::bridge::{Bridge, wait_for};
-use crate::daemon::refid;
 use crate::servers::recorder::{Recorder, Reply};
 
 /// The sums over the hour of accepted, delivered and dead messages, and the last known number of pending deliveries.

@@ -3,8 +3,9 @@
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
+use crate::bridge::refid;
 use crate::bridge::{Bridge, http, wait_for, wait_within};
-use crate::daemon::{refid, webhook};
+use crate::servers::recorder::webhook;
 use crate::servers::recorder::{Recorder, Reply};
 
 const TO_CRM: &str = "[routing]\nunmatched = [\"crm\"]\n";

@@ -3,45 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use smsbridge::model::delivery::{Delivery, DeliveryId};
-use smsbridge::model::message::{Message, MessageId, Timestamp};
-use smsbridge::model::number::Number;
+use crate::fixtures::arrival;
+use smsbridge::model::message::{MessageId, Timestamp};
 use smsbridge::store::backup::{Position, Record};
 use smsbridge::store::sled::{Import, ImportError, Options, Sled};
-use smsbridge::store::{Arrival, Query, Store};
+use smsbridge::store::{Query, Store};
 
 const DAY: i64 = 86_400_000;
-
-pub fn arrival(n: u64, at: i64) -> Arrival {
-    let id = MessageId(uuid::Uuid::from_u128(n.into()));
-    let received_at = Timestamp(at);
-    let delivery = DeliveryId {
-        message: id,
-        ordinal: 1,
-    };
-    Arrival {
-        message: Message {
-            id,
-            source: "carrier".parse().unwrap(),
-            provider_id: format!("ref-{n}"),
-            from: Number::parse(&format!("+1303867{:04}", n % 50)).unwrap(),
-            to: Number::parse("+13038670000").unwrap(),
-            text: format!("text {n}"),
-            media: Vec::new(),
-            extra: std::collections::BTreeMap::new(),
-            received_at,
-            routes: Vec::new(),
-            redacted_at: None,
-        },
-        deliveries: vec![Delivery::new(
-            delivery,
-            "desk".parse().unwrap(),
-            None,
-            received_at,
-        )],
-        dedup_since: Timestamp(0),
-    }
-}
 
 #[tokio::test]
 async fn a_search_in_the_past_finds_the_same_as_reading_everything() {

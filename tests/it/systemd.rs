@@ -3,28 +3,11 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::Path;
-use std::process::Command;
 
+use crate::bridge::refid;
 use crate::bridge::{Bridge, PATIENCE};
-use crate::daemon::refid;
 
 const CONSOLE: &str = "[destination.screen]\nkind = \"console\"\n[routing]\nunmatched = [\"screen\"]\n";
-
-#[test]
-fn the_units_do_under_a_real_systemd_what_the_manual_says() {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/systemd");
-    let output = Command::new(script)
-        .arg(env!("CARGO_BIN_EXE_smsbridge"))
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && said.lines().last().is_some_and(|line| line.ends_with("s: done")),
-        "{said}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
 
 #[test]
 fn a_connection_that_has_not_asked_yet_is_answered_when_the_daemon_stops() {

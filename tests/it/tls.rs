@@ -2,23 +2,11 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::bridge::{Bridge, PATIENCE, head, wait_for};
-use crate::daemon::refid;
-use crate::servers::Owned;
-use crate::servers::certificate::{self, certificate};
-
-/// What follows the head of every configuration here.
-const CONFIG: &str = "[server.tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n\
-    [destination.screen]\nkind = \"console\"\n[routing]\nunmatched = [\"screen\"]\n";
-
-fn bridge() -> Bridge {
-    let bridge = Bridge::configured(CONFIG);
-    certificate(bridge.folder(), 90);
-    bridge
-}
+use crate::bridge::refid;
+use crate::bridge::{Bridge, PATIENCE, head};
+use crate::servers::certificate::{self, CONFIG, bridge, certificate};
 
 fn running() -> Bridge {
     let mut bridge = bridge();
@@ -263,56 +251,4 @@ fn a_certificate_that_ends_soon_is_warned_of() {
         status == 0 && said.contains(": warning: ") && said.contains("the TLS certificate expires in 4 days"),
         "{out}{said}"
     );
-}
-
-#[test]
-fn tls_is_spoken_on_a_passed_socket_with_credentials_and_can_be_turned_off_by_a_reload() {
-    let bridge = bridge();
-    let folder = bridge.folder().display().to_string();
-    let from = "certificate = { credential = \"cert.pem\" }\nkey = { credential = \"key.pem\" }";
-    bridge.configure(&CONFIG.replace("certificate = \"cert.pem\"\nkey = \"key.pem\"", from));
-    let (status, _, said) = bridge.command(&["check"]);
-    assert!(
-        status == 0 && said.contains("`cert.pem` was not checked"),
-        "{said}"
-    );
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let activated = Command::new("systemd-socket-activate")
-        .args([
-            format!("--listen=127.0.0.1:{port}"),
-            format!("--setenv=CREDENTIALS_DIRECTORY={folder}"),
-        ])
-        .args([env!("CARGO_BIN_EXE_smsbridge"), "serve", "--config"])
-        .arg(bridge.folder().join("config.toml"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("systemd-socket-activate");
-    let _activated = Owned(activated);
-    let get = |url: String| {
-        certificate::curl(bridge.folder())
-            .arg(url)
-            .output()
-            .unwrap()
-            .stdout
-    };
-    let ok = b"{\"status\":\"ok\"}\n".to_vec();
-    let secure = wait_for("an answer over TLS", || {
-        Some(get(format!("https://localhost:{port}/healthz"))).filter(|answer| !answer.is_empty())
-    });
-    let plain = CONFIG.split_once("[destination").unwrap().1;
-    bridge.configure(&format!("[destination{plain}"));
-    let (reloaded, changes, _) = bridge.command(&["reload"]);
-    let open = get(format!("http://localhost:{port}/healthz"));
-    assert_eq!(secure, ok);
-    assert!(
-        reloaded == 0 && changes.contains("server.tls changed"),
-        "{changes}"
-    );
-    assert_eq!(open, ok);
 }

@@ -1,4 +1,4 @@
-"""Judges configurations by the JSON Schema, for tests/it/schema.rs.
+"""Judges configurations by the JSON Schema, for tests/system/schema.rs.
 
 Reads {"schema": …, "instances": […]} and answers with a list of complaints for each instance.
 """

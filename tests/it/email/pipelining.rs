@@ -76,31 +76,6 @@ async fn the_server_is_asked_what_it_offers_before_the_login() {
 }
 
 #[tokio::test]
-async fn postfix_takes_an_e_mail_in_one_write_and_refuses_data_when_nobody_is_left() {
-    let postfix = Postfix::start();
-    let both = through(&postfix, &[DESK, "refused@example.com"]);
-    let failure = send(&both, 1).await.unwrap_err();
-    assert!(
-        matches!(&failure, Failure::Divided { accepted: true, others, .. } if others.len() == 1),
-        "{failure:?}"
-    );
-    let nobody = through(&postfix, &["refused@example.com"]);
-    for number in 2..=3 {
-        let failure = send(&nobody, number).await.unwrap_err();
-        assert!(matches!(failure, Failure::Permanent { .. }), "{failure:?}");
-    }
-    postfix.mails("desk", 1);
-    let log = postfix.log();
-    let connections = log
-        .lines()
-        .filter(|line| line.contains(": connect from "))
-        .count();
-    // Two are the probes of the two ports at the start; the two destinations had one each.
-    assert_eq!(connections, 4, "{log}");
-    assert!(!log.contains("improper command pipelining"), "{log}");
-}
-
-#[tokio::test]
 async fn a_refused_recipient_does_not_shift_the_answers_of_the_others() {
     for refused in [DESK, NIGHT] {
         let accepted = if refused == DESK { NIGHT } else { DESK };

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::ledger::{drained, nowhere, unmatched};
 use super::{report, rounds};
+use crate::bridge::refid;
 use crate::bridge::{Bridge, wait_within};
-use crate::daemon::{refid, webhook};
+use crate::servers::recorder::webhook;
 use crate::servers::recorder::{Recorder, Reply};
 
 /// Takes connections and says nothing.

@@ -14,8 +14,8 @@ use smsbridge::store::sled::{Options, Sled};
 
 use super::ledger::{Receiver, nowhere, unmatched};
 use super::{report, rounds};
+use crate::bridge::refid;
 use crate::bridge::{Bridge, head, http, wait_for};
-use crate::daemon::refid;
 use crate::servers::recorder::Reply;
 
 const DAY: i64 = 86_400_000;

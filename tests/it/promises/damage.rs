@@ -13,7 +13,8 @@ use super::ledger::drained;
 use super::rng::Rng;
 use super::{report, rounds};
 use crate::bridge::Bridge;
-use crate::daemon::{refid, webhook};
+use crate::bridge::refid;
+use crate::servers::recorder::webhook;
 use crate::servers::recorder::{Recorder, Reply};
 
 /// What is damaged, in turn: a record inside a sound database, or a file.

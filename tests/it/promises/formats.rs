@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::ledger::{Receiver, deliveries, nowhere, stored, unmatched};
 use super::report;
+use crate::bridge::refid;
 use crate::bridge::{Bridge, wait_for};
-use crate::daemon::refid;
 use crate::servers::recorder::Reply;
 
 /// Stores written by released formats, each as `NAME.tar.gz` with what is in it as `NAME.json`.

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::ledger::{Receiver, unmatched};
 use super::report;
+use crate::bridge::refid;
 use crate::bridge::{Bridge, wait_for};
-use crate::daemon::refid;
 use crate::servers::fake_intelepeer::{Answer, FakeIntelepeer};
 use crate::servers::fake_smtp::{FakeSmtp, Turn};
 use crate::servers::recorder::{Received, Recorder, Reply};
@@ -102,7 +102,7 @@ async fn p22_an_answer_that_quotes_the_request_tells_nothing() {
         )
     })
     .await;
-    let url = code.url();
+    let url = code.recorder.url("");
     config += &format!(
         "[destination.ops]\nkind = \"slack\"\napi_url = \"{url}\"\ntoken = \"canary_slack_token\"\nchannel = \"C1\"\n{retry}\
          [destination.room]\nkind = \"matrix\"\nhomeserver = \"{url}\"\nroom = \"!a:b.example\"\naccess_token = \"canary_matrix_token\"\n{retry}"

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::ledger::{Carrier, Receiver, nowhere, stored, unmatched};
 use super::{report, rounds};
+use crate::bridge::refid;
 use crate::bridge::{Bridge, http, try_http, wait_for};
-use crate::daemon::refid;
 
 /// Starts the daemon on a socket that somebody else holds, as systemd does with a socket unit: as the third
 /// descriptor, said so in the environment of exactly that process.

@@ -12,8 +12,8 @@ use sha2::Sha256;
 
 use super::ledger::{Receiver, deliveries, drained, nowhere, stored, unmatched};
 use super::{report, rounds};
+use crate::bridge::refid;
 use crate::bridge::{Bridge, CODE, http, wait_for};
-use crate::daemon::refid;
 use crate::servers::recorder::Reply;
 
 const JSON: (&str, &str) = ("content-type", "application/json");

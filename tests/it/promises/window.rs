@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::ledger::{Receiver, drained, stored, unmatched};
 use super::{report, rounds};
+use crate::bridge::refid;
 use crate::bridge::{Bridge, wait_for};
-use crate::daemon::refid;
 use crate::servers::fake_smtp::{FakeSmtp, Turn};
 use crate::servers::recorder::{Received, Recorder, Reply};
 
@@ -38,55 +38,6 @@ async fn p8_fifty_copies_at_once_are_stored_and_sent_once() {
     report(
         "P8",
         &format!("{rounds} times fifty copies at once: stored and sent once each"),
-    );
-}
-
-/// The sync is done and the answer is held back; the daemon dies in between; the carrier sends again.
-#[tokio::test(flavor = "multi_thread")]
-async fn p8_a_crash_between_commit_and_reply_makes_no_second_text() {
-    let receiver = Receiver::good().await;
-    let config = receiver.config("crm", "") + &unmatched(&["crm"]);
-    let rounds = rounds(2, 50);
-    for round in 0..rounds {
-        let mut bridge = Bridge::configured(&config);
-        bridge.run();
-        bridge.stop();
-        bridge
-            .run_with_faults(&["fdatasync:delay_exit=3000000:when=1+"])
-            .unwrap();
-        let answer = std::thread::scope(|scope| {
-            let url = bridge.url("/inbound/intelepeer");
-            let body = Bridge::body(&refid(round), "+13035550100", "once").to_string();
-            let posting = scope.spawn(move || {
-                crate::bridge::try_http("POST", &url, &[("content-type", "application/json")], &body)
-            });
-            // The trace shows a delayed call as soon as it was made.
-            let trace = bridge.folder().join("strace");
-            wait_for("the commit of the text", || {
-                let trace = std::fs::read_to_string(&trace).unwrap_or_default();
-                trace.contains("fdatasync(").then_some(())
-            });
-            std::thread::sleep(Duration::from_millis(200));
-            bridge.kill();
-            posting.join().unwrap()
-        });
-        assert!(answer.is_none(), "it was answered: {answer:?}");
-        bridge.run();
-        let (status, body) = bridge.text(&refid(round), "+13035550100", "once");
-        assert_eq!(
-            (status, body["status"].as_str()),
-            (200, Some("duplicate")),
-            "the commit before the crash is not recognised"
-        );
-        drained(&bridge, Duration::from_secs(20));
-        assert_eq!(stored(&bridge).len(), 1);
-    }
-    let taken = receiver.taken();
-    let distinct: BTreeSet<&String> = taken.iter().collect();
-    assert_eq!((taken.len(), distinct.len()), (rounds, rounds));
-    report(
-        "P8",
-        &format!("{rounds} crashes between commit and reply: one text each"),
     );
 }
 
@@ -183,53 +134,6 @@ async fn p9_a_kill_while_sending_repeats_only_what_was_in_flight_and_under_the_s
     report(
         "P9",
         &format!("{kills} kills in the send window of three kinds: one repeat each, same keys"),
-    );
-}
-
-/// The messages of one conversation follow each other without waiting for the disk. A crash then repeats as many of them
-/// as may be in flight, and in their order.
-#[tokio::test(flavor = "multi_thread")]
-async fn p9_a_kill_repeats_no_more_of_one_conversation_than_concurrency_allows() {
-    const AT_ONCE: usize = 4;
-    let receiver = Receiver::good().await;
-    let config = receiver.config("crm", &format!("concurrency = {AT_ONCE}")) + &unmatched(&["crm"]);
-    let (kills, each, mut repeats) = (rounds(2, 50), 12, 0);
-    let mut bridge = Bridge::start(&config);
-    for kill in 0..kills {
-        bridge.admin("POST", "/destinations/crm/pause", "").unwrap();
-        let keys: Vec<String> = (each * kill..each * (kill + 1))
-            .map(|number| {
-                let (status, body) = bridge.text(&refid(number), "+13035550100", "one of many");
-                assert_eq!(status, 200);
-                format!("{}-1", body["id"].as_str().unwrap())
-            })
-            .collect();
-        bridge.stop();
-        let before = receiver.taken().len();
-        bridge
-            .run_with_faults(&["fdatasync:delay_exit=2000000:when=1+"])
-            .unwrap();
-        bridge.admin("POST", "/destinations/crm/resume", "").unwrap();
-        let so_far = || receiver.taken().len() - before;
-        wait_for("the first few", || (so_far() >= AT_ONCE).then_some(()));
-        // The first outcome is not on disk for two seconds.
-        std::thread::sleep(Duration::from_millis(200));
-        assert_eq!(so_far(), AT_ONCE, "more are in flight than `concurrency` allows");
-        bridge.kill();
-        bridge.run();
-        drained(&bridge, Duration::from_secs(20));
-        let all = receiver.taken();
-        let (first, second) = all[before..].split_at(AT_ONCE);
-        assert_eq!(first, &keys[..AT_ONCE]);
-        // The first outcome, or the first few, may have reached the disk.
-        let recorded = keys.len() - second.len();
-        assert!(recorded < AT_ONCE, "{recorded} were not repeated");
-        assert_eq!(second, &keys[recorded..], "the rest comes once, in order");
-        repeats += AT_ONCE - recorded;
-    }
-    report(
-        "P9",
-        &format!("{kills} kills amid a conversation: {repeats} repeats, in order, same keys"),
     );
 }
 

@@ -6,23 +6,9 @@ use std::sync::Mutex;
 
 use serde_json::json;
 
+use crate::admin::{TOKEN, admin, page_of};
 use crate::bridge::{Bridge, CODE};
 use crate::servers::recorder::{Received, Recorder, Reply};
-
-/// The admin token.
-pub const TOKEN: &str = "canary-admin-token";
-
-/// The `[admin]` table of a daemon with a page.
-pub fn admin() -> String {
-    format!("[admin]\nlisten = \"127.0.0.1:0\"\ntoken = \"{TOKEN}\"\n")
-}
-
-/// Where the page of a daemon is, `http://ADDRESS/`.
-pub fn page_of(bridge: &Bridge) -> String {
-    let line = bridge.logged("admin page on http://");
-    let rest = line.split("admin page on ").nth(1).unwrap();
-    rest.split_inclusive('/').take(3).collect()
-}
 
 /// A program that `tests/setup` installs.
 pub fn installed(path: &str) -> PathBuf {
@@ -97,6 +83,7 @@ unmatched = ["screen"]
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Chromium: tests/run"]
 async fn an_operator_sees_and_does_everything_in_a_browser() {
     let crm = Recorder::start(accepts_some_late()).await;
     let bridge = Bridge::start(&configuration(&crm.url("/sms")));

@@ -4,8 +4,9 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::bridge::{Bridge, private_mounts, wait_for};
-use crate::daemon::refid;
+use crate::bridge::refid;
+use crate::bridge::{Bridge, wait_for};
+use crate::faults::private_mounts;
 use crate::promises::disk::as_root;
 use crate::servers::recorder::{Recorder, Reply};
 
@@ -65,6 +66,7 @@ fn threads(bridge: &Bridge) -> usize {
 const WATCHED: Duration = Duration::from_secs(15);
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root, for a name server: tests/run"]
 async fn a_hundred_names_that_hang_delay_neither_lists_nor_other_destinations_nor_the_end() {
     let server = NameServer::start();
     // Each message needs a connection and so a lookup of its own.

@@ -27,18 +27,20 @@ struct Place {
     keys: &'static str,
 }
 
-struct Running {
+/// The process, and what it writes.
+pub struct Running {
     child: Child,
     address: String,
-    console: Lines,
-    log: Lines,
+    pub console: Lines,
+    pub log: Lines,
 }
 
+/// What a pipe of the process has brought.
 #[derive(Clone, Default)]
-struct Lines {
+pub struct Lines {
     read: Arc<Mutex<Vec<String>>>,
     /// While set, the reader does not read: the pipe fills up.
-    stopped: Arc<AtomicBool>,
+    pub stopped: Arc<AtomicBool>,
     /// Set once there is nothing more to read.
     ended: Arc<AtomicBool>,
 }
@@ -174,36 +176,6 @@ impl Bridge {
             .unwrap_or_else(|ended| panic!("{ended}"));
     }
 
-    /// Starts it with system calls that fail: each is an `inject` expression of strace.
-    ///
-    /// # Errors
-    /// When it ended instead of taking texts.
-    pub fn run_with_faults(&mut self, faults: &[&str]) -> Result<(), String> {
-        let mut strace = Command::new("strace");
-        // -D keeps the daemon our own child.
-        strace
-            .args(["-D", "-f", "-qq", "-o"])
-            .arg(self.folder().join("strace"));
-        // Only these calls are looked at, which is many times faster. strace fails at times if it has to delay them too.
-        let has = |word: &str| faults.iter().any(|fault| fault.contains(word));
-        if !has("delay") {
-            let calls: Vec<&str> = faults
-                .iter()
-                .filter_map(|fault| fault.split(':').next())
-                .collect();
-            strace.args(["-e", &format!("trace={}", calls.join(","))]);
-        }
-        // With this filter strace sends no signals.
-        if !has("delay") && !has("signal") {
-            strace.arg("--seccomp-bpf");
-        }
-        for fault in faults {
-            strace.args(["-e", &format!("inject={fault}")]);
-        }
-        strace.arg(env!("CARGO_BIN_EXE_smsbridge"));
-        self.run_command(strace, &[], &[])
-    }
-
     /// Starts any command that ends in the daemon, and waits until that takes texts.
     ///
     /// # Errors
@@ -275,7 +247,8 @@ impl Bridge {
         Ok(())
     }
 
-    fn running(&self) -> &Running {
+    /// The daemon, which must run.
+    pub fn running(&self) -> &Running {
         self.running.as_ref().expect("the daemon does not run")
     }
 
@@ -297,16 +270,6 @@ impl Bridge {
     /// What it has logged.
     pub fn log(&self) -> Vec<String> {
         self.running().log.all()
-    }
-
-    /// Stops or resumes reading the log, as a stopped reader of standard error would.
-    pub fn stop_reading_log(&self, stopped: bool) {
-        self.running().log.stopped.store(stopped, Ordering::Relaxed);
-    }
-
-    /// The same for the console.
-    pub fn stop_reading_console(&self, stopped: bool) {
-        self.running().console.stopped.store(stopped, Ordering::Relaxed);
     }
 
     /// Waits for a log line with these words.
@@ -412,17 +375,6 @@ impl Bridge {
     }
 }
 
-/// A shell that runs `script` with mounts of its own; `$0` in it is the daemon's binary, `$1` and so on what the
-/// caller appends.
-pub fn private_mounts(script: &str) -> Command {
-    let mut unshare = Command::new("unshare");
-    if crate::promises::disk::user() != 0 {
-        unshare.args(["--user", "--map-root-user"]);
-    }
-    unshare.args(["--mount", "sh", "-c", script, env!("CARGO_BIN_EXE_smsbridge")]);
-    unshare
-}
-
 /// A test that fails half-way must not leave a daemon behind, and should show what it logged.
 impl Drop for Bridge {
     fn drop(&mut self) {
@@ -475,12 +427,8 @@ pub fn try_http(method: &str, url: &str, fields: &[(&str, &str)], body: &str) ->
     )
 }
 
-/// Sends these bytes and reads the answer to the end.
-pub fn raw(address: &str, request: &str) -> Answer {
-    try_raw(address, request).unwrap_or_else(|| panic!("no answer from {address}"))
-}
-
-fn try_raw(address: &str, request: &str) -> Option<Answer> {
+/// Sends these bytes and reads the answer to the end; nothing when the connection is refused or broken.
+pub fn try_raw(address: &str, request: &str) -> Option<Answer> {
     use std::io::{Read as _, Write as _};
     let mut stream = std::net::TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -492,4 +440,9 @@ fn try_raw(address: &str, request: &str) -> Option<Answer> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok())?;
     Some((status, head.to_owned(), body.to_owned()))
+}
+
+/// A refid that no other text has.
+pub fn refid(number: usize) -> String {
+    format!("{number:032X}")
 }

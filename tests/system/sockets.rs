@@ -2,22 +2,14 @@
 
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use crate::bridge::{Bridge, try_http, wait_for};
+use crate::servers::Owned;
+use crate::servers::certificate::{self, CONFIG, bridge};
 
 const CONSOLE: &str = "[destination.screen]\nkind = \"console\"\n[routing]\nunmatched = [\"screen\"]\n";
 const TOKEN: &str = "a-token-that-is-long-enough-for-this";
-
-/// Ends with the test.
-struct Owned(Child);
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 fn free_address() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -53,6 +45,7 @@ fn status(url: &str, fields: &[(&str, &str)]) -> Option<u16> {
 }
 
 #[test]
+#[ignore = "needs systemd-socket-activate: tests/run"]
 fn all_passed_sockets_are_served() {
     let bridge = Bridge::configured(CONSOLE);
     let (first, second) = (free_address(), free_address());
@@ -69,6 +62,7 @@ fn all_passed_sockets_are_served() {
 }
 
 #[test]
+#[ignore = "needs systemd-socket-activate: tests/run"]
 fn sockets_called_admin_are_the_operators() {
     let bridge = Bridge::configured(&format!("{CONSOLE}[admin]\ntoken = \"{TOKEN}\"\n"));
     let (public, admin) = (free_address(), free_address());
@@ -102,6 +96,7 @@ fn sockets_called_admin_are_the_operators() {
 
 /// Options, what connects, and what the daemon must say.
 #[test]
+#[ignore = "needs systemd-socket-activate: tests/run"]
 fn a_passed_socket_that_cannot_be_served_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("public.sock").display().to_string();
@@ -146,4 +141,57 @@ fn a_passed_socket_that_cannot_be_served_is_named() {
             log.contains(words).then_some(())
         });
     }
+}
+
+#[test]
+#[ignore = "needs systemd-socket-activate: tests/run"]
+fn tls_is_spoken_on_a_passed_socket_with_credentials_and_can_be_turned_off_by_a_reload() {
+    let bridge = bridge();
+    let folder = bridge.folder().display().to_string();
+    let from = "certificate = { credential = \"cert.pem\" }\nkey = { credential = \"key.pem\" }";
+    bridge.configure(&CONFIG.replace("certificate = \"cert.pem\"\nkey = \"key.pem\"", from));
+    let (status, _, said) = bridge.command(&["check"]);
+    assert!(
+        status == 0 && said.contains("`cert.pem` was not checked"),
+        "{said}"
+    );
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let activated = Command::new("systemd-socket-activate")
+        .args([
+            format!("--listen=127.0.0.1:{port}"),
+            format!("--setenv=CREDENTIALS_DIRECTORY={folder}"),
+        ])
+        .args([env!("CARGO_BIN_EXE_smsbridge"), "serve", "--config"])
+        .arg(bridge.folder().join("config.toml"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("systemd-socket-activate");
+    let _activated = Owned(activated);
+    let get = |url: String| {
+        certificate::curl(bridge.folder())
+            .arg(url)
+            .output()
+            .unwrap()
+            .stdout
+    };
+    let ok = b"{\"status\":\"ok\"}\n".to_vec();
+    let secure = wait_for("an answer over TLS", || {
+        Some(get(format!("https://localhost:{port}/healthz"))).filter(|answer| !answer.is_empty())
+    });
+    let plain = CONFIG.split_once("[destination").unwrap().1;
+    bridge.configure(&format!("[destination{plain}"));
+    let (reloaded, changes, _) = bridge.command(&["reload"]);
+    let open = get(format!("http://localhost:{port}/healthz"));
+    assert_eq!(secure, ok);
+    assert!(
+        reloaded == 0 && changes.contains("server.tls changed"),
+        "{changes}"
+    );
+    assert_eq!(open, ok);
 }

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::ledger::{nowhere, stored, unmatched};
+use crate::bridge::refid;
 use crate::bridge::{Bridge, wait_for};
-use crate::daemon::{refid, webhook};
 use crate::servers::recorder::Recorder;
+use crate::servers::recorder::webhook;
 
 /// How many messages of each kind.
 pub const EACH: usize = 40;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use super::disk::{Disk, yard};
 use super::ledger::{Receiver, nowhere, stored, unmatched};
 use super::{is_long, report, rounds};
+use crate::bridge::refid;
 use crate::bridge::{Bridge, http, try_http, wait_for, wait_within};
-use crate::daemon::refid;
 use crate::servers::recorder::Reply;
 
 pub fn waiting() -> String {
@@ -39,6 +39,7 @@ fn metric(bridge: &Bridge, name: &str) -> f64 {
 }
 
 #[test]
+#[ignore = "needs strace: tests/run"]
 fn p5_a_hung_disk_is_a_503_in_time() {
     let mut bridge = Bridge::configured(&waiting());
     bridge
@@ -68,6 +69,7 @@ fn p5_a_hung_disk_is_a_503_in_time() {
 
 /// Half a minute of waiting, so only for long.
 #[test]
+#[ignore = "needs strace: tests/run"]
 fn p5_a_disk_that_stays_hung_ends_the_process_to_be_restarted() {
     if !is_long() {
         return;
@@ -106,6 +108,7 @@ fn fill(disk: &Disk, name: &str, leave: u64) {
 
 /// Below the mebibyte that every write needs, whatever `min_free` is.
 #[test]
+#[ignore = "needs root, for a file system: tests/run"]
 fn p25_a_full_disk_is_told_by_readiness_and_status_however_small_min_free_is() {
     let yard = yard();
     let disk = Disk::ext4(yard.path(), "tiny", 64 * MIB);
@@ -131,6 +134,7 @@ fn p25_a_full_disk_is_told_by_readiness_and_status_however_small_min_free_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root, for a file system: tests/run"]
 async fn p6_a_full_disk_is_a_503_and_deliveries_go_on() {
     let rounds = rounds(1, 20);
     let receiver = Receiver::start(|received| {
@@ -191,6 +195,7 @@ async fn p6_a_full_disk_is_a_503_and_deliveries_go_on() {
 
 /// `ulimit -f`, or `LimitFSIZE=` of the unit: the kernel ends a process that writes beyond it, unless that is ignored.
 #[test]
+#[ignore = "needs root, for a file system: tests/run"]
 fn a_limit_on_the_size_of_files_is_like_a_full_disk() {
     let mut bridge = Bridge::configured(&waiting());
     let mut limited = std::process::Command::new("bash");
@@ -216,6 +221,7 @@ fn a_limit_on_the_size_of_files_is_like_a_full_disk() {
 }
 
 #[test]
+#[ignore = "needs root, for a file system: tests/run"]
 fn a_file_system_without_inodes_is_named_as_such() {
     let yard = yard();
     let disk = Disk::with_inodes(yard.path(), "inodes", 64);
@@ -241,6 +247,7 @@ fn a_file_system_without_inodes_is_named_as_such() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs strace: tests/run"]
 async fn p25_status_tells_the_truth_during_faults() {
     let refusing = Receiver::start(|_| Reply::new(422, "no")).await;
     let config = refusing.config("bad", "") + &nowhere("down") + &unmatched(&["bad", "down"]);

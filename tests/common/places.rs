@@ -1,5 +1,12 @@
 //! Where each table of the configuration stands in a text that is right, and what is tried as values.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use smsbridge::config::reference::{Key, Table};
+use smsbridge::config::{Config, Outside, Problems, Purpose};
+
 /// A table of the page, the kind it is for, where it is in the text, and a text in which it is right.
 pub type Place = (&'static str, &'static str, &'static str, &'static str);
 
@@ -177,79 +184,79 @@ pub const PLACES: &[Place] = &[
     ),
 ];
 
-/// What is tried as the value of every key, besides the words that its own type names.
-pub const VALUES: &[&str] = &[
-    "''",
-    "'x'",
-    "'a b'",
-    "'10s'",
-    "'0s'",
-    "'5'",
-    "'1h 30m'",
-    "'1.5h'",
-    "'2weeks'",
-    "'11m'",
-    "'5x'",
-    "'forever'",
-    "'64KiB'",
-    "'64 kb'",
-    "'1.5M'",
-    "'64 x'",
-    "'1/s'",
-    "'1e2/h'",
-    "'1/w'",
-    "'127.0.0.1:8080'",
-    "'[::1]:80'",
-    "'127.0.0.1'",
-    "'10.0.0.0/8'",
-    "'2001:db8::1'",
-    "'https://x.example/'",
-    "'ftp://x.example/'",
-    "'a@b.example'",
-    "'A <a@b.example>'",
-    "'+13035550100'",
-    "'(303) 555-0100'",
-    "'1-1234'",
-    "'57-MyCompany'",
-    "'+1303*'",
-    "'*'",
-    "'screen'",
-    "'info'",
-    "'smsbridge=debug'",
-    "'{{ text }}'",
-    "'/a/b'",
-    "'/a/../b'",
-    "'!a:b'",
-    "-1",
-    "0",
-    "1",
-    "64",
-    "65",
-    "65535",
-    "65536",
-    "65537",
-    "1.5",
-    "true",
-    "false",
-    "[]",
-    "['x']",
-    "['']",
-    "['10s']",
-    "['a@b.example']",
-    "['+1303*']",
-    "['1-1234']",
-    "['10.0.0.0/8']",
-    "['screen']",
-    "[1]",
-    "[['x']]",
-    "{}",
-    "{ x = 'x' }",
-    "{ x = 1 }",
-    "{ initial = '1s' }",
-    "{ max = '2h' }",
-    "{ env = 'X' }",
-    "[{ env = 'X' }]",
-    "{ env = 'X', file = 'x' }",
-    "{ env = 1 }",
-    "{ X-A = { env = 'X' } }",
-];
+pub fn table(text: &str) -> toml::Table {
+    text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+/// The text of `place` within a whole configuration, with this key added or replaced.
+pub fn with(place: &Place, key: &str, value: &str) -> toml::Table {
+    let mut whole = table(&format!("{}\n{BASE}", place.3));
+    let mut at = &mut whole;
+    for step in place.2.split('.').filter(|step| *step != "0") {
+        at = match at.get_mut(step).unwrap() {
+            toml::Value::Array(items) => items[0].as_table_mut().unwrap(),
+            value => value.as_table_mut().unwrap(),
+        };
+    }
+    at.insert(
+        key.to_owned(),
+        table(&format!("value = {value}"))["value"].clone(),
+    );
+    whole
+}
+
+/// What the parser finds in one table at a time.
+pub fn read(whole: &toml::Table) -> (Config, Problems) {
+    let text = toml::to_string(whole).unwrap();
+    let outside = Outside::of([("X", "https://x.example/")]);
+    let path = Path::new("/nowhere/config.toml");
+    Config::read(&text, path, Purpose::Check, &outside)
+        .unwrap_or_else(|problems| panic!("{problems}: {text}"))
+}
+
+/// The keys that the page gives for a place.
+pub fn keys<'t>(tables: &'t [Table], place: &Place) -> Vec<&'t Key> {
+    let of_place =
+        |table: &&Table| table.name == place.0 && table.kind.as_deref().is_none_or(|kind| kind == place.1);
+    tables
+        .iter()
+        .filter(of_place)
+        .flat_map(|table| &table.keys)
+        .collect()
+}
+
+pub fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+pub fn print(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_smsbridge"))
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A configuration that is right, to add to.
+pub const BASE: &str = r#"
+    [source.carrier]
+    kind = "intelepeer"
+    secret = "change-me"
+    [destination.screen]
+    kind = "console"
+    [destination.spare]
+    kind = "console"
+    [routing]
+    unmatched = ["screen", "spare"]
+"#;
+
+/// The example with everything that begins with `#` and no space taken as meant.
+pub fn example_in_full() -> String {
+    let text = fs::read_to_string(root().join("config.example.toml")).unwrap();
+    let uncommented = |line: &str| match line.strip_prefix('#') {
+        Some(example) if !example.is_empty() && !example.starts_with([' ', '#']) => example.to_owned(),
+        _ => line.to_owned(),
+    };
+    text.lines().map(uncommented).collect::<Vec<_>>().join("\n")
+}

@@ -3,10 +3,11 @@
 
 use serde_json::json;
 
+use crate::bridge::refid;
 use crate::bridge::{Bridge, wait_for};
-use crate::daemon::refid;
-use crate::servers::fake_slack::FakeSlack;
 use crate::servers::postfix::{PASSWORD, Postfix, USERNAME};
+use crate::servers::recorder::{Received, Recorder};
+use crate::servers::slack;
 use crate::servers::synapse::synapse;
 
 fn config(postfix: &Postfix, room: &str, token: &str, slack_url: &str) -> String {
@@ -59,12 +60,13 @@ unmatched = ["desk"]
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Postfix and Synapse: tests/run"]
 async fn a_text_is_read_back_from_postfix_synapse_and_slack() {
     let postfix = tokio::task::spawn_blocking(Postfix::start).await.unwrap();
     let (reader, user) = (synapse().user("reader").await, synapse().user("bridge").await);
     let room = reader.room(json!({ "invite": [user.id] })).await;
-    let slack = FakeSlack::start().await;
-    let slack_url = slack.webhook()["webhook_url"].as_str().unwrap().to_owned();
+    let slack = Recorder::start(|request| slack::answer(request, &mut Vec::new())).await;
+    let slack_url = slack.url("/services/T0/B0/key");
     let bridge = Bridge::start(&config(&postfix, &room, &user.token, &slack_url));
 
     let hostile = "URGENT <!channel> @room\r\nBcc: victim@example.com\r\n\r\n<https://evil.example|your bank> \u{202e}x";
@@ -81,8 +83,9 @@ async fn a_text_is_read_back_from_postfix_synapse_and_slack() {
     assert!(mails.iter().any(|mail| mail.contains("all is well")));
     assert!(postfix.mails("victim", 0).is_empty());
 
-    let payload =
-        tokio::task::block_in_place(|| wait_for("Slack's payload", || slack.payloads().into_iter().next()));
+    let payload = tokio::task::block_in_place(|| {
+        wait_for("Slack's payload", || slack.received().first().map(Received::json))
+    });
     let payload = payload.to_string();
     assert!(
         payload.contains("&lt;!channel&gt;") && !payload.contains("<!channel>"),

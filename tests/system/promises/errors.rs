@@ -10,9 +10,9 @@ use smsbridge::store::sled::{Options, Sled};
 use super::faults::{post, waiting};
 use super::ledger::stored;
 use super::{is_long, report, rounds};
+use crate::bridge::refid;
 use crate::bridge::{Bridge, wait_for};
-use crate::daemon::refid;
-use crate::store_long::arrival;
+use crate::fixtures::arrival;
 
 /// `EX_IOERR`, which the manual promises.
 const STORE_FAILED: i32 = 74;
@@ -113,6 +113,7 @@ impl Faults {
 /// In the quick form the calls that have shown faults: sled tells the one who waits for a failed write nothing
 /// about half of the time when that comes slowly.
 #[test]
+#[ignore = "needs strace: tests/run"]
 fn p4_a_failed_write_is_never_a_200_and_ends_the_daemon_with_a_status_of_its_own() {
     let case = |call, error, nth, forever, slowly| Faults {
         call,
@@ -158,6 +159,7 @@ fn p4_a_failed_write_is_never_a_200_and_ends_the_daemon_with_a_status_of_its_own
 
 /// One call at start fails: the daemon either overcomes it or refuses to start, and loses nothing either way.
 #[test]
+#[ignore = "needs strace: tests/run"]
 fn p4_a_passing_error_while_opening_loses_nothing() {
     let mut bridge = Bridge::start(&waiting());
     for number in 0..100 {
@@ -207,6 +209,7 @@ async fn old_texts(folder: &Path) {
 /// The log is replaced by a copy while texts come. Whatever fails on the way, the texts acknowledged meanwhile and
 /// afterwards are in the log that the next start reads. Only a log of 48 MiB is replaced, so only for long.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs strace: tests/run"]
 async fn p4_an_error_during_compaction_loses_nothing() {
     if !is_long() {
         return;

@@ -12,9 +12,9 @@ use super::disk::{Disk, yard};
 use super::ledger::{nowhere, stored, unmatched};
 use super::size::{BOUND_MIB, BOUND_QUICK_MIB, Stop, peak};
 use super::{report, rounds};
+use crate::bridge::refid;
 use crate::bridge::{Bridge, try_http};
-use crate::daemon::refid;
-use crate::store_long::arrival;
+use crate::fixtures::arrival;
 
 const MB: usize = 1_000_000;
 
@@ -68,6 +68,7 @@ fn read_all(bridge: &Bridge, query: &str) -> (usize, usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a minute: tests/run"]
 async fn p13_pages_backups_and_commands_are_bounded_by_bytes() {
     let count = rounds(40, 300);
     let mut bridge = Bridge::configured(&(nowhere("desk") + &unmatched(&["desk"])));
@@ -128,6 +129,7 @@ fn ask_and_wait(bridge: &Bridge) -> std::os::unix::net::UnixStream {
 
 /// Everything for a destination that is down is overdue, and so given up in steps.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a minute: tests/run"]
 async fn p13_giving_up_is_bounded_by_bytes() {
     let count = rounds(80, 300);
     let impatient = "retry = { initial = \"1s\", max = \"1s\", give_up_after = \"10m\" }\n";
@@ -148,6 +150,7 @@ async fn p13_giving_up_is_bounded_by_bytes() {
 
 /// Many destinations that take a message and do not answer, each with several at once.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a minute: tests/run"]
 async fn p13_what_is_being_sent_is_bounded_by_bytes() {
     use crate::servers::recorder::Reply;
     let silent = crate::servers::recorder::Recorder::start(|_| Reply {
@@ -160,7 +163,7 @@ async fn p13_what_is_being_sent_is_bounded_by_bytes() {
     let config: String = names
         .iter()
         .map(|name| {
-            crate::daemon::webhook(
+            crate::servers::recorder::webhook(
                 name,
                 &silent,
                 &format!("concurrency = {each}\ntimeout = \"60s\"\n"),
@@ -202,6 +205,7 @@ async fn p13_what_is_being_sent_is_bounded_by_bytes() {
 
 /// The largest bodies that can be configured, from many connections, while the disk hangs.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root, for a file system: tests/run"]
 async fn p13_a_flood_of_large_bodies_on_a_hanging_disk_is_a_503() {
     let connections = rounds(64, 256);
     let yard = yard();
@@ -267,6 +271,7 @@ async fn p13_a_flood_of_large_bodies_on_a_hanging_disk_is_a_503() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a minute: tests/run"]
 async fn p13_a_start_with_large_messages_is_bounded() {
     let count = rounds(3_000, 16_000);
     let mut bridge = Bridge::configured(&(nowhere("desk") + &unmatched(&["desk"])));

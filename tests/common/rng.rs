@@ -27,6 +27,6 @@ impl Rng {
     }
 
     pub fn moment(&mut self, from: u64, to: u64) -> Duration {
-        Duration::from_millis(from + self.next() % (to - from))
+        Duration::from_millis(from + self.below((to - from) as usize) as u64)
     }
 }

@@ -7,9 +7,10 @@ use serde_json::Value;
 use smsbridge::destination::{
     BuildContext, Destination, Failure, KINDS, OutboundMessage, Recipients, Scope, http,
 };
-use smsbridge::model::delivery::DeliveryId;
+use smsbridge::model::delivery::{Delivery, DeliveryId};
 use smsbridge::model::message::{Message, MessageId, Timestamp};
 use smsbridge::model::number::Number;
+use smsbridge::store::Arrival;
 use smsbridge::template::Template;
 use uuid::Uuid;
 
@@ -29,14 +30,6 @@ pub fn message(text: &str) -> Message {
         received_at: Timestamp(1_790_000_000_000),
         routes: Vec::new(),
         redacted_at: None,
-    }
-}
-
-/// A message with an id of its own, for servers that remember.
-pub fn fresh_message(text: &str) -> Message {
-    Message {
-        id: MessageId(Uuid::now_v7()),
-        ..message(text)
     }
 }
 
@@ -110,5 +103,36 @@ pub fn class(failure: &Failure) -> &'static str {
         Failure::Permanent { .. } => "permanent",
         Failure::Parked { .. } => "parked",
         Failure::Divided { .. } => "divided",
+    }
+}
+
+pub fn arrival(n: u64, at: i64) -> Arrival {
+    let id = MessageId(uuid::Uuid::from_u128(n.into()));
+    let received_at = Timestamp(at);
+    let delivery = DeliveryId {
+        message: id,
+        ordinal: 1,
+    };
+    Arrival {
+        message: Message {
+            id,
+            source: "carrier".parse().unwrap(),
+            provider_id: format!("ref-{n}"),
+            from: Number::parse(&format!("+1303867{:04}", n % 50)).unwrap(),
+            to: Number::parse("+13038670000").unwrap(),
+            text: format!("text {n}"),
+            media: Vec::new(),
+            extra: std::collections::BTreeMap::new(),
+            received_at,
+            routes: Vec::new(),
+            redacted_at: None,
+        },
+        deliveries: vec![Delivery::new(
+            delivery,
+            "desk".parse().unwrap(),
+            None,
+            received_at,
+        )],
+        dedup_since: Timestamp(0),
     }
 }

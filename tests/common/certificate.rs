@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use crate::bridge::Bridge;
+
 /// Makes `cert.pem`, for `localhost` and `sms.example.com` and signed by itself, and `key.pem`.
 pub fn certificate(folder: &Path, days: u32) {
     let output = Command::new("openssl")
@@ -28,4 +30,14 @@ pub fn curl(folder: &Path) -> Command {
     curl.args("--silent --show-error --max-time 20 --noproxy * --cacert cert.pem".split(' '))
         .current_dir(folder);
     curl
+}
+
+/// What follows the head of every configuration here.
+pub const CONFIG: &str = "[server.tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n\
+    [destination.screen]\nkind = \"console\"\n[routing]\nunmatched = [\"screen\"]\n";
+
+pub fn bridge() -> Bridge {
+    let bridge = Bridge::configured(CONFIG);
+    certificate(bridge.folder(), 90);
+    bridge
 }

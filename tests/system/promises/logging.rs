@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use super::disk::Disk;
 use super::ledger::{Receiver, drained, unmatched};
 use super::{report, rounds};
-use crate::bridge::{Bridge, PATIENCE, http, private_mounts, try_http, wait_for};
-use crate::daemon::refid;
+use crate::bridge::refid;
+use crate::bridge::{Bridge, PATIENCE, http, try_http, wait_for};
+use crate::faults::private_mounts;
 
 /// How long the daemon may take to end with nothing to deliver, however stuck its log is.
 const END: Duration = Duration::from_secs(5);
@@ -98,6 +99,7 @@ fn end(bridge: &mut Bridge) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a minute: tests/run"]
 async fn p32_a_log_that_is_not_read_delays_nothing() {
     let receiver = Receiver::good().await;
     let mut bridge = Bridge::start(&(receiver.config("crm", "concurrency = 8") + &unmatched(&["crm"])));
@@ -168,6 +170,7 @@ fn beside(journal: &Path, bridge: &Bridge) -> Command {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs mounts of its own: tests/run"]
 async fn p32_a_journal_that_hangs_delays_nothing() {
     let receiver = Receiver::good().await;
     let mut bridge = Bridge::configured(&(receiver.config("crm", "concurrency = 8") + &unmatched(&["crm"])));
@@ -216,6 +219,7 @@ async fn p32_a_journal_that_hangs_delays_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a minute: tests/run"]
 async fn p32_a_console_that_is_not_read_delays_nothing() {
     let receiver = Receiver::good().await;
     let config = receiver.config("crm", "concurrency = 8")
@@ -258,6 +262,7 @@ async fn p32_a_console_that_is_not_read_delays_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root, for a file system: tests/run"]
 async fn p32_a_log_file_on_a_full_disk_delays_nothing_and_goes_on_when_there_is_room() {
     let folder = tempfile::tempdir().unwrap();
     let disk = Disk::ext4(folder.path(), "log", 4 * 1024 * 1024);

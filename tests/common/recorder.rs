@@ -143,3 +143,11 @@ async fn record(request: Request<Incoming>) -> Received {
         body: String::from_utf8_lossy(&body).into_owned(),
     }
 }
+
+/// A webhook destination that posts to a recorder.
+pub fn webhook(name: &str, recorder: &Recorder, more: &str) -> String {
+    format!(
+        "[destination.{name}]\nkind = \"webhook\"\nurl = \"{}/sms\"\n{more}\n",
+        recorder.url("")
+    )
+}

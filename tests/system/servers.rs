@@ -1,13 +1,14 @@
-//! The outside world in small: real servers started for a test, and local ones that play the rest.
+//! Real servers that are started for a test, and local ones that play the rest.
 
 use std::process::Child;
 
+#[path = "../common/certificate.rs"]
 pub mod certificate;
-pub mod fake_intelepeer;
-pub mod fake_slack;
-pub mod fake_smtp;
 pub mod postfix;
+#[path = "../common/recorder.rs"]
 pub mod recorder;
+#[path = "../common/slack.rs"]
+pub mod slack;
 pub mod synapse;
 
 /// A server in the foreground that ends with its test, however that ends.

@@ -1,15 +1,16 @@
 //! The outside ledger: a carrier that remembers what was acknowledged, a receiver that remembers what came, and an
 //! audit of what the bridge says of itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use http::Method;
 use serde_json::Value;
 
+use crate::bridge::refid;
 use crate::bridge::{Bridge, try_http};
-use crate::daemon::refid;
 use crate::servers::recorder::{Received, Recorder, Reply};
 
 /// Provider id to the bridge's id.
@@ -90,7 +91,7 @@ fn until_acknowledged(address: &Mutex<String>, refid: &str, from: &str, stop: &A
 
 /// A webhook's receiver that keeps the `webhook-id` of everything it took (answered 2xx), in order.
 pub struct Receiver {
-    recorder: Recorder,
+    pub recorder: Recorder,
     taken: Arc<Mutex<Vec<String>>>,
 }
 
@@ -99,7 +100,10 @@ impl Receiver {
         let taken: Arc<Mutex<Vec<String>>> = Arc::default();
         let keep = taken.clone();
         let recorder = Recorder::start(move |received| {
-            let reply = answer(received);
+            let reply = match received.method {
+                Method::POST => answer(received),
+                _ => Reply::new(405, ""),
+            };
             if reply.status < 300 {
                 keep.lock()
                     .unwrap()
@@ -117,47 +121,11 @@ impl Receiver {
 
     /// `[destination.NAME]`
     pub fn config(&self, name: &str, more: &str) -> String {
-        crate::daemon::webhook(name, &self.recorder, more)
-    }
-
-    pub fn url(&self) -> String {
-        self.recorder.url("")
+        crate::servers::recorder::webhook(name, &self.recorder, more)
     }
 
     pub fn taken(&self) -> Vec<String> {
         self.taken.lock().unwrap().clone()
-    }
-
-    /// Waits until every acknowledged text came with this ordinal, and says how many came more than once. What
-    /// takes long is no loss as long as more comes: `patience` is for the time in which nothing does.
-    pub fn expect(&self, acknowledged: &Acknowledged, ordinal: u16, patience: Duration) -> usize {
-        let owed = acknowledged.values().map(|id| format!("{id}-{ordinal}"));
-        let mut missing: BTreeSet<String> = owed.collect();
-        let mut distinct = BTreeSet::new();
-        let mut seen = 0;
-        let mut last = std::time::Instant::now();
-        loop {
-            let news = self.taken.lock().unwrap()[seen..].to_vec();
-            if !news.is_empty() {
-                seen += news.len();
-                last = std::time::Instant::now();
-            }
-            for id in news {
-                missing.remove(&id);
-                distinct.insert(id);
-            }
-            if missing.is_empty() {
-                return seen - distinct.len();
-            }
-            assert!(
-                last.elapsed() < patience,
-                "acknowledged texts were lost or held: {} came, {} did not: {:?}",
-                distinct.len(),
-                missing.len(),
-                missing.iter().take(5).collect::<Vec<_>>()
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
     }
 }
 

@@ -1,0 +1,11 @@
+//! Local servers that play the outside world.
+
+#[path = "../common/certificate.rs"]
+pub mod certificate;
+pub mod fake_intelepeer;
+pub mod fake_slack;
+pub mod fake_smtp;
+#[path = "../common/recorder.rs"]
+pub mod recorder;
+#[path = "../common/slack.rs"]
+pub mod slack;

@@ -1,0 +1,59 @@
+//! The daemon with system calls that fail, and with mounts of its own.
+
+use std::process::Command;
+use std::sync::atomic::Ordering;
+
+use crate::bridge::Bridge;
+
+impl Bridge {
+    /// Starts it with system calls that fail: each is an `inject` expression of strace.
+    ///
+    /// # Errors
+    /// When it ended instead of taking texts.
+    pub fn run_with_faults(&mut self, faults: &[&str]) -> Result<(), String> {
+        let mut strace = Command::new("strace");
+        // -D keeps the daemon our own child.
+        strace
+            .args(["-D", "-f", "-qq", "-o"])
+            .arg(self.folder().join("strace"));
+        // Only these calls are looked at, which is many times faster. strace fails at times if it has to delay them too.
+        let has = |word: &str| faults.iter().any(|fault| fault.contains(word));
+        if !has("delay") {
+            let calls: Vec<&str> = faults
+                .iter()
+                .filter_map(|fault| fault.split(':').next())
+                .collect();
+            strace.args(["-e", &format!("trace={}", calls.join(","))]);
+        }
+        // With this filter strace sends no signals.
+        if !has("delay") && !has("signal") {
+            strace.arg("--seccomp-bpf");
+        }
+        for fault in faults {
+            strace.args(["-e", &format!("inject={fault}")]);
+        }
+        strace.arg(env!("CARGO_BIN_EXE_smsbridge"));
+        self.run_command(strace, &[], &[])
+    }
+
+    /// Stops or resumes reading the log, as a stopped reader of standard error would.
+    pub fn stop_reading_log(&self, stopped: bool) {
+        self.running().log.stopped.store(stopped, Ordering::Relaxed);
+    }
+
+    /// The same for the console.
+    pub fn stop_reading_console(&self, stopped: bool) {
+        self.running().console.stopped.store(stopped, Ordering::Relaxed);
+    }
+}
+
+/// A shell that runs `script` with mounts of its own; `$0` in it is the daemon's binary, `$1` and so on what the
+/// caller appends.
+pub fn private_mounts(script: &str) -> Command {
+    let mut unshare = Command::new("unshare");
+    if crate::promises::disk::user() != 0 {
+        unshare.args(["--user", "--map-root-user"]);
+    }
+    unshare.args(["--mount", "sh", "-c", script, env!("CARGO_BIN_EXE_smsbridge")]);
+    unshare
+}

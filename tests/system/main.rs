@@ -1,0 +1,43 @@
+//! Tests that need root or real servers: file systems that fail, Postfix, Synapse, Chromium, Prometheus, systemd.
+//!
+//! Each is marked `#[ignore]` with what it needs, so that `cargo test` names it and does not run it. `tests/run` runs
+//! all of them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    missing_docs,
+    reason = "a test fails by panicking, its servers too"
+)]
+
+#[path = "../common/admin.rs"]
+mod admin;
+mod api;
+#[path = "../common/bridge.rs"]
+mod bridge;
+mod docs;
+mod email;
+mod end_to_end;
+mod faults;
+#[path = "../common/fixtures.rs"]
+mod fixtures;
+mod lookups;
+#[path = "../common/mail.rs"]
+mod mail;
+mod matrix;
+#[path = "../common/metrics.rs"]
+mod metrics;
+mod page;
+#[path = "../common/pages.rs"]
+mod pages;
+#[path = "../common/places.rs"]
+mod places;
+mod prometheus;
+mod promises;
+mod proxies;
+mod reload;
+#[path = "../common/reloads.rs"]
+mod reloads;
+mod schema;
+mod servers;
+mod sockets;
+mod systemd;

@@ -1,0 +1,22 @@
+//! The tests of the promises that need root or strace; the others are in `tests/it/promises`.
+
+#[path = "../common/aged.rs"]
+mod aged;
+mod cgroup;
+pub mod disk;
+mod errors;
+mod faults;
+mod injection;
+mod large;
+#[path = "../common/ledger.rs"]
+mod ledger;
+mod logging;
+mod power_cut;
+#[path = "../common/rng.rs"]
+mod rng;
+#[path = "../common/rounds.rs"]
+mod rounds;
+mod size;
+mod window;
+
+use rounds::{is_long, report, rounds};
