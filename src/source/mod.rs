@@ -28,6 +28,7 @@ pub use reply::{Outcome, Receipt, Refusal, Reply};
 pub use request::{Request, Target};
 
 mod access;
+mod android_sms_gateway;
 mod bandwidth;
 mod endpoint;
 mod events;
@@ -43,9 +44,11 @@ mod telnyx;
 mod twilio;
 mod twilio_form;
 pub mod verify;
+mod vonage;
 
 /// The registered kinds of sources.
 pub const KINDS: &[Registered<dyn Kind>] = &[
+    register::<android_sms_gateway::Config>("android-sms-gateway"),
     register::<bandwidth::Config>("bandwidth"),
     register::<generic::Config>("generic"),
     register::<intelepeer::Config>("intelepeer"),
@@ -54,6 +57,7 @@ pub const KINDS: &[Registered<dyn Kind>] = &[
     register::<sinch::Config>("sinch"),
     register::<telnyx::Config>("telnyx"),
     register::<twilio::Config>("twilio"),
+    register::<vonage::Config>("vonage"),
 ];
 
 /// Registers a kind of source by its name in the configuration.

@@ -62,6 +62,18 @@ pub const PLACES: &[Place] = &[
         "[source.x]\nkind = 'sinch'\nsecret = 'x'",
     ),
     (
+        "source.NAME",
+        "android-sms-gateway",
+        "source.x",
+        "[source.x]\nkind = 'android-sms-gateway'\nsigning_key = 'x'",
+    ),
+    (
+        "source.NAME",
+        "vonage",
+        "source.x",
+        "[source.x]\nkind = 'vonage'\napi = 'sms'\nsignature_secret = 'x'",
+    ),
+    (
         "source.NAME.reply",
         "",
         "source.x.reply",
