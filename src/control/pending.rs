@@ -129,7 +129,7 @@ fn held_up(name: &Name, turn: Timestamp, lane: Option<&Lane<'_>>, now: Timestamp
     let (cause, what) = match open.cause {
         Cause::Limited => (PendingCause::Limited, "is rate limiting"),
         Cause::Down => (PendingCause::Down, "is down"),
-        Cause::Parked => (PendingCause::Parked, "is parked until its configuration is fixed"),
+        Cause::Parked => (PendingCause::Parked, "is parked and needs fixing"),
     };
     Some(PendingView {
         next_attempt: probe_at(open, lane.outlook.running, now).map(|probe| probe.max(turn)),
