@@ -20,11 +20,25 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/assets/app.js", SCRIPT, include_str!("assets/app.js")),
     ("/assets/api.js", SCRIPT, include_str!("assets/api.js")),
     ("/assets/dom.js", SCRIPT, include_str!("assets/dom.js")),
+    ("/assets/time.js", SCRIPT, include_str!("assets/time.js")),
+    ("/assets/words.js", SCRIPT, include_str!("assets/words.js")),
+    (
+        "/assets/components.js",
+        SCRIPT,
+        include_str!("assets/components.js"),
+    ),
     ("/assets/link.js", SCRIPT, include_str!("assets/link.js")),
     ("/assets/chart.js", SCRIPT, include_str!("assets/chart.js")),
+    ("/assets/problems.js", SCRIPT, include_str!("assets/problems.js")),
     ("/assets/overview.js", SCRIPT, include_str!("assets/overview.js")),
     ("/assets/messages.js", SCRIPT, include_str!("assets/messages.js")),
     ("/assets/message.js", SCRIPT, include_str!("assets/message.js")),
+    ("/assets/pending.js", SCRIPT, include_str!("assets/pending.js")),
+    (
+        "/assets/deliveries.js",
+        SCRIPT,
+        include_str!("assets/deliveries.js"),
+    ),
     (
         "/assets/destinations.js",
         SCRIPT,
@@ -103,6 +117,33 @@ mod tests {
             }
         }
         assert!(named > 10, "only {named} names were found");
+    }
+
+    /// The commands and the page must agree on what a message can hide. The page shows further characters, which ordinary
+    /// text may contain.
+    #[test]
+    fn every_character_that_acts_unseen_is_shown_by_name() {
+        let script = include_str!("assets/words.js");
+        let class = script
+            .split("const INVISIBLE = /")
+            .nth(1)
+            .and_then(|rest| rest.split("/u;").next())
+            .unwrap();
+        let shown = regex::Regex::new(class).unwrap();
+        let is_shown = |c: char| shown.is_match(c.encode_utf8(&mut [0; 4]));
+        let hidden = |c: char| crate::model::unseen::acts_unseen(c) && !['\n', '\t'].contains(&c);
+        let missing: Vec<char> = ('\0'..=char::MAX)
+            .filter(|c| hidden(*c) && !is_shown(*c))
+            .collect();
+        assert!(missing.is_empty(), "the page hides {missing:?}");
+        let more: String = ('\0'..=char::MAX)
+            .filter(|c| is_shown(*c) && !hidden(*c))
+            .collect();
+        assert_eq!(
+            more,
+            "\u{ad}\u{61c}\u{115f}\u{1160}\u{180e}\u{200b}\u{200e}\u{200f}\u{2060}\u{2061}\u{2062}\u{2063}\u{2064}\u{2065}\
+             \u{2800}\u{3164}\u{ffa0}"
+        );
     }
 
     #[test]

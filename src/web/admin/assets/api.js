@@ -8,7 +8,7 @@ export class RequestError extends Error {
   }
 }
 
-const NO_RESPONSE = 'The daemon does not respond. Check that it is running: systemctl status smsbridge';
+const NO_RESPONSE = 'The daemon does not respond. Check that it is running: `systemctl status smsbridge`.';
 
 /** Fires `ended` when the login is no longer valid. */
 export const session = new EventTarget();

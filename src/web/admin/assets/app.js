@@ -2,11 +2,15 @@
 
 import { News, RequestError, get, login, logout, post, session } from './api.js';
 import { hour } from './chart.js';
-import { act, fill, h, say, setClock, soon, tick } from './dom.js';
+import { act, say } from './components.js';
+import { fill, h, soon } from './dom.js';
 import { Destinations } from './destinations.js';
 import { Messages } from './messages.js';
 import { Overview } from './overview.js';
+import { heading } from './problems.js';
 import { Routes } from './routes.js';
+import { clockSeconds, setClock, tick, time } from './time.js';
+import { prose } from './words.js';
 
 const VIEWS = {
   overview: ['Overview', Overview],
@@ -15,8 +19,9 @@ const VIEWS = {
   routes: ['Routes', Routes],
 };
 
-/** Interval between status requests while no events arrive, in milliseconds. */
+/** Interval between status requests while no events arrive, in milliseconds; the shorter one while something changes. */
 const POLL = 10_000;
+const POLL_CHANGING = 2_000;
 
 const app = document.getElementById('app');
 
@@ -29,12 +34,12 @@ function place() {
 
 // --- The login ---------------------------------------------------------------------------------------------------
 
-function showLogin(note = '') {
+function showLogin(note = {}) {
   document.title = 'Log in · smsbridge';
   const token = h('input', {
     type: 'password', id: 'token', name: 'token', autocomplete: 'current-password', required: true, spellcheck: 'false',
   });
-  const complaint = h('p', { class: 'complaint', role: 'alert' }, note);
+  const complaint = h('p', { class: 'complaint', role: 'alert' }, note.words);
   const button = h('button', { class: 'primary', type: 'submit' }, 'Log in');
   const submit = async (event) => {
     event.preventDefault();
@@ -42,9 +47,11 @@ function showLogin(note = '') {
     button.disabled = true;
     try {
       await login(token.value.trim());
+      logins.opened();
       await begin();
+      if (note.restarted) say(['smsbridge was started ', time(desk.status.started_at), `, at ${clockSeconds(desk.status.started_at)}`]);
     } catch (error) {
-      fill(complaint, error.status === 401 ? 'Wrong token. Enter the value of admin.token from the configuration.' : error.message);
+      fill(complaint, error.status === 401 ? 'Wrong token.' : prose(error.message));
       token.select();
       button.disabled = false;
     }
@@ -54,10 +61,41 @@ function showLogin(note = '') {
       h('h1', {}, h('img', { src: '/assets/icon.svg', alt: '', width: 28, height: 28 }), 'smsbridge'),
       h('label', { for: 'token' }, 'Token'),
       token,
-      h('p', { class: 'muted' }, 'The value of ', h('code', {}, 'admin.token'), ' in the configuration.'),
+      h('p', { class: 'muted' }, prose('The value of `admin.token` in the configuration. If it is written `{ file = "…" }` or `{ credential = "…" }`, the token is in that file.')),
       complaint,
       button)));
   token.focus();
+}
+
+/** When this browser logged in, to tell why a session ended: it lasts twelve hours, and the daemon forgets it when it stops. */
+const logins = {
+  opened: () => remember(String(Date.now())),
+  closed: () => remember(''),
+  ended() {
+    const age = Date.now() - Number(remembered() || NaN);
+    if (age < SESSION) return { restarted: true, words: 'The daemon was restarted, and a login does not survive that. Log in again.' };
+    if (age >= SESSION) return { words: 'Your login has expired after twelve hours. Log in again.' };
+    return { words: 'Your session has ended: it lasts twelve hours, and not beyond a restart of the daemon. Log in again.' };
+  },
+};
+
+const SESSION = 12 * 3600 * 1000;
+
+/** Stores a value for all tabs, if the browser permits it. */
+function remember(value) {
+  try {
+    localStorage.setItem('login', value);
+  } catch {
+    // Without it, the reason why a session ended is not known.
+  }
+}
+
+function remembered() {
+  try {
+    return localStorage.getItem('login');
+  } catch {
+    return null;
+  }
 }
 
 // --- The frame ---------------------------------------------------------------------------------------------------
@@ -73,6 +111,9 @@ class Desk {
     this.links = Object.entries(VIEWS).map(([name, [title]]) => h('a', { href: `#/${name}`, 'data-view': name }, title));
     this.main = h('main', { id: 'view', tabindex: '-1' });
     this.outage = h('p', { class: 'outage', role: 'alert', hidden: true });
+    /** When the daemon last responded, if it did not respond to the last request. */
+    this.silent = null;
+    this.answered = Date.parse(status.now);
     this.reloadStatus = soon(() => this.poll(), 400);
     this.reloadHour = soon(() => this.loadHour(), 1000);
     this.onhash = () => this.go();
@@ -88,18 +129,20 @@ class Desk {
         h('button', { class: 'plain', onclick: ({ currentTarget }) => this.leave(currentTarget) }, 'Log out')),
       this.outage, this.main, h('div', { id: 'toasts', role: 'status' }));
     addEventListener('hashchange', this.onhash);
+    addEventListener('focus', this.reloadStatus);
     this.news.addEventListener('state', () => this.showStream());
     this.news.addEventListener('news', ({ detail }) => this.handle(detail));
     this.news.start();
-    this.timers = [setInterval(tick, 1000), setInterval(() => document.hidden || this.poll(), POLL)];
+    this.timer = setInterval(() => this.#second(), 1000);
     this.go();
     this.showStatus(this.status);
   }
 
   stop() {
     removeEventListener('hashchange', this.onhash);
+    removeEventListener('focus', this.reloadStatus);
     this.news.stop();
-    this.timers.forEach(clearInterval);
+    clearInterval(this.timer);
     this.reloadStatus.cancel();
     this.reloadHour.cancel();
     this.view?.stop?.();
@@ -160,13 +203,31 @@ class Desk {
     }
   }
 
+  /** Updates the times, and requests the status when it is due. */
+  #second() {
+    tick();
+    const interval = this.#isChanging() ? POLL_CHANGING : POLL;
+    if (!document.hidden && Date.now() - (this.polled ?? 0) >= interval) this.poll();
+  }
+
+  #isChanging() {
+    const { ready, stopping, destinations } = this.status;
+    return this.silent !== null || !ready || stopping || destinations.some(({ pending, state }) => pending > 0 && state !== 'paused' && state !== 'removed');
+  }
+
   async poll() {
+    this.polled = Date.now();
     try {
-      this.showStatus(await get('/status'));
+      const status = await get('/status');
+      this.answered = Date.parse(status.now);
+      this.silent = null;
+      this.showStatus(status);
     } catch (error) {
       if (error.status === 401) return;
       this.outage.hidden = false;
-      fill(this.outage, error.message, ' Trying again.');
+      fill(this.outage, prose(error.message), ' Trying again every few seconds.');
+      this.silent = this.answered;
+      this.view.status?.(this.status);
     }
   }
 
@@ -175,7 +236,9 @@ class Desk {
     this.status = status;
     setClock(status.now);
     const [overview] = this.links;
-    fill(overview, 'Overview', status.problems.length > 0 && h('span', { class: 'badge', title: 'Current problems' }, String(status.problems.length)));
+    const { problems } = status;
+    const tone = problems.some(({ severity }) => severity === 'error') ? 'bad' : 'wait';
+    fill(overview, 'Overview', problems.length > 0 && h('span', { class: `badge ${tone}`, title: heading(problems) }, String(problems.length)));
     this.view.status?.(status);
     this.reloadHour();
   }
@@ -193,7 +256,8 @@ class Desk {
 
   async leave(button) {
     await act(button, logout);
-    end('You are logged out.');
+    logins.closed();
+    end({ words: 'You are logged out.' });
   }
 }
 
@@ -208,7 +272,7 @@ async function begin() {
   } catch (error) {
     if (error instanceof RequestError && error.status === 401) throw error;
     const again = h('button', { class: 'primary', onclick: () => begin().catch(() => showLogin()) }, 'Try again');
-    fill(app, h('main', { class: 'alone' }, h('div', { class: 'card login' }, h('h1', {}, 'No response'), h('p', {}, error.message), again)));
+    fill(app, h('main', { class: 'alone' }, h('div', { class: 'card login' }, h('h1', {}, 'No response'), h('p', {}, prose(error.message)), again)));
     again.focus();
   }
 }
@@ -220,7 +284,7 @@ function end(note) {
 }
 
 session.addEventListener('ended', () => {
-  if (desk) end('Your login has expired. Log in again.');
+  if (desk) end(logins.ended());
 });
 
 // --- Keys --------------------------------------------------------------------------------------------------------

@@ -1,14 +1,34 @@
 // Charts of the last hour.
 
-import { clock, count, h, s } from './dom.js';
+import { count, h, s } from './dom.js';
+import { clock } from './time.js';
 
 const HEIGHT = 96;
 
 /** Width of the scale to the right of the plot. */
 const SCALE = 30;
 
-/** The minutes of `GET /series` for the charts; null while the daemon was not running. */
+/** The minutes of `GET /series` for the charts; null where nothing is known, as while the daemon was not running. */
 export const hour = ({ minutes }) => minutes.map(({ at, pending, ...counts }) => (pending === null ? null : { at: Date.parse(at), pending, ...counts }));
+
+/** In words, which part of the hour is known; empty if all of it is. */
+export function span(minutes) {
+  const first = minutes.findIndex(Boolean);
+  if (first < 0) return '';
+  const gaps = minutes.slice(first).filter((minute) => !minute).length;
+  return [first > 0 && `since ${clock(minutes[first].at)}`, gaps > 0 && `${gaps} min without data`].filter(Boolean).join(', ');
+}
+
+/** The parts of the hour without a gap: lists of `[position, minute]`. */
+function stretches(minutes) {
+  const found = [];
+  minutes.forEach((minute, at) => {
+    if (!minute) return;
+    if (at === 0 || !minutes[at - 1]) found.push([]);
+    found.at(-1).push([at, minute]);
+  });
+  return found;
+}
 
 /** A chart that is redrawn when its width changes. */
 export function chart(title, legend, draw) {
@@ -65,14 +85,15 @@ export function rates(minutes, width) {
   const total = (key) => count(known.reduce((sum, minute) => sum + minute[key], 0));
   const svg = frame(width, top, `In the last hour ${total('accepted')} accepted, ${total('delivered')} delivered`);
   const step = width / minutes.length;
-  const points = [];
-  minutes.forEach((minute, at) => {
-    if (!minute) return;
-    const tall = height(minute.accepted, top);
-    if (tall) svg.append(s('rect', { x: at * step + 1, y: HEIGHT - 1 - tall, width: Math.max(1, step - 2), height: tall, rx: 1.5, class: 'bar' }));
-    points.push(`${(at + 0.5) * step},${HEIGHT - 1 - height(minute.delivered, top)}`);
-  });
-  if (points.length > 1) svg.append(s('polyline', { points: points.join(' '), class: 'line' }));
+  for (const stretch of stretches(minutes)) {
+    const points = stretch.map(([at, { accepted, delivered }]) => {
+      const tall = height(accepted, top);
+      if (tall) svg.append(s('rect', { x: at * step + 1, y: HEIGHT - 1 - tall, width: Math.max(1, step - 2), height: tall, rx: 1.5, class: 'bar' }));
+      return `${(at + 0.5) * step},${HEIGHT - 1 - height(delivered, top)}`;
+    });
+    const [x, y] = points[0].split(',');
+    svg.append(points.length > 1 ? s('polyline', { points: points.join(' '), class: 'line' }) : s('circle', { cx: x, cy: y, r: 1.75, class: 'dot' }));
+  }
   hints(svg, minutes, step, ({ accepted, delivered, dead }) => `${count(accepted)} accepted, ${count(delivered)} delivered, ${count(dead)} dead`);
   return svg;
 }
@@ -83,11 +104,9 @@ export function backlog(minutes, width) {
   const top = roundUp(Math.max(0, ...known.map(({ pending }) => pending)));
   const svg = frame(width, top, `at most ${count(known.at(-1)?.pending ?? 0)} pending in this minute`);
   const step = width / minutes.length;
-  const first = minutes.findIndex(Boolean);
-  if (first >= 0) {
-    const edge = minutes.map((minute, at) => minute && [at * step, HEIGHT - 1 - height(minute.pending, top)]).filter(Boolean);
-    const path = edge.map(([x, y]) => `L${x} ${y}h${step}`).join('').replace('L', 'M');
-    svg.append(s('path', { d: `${path}V${HEIGHT - 1}H${first * step}Z`, class: 'area' }), s('path', { d: path, class: 'edge' }));
+  for (const stretch of stretches(minutes)) {
+    const path = stretch.map(([at, { pending }]) => `L${at * step} ${HEIGHT - 1 - height(pending, top)}h${step}`).join('').replace('L', 'M');
+    svg.append(s('path', { d: `${path}V${HEIGHT - 1}H${stretch[0][0] * step}Z`, class: 'area' }), s('path', { d: path, class: 'edge' }));
   }
   hints(svg, minutes, step, ({ pending }) => `at most ${count(pending)} pending`);
   return svg;

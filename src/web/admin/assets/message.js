@@ -1,8 +1,13 @@
 // One message: its text, its deliveries, and their attempts.
 
 import { get } from './api.js';
-import { clock, confirm, deliveredBy, dueTime, duration, fill, h, party, pill, plural, prose, say, statePill, time, words } from './dom.js';
+import { confirm, deliveredBy, pill, say, statePill } from './components.js';
+import { STANDING } from './deliveries.js';
+import { fill, h, plural } from './dom.js';
 import { isSafeLink } from './link.js';
+import { retried, waits } from './pending.js';
+import { duration, time } from './time.js';
+import { party, prose, words } from './words.js';
 
 export class Detail {
   id = '';
@@ -45,7 +50,7 @@ export class Detail {
       this.json = json;
       this.#fill(message);
     } catch (error) {
-      if (id === this.id) fill(this.content, h('h2', {}, 'This message cannot be shown'), h('p', {}, error.message));
+      if (id === this.id) fill(this.content, h('h2', {}, 'This message cannot be shown'), h('p', {}, prose(error.message)));
     }
   }
 
@@ -61,7 +66,7 @@ export class Detail {
       h('div', { class: 'buttons' }, statePill(message), h('span', { class: 'muted' }, deliveredBy(message)), !forgotten && h('button', { onclick: ({ currentTarget }) => this.#resend(currentTarget, message) }, 'Resend')),
       h('h3', {}, message.deliveries.length ? plural(message.deliveries.length, 'delivery', 'deliveries') : 'No deliveries'),
       message.deliveries.length === 0 && h('p', { class: 'muted' }, `${message.state === 'kept' ? 'Its routes deliver it to no destination' : 'No route matched it'}.`, !forgotten && ' Resend sends it to a destination you choose.'),
-      message.deliveries.map((delivery) => this.#delivery(delivery, forgotten)),
+      message.deliveries.map((delivery) => this.#delivery(delivery, message.deliveries, forgotten)),
       h('dl', { class: 'facts' },
         fact('Routes', message.routes.length ? message.routes.join(', ') : 'none matched'),
         fact('Source', message.source),
@@ -70,22 +75,27 @@ export class Detail {
         fact('Id', message.id)));
   }
 
-  #delivery(delivery, forgotten) {
-    const { id, destination, recipient, route, state, attempts, attempts_made: made, ended_at: ended, reason, acknowledged_at: acknowledged, acknowledged_by: by, delivered_by: fallback } = delivery;
+  #delivery(delivery, all, forgotten) {
+    const { id, destination, recipient, state, attempts, attempts_made: made, ended_at: ended, reason, acknowledged_at: acknowledged, acknowledged_by: by, delivered_by: fallback } = delivery;
+    // A discarded delivery is acknowledged by the same action.
+    const isDiscarded = by === 'operator' && acknowledged === ended;
     const button = (name, action, danger) => h('button', { class: danger ? 'danger' : null, onclick: ({ currentTarget }) => action(currentTarget) }, name);
     const result = (done, none) => ({ deliveries }) => (deliveries ? done : none);
     const retry = (at) => this.desk.change(at, '/deliveries/retry', { ids: [id] }, ({ results }) => retried(results[0]));
     const acknowledge = (at) => this.desk.change(at, '/deliveries/acknowledge', { ids: [id] }, result('Acknowledged', 'Not acknowledged: it is already acknowledged or no longer dead'));
     const discard = async (at) => {
       const sure = await confirm({ title: 'Discard this delivery?', text: `${destination} will not receive this message. The message stays stored and can be resent.`, action: 'Discard', danger: true });
-      if (sure) await this.desk.change(at, '/deliveries/discard', { ids: [id] }, result('Discarded', 'Not discarded: an attempt is in flight, or the delivery has ended'));
+      if (sure) await this.desk.change(at, '/deliveries/discard', { ids: [id] }, result('Discarded', 'Not discarded: an attempt is in progress, or the delivery has ended'));
     };
+    const given = isDiscarded
+      ? ['Discarded by the operator ', time(ended), '.']
+      : ['Given up ', time(ended), ': ', prose(reason ?? 'no reason given'), '.', acknowledged && [by === 'fallback' ? ` Fallback ${fallback ?? ''} delivered the message ` : ' Acknowledged ', time(acknowledged), '.']];
     return h('section', { class: 'delivery', 'aria-label': `Delivery to ${destination}${recipient ? `, ${recipient}` : ''}` },
-      h('header', {}, h('a', { href: `#/destinations/${destination}` }, h('b', {}, destination)), recipient && words(recipient), pill(state === 'pending' && made ? 'retrying' : state), acknowledged && pill(by === 'fallback' ? 'fallback delivered' : 'acknowledged'),
-        h('span', { class: 'muted' }, route ? `by route ${route}` : 'by unmatched')),
-      h('p', { class: 'standing' }, state === 'pending' && [made === 0 ? 'No attempt yet: ' : `After ${plural(made, 'attempt')}: `, waits(delivery.pending), '.'],
+      h('header', {}, h('a', { href: `#/destinations/${destination}` }, h('b', {}, destination)), recipient && words(recipient), pill(state === 'pending' && made ? 'retrying' : state), acknowledged && !isDiscarded && pill(STANDING[by]),
+        h('span', { class: 'muted' }, origin(delivery, all))),
+      h('p', { class: 'standing' }, state === 'pending' && waits(delivery),
         state === 'delivered' && ['Delivered ', time(ended), made > 1 ? `, at attempt ${made}.` : '.'],
-        state === 'dead' && ['Given up ', time(ended), ': ', words(reason ?? 'no reason given'), '.', acknowledged && [by === 'fallback' ? ` Acknowledged: delivered by fallback ${fallback ?? ''} ` : ' Acknowledged ', time(acknowledged), '.']]),
+        state === 'dead' && given),
       attempts.length > 0 && h('ol', { class: 'attempts' }, attempts.map(attempt)),
       made > attempts.length && h('p', { class: 'muted' }, `Only the first and the most recent of ${made} attempts are stored.`),
       state !== 'delivered' && h('div', { class: 'buttons' }, !forgotten && button('Retry now', retry), state === 'dead' && !acknowledged && button('Acknowledge', acknowledge), state === 'pending' && button('Discard', discard, true)));
@@ -97,9 +107,9 @@ export class Detail {
       const there = message.deliveries.filter(({ destination }) => destination === name);
       return h('label', { class: 'check' },
         // Preselects only destinations that have not received the message.
-        h('input', { type: 'checkbox', name: 'destination', value: name, checked: there.length > 0 && there.every(needsAttention) }), name, standing(there));
+        h('input', { type: 'checkbox', name: 'destination', value: name, checked: there.length > 0 && there.every(needsAttention) }), h('span', { class: 'name' }, name), standing(there));
     }));
-    const form = await confirm({ title: 'Resend this message?', text: 'A destination that already received it will receive it again.', action: 'Resend', extra });
+    const form = await confirm({ title: 'Resend this message?', text: 'A destination that already received it receives it again, and one where it is still pending receives it twice.', action: 'Resend', careful: true, extra });
     if (!form) return;
     const destinations = form.getAll('destination');
     if (destinations.length === 0) {
@@ -115,7 +125,7 @@ const needsAttention = ({ state, acknowledged_at: acknowledged }) => state === '
 /** The state of a message at a destination, from its deliveries there. */
 function standing(there) {
   const delivered = there.findLast(({ state }) => state === 'delivered');
-  const note = (...what) => h('span', { class: 'muted' }, ...what);
+  const note = (...what) => h('span', { class: 'note muted' }, ...what);
   if (there.some(({ state }) => state === 'pending')) return note('pending');
   if (delivered) return note('delivered ', time(delivered.ended_at));
   const dead = there.at(-1);
@@ -123,30 +133,17 @@ function standing(there) {
   return dead.acknowledged_by === 'fallback' ? note(`dead, delivered by fallback ${dead.delivered_by ?? ''}`) : note('dead');
 }
 
-/** Why a delivery is pending, when its next attempt starts, and how many deliveries are ahead of it. */
-function waits({ why, next_attempt: next, attempting_since: since, ahead }) {
-  return [prose(why), since && [' since ', time(since)],
-    next && [ahead ? '; no attempt before ' : '; next attempt ', dueTime(next)],
-    ahead > 0 && `; ${plural(ahead, 'delivery', 'deliveries')} ahead of it`];
-}
-
-/** The result of a retry of one delivery. */
-function retried({ destination, outcome, pending }) {
-  const ahead = pending?.ahead ? `; ${plural(pending.ahead, 'delivery', 'deliveries')} ahead of it` : '';
-  switch (outcome) {
-    case 'tried': return `Sending to ${destination} now`;
-    case 'probed': return `Probing ${destination} now with another delivery first: ${pending.why}${ahead}`;
-    case 'waiting': return `Nothing was sent: ${pending.why}${pending.next_attempt ? `; ${ahead ? 'no attempt before' : 'next attempt'} ${clock(Date.parse(pending.next_attempt))}` : ''}${ahead}`;
-    case 'attempting': return 'An attempt is already in flight';
-    case 'delivered': return 'Nothing to retry: it is already delivered';
-    default: return 'Nothing to retry: the delivery does not exist';
-  }
+/** How a delivery came about: by a route, or as the fallback of another one, with which it shares the route. */
+function origin({ destination, route, created_at: created }, all) {
+  const first = all.find(({ delivered_by: by, ended_at: ended }) => by === destination && created >= ended);
+  if (first) return `fallback of ${first.destination}`;
+  return route ? `by route ${route}` : 'matched no route';
 }
 
 const fact = (name, value) => h('div', {}, h('dt', {}, name), h('dd', {}, value));
 
 const attempt = ({ at, took_ms: took, verdict, detail }) => h('li', { class: verdict },
-  h('span', { class: 'muted' }, time(at), ` · ${took < 1000 ? `${took} ms` : duration(took / 1000)}`), pill(verdict), words(detail || 'no details', 'span', { class: 'answer' }));
+  h('span', { class: 'muted' }, time(at), ` · ${took < 1000 ? `${took} ms` : duration(took / 1000)}`), pill(verdict), h('span', { class: 'answer' }, prose(detail || 'no details')));
 
 /** Shows an attachment; a link that is not safe to click is shown as plain text. */
 function attachment({ link, content_type: type, filename }) {

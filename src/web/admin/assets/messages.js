@@ -1,14 +1,20 @@
 // The stored messages, newest first, updated live.
 
 import { RequestError, get } from './api.js';
-import { fill, h, line, party, plural, soon, statePill, time } from './dom.js';
+import { statePill } from './components.js';
+import { count, fill, h, plural, soon } from './dom.js';
 import { Detail } from './message.js';
+import { time } from './time.js';
+import { line, party, prose } from './words.js';
 
 const PAGE = 50;
 
 /** Delay that joins a burst of events into one request, and the most messages that are fetched one by one. */
 const PATIENCE = 250;
 const SINGLY_MAX = 4;
+
+/** A list scrolled by less shows its top: new rows appear there at once. */
+const TOP = 80;
 
 const FILTERS = ['text', 'from', 'to', 'state', 'source', 'since', 'until'];
 
@@ -48,6 +54,9 @@ export class Messages {
     this.empty = h('div', { class: 'empty', hidden: true });
     this.older = h('button', { class: 'older', hidden: true, onclick: () => this.#older() }, 'Older messages');
     this.newer = h('button', { class: 'newer', hidden: true, onclick: () => this.#toTop() });
+    this.held = false;
+    this.onscroll = () => this.#release();
+    addEventListener('scroll', this.onscroll, { passive: true });
     this.element = h('div', { class: 'stack' }, h('h1', { class: 'hidden' }, 'Messages'), this.form, this.complaint, this.newer,
       h('section', { class: 'card list', 'aria-label': 'Messages' }, this.table, this.empty), this.older, this.detail.element);
   }
@@ -63,7 +72,12 @@ export class Messages {
     const before = this.detail.id;
     this.detail.show(rest);
     for (const [id, { element }] of this.rows) element.classList.toggle('open', id === rest);
-    if (before && !rest) this.rows.get(before)?.element.focus();
+    if (before && !rest) {
+      if (this.rising) this.#toTop();
+      else this.rows.get(before)?.element.focus();
+      this.rising = false;
+      this.#release();
+    }
   }
 
   /** Copies the filters of the address into the form, except into the focused field. */
@@ -98,6 +112,7 @@ export class Messages {
   async refresh() {
     this.follow.cancel();
     this.arrived = false;
+    const touched = [...this.touched];
     this.touched.clear();
     const query = this.query;
     this.asking += 1;
@@ -105,34 +120,71 @@ export class Messages {
       const page = await get('/messages', { ...query, limit: PAGE });
       if (query !== this.query) return;
       fill(this.complaint);
-      this.#first(page);
+      if (this.loaded === query && this.rows.size > 0 && this.#isReading()) await this.#hold(page, touched);
+      else this.#first(page);
     } catch (error) {
       if (query !== this.query || !(error instanceof RequestError)) throw error;
-      fill(this.complaint, error.message);
+      fill(this.complaint, prose(error.message));
     } finally {
       this.asking -= 1;
     }
     this.detail.refresh();
   }
 
+  /** Returns true if new rows would move or remove what the operator reads. */
+  #isReading() {
+    return this.detail.id !== '' || document.documentElement.scrollTop > TOP;
+  }
+
   #first(page) {
     const same = this.loaded === this.query;
     const ids = new Set(page.items.map(({ id }) => id));
-    const fresh = same ? page.items.filter(({ id }) => !this.rows.has(id)).length : 0;
     // Older pages that were opened stay, unless the new first page no longer reaches them.
     const joins = same && page.items.some(({ id }) => this.rows.has(id));
     const kept = joins ? [...this.rows.keys()].filter((id) => !ids.has(id) && id < page.items.at(-1).id) : [];
     if (!joins || kept.length === 0) this.next = page.next;
     const rows = new Map();
-    for (const message of page.items) rows.set(message.id, this.#row(message, fresh > 0 && !this.rows.has(message.id)));
+    for (const message of page.items) rows.set(message.id, this.#row(message, same && !this.rows.has(message.id)));
     for (const id of kept) rows.set(id, this.rows.get(id));
-    const above = document.documentElement.scrollTop > 80 ? this.body.querySelector('tr') : null;
-    const top = above?.getBoundingClientRect().top;
     this.rows = rows;
     this.loaded = this.query;
+    this.newer.hidden = true;
     this.#place();
-    if (above?.isConnected) scrollBy(0, above.getBoundingClientRect().top - top);
-    if (above && fresh > 0) this.#announce(fresh);
+  }
+
+  /** Updates the rows shown, and announces the new ones instead of inserting them. */
+  async #hold(page, touched) {
+    this.held = true;
+    let fresh = 0;
+    for (const message of page.items) {
+      if (this.rows.has(message.id)) this.rows.set(message.id, this.#row(message, false));
+      else fresh += 1;
+    }
+    const ids = new Set(page.items.map(({ id }) => id));
+    await this.#update(touched.filter((id) => this.rows.has(id) && !ids.has(id)));
+    if (fresh === 0) return;
+    const isPart = fresh === page.items.length && page.next;
+    fill(this.newer, isPart ? `More than ${count(fresh)} new messages` : plural(fresh, 'new message'));
+    this.newer.hidden = false;
+  }
+
+  /** Shows the rows that were held back, once the operator has read the others. */
+  async #release() {
+    if (!this.held || this.#isReading()) return;
+    this.held = false;
+    await this.refresh();
+  }
+
+  /** Fetches these rows one by one. */
+  async #update(ids) {
+    for (const id of ids) {
+      try {
+        const message = await get(`/messages/${id}`);
+        if (this.rows.has(id)) this.rows.set(id, this.#row(message, false));
+      } catch {
+        // The message may have been deleted meanwhile; the next refresh removes it.
+      }
+    }
   }
 
   /** Puts the rows in order, moving only those out of place. */
@@ -230,26 +282,19 @@ export class Messages {
     this.touched.clear();
     this.asking += 1;
     if (detail) this.detail.refresh();
-    for (const id of shown) {
-      try {
-        const message = await get(`/messages/${id}`);
-        if (this.rows.has(id)) this.rows.set(id, this.#row(message, false));
-      } catch {
-        // The message may have been deleted meanwhile; the next refresh removes it.
-      }
-    }
+    await this.#update(shown);
     this.asking -= 1;
   }
 
-  #announce(fresh) {
-    fill(this.newer, `${plural(fresh, 'new message')} above`);
-    this.newer.hidden = false;
-    addEventListener('scroll', () => { if (document.documentElement.scrollTop < 80) this.newer.hidden = true; }, { passive: true });
-  }
-
-  #toTop() {
-    this.newer.hidden = true;
+  /** Leaves what is being read, and shows the new messages. */
+  async #toTop() {
+    if (this.detail.id) {
+      this.rising = true;
+      this.close();
+      return;
+    }
     scrollTo({ top: 0 });
+    await this.#release();
     this.body.firstChild?.focus({ preventScroll: true });
   }
 
@@ -261,12 +306,13 @@ export class Messages {
       for (const message of page.items) this.rows.set(message.id, this.#row(message, false));
       this.#place();
     } catch (error) {
-      fill(this.complaint, error.message);
+      fill(this.complaint, prose(error.message));
     }
     this.older.disabled = false;
   }
 
   stop() {
+    removeEventListener('scroll', this.onscroll);
     this.follow.cancel();
     this.search.cancel();
   }

@@ -1,7 +1,14 @@
 // Current problems, throughput, and the state of every destination.
 
-import { backlog, chart, rates } from './chart.js';
-import { bytes, count, duration, fill, h, now, pill, plural, prose, time, words } from './dom.js';
+import { backlog, chart, rates, span } from './chart.js';
+import { pill } from './components.js';
+import { bytes, count, fill, h } from './dom.js';
+import { heading, problem } from './problems.js';
+import { clockSeconds, duration, lasting, now, time } from './time.js';
+import { prose } from './words.js';
+
+/** A delivery that is pending for longer, in milliseconds, has probably failed at least once. */
+const PROMPT = 5_000;
 
 export class Overview {
   constructor(desk) {
@@ -11,9 +18,10 @@ export class Overview {
     this.accepted = h('b');
     this.delivered = h('b');
     this.dead = h('b');
+    this.since = h('span', { class: 'muted' });
     this.rates = chart('Messages in the last hour', [
       h('span', { class: 'key bar' }, 'accepted ', this.accepted), h('span', { class: 'key line' }, 'delivered ', this.delivered),
-      h('span', { class: 'muted' }, 'dead ', this.dead),
+      h('span', { class: 'muted' }, 'dead ', this.dead), this.since,
     ], rates);
     this.backlog = chart('Deliveries pending', [], backlog);
     this.health = h('tbody');
@@ -24,33 +32,33 @@ export class Overview {
       h('div', { class: 'charts' }, this.rates.element, this.backlog.element),
       h('section', { class: 'card' },
         h('h2', { class: 'pad' }, 'Destinations'),
-        h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'Destinations' },
-          h('table', { class: 'health' },
-            h('thead', {}, h('tr', {}, ['Name', 'State', 'Pending', 'Oldest', 'Dead', 'Last delivery'].map((title) => h('th', { scope: 'col' }, title)))),
-            this.health))),
+        h('table', { class: 'health' },
+          h('thead', {}, h('tr', {}, ['Name', 'State', 'Pending', 'Oldest', 'Dead', 'Last delivery'].map((title) => h('th', { scope: 'col' }, title)))),
+          this.health)),
       this.foot);
   }
 
   status(status) {
-    this.#problems(status);
     const { messages, store } = status;
-    const dead = status.destinations.reduce((sum, destination) => sum + destination.dead, 0);
+    fill(this.problems, this.#problems(status));
     fill(this.figures,
       figure('Accepted', count(messages.accepted), 'messages'),
       figure('Delivered', count(messages.delivered), 'deliveries'),
       figure('Pending', count(messages.pending), 'deliveries'),
-      figure('Dead', count(dead), 'need attention', dead > 0 && 'bad'),
+      figure('Dead', count(messages.dead), messages.acknowledged ? `need attention; ${count(messages.acknowledged)} do not` : 'need attention', messages.dead > 0 && 'bad'),
       figure('Store', bytes(store.bytes), `${bytes(store.free_bytes)} free`),
-      figure('Uptime', duration((now() - Date.parse(status.started_at)) / 1000), status.stopping ? `stopping: ${status.stopping}` : status.ready ? 'ready' : 'not ready', !status.ready && 'bad'));
+      figure('Uptime', duration((now() - Date.parse(status.started_at)) / 1000), status.stopping ? 'stopping' : status.ready ? 'ready' : 'not ready', !status.ready && 'bad'));
     fill(this.health, status.destinations.map(row));
     fill(this.foot, `smsbridge ${status.version}, started `, time(status.started_at),
       store.commit_ms === null ? '' : `. The last commit took ${store.commit_ms.toFixed(1)} ms.`);
+    this.element.classList.toggle('stale', this.desk.silent !== null);
   }
 
   charts() {
     const minutes = this.desk.minutes;
     const known = minutes.filter(Boolean);
     for (const name of ['accepted', 'delivered', 'dead']) fill(this[name], count(known.reduce((sum, minute) => sum + minute[name], 0)));
+    fill(this.since, span(minutes));
     this.rates.show(minutes);
     this.backlog.show(minutes);
   }
@@ -60,28 +68,45 @@ export class Overview {
     this.backlog.stop();
   }
 
-  #problems({ problems, destinations }) {
-    this.problems.classList.toggle('good', problems.length === 0);
-    if (problems.length === 0) {
-      const untested = destinations.filter(({ state }) => state === 'untested').map(({ name }) => name);
-      fill(this.problems, h('h2', {}, 'No problems'), h('p', { class: 'muted' }, 'Messages are accepted. ',
-        untested.length > 0 ? `Not tested yet: ${untested.join(', ')}.` : 'The last attempt of every destination succeeded.'));
-      return;
+  /** The problems; without any, only what is known to be well. */
+  #problems({ problems, destinations, stopping, ready }) {
+    const box = (tone, title, ...content) => {
+      this.problems.dataset.tone = tone;
+      return [h('h2', {}, title), content];
+    };
+    const { silent } = this.desk;
+    if (silent !== null) return box('bad', 'The state is unknown', h('p', { class: 'muted' }, `Below is the state at ${clockSeconds(silent)}, when the daemon last responded.`));
+    const others = problems.filter(({ kind }) => kind !== 'stopping');
+    const listed = others.length > 0 && h('ul', {}, others.map((each) => problem(each, destinations.find(({ name }) => name === each.destination))));
+    if (stopping) {
+      return box('bad', 'The daemon is stopping', h('p', {}, prose(stopping), '. Carriers send new messages again later; pending deliveries continue after the next start.'), listed);
     }
-    fill(this.problems, h('h2', {}, plural(problems.length, 'problem')), h('ul', {}, problems.map(({ severity, destination, message }) =>
-      h('li', { class: severity }, h('span', {}, prose(message)), destination && h('a', { href: `#/destinations/${destination}` }, 'Show')))));
+    if (listed) return box(problems.some(({ severity }) => severity === 'error') ? 'bad' : 'wait', heading(problems), listed);
+    if (!ready) return box('bad', 'The daemon is not ready', h('p', { class: 'muted' }, 'Messages are not accepted at the moment.'));
+    const late = destinations.filter(({ oldest }) => oldest && now() - Date.parse(oldest) > PROMPT);
+    return box(late.length ? 'wait' : 'good', late.length ? 'No problems yet' : 'No problems', h('p', { class: 'muted' }, 'Messages are accepted. ', pendingAt(late), untested(destinations)));
   }
+}
+
+/** In words, where deliveries have been pending for some time. */
+const pendingAt = (late) => late.map(({ name, pending, oldest }) => [h('a', { href: `#/destinations/${name}?list=pending` }, name), `: ${count(pending)} pending, the oldest for `, lasting(oldest), '. ']);
+
+function untested(destinations) {
+  const names = destinations.filter(({ state }) => state === 'untested').map(({ name }) => name);
+  return names.length > 0 && `Not tested yet: ${names.join(', ')}.`;
 }
 
 const figure = (name, value, note, tone) => h('div', {}, h('dt', {}, name), h('dd', { class: tone || null }, value), h('dd', { class: 'muted' }, note));
 
+/** A destination. On a narrow screen the table has no heads and no columns: the words say what the numbers are. */
 function row(destination) {
   const { name, kind, state, reason, pending, oldest, dead, delivered_at: delivered } = destination;
+  const narrow = (text) => h('span', { class: 'narrow' }, text);
   return h('tr', {},
-    h('th', { scope: 'row' }, h('a', { href: `#/destinations/${name}` }, name), ' ', h('span', { class: 'muted' }, kind ?? 'not configured')),
-    h('td', {}, pill(state), reason && words(reason, 'span', { class: 'reason muted', title: reason })),
-    h('td', { class: 'n' }, count(pending)),
-    h('td', {}, oldest ? time(oldest) : h('span', { class: 'muted' }, '–')),
-    h('td', { class: dead ? 'n bad' : 'n' }, count(dead)),
-    h('td', {}, delivered ? time(delivered) : h('span', { class: 'muted' }, 'never')));
+    h('th', { scope: 'row' }, h('a', { href: `#/destinations/${name}` }, name), ' ', h('span', { class: 'kind' }, kind ?? 'not configured')),
+    h('td', { class: 'state' }, pill(state), reason && h('span', { class: 'reason muted', title: reason }, prose(reason))),
+    h('td', { class: pending ? 'n' : 'n none' }, count(pending), narrow(' pending')),
+    h('td', { class: oldest ? '' : 'none' }, oldest ? [narrow('oldest '), time(oldest)] : h('span', { class: 'muted' }, '–')),
+    h('td', { class: dead ? 'n bad' : 'n none' }, count(dead), narrow(' dead')),
+    h('td', { class: 'last' }, delivered ? time(delivered) : h('span', { class: 'muted' }, 'never')));
 }

@@ -1,7 +1,9 @@
 // The routes in order, and a form that explains how a message would be routed.
 
 import { get, post } from './api.js';
-import { act, fill, h, prose, words } from './dom.js';
+import { act } from './components.js';
+import { fill, h } from './dom.js';
+import { prose, words } from './words.js';
 
 export class Routes {
   constructor(desk) {
@@ -29,10 +31,10 @@ export class Routes {
     try {
       const { routes, unmatched } = await get('/routes');
       fill(this.list, routes.map(route), h('li', { class: 'rest' },
-        h('header', {}, h('span', { class: 'muted' }, routes.length ? 'Unmatched messages' : 'No routes: all messages'), targets(unmatched)),
+        h('header', {}, h('span', { class: 'muted' }, routes.length ? 'Messages that match no route' : 'No routes: all messages'), targets(unmatched, 'unrouted')),
         routes.length === 0 && h('p', { class: 'muted' }, 'To add a route, write a ', h('code', {}, '[[route]]'), ' table in the configuration.')));
     } catch (error) {
-      fill(this.list, h('li', { class: 'complaint' }, error.message));
+      fill(this.list, h('li', { class: 'complaint' }, prose(error.message)));
     }
   }
 
@@ -47,7 +49,7 @@ export class Routes {
       try {
         return await post('/route', question);
       } catch (error) {
-        fill(this.complaint, error.message);
+        fill(this.complaint, prose(error.message));
         return undefined;
       }
     });
@@ -69,9 +71,10 @@ function route({ name, deliver, continue: goesOn, template, unless, ...when }) {
     unless && h('dl', { class: 'unless' }, h('div', {}, h('dt', {}, 'unless'), h('dd', {}, h('dl', {}, rows(unless))))));
 }
 
-const targets = (names) => h('span', { class: 'to' }, names.length
+/** The destinations; without any, the state of the messages, which leads to them. */
+const targets = (names, state = 'kept') => h('span', { class: 'to' }, names.length
   ? names.map((to) => h('a', { href: `#/destinations/${to}` }, to))
-  : h('span', { class: 'muted' }, 'kept'));
+  : h('a', { href: `#/messages?state=${state}`, title: 'stored, but delivered to no destination' }, state));
 
 /** The conditions of a route; for a list, one of its values must match. */
 function rows({ source, to, from, message }) {
@@ -100,10 +103,10 @@ function explain({ from, from_name: fromName, to, to_name: toName, routes, match
         const [title, tone] = OUTCOMES[outcome];
         return h('li', { class: outcome }, h('b', {}, name), h('span', { class: `pill ${tone}` }, title), reason && h('span', { class: 'muted' }, prose(reason)));
       })),
-      !matched && h('p', {}, 'No route matched: it goes to ', h('code', {}, 'routing.unmatched'), '.')),
+      !matched && h('p', {}, prose('No route matched: it goes to the destinations of `routing.unmatched`.'))),
     destinations.length === 0 && h('section', { class: 'card pad' }, h('h2', {}, 'No destination'), h('p', { class: 'muted' }, 'The message would be stored and not delivered.')),
     destinations.map(({ destination, kind, route: by, payload, error }) => h('section', { class: 'card pad payload' },
-      h('h2', {}, destination, ' ', h('span', { class: 'muted' }, `${kind}, by ${by ? `route ${by}` : 'unmatched'}`)),
+      h('h2', {}, destination, ' ', h('span', { class: 'muted' }, `${kind}, ${by ? `by route ${by}` : 'for messages that match no route'}`)),
       error && h('p', { class: 'complaint' }, 'The payload cannot be rendered: ', words(error)),
       payload && words(payload, 'pre', { tabindex: '0', 'aria-label': `Payload for ${destination}` }))),
   ];
