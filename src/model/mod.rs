@@ -1,6 +1,7 @@
 //! The domain types. Nothing here does I/O, reads the clock or spawns.
 
 pub mod delivery;
+pub mod der;
 pub mod lint;
 pub mod message;
 pub mod network;

@@ -5,11 +5,10 @@ use std::time::Duration;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
+use crate::model::der::{self, SEQUENCE};
 use crate::model::message::Timestamp;
 
-/// The DER tags on the path to the validity ([X.690](https://www.itu.int/rec/T-REC-X.690)).
-const SEQUENCE: u8 = 0x30;
-const VERSION: u8 = 0xa0;
+/// The DER tags of times ([X.690](https://www.itu.int/rec/T-REC-X.690)).
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
@@ -51,46 +50,21 @@ impl Validity {
     /// after the optional version, serial number, signature algorithm and issuer. `None` if the structure is
     /// different.
     pub(super) fn of(certificate: &[u8]) -> Option<Self> {
-        let (SEQUENCE, certificate, _) = item(certificate)? else {
-            return None;
-        };
-        let (SEQUENCE, signed, _) = item(certificate)? else {
-            return None;
-        };
-        let mut rest = signed;
-        if let (VERSION, _, after) = item(rest)? {
-            rest = after;
-        }
+        let mut rest = der::signed_part(certificate)?;
         for _ in ["serial number", "signature algorithm", "issuer"] {
-            (_, _, rest) = item(rest)?;
+            (_, _, rest) = der::item(rest)?;
         }
-        let (SEQUENCE, validity, _) = item(rest)? else {
+        let (SEQUENCE, validity, _) = der::item(rest)? else {
             return None;
         };
-        let (tag, from, rest) = item(validity)?;
+        let (tag, from, rest) = der::item(validity)?;
         let from = time(tag, from)?;
-        let (tag, until, _) = item(rest)?;
+        let (tag, until, _) = der::item(rest)?;
         Some(Self {
             from,
             until: time(tag, until)?,
         })
     }
-}
-
-/// Splits off the first item: its tag, its content, and the bytes after it.
-fn item(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&[tag, length], rest) = bytes.split_first_chunk()?;
-    let (length, rest) = if length < 0x80 {
-        (usize::from(length), rest)
-    } else {
-        let (digits, rest) = rest.split_at_checked(usize::from(length & 0x7f))?;
-        let length = digits.iter().try_fold(0_usize, |sum, digit| {
-            Some(sum.checked_mul(256)? + usize::from(*digit))
-        })?;
-        (length, rest)
-    };
-    let (content, rest) = rest.split_at_checked(length)?;
-    Some((tag, content, rest))
 }
 
 /// Parses `YYMMDDHHMMSSZ` (years 1950 to 2049), or the form with a four-digit year.
@@ -145,27 +119,6 @@ mod tests {
         );
         for wrong in [&b""[..], b"2", b"\xff", b"261322065014Z", b"2611220650Z"] {
             assert_eq!(time(UTC_TIME, wrong), None);
-        }
-    }
-
-    #[test]
-    fn a_length_beyond_the_end_is_rejected() {
-        assert_eq!(
-            item(&[0x30, 0x01, 0x05, 0x07]),
-            Some((0x30, &[0x05][..], &[0x07][..]))
-        );
-        assert_eq!(
-            item(&[0x30, 0x81, 0x01, 0x05]),
-            Some((0x30, &[0x05][..], &[][..]))
-        );
-        for wrong in [
-            &[][..],
-            &[0x30],
-            &[0x30, 0x02, 0x05],
-            &[0x30, 0x82, 0x01],
-            &[0x30, 0x89, 1, 1, 1, 1, 1, 1, 1, 1, 1],
-        ] {
-            assert_eq!(item(wrong), None);
         }
     }
 }

@@ -75,6 +75,30 @@ impl Endpoint {
         self.defaults.dedup_window
     }
 
+    /// Makes the calls to the carrier that [`Endpoint::receive`] needs for this request.
+    ///
+    /// # Errors
+    /// The reason. The carrier must send the request again.
+    pub async fn prepare(&self, request: &Request<'_>) -> Result<(), String> {
+        match self.source.exchange() {
+            Some(exchange) if self.access.check(request.client, request.headers).is_ok() => {
+                exchange.prepare(request).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the call to the carrier that the content of a request asks for.
+    ///
+    /// # Errors
+    /// The reason. The carrier must send the request again.
+    pub async fn confirm(&self, events: &Events) -> Result<(), String> {
+        match (self.source.exchange(), &events.confirm) {
+            (Some(exchange), Some(link)) => exchange.confirm(link).await,
+            _ => Ok(()),
+        }
+    }
+
     /// Checks the caller, then verifies and parses the request.
     ///
     /// # Errors

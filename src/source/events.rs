@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use url::Url;
+
 use super::fields;
 use crate::model::message::{Keyword, Media, Timestamp};
 use crate::model::number::Number;
@@ -15,6 +17,8 @@ pub struct Events {
     pub statuses: usize,
     /// The number of other events.
     pub ignored: usize,
+    /// A link of the carrier that must be opened before the request is answered with success.
+    pub confirm: Option<Url>,
 }
 
 impl Events {

@@ -29,6 +29,7 @@ pub use request::{Request, Target};
 
 mod access;
 mod android_sms_gateway;
+mod aws_sns;
 mod bandwidth;
 mod endpoint;
 mod events;
@@ -49,6 +50,7 @@ mod vonage;
 /// The registered kinds of sources.
 pub const KINDS: &[Registered<dyn Kind>] = &[
     register::<android_sms_gateway::Config>("android-sms-gateway"),
+    register::<aws_sns::Config>("aws-sns"),
     register::<bandwidth::Config>("bandwidth"),
     register::<generic::Config>("generic"),
     register::<intelepeer::Config>("intelepeer"),
@@ -186,6 +188,11 @@ pub trait Source: Send + Sync {
     /// Why the request is rejected.
     fn receive(&self, request: &Request<'_>) -> Result<Events, Refusal>;
 
+    /// The calls to the carrier that requests need, if any.
+    fn exchange(&self) -> Option<&dyn Exchange> {
+        None
+    }
+
     /// The response that the carrier expects.
     fn reply(&self, outcome: &Outcome<'_>) -> Reply {
         Reply::plain(outcome)
@@ -197,6 +204,24 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// A sentence for the operator when only the carrier can sign.
     fn compose(&self, sample: &Sample<'_>) -> Result<Composed, String>;
+}
+
+/// Calls to the carrier around a request, for a source that cannot verify a request by itself, or whose carrier
+/// expects a call in return. [`Source::receive`] stays synchronous and does no I/O.
+#[async_trait]
+pub trait Exchange: Send + Sync {
+    /// Fetches what [`Source::receive`] needs to verify this request, if it is not known yet. The request is not
+    /// verified, so only the configured carrier may be called, and not more often than is useful.
+    ///
+    /// # Errors
+    /// The reason. The carrier must send the request again.
+    async fn prepare(&self, request: &Request<'_>) -> Result<(), String>;
+
+    /// Opens a link that a verified request contains: [`Events::confirm`].
+    ///
+    /// # Errors
+    /// The reason. The carrier must send the request again.
+    async fn confirm(&self, link: &Url) -> Result<(), String>;
 }
 
 /// The configuration of one number at the carrier.

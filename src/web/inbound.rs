@@ -161,6 +161,9 @@ impl Inbound {
             now: self.intake.now(),
             admitted: false,
         };
+        if let Err(why) = source.prepare(&request).await {
+            return self.carrier_failed(name, source, &why);
+        }
         match source.receive(&request) {
             Ok(events) => {
                 if let Some(authorization) = &call.authorization {
@@ -175,6 +178,9 @@ impl Inbound {
     async fn accept(&self, plan: &Plan, name: &Name, source: &Endpoint, events: Events) -> Response {
         for (event, count) in [("status", events.statuses), ("other", events.ignored)] {
             self.count_events(name, event, count);
+        }
+        if let Err(why) = source.confirm(&events).await {
+            return self.carrier_failed(name, source, &why);
         }
         if events.messages.is_empty() {
             return answer(source.reply(&Outcome::Stored(&[])));
@@ -205,6 +211,19 @@ impl Inbound {
         }
         let why = "too much is being received at once, send it again";
         closing(failing(source, why, RETRY_AFTER_BUSY))
+    }
+
+    /// The carrier must retry: a call to it that its request needs has failed.
+    fn carrier_failed(&self, name: &Name, source: &Endpoint, why: &str) -> Response {
+        self.count(name.as_str(), "carrier");
+        if let Some(more) = self.complaints.news(name.as_str(), "carrier") {
+            tracing::error!(source = %name, "a request to source {name} was answered 503: {why}{more}");
+        }
+        failing(
+            source,
+            "a call to the carrier failed, send it again",
+            RETRY_AFTER_BUSY,
+        )
     }
 
     /// The carrier must retry: only stored messages are acknowledged.

@@ -74,6 +74,12 @@ pub const PLACES: &[Place] = &[
         "[source.x]\nkind = 'vonage'\napi = 'sms'\nsignature_secret = 'x'",
     ),
     (
+        "source.NAME",
+        "aws-sns",
+        "source.x",
+        "[source.x]\nkind = 'aws-sns'\ntopic_arn = 'arn:aws:sns:us-east-1:1:x'",
+    ),
+    (
         "source.NAME.reply",
         "",
         "source.x.reply",

@@ -42,6 +42,7 @@ const OWNERS: &[(&str, &[&str])] = &[
         &[
             "destination",
             "http_client",
+            "source/aws_sns/exchange",
             "source/intelepeer/api",
             "resolver",
             "cli",

@@ -4,8 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::bridge::{Bridge, head, http, wait_for};
+use crate::servers::recorder::{Recorder, Reply};
+use base64::Engine as _;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method};
 use serde::Deserialize;
@@ -15,6 +19,9 @@ use smsbridge::plan::Plan;
 use smsbridge::source::{
     self, Composed, Endpoint, Events, Incoming, Outcome, Receipt, Refusal, Request, Sample, Target,
 };
+
+/// What stands for the carrier in the addresses of a fixture.
+const CARRIER: &str = "http://carrier.invalid";
 
 /// 2026-01-01T12:00:00Z, for signatures that have a time.
 const NOW: Timestamp = Timestamp(1_767_268_800_000);
@@ -86,6 +93,9 @@ enum Expect {
         statuses: usize,
         #[serde(default)]
         ignored: usize,
+        /// Whether the carrier must be called before the answer.
+        #[serde(default)]
+        confirm: bool,
     },
 }
 
@@ -105,7 +115,7 @@ struct Message {
 }
 
 /// The sources as the configuration makes them.
-fn plan(fixture: &Fixture) -> Plan {
+fn plan(fixture: &Fixture, carrier: &str) -> Plan {
     let mut table: toml::Table =
         "[server]\npublic_url = 'https://sms.example.com'\n[destination.screen]\nkind = 'console'\n\
          [routing]\nunmatched = ['screen']"
@@ -114,14 +124,26 @@ fn plan(fixture: &Fixture) -> Plan {
     let sources = fixture.source.iter();
     let sources = sources.map(|(name, keys)| (name.clone(), keys.clone().into()));
     table.insert("source".to_owned(), toml::Value::Table(sources.collect()));
-    let text = toml::to_string(&table).unwrap();
+    let text = toml::to_string(&table).unwrap().replace(CARRIER, carrier);
     let outside = Outside::default();
     let (config, mut problems) =
         Config::read(&text, Path::new("/nowhere/config.toml"), Purpose::Serve, &outside).unwrap();
     Plan::compile(config, None, &mut problems).unwrap_or_else(|| panic!("{problems}"))
 }
 
-fn receive(planned: &smsbridge::plan::PlannedSource, case: &Case) -> Result<Events, Refusal> {
+/// The requests for certificates that the sources send to their carrier, answered from the fixtures.
+async fn carrier() -> Recorder {
+    Recorder::start(|request| {
+        let file = folder().join("../sns").join(request.path.trim_start_matches('/'));
+        match fs::read_to_string(file) {
+            Ok(certificate) => Reply::new(200, &certificate),
+            Err(_) => Reply::new(404, "no such certificate"),
+        }
+    })
+    .await
+}
+
+async fn receive(planned: &smsbridge::plan::PlannedSource, case: &Case) -> Result<Events, Refusal> {
     let headers: HeaderMap = case
         .headers
         .iter()
@@ -131,7 +153,7 @@ fn receive(planned: &smsbridge::plan::PlannedSource, case: &Case) -> Result<Even
     assert!(planned.source.methods().contains(&method), "{}", case.name);
     let target = format!("{}{}", planned.path, case.query);
     let body = Bytes::from(case.body.clone().into_bytes());
-    planned.source.receive(&Request {
+    let request = Request {
         method: &method,
         target: Target {
             public_url: Some(&"https://sms.example.com".parse().unwrap()),
@@ -139,7 +161,10 @@ fn receive(planned: &smsbridge::plan::PlannedSource, case: &Case) -> Result<Even
         },
         now: case.now.map_or(NOW, |seconds| Timestamp(seconds * 1000)),
         ..Request::post([192, 0, 2, 1].into(), &headers, &body)
-    })
+    };
+    let prepared = planned.source.prepare(&request).await;
+    prepared.map_err(|why| Refusal::new(http::StatusCode::SERVICE_UNAVAILABLE, "carrier", why))?;
+    planned.source.receive(&request)
 }
 
 fn check(name: &str, incoming: &Incoming, expected: &Message) {
@@ -176,10 +201,10 @@ fn check(name: &str, incoming: &Incoming, expected: &Message) {
     assert_eq!(incoming.odd, expected.odd.clone().unwrap_or_default(), "{name}");
 }
 
-fn run(plan: &Plan, case: &Case) {
+async fn run(plan: &Plan, case: &Case) {
     let name = &case.name;
     let planned = &plan.sources[case.source.as_str()];
-    match (receive(planned, case), &case.expect) {
+    match (receive(planned, case).await, &case.expect) {
         (Err(refusal), Expect::Refused { refused }) => {
             assert_eq!(refusal.status.as_u16(), *refused, "{name}: {refusal:?}");
             assert!(smsbridge::metrics::REASONS.contains(&refusal.reason), "{name}");
@@ -190,8 +215,10 @@ fn run(plan: &Plan, case: &Case) {
                 messages,
                 statuses,
                 ignored,
+                confirm,
             },
         ) => {
+            assert_eq!(events.confirm.is_some(), *confirm, "{name}: {events:?}");
             assert_eq!(
                 (events.statuses, events.ignored),
                 (*statuses, *ignored),
@@ -281,14 +308,15 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/carriers")
 }
 
-#[test]
-fn every_recorded_request_of_every_kind_has_the_recorded_outcome() {
+#[tokio::test(flavor = "multi_thread")]
+async fn every_recorded_request_of_every_kind_has_the_recorded_outcome() {
+    let carrier = carrier().await;
     let (mut names, mut kinds) = (BTreeSet::new(), BTreeSet::new());
     for entry in fs::read_dir(folder()).unwrap() {
         let path = entry.unwrap().path();
         let file = path.file_stem().unwrap().to_str().unwrap().to_owned();
         let fixture = fixture(&path);
-        let plan = plan(&fixture);
+        let plan = plan(&fixture, &carrier.url(""));
         kinds.extend(plan.sources.values().map(|planned| planned.kind));
         for case in &fixture.case {
             assert!(
@@ -296,7 +324,7 @@ fn every_recorded_request_of_every_kind_has_the_recorded_outcome() {
                 "{file}: {} twice",
                 case.name
             );
-            run(&plan, case);
+            run(&plan, case).await;
         }
         for (name, planned) in &plan.sources {
             check_answers(&planned.source, &fixture.answers, &file);
@@ -308,6 +336,16 @@ fn every_recorded_request_of_every_kind_has_the_recorded_outcome() {
         }
     }
     assert!(names.len() >= 30, "only {} cases were found", names.len());
+    let fetched: Vec<String> = carrier
+        .received()
+        .into_iter()
+        .map(|request| request.path)
+        .collect();
+    assert_eq!(
+        fetched.len(),
+        4,
+        "each source fetches a certificate once: {fetched:?}"
+    );
     let known: BTreeSet<&str> = source::KINDS.iter().map(|kind| kind.name).collect();
     assert_eq!(kinds, known, "each kind of source needs a file of cases");
 }
@@ -393,4 +431,113 @@ fn the_source_decides_every_answer_on_its_path() {
     let (_, found) = bridge.admin("GET", "/messages?limit=1", "").unwrap();
     let found = found.to_string();
     assert!(found.contains("keyword") && found.contains("stop"), "{found}");
+}
+
+/// A request of SNS, signed with the key of the fixtures.
+fn of_sns(kind: &str, message: &str) -> String {
+    let pem = fs::read_to_string(folder().join("../sns/key.pem")).unwrap();
+    let lines = pem.lines().filter(|line| !line.starts_with("-----"));
+    let base64 = base64::prelude::BASE64_STANDARD;
+    let key = base64.decode(lines.collect::<String>()).unwrap();
+    let key = ring::signature::RsaKeyPair::from_pkcs8(&key).unwrap();
+    let topic = "arn:aws:sns:us-east-1:123456789012:inbound-sms";
+    let host = "https://sns.us-east-1.amazonaws.com";
+    let link = format!("{host}/?Action=ConfirmSubscription&TopicArn={topic}&Token=secret-token");
+    let now = jiff::Timestamp::now().to_string();
+    let mut fields = vec![("Message", message), ("MessageId", "1")];
+    if kind == "SubscriptionConfirmation" {
+        fields.push(("SubscribeURL", link.as_str()));
+    }
+    fields.push(("Timestamp", now.as_str()));
+    if kind == "SubscriptionConfirmation" {
+        fields.push(("Token", "secret-token"));
+    }
+    fields.extend([("TopicArn", topic), ("Type", kind)]);
+    let signed: String = fields
+        .iter()
+        .map(|(name, value)| format!("{name}\n{value}\n"))
+        .collect();
+    let mut signature = vec![0; key.public().modulus_len()];
+    let random = ring::rand::SystemRandom::new();
+    key.sign(
+        &ring::signature::RSA_PKCS1_SHA256,
+        &random,
+        signed.as_bytes(),
+        &mut signature,
+    )
+    .unwrap();
+    let (signature, certificate) = (
+        base64.encode(signature),
+        format!("{host}/SimpleNotificationService-1111111111111111111111.pem"),
+    );
+    fields.extend([
+        ("SigningCertURL", certificate.as_str()),
+        ("SignatureVersion", "2"),
+        ("Signature", signature.as_str()),
+    ]);
+    serde_json::to_string(&fields.into_iter().collect::<BTreeMap<_, _>>()).unwrap()
+}
+
+/// The carrier's host fails first; then it has the certificate, and at last it confirms.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_is_confirmed_before_it_is_acknowledged() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let carrier = Recorder::start(move |request| {
+        let file = folder().join("../sns").join(request.path.trim_start_matches('/'));
+        match (count.fetch_add(1, Ordering::SeqCst), fs::read_to_string(file)) {
+            (0 | 2, _) => Reply::new(500, ""),
+            (_, Ok(certificate)) => Reply::new(200, &certificate),
+            (_, Err(_)) => Reply::new(200, "<ConfirmSubscriptionResponse/>"),
+        }
+    })
+    .await;
+    let text = head()
+        + "[source.aws]\nkind = \"aws-sns\"\ntopic_arn = \"arn:aws:sns:us-east-1:123456789012:inbound-sms\"\n"
+        + &format!("api_url = \"{}\"\n", carrier.url(""))
+        + "[destination.screen]\nkind = \"console\"\n[routing]\nunmatched = [\"screen\"]\n";
+    let bridge = tokio::task::spawn_blocking(move || {
+        let mut bridge = Bridge::configured("");
+        fs::write(bridge.folder().join("config.toml"), text).unwrap();
+        bridge.run();
+        let url = bridge.url("/inbound/aws");
+        let post = |body: &str| http("POST", &url, &[("content-type", "text/plain; charset=UTF-8")], body);
+        let subscription = of_sns("SubscriptionConfirmation", "You have chosen to subscribe.");
+        let (status, head, body) = post(&subscription);
+        assert_eq!(status, 503, "no certificate: {body}");
+        assert!(head.to_lowercase().contains("\r\nretry-after: "), "{head}");
+        // Requests that are not verified cannot make it call the carrier again and again.
+        assert_eq!(post(&subscription).0, 503);
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+        assert_eq!(post(&subscription).0, 503, "not confirmed");
+        let (status, _, body) = post(&subscription);
+        assert_eq!((status, body.as_str()), (200, "{\"status\":\"ignored\"}\n"));
+        let message = r#"{"originationNumber":"+14255550182","destinationNumber":"+12125550101","messageBody":"Hi SNS","inboundMessageId":"1"}"#;
+        let (status, _, body) = post(&of_sns("Notification", message));
+        assert_eq!(status, 200, "{body}");
+        assert_eq!(post(&of_sns("Notification", message).replace("Hi", "Ho")).0, 403);
+        wait_for("the message on the console", || {
+            bridge.console().iter().find(|line| line.ends_with("Hi SNS")).cloned()
+        });
+        let metrics = bridge.metrics();
+        for line in [
+            "smsbridge_requests_rejected_total{source=\"aws\",reason=\"carrier\"} 3",
+            "smsbridge_requests_rejected_total{source=\"aws\",reason=\"forbidden\"} 1",
+            "smsbridge_messages_accepted_total{source=\"aws\"} 1",
+        ] {
+            assert!(metrics.lines().any(|found| found == line), "{line}: {metrics}");
+        }
+        bridge
+    })
+    .await
+    .unwrap();
+    let paths: Vec<String> = carrier
+        .received()
+        .into_iter()
+        .map(|request| request.path)
+        .collect();
+    assert_eq!(asked.load(Ordering::SeqCst), 4, "{paths:?}");
+    assert!(paths[3].ends_with("&Token=secret-token"), "{paths:?}");
+    let is_logged = bridge.log().iter().any(|line| line.contains("secret-token"));
+    assert!(!is_logged, "the token is a secret");
 }

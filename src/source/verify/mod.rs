@@ -7,11 +7,13 @@
 pub mod ed25519;
 pub mod hmac;
 pub mod jwt;
+pub mod rsa;
 pub mod standard_webhooks;
 pub mod url_form;
 pub mod window;
 
 pub use ed25519::Ed25519;
 pub use hmac::{Algorithm, Encoding, Hmac};
+pub use rsa::{CertifiedKey, RsaHash};
 pub use standard_webhooks::StandardWebhooks;
 pub use window::Window;

@@ -30,6 +30,12 @@ impl Window {
         let Some(signed) = seconds.checked_mul(1000).map(Timestamp) else {
             return false;
         };
+        self.contains(signed, now)
+    }
+
+    /// Returns true if this time is within the window.
+    #[must_use]
+    pub fn contains(self, signed: Timestamp, now: Timestamp) -> bool {
         signed.since(now).max(now.since(signed)) <= self.0
     }
 }

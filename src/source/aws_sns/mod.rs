@@ -1,0 +1,151 @@
+//! The AWS source: incoming messages of AWS End User Messaging, published to a topic of Amazon SNS.
+//!
+//! Follows [Two-way messaging] and [Verifying signatures]. A notification is signed with a key whose certificate is at a
+//! URL in the notification. The URL must be at the SNS host of the topic's region, which [`exchange`] fetches it from.
+//! SNS first sends a request to confirm the subscription; it is answered with success after it is confirmed, so SNS
+//! sends it again until then.
+//!
+//! [Two-way messaging]: https://docs.aws.amazon.com/sms-voice/latest/userguide/two-way-sms.html
+//! [Verifying signatures]: https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use url::Url;
+
+use super::verify::Window;
+use super::verify::window::REPEATED;
+use super::{
+    Composed, Context, Defaults, Events, Exchange, Kind, Refusal, Request, Sample, Settings, Source,
+};
+use crate::model::lint::{self, Lint};
+use crate::model::number::BareDigits;
+use envelope::Envelope;
+use exchange::Host;
+use topic::Topic;
+
+mod envelope;
+mod exchange;
+mod topic;
+
+/// The header of a request that is only the published text, without its signature.
+const RAW: &str = "x-amz-sns-rawdelivery";
+
+/// `[source.NAME]` with `kind = "aws-sns"`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The topic, the only one that is accepted.
+    pub topic_arn: String,
+    /// In place of the SNS host of the region.
+    pub api_url: Option<String>,
+}
+
+impl Kind for Config {
+    fn defaults(&self) -> Defaults {
+        Defaults {
+            bare_digits: BareDigits::International,
+            ..Defaults::default()
+        }
+    }
+
+    fn lints(&self, _: &Settings, _: bool) -> Vec<Lint> {
+        let url = self.api_url.as_deref();
+        let plain =
+            url.and_then(|url| lint::plain_http(url, "the certificates that requests are verified with"));
+        let lint = plain.map(|message| Lint::new("api_url", message));
+        lint.into_iter().collect()
+    }
+
+    fn build(&self, context: &Context<'_>) -> Result<Box<dyn Source>, String> {
+        let topic = Topic::parse(&self.topic_arn).ok_or(
+            "`topic_arn` must be the ARN of a topic, like `arn:aws:sns:us-east-1:123456789012:inbound-sms`",
+        )?;
+        let topic = Arc::new(topic);
+        let api_url = self.api_url.as_deref().map(base).transpose()?;
+        Ok(Box::new(AwsSns {
+            host: Host::new(topic.clone(), api_url, context.resolver)?,
+            topic,
+        }))
+    }
+}
+
+/// The subscription to one topic.
+struct AwsSns {
+    topic: Arc<Topic>,
+    host: Host,
+}
+
+impl Source for AwsSns {
+    fn receive(&self, request: &Request<'_>) -> Result<Events, Refusal> {
+        if is_raw(request) {
+            return Err(Refusal::malformed(
+                "raw message delivery is on, so the request has no signature: switch it off in the subscription",
+            ));
+        }
+        let envelope = Envelope::read(request.body).ok_or_else(Refusal::forbidden)?;
+        let is_ours = envelope.topic_arn == self.topic.arn();
+        let key = self.topic.certificate(&envelope.signing_cert_url);
+        let key = key.and_then(|url| self.host.key(&url)).filter(|_| is_ours);
+        if !key.is_some_and(|key| envelope.is_signed(&key)) {
+            return Err(Refusal::forbidden());
+        }
+        let time = envelope.time();
+        if time.is_some_and(|time| !Window(REPEATED).contains(time, request.now)) {
+            return Err(Refusal::forbidden());
+        }
+        Ok(self.events(envelope))
+    }
+
+    fn exchange(&self) -> Option<&dyn Exchange> {
+        Some(&self.host)
+    }
+
+    fn compose(&self, _: &Sample<'_>) -> Result<Composed, String> {
+        Err(
+            "AWS signs with a private key that only AWS has: publish a message to the topic, or send one to the number"
+                .to_owned(),
+        )
+    }
+}
+
+impl AwsSns {
+    /// The content of a verified request.
+    fn events(&self, envelope: Envelope) -> Events {
+        match envelope.kind.as_str() {
+            "Notification" => envelope.events(),
+            "SubscriptionConfirmation" => {
+                let confirm = envelope.subscribe_url.as_deref();
+                let confirm = confirm.and_then(|url| self.topic.confirmation(url));
+                if confirm.is_none() {
+                    tracing::warn!(
+                        "the topic sent a subscription without a usable link: confirm it in the AWS console"
+                    );
+                }
+                Events {
+                    confirm,
+                    ..Events::ignored()
+                }
+            }
+            kind => {
+                if kind == "UnsubscribeConfirmation" {
+                    tracing::error!("the subscription to the topic was ended: no more messages come from it");
+                }
+                Events::ignored()
+            }
+        }
+    }
+}
+
+/// Parses `api_url`. The path and query of a call replace its own.
+fn base(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).ok();
+    url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+        .ok_or_else(|| "`api_url` must be a URL, like https://gateway.example.com".to_owned())
+}
+
+fn is_raw(request: &Request<'_>) -> bool {
+    request
+        .header(RAW)
+        .is_some_and(|raw| raw.eq_ignore_ascii_case("true"))
+}
