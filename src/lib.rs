@@ -8,7 +8,6 @@
 pub mod mask;
 pub mod metrics;
 pub mod model;
-pub mod sabotage;
 pub mod template;
 
 pub mod retry;

@@ -14,7 +14,6 @@ use crate::daemon::{Daemon, Sockets, Start, log, notify};
 use crate::engine::clock::{Clock, Stopwatch};
 use crate::metrics::Metrics;
 use crate::plan::{self, Loaded, Loader, Plan};
-use crate::sabotage::{self, Protection};
 use crate::store::Store;
 use crate::store::sled::{self, Sled};
 
@@ -235,7 +234,6 @@ async fn open(plan: &Plan, metrics: &Metrics) -> anyhow::Result<Arc<dyn Store>> 
     options.commit_deadline = options
         .commit_deadline
         .min(plan.server.request_timeout.mul_f64(0.8));
-    options.skip_sync = sabotage::is_off(Protection::Sync);
     let path = plan.store.path.display();
     tracing::info!(store = %path, "opening the store {path}");
     let stopwatch = Stopwatch::start();

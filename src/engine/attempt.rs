@@ -17,10 +17,9 @@ use crate::engine::events::Event;
 use crate::mask::Reason;
 use crate::metrics::{ByDestination, OUTCOMES, Outcome};
 use crate::model::delivery::{Attempt, Delivery, State, Verdict};
-use crate::model::message::{MessageId, Name, Timestamp};
+use crate::model::message::{Name, Timestamp};
 use crate::plan::{Plan, PlannedDestination};
 use crate::retry::Next;
-use crate::sabotage::{self, Protection};
 use crate::store::{Claim, Error, Settlement, Store};
 
 /// Runs one claimed delivery until its outcome is recorded. `stop` cancels it until sending has begun.
@@ -103,9 +102,6 @@ fn without_content(claim: Claim, now: Timestamp) -> Settlement {
 const CONTENT_REMOVED: &str =
     "the content of the message was removed (store.redact_after) before it was delivered";
 
-/// Serializes the attempts of all lanes while the protection `OwnLane` is off.
-static ONE_LANE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-
 /// Sends the message with a time limit. A panic in the destination is reported as a failure of this message.
 async fn send(
     plan: &Plan,
@@ -114,14 +110,7 @@ async fn send(
     held: &[String],
     others: &[Delivery],
 ) -> Result<Delivered, Failure> {
-    let mut outbound = outbound(plan, claim, held, others);
-    if sabotage::is_off(Protection::SameKey) {
-        outbound.id.message = MessageId(uuid::Uuid::now_v7());
-    }
-    let _turn = match sabotage::is_off(Protection::OwnLane) {
-        true => Some(ONE_LANE.lock().await),
-        false => None,
-    };
+    let outbound = outbound(plan, claim, held, others);
     let mut sending = pin!(AssertUnwindSafe(destination.destination.deliver(&outbound)).catch_unwind());
     let limit = destination.attempt_max();
     let mut outcome = tokio::time::timeout(limit.min(SLOW), &mut sending).await;
@@ -489,7 +478,7 @@ async fn log_change(lane: &LaneState, change: Change) {
 mod tests {
     use super::*;
     use crate::model::delivery::DeliveryId;
-    use crate::model::message::Message;
+    use crate::model::message::{Message, MessageId};
     use crate::model::number::Number;
     use crate::store::Arrival;
     use crate::store::memory::Memory;

@@ -16,7 +16,6 @@ use crate::model::message::{Message, MessageId, Name, Timestamp};
 use crate::model::number::Number;
 use crate::plan::Plan;
 use crate::routing::{Decision, Subject};
-use crate::sabotage::{self, Protection};
 use crate::source::{Incoming, Receipt};
 use crate::store::{Acceptance, Arrival, Error, Store};
 
@@ -110,9 +109,6 @@ impl Intake {
             text: &incoming.text,
         };
         let decision = plan.routes.decide(&subject);
-        if sabotage::is_off(Protection::QuietLog) {
-            tracing::info!("{}", incoming.text);
-        }
         let odd = incoming.odd.clone();
         let arrival = self.arrival(plan, source, incoming, &decision);
         let shown = |number: &Number| {
@@ -187,19 +183,15 @@ impl Intake {
             routes: decision.routes.clone(),
             redacted_at: None,
         };
-        let dedup_since = if sabotage::is_off(Protection::Dedup) {
-            Timestamp(i64::MAX)
-        } else {
-            let own = plan
-                .sources
-                .get(source)
-                .and_then(|source| source.source.dedup_window());
-            clock.retention().before(own.unwrap_or(plan.store.dedup_window))
-        };
+        let own_window = plan
+            .sources
+            .get(source)
+            .and_then(|source| source.source.dedup_window());
+        let window = own_window.unwrap_or(plan.store.dedup_window);
         Arrival {
             message,
             deliveries,
-            dedup_since,
+            dedup_since: clock.retention().before(window),
         }
     }
 }

@@ -7,15 +7,11 @@
 use std::fmt::Write as _;
 
 use crate::model::unseen::acts_unseen;
-use crate::sabotage::{self, Protection};
 
 /// Replaces characters that are invisible or change their context by `[U+202E]` and the like; line
 /// breaks become `\n`.
 #[must_use]
 pub fn visible(text: &str) -> String {
-    if sabotage::is_off(Protection::Escape) {
-        return text.to_owned();
-    }
     let mut shown = String::with_capacity(text.len());
     let mut characters = text.chars().peekable();
     while let Some(character) = characters.next() {
@@ -73,9 +69,6 @@ pub fn json(text: &str) -> String {
 
 /// Replaces characters of a text that has already passed [`visible`].
 pub fn replace(text: &str, substitute: impl Fn(char) -> Option<&'static str>) -> String {
-    if sabotage::is_off(Protection::Escape) {
-        return text.to_owned();
-    }
     let mut replaced = String::with_capacity(text.len() + text.len() / 8);
     for character in text.chars() {
         match substitute(character) {

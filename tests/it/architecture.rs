@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 const RINGS: &[(&str, u8, &[&str])] = &[
     ("model", 0, &[]),
     ("mask", 0, &["model", "template"]),
-    ("template", 0, &["model", "sabotage"]),
+    ("template", 0, &["model"]),
     ("metrics", 0, &["model"]),
-    ("sabotage", 0, &[]),
     ("routing", 1, &[]),
     ("retry", 1, &[]),
     ("timeline", 1, &[]),

@@ -1,4 +1,5 @@
-//! The tests by where they run: every promise has one, and those that need root or a service say so.
+//! The tests by where they run: every promise has one, those that need root or a service say so, and the patches of
+//! `tests/controls`, which take protections away, apply and name tests.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -91,4 +92,60 @@ fn every_system_test_says_what_it_needs() {
             test.file.display()
         );
     }
+}
+
+/// The blocks of a unified diff as they are in the file before: its path and the lines.
+fn hunks(patch: &str) -> Vec<(String, String)> {
+    let (mut hunks, mut path) = (Vec::<(String, String)>::new(), None);
+    for line in patch.lines() {
+        if let Some(named) = line.strip_prefix("--- a/") {
+            path = Some(named.to_owned());
+        } else if let (true, Some(path)) = (line.starts_with("@@ "), &path) {
+            hunks.push((path.clone(), String::new()));
+        } else if let (Some((_, lines)), Some(line)) = (hunks.last_mut(), line.strip_prefix([' ', '-'])) {
+            *lines += line;
+            lines.push('\n');
+        }
+    }
+    hunks
+}
+
+#[test]
+fn every_control_applies_and_names_a_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let names: BTreeSet<String> = ["it", "system"]
+        .into_iter()
+        .flat_map(tests)
+        .map(|test| test.name)
+        .collect();
+    let mut controls = 0;
+    for entry in fs::read_dir(root.join("tests/controls")).unwrap() {
+        let path = entry.unwrap().path();
+        let (control, patch) = (path.display(), fs::read_to_string(&path).unwrap());
+        let hunks = hunks(&patch);
+        assert!(!hunks.is_empty(), "{control} changes nothing");
+        for (file, lines) in hunks {
+            let code = fs::read_to_string(root.join(&file))
+                .unwrap_or_else(|error| panic!("{control}: {file}: {error}"));
+            assert_eq!(
+                code.matches(&lines).count(),
+                1,
+                "{control} no longer applies to {file}:\n{lines}"
+            );
+        }
+        let fails: Vec<_> = patch
+            .lines()
+            .filter_map(|line| line.strip_prefix("Fails: "))
+            .collect();
+        assert!(!fails.is_empty(), "{control} names no test");
+        for fails in fails {
+            let (name, words) = fails.split_once(": ").unwrap_or_default();
+            assert!(
+                names.contains(name) && !words.is_empty(),
+                "{control}: no test {fails}"
+            );
+        }
+        controls += 1;
+    }
+    assert!(controls >= 9, "only {controls} controls");
 }

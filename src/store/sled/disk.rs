@@ -24,7 +24,7 @@ pub(super) struct Disk {
     pub(super) file: File,
     /// sled's context, which is the first to know about a failed write.
     pub(super) config: ::sled::Config,
-    /// Skips the sync, to show that a test of durability detects it.
+    /// Skips the sync: see [`Options::skip_sync`](super::Options::skip_sync).
     pub(super) skip_sync: bool,
 }
 

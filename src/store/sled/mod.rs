@@ -115,7 +115,7 @@ pub struct Options {
     pub abort_after: Duration,
     /// Measures the duration of commits.
     pub commits: Option<Histogram>,
-    /// Omits the sync that makes a commit durable. Only used to show that the durability tests detect this.
+    /// Omits the sync that makes a commit durable. Only for tests that write much and do not test durability.
     #[doc(hidden)]
     pub skip_sync: bool,
 }

@@ -24,7 +24,6 @@ use serde::{Deserialize, Serialize};
 use super::keys;
 use crate::model::delivery::Delivery;
 use crate::model::message::{Message, MessageId, Timestamp};
-use crate::sabotage::{self, Protection};
 use crate::store::Counts;
 
 /// The version that this build writes.
@@ -185,7 +184,7 @@ impl<'a> Entry<'a> {
     pub(super) fn read(key: &[u8], value: &'a [u8]) -> Option<Self> {
         let (entry, is_whole) = Self::parse(value)?;
         let fits = entry.length() == value.len() && entry.key == key;
-        (fits && (is_whole || sabotage::is_off(Protection::Checksum))).then_some(entry)
+        (fits && is_whole).then_some(entry)
     }
 
     /// Parses the valid entry at the beginning of these bytes, which may be followed by others.

@@ -29,7 +29,6 @@ use super::log::Log;
 use super::record;
 use super::status::Status;
 use super::{Shared, lock};
-use crate::sabotage::{self, Protection};
 use crate::store::Error;
 
 /// The maximum number of requests in one commit.
@@ -142,8 +141,6 @@ impl Writer {
             None if changed => commit(log, &carried, &changes, is_new_segment, space.free),
             None => Ok(()),
         };
-        let ignored = sabotage::is_off(Protection::WriteErrors);
-        let result = if ignored { Ok(()) } else { result };
         let result = result.map_err(|reason| shared.status.fail(&reason));
         if result.is_ok() {
             if changed {
@@ -172,9 +169,6 @@ fn commit(
     is_new_segment: bool,
     free: u64,
 ) -> Result<(), String> {
-    if sabotage::is_off(Protection::WholeCommit) {
-        return commit_in_pieces(log, changes, free).map_err(|error| error.to_string());
-    }
     if is_new_segment {
         log.rotate(0, free)
             .map_err(|error| format!("the log cannot begin a new segment: {error}"))?;
@@ -189,14 +183,6 @@ fn arrived(updates: &[IndexUpdate]) -> u64 {
         .iter()
         .filter(|update| matches!(update, IndexUpdate::Message { .. }));
     arrived.count() as u64
-}
-
-/// A commit that is not atomic, for tests: each entry is written before the next.
-fn commit_in_pieces(log: &mut Log, changes: &Changes, free: u64) -> std::io::Result<()> {
-    for (key, value) in changes {
-        log.append(&[&[(key.clone(), value.clone())].into()], free)?;
-    }
-    Ok(())
 }
 
 /// Reports a panic of the writer as a failure of the store.
