@@ -19,7 +19,7 @@ pub fn page_of(bridge: &Bridge) -> String {
     rest.split_inclusive('/').take(3).collect()
 }
 
-/// A destination that accepts everything, and one that is never there.
+/// A destination that accepts everything, and an unreachable one.
 pub const REST: &str = r#"
 [destination.screen]
 kind = "console"

@@ -1,4 +1,4 @@
-//! A store with a past: history that is in the database alone, and pending messages that are in the database and in
+//! A store with history that is in the database alone, and with pending messages that are in the database and in
 //! the log.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use crate::servers::recorder::webhook;
 /// How many messages of each kind.
 pub const EACH: usize = 40;
 
-/// What a receiver is told of a message, by its id: provider id, sender and text.
+/// What a receiver gets of a message, by its id: provider id, sender and body.
 pub type Messages = BTreeMap<String, (String, String, String)>;
 
 pub struct Aged {
@@ -42,7 +42,7 @@ impl Aged {
         bridge.run();
         let pending = post(&bridge, EACH);
         bridge.stop();
-        // A log that begins anew has what is pending and nothing else.
+        // A new log contains the pending messages and nothing else.
         std::fs::remove_dir_all(bridge.store().join("log")).unwrap();
         bridge.run();
         bridge.logged("the store's log was renewed");
@@ -58,7 +58,7 @@ impl Aged {
         }
     }
 
-    /// How many of the delivered messages a store still has. What is there must be what was accepted.
+    /// How many of the delivered messages a store still has. They must equal what was accepted.
     pub fn history_in(&self, bridge: &Bridge) -> usize {
         let stored = stored(bridge);
         let told = |message: &Value| {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// For everything that a healthy daemon does in milliseconds.
+/// The time limit for everything that a healthy daemon does in milliseconds.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The shared code of the configurations made here.
@@ -88,7 +88,7 @@ pub fn wait_within<T>(patience: Duration, what: &str, mut ready: impl FnMut() ->
         }
         assert!(
             Instant::now() < deadline,
-            "waited {patience:?} in vain for {what}"
+            "timed out after {patience:?} waiting for {what}"
         );
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -149,12 +149,12 @@ impl Bridge {
         self.folder.path().join("config.toml")
     }
 
-    /// Starts the daemon and waits until it takes texts.
+    /// Starts the daemon and waits until it is ready.
     pub fn run(&mut self) {
         self.run_with(&[], &[]);
     }
 
-    /// Starts the daemon and kills it a moment later, wherever it is by then.
+    /// Starts the daemon and kills it after this time.
     pub fn run_and_kill(&mut self, after: Duration) {
         let mut child = Command::new(env!("CARGO_BIN_EXE_smsbridge"))
             .arg("serve")
@@ -176,7 +176,7 @@ impl Bridge {
             .unwrap_or_else(|ended| panic!("{ended}"));
     }
 
-    /// Starts any command that ends in the daemon, and waits until that takes texts.
+    /// Starts a command that becomes the daemon, and waits until that is ready.
     ///
     /// # Errors
     /// When it ended instead.
@@ -279,12 +279,12 @@ impl Bridge {
         })
     }
 
-    /// The carrier's JSON body for a text.
+    /// The carrier's JSON body for a message.
     pub fn body(refid: &str, from: &str, text: &str) -> serde_json::Value {
         serde_json::json!({ "refid": refid, "from": from, "to": "+13038675309", "message": text, "signature": CODE })
     }
 
-    /// Posts a text as the carrier would; the status and body of the answer.
+    /// Posts a message as the carrier would; returns the status and body of the answer.
     pub fn text(&self, refid: &str, from: &str, text: &str) -> (u16, serde_json::Value) {
         self.post(&Self::body(refid, from, text).to_string(), "application/json")
     }
@@ -316,7 +316,7 @@ impl Bridge {
         running.child.wait().unwrap();
     }
 
-    /// Asks the admin API over its socket; nothing when nobody answers there.
+    /// Sends a request to the admin API over its socket; returns nothing without an answer.
     pub fn admin(&self, method: &str, path: &str, body: &str) -> Option<(u16, serde_json::Value)> {
         ask(&self.store().join("admin.sock"), method, path, body)
     }
@@ -340,7 +340,7 @@ impl Bridge {
         status
     }
 
-    /// Waits until it ends by itself, and says how.
+    /// Waits until it ends by itself and returns its status.
     pub fn end(&mut self) -> ExitStatus {
         let running = self.running.as_mut().expect("the daemon does not run");
         let status = wait_for("the daemon to end", || running.child.try_wait().unwrap());
@@ -348,7 +348,7 @@ impl Bridge {
         status
     }
 
-    /// Asks it to end, and says how it did; the log and the console as they were at the end.
+    /// Stops it with SIGTERM; returns its status, the log and the console.
     pub fn stop(&mut self) -> (ExitStatus, Vec<String>, Vec<String>) {
         self.signal("TERM");
         let mut running = self.running.take().unwrap();
@@ -375,7 +375,7 @@ impl Bridge {
     }
 }
 
-/// A test that fails half-way must not leave a daemon behind, and should show what it logged.
+/// A failing test leaves no daemon behind, and shows the log.
 impl Drop for Bridge {
     fn drop(&mut self) {
         if let Some(mut running) = self.running.take() {
@@ -388,7 +388,7 @@ impl Drop for Bridge {
     }
 }
 
-/// Asks the admin API at this socket; nothing when nobody answers there in time.
+/// Sends a request to the admin API at this socket; returns nothing without an answer in time.
 pub fn ask(socket: &Path, method: &str, path: &str, body: &str) -> Option<(u16, serde_json::Value)> {
     use std::io::{Read as _, Write as _};
     let mut stream = std::os::unix::net::UnixStream::connect(socket).ok()?;
@@ -442,7 +442,7 @@ pub fn try_raw(address: &str, request: &str) -> Option<Answer> {
     Some((status, head.to_owned(), body.to_owned()))
 }
 
-/// A refid that no other text has.
+/// A refid for each number.
 pub fn refid(number: usize) -> String {
     format!("{number:032X}")
 }

@@ -24,7 +24,7 @@ pub fn certificate(folder: &Path, days: u32) {
     );
 }
 
-/// curl in this folder, trusting its `cert.pem` and nobody else.
+/// curl in this folder, trusting only its `cert.pem`.
 pub fn curl(folder: &Path) -> Command {
     let mut curl = Command::new("curl");
     curl.args("--silent --show-error --max-time 20 --noproxy * --cacert cert.pem".split(' '))
@@ -32,7 +32,7 @@ pub fn curl(folder: &Path) -> Command {
     curl
 }
 
-/// What follows the head of every configuration here.
+/// What follows the head of a configuration with TLS.
 pub const CONFIG: &str = "[server.tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n\
     [destination.screen]\nkind = \"console\"\n[routing]\nunmatched = [\"screen\"]\n";
 

@@ -1,5 +1,5 @@
-//! The outside ledger: a carrier that remembers what was acknowledged, a receiver that remembers what came, and an
-//! audit of what the bridge says of itself.
+//! A carrier that records what was acknowledged, a receiver that records what it got, and an audit of the bridge's
+//! own figures.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ use crate::servers::recorder::{Received, Recorder, Reply};
 /// Provider id to the bridge's id.
 pub type Acknowledged = BTreeMap<String, String>;
 
-/// Posts as fast as it can over several connections, notes what was acknowledged, and sends again what was not.
+/// Posts as fast as possible over several connections, records what was acknowledged, and resends what was not.
 pub struct Carrier {
     address: Arc<Mutex<String>>,
     acknowledged: Arc<Mutex<Acknowledged>>,
@@ -55,7 +55,7 @@ impl Carrier {
         }
     }
 
-    /// The bridge was started anew, on another port.
+    /// The bridge was restarted on another port.
     pub fn follow(&self, bridge: &Bridge) {
         *self.address.lock().unwrap() = bridge.url("/inbound/intelepeer");
     }
@@ -89,7 +89,7 @@ fn until_acknowledged(address: &Mutex<String>, refid: &str, from: &str, stop: &A
     }
 }
 
-/// A webhook's receiver that keeps the `webhook-id` of everything it took (answered 2xx), in order.
+/// A webhook receiver that records the `webhook-id` of everything it accepted (answered 2xx), in order.
 pub struct Receiver {
     pub recorder: Recorder,
     taken: Arc<Mutex<Vec<String>>>,
@@ -129,7 +129,7 @@ impl Receiver {
     }
 }
 
-/// A destination that nobody answers at, so that everything waits.
+/// An unreachable destination, so that everything stays pending.
 pub fn nowhere(name: &str) -> String {
     format!("[destination.{name}]\nkind = \"webhook\"\nurl = \"http://127.0.0.1:9/sms\"\n")
 }
@@ -149,7 +149,7 @@ pub fn stored(bridge: &Bridge) -> BTreeMap<String, Value> {
         for message in page["items"].as_array_mut().unwrap() {
             let refid = message["provider_id"].as_str().unwrap().to_owned();
             let twice = all.insert(refid, message.take());
-            assert!(twice.is_none(), "a text is stored twice: {twice:?}");
+            assert!(twice.is_none(), "a message is stored twice: {twice:?}");
         }
         match page["next"].as_str() {
             Some(next) => cursor = format!("&cursor={next}"),
@@ -158,8 +158,8 @@ pub fn stored(bridge: &Bridge) -> BTreeMap<String, Value> {
     }
 }
 
-/// Message, deliveries, dedup entry, schedule and counters agree, and everything acknowledged is there: what must
-/// hold whenever a store was opened. Each message is owed to exactly `destinations`.
+/// Asserts that message, deliveries, deduplication entry, schedule and counters agree, and that everything
+/// acknowledged is there. Each message has deliveries for exactly `destinations`.
 pub fn audit(bridge: &Bridge, acknowledged: &Acknowledged, destinations: &[&str]) {
     assert_no_findings(bridge);
     let stored = stored(bridge);
@@ -169,19 +169,19 @@ pub fn audit(bridge: &Bridge, acknowledged: &Acknowledged, destinations: &[&str]
         .collect();
     assert!(
         lost.is_empty(),
-        "{} of {} acknowledged texts were lost: {:?}",
+        "{} of {} acknowledged messages were lost: {:?}",
         lost.len(),
         acknowledged.len(),
         &lost[..lost.len().min(5)]
     );
-    let mut owed: Vec<&str> = destinations.to_vec();
-    owed.sort_unstable();
+    let mut expected: Vec<&str> = destinations.to_vec();
+    expected.sort_unstable();
     for (refid, message) in &stored {
         let mut to: Vec<&str> = deliveries(message)
             .map(|delivery| delivery["destination"].as_str().unwrap())
             .collect();
         to.sort_unstable();
-        assert_eq!(to, owed, "{refid} is there in part: {message}");
+        assert_eq!(to, expected, "{refid} is there in part: {message}");
         if let Some(id) = acknowledged.get(refid) {
             assert_eq!(
                 message["id"],
@@ -204,13 +204,13 @@ pub fn audit(bridge: &Bridge, acknowledged: &Acknowledged, destinations: &[&str]
     }
 }
 
-/// The audit at start found nothing to mend.
+/// Asserts that the audit at start found nothing to repair.
 pub fn assert_no_findings(bridge: &Bridge) {
     let findings = bridge.status()["store"]["findings"].clone();
     assert_eq!(
         findings,
         Value::Array(Vec::new()),
-        "the start had to mend the store"
+        "the start had to repair the store"
     );
 }
 
@@ -218,14 +218,14 @@ pub fn deliveries(message: &Value) -> impl Iterator<Item = &Value> {
     message["deliveries"].as_array().unwrap().iter()
 }
 
-/// Waits until nothing is pending any more, as long as it becomes less: `patience` is for the time in which it
-/// does not.
+/// Waits until nothing is pending any more; `patience` limits the time in which the number does
+/// not decrease.
 pub fn drained(bridge: &Bridge, patience: Duration) {
     let pending = || bridge.status()["messages"]["pending"].as_u64().unwrap();
     let (mut least, mut last) = (u64::MAX, std::time::Instant::now());
     loop {
         let pending = pending();
-        // The sum may know of a commit a moment before the deliveries show it.
+        // The sum may include a commit a moment before the list does.
         let listed = || bridge.admin("GET", "/deliveries?state=pending", "");
         if pending == 0 && listed().is_some_and(|(_, page)| page["items"] == serde_json::json!([])) {
             return;
@@ -233,7 +233,7 @@ pub fn drained(bridge: &Bridge, patience: Duration) {
         if pending < least {
             (least, last) = (pending, std::time::Instant::now());
         }
-        assert!(last.elapsed() < patience, "{pending} texts are held back");
+        assert!(last.elapsed() < patience, "{pending} messages are held back");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -1,4 +1,4 @@
-//! What the daemon tells Prometheus, and the queries of the dashboard.
+//! The daemon's metrics, and the queries of the dashboard.
 
 use std::collections::BTreeMap;
 use std::path::Path;

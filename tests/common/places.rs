@@ -1,4 +1,4 @@
-//! Where each table of the configuration stands in a text that is right, and what is tried as values.
+//! A valid configuration for each table, and helpers to change it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use std::process::Command;
 use smsbridge::config::reference::{Key, Table};
 use smsbridge::config::{Config, Outside, Problems, Purpose};
 
-/// A table of the page, the kind it is for, where it is in the text, and a text in which it is right.
+/// A table of the page, the kind it is for, its path in a configuration, and a configuration in which it is valid.
 pub type Place = (&'static str, &'static str, &'static str, &'static str);
 
-/// Every table of every kind; several times where one text cannot have all keys.
+/// Every table of every kind; several times where one configuration cannot have all keys.
 pub const PLACES: &[Place] = &[
     ("server", "", "server", "[server]"),
     (
@@ -206,7 +206,7 @@ pub fn table(text: &str) -> toml::Table {
     text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
-/// The text of `place` within a whole configuration, with this key added or replaced.
+/// The configuration of `place` with this key added or replaced.
 pub fn with(place: &Place, key: &str, value: &str) -> toml::Table {
     let mut whole = table(&format!("{}\n{BASE}", place.3));
     let mut at = &mut whole;
@@ -256,7 +256,7 @@ pub fn print(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A configuration that is right, to add to.
+/// A valid configuration to add to.
 pub const BASE: &str = r#"
     [source.carrier]
     kind = "intelepeer"
@@ -269,7 +269,7 @@ pub const BASE: &str = r#"
     unmatched = ["screen", "spare"]
 "#;
 
-/// The example with everything that begins with `#` and no space taken as meant.
+/// The example with all commented-out keys (`#` without a space) active.
 pub fn example_in_full() -> String {
     let text = fs::read_to_string(root().join("config.example.toml")).unwrap();
     let uncommented = |line: &str| match line.strip_prefix('#') {

@@ -1,4 +1,4 @@
-//! A small HTTP server that records what it is asked and answers as it is told.
+//! A small HTTP server that records its requests and answers as a closure says.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -123,7 +123,7 @@ async fn serve(stream: TcpStream, received: Arc<Mutex<Vec<Received>>>, answer: A
             Ok::<_, Infallible>(response.body(Full::new(Bytes::from(reply.body))).unwrap())
         }
     });
-    // A client that hangs up early is part of some tests.
+    // Some tests have a client that disconnects early.
     let _ = hyper::server::conn::http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
         .await;

@@ -1,4 +1,4 @@
-//! Reloads that a test watches from outside.
+//! Reloads of a running daemon.
 
 use crate::bridge::{Bridge, CODE, ask};
 
@@ -13,7 +13,7 @@ pub fn secret(bridge: &Bridge) -> std::path::PathBuf {
     path
 }
 
-/// Reloads by the API from a thread of its own, so that a daemon that never answers fails the test and not the run.
+/// Reloads by the API from its own thread, so that a daemon that never answers fails the test and does not block it.
 pub fn reload(bridge: &Bridge) -> std::thread::JoinHandle<Option<(u16, serde_json::Value)>> {
     let socket = bridge.store().join("admin.sock");
     std::thread::spawn(move || ask(&socket, "POST", "/reload", ""))

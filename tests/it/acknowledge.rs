@@ -21,7 +21,7 @@ fn dead(bridge: &Bridge) -> Vec<Value> {
     items.as_array().unwrap().clone()
 }
 
-/// Sends so many messages and waits until their deliveries are dead; the ids of these, newest first.
+/// Sends this many messages, waits until their deliveries are dead, and returns the ids of these, newest first.
 fn die(bridge: &Bridge, from: u32, to: u32) -> Vec<String> {
     for n in from..=to {
         bridge.text(&refid(n as usize), &format!("+130355501{n:02}"), "hello");
@@ -35,7 +35,7 @@ fn die(bridge: &Bridge, from: u32, to: u32) -> Vec<String> {
         .collect()
 }
 
-/// How many dead ones of `crm` need attention, by the status and by the metric; and whether that is a problem.
+/// The dead deliveries of `crm` that need attention, by the status and by the metric, and whether they are a problem.
 fn attention(bridge: &Bridge) -> (u64, bool) {
     // They are asked one after the other, and a delivery may end in between.
     wait_for("status and metrics to agree", || {
@@ -59,7 +59,7 @@ fn run(bridge: &Bridge, arguments: &[&str]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn acknowledged_deliveries_are_no_problem_stay_listed_and_are_kept_so() {
+async fn acknowledged_deliveries_are_no_problem_and_stay_listed_over_a_restart() {
     let crm = Recorder::answering(Reply::new(400, "no")).await;
     let mut bridge = Bridge::start(&config(&crm, ""));
     let ids = die(&bridge, 1, 3);
@@ -72,7 +72,7 @@ async fn acknowledged_deliveries_are_no_problem_stay_listed_and_are_kept_so() {
     let (code, said, _) = bridge.command(&["delivery", "acknowledge", &ids[0]]);
     assert_eq!((code, said.as_str()), (1, "0 deliveries acknowledged\n"));
 
-    // A script has to say --yes, and dead is all that can be meant.
+    // A script needs --yes; the state is always `dead`.
     let (code, _, err) = bridge.command(&["delivery", "acknowledge", "--destination", "crm"]);
     assert!(
         code == 2 && err.contains("2 dead deliveries of crm") && err.contains("--yes"),
@@ -138,7 +138,7 @@ async fn acknowledged_deliveries_are_no_problem_stay_listed_and_are_kept_so() {
     bridge.run();
     check(&bridge);
 
-    // One that dies again needs attention again.
+    // A delivery that dies again needs attention again.
     run(&bridge, &["delivery", "retry", &ids[0]]);
     wait_for("it to die again", || {
         (attention(&bridge) == (1, true)).then_some(())
@@ -146,7 +146,7 @@ async fn acknowledged_deliveries_are_no_problem_stay_listed_and_are_kept_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_fallback_delivered_or_an_operator_discarded_needs_no_acknowledgement() {
+async fn dead_deliveries_with_a_delivered_fallback_or_discarded_need_no_acknowledgement() {
     let crm = Recorder::answering(Reply::new(400, "no")).await;
     let bridge = Bridge::start(&config(&crm, "fallback = \"screen\""));
     let ids = die(&bridge, 1, 1);
@@ -159,7 +159,7 @@ async fn what_a_fallback_delivered_or_an_operator_discarded_needs_no_acknowledge
         shown.contains("; acknowledged: delivered by fallback screen at "),
         "{shown}"
     );
-    // The message is delivered, in lists, in full and for every search.
+    // Lists, the message itself and every search show it as delivered.
     let found = |state: &str| {
         let path = format!("/messages?state={state}");
         bridge.admin("GET", &path, "").unwrap().1["items"].take()
@@ -199,7 +199,7 @@ async fn what_a_fallback_delivered_or_an_operator_discarded_needs_no_acknowledge
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_operators_do_is_logged_with_the_deliveries_and_by_whom() {
+async fn actions_of_operators_are_logged_with_deliveries_and_user() {
     let crm = Recorder::answering(Reply::new(400, "no")).await;
     let bridge = Bridge::start(&config(&crm, ""));
     let ids = die(&bridge, 1, 2);

@@ -1,4 +1,4 @@
-//! The alert rules are valid, and every metric they and the documentation name is really there.
+//! Every metric that the alert rules and the documentation name exists, from the start and with known labels.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use crate::bridge::refid;
 use crate::bridge::{Bridge, http, wait_for};
 use crate::metrics::{CONFIG, docs, samples};
 
-/// Names like `smsbridge_queue_pending` in a text.
+/// Names like `smsbridge_queue_pending` in a file.
 fn named(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
     words
@@ -15,7 +15,7 @@ fn named(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// What a daemon tells Prometheus that has accepted, refused, delivered and retried something.
+/// The metrics of a daemon that has accepted, rejected, delivered and retried a message.
 pub fn metrics() -> String {
     let bridge = Bridge::start(CONFIG);
     bridge.text(&refid(1), "+13035550100", "x");
@@ -95,7 +95,7 @@ fn every_series_with_known_labels_begins_with_zero() {
     for series in expected(&["desk"]) {
         assert_eq!(found.get(&series), Some(&0.0), "{series}: {metrics}");
     }
-    // Nothing that happens makes a series that was not there.
+    // No event adds a series.
     bridge.text(&refid(1), "+13035550100", "x");
     bridge.text(&refid(1), "+13035550100", "x");
     bridge.post("{", "application/json");
@@ -115,7 +115,7 @@ fn every_series_with_known_labels_begins_with_zero() {
 }
 
 #[test]
-fn the_metrics_of_what_a_reload_removed_end() {
+fn a_reload_removes_the_metrics_of_removed_destinations() {
     let bridge = Bridge::start(CONFIG);
     assert!(
         bridge
@@ -141,7 +141,7 @@ fn the_metrics_of_what_a_reload_removed_end() {
 }
 
 #[test]
-fn a_failed_reload_is_told_to_prometheus_until_one_succeeds() {
+fn a_failed_reload_shows_in_the_metrics_until_one_succeeds() {
     let bridge = Bridge::start(CONFIG);
     let told = || samples(&bridge.metrics())["smsbridge_config_last_reload_successful"];
     assert_eq!(told(), 1.0);
@@ -151,11 +151,11 @@ fn a_failed_reload_is_told_to_prometheus_until_one_succeeds() {
     bridge.signal("HUP");
     bridge.configure(CONFIG);
     bridge.signal("HUP");
-    wait_for("the reload to be told", || (told() == 1.0).then_some(()));
+    wait_for("the metric of the reload", || (told() == 1.0).then_some(()));
 }
 
 #[test]
-fn every_metric_that_is_named_exists() {
+fn every_documented_metric_exists() {
     let metrics = metrics();
     let there = named(&metrics);
     let wanted: BTreeSet<String> = ["alerts.yml", "operations.md"]

@@ -1,5 +1,5 @@
-//! The admin API as scripts and browsers meet it: who is let in, what is answered, and that the description of it
-//! is true.
+//! The admin API as scripts and browsers use it: authentication, answers, and that they match the OpenAPI
+//! description.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -11,7 +11,7 @@ use crate::admin::{TOKEN, ask, bearer, host, start};
 use crate::bridge::{PATIENCE, http, wait_for};
 
 #[test]
-fn nobody_comes_in_without_the_token() {
+fn no_request_is_accepted_without_the_token() {
     let (_bridge, page) = start();
     let paths = [
         "api/v1/status",
@@ -226,7 +226,7 @@ fn wrong_paths_methods_and_parameters_are_named() {
 }
 
 #[test]
-fn a_cursor_goes_through_everything_once() {
+fn a_cursor_lists_every_item_once() {
     let (bridge, page) = start();
     for n in 0..7 {
         assert_eq!(
@@ -333,7 +333,7 @@ impl Stream {
 }
 
 #[test]
-fn news_come_as_they_happen_and_end_with_the_daemon() {
+fn events_are_sent_as_they_happen_and_end_with_the_daemon() {
     let (mut bridge, page) = start();
     let mut stream = Stream::open(&page);
     let (_, accepted) = bridge.text("a", "+13035550100", "hello");
@@ -379,7 +379,7 @@ fn news_come_as_they_happen_and_end_with_the_daemon() {
 }
 
 #[test]
-fn event_streams_leave_connections_for_others() {
+fn event_streams_do_not_take_all_connections() {
     let (_bridge, page) = start();
     let streams: Vec<Stream> = (0..32).map(|_| Stream::open(&page)).collect();
     let (status, _, body) = ask(&page, "GET", "api/v1/events", "");
@@ -397,9 +397,9 @@ fn event_streams_leave_connections_for_others() {
     });
 }
 
-/// A message and a delivery of every state, and every object of the answers, against what is described of them.
+/// A message and a delivery in every state, and every object of the answers, compared with the description.
 #[test]
-fn what_is_stored_is_shown_as_described() {
+fn stored_items_are_shown_as_described() {
     let (bridge, page) = start();
     let (_, text) = bridge.text("a", "+13035550100", "hello \u{202e} <b>");
     let id = text["id"].as_str().unwrap().to_owned();

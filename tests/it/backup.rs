@@ -1,4 +1,4 @@
-//! A backup of the running daemon, and what it is good for.
+//! Backups of the running daemon, and restoring them.
 
 use std::process::{Command, Output};
 
@@ -36,7 +36,7 @@ fn an_online_backup_restores_everything_accepted_before_it_began() {
             200
         );
     }
-    wait_for("the texts to be delivered", || {
+    wait_for("the messages to be delivered", || {
         bridge
             .console()
             .iter()
@@ -66,7 +66,7 @@ fn an_online_backup_restores_everything_accepted_before_it_began() {
     let repeated = bridge.text(&refid(7), "+13038675308", "text 7");
     assert_eq!(repeated.0, 200);
     assert_eq!(bridge.text(&refid(300), "+13038675308", "text 300").0, 200);
-    wait_for("the new text to be delivered", || {
+    wait_for("the new message to be delivered", || {
         bridge
             .console()
             .iter()
@@ -85,7 +85,7 @@ fn an_online_backup_restores_everything_accepted_before_it_began() {
 }
 
 #[test]
-fn a_damaged_backup_is_refused_by_name_and_place_and_changes_nothing() {
+fn a_damaged_backup_is_rejected_with_file_and_offset_and_changes_nothing() {
     let mut bridge = Bridge::start(ROUTES);
     assert_eq!(bridge.text(&refid(1), "+13038675308", "text").0, 200);
     assert!(command(&bridge, &["backup", "copy"]).status.success());

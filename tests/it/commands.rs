@@ -16,10 +16,10 @@ const TWO: &str = "[destination.screen]\nkind = \"console\"\n\
      [[route]]\nname = \"urgent\"\nmessage = \"(?i)urgent\"\ndeliver = [\"crm\", \"screen\"]\n\
      [routing]\nunmatched = [\"screen\"]\n";
 
-/// Drives a terminal in every way a text could try, and pretends to be a field of ours.
+/// Contains control sequences of terminals, and a line that looks like one of our fields.
 const HOSTILE: &str = "urgent \u{1b}[2J\u{1b}]0;owned\u{7}\u{9b}31m\u{202e}\r\nstate        delivered";
 
-/// Runs a command that must end with this status; its output.
+/// Runs a command that must end with this status, and returns its output.
 #[track_caller]
 fn run(bridge: &Bridge, status: i32, arguments: &[&str]) -> String {
     let (code, out, err) = bridge.command(arguments);
@@ -27,7 +27,7 @@ fn run(bridge: &Bridge, status: i32, arguments: &[&str]) -> String {
     out
 }
 
-/// The same, for what it complains of.
+/// The same; returns standard error.
 #[track_caller]
 fn complaint(bridge: &Bridge, status: i32, arguments: &[&str]) -> String {
     let (code, out, err) = bridge.command(arguments);
@@ -42,7 +42,7 @@ fn run_json(bridge: &Bridge, status: i32, arguments: &[&str]) -> Value {
     serde_json::from_str(&out).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {out}"))
 }
 
-/// A daemon that was sent a text; the text's id, after its first attempts.
+/// A daemon that has accepted a message, and the message's id after the first attempts.
 fn with_text(text: &str) -> (Bridge, String) {
     let bridge = Bridge::start(TWO);
     let (status, body) = bridge.text("ABCDEF1234567890ABCDEF1234567890", "+13035550100", text);
@@ -117,7 +117,7 @@ fn messages_are_listed_filtered_and_shown_with_every_attempt() {
 }
 
 #[test]
-fn a_hostile_text_does_nothing_to_the_terminal() {
+fn a_hostile_message_cannot_control_the_terminal() {
     let (bridge, id) = with_text(HOSTILE);
     for command in [
         vec!["message", "list"],
@@ -164,9 +164,9 @@ fn a_hostile_text_does_nothing_to_the_terminal() {
     assert_eq!(payload["text"], HOSTILE);
 }
 
-/// What is typed may come from a stranger, too, and so may a configuration file that is looked at.
+/// Arguments and configuration files may contain hostile values, too.
 #[test]
-fn no_error_acts_on_the_terminal() {
+fn no_error_message_controls_the_terminal() {
     let bridge = Bridge::configured("\"\\u001B[2J\\u202E\" = 1\n[routing]\nunmatched = [\"\\u009B31m\"]\n");
     for arguments in [
         vec!["check"],
@@ -187,7 +187,7 @@ fn no_error_acts_on_the_terminal() {
 }
 
 #[test]
-fn json_is_the_api_s_own() {
+fn json_output_equals_the_api_s() {
     let (bridge, id) = with_text("urgent");
     let message = run_json(&bridge, 0, &["message", "show", &id]);
     for key in [
@@ -235,7 +235,7 @@ fn json_is_the_api_s_own() {
 }
 
 #[test]
-fn deliveries_are_listed_given_up_and_tried_again() {
+fn deliveries_are_listed_discarded_and_retried() {
     let (bridge, id) = with_text("urgent");
     let (crm, screen) = (format!("{id}-1"), format!("{id}-2"));
     let listed = run(
@@ -290,7 +290,7 @@ fn deliveries_are_listed_given_up_and_tried_again() {
         format!("{crm} to crm: attempted now\n")
     );
 
-    // The dead are dead: nobody is asked whether that is meant.
+    // Dead deliveries need no confirmation.
     let refused = complaint(
         &bridge,
         2,
@@ -298,7 +298,7 @@ fn deliveries_are_listed_given_up_and_tried_again() {
     );
     assert!(refused.contains("given up already"), "{refused}");
 
-    // What is done stays done, and the status says that not all was touched.
+    // The exit status shows that not all deliveries were changed; those that were stay changed.
     let (code, said, words) = bridge.command(&["delivery", "retry", &screen]);
     assert_eq!(
         (code, said),
@@ -308,9 +308,9 @@ fn deliveries_are_listed_given_up_and_tried_again() {
 }
 
 #[test]
-fn a_message_is_owed_again() {
+fn a_message_can_be_resent() {
     let (bridge, id) = with_text("urgent");
-    // Pending at crm, delivered to the screen: nothing that would arrive twice is sent without being named.
+    // Pending at crm, delivered to the screen: delivered messages are resent only to a named destination.
     let words = complaint(&bridge, 2, &["message", "resend", &id]);
     assert!(words.contains("name the destinations"), "{words}");
     let said = run(&bridge, 0, &["message", "resend", &id, "--destination", "screen"]);
@@ -321,7 +321,7 @@ fn a_message_is_owed_again() {
         said,
         format!("1 delivery created:\n  {id}-4\nanother delivery to crm is pending\n")
     );
-    wait_for("the text on the screen twice", || {
+    wait_for("the message on the screen twice", || {
         (bridge
             .console()
             .iter()
@@ -336,7 +336,7 @@ fn a_message_is_owed_again() {
 }
 
 #[test]
-fn a_message_that_its_route_delivers_nowhere_is_kept() {
+fn a_message_whose_route_has_no_destination_is_kept() {
     let quiet = "[[route]]\nname = \"quiet\"\nmessage = \"you have won\"\ndeliver = []\n[routing]";
     let bridge = Bridge::start(&TWO.replace("[routing]", quiet));
     let (_, body) = bridge.text(&"1".repeat(32), "+19005550100", "you have won");
@@ -367,7 +367,7 @@ fn a_message_that_its_route_delivers_nowhere_is_kept() {
 fn destinations_are_tested_paused_and_resumed() {
     let bridge = Bridge::start(TWO);
     assert!(run(&bridge, 0, &["destination", "test", "screen"]).starts_with("delivered to screen in "));
-    wait_for("the test text", || {
+    wait_for("the test message", || {
         bridge
             .console()
             .iter()
@@ -397,7 +397,7 @@ fn destinations_are_tested_paused_and_resumed() {
     assert_eq!(cells, ["screen", "paused", "-", "1"], "{listed}");
     assert!(run(&bridge, 0, &["status"]).contains("destination screen is paused by the operator; 1 pending"));
     run(&bridge, 0, &["destination", "resume", "screen"]);
-    wait_for("the text that waited", || {
+    wait_for("the pending message", || {
         bridge
             .console()
             .iter()
@@ -432,7 +432,7 @@ fn the_status_is_one_screen_with_the_problems_first() {
 }
 
 #[test]
-fn an_id_may_be_its_unique_beginning_or_latest() {
+fn an_id_may_be_a_unique_prefix_or_latest() {
     let (bridge, first) = with_text("urgent");
     let (status, body) = bridge.text("BBCDEF1234567890ABCDEF1234567890", "+13035550101", "hello");
     assert_eq!(status, 200, "{body}");
@@ -492,7 +492,7 @@ fn an_id_may_be_its_unique_beginning_or_latest() {
 
 /// A search that takes long ends its page early, also before it has found anything.
 #[test]
-fn a_list_goes_on_behind_an_empty_page() {
+fn a_list_continues_after_an_empty_page() {
     use std::io::{Read as _, Write as _};
 
     let bridge = Bridge::configured(TWO);
@@ -563,7 +563,7 @@ fn the_routes_are_listed_without_a_daemon() {
     let shown = run_json(&bridge, 0, &["route"]);
     assert_eq!(shown["routes"][1]["to"], json!(["+13038675309", "1-1234"]));
     assert_eq!(shown["unmatched"], json!(["screen"]));
-    // Half a text is neither.
+    // A truncated JSON document is neither.
     for half in [&["--from", "1-1234"][..], &["--message", "x"], &["--render"]] {
         let (status, _, err) = bridge.command(&[&["route"], half].concat());
         assert_eq!(status, 2, "{half:?}: {err}");
@@ -596,7 +596,7 @@ fn a_reload_says_what_changed_or_what_is_wrong() {
     assert!(words.ends_with("nothing was changed\n"), "{words}");
     let problems = run_json(&bridge, 2, &["reload"]);
     assert_eq!(problems["problems"][0]["line"], line);
-    // What runs goes on, and can still be asked.
+    // The running daemon continues and still answers.
     let status = run(&bridge, 0, &["status"]);
     let problem = format!(
         "the last reload failed: {}",
@@ -609,7 +609,7 @@ fn a_reload_says_what_changed_or_what_is_wrong() {
 }
 
 #[test]
-fn a_daemon_that_does_not_run_is_said_so() {
+fn a_command_without_a_running_daemon_says_so() {
     let mut bridge = Bridge::configured(TWO);
     for command in [
         vec!["status"],
@@ -633,7 +633,7 @@ fn a_daemon_that_does_not_run_is_said_so() {
 }
 
 #[test]
-fn what_is_not_there_and_what_is_mistyped_end_differently() {
+fn missing_items_and_invalid_arguments_have_different_exit_codes() {
     let bridge = Bridge::start(TWO);
     let nothing = "0".repeat(32);
     assert!(complaint(&bridge, 1, &["message", "show", &nothing]).contains("no message 0000"));

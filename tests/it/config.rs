@@ -62,7 +62,7 @@ fn problems(text: &str, outside: &Outside) -> Vec<String> {
     }
 }
 
-/// Each `NAME.toml` has beside it in `NAME.problems` what `check` says of it.
+/// Beside each `NAME.toml`, `NAME.problems` has the problems that `check` reports.
 #[test]
 fn every_problem_is_reported_at_its_place() {
     let folder = root().join("tests/fixtures/config");
@@ -84,7 +84,7 @@ fn every_problem_is_reported_at_its_place() {
 }
 
 #[test]
-fn the_example_runs_as_it_is() {
+fn the_example_runs_unchanged() {
     let text = fs::read_to_string(root().join("config.example.toml")).unwrap();
     let loaded =
         read(&text, Purpose::Serve, &Outside::default(), None).unwrap_or_else(|error| panic!("{error}"));
@@ -110,7 +110,7 @@ fn the_example_runs_as_it_is() {
 }
 
 #[test]
-fn every_example_is_right() {
+fn every_example_is_valid() {
     let loaded = read(&example_in_full(), Purpose::Route, &Outside::default(), None);
     let plan = loaded.unwrap_or_else(|problems| panic!("{problems}")).plan;
     assert!(plan.destinations.len() >= 7 && plan.sources.len() >= 2 && plan.routes.all().len() >= 2);
@@ -134,7 +134,7 @@ fn the_example_names_every_key() {
 }
 
 #[test]
-fn a_missing_file_says_how_to_name_another() {
+fn the_error_for_a_missing_file_says_how_to_name_another() {
     let error = load(
         Path::new("/nowhere/config.toml"),
         Purpose::Serve,
@@ -151,7 +151,7 @@ fn a_missing_file_says_how_to_name_another() {
 }
 
 #[test]
-fn the_configuration_is_looked_for_in_this_order() {
+fn the_configuration_is_searched_in_this_order() {
     let outside = Outside::of([("SMSBRIDGE_CONFIG", "/a.toml")]);
     let default = Path::new("/c.toml");
     assert_eq!(
@@ -205,7 +205,7 @@ fn token(path: &Path, purpose: Purpose, outside: &Outside) -> Result<(String, Ve
 }
 
 #[test]
-fn secrets_are_fetched_from_where_they_are_kept() {
+fn secrets_are_read_from_environment_files_and_credentials() {
     let admin = "[admin]\nlisten = '127.0.0.1:1'\n\
                  token = [{ file = 'token' }, { env = 'TOKEN' }, { credential = 'token' }, 'fedcba9876543210']\n";
     let (folder, path) = folder(&format!("{admin}{BASE}"));
@@ -261,7 +261,7 @@ fn credentials_come_from_the_unit_s_folder_or_one_by_one() {
 }
 
 #[test]
-fn a_secret_file_that_others_can_read_is_warned_of() {
+fn a_secret_file_readable_by_others_is_a_warning() {
     let (folder, path) = folder(&format!(
         "[admin]\nlisten = '127.0.0.1:1'\ntoken = {{ file = 'token' }}\n{BASE}"
     ));
@@ -275,7 +275,7 @@ fn a_secret_file_that_others_can_read_is_warned_of() {
 }
 
 #[test]
-fn what_is_no_secret_is_an_error() {
+fn an_invalid_secret_is_an_error() {
     let (folder, path) = folder(&format!(
         "[admin]\nlisten = '127.0.0.1:1'\ntoken = {{ file = 'token' }}\n{BASE}"
     ));
@@ -319,7 +319,7 @@ fn only_serving_needs_credentials_and_routing_needs_no_secret() {
 }
 
 #[test]
-fn a_credential_is_read_from_the_file_that_the_service_manager_takes_it_from() {
+fn a_credential_is_read_from_the_file_named_in_the_unit() {
     let (folder, path) = folder(&format!(
         "[admin]\nlisten = '127.0.0.1:1'\ntoken = {{ credential = 'token' }}\n{BASE}"
     ));
@@ -503,13 +503,13 @@ fn no_message_repeats_a_secret() {
 }
 
 #[test]
-fn a_header_called_like_a_place_for_secrets_is_a_header() {
+fn a_header_named_file_is_a_header() {
     let text = "[destination.crm]\nkind = 'webhook'\nurl = 'http://127.0.0.1:1/'\nheaders = { file = 'x' }\n\
                 [[route]]\ndeliver = ['crm']\n";
     assert_eq!(problems(&format!("{text}{BASE}"), &Outside::default()), [""; 0]);
 }
 
-/// What a reload from one text to another says.
+/// The changes that a reload from one configuration to another reports.
 fn changes(before: &str, after: &str) -> Vec<String> {
     plan(after)
         .changes_from(&plan(before))
@@ -519,7 +519,7 @@ fn changes(before: &str, after: &str) -> Vec<String> {
         .collect()
 }
 
-/// Each text is in a folder of its own, and so are the store and the socket by default.
+/// Each configuration is in its own folder, and so are the default paths of store and socket.
 fn is_place(line: &str) -> bool {
     line.starts_with("store.path") || line.starts_with("admin.socket")
 }
@@ -602,12 +602,12 @@ fn an_unchanged_destination_keeps_running_across_a_reload() {
         .plan;
     assert!(
         !Arc::ptr_eq(&before.destinations["screen"], &patient.destinations["screen"]),
-        "its patience changed"
+        "its give_up_after changed"
     );
 }
 
 #[test]
-fn a_reload_that_takes_a_fallback_away_is_refused() {
+fn a_reload_that_removes_a_used_fallback_is_rejected() {
     let text = format!(
         "{BASE}\n[destination.ops]\nkind = 'console'\nfallback = 'spare'\n[[route]]\ndeliver = ['ops']"
     );
@@ -626,7 +626,7 @@ fn a_reload_that_takes_a_fallback_away_is_refused() {
 }
 
 #[test]
-fn a_destination_takes_what_it_leaves_out_from_retry() {
+fn a_destination_inherits_missing_retry_keys() {
     let text = BASE.replace(
         "[destination.spare]",
         "[destination.spare]\nretry = { max = '10m' }\nrate = '30/m'",
@@ -641,7 +641,7 @@ fn a_destination_takes_what_it_leaves_out_from_retry() {
 }
 
 #[test]
-fn a_broken_table_is_not_complained_about_where_it_is_used() {
+fn an_invalid_table_is_not_reported_again_where_it_is_used() {
     let text = BASE.replace(
         "kind = \"console\"\n    [destination.spare]",
         "kind = \"consol\"\n    [destination.spare]",
@@ -654,7 +654,7 @@ fn a_broken_table_is_not_complained_about_where_it_is_used() {
 }
 
 #[test]
-fn a_dry_run_says_where_a_text_goes_and_why() {
+fn a_dry_run_shows_the_route_of_a_message_and_why() {
     let text = r#"
         [contacts]
         "+13035550100" = "Front door"
@@ -754,9 +754,9 @@ fn a_replaced_ca_file_takes_effect_at_a_reload() {
     assert_eq!(changes, ["destination.desk changed"]);
 }
 
-/// Templates that would overflow the stack of whoever parses them.
+/// Templates that would overflow the parser's stack.
 #[test]
-fn a_template_that_nests_too_deep_is_an_error_with_its_place_and_ends_nothing() {
+fn a_template_that_nests_too_deep_is_an_error_with_its_place() {
     let mut bridge = Bridge::start(&bridge_with("{{ text }}"));
     let lines = fs::read_to_string(bridge.folder().join("config.toml")).unwrap();
     let line = lines
@@ -813,9 +813,9 @@ fn a_template_that_nests_too_deep_is_an_error_with_its_place_and_ends_nothing() 
     assert!(bridge.stop().0.success());
 }
 
-/// One small file must not take gigabytes, nor a minute, to be refused.
+/// Rejecting a small file must not take gigabytes of memory, nor a minute.
 #[test]
-fn what_is_small_and_asks_for_much_is_refused() {
+fn a_small_configuration_that_asks_for_much_is_rejected() {
     let routes = |line: &dyn Fn(usize) -> String| {
         let routes = (0..200).map(|number| format!("[[route]]\ndeliver = ['screen']\n{}\n", line(number)));
         format!("{BASE}\n{}", routes.collect::<String>())
@@ -877,7 +877,7 @@ fn bridge_with(template: &str) -> String {
 
 /// Kinds of lines that are wrong, fifty thousand of each: the head, then the line with its number.
 #[test]
-fn fifty_thousand_bad_lines_are_a_hundred_errors_and_a_count() {
+fn fifty_thousand_invalid_lines_give_a_hundred_errors_and_a_count() {
     let head = |table: &str| format!("{BASE}\n{table}\n");
     let many = |line: &dyn Fn(usize) -> String| (0..50_000).map(line).collect::<String>();
     for (what, text) in [

@@ -18,11 +18,13 @@ fn unmatched(names: &str) -> String {
 }
 
 #[test]
-fn a_text_reaches_the_console() {
+fn a_message_reaches_the_console() {
     let bridge = Bridge::start(CONSOLE);
     let (status, body) = bridge.text(&refid(1), "+13035550100", "Hello World!");
     assert_eq!((status, body["status"].as_str()), (200, Some("accepted")));
-    let line = wait_for("the text on the console", || bridge.console().into_iter().next());
+    let line = wait_for("the message on the console", || {
+        bridge.console().into_iter().next()
+    });
     assert!(
         line.contains("+13035550100 → +13038675309: Hello World!"),
         "{line}"
@@ -38,11 +40,11 @@ fn the_providers_own_example_is_accepted() {
     assert_eq!(bridge.post(&body, "application/json; charset=utf-8").0, 200);
     let form = format!("refid=B&from=%2B13035550100&to=%2B13038675309&message=Hi+there&signature={CODE}");
     assert_eq!(bridge.post(&form, "application/x-www-form-urlencoded").0, 200);
-    wait_for("both texts", || (bridge.console().len() == 2).then_some(()));
+    wait_for("both messages", || (bridge.console().len() == 2).then_some(()));
 }
 
 #[test]
-fn bad_requests_get_exactly_their_status() {
+fn invalid_requests_get_exactly_their_status() {
     let bridge = Bridge::start(CONSOLE);
     let url = |path: &str| bridge.url(path);
     let good = Bridge::body(&refid(1), "+13035550100", "x").to_string();
@@ -124,7 +126,7 @@ fn bad_requests_get_exactly_their_status() {
 }
 
 #[test]
-fn what_a_client_must_not_do_does_not_hurt() {
+fn misbehaving_clients_do_no_harm() {
     let bridge = Bridge::start(CONSOLE);
     let address = bridge
         .url("/")
@@ -153,7 +155,7 @@ fn what_a_client_must_not_do_does_not_hurt() {
     assert_eq!(bridge.text(&refid(3), "+13035550100", "still here").0, 200);
 }
 
-/// What a proxy in front may read differently: each is refused, and nothing behind it on the connection is read.
+/// Request heads that a proxy may parse differently: each is rejected, and the rest of the connection is not read.
 #[test]
 fn an_ambiguous_head_is_refused_and_ends_the_connection() {
     let bridge = Bridge::start(CONSOLE);
@@ -260,7 +262,7 @@ async fn a_rate_limited_destination_is_paused_and_the_other_is_not() {
     for number in 0..20 {
         assert_eq!(bridge.text(&refid(number), "+13035550100", "text").0, 200);
     }
-    wait_for("all texts at the quick one", || {
+    wait_for("all messages at the fast one", || {
         (quick.received().len() == 20).then_some(())
     });
     bridge.logged("destination ops is rate limiting");
@@ -293,7 +295,7 @@ async fn a_dead_or_hanging_destination_delays_no_other() {
             200
         );
     }
-    wait_for("all texts at the quick one", || {
+    wait_for("all messages at the fast one", || {
         (quick.received().len() == 100).then_some(())
     });
     assert!(
@@ -305,7 +307,7 @@ async fn a_dead_or_hanging_destination_delays_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_misconfigured_destination_is_parked_and_burns_no_text() {
+async fn a_misconfigured_destination_is_parked_and_loses_no_message() {
     let recorder = Recorder::start(|_| Reply::new(403, "invalid_token")).await;
     let slack = |path: &str| {
         format!(
@@ -334,7 +336,7 @@ async fn a_misconfigured_destination_is_parked_and_burns_no_text() {
     );
     bridge.signal("HUP");
     bridge.logged("reloaded: destination.ops changed");
-    wait_for("all texts after the mending", || {
+    wait_for("all messages after the configuration was fixed", || {
         (good.received().len() == 5).then_some(())
     });
     let order: Vec<bool> = good
@@ -347,7 +349,7 @@ async fn a_misconfigured_destination_is_parked_and_burns_no_text() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_destination_refuses_goes_to_its_fallback() {
+async fn a_refused_delivery_goes_to_the_fallback() {
     let refusing = Recorder::start(|_| Reply::new(422, "no")).await;
     let taking = Recorder::start(|_| Reply::new(200, "ok")).await;
     let config = webhook("first", &refusing, "fallback = \"second\"") + &webhook("second", &taking, "");
@@ -364,7 +366,7 @@ async fn what_a_destination_refuses_goes_to_its_fallback() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_conversation_keeps_its_order_across_retries() {
-    // Every text fails twice, each on its own, so that later texts would overtake if they could.
+    // Every message fails twice on its own, which gives later ones the chance to overtake it.
     let tries: std::sync::Mutex<HashMap<String, u32>> = std::sync::Mutex::default();
     let recorder = Recorder::start(move |received| {
         let text = received.json()["text"].as_str().unwrap_or_default().to_owned();
@@ -384,7 +386,7 @@ async fn a_conversation_keeps_its_order_across_retries() {
         let from = format!("+130355501{:02}", number % 3);
         bridge.text(&refid(number), &from, &format!("{from} {}", number / 3));
     }
-    wait_for("every text three times", || {
+    wait_for("every message three times", || {
         (recorder.received().len() >= 36).then_some(())
     });
     let mut last: HashMap<String, (u32, String)> = HashMap::new();
@@ -401,7 +403,7 @@ async fn a_conversation_keeps_its_order_across_retries() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_between_200_and_delivery_a_text_is_delivered_once_after_the_restart() {
+async fn a_kill_between_200_and_delivery_delivers_once_after_the_restart() {
     let recorder = Recorder::start(|_| Reply::new(200, "ok")).await;
     let nowhere = "[destination.crm]\nkind = \"webhook\"\nurl = \"http://127.0.0.1:9/sms\"\n";
     let mut bridge = Bridge::start(&(nowhere.to_owned() + &unmatched("\"crm\"")));
@@ -415,7 +417,7 @@ async fn killed_between_200_and_delivery_a_text_is_delivered_once_after_the_rest
     bridge.kill();
     bridge.configure(&(webhook("crm", &recorder, "") + &unmatched("\"crm\"")));
     bridge.run();
-    wait_for("every text", || {
+    wait_for("every message", || {
         (recorder.received().len() >= ids.len()).then_some(())
     });
     assert_eq!(
@@ -440,7 +442,7 @@ async fn killed_between_200_and_delivery_a_text_is_delivered_once_after_the_rest
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_configuration_never_replaces_a_good_one() {
+async fn an_invalid_configuration_never_replaces_a_valid_one() {
     let recorder = Recorder::start(|_| Reply::new(200, "ok")).await;
     let good = webhook("crm", &recorder, "") + &unmatched("\"crm\"");
     let bridge = Bridge::start(&good);
@@ -448,7 +450,7 @@ async fn a_bad_configuration_never_replaces_a_good_one() {
     bridge.signal("HUP");
     bridge.logged("reload failed");
     bridge.text(&refid(1), "+13035550100", "still delivered");
-    wait_for("the text", || (recorder.received().len() == 1).then_some(()));
+    wait_for("the message", || (recorder.received().len() == 1).then_some(()));
     let route = "[[route]]\nname = \"spam\"\nfrom = [\"+1900*\"]\ndeliver = []\n";
     bridge.configure(&(good + route));
     bridge.signal("HUP");
@@ -480,7 +482,7 @@ fn two_daemons_do_not_share_a_store() {
 }
 
 #[test]
-fn a_carrier_that_hangs_up_after_posting_loses_no_text() {
+fn a_carrier_that_disconnects_after_posting_loses_no_message() {
     use std::io::Write as _;
     let bridge = Bridge::start(CONSOLE);
     let address = bridge.url("").strip_prefix("http://").unwrap().to_owned();
@@ -493,8 +495,8 @@ fn a_carrier_that_hangs_up_after_posting_loses_no_text() {
         if number % 2 == 0 {
             stream.shutdown(std::net::Shutdown::Write).unwrap();
         }
-        // What was read before the connection went away is stored and delivered.
-        wait_for("the text to be taken in", || {
+        // A request that was read before the connection closed is stored and delivered.
+        wait_for("the message to be accepted", || {
             bridge
                 .log()
                 .iter()
@@ -503,13 +505,13 @@ fn a_carrier_that_hangs_up_after_posting_loses_no_text() {
                 .map(|_| ())
         });
     }
-    wait_for("all texts on the console", || {
+    wait_for("all messages on the console", || {
         (bridge.console().len() == 20).then_some(())
     });
 }
 
 #[test]
-fn an_operators_unfinished_request_does_not_hold_up_the_end() {
+fn an_unfinished_admin_request_does_not_delay_the_shutdown() {
     use std::io::Write as _;
     let mut bridge = Bridge::start(CONSOLE);
     let socket = bridge.folder().join("data/admin.sock");

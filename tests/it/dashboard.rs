@@ -1,4 +1,4 @@
-//! The Grafana dashboard asks for what the daemon really tells, in expressions that Prometheus understands.
+//! The Grafana dashboard queries only metrics and labels that the daemon has, and shows all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -86,7 +86,7 @@ fn shown(legend: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_metric_and_label_of_the_dashboard_is_told_by_the_daemon() {
+fn every_metric_and_label_of_the_dashboard_exists() {
     let (dashboard, samples) = (dashboard(), samples(&metrics()));
     let mut wrong = Vec::new();
     let mut checked = BTreeSet::new();
@@ -136,12 +136,12 @@ fn every_metric_and_label_of_the_dashboard_is_told_by_the_daemon() {
         .collect();
     assert!(
         left_out.is_empty(),
-        "told by the daemon and shown nowhere: {left_out:?}"
+        "metrics of the daemon that the dashboard does not show: {left_out:?}"
     );
 }
 
 #[test]
-fn nothing_on_the_dashboard_lies_on_something_else() {
+fn no_panels_of_the_dashboard_overlap() {
     let dashboard = dashboard();
     let mut places = BTreeSet::new();
     for panel in dashboard["panels"].as_array().unwrap() {

@@ -1,4 +1,4 @@
-//! The documentation, tried: its configurations are checked, its commands and programs run.
+//! The documentation: its configurations are checked, its commands and programs are run.
 
 use std::fs;
 use std::io::Write as _;
@@ -25,7 +25,7 @@ fn blocks() -> Vec<Block> {
     files.iter().flat_map(|file| blocks_of(file)).collect()
 }
 
-/// What a piece of a configuration may stand under, and what the rest of the file may be.
+/// Table headers to try above a piece of a configuration, and the rest of the file.
 const HEADERS: &[&str] = &[
     "",
     "[source.intelepeer]\n",
@@ -77,7 +77,7 @@ fn checked(text: &str, header: &str) -> Result<(), String> {
         .map_err(|problems| errors(&problems))
 }
 
-/// Right under one of the headers, as a whole or each line for itself: some show ways to write the same key.
+/// Asserts that a block is valid under one of the headers, as a whole or line by line: some show alternatives for a key.
 fn assert_right(block: &Block, text: &str) {
     let whole: Vec<String> = HEADERS
         .iter()
@@ -108,7 +108,7 @@ fn uncommented(text: &str) -> String {
 }
 
 #[test]
-fn every_configuration_in_the_documentation_is_right() {
+fn every_configuration_in_the_documentation_is_valid() {
     let blocks = blocks();
     let toml: Vec<&Block> = blocks.iter().filter(|block| block.language == "toml").collect();
     assert!(toml.len() >= 20, "only {} were found", toml.len());
@@ -119,7 +119,7 @@ fn every_configuration_in_the_documentation_is_right() {
 }
 
 #[test]
-fn a_wrong_configuration_in_the_documentation_would_be_found() {
+fn the_check_of_the_documentation_finds_a_wrong_configuration() {
     for text in [
         "[destination.ops]\nkind = 'slak'",
         "colour = 1",
@@ -253,7 +253,7 @@ async fn the_command_for_microsoft_365_asks_for_a_token_and_prints_it() {
     assert!(asked.body.ends_with("&client_secret=a%2Bb~c"), "{}", asked.body);
 }
 
-/// Calls the page's `verified` with these, and says what it answers.
+/// Calls the page's function `verified` and returns its result.
 fn verified(secret: &str, headers: &serde_json::Value, body: &str) -> bool {
     let program = block("docs/destinations.md", "python", "def verified")
         + "\nimport json, sys\n\
@@ -280,7 +280,7 @@ fn verified(secret: &str, headers: &serde_json::Value, body: &str) -> bool {
 }
 
 #[tokio::test]
-async fn the_guide_to_signatures_tells_true_ones_from_others() {
+async fn the_signature_guide_accepts_only_valid_signatures() {
     for secret in ["whsec_c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0IQ==", "some words"] {
         let server = Recorder::answering(Reply::new(204, "")).await;
         let config = json!({ "url": server.url("/sms"), "secret": ["another one", secret] });

@@ -1,4 +1,4 @@
-//! E-mail, through a real Postfix and through servers that misbehave.
+//! E-mail through servers that misbehave; `tests/system` has a real Postfix.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ fn plainly(fake: &FakeSmtp, more: &str) -> Email {
     email(&smtp, &["desk@example.com"], Duration::from_secs(5))
 }
 
-/// What servers offer that are fed one command at a time, and such that take several at once.
+/// The extensions of a server without PIPELINING, and of one with it.
 const WAYS: [&[&str]; 2] = [&[], &["PIPELINING", "8BITMIME"]];
 
 #[tokio::test]
@@ -48,7 +48,7 @@ async fn starttls_that_is_not_offered_parks_and_nothing_is_sent() {
 }
 
 #[tokio::test]
-async fn an_answer_that_does_not_belong_to_the_command_ends_the_session() {
+async fn an_out_of_order_answer_ends_the_session() {
     let script = |_: usize, _: usize, line: &str| match line {
         "DATA" => Some(Turn::Say("250 as if smuggled in before TLS began")),
         _ => None,
@@ -111,7 +111,7 @@ async fn a_421_on_a_new_connection_waits_as_a_whole() {
 }
 
 #[tokio::test]
-async fn a_connection_lost_after_the_message_is_not_sent_again_at_once() {
+async fn a_message_whose_connection_broke_is_not_resent_immediately() {
     let script = |connection: usize, message: usize, line: &str| {
         ((connection, message) == (1, 2) && line == ".").then_some(Turn::Close)
     };
@@ -134,7 +134,7 @@ async fn a_connection_lost_after_the_message_is_not_sent_again_at_once() {
 }
 
 #[tokio::test]
-async fn answers_to_the_message_decide_about_the_message() {
+async fn answers_to_the_content_concern_only_the_message() {
     for (answer, expected) in [
         ("550 5.7.1 Message content rejected", "permanent"),
         ("451 4.3.0 queue file write error", "message"),
@@ -166,7 +166,7 @@ async fn answers_to_the_message_decide_about_the_message() {
 }
 
 #[tokio::test]
-async fn a_server_that_says_nothing_costs_the_timeout_and_no_more() {
+async fn a_silent_server_costs_one_timeout() {
     let steps = [GREETING, "EHLO", "MAIL", "RCPT", "DATA", "."];
     for (hanging, way) in steps.iter().flat_map(|step| WAYS.map(|way| (*step, way))) {
         let script = move |_: usize, _: usize, line: &str| {
@@ -199,7 +199,7 @@ async fn a_server_that_says_nothing_costs_the_timeout_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_makes_the_destination_wait() {
+async fn an_unreachable_server_makes_the_destination_wait() {
     let free = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
         .unwrap()
@@ -308,7 +308,7 @@ async fn an_international_address_needs_a_server_that_takes_it() {
 }
 
 #[tokio::test]
-async fn a_server_that_speaks_nonsense_makes_the_destination_wait() {
+async fn a_server_with_invalid_replies_makes_the_destination_wait() {
     for (at, answer) in [
         (GREETING, "HTTP/1.1 400 Bad Request"),
         ("EHLO", "250-fake\r\n250- \r\n250 X"),

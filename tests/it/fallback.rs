@@ -1,4 +1,4 @@
-//! What a fallback gets: once each message, with a note of what it stands in for.
+//! Fallbacks get each message once, with a note that names the original destination.
 
 use serde_json::json;
 use smsbridge::destination::Fallback;
@@ -10,7 +10,7 @@ use crate::servers::recorder::webhook;
 use crate::servers::recorder::{Recorder, Reply};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fallback_is_told_what_it_stands_in_for_and_gets_no_message_twice() {
+async fn a_fallback_names_the_original_destination_and_gets_each_message_once() {
     let refusing = Recorder::answering(Reply::new(422, "unknown <sender>")).await;
     let taking = Recorder::answering(Reply::new(200, "ok")).await;
     let config = webhook("crm", &refusing, "fallback = \"desk\"") + &webhook("desk", &taking, "");
@@ -52,7 +52,7 @@ async fn a_fallback_is_told_what_it_stands_in_for_and_gets_no_message_twice() {
 }
 
 #[test]
-fn every_kind_says_so_whatever_its_template_is_and_whatever_was_answered() {
+fn every_kind_shows_the_fallback_note_with_any_template() {
     let configs = [
         ("console", json!({})),
         ("slack", json!({ "webhook_url": "https://slack.example/x" })),

@@ -1,4 +1,4 @@
-//! Files and sockets: who may read them, and what is never followed, replaced or removed.
+//! Files and sockets: their permissions, and what is never followed, replaced or removed.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
@@ -10,7 +10,7 @@ use crate::bridge::refid;
 
 const ROUTES: &str = "[destination.console]\nkind = \"console\"\n[routing]\nunmatched = [\"console\"]\n";
 
-/// The daemon or a command with the umask that lets everybody do everything.
+/// The daemon or a command with umask 0.
 fn careless(arguments: &[&str]) -> Command {
     let mut command = Command::new("sh");
     command
@@ -44,7 +44,7 @@ fn below(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// What others may do something with.
+/// The files that group or others have permissions for.
 fn open_to_others(folder: &Path) -> Vec<String> {
     let paths = below(folder).into_iter().filter(|path| mode(path) & 0o077 != 0);
     paths
@@ -53,7 +53,7 @@ fn open_to_others(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn the_stores_files_are_private_whatever_the_umask_and_the_folder() {
+fn the_stores_files_are_private_with_any_umask_and_folder() {
     let mut bridge = Bridge::configured(ROUTES);
     std::fs::create_dir(bridge.store()).unwrap();
     set_mode(&bridge.store(), 0o755);
@@ -122,7 +122,7 @@ fn a_backup_is_private_and_follows_no_link() {
     backup();
 }
 
-/// Starts the daemon in vain, and gives its last words.
+/// Starts the daemon, which must fail, and returns its standard error.
 fn refused(bridge: &mut Bridge) -> String {
     let command = Command::new(env!("CARGO_BIN_EXE_smsbridge"));
     bridge.run_command(command, &[], &[]).unwrap_err()

@@ -1,4 +1,4 @@
-//! Texts that try to be more than text, through every kind that speaks to people.
+//! Hostile messages through every kind of destination that people read.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -9,10 +9,10 @@ use smsbridge::destination::http::Client;
 
 use crate::fixtures::{TIMEOUT, build_with, message, outbound};
 
-/// To make one takes a while, and nothing is sent here.
+/// Creating a client takes a while, and these tests send nothing.
 static CLIENT: LazyLock<Client> = LazyLock::new(|| Client::new().unwrap());
 
-/// What a stranger may send.
+/// Hostile message bodies.
 const TEXTS: &[&str] = &[
     "<!channel> <!here|x> <@U123> <#C123>",
     "@room @everyone @channel",
@@ -72,7 +72,7 @@ fn p21_the_console_prints_one_harmless_line() {
 }
 
 #[test]
-fn p21_slack_sees_no_mention_and_no_link_of_the_text() {
+fn p21_slack_gets_no_mention_and_no_link_from_the_body() {
     for text in TEXTS {
         for template in [None, Some("{{ text }}")] {
             let payload = payload("slack", slack(), template, text);
@@ -116,7 +116,7 @@ fn check_slack(payload: &Value, template: bool) {
 }
 
 #[test]
-fn p21_matrix_gets_escaped_html_and_mentions_nobody() {
+fn p21_matrix_gets_escaped_html_and_no_mentions() {
     for text in TEXTS {
         for template in [None, Some("<b>{{ text }}</b>")] {
             let event = payload("matrix", matrix(), template, text);
@@ -152,7 +152,7 @@ fn check_html(html: &str) {
 }
 
 #[test]
-fn p21_a_webhook_gets_the_exact_text_as_data() {
+fn p21_a_webhook_gets_the_exact_body_as_data() {
     let body = json!({ "url": "https://crm.example/x", "body": r#"{"text": "{{ text }}"}"# });
     for text in TEXTS {
         assert_eq!(payload("webhook", webhook(), None, text)["text"], *text);
@@ -168,7 +168,7 @@ fn p21_a_mail_has_our_headers_and_no_others() {
     TEXTS.iter().for_each(|text| check_mail(text));
 }
 
-/// The same headers as a harmless text's, to the same people, and no markup but ours.
+/// Asserts the headers and recipients of a harmless message, and no markup but ours.
 fn check_mail(text: &str) {
     let (harmless, hostile) = (mail("hello"), mail(text));
     let names = |mail: &str| -> Vec<String> {
@@ -210,7 +210,7 @@ fn check_mail(text: &str) {
         .parse(harmless.as_bytes())
         .unwrap();
     let (ours, found) = (tags(&plain), tags(&mail));
-    assert!(ours.len() > 3, "{ours:?}: is the test blind?");
+    assert!(ours.len() > 3, "{ours:?}: the test proves nothing");
     let foreign: Vec<&String> = found.difference(&ours).filter(|tag| *tag != "br").collect();
     assert!(foreign.is_empty(), "{text:?}: {foreign:?}");
 }
@@ -263,7 +263,7 @@ fn p21_goldens() {
 }
 
 #[test]
-fn the_longest_text_fits_everywhere() {
+fn the_longest_body_fits_everywhere() {
     for text in [
         "a".repeat(65_536),
         "<&>\"".repeat(16_384),
@@ -306,7 +306,7 @@ proptest! {
     })]
 
     #[test]
-    fn p21_no_text_becomes_markup_anywhere(text in any::<String>()) {
+    fn p21_no_body_becomes_markup_anywhere(text in any::<String>()) {
         let line = rendered("console", json!({}), None, &text);
         prop_assert!(!line.chars().any(char::is_control));
         check_slack(&payload("slack", slack(), None, &text), false);
@@ -317,7 +317,7 @@ proptest! {
     }
 }
 
-/// What a stranger may pass off as a link.
+/// Disguised links.
 fn link() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         6 => prop::sample::select(vec![
@@ -375,7 +375,7 @@ fn check_links(links: &[(String, String)]) {
 }
 
 #[test]
-fn p21_every_link_shows_where_it_leads() {
+fn p21_every_link_shows_its_target() {
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
         cases: u32::try_from(crate::promises::rounds(500, 20_000)).unwrap(),
         failure_persistence: None,
@@ -427,7 +427,7 @@ fn p21_every_link_shows_where_it_leads() {
     outcome.unwrap();
     assert!(
         seen.get() > 50,
-        "only {} links were made: is the test blind?",
+        "only {} links were made: the test proves nothing",
         seen.get()
     );
 }

@@ -14,7 +14,7 @@ use crate::servers::fake_intelepeer::{Answer, Exchange, FakeIntelepeer, Seen};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fixture {
-    #[expect(dead_code, reason = "for whoever reads the file")]
+    #[expect(dead_code, reason = "documents the file")]
     about: String,
     config: Config,
     exchanges: Vec<Exchange>,
@@ -42,7 +42,7 @@ struct Expected {
     outcome: String,
     webhook: Option<String>,
     state: Option<String>,
-    /// Part of the words.
+    /// A part of the message.
     #[serde(default)]
     words: String,
 }
@@ -172,7 +172,7 @@ async fn many_numbers_are_split_and_joined_in_order_although_the_token_expires_m
 }
 
 #[tokio::test]
-async fn a_token_is_not_used_beyond_its_day() {
+async fn a_token_is_not_used_after_it_expires() {
     let server = FakeIntelepeer::start(forgetful()).await;
     let client = client(&server, login());
     assert_eq!(client.token().await.unwrap().reveal(), "T1");
@@ -184,7 +184,7 @@ async fn a_token_is_not_used_beyond_its_day() {
 }
 
 #[tokio::test]
-async fn nobody_listening_is_said_in_words_without_secrets() {
+async fn a_refused_connection_is_reported_without_secrets() {
     let server = FakeIntelepeer::start(forgetful()).await;
     let client = client(&server, login());
     drop(server);
@@ -202,7 +202,7 @@ async fn nobody_listening_is_said_in_words_without_secrets() {
 }
 
 #[tokio::test]
-async fn asking_for_no_pause_does_not_switch_the_backoff_off() {
+async fn a_retry_after_of_zero_keeps_the_backoff() {
     for asked in ["0", "Sun, 06 Nov 1994 08:49:37 GMT"] {
         let busy = Answer {
             status: 503,

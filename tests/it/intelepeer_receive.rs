@@ -1,4 +1,4 @@
-//! The IntelePeer source against requests kept as data, and against requests nobody thought of.
+//! The IntelePeer source against recorded requests, and against random ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -38,13 +38,13 @@ struct Case {
     expect: Expect,
 }
 
-/// What is not given is not compared.
+/// Missing fields are not compared.
 #[derive(Deserialize)]
 #[serde(untagged, deny_unknown_fields)]
 enum Expect {
     Refused {
         status: u16,
-        /// Part of the words.
+        /// A part of the message.
         error: String,
     },
     Accepted {
@@ -52,7 +52,7 @@ enum Expect {
         provider_id: Option<String>,
         from: Option<String>,
         to: Option<String>,
-        /// The sender as people see it.
+        /// The sender as it is displayed.
         shown: Option<String>,
         media: Option<Vec<Media>>,
         extra: Option<BTreeMap<String, String>>,
@@ -241,7 +241,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_mutation_of_a_signed_body_is_accepted_with_another_text_or_id(
+    fn no_mutation_of_a_signed_body_is_accepted_with_another_body_or_id(
         text in "\\PC{0,40}",
         mutations in prop::collection::vec(mutation(), 1..6),
     ) {
@@ -259,7 +259,7 @@ proptest! {
     }
 
     #[test]
-    fn moving_the_border_between_id_and_text_is_never_accepted(text in "[a-zA-Z0-9]{1,40}", at in 0..72_usize) {
+    fn moving_the_border_between_id_and_body_is_never_accepted(text in "[a-zA-Z0-9]{1,40}", at in 0..72_usize) {
         let config = hmac_config();
         let signature = config.sign(&Signed { refid: REFID, message: &text, ..Signed::default() }).unwrap().unwrap();
         let all = format!("{REFID}{text}");
@@ -281,7 +281,7 @@ proptest! {
 }
 
 #[test]
-fn what_is_kept_of_unknown_fields_is_bounded() {
+fn kept_unknown_fields_are_bounded() {
     let mut body = serde_json::json!({ "refid": REFID, "from": "1-1234", "to": "1-1234", "message": "", "signature": "c" });
     for n in 0..500 {
         body[format!("field{n}")] = "x".repeat(n).into();

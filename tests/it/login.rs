@@ -1,4 +1,4 @@
-//! What unauthenticated clients may cost operators and carriers: no noticeable delay.
+//! Unauthenticated clients cause operators and carriers no noticeable delay.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use crate::bridge::{Bridge, http, wait_for};
 
 const SCREEN: &str = "[destination.screen]\nkind = \"console\"\n[routing]\nunmatched = [\"screen\"]\n";
 
-/// A daemon with a page behind a proxy on this machine, which says who asks.
+/// A daemon with a page behind a proxy on this machine, which names the client.
 fn start(max_connections: usize) -> (Bridge, String) {
     let mut bridge = Bridge::configured(&(admin() + SCREEN));
     let path = bridge.folder().join("config.toml");
@@ -23,7 +23,7 @@ fn start(max_connections: usize) -> (Bridge, String) {
     (bridge, page)
 }
 
-/// Asks for the status with this token; the answer's status, and how long it took.
+/// Requests the status with this token; returns the code of the answer and the time it took.
 fn ask(page: &str, from: &str, token: &str) -> (u16, Duration) {
     let fields = [
         ("x-forwarded-for", from),
@@ -36,7 +36,7 @@ fn ask(page: &str, from: &str, token: &str) -> (u16, Duration) {
     )
 }
 
-/// Connections to the address of this URL that never say anything, or never the whole of it.
+/// Connections to the address of this URL that send nothing, or an incomplete request.
 fn strangers(url: &str, count: usize, says: &str) -> Vec<TcpStream> {
     let address = url.strip_prefix("http://").unwrap().split('/').next().unwrap();
     let mut connections = Vec::new();
@@ -75,7 +75,7 @@ fn wrong_tokens_are_logged_counted_and_slowed_down_for_their_sender_alone() {
         began.elapsed()
     );
 
-    // Twenty more at once: some wait, the others are not even looked at. Nobody else notices.
+    // Twenty more at once: some wait, the others are refused immediately. Other clients are not delayed.
     let guessing: Vec<_> = (0..20)
         .map(|_| {
             let page = page.clone();
@@ -94,7 +94,7 @@ fn wrong_tokens_are_logged_counted_and_slowed_down_for_their_sender_alone() {
         count(401) >= 4 && count(429) >= 4 && count(401) + count(429) == 20,
         "{answers:?}"
     );
-    // Who is right is let in as soon as the guesses are answered.
+    // The right token is accepted as soon as the guesses are answered.
     let (status, took) = ask(&page, "203.0.113.7", TOKEN);
     assert!(
         status == 200 && took < Duration::from_secs(1),
@@ -120,7 +120,7 @@ fn wrong_tokens_are_logged_counted_and_slowed_down_for_their_sender_alone() {
 }
 
 #[test]
-fn silent_strangers_delay_no_operator() {
+fn idle_unauthenticated_connections_delay_no_operator() {
     let (_bridge, page) = start(256);
     let half = "POST /login HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{";
     for (count, says, limit) in [(64, "", 1), (64, half, 1), (300, "GET /api/v1/status HT", 5)] {
@@ -135,7 +135,7 @@ fn silent_strangers_delay_no_operator() {
 }
 
 #[test]
-fn silent_strangers_delay_no_carrier() {
+fn idle_unauthenticated_connections_delay_no_carrier() {
     let (bridge, _page) = start(16);
     let url = bridge.url("/inbound/intelepeer");
     let half = "POST /inbound/intelepeer HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{";

@@ -26,7 +26,7 @@ async fn hookshot_gets_text_and_html() {
 }
 
 #[tokio::test]
-async fn hookshots_answers_are_classified() {
+async fn answers_of_hookshot_are_classified() {
     for (status, expected) in [
         (400, "permanent"),
         (403, "parked"),
@@ -50,7 +50,7 @@ async fn hookshots_answers_are_classified() {
 
 /// A room on many servers has an answer of many names, and a server may add what it likes to any.
 #[tokio::test]
-async fn answers_of_any_length_are_understood() {
+async fn answers_of_any_length_are_parsed() {
     let servers: Vec<String> = (0..600)
         .map(|n| format!("server-{n}.matrix.example.com"))
         .collect();

@@ -1,4 +1,4 @@
-//! What a pending delivery waits for, and what a retry does to it: both as told, and as the destination sees it.
+//! What a pending delivery waits for, and the effect of a retry: as shown, and as seen by the destination.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -28,7 +28,7 @@ fn delivery(bridge: &Bridge, id: &str) -> Value {
     bridge.admin("GET", &format!("/deliveries/{id}"), "").unwrap().1
 }
 
-/// Waits until a delivery waits for this; what is told of it.
+/// Waits until a delivery has this reason for waiting, and returns what the API shows.
 #[track_caller]
 fn pending(bridge: &Bridge, id: &str, cause: &str) -> Value {
     wait_for(&format!("cause {cause}"), || {
@@ -42,7 +42,7 @@ fn shown(bridge: &Bridge, id: &str) -> String {
     assert_eq!(code, 0, "{err}");
     let (_, message, _) = bridge.command(&["message", "show", id.rsplit_once('-').unwrap().0]);
     let (_, listed, _) = bridge.command(&["delivery", "list"]);
-    // While something holds it up, neither says that it is tried now; nor does the list.
+    // While it is held up, neither says that it is attempted now; nor does the list.
     for line in (out.clone() + &message).lines() {
         assert!(
             !line.contains("next attempt") || !line.contains("(now)"),
@@ -70,7 +70,7 @@ fn retry(bridge: &Bridge, ids: &[&str]) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn behind_a_destination_that_asked_for_a_pause_it_tells_when_and_a_retry_does_not_break_it() {
+async fn a_delivery_to_a_paused_destination_shows_when_and_a_retry_respects_the_pause() {
     let recorder = Recorder::answering(Reply::new(429, "slow down").with("retry-after", "600")).await;
     let bridge = Bridge::start(&crm(&recorder, "concurrency = 1"));
     let first = text(&bridge, 1, 1);
@@ -121,7 +121,7 @@ async fn behind_a_destination_that_asked_for_a_pause_it_tells_when_and_a_retry_d
         "--yes",
     ]);
     assert!(said.contains("is rate limiting"), "{said}");
-    // Neither does an operator who pauses it and lets it go on.
+    // Neither does a pause and a resume by an operator.
     for what in ["pause", "resume"] {
         assert_eq!(bridge.command(&["destination", what, "crm"]).0, 0);
     }
@@ -135,7 +135,7 @@ async fn behind_a_destination_that_asked_for_a_pause_it_tells_when_and_a_retry_d
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_the_pause_that_a_destination_asked_for_a_retry_and_a_resume_probe_it_at_once() {
+async fn after_a_requested_pause_a_retry_and_a_resume_probe_immediately() {
     let recorder = Recorder::answering(Reply::new(429, "slow down").with("retry-after", "1")).await;
     let bridge = Bridge::start(&crm(&recorder, "retry = { initial = \"10m\" }"));
     let first = text(&bridge, 1, 1);
@@ -166,7 +166,7 @@ async fn after_the_pause_that_a_destination_asked_for_a_retry_and_a_resume_probe
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pause_that_a_destination_asked_for_ends_at_the_same_time_after_a_restart() {
+async fn a_requested_pause_ends_at_the_same_time_after_a_restart() {
     let recorder = Recorder::answering(Reply::new(429, "slow down").with("retry-after", "600")).await;
     let mut bridge = Bridge::start(&crm(&recorder, "retry = { initial = \"2h\", max = \"2h\" }"));
     let first = text(&bridge, 1, 1);
@@ -193,7 +193,7 @@ async fn a_pause_that_a_destination_asked_for_ends_at_the_same_time_after_a_rest
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retried_delivery_keeps_the_time_of_its_creation_and_gets_patience_from_the_retry() {
+async fn a_retried_delivery_keeps_its_creation_time_and_gets_a_new_give_up_time() {
     let recorder = Recorder::start(|received| {
         let is_refused = received.json()["text"] == "refused";
         Reply::new(if is_refused { 400 } else { 503 }, "no")
@@ -228,7 +228,7 @@ fn destination(bridge: &Bridge) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pause_that_is_asked_for_in_answer_to_a_test_message_counts_as_in_answer_to_a_delivery() {
+async fn a_retry_after_in_answer_to_a_test_message_counts_like_one_for_a_delivery() {
     let recorder = Recorder::answering(Reply::new(429, "slow down").with("retry-after", "600")).await;
     let bridge = Bridge::start(&crm(&recorder, ""));
     assert_eq!(destination(&bridge)["state"], "untested");
@@ -270,7 +270,7 @@ async fn a_destination_that_was_removed_and_is_back_is_as_parked_or_limited_as_b
                 bridge.stop();
                 bridge.run();
             }
-            // Its lane ends with what is under way.
+            // Its lane ends with the attempt in progress.
             wait_for("the end of its lane", || {
                 let sent = recorder.received().len();
                 std::thread::sleep(Duration::from_millis(400));
@@ -288,7 +288,7 @@ async fn a_destination_that_was_removed_and_is_back_is_as_parked_or_limited_as_b
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn behind_a_destination_that_is_parked_or_down_it_tells_so_and_a_retry_probes_it() {
+async fn a_delivery_to_a_parked_or_down_destination_says_so_and_a_retry_probes_it() {
     for (status, cause) in [(403, "parked"), (500, "down")] {
         let recorder = Recorder::answering(Reply::new(status, "no")).await;
         let bridge = Bridge::start(&crm(&recorder, "retry = { initial = \"10m\" }"));
@@ -368,9 +368,9 @@ async fn a_paused_destination_is_sent_nothing_by_a_retry() {
     assert_eq!(recorder.received().len(), 1);
 }
 
-/// After an outage, what failed during it is sent with the rest, and lists say the same as a single delivery.
+/// After an outage the failed deliveries are sent with the rest, and lists show the same as a single delivery.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_failed_during_an_outage_does_not_wait_after_its_end() {
+async fn deliveries_that_failed_during_an_outage_are_due_when_it_ends() {
     let is_well = Arc::new(AtomicBool::new(false));
     for (status, cause) in [(429, "limited"), (503, "down")] {
         is_well.store(false, Ordering::SeqCst);
@@ -417,7 +417,7 @@ async fn what_failed_during_an_outage_does_not_wait_after_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retry_while_stopping_is_refused_and_lists_tell_what_is_in_progress() {
+async fn a_retry_while_stopping_is_rejected_and_lists_show_attempts_in_progress() {
     let recorder = Recorder::start(|_| Reply {
         delay: Duration::from_secs(6),
         ..Reply::new(200, "ok")
@@ -439,7 +439,7 @@ async fn a_retry_while_stopping_is_refused_and_lists_tell_what_is_in_progress() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_discarded_and_what_has_an_attempt_in_progress_is_counted() {
+async fn discarded_deliveries_and_those_in_progress_are_counted() {
     let recorder = Recorder::start(|_| Reply {
         delay: Duration::from_secs(30),
         ..Reply::new(200, "ok")
@@ -462,7 +462,7 @@ async fn what_is_discarded_and_what_has_an_attempt_in_progress_is_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_attempt_holds_up_its_conversation_and_those_without_a_place() {
+async fn a_slow_attempt_delays_its_conversation_and_those_beyond_concurrency() {
     let recorder = Recorder::start(|_| Reply {
         delay: Duration::from_secs(8),
         ..Reply::new(200, "ok")
@@ -492,7 +492,7 @@ async fn a_slow_attempt_holds_up_its_conversation_and_those_without_a_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn behind_a_rate_the_time_told_is_that_of_the_attempt() {
+async fn a_rate_limited_delivery_shows_the_time_of_its_attempt() {
     let began = Instant::now();
     let last = std::sync::Arc::new(AtomicU64::new(0));
     let seen = last.clone();
@@ -514,10 +514,13 @@ async fn behind_a_rate_the_time_told_is_that_of_the_attempt() {
     });
     let went = Duration::from_millis(last.load(Ordering::Relaxed));
     let apart = went.abs_diff(told);
-    assert!(apart < Duration::from_millis(900), "told {told:?}, went {went:?}");
+    assert!(
+        apart < Duration::from_millis(900),
+        "shown {told:?}, sent {went:?}"
+    );
 }
 
-/// A moment as the API tells it.
+/// A time as the API shows it.
 struct Moment(SystemTime);
 
 impl From<&str> for Moment {
@@ -531,7 +534,7 @@ impl Moment {
         self.0.duration_since(SystemTime::now()).unwrap_or_default()
     }
 
-    /// Whether it is so many seconds ahead.
+    /// Returns true if it is this many seconds ahead.
     fn is_in(&self, least: u64, most: u64) -> bool {
         (least..=most).contains(&self.time_left().as_secs())
     }

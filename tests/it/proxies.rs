@@ -7,7 +7,7 @@ use crate::pages::snippets;
 use crate::servers::certificate::certificate;
 
 #[test]
-fn the_tls_settings_as_documented_are_right() {
+fn the_documented_tls_settings_are_valid() {
     let settings: Vec<String> = snippets("toml")
         .into_iter()
         .filter(|block| block.contains("tls = "))

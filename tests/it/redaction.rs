@@ -1,11 +1,11 @@
-//! What is left of a message whose content was removed, and what can no longer be done with it.
+//! Redacted messages: what remains of them, and what is no longer possible.
 
 use crate::bridge::refid;
 use crate::bridge::{Bridge, wait_for};
 use crate::servers::recorder::webhook;
 use crate::servers::recorder::{Recorder, Reply};
 
-/// The daemon from now on removes content at once.
+/// Configures the daemon to redact immediately.
 fn redact(bridge: &mut Bridge) {
     bridge.stop();
     let path = bridge.folder().join("config.toml");
@@ -19,7 +19,7 @@ fn redact(bridge: &mut Bridge) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_without_its_content_is_not_delivered_again() {
+async fn a_redacted_message_is_not_resent() {
     let receiver = Recorder::start(|_| Reply::new(422, "not wanted")).await;
     let mut bridge = Bridge::start(&(webhook("crm", &receiver, "") + "[routing]\nunmatched = [\"crm\"]\n"));
     let (status, answer) = bridge.text(&refid(1), "+13035550100", "secret words");

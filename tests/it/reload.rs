@@ -1,4 +1,4 @@
-//! Reloads that go wrong: files that never answer, files that are none, and reloads that overlap.
+//! Reloads that fail, reloads of files that are not regular, and reloads that overlap.
 
 use std::path::Path;
 use std::process::Command;
@@ -33,7 +33,7 @@ fn fifo(path: &Path) {
     assert!(made.success());
 }
 
-/// Ends the daemon by SIGTERM and says how long it took.
+/// Stops the daemon with SIGTERM and returns how long that took.
 fn end(bridge: &mut Bridge) -> Duration {
     let started = Instant::now();
     bridge.signal("TERM");
@@ -42,7 +42,7 @@ fn end(bridge: &mut Bridge) -> Duration {
 }
 
 #[test]
-fn a_secret_file_that_is_a_fifo_is_refused_and_freezes_nothing() {
+fn a_secret_file_that_is_a_fifo_is_rejected_and_blocks_nothing() {
     let mut bridge = Bridge::configured(&format!("{SECOND}{SCREEN}"));
     let path = secret(&bridge);
     bridge.run_with(&[], &[("TOKIO_WORKER_THREADS", "2")]);
@@ -62,7 +62,7 @@ fn a_secret_file_that_is_a_fifo_is_refused_and_freezes_nothing() {
 }
 
 #[test]
-fn a_configuration_that_is_no_file_is_refused_at_start_check_and_reload() {
+fn a_configuration_that_is_not_a_regular_file_is_rejected_at_start_check_and_reload() {
     let mut bridge = Bridge::start(SCREEN);
     let path = bridge.folder().join("config.toml");
     let text = std::fs::read_to_string(&path).unwrap();
@@ -115,7 +115,7 @@ async fn reloads_that_overlap_run_one_after_the_other_and_the_newest_wins() {
         Loader::new(&path.clone(), move |_, old| {
             assert_eq!(at_once.fetch_add(1, Ordering::SeqCst), 0, "one at a time");
             loads.fetch_add(1, Ordering::SeqCst);
-            // What it read is outdated by the time it goes on.
+            // The configuration it has read is outdated when it continues.
             let loaded = plan::load(&path, Purpose::Serve, &Outside::default(), old);
             runtime.block_on(async { gate.acquire().await.unwrap().forget() });
             at_once.fetch_sub(1, Ordering::SeqCst);
@@ -141,7 +141,7 @@ async fn reloads_that_overlap_run_one_after_the_other_and_the_newest_wins() {
     assert_eq!(newer.destinations.len(), 1);
     let mut later = Box::pin(join_all((0..20).map(|_| daemon.control().reload())));
     assert!(poll!(&mut later).is_pending());
-    // Whoever stops waiting takes nothing with them.
+    // A caller that stops waiting does not cancel the reload.
     slow.abort();
     gate.add_permits(2);
     for reloaded in later.await {
@@ -274,7 +274,7 @@ async fn a_destination_removed_and_added_at_once_keeps_its_one_lane() {
 }
 
 #[tokio::test]
-async fn a_removed_destination_sends_nothing_more_and_goes_on_when_it_is_back_much_later() {
+async fn a_removed_destination_sends_nothing_and_continues_when_added_again() {
     let bench = Bench::start().await;
     bench.reload(&bench.without, &[]);
     tokio::time::sleep(TAKES * 3).await;
@@ -292,7 +292,7 @@ async fn a_removed_destination_sends_nothing_more_and_goes_on_when_it_is_back_mu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failed_reload_is_an_error_in_the_log_with_the_same_words_whoever_asked_for_it() {
+async fn a_failed_reload_logs_the_same_error_for_every_trigger() {
     let bridge = Bridge::start("[routing]\nunmatched = []\n");
     bridge.configure("[routing]\nunmatched = [\"nobody\"]\n");
     let failed = || -> Vec<String> {

@@ -1,7 +1,7 @@
-//! The schema of the configuration and its manual page, held against what the parser accepts.
+//! The schema of the configuration and its page, compared with the parser.
 //!
-//! `docs/configuration.md` is the one table of keys; schema and manual are made from it. What is left to show is
-//! that the parser knows the same keys and accepts the same values, and these tests ask both.
+//! Schema and manual are generated from the tables of `docs/configuration.md`. These tests show that the parser
+//! knows the same keys and accepts the same values.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +12,7 @@ use smsbridge::config::{Config, Outside, Purpose};
 
 use crate::places::{BASE, PLACES, keys, print, read, root, table, with};
 
-/// What the parser lists as known when it meets something unknown.
+/// The keys that the parser lists as known in its error about an unknown one.
 fn known(whole: &toml::Table, complaint: &str) -> BTreeSet<String> {
     let (_, problems) = read(whole);
     let all: Vec<&str> = problems
@@ -30,7 +30,7 @@ fn known(whole: &toml::Table, complaint: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_schema_in_the_documentation_is_the_one_that_is_printed() {
+fn the_schema_in_docs_equals_the_printed_one() {
     let kept = fs::read_to_string(root().join("docs/smsbridge.schema.json")).unwrap();
     let printed = print(&["check", "--schema"]);
     assert!(
@@ -40,7 +40,7 @@ fn the_schema_in_the_documentation_is_the_one_that_is_printed() {
 }
 
 #[test]
-fn the_page_has_every_key_that_the_parser_knows_and_no_other() {
+fn the_page_lists_exactly_the_keys_of_the_parser() {
     let tables = tables();
     let mut seen = BTreeSet::new();
     for place in PLACES {
@@ -62,7 +62,7 @@ fn the_page_has_every_key_that_the_parser_knows_and_no_other() {
 }
 
 #[test]
-fn the_page_has_every_table_and_every_kind_that_the_parser_knows() {
+fn the_page_lists_exactly_the_tables_and_kinds_of_the_parser() {
     let tables = tables();
     let tops = tables
         .iter()
@@ -83,7 +83,7 @@ fn the_page_has_every_table_and_every_kind_that_the_parser_knows() {
 }
 
 #[test]
-fn every_default_is_a_right_value_and_the_one_that_is_used() {
+fn every_documented_default_is_valid_and_in_use() {
     let schema = smsbridge::config::schema().unwrap();
     let plain = Config::read(BASE, Path::new("/c.toml"), Purpose::Serve, &Outside::default())
         .unwrap()

@@ -1,10 +1,10 @@
-//! `docs/security.md` rests on tests; each that it names must be there.
+//! Every test that `docs/security.md` names exists.
 
 use std::fs;
 use std::path::Path;
 
 #[test]
-fn every_test_that_the_security_page_names_is_there() {
+fn every_test_named_in_security_md_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = fs::read_to_string(root.join("docs/security.md")).unwrap();
     let quoted = page.split('`').skip(1).step_by(2);

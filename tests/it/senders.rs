@@ -1,4 +1,4 @@
-//! Senders that are no numbers, and webhooks that are odd in other ways, from the webhook to everything that shows them.
+//! Alphanumeric senders and other unusual webhooks, from the webhook to everything that shows them.
 
 use serde_json::{Value, json};
 
@@ -123,7 +123,7 @@ fn the_commands_take_names() {
 }
 
 #[test]
-fn what_was_unusual_about_a_webhook_is_logged_without_its_words() {
+fn an_unusual_webhook_is_logged_without_its_content() {
     let bridge = Bridge::start(CONFIG);
     let id = post(&bridge, 1, json!({ "to": null, "body": "canary" }));
     let message = message(&bridge, &id);

@@ -1,4 +1,4 @@
-//! Local servers that play the outside world.
+//! Local servers that take the place of carriers and destinations.
 
 #[path = "../common/certificate.rs"]
 pub mod certificate;

@@ -12,7 +12,7 @@ use crate::servers::fake_slack::FakeSlack;
 use crate::servers::recorder::Reply;
 
 #[tokio::test]
-async fn a_webhook_gets_the_text_as_plain_blocks() {
+async fn a_slack_webhook_gets_plain_text_blocks() {
     let slack = FakeSlack::start().await;
     let destination = build("slack", slack.webhook(), None).unwrap();
     let mut message = message("a *b* <!channel> & c");
@@ -55,7 +55,7 @@ async fn a_conversation_keeps_one_thread() {
     let destination = build("slack", slack.token(), None).unwrap();
     let message = message("hello");
     let first = destination.deliver(&outbound(&message)).await.unwrap();
-    let root = first.thread.expect("the first text begins the thread");
+    let root = first.thread.expect("the first message begins the thread");
     let mut second = outbound(&message);
     second.thread = Some(&root);
     assert_eq!(destination.deliver(&second).await.unwrap().thread, None);
@@ -65,7 +65,7 @@ async fn a_conversation_keeps_one_thread() {
 }
 
 #[tokio::test]
-async fn a_vanished_thread_is_begun_anew() {
+async fn a_deleted_thread_is_started_again() {
     let slack = FakeSlack::start().await;
     let destination = build("slack", slack.token(), None).unwrap();
     let message = message("hello");
@@ -77,7 +77,7 @@ async fn a_vanished_thread_is_begun_anew() {
 }
 
 #[tokio::test]
-async fn without_threads_none_is_begun_or_followed() {
+async fn threads_false_starts_and_follows_no_thread() {
     let slack = FakeSlack::start().await;
     let mut config = slack.token();
     config["threads"] = json!(false);
@@ -130,7 +130,7 @@ async fn refused_blocks_are_sent_once_more_as_plain_text() {
 }
 
 #[tokio::test]
-async fn a_rate_limit_pauses_the_destination_for_as_long_as_asked() {
+async fn a_rate_limit_pauses_the_destination_for_the_requested_time() {
     let slack = FakeSlack::start().await;
     let body = r#"{"retry_after":1,"ok":false,"error":"rate_limited"}"#;
     slack.script(Reply::new(429, body).with("retry-after", "42"));
@@ -207,7 +207,7 @@ async fn a_template_is_mrkdwn_with_escaped_values() {
 }
 
 #[tokio::test]
-async fn texts_of_any_length_are_accepted() {
+async fn messages_of_any_length_are_accepted() {
     let slack = FakeSlack::start().await;
     let destination = build("slack", slack.token(), None).unwrap();
     let texts = [
@@ -232,9 +232,9 @@ async fn texts_of_any_length_are_accepted() {
     );
 }
 
-/// Whatever Slack adds to its answer, and wherever the connection breaks, a posted message must not be posted again.
+/// A posted message is not posted again, whatever Slack adds to its answer and wherever the connection breaks.
 #[tokio::test]
-async fn an_answer_of_any_length_says_that_the_text_was_posted() {
+async fn an_answer_of_any_length_counts_as_posted() {
     for filler in [9 * 1024, 2 * 1024 * 1024] {
         let slack = FakeSlack::start().await;
         let body = format!(

@@ -1,4 +1,4 @@
-//! What the operator is told of destinations, whatever was reloaded or restarted meanwhile.
+//! The status of destinations, over reloads and restarts.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::bridge::refid;
 use crate::bridge::{Bridge, wait_for};
 use crate::servers::recorder::{Recorder, Reply};
 
-/// A webhook destination that is not tried again by itself during a test.
+/// A webhook destination without automatic retries during a test.
 fn destination(name: &str, recorder: &Recorder, more: &str) -> String {
     format!(
         "[destination.{name}]\nkind = \"webhook\"\nurl = \"{}\"\nretry = {{ initial = \"10m\" }}\n{more}\n",
@@ -20,24 +20,24 @@ fn config(destinations: &[String], unmatched: &str) -> String {
     destinations.concat() + &format!("[routing]\nunmatched = [{unmatched}]\n")
 }
 
-/// What the status says of a destination.
-fn told(status: &Value, name: &str) -> Value {
+/// A destination in the status.
+fn shown(status: &Value, name: &str) -> Value {
     let destinations = status["destinations"].as_array().unwrap();
-    let told = destinations
+    let shown = destinations
         .iter()
         .find(|destination| destination["name"] == name);
-    told.unwrap_or_else(|| panic!("no {name}: {status}")).clone()
+    shown.unwrap_or_else(|| panic!("no {name}: {status}")).clone()
 }
 
 fn wait_for_state(bridge: &Bridge, name: &str, state: &str) -> Value {
     wait_for(&format!("{name} to be {state}"), || {
-        let told = told(&bridge.status(), name);
-        (told["state"] == state).then_some(told)
+        let shown = shown(&bridge.status(), name);
+        (shown["state"] == state).then_some(shown)
     })
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reload_leaves_a_destination_as_it_is_and_probes_it_at_once() {
+async fn a_reload_keeps_the_state_of_a_destination_and_probes_it_immediately() {
     for (code, state) in [(403, "parked"), (503, "down")] {
         let recorder = Recorder::start(move |_| Reply {
             delay: Duration::from_millis(200),
@@ -54,7 +54,7 @@ async fn a_reload_leaves_a_destination_as_it_is_and_probes_it_at_once() {
             assert_eq!(bridge.command(&["reload"]).0, 0);
             wait_for("the probe to end", || {
                 let status = bridge.status();
-                let now = told(&status, "crm");
+                let now = shown(&status, "crm");
                 assert_eq!(
                     (&now["state"], &now["since"], &now["reason"]),
                     (&before["state"], &before["since"], &before["reason"]),
@@ -68,14 +68,14 @@ async fn a_reload_leaves_a_destination_as_it_is_and_probes_it_at_once() {
     }
 }
 
-/// Ends the daemon, and starts it again.
+/// Stops the daemon and starts it again.
 fn restart(bridge: &mut Bridge) {
     assert!(bridge.stop().0.success());
     bridge.run();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_destination_is_untested_until_it_was_tried_and_a_restart_knows_how_it_stood() {
+async fn a_destination_is_untested_until_its_first_attempt_and_keeps_its_state_over_a_restart() {
     let codes = [
         ("crm", 200),
         ("ops", 403),
@@ -127,17 +127,17 @@ async fn a_destination_is_untested_until_it_was_tried_and_a_restart_knows_how_it
     restart(&mut bridge);
     let status = bridge.status();
     for ((name, state), before) in states.iter().zip(before) {
-        let after = told(&status, name);
+        let after = shown(&status, name);
         for key in ["state", "since", "delivered_at", "reason"] {
             assert_eq!(after[key], before[key], "{name} was {state}, its {key}: {status}");
         }
     }
-    assert_eq!(told(&status, "new")["state"], "untested");
+    assert_eq!(shown(&status, "new")["state"], "untested");
     wait_for("the probes after the restart", || {
         let counts = recorders.iter().map(|recorder| recorder.received().len());
         (counts.collect::<Vec<_>>() == [1, 2, 2, 1, 0, 1]).then_some(())
     });
-    // A changed destination was not tried as it is now.
+    // A changed destination is untested.
     let changed = destination("crm", &recorders[0], "timeout = \"7s\"");
     bridge.configure(&config(&[changed], "\"crm\""));
     assert_eq!(bridge.command(&["reload"]).0, 0);
@@ -180,7 +180,7 @@ fn row(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_problems_of_a_destination_are_told_with_cause_address_and_backlog() {
+async fn every_problem_of_a_destination_shows_cause_address_and_backlog() {
     let failing = Recorder::start(|received| match received.body.contains("bad") {
         true => Reply::new(400, "bad"),
         false => Reply::new(503, "maintenance"),
@@ -197,7 +197,7 @@ async fn all_problems_of_a_destination_are_told_with_cause_address_and_backlog()
     let bridge = Bridge::start(&config(&destinations, "\"crm\", \"pager\", \"box\""));
     bridge.text(&refid(1), "+13035550100", "bad");
     wait_for("the dead letter", || {
-        (told(&bridge.status(), "crm")["dead"] == 1).then_some(())
+        (shown(&bridge.status(), "crm")["dead"] == 1).then_some(())
     });
     bridge.text(&refid(2), "+13035550101", "good");
     let status = wait_for("the late ones", || {
@@ -276,7 +276,7 @@ fn a_reload_by_a_signal_that_fails_is_a_problem_until_one_succeeds() {
         screen.contains(&format!("  ! the last reload failed: {cause}")),
         "{screen}"
     );
-    // A file that is not TOML any more is what the status is needed for most.
+    // A file that is no longer valid TOML must not prevent `status`.
     bridge.configure(&format!("{good}broken =\n"));
     bridge.signal("HUP");
     let cause = format!("{}:{}:", file.display(), line + 1);
@@ -315,26 +315,26 @@ async fn the_end_of_an_outage_is_logged_after_a_test_and_after_the_next_message(
             "/deliveries/discard",
             r#"{"destination":"crm","state":"pending"}"#,
         );
-        (told(&bridge.status(), "crm")["pending"] == 0).then_some(())
+        (shown(&bridge.status(), "crm")["pending"] == 0).then_some(())
     });
     set(200);
     assert_eq!(bridge.command(&["destination", "test", "crm"]).0, 0);
     wait_for("the recovery", || (recoveries() == 1).then_some(()));
-    assert_eq!(told(&bridge.status(), "crm")["state"], "up");
+    assert_eq!(shown(&bridge.status(), "crm")["state"], "up");
     set(503);
     bridge.text(&refid(2), "+13035550100", "hello");
     wait_for_state(&bridge, "crm", "down");
-    // Pausing and resuming hides nothing.
+    // Pausing and resuming hide no problem.
     bridge.command(&["destination", "pause", "crm"]);
     bridge.command(&["destination", "resume", "crm"]);
-    assert_eq!(told(&bridge.status(), "crm")["state"], "down");
+    assert_eq!(shown(&bridge.status(), "crm")["state"], "down");
     set(200);
     assert_eq!(bridge.command(&["reload"]).0, 0);
     wait_for("the second recovery", || (recoveries() == 2).then_some(()));
 }
 
 #[test]
-fn a_start_without_enough_free_space_is_a_warning_with_both_figures() {
+fn a_start_below_min_free_is_a_warning_with_both_figures() {
     let screen = "[destination.screen]\nkind = \"console\"\n[routing]\nunmatched = [\"screen\"]\n";
     let folder = tempfile::tempdir().unwrap();
     let mut bridge = Bridge::placed(folder.path(), "min_free = \"9000TiB\"\n", screen);

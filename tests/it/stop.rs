@@ -1,4 +1,4 @@
-//! How the daemon stops: what it waits for, what it says meanwhile, and that a second signal ends the wait.
+//! How the daemon stops: what it waits for, what it logs and shows meanwhile, and that a second signal ends the wait.
 
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ async fn slow(delay: Duration) -> Recorder {
     .await
 }
 
-/// Everything that the daemon told its service manager.
+/// All notifications that the daemon sent to its service manager.
 fn told(manager: &UnixDatagram) -> Vec<String> {
     manager.set_nonblocking(true).unwrap();
     let mut buffer = [0; 4096];
@@ -32,7 +32,7 @@ fn told(manager: &UnixDatagram) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_attempt_under_way_may_take_its_timeout_when_the_daemon_stops() {
+async fn an_attempt_in_progress_may_take_its_timeout_when_the_daemon_stops() {
     // Longer than any other limit that a stop has.
     let slow = slow(Duration::from_secs(17)).await;
     let mut bridge = Bridge::configured(&(webhook("crm", &slow, "timeout = \"30s\"") + TO_CRM));
@@ -96,7 +96,7 @@ async fn a_second_signal_ends_the_daemon_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_stops_is_not_ready_and_says_what_it_waits_for() {
+async fn a_stopping_daemon_is_not_ready_and_shows_what_it_waits_for() {
     let hanging = slow(Duration::from_secs(600)).await;
     let mut bridge = Bridge::start(
         &(webhook("crm", &hanging, "timeout = \"60s\"")
@@ -131,7 +131,7 @@ async fn a_daemon_that_stops_is_not_ready_and_says_what_it_waits_for() {
         "{said}"
     );
 
-    // Where it does not listen any more, or not yet, the store tells that it is there.
+    // Without a listening socket, the store's lock shows that a daemon is running.
     std::fs::remove_file(bridge.store().join("admin.sock")).unwrap();
     let (code, _, said) = bridge.command(&["message", "list"]);
     assert!(
@@ -146,7 +146,7 @@ async fn a_daemon_that_stops_is_not_ready_and_says_what_it_waits_for() {
 }
 
 #[test]
-fn opening_the_store_is_told_with_the_time_it_took() {
+fn opening_the_store_is_logged_with_its_duration() {
     let bridge = Bridge::start("[routing]\nunmatched = []\n");
     let log = bridge.log();
     let at = |words: &str| log.iter().position(|line| line.contains(words));

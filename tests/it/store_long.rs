@@ -1,4 +1,4 @@
-//! The store on disk with more in it than a unit test has.
+//! The store on disk with more messages than in unit tests.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ async fn a_search_in_the_past_finds_the_same_as_reading_everything() {
     let folder = tempfile::tempdir().unwrap();
     let store = Sled::open(&Options::new(folder.path(), 0)).unwrap();
     for n in 0..600 {
-        // A clock that is wrong by up to half a day, back and forth.
+        // A clock that is wrong by up to half a day in both directions.
         let at = i64::try_from(n).unwrap() * DAY / 10 + i64::try_from(n * 7 % 13).unwrap() * DAY / 26;
         store.accept(arrival(n, at)).await.unwrap();
     }

@@ -1,5 +1,4 @@
-//! The units under a real systemd, which `tests/systemd` starts in namespaces of its own, and what a restart through
-//! their socket rests on.
+//! What a restart through a socket unit relies on; `tests/system` has the units under a real systemd.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -10,12 +9,12 @@ use crate::bridge::{Bridge, PATIENCE};
 const CONSOLE: &str = "[destination.screen]\nkind = \"console\"\n[routing]\nunmatched = [\"screen\"]\n";
 
 #[test]
-fn a_connection_that_has_not_asked_yet_is_answered_when_the_daemon_stops() {
+fn an_idle_connection_is_still_answered_when_the_daemon_stops() {
     let mut bridge = Bridge::start(CONSOLE);
     let address = bridge.url("").replace("http://", "");
     let mut quiet = TcpStream::connect(address).unwrap();
     quiet.set_read_timeout(Some(PATIENCE)).unwrap();
-    // Connections are accepted in turn: once this one is answered, the daemon has the quiet one, too.
+    // Connections are accepted in order: once this one is answered, the daemon has accepted the idle one, too.
     assert_eq!(bridge.text(&refid(1), "+13035550100", "before").0, 200);
     bridge.signal("TERM");
     bridge.logged("stopping");

@@ -23,7 +23,7 @@ fn url(bridge: &Bridge) -> String {
     format!("https://localhost:{port}/inbound/intelepeer")
 }
 
-/// A client that trusts `cert.pem` as it is now, and nobody else.
+/// A client that trusts only the current `cert.pem`.
 fn client(bridge: &Bridge) -> reqwest::Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let pem = std::fs::read(bridge.folder().join("cert.pem")).unwrap();
@@ -60,7 +60,7 @@ fn curl(bridge: &Bridge, number: usize, more: &[&str]) -> (bool, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn texts_come_in_over_tls_1_2_and_1_3() {
+async fn messages_are_accepted_over_tls_1_2_and_1_3() {
     let bridge = running();
     for (number, version) in [
         ["--tlsv1.2", "--tls-max", "1.2"],
@@ -99,7 +99,7 @@ async fn a_reload_exchanges_the_certificate_and_leaves_open_connections_alone() 
     assert_eq!(
         post(&before, &bridge, 2).await.unwrap(),
         200,
-        "the open connection goes on"
+        "the open connection continues"
     );
     assert_eq!(
         post(&client(&bridge), &bridge, 3).await.unwrap(),
@@ -111,7 +111,7 @@ async fn a_reload_exchanges_the_certificate_and_leaves_open_connections_alone() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_certificate_is_told_of_and_never_replaces_a_good_one() {
+async fn an_invalid_certificate_is_reported_and_the_previous_one_stays_in_use() {
     let bridge = running();
     let good = client(&bridge);
     let file = |name: &str| bridge.folder().join(name);
@@ -182,7 +182,7 @@ fn plain_http_on_the_tls_port_ends_the_connection_and_nothing_else() {
 }
 
 #[test]
-fn a_slow_handshake_is_cut_and_frees_its_place() {
+fn a_slow_handshake_is_closed_and_frees_its_connection() {
     let mut bridge = bridge();
     let limits = "[server]\nheader_timeout = \"400ms\"\nmax_connections = 1\n";
     let config = head().replace("[server]\n", limits) + CONFIG;
@@ -202,7 +202,7 @@ fn a_slow_handshake_is_cut_and_frees_its_place() {
 }
 
 #[test]
-fn simulate_trusts_the_configured_certificate_and_no_other() {
+fn simulate_trusts_only_the_configured_certificate() {
     let mut bridge = bridge();
     let listen = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -233,7 +233,7 @@ fn simulate_trusts_the_configured_certificate_and_no_other() {
 }
 
 #[test]
-fn a_certificate_that_ends_soon_is_warned_of() {
+fn a_certificate_that_expires_soon_is_a_warning() {
     let mut bridge = bridge();
     let (_, _, said) = bridge.command(&["check"]);
     assert!(!said.contains("warning"), "{said}");

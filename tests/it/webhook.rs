@@ -56,7 +56,7 @@ async fn the_default_body_has_everything_exactly() {
 }
 
 #[tokio::test]
-async fn method_headers_and_body_are_the_operators() {
+async fn method_headers_and_body_are_configurable() {
     let server = Recorder::answering(Reply::new(200, "")).await;
     let config = json!({
         "url": server.url("/"),
@@ -180,7 +180,7 @@ async fn statuses_are_classified() {
 }
 
 #[tokio::test]
-async fn a_reason_repeats_neither_text_nor_number_nor_secret() {
+async fn a_failure_reason_contains_no_body_number_or_secret() {
     for echo in [
         "you sent: pin 4711 please",
         "13035550100 is unknown",
@@ -200,7 +200,7 @@ async fn a_reason_repeats_neither_text_nor_number_nor_secret() {
 }
 
 #[test]
-fn wrong_configurations_are_refused_by_name() {
+fn invalid_destination_configurations_are_rejected_by_name() {
     for (config, named) in [
         (json!({ "url": "example.com" }), "`url`"),
         (json!({ "url": "http://a.example/", "method": "GET" }), "`method`"),

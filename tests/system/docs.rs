@@ -1,4 +1,4 @@
-//! The documentation, tried on real servers.
+//! The guides of the documentation, followed on real servers.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ use crate::servers::synapse::synapse;
 
 #[tokio::test]
 #[ignore = "needs Synapse: tests/run"]
-async fn the_guide_to_matrix_leads_to_a_text_in_the_room() {
+async fn the_matrix_guide_leads_to_a_message_in_the_room() {
     let reader = synapse().user("reader").await;
     let bridge = synapse().user("sms-bridge").await;
     let room = reader.room(json!({ "invite": [bridge.id] })).await;

@@ -23,7 +23,7 @@ fn starttls(postfix: &Postfix, password: &str) -> String {
 
 #[tokio::test]
 #[ignore = "needs Postfix: tests/run"]
-async fn a_text_arrives_through_starttls_and_login() {
+async fn a_message_arrives_through_starttls_and_login() {
     let postfix = Postfix::start();
     let email = through(&postfix, &["desk@example.com", "night@example.com"]);
     let message = message(1, "Hello World!\n.\nfrom a dot on its own line");
@@ -67,7 +67,7 @@ async fn a_text_arrives_through_starttls_and_login() {
 
 #[tokio::test]
 #[ignore = "needs Postfix: tests/run"]
-async fn a_text_arrives_through_tls_from_the_start() {
+async fn a_message_arrives_through_implicit_tls() {
     let postfix = Postfix::start();
     let smtp = starttls(&postfix, PASSWORD)
         .replace(&postfix.starttls_port.to_string(), &postfix.tls_port.to_string());
@@ -82,7 +82,7 @@ async fn a_text_arrives_through_tls_from_the_start() {
 
 #[tokio::test]
 #[ignore = "needs Postfix: tests/run"]
-async fn many_texts_share_a_connection_and_hostile_ones_change_nothing() {
+async fn many_messages_share_a_connection_and_hostile_ones_change_nothing() {
     let postfix = Postfix::start();
     let email = through(&postfix, &["desk@example.com"]);
     let texts = [
@@ -139,7 +139,7 @@ async fn many_texts_share_a_connection_and_hostile_ones_change_nothing() {
 
 #[tokio::test]
 #[ignore = "needs Postfix: tests/run"]
-async fn each_recipient_is_answered_for_and_a_retry_spares_who_accepted() {
+async fn each_recipient_has_its_own_outcome_and_a_retry_skips_accepted_ones() {
     let postfix = Postfix::start();
     let to = [
         "desk@example.com",
@@ -199,7 +199,7 @@ async fn each_recipient_is_answered_for_and_a_retry_spares_who_accepted() {
 
 #[tokio::test]
 #[ignore = "needs Postfix: tests/run"]
-async fn when_nobody_accepts_it_is_permanent_or_for_later() {
+async fn without_accepted_recipients_it_is_permanent_or_transient() {
     let postfix = Postfix::start();
     for (to, permanent) in [
         (vec!["refused@example.com"], true),
@@ -207,7 +207,7 @@ async fn when_nobody_accepts_it_is_permanent_or_for_later() {
         (vec!["refused@example.com", "deferred@example.com"], false),
     ] {
         let email = through(&postfix, &to);
-        // Twice: the connection must be of use after a message nobody wanted.
+        // Twice: the connection must be usable after a refused message.
         for number in 1..=2 {
             match send(&email, number).await.unwrap_err() {
                 Failure::Permanent { .. } if permanent => {}
@@ -242,7 +242,7 @@ async fn a_wrong_password_parks() {
 
 #[tokio::test]
 #[ignore = "needs Postfix: tests/run"]
-async fn a_login_that_is_missing_parks() {
+async fn a_missing_login_parks() {
     let postfix = Postfix::start();
     let smtp = starttls(&postfix, PASSWORD);
     let smtp: Vec<&str> = smtp
@@ -261,7 +261,7 @@ async fn a_login_that_is_missing_parks() {
 
 #[tokio::test]
 #[ignore = "needs Postfix: tests/run"]
-async fn a_certificate_nobody_vouches_for_stops_the_login() {
+async fn an_untrusted_certificate_prevents_the_login() {
     let postfix = Postfix::start();
     let trusting = starttls(&postfix, PASSWORD);
     let distrusting = trusting
@@ -283,7 +283,7 @@ async fn a_certificate_nobody_vouches_for_stops_the_login() {
 
 #[tokio::test]
 #[ignore = "needs Postfix: tests/run"]
-async fn postfix_takes_an_e_mail_in_one_write_and_refuses_data_when_nobody_is_left() {
+async fn postfix_accepts_pipelined_commands_and_refuses_data_without_recipients() {
     let postfix = Postfix::start();
     let both = through(&postfix, &["desk@example.com", "refused@example.com"]);
     let failure = send(&both, 1).await.unwrap_err();

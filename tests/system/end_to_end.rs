@@ -1,4 +1,4 @@
-//! Complete paths: a webhook in, and the text read back from a real mail server, a real Matrix homeserver and
+//! The whole path: a webhook, and the message read back from a real mail server, a real Matrix homeserver and
 //! a server that behaves as Slack does.
 
 use serde_json::json;
@@ -61,7 +61,7 @@ unmatched = ["desk"]
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Postfix and Synapse: tests/run"]
-async fn a_text_is_read_back_from_postfix_synapse_and_slack() {
+async fn a_message_arrives_at_postfix_synapse_and_slack() {
     let postfix = tokio::task::spawn_blocking(Postfix::start).await.unwrap();
     let (reader, user) = (synapse().user("reader").await, synapse().user("bridge").await);
     let room = reader.room(json!({ "invite": [user.id] })).await;
@@ -99,7 +99,7 @@ async fn a_text_is_read_back_from_postfix_synapse_and_slack() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     let events = reader.messages(&room).await;
-    assert_eq!(events.len(), 1, "only the urgent text: {events:#?}");
+    assert_eq!(events.len(), 1, "only the urgent message: {events:#?}");
     assert_eq!(events[0]["content"]["m.mentions"], json!({}));
     let body = events[0]["content"]["body"].as_str().unwrap();
     assert!(

@@ -6,17 +6,17 @@ use std::sync::atomic::Ordering;
 use crate::bridge::Bridge;
 
 impl Bridge {
-    /// Starts it with system calls that fail: each is an `inject` expression of strace.
+    /// Starts the daemon with system calls that fail: each is an `inject` expression of strace.
     ///
     /// # Errors
-    /// When it ended instead of taking texts.
+    /// When it ended instead of getting ready.
     pub fn run_with_faults(&mut self, faults: &[&str]) -> Result<(), String> {
         let mut strace = Command::new("strace");
         // -D keeps the daemon our own child.
         strace
             .args(["-D", "-f", "-qq", "-o"])
             .arg(self.folder().join("strace"));
-        // Only these calls are looked at, which is many times faster. strace fails at times if it has to delay them too.
+        // Tracing only these calls is many times faster. strace sometimes fails if it has to delay them, too.
         let has = |word: &str| faults.iter().any(|fault| fault.contains(word));
         if !has("delay") {
             let calls: Vec<&str> = faults

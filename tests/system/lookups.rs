@@ -34,7 +34,7 @@ struct NameServer {
 
 impl NameServer {
     fn start() -> Self {
-        // An address of its own, so that tests do not meet.
+        // An address of its own, so that tests do not interfere.
         let id = std::process::id();
         let address = format!("127.53.{}.{}", id / 250 % 250 + 1, id % 250 + 1);
         let mut process = as_root("python3")
@@ -62,12 +62,12 @@ fn threads(bridge: &Bridge) -> usize {
     tasks.unwrap().count()
 }
 
-/// How long the test looks.
+/// The duration of the test.
 const WATCHED: Duration = Duration::from_secs(15);
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root, for a name server: tests/run"]
-async fn a_hundred_names_that_hang_delay_neither_lists_nor_other_destinations_nor_the_end() {
+async fn a_hundred_hanging_name_lookups_delay_no_list_no_other_destination_and_no_shutdown() {
     let server = NameServer::start();
     // Each message needs a connection and so a lookup of its own.
     let alive = Recorder::start(|_| Reply::new(200, "ok").with("connection", "close")).await;

@@ -1,4 +1,4 @@
-//! Matrix, against a real homeserver, and matrix-hookshot's webhook against a server that answers as it does.
+//! Matrix, against a real homeserver.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::fixtures::{build, class, message, outbound};
 use crate::servers::synapse::{User, synapse};
 
-/// A room of a reader's, with the bridge's user invited into it.
+/// A room of a reader, with the bridge's user invited.
 struct Setting {
     reader: User,
     bridge: User,
@@ -43,7 +43,7 @@ impl Setting {
 
 #[tokio::test]
 #[ignore = "needs Synapse: tests/run"]
-async fn an_invited_user_joins_and_the_text_is_read_by_another() {
+async fn an_invited_user_joins_and_another_user_reads_the_message() {
     let setting = Setting::new(json!({})).await;
     let delivered = setting
         .destination()
@@ -73,7 +73,7 @@ async fn a_repeated_delivery_is_one_event() {
     let setting = Setting::new(json!({})).await;
     let message = fresh_message("once");
     let first = setting.destination().deliver(&outbound(&message)).await.unwrap();
-    // Another instance knows nothing of the first, as after a crash.
+    // A second instance does not share state with the first, as after a crash.
     let second = setting.destination().deliver(&outbound(&message)).await.unwrap();
     assert_eq!(first, second);
     assert_eq!(setting.texts().await.len(), 1);
@@ -104,7 +104,7 @@ async fn a_conversation_keeps_one_thread() {
 
 #[tokio::test]
 #[ignore = "needs Synapse: tests/run"]
-async fn a_refused_thread_is_left_out() {
+async fn a_rejected_thread_is_left_out() {
     let setting = Setting::new(json!({})).await;
     let destination = setting.destination();
     let root = destination
@@ -201,7 +201,7 @@ async fn a_room_that_is_closed_to_the_user_parks() {
 
 #[tokio::test]
 #[ignore = "needs Synapse: tests/run"]
-async fn nobody_is_joined_when_told_not_to() {
+async fn join_false_joins_no_room() {
     let setting = Setting::new(json!({})).await;
     let mut config = setting.config();
     config["join"] = json!(false);
@@ -215,7 +215,7 @@ async fn nobody_is_joined_when_told_not_to() {
 
 #[tokio::test]
 #[ignore = "needs Synapse: tests/run"]
-async fn a_rate_limit_pauses_the_destination_for_as_long_as_asked() {
+async fn a_rate_limit_pauses_the_destination_for_the_requested_time() {
     let setting = Setting::new(json!({})).await;
     let destination = setting.destination();
     destination
@@ -243,7 +243,7 @@ async fn a_rate_limit_pauses_the_destination_for_as_long_as_asked() {
 
 #[tokio::test]
 #[ignore = "needs Synapse: tests/run"]
-async fn an_encrypted_room_is_noticed() {
+async fn an_encrypted_room_is_reported() {
     let encryption =
         json!({ "type": "m.room.encryption", "content": { "algorithm": "m.megolm.v1.aes-sha2" } });
     let setting = Setting::new(json!({ "initial_state": [encryption] })).await;
@@ -264,7 +264,7 @@ async fn an_encrypted_room_is_noticed() {
 
 #[tokio::test]
 #[ignore = "needs Synapse: tests/run"]
-async fn the_longest_text_is_taken() {
+async fn the_longest_body_is_accepted() {
     let setting = Setting::new(json!({})).await;
     let mut config = setting.config();
     config["msgtype"] = json!("m.notice");
@@ -280,7 +280,7 @@ async fn the_longest_text_is_taken() {
     assert_eq!(texts.len(), 2);
 }
 
-/// A message with an id of its own, for servers that remember.
+/// A message with a new id, for servers that keep state.
 fn fresh_message(text: &str) -> Message {
     Message {
         id: MessageId(Uuid::now_v7()),

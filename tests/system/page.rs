@@ -35,7 +35,7 @@ fn accepts_some_late() -> impl Fn(&Received) -> Reply + Send + Sync + 'static {
         match is_new {
             // Long enough to be seen pending: without `Retry-After` the delay could be a tenth of `initial`.
             true if text.contains("later") => Reply::new(503, "come back later").with("retry-after", "2"),
-            true if text.contains("refuse") => Reply::new(422, "this text is not wanted"),
+            true if text.contains("refuse") => Reply::new(422, "this message is not wanted"),
             _ => Reply::new(200, "taken"),
         }
     }
@@ -84,7 +84,7 @@ unmatched = ["screen"]
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Chromium: tests/run"]
-async fn an_operator_sees_and_does_everything_in_a_browser() {
+async fn the_page_shows_and_does_everything_in_a_browser() {
     let crm = Recorder::start(accepts_some_late()).await;
     let bridge = Bridge::start(&configuration(&crm.url("/sms")));
     let screenshots = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/screenshots");

@@ -1,4 +1,4 @@
-//! The alert rules and the dashboard, held against Prometheus by its own `promtool`.
+//! The alert rules and the expressions of the dashboard, checked by Prometheus' `promtool`.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::servers::recorder::{Recorder, Reply};
 
 #[test]
 #[ignore = "needs promtool: tests/run"]
-fn promtool_takes_the_alert_rules() {
+fn promtool_accepts_the_alert_rules() {
     let checked = Command::new("promtool")
         .arg("check")
         .arg("rules")
@@ -30,7 +30,7 @@ fn promtool_takes_the_alert_rules() {
 
 #[test]
 #[ignore = "needs promtool: tests/run"]
-fn promtool_finds_that_every_alert_fires_when_it_should() {
+fn promtool_confirms_when_every_alert_fires() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/alerts.test.yml");
     let said = promtool_test(&tests);
     assert!(said.contains("SUCCESS"), "{said}");
@@ -59,7 +59,7 @@ async fn the_first_dead_letter_of_a_daemon_fires() {
         metrics.contains(dead).then_some(metrics)
     });
     assert!(fires("SmsbridgeDeadLetters", &first, &later));
-    // Also when the daemon was never asked before.
+    // Also without an earlier scrape.
     assert!(fires("SmsbridgeDeadLetters", "", &later));
     let (code, _, _) = bridge.command(&["delivery", "acknowledge", "--destination", "crm", "--yes"]);
     assert_eq!(code, 0);
@@ -80,7 +80,7 @@ fn the_first_refusal_for_lack_of_space_fires() {
     assert!(fires("SmsbridgeStoreFull", "", &later));
 }
 
-/// Whether an alert fires right after a daemon that told `first` at its start tells `later`.
+/// Returns true if an alert fires when the metrics of a daemon change from `first` to `later`.
 fn fires(alert: &str, first: &str, later: &str) -> bool {
     let (first, later) = (samples(first), samples(later));
     let input: String = later
@@ -102,8 +102,8 @@ fn fires(alert: &str, first: &str, later: &str) -> bool {
     tested.contains("SUCCESS")
 }
 
-/// A series that begins after five minutes with what the daemon told at first, and has its later value from the
-/// fifteenth on.
+/// A series that begins after five minutes with its first value, and has its later value from the fifteenth minute
+/// on.
 fn series(name: &str, first: Option<&f64>, later: f64) -> String {
     let first = first.map_or("_x15".to_owned(), |first| format!("_x5 {first}x9"));
     format!("  - series: '{name}'\n    values: '{first} {later}x15'\n")
@@ -120,7 +120,7 @@ fn promtool_test(file: &Path) -> String {
 
 #[test]
 #[ignore = "needs promtool: tests/run"]
-fn promtool_takes_every_expression_of_the_dashboard() {
+fn promtool_accepts_every_expression_of_the_dashboard() {
     let queries = queries(&dashboard());
     let mut rules = "groups:\n- name: dashboard\n  rules:\n".to_owned();
     for (at, query) in queries.iter().enumerate() {

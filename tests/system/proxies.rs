@@ -12,7 +12,7 @@ use crate::servers::certificate::{certificate, curl};
 
 const LIVE: &str = "/etc/letsencrypt/live/sms.example.com";
 
-/// The block's text with some of it replaced, all of which must be there.
+/// The block with these replacements, each of which must match.
 fn adapted(text: &str, replacements: &[(&str, &str)]) -> String {
     replacements.iter().fold(text.to_owned(), |text, (from, to)| {
         assert!(text.contains(from), "`{from}` is not in:\n{text}");
@@ -49,7 +49,7 @@ fn free_port() -> u16 {
         .port()
 }
 
-/// The bridge with the document's `[server]`, on a port of its own; only 127.0.0.2 may send it texts.
+/// The bridge with the document's `[server]`, on its own port; only 127.0.0.2 may send it messages.
 fn bridge() -> Bridge {
     let mut bridge = Bridge::configured("");
     let server = adapted(&snippets("toml")[0], &[("127.0.0.1:8080", "127.0.0.1:0")]);
@@ -66,7 +66,7 @@ fn address(bridge: &Bridge) -> String {
     bridge.url("").trim_start_matches("http://").to_owned()
 }
 
-/// Posts a text from one of loopback's many addresses; the status of the answer.
+/// Posts a message from one of the loopback addresses; returns the status of the answer.
 fn post(bridge: &Bridge, url: &str, from: &str, number: usize, more: &[&str]) -> String {
     let body = Bridge::body(&refid(number), "+13035550100", "hello").to_string();
     let output = curl(bridge.folder())
@@ -89,14 +89,14 @@ fn post(bridge: &Bridge, url: &str, from: &str, number: usize, more: &[&str]) ->
     String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
 }
 
-/// What the document promises of every proxy.
+/// What the document promises for every proxy.
 fn holds(bridge: &Bridge, port: u16) {
     let url = format!("https://sms.example.com:{port}/inbound/intelepeer");
     let resolve = format!("sms.example.com:{port}:127.0.0.1");
     let here = ["--resolve", &resolve];
     let forged = ["--resolve", &resolve, "--header", "X-Forwarded-For: 127.0.0.2"];
     assert_eq!(post(bridge, &url, "127.0.0.2", 1, &here), "200");
-    wait_for("the text", || {
+    wait_for("the message", || {
         bridge.console().into_iter().find(|line| line.contains("hello"))
     });
     assert_eq!(
@@ -125,7 +125,7 @@ fn holds(bridge: &Bridge, port: u16) {
 
 #[test]
 #[ignore = "needs nginx: tests/run"]
-fn nginx_as_documented_carries_texts_and_the_real_address() {
+fn nginx_as_documented_passes_messages_and_client_addresses() {
     let bridge = bridge();
     let (folder, port) = (bridge.folder().display().to_string(), free_port());
     let server = adapted(
@@ -165,7 +165,7 @@ fn nginx_as_documented_carries_texts_and_the_real_address() {
 
 #[test]
 #[ignore = "needs Caddy: tests/run"]
-fn caddy_as_documented_carries_texts_and_the_real_address() {
+fn caddy_as_documented_passes_messages_and_client_addresses() {
     let bridge = bridge();
     let (folder, port) = (bridge.folder().display().to_string(), free_port());
     let site = format!(

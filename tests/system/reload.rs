@@ -11,7 +11,7 @@ use crate::servers::Owned;
 /// How long a file may take.
 const FILE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// From now on this file takes longer to open than anything waits.
+/// From now on, opening this file takes longer than every timeout.
 fn hang(bridge: &Bridge, path: &Path) -> Owned {
     let strace = Command::new("strace")
         .args(["-f", "-qq", "-p", &bridge.pid().to_string(), "-o"])
@@ -35,7 +35,7 @@ fn hang(bridge: &Bridge, path: &Path) -> Owned {
 
 #[test]
 #[ignore = "needs strace: tests/run"]
-fn a_file_that_never_answers_is_named_and_holds_nothing_up() {
+fn a_file_that_never_opens_is_reported_and_blocks_nothing() {
     let mut bridge = Bridge::configured(&format!("{SECOND}{SCREEN}"));
     let path = secret(&bridge);
     bridge.run_with(&[], &[("TOKIO_WORKER_THREADS", "2")]);
@@ -74,7 +74,7 @@ fn a_file_that_never_answers_is_named_and_holds_nothing_up() {
     bridge.signal("TERM");
     bridge.logged("\"stopped\"");
     assert!(asked.elapsed() < Duration::from_secs(10));
-    // A thread that a tracer holds up holds up the process's very end, too.
+    // A thread that is held by a tracer delays the exit of the process, too.
     drop(strace);
     assert!(bridge.end().success());
 }

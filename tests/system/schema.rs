@@ -1,4 +1,4 @@
-//! The schema of the configuration and the manual pages, held against jsonschema and groff.
+//! The schema of the configuration, checked by jsonschema, and the manual pages, checked by groff.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,7 +13,7 @@ use smsbridge::plan::Plan;
 use crate::places::{BASE, PLACES, example_in_full, keys, print, read, root, table, with};
 use crate::servers::synapse::venv;
 
-/// Types and keys whose strings the schema takes for right by their form, where the parser looks closer.
+/// Types and keys whose strings the schema checks by their form only; the parser checks more.
 const FORM_ONLY: &[&str] = &[
     "timeout", "rate", "size", "URL", "address", "network", "number", "regular", "level", "name", "initial",
 ];
@@ -25,19 +25,19 @@ fn form_only(key: &Key, value: &str) -> bool {
             .any(|form| key.kind.contains(form) || key.name == *form)
     };
     let text = value.contains('\'') && !value.contains("x =");
-    // Ranges of sizes and the conditions of an exception are the parser's, too.
+    // Only the parser checks ranges of sizes and the conditions of an exception.
     (text && form())
         || (key.name == "max_body" && !value.starts_with('-'))
         || (key.name == "unless" && value == "{}")
         || (key.kind == "table of numbers" && value.contains('\''))
 }
 
-/// Serde takes a list for a table, its items for the keys in their order. The schema need not advertise that.
+/// Serde accepts a list for a table, its items in the order of the keys. The schema does not allow that.
 fn positional(key: &Key, value: &str) -> bool {
     key.kind.starts_with("table ") && value.starts_with('[')
 }
 
-/// What the schema has against each of these.
+/// The errors of the schema for each of these.
 fn complaints(instances: &[Value]) -> Vec<Vec<String>> {
     let mut python = Command::new(venv().join("bin/python"))
         .arg(root().join("tests/schema/judge.py"))
@@ -54,16 +54,16 @@ fn complaints(instances: &[Value]) -> Vec<Vec<String>> {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Every key of every table with every value: what the parser accepts the schema accepts, and what the parser
-/// refuses the schema refuses, but for the forms named above.
+/// Every key of every table with every value: the schema accepts what the parser accepts, and rejects what the parser
+/// rejects, except for the forms named above.
 #[test]
 #[ignore = "needs jsonschema: tests/run"]
-fn the_schema_and_the_parser_are_of_one_mind_about_every_value() {
+fn the_schema_and_the_parser_agree_about_every_value() {
     let tables = tables();
     let mut tried = Vec::new();
     // The files of `server.tls` and `ca_file` are read at once, and there are none here.
     for place in PLACES.iter().filter(|place| place.2 != "server.tls") {
-        // What all kinds have in common is tried with the first of them.
+        // The keys that all kinds have in common are tried with the first kind.
         let common = place.1.is_empty() || ["intelepeer", "console"].contains(&place.1);
         let own = |key: &&Key| {
             common
@@ -116,7 +116,7 @@ fn the_schema_and_the_parser_are_of_one_mind_about_every_value() {
 
 #[test]
 #[ignore = "needs jsonschema: tests/run"]
-fn the_schema_accepts_every_configuration_that_is_right() {
+fn the_schema_accepts_every_valid_configuration() {
     let example = fs::read_to_string(root().join("config.example.toml")).unwrap();
     let doubts = fs::read_to_string(root().join("tests/fixtures/config/doubts.toml")).unwrap();
     let mut texts = vec![example, example_in_full(), doubts, BASE.to_owned()];
@@ -129,7 +129,7 @@ fn the_schema_accepts_every_configuration_that_is_right() {
 
 #[test]
 #[ignore = "needs jsonschema: tests/run"]
-fn the_schema_refuses_what_is_wrong() {
+fn the_schema_rejects_invalid_configurations() {
     let mut wrong = vec![
         ("nothing at all", String::new()),
         ("an unknown table", format!("[sever]\n{BASE}")),
@@ -176,7 +176,7 @@ fn the_schema_refuses_what_is_wrong() {
     }
 }
 
-/// groff complains of requests it does not know, of fonts and of characters.
+/// groff warns about unknown requests, fonts and characters.
 fn groff(page: &Path) {
     let output = Command::new("groff")
         .args(["-ww", "-man", "-Tutf8", "-z"])
@@ -193,7 +193,7 @@ fn groff(page: &Path) {
 
 #[test]
 #[ignore = "needs groff: tests/run"]
-fn the_manual_pages_are_whole_and_clean() {
+fn the_manual_pages_are_complete_and_valid() {
     let folder = tempfile::tempdir().unwrap();
     print(&["man", "--out", folder.path().to_str().unwrap()]);
     let pages: Vec<PathBuf> = fs::read_dir(folder.path())
@@ -221,7 +221,7 @@ fn schema() -> Value {
     smsbridge::config::schema().unwrap()
 }
 
-/// What is tried as the value of every key, besides the words that its own type names.
+/// The values that are tried for every key, besides those that its type names.
 const VALUES: &[&str] = &[
     "''",
     "'x'",

@@ -1,4 +1,4 @@
-//! Real servers that are started for a test, and local ones that play the rest.
+//! Real servers that are started for a test, and local fakes.
 
 use std::process::Child;
 
@@ -11,7 +11,7 @@ pub mod recorder;
 pub mod slack;
 pub mod synapse;
 
-/// A server in the foreground that ends with its test, however that ends.
+/// A child process that is killed when it is dropped.
 pub struct Owned(pub Child);
 
 impl Drop for Owned {

@@ -1,4 +1,4 @@
-//! Sockets that the service manager passes: all of them are served, and one that cannot be is an error in words.
+//! Sockets that the service manager passes: all of them are served, and an unusable one is an error.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -63,7 +63,7 @@ fn all_passed_sockets_are_served() {
 
 #[test]
 #[ignore = "needs systemd-socket-activate: tests/run"]
-fn sockets_called_admin_are_the_operators() {
+fn sockets_named_admin_serve_the_admin_api() {
     let bridge = Bridge::configured(&format!("{CONSOLE}[admin]\ntoken = \"{TOKEN}\"\n"));
     let (public, admin) = (free_address(), free_address());
     let socket = bridge.folder().join("data/admin.sock");
@@ -94,10 +94,10 @@ fn sockets_called_admin_are_the_operators() {
     assert_eq!(bridge.status()["ready"], true, "the passed unix socket is served");
 }
 
-/// Options, what connects, and what the daemon must say.
+/// Options of `systemd-socket-activate`, how to connect, and the error of the daemon.
 #[test]
 #[ignore = "needs systemd-socket-activate: tests/run"]
-fn a_passed_socket_that_cannot_be_served_is_named() {
+fn an_unusable_passed_socket_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("public.sock").display().to_string();
     let udp = free_address();

@@ -5,7 +5,7 @@ use std::process::Command;
 
 #[test]
 #[ignore = "needs root and systemd: tests/run"]
-fn the_units_do_under_a_real_systemd_what_the_manual_says() {
+fn the_units_work_under_a_real_systemd_as_documented() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/systemd");
     let output = Command::new(script)
         .arg(env!("CARGO_BIN_EXE_smsbridge"))

@@ -1,4 +1,4 @@
-//! `smsbridge intelepeer`, as typed, against a made-up provider.
+//! `smsbridge intelepeer`, against a fake provider.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use super::{TWO, assert_harmless, complaint, run, run_json};
 use crate::bridge::{Bridge, CODE, head};
 use crate::servers::fake_intelepeer::{Answer, FakeIntelepeer, Seen};
 
-/// The provider's API with a number per fate.
+/// The provider's API with one number for each outcome.
 struct Provider {
     server: FakeIntelepeer,
     bridge: Bridge,
@@ -134,7 +134,7 @@ fn actions(answer: &Value) -> Vec<(&str, &str)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_numbers_point_is_shown_without_a_daemon_and_without_passwords() {
+async fn the_webhooks_of_numbers_are_shown_without_daemon_and_passwords() {
     let provider = Provider::start(&[GOOD, AWAY]).await;
     let (out, _) = provider.run(0, &["webhook", "get"]);
     let lines: Vec<&str> = out.lines().collect();
@@ -172,7 +172,7 @@ async fn a_sync_changes_what_differs_and_reports_each_number_s_own_outcome() {
         would
     );
 
-    // Nobody was asked, so nothing is done.
+    // There is no terminal to ask for confirmation, so nothing is changed.
     let (out, err) = provider.run(2, &["webhook", "sync"]);
     assert!(
         err.contains("no longer go to the provider's own messaging platform"),
@@ -211,7 +211,7 @@ async fn a_sync_changes_what_differs_and_reports_each_number_s_own_outcome() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_number_is_set_to_any_url_after_a_word() {
+async fn a_number_is_set_to_another_url_only_after_confirmation() {
     let provider = Provider::start(&[]).await;
     let url = "https://other.example.com/in?key=canary";
     let (_, err) = provider.run(2, &["webhook", "set", AWAY, "--url", url]);
@@ -228,7 +228,7 @@ async fn a_number_is_set_to_any_url_after_a_word() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_is_got_and_only_shown_when_asked() {
+async fn a_token_is_fetched_and_shown_only_on_request() {
     let provider = Provider::start(&[GOOD]).await;
     let (out, _) = provider.run(0, &["token"]);
     assert!(
@@ -263,7 +263,7 @@ fn write(folder: &Path, name: &str, text: &str) -> String {
 }
 
 #[test]
-fn a_detected_signature_is_what_the_source_then_accepts() {
+fn the_source_accepts_the_detected_signature_scheme() {
     let mut bridge = Bridge::configured(TWO);
     let folder = bridge.folder().to_owned();
     let key = write(&folder, "key", "the-key\n");
@@ -330,7 +330,7 @@ fn hmac(key: &str, data: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_daemon_says_once_when_a_number_points_elsewhere() {
+async fn the_daemon_logs_once_that_a_number_points_elsewhere() {
     let mut provider = Provider::start(&[GOOD, AWAY]).await;
     let config = provider.bridge.folder().join("config.toml");
     let text = std::fs::read_to_string(&config).unwrap().replace(

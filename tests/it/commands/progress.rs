@@ -1,4 +1,4 @@
-//! What is shown while something takes its time: to people, and to nobody else.
+//! Progress display: shown at a terminal only.
 
 use std::process::{Command, Stdio};
 
@@ -6,7 +6,7 @@ use crate::bridge::Bridge;
 
 use super::{TWO, run};
 
-/// Runs a command with all three streams at a terminal; what stood on it, controls and all.
+/// Runs a command with all three streams at a terminal and returns what it wrote, with control sequences.
 fn at_a_terminal(bridge: &Bridge, arguments: &str) -> String {
     let typed = format!("{} {arguments}", env!("CARGO_BIN_EXE_smsbridge"));
     let output = Command::new("script")

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::TWO;
 
-/// An installed service that does not run: its unit and its configuration.
+/// An installed service that is not running: its unit and its configuration.
 struct Installed {
     folder: tempfile::TempDir,
     /// The name of the unit's folders below /var/lib and /run. Nothing ever makes them.
@@ -43,7 +43,7 @@ impl Installed {
         std::fs::write(path, text).unwrap();
     }
 
-    /// Runs a command in a folder; its exit status and what it complains of.
+    /// Runs a command in a folder and returns its exit status and standard error.
     fn run(&self, folder: &str, arguments: &[&str]) -> (i32, String) {
         let output = Command::new("timeout")
             .args(["20", env!("CARGO_BIN_EXE_smsbridge")])
@@ -63,7 +63,7 @@ impl Installed {
 }
 
 #[test]
-fn the_installed_service_is_found_and_how_to_start_it_is_said() {
+fn commands_find_the_installed_service_and_say_how_to_start_it() {
     let installed = Installed::new("status");
     let config = installed.path("etc/config.toml");
     let named = ["--config", config.to_str().unwrap()];

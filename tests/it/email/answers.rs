@@ -1,9 +1,9 @@
-//! Answers that are odd, endless, or late: the three digits decide, and no answer costs more than it may.
+//! Unusual, endless and late answers: the three digits decide, and time and memory are bounded.
 
 use super::*;
 use crate::bridge::{Bridge, wait_for};
 
-/// How often the content was sent to its end.
+/// How often the content was sent completely.
 fn completed(fake: &FakeSmtp) -> usize {
     fake.heard().iter().filter(|line| line.as_str() == ".").count()
 }
@@ -66,7 +66,7 @@ async fn the_three_digits_of_an_answer_decide_at_every_step() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_understood_without_text_and_in_any_character_set() {
+async fn a_refusal_is_parsed_without_text_and_in_any_character_set() {
     for (step, answer, expected) in [
         (".", &b"550\r\n"[..], "permanent"),
         (".", b"550 5.7.1 f\xfcr Spam\r\n", "permanent"),
@@ -99,9 +99,9 @@ async fn a_refusal_is_understood_without_text_and_in_any_character_set() {
     }
 }
 
-/// The server has taken the message; how it breaks off its answer changes nothing about that.
+/// The server has accepted the message, even if its answer is truncated.
 #[tokio::test]
-async fn an_answer_that_breaks_off_after_its_digits_has_been_given() {
+async fn an_answer_truncated_after_its_digits_counts() {
     for answer in [
         &b"250"[..],
         b"250 2.0.0 Ok",
@@ -121,12 +121,12 @@ async fn an_answer_that_breaks_off_after_its_digits_has_been_given() {
     }
 }
 
-/// What a server may pour out before the bridge stops listening: the bound of one answer, and what the kernel
-/// holds of it on both sides.
+/// Bytes that a server can send before the bridge closes the connection: the bound of one answer, and what the kernel
+/// buffers on both sides.
 const LET_IN: usize = 16 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_without_an_end_is_not_listened_to() {
+async fn an_endless_answer_is_abandoned() {
     let floods: [(&[u8], &[u8]); 3] = [(b"250 ", b"x"), (b"", b"250-on and on\r\n"), (b"", b"\0")];
     for (step, (first, again)) in [GREETING, "EHLO", "MAIL", "RCPT", "DATA"]
         .iter()
@@ -174,7 +174,7 @@ async fn an_answer_without_an_end_counts_by_its_digits() {
     );
 }
 
-/// A server that looks at each message for a while before it takes it.
+/// A server that scans each message for a while before it accepts it.
 async fn thoughtful(pause: Duration) -> FakeSmtp {
     FakeSmtp::start(&[], move |_, _, line| {
         (line == ".").then_some(Turn::SayAfter(pause, "250 2.0.0 Ok"))
@@ -183,7 +183,7 @@ async fn thoughtful(pause: Duration) -> FakeSmtp {
 }
 
 #[tokio::test]
-async fn the_answer_to_the_message_has_a_time_of_its_own() {
+async fn the_answer_to_the_content_has_its_own_timeout() {
     let deliver = async |pause, data_timeout| {
         let fake = thoughtful(pause).await;
         let smtp = format!(

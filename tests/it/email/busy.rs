@@ -38,7 +38,7 @@ async fn waiting_for_a_free_connection_is_not_the_servers_slowness() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lane_lets_e_mails_wait_for_a_connection_and_counts_no_failure() {
+async fn e_mails_wait_for_a_free_connection_without_counting_as_failures() {
     let fake = slow(Duration::from_millis(600)).await;
     let bridge = Bridge::start(&format!(
         "[smtp.main]\nhost = \"127.0.0.1\"\nport = {}\nsecurity = \"none\"\nmax_connections = 1\n\
@@ -66,7 +66,7 @@ async fn a_lane_lets_e_mails_wait_for_a_connection_and_counts_no_failure() {
 
 /// An e-mail without a connection has sent nothing yet, so the stop leaves it to the next start.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stop_waits_for_the_e_mail_under_way_and_begins_no_other() {
+async fn a_stop_finishes_the_e_mail_in_progress_and_begins_no_other() {
     let fake = slow(Duration::from_secs(2)).await;
     let mut bridge = Bridge::start(&format!(
         "[smtp.main]\nhost = \"127.0.0.1\"\nport = {}\nsecurity = \"none\"\nmax_connections = 1\n\

@@ -16,7 +16,7 @@ fn count(lines: &[String], wanted: &str) -> usize {
     lines.iter().filter(|line| line.starts_with(wanted)).count()
 }
 
-/// How many messages the server was made to believe complete, empty ones included.
+/// How many messages the server took as complete, empty ones included.
 fn completed(fake: &FakeSmtp) -> usize {
     fake.heard().iter().filter(|line| line.as_str() == ".").count()
 }
@@ -104,7 +104,7 @@ async fn a_refused_recipient_does_not_shift_the_answers_of_the_others() {
 }
 
 #[tokio::test]
-async fn when_nobody_accepts_no_message_is_completed_not_even_an_empty_one() {
+async fn without_accepted_recipients_no_message_is_completed() {
     for (data, connections) in [
         ("503 5.5.1 need RCPT", 1),
         ("554 5.5.1 Error: no valid recipients", 1),
@@ -128,7 +128,7 @@ async fn when_nobody_accepts_no_message_is_completed_not_even_an_empty_one() {
         let heard = fake.heard();
         assert_eq!(completed(&fake), 0, "{data}: {heard:?}");
         assert_eq!(count(&heard, "connection"), connections, "{data}: {heard:?}");
-        // Where the connection is kept, the transaction is ended before the next begins.
+        // If the connection is kept, the transaction is reset before the next begins.
         assert_eq!(
             count(&heard, "RSET"),
             if connections == 1 { 2 } else { 0 },
@@ -137,9 +137,9 @@ async fn when_nobody_accepts_no_message_is_completed_not_even_an_empty_one() {
     }
 }
 
-/// The same trouble at the same step has the same consequences, whether the commands went out together or not.
+/// The same failure at the same step has the same outcome, with and without pipelining.
 #[tokio::test]
-async fn trouble_is_judged_as_without_pipelining() {
+async fn failures_are_classified_as_without_pipelining() {
     for (at, answer, close) in [
         ("MAIL", "550 5.7.1 not as this sender", false),
         ("MAIL", "451 4.3.0 later", false),
@@ -188,7 +188,7 @@ async fn trouble_is_judged_as_without_pipelining() {
     }
 }
 
-/// After `MAIL` was refused, a server may still take the rest of what is on its way, and ask for the content.
+/// After `MAIL` was refused, a server may still accept the other pipelined commands, and ask for the content.
 #[tokio::test]
 async fn nothing_is_completed_after_a_refused_sender_whatever_the_server_says_then() {
     for data in ["503 5.5.1 need MAIL", "354 go on"] {
@@ -209,7 +209,7 @@ async fn nothing_is_completed_after_a_refused_sender_whatever_the_server_says_th
 }
 
 #[tokio::test]
-async fn answers_that_come_one_by_one_are_waited_for() {
+async fn pipelined_answers_that_arrive_one_by_one_are_awaited() {
     let script = |_: usize, _: usize, line: &str| {
         let answer = match line.get(..4) {
             Some("MAIL" | "RCPT") => "250 2.1.0 Ok",

@@ -1,4 +1,4 @@
-//! Several recipients of one destination, of which some have to wait: nobody waits for another.
+//! Several recipients of one destination, some of them deferred: they do not wait for each other.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,7 +11,7 @@ const FULL: &str = "452 4.2.2 mailbox full";
 const GREYLISTED: &str = "451 4.7.1 greylisted";
 const UNKNOWN: &str = "550 5.1.1 no such user";
 
-/// What a server says to recipients, and who took which of its messages.
+/// The answers of a server to recipients, and who accepted which message.
 #[derive(Default)]
 struct Mailboxes {
     refusing: BTreeMap<String, &'static str>,
@@ -65,7 +65,7 @@ impl MailServer {
         asked.iter().filter(|name| *name == recipient).count()
     }
 
-    /// The texts that came to a recipient, in order.
+    /// The bodies that a recipient received, in order.
     fn texts(&self, recipient: &str) -> Vec<String> {
         self.found(recipient, |line| line.starts_with("text "))
     }
@@ -74,7 +74,7 @@ impl MailServer {
         self.found(recipient, |line| line.starts_with("Message-ID: "))
     }
 
-    /// The first line of this kind in each message that a recipient took.
+    /// The first line of this kind in each message that a recipient accepted.
     fn found(&self, recipient: &str, is_wanted: impl Fn(&str) -> bool) -> Vec<String> {
         let heard = self.fake.heard();
         let messages = heard.split(|line| line == ".").map(|lines| {
@@ -114,7 +114,7 @@ impl Mailboxes {
     }
 }
 
-/// The numbered texts of one conversation.
+/// The bodies of numbered messages of one conversation.
 fn texts(numbers: std::ops::RangeInclusive<u32>) -> Vec<String> {
     numbers.map(|number| format!("text {number}")).collect()
 }
@@ -141,7 +141,7 @@ fn of<'a>(delivery: &'a serde_json::Value, field: &str) -> &'a str {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_full_mailbox_holds_up_nobody_else() {
+async fn one_full_mailbox_delays_no_other_recipient() {
     let server = MailServer::start(&[(NIGHT, FULL)]).await;
     let mut bridge = server.bridge(&[DESK, NIGHT], "");
     receive(&bridge, 1..=6);
@@ -186,7 +186,7 @@ async fn one_full_mailbox_holds_up_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_is_refused_for_good_is_a_dead_letter_of_its_own_and_the_fallback_takes_over_once() {
+async fn a_permanently_refused_recipient_is_a_dead_letter_and_the_fallback_takes_over_once() {
     let server = MailServer::start(&[(NIGHT, UNKNOWN), ("gone@example.com", UNKNOWN)]).await;
     let bridge = server.bridge(&[DESK, NIGHT, "gone@example.com"], "fallback = \"screen\"");
     receive(&bridge, 1..=1);
@@ -232,7 +232,7 @@ async fn whoever_is_refused_for_good_is_a_dead_letter_of_its_own_and_the_fallbac
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn recipients_that_all_have_to_wait_are_tried_together_and_part_when_one_is_ready() {
+async fn deferred_recipients_are_tried_together_and_split_when_one_accepts() {
     let server = MailServer::start(&[(DESK, GREYLISTED), (NIGHT, FULL)]).await;
     let bridge = server.bridge(&[DESK, NIGHT], "");
     receive(&bridge, 1..=3);
@@ -242,7 +242,7 @@ async fn recipients_that_all_have_to_wait_are_tried_together_and_part_when_one_i
     assert_eq!(
         deliveries(&bridge).len(),
         3,
-        "nobody has anything, so nothing is divided"
+        "no recipient has accepted, so nothing is split"
     );
     server.answer(DESK, None);
     server.wait_for(DESK, &texts(1..=3));
@@ -253,7 +253,7 @@ async fn recipients_that_all_have_to_wait_are_tried_together_and_part_when_one_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_recipient_that_waits_alone_beside_a_refused_one_keeps_its_order() {
+async fn a_deferred_recipient_beside_a_refused_one_keeps_its_order() {
     let server = MailServer::start(&[(DESK, FULL), (NIGHT, UNKNOWN)]).await;
     let bridge = server.bridge(&[DESK, NIGHT], "");
     receive(&bridge, 1..=3);

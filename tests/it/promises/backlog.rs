@@ -1,4 +1,4 @@
-//! P11 and P12: destinations do not wait for each other, and a backlog is worked off in order.
+//! P11 and P12: destinations do not wait for each other, and a backlog is delivered in order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use crate::bridge::{Bridge, wait_within};
 use crate::servers::recorder::webhook;
 use crate::servers::recorder::{Recorder, Reply};
 
-/// Takes connections and says nothing.
+/// Accepts connections and never answers.
 fn blackhole() -> (std::net::TcpListener, String) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -49,11 +49,11 @@ async fn p11_a_dead_slow_or_limited_destination_delays_no_other() {
         assert_eq!(bridge.text(&refid(number), &from, &text).0, 200);
         std::thread::sleep(Duration::from_millis(10));
     }
-    // Long enough to measure how late the late ones are, and not so long that a shared lane would look good.
+    // Long enough to measure the slowest deliveries, and too short for a shared lane to pass.
     let patience = Duration::from_secs(30 + count as u64 / 50);
     wait_within(
         patience,
-        "all texts at the good one: it is delayed by the others",
+        "all messages at the good one: it is delayed by the others",
         || (arrivals.lock().unwrap().len() == count).then_some(()),
     );
     let arrivals = arrivals.lock().unwrap();
@@ -70,7 +70,7 @@ async fn p11_a_dead_slow_or_limited_destination_delays_no_other() {
     report(
         "P11",
         &format!(
-            "{count} texts beside a silent, a slow, a limited and a refusing one: p50 {:?}, p99 {p99:?}",
+            "{count} messages beside a silent, a slow, a limited and a refusing one: p50 {:?}, p99 {p99:?}",
             took[count / 2]
         ),
     );
@@ -86,7 +86,7 @@ async fn p12_a_backlog_drains_at_its_rate_and_each_conversation_in_order() {
     let times = requests.clone();
     let order: Arc<Mutex<Vec<(String, Instant)>>> = Arc::default();
     let kept = order.clone();
-    // One text in thirty fails once on its own, so that a later one of its conversation would overtake it.
+    // One message in thirty fails once, which gives a later one of its conversation the chance to overtake it.
     let receiver = Recorder::start(move |received| {
         times.lock().unwrap().push(Instant::now());
         let text = received.json()["text"].as_str().unwrap_or_default().to_owned();
@@ -132,7 +132,7 @@ async fn p12_a_backlog_drains_at_its_rate_and_each_conversation_in_order() {
     bridge.kill();
     let killed = Instant::now();
     bridge.run();
-    // New texts must come through while the old ones are still being worked off or right after them.
+    // New messages must arrive while the backlog is being delivered or right after it.
     for number in count..count + 20 {
         let from = format!("+1404555{number:06}");
         assert_eq!(
@@ -149,7 +149,7 @@ async fn p12_a_backlog_drains_at_its_rate_and_each_conversation_in_order() {
     let order = order.lock().unwrap();
     let requests = requests.lock().unwrap();
     let (before, after) = requests.split_at(requests.partition_point(|at| *at < killed));
-    // Without the last ones, for which texts of one conversation wait for each other's second try.
+    // Without the last ones, where messages of one conversation wait for a second attempt of another.
     let rates = [
         pace("before the kill", before),
         pace("after it", &after[AT_ONCE..after.len() - count / 20]),
@@ -174,7 +174,7 @@ fn pace(what: &str, requests: &[Instant]) -> f64 {
         (least..=1.05).contains(&(rate / RATE as f64)),
         "{what}: {rate:.0}/s, though {RATE}/s was configured"
     );
-    // What is under way may be held up and arrive together with what follows it.
+    // Requests in flight may be delayed and arrive together with later ones.
     let most = RATE * 105 / 100 + 1 + AT_ONCE;
     for (index, from) in requests.iter().enumerate() {
         let second =
@@ -187,7 +187,7 @@ fn pace(what: &str, requests: &[Instant]) -> f64 {
     rate
 }
 
-/// Within each conversation the first arrival of each text; what was in flight at the kill comes once more.
+/// The first arrival of each message within its conversation; messages in flight at the kill arrive once more.
 fn assert_in_order(order: &[(String, Instant)]) {
     let mut last: BTreeMap<&str, usize> = BTreeMap::new();
     let mut seen = BTreeSet::new();
@@ -202,7 +202,7 @@ fn assert_in_order(order: &[(String, Instant)]) {
     }
     assert!(
         order.len() - seen.len() <= AT_ONCE,
-        "{} texts came twice after one kill",
+        "{} messages arrived twice after one kill",
         order.len() - seen.len()
     );
 }

@@ -1,4 +1,4 @@
-//! P7: nothing vanishes, whatever happens at once.
+//! P7: no message disappears, whatever happens at the same time.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use super::{report, rounds};
 use crate::bridge::{Bridge, wait_for};
 use crate::servers::recorder::Reply;
 
-/// Three in ten requests fail: half of those for good, half for now.
+/// Three in ten requests fail: half of those permanently, half temporarily.
 fn moody() -> impl Fn(&crate::servers::recorder::Received) -> Reply {
     let turn = AtomicUsize::new(0);
     move |_| match turn.fetch_add(1, Ordering::Relaxed) % 20 {
@@ -22,7 +22,7 @@ fn moody() -> impl Fn(&crate::servers::recorder::Received) -> Reply {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p7_accepted_is_delivered_dead_or_pending_and_every_dead_one_says_why() {
+async fn p7_every_accepted_message_is_delivered_dead_or_pending_and_each_dead_one_has_a_reason() {
     let (rounds, mut rng) = (rounds(6, 200), Rng::new());
     let (crm, ops) = (Receiver::start(moody()).await, Receiver::start(moody()).await);
     let retry = "retry = { initial = \"10ms\", max = \"50ms\" }";
@@ -70,7 +70,7 @@ async fn p7_accepted_is_delivered_dead_or_pending_and_every_dead_one_says_why() 
     );
     assert!(
         acknowledged.keys().all(|refid| stored.contains_key(refid)),
-        "an acknowledged text vanished"
+        "an acknowledged message was lost"
     );
     let arrived: [BTreeSet<String>; 2] = [&crm, &ops].map(|receiver| receiver.taken().into_iter().collect());
     let (mut delivered, mut dead) = (0, 0);
@@ -99,7 +99,11 @@ async fn p7_accepted_is_delivered_dead_or_pending_and_every_dead_one_says_why() 
         (count("delivered"), count("dead") + count("acknowledged")),
         (delivered, dead)
     );
-    assert_eq!(delivered + dead, stored.len() * 3, "every text is owed to three");
+    assert_eq!(
+        delivered + dead,
+        stored.len() * 3,
+        "every message has three deliveries"
+    );
     report(
         "P7",
         &format!(

@@ -1,4 +1,4 @@
-//! P18: a wall clock that jumps by a day, forwards and back, while texts come and go.
+//! P18: a wall clock that jumps by a day, forwards and back, while messages are accepted and delivered.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
@@ -50,7 +50,7 @@ async fn daemon(folder: &std::path::Path, clock: Clock) -> (Daemon, Arc<dyn Stor
     (Daemon::start(start).await.unwrap(), store)
 }
 
-/// A machine whose date and whose steady clock are this many milliseconds off.
+/// A machine whose wall clock and steady clock are this many milliseconds off.
 #[derive(Clone, Default)]
 struct Machine {
     wall: Arc<AtomicI64>,
@@ -71,12 +71,12 @@ impl Machine {
         self.steady.fetch_add(milliseconds, Ordering::Relaxed);
     }
 
-    /// Somebody sets the date.
+    /// Sets the wall clock.
     fn set_date(&self, milliseconds: i64) {
         self.wall.store(milliseconds, Ordering::Relaxed);
     }
 
-    /// Its clocks, as a process finds them that starts now.
+    /// Its clocks as seen by a process that starts now.
     fn clock(&self) -> Clock {
         let real = Clock::system();
         let (steady, Self { wall, steady: passed }) = (real.clone(), self.clone());
@@ -118,7 +118,7 @@ async fn p18_a_clock_that_jumps_a_day_loses_nothing_and_makes_no_burst() {
     })
     .await;
     drop(failing);
-    // Half a day of patience: an age told by the jumping clock would be over it at once.
+    // `give_up_after` is half a day: an age by the jumping clock would exceed it immediately.
     let retry = "retry = { initial = \"1s\", max = \"1s\", give_up_after = \"12h\" }";
     let config = good.config("good", "")
         + &counted.config("down", retry)
@@ -153,7 +153,7 @@ async fn p18_a_clock_that_jumps_a_day_loses_nothing_and_makes_no_burst() {
             "a burst: {taken} in {elapsed:.2} s"
         );
     }
-    wait_for("every text", || {
+    wait_for("every message", || {
         (good.taken().len() == number && limited.taken().len() == number).then_some(())
     });
     let (elapsed, tried) = (began.elapsed().as_secs_f64(), tried.load(Ordering::Relaxed));
@@ -173,13 +173,13 @@ async fn p18_a_clock_that_jumps_a_day_loses_nothing_and_makes_no_burst() {
     report(
         "P18",
         &format!(
-            "{jumps} jumps of a day, {number} texts: 0 lost, 0 given up, no burst, {tried} tries in {elapsed:.1} s"
+            "{jumps} jumps of a day, {number} messages: 0 lost, 0 given up, no burst, {tried} tries in {elapsed:.1} s"
         ),
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p18_a_start_far_ahead_forgets_nothing_until_the_clock_was_so_for_a_day() {
+async fn p18_a_start_far_ahead_removes_nothing_for_a_day() {
     let good = Receiver::good().await;
     let refusing = Receiver::start(|_| Reply::new(400, "no")).await;
     let config =
@@ -197,7 +197,7 @@ async fn p18_a_start_far_ahead_forgets_nothing_until_the_clock_was_so_for_a_day(
     running.stop().await.unwrap();
     drop(store);
 
-    // Beyond `retain` by far, and said to be so.
+    // Far beyond `retain`, and the status says so.
     let machine = Machine::off_by(100 * DAY);
     let (running, store) = daemon(folder.path(), machine.clock()).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -214,7 +214,7 @@ async fn p18_a_start_far_ahead_forgets_nothing_until_the_clock_was_so_for_a_day(
     running.stop().await.unwrap();
     drop(store);
 
-    // A restart does not make the date right; the date that is set does.
+    // A restart does not end the doubt about the date; setting the date does.
     let (running, store) = daemon(folder.path(), machine.clock()).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(store.counts().await.unwrap().messages_purged, 0);
@@ -228,7 +228,7 @@ async fn p18_a_start_far_ahead_forgets_nothing_until_the_clock_was_so_for_a_day(
     assert!(!said.contains("clock"), "{said}");
     machine.set_date(100 * DAY + DAY / 2);
 
-    // A machine that really was off that long.
+    // A machine that was really off for that long.
     machine.pass(DAY / 2);
     running.stop().await.unwrap();
     drop(store);
@@ -247,7 +247,7 @@ async fn p18_a_start_far_ahead_forgets_nothing_until_the_clock_was_so_for_a_day(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p18_a_start_a_day_ahead_gives_nothing_up_and_nothing_waits_when_the_clock_is_corrected() {
+async fn p18_a_start_a_day_ahead_gives_up_nothing_and_delays_nothing_when_the_clock_is_corrected() {
     let (is_up, tried) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let (up, count_tries) = (is_up.clone(), tried.clone());
     let receiver = Receiver::start(move |_| {
@@ -276,7 +276,7 @@ async fn p18_a_start_a_day_ahead_gives_nothing_up_and_nothing_waits_when_the_clo
     let machine = Machine::off_by(DAY);
     tried.store(0, Ordering::Relaxed);
     let (running, store) = daemon(folder.path(), machine.clock()).await;
-    // The second failure in a row is one of the whole destination.
+    // The second failure in a row counts for the whole destination.
     wait_for("some attempts", || {
         (tried.load(Ordering::Relaxed) >= 5).then_some(())
     });
@@ -290,7 +290,7 @@ async fn p18_a_start_a_day_ahead_gives_nothing_up_and_nothing_waits_when_the_clo
     let down = running.control().status().await.unwrap().destinations.remove(0);
     assert_eq!(down.state, "down");
 
-    // The date is set while the daemon runs, and the newest message is owed to nobody.
+    // The date is set while the daemon runs, and the newest message is not pending.
     machine.set_date(0);
     let now = machine.clock().wall();
     let shown = running.control().status().await.unwrap().destinations.remove(0);
@@ -314,9 +314,9 @@ async fn p18_a_start_a_day_ahead_gives_nothing_up_and_nothing_waits_when_the_clo
     );
 }
 
-/// A machine without a battery: it comes up decades ago, and learns the date while the daemon runs.
+/// A machine without a battery: its clock starts decades in the past and is set while the daemon runs.
 #[tokio::test(flavor = "multi_thread")]
-async fn p18_what_comes_while_the_clock_is_decades_behind_is_not_forgotten_when_it_is_set() {
+async fn p18_messages_received_decades_behind_are_kept_when_the_clock_is_set() {
     let folder = tempfile::tempdir().unwrap();
     let config = nowhere("down") + "[[route]]\nname = \"kept\"\ndeliver = []\n" + &unmatched(&["down"]);
     std::fs::write(folder.path().join("config.toml"), head() + &config).unwrap();

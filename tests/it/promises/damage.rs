@@ -1,4 +1,4 @@
-//! P17: a store that was damaged while nobody looked.
+//! P17: a store that was damaged while the daemon was stopped.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ const PARTS: [&str; 8] = [
     "sled/conf",
 ];
 
-/// The file of the store whose path begins so.
+/// The file of the store whose path has this prefix.
 fn file_of(store: &Path, part: &str) -> PathBuf {
     let mut files = files(store).into_iter();
     let found = files.find(|file| {
@@ -38,7 +38,7 @@ fn file_of(store: &Path, part: &str) -> PathBuf {
             .to_string_lossy()
             .starts_with(part)
     });
-    found.unwrap_or_else(|| panic!("the store has no {part}: is the test blind?"))
+    found.unwrap_or_else(|| panic!("the store has no {part}: the test proves nothing"))
 }
 
 /// Flips up to three bits, cuts a file short, zeroes a page, or removes it.
@@ -92,10 +92,13 @@ fn damage_a_record(store: &Path, rng: &mut Rng) -> String {
         .map(Result::unwrap)
         .filter(|(_, value)| value.len() > 200)
         .collect();
-    assert!(!entries.is_empty(), "no record was found: is the test blind?");
+    assert!(
+        !entries.is_empty(),
+        "no record was found: the test proves nothing"
+    );
     let (key, value) = &entries[rng.below(entries.len())];
     let mut value = value.to_vec();
-    // Behind its head: what is ignored there must show in what is delivered.
+    // Behind the head, so that undetected damage shows in what is delivered.
     let place = 60 + rng.below(value.len() - 60);
     value[place] ^= 1 << rng.below(8);
     database.insert(key, value).unwrap();
@@ -103,7 +106,7 @@ fn damage_a_record(store: &Path, rng: &mut Rng) -> String {
     format!("record {key:?}: flipped at {place}")
 }
 
-/// What the receiver was told, if it is what was accepted.
+/// What the receiver got, if it equals what was accepted.
 fn check(received: &Value, pending: &Messages, how: &str) -> String {
     let id = received["id"].as_str().unwrap().to_owned();
     let field = |name: &str| received[name].as_str().unwrap_or_default().to_owned();
@@ -111,7 +114,7 @@ fn check(received: &Value, pending: &Messages, how: &str) -> String {
     assert_eq!(
         Some(&told),
         pending.get(&id),
-        "{how}: a damaged text was delivered as if it were good"
+        "{how}: a damaged message was delivered as if it were good"
     );
     id
 }
@@ -134,7 +137,7 @@ fn findings(bridge: &Bridge) -> Vec<Value> {
     bridge.status()["store"]["findings"].as_array().unwrap().clone()
 }
 
-/// What came of the damages to one part.
+/// The outcomes of the damages to one part.
 #[derive(Default)]
 struct Tally {
     damages: usize,
@@ -145,7 +148,7 @@ struct Tally {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p17_damage_to_any_one_file_costs_nothing_pending_and_is_told_until_it_is_acknowledged() {
+async fn p17_damage_to_any_one_file_loses_nothing_pending_and_is_reported_until_acknowledged() {
     let (rounds, mut rng) = (rounds(32, 512), Rng::new());
     let sink = Recorder::answering(Reply::new(200, "ok")).await;
     let sound = Aged::new(&sink);
@@ -186,7 +189,7 @@ async fn p17_damage_to_any_one_file_costs_nothing_pending_and_is_told_until_it_i
         let smsbridge = Command::new(env!("CARGO_BIN_EXE_smsbridge"));
         let started = bridge.run_command(smsbridge, &[], &[]);
         if is_newer {
-            // It cannot be told from the store of a later version, which must not be touched.
+            // It cannot be distinguished from the store of a later version, which must not be changed.
             let refusal = started.expect_err("a store that says it is newer is opened");
             assert!(refusal.contains("use the newer version"), "{how}: {refusal}");
             assert_eq!(
@@ -198,9 +201,9 @@ async fn p17_damage_to_any_one_file_costs_nothing_pending_and_is_told_until_it_i
             continue;
         }
         started.unwrap_or_else(|ended| panic!("{how}: the daemon does not start: {ended}"));
-        assert_eq!(format(&store), current, "{how}: `format` is not written anew");
+        assert_eq!(format(&store), current, "{how}: `format` is not rewritten");
         let (status, body) = bridge.text(&refid(1_000), "+13035559999", "new");
-        assert_eq!(status, 200, "{how}: a new text is not taken: {body}");
+        assert_eq!(status, 200, "{how}: a new message is not accepted: {body}");
         bridge.admin("POST", "/destinations/crm/resume", "").unwrap();
         bridge
             .admin(
@@ -214,7 +217,7 @@ async fn p17_damage_to_any_one_file_costs_nothing_pending_and_is_told_until_it_i
         let new = json!("new");
         assert!(
             arrived.iter().any(|received| received["text"] == new),
-            "{how}: the new text was not delivered"
+            "{how}: the new message was not delivered"
         );
         let ids: Vec<String> = arrived
             .iter()
@@ -226,9 +229,13 @@ async fn p17_damage_to_any_one_file_costs_nothing_pending_and_is_told_until_it_i
         assert_eq!(
             distinct.len(),
             sound.pending.len(),
-            "{how}: pending ones were lost: {told:?}"
+            "{how}: pending messages were lost: {told:?}"
         );
-        assert_eq!(ids.len(), distinct.len(), "{how}: some were sent twice: {told:?}");
+        assert_eq!(
+            ids.len(),
+            distinct.len(),
+            "{how}: messages were sent twice: {told:?}"
+        );
         recovered(&bridge);
         let told = findings(&bridge);
         let missing = EACH - sound.history_in(&bridge);
@@ -246,14 +253,14 @@ async fn p17_damage_to_any_one_file_costs_nothing_pending_and_is_told_until_it_i
         assert_eq!(
             findings(&bridge),
             told,
-            "{how}: findings are told until they are acknowledged"
+            "{how}: findings are reported until they are acknowledged"
         );
         tally.told += usize::from(!told.is_empty());
         tally.lost += missing;
         bridge.kill();
     }
     let refused: usize = tallies.values().map(|tally| tally.refused).sum();
-    assert!(refused > 0, "no store said it was newer: is the test blind?");
+    assert!(refused > 0, "no store said it was newer: the test proves nothing");
     let parts: Vec<String> = tallies
         .iter()
         .map(|(part, tally)| {
@@ -261,7 +268,7 @@ async fn p17_damage_to_any_one_file_costs_nothing_pending_and_is_told_until_it_i
                 damages, told, lost, ..
             } = tally;
             format!(
-                "{part} {damages} ({told} told of, {lost} of {} delivered ones lost)",
+                "{part} {damages} ({told} reported, {lost} of {} delivered ones lost)",
                 damages * EACH
             )
         })
@@ -269,7 +276,7 @@ async fn p17_damage_to_any_one_file_costs_nothing_pending_and_is_told_until_it_i
     report(
         "P17",
         &format!(
-            "{rounds} damages, {killed} kills while they were repaired, 0 pending lost, 0 delivered wrong or twice, none lost unsaid: {}; {refused} named a later format and were refused",
+            "{rounds} damages, {killed} kills while they were repaired, 0 pending lost, 0 delivered wrong or twice, every loss reported: {}; {refused} named a later format and were refused",
             parts.join(", ")
         ),
     );

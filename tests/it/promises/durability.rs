@@ -1,4 +1,4 @@
-//! P1, P2, P3: power cuts and kills at any instant, and what must be there afterwards.
+//! P2 and P3: kills at any instant, and what must be there afterwards.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::{report, rounds};
 use crate::bridge::Bridge;
 use crate::servers::recorder::Reply;
 
-/// Where in the daemon's life the kill comes.
+/// What the daemon does when it is killed.
 #[derive(Clone, Copy)]
 enum Moment {
     Working,
@@ -95,7 +95,7 @@ async fn p2_kill_9_at_any_instant_loses_nothing_acknowledged() {
 
 /// Two destinations, one that fails often, so that kills come between all kinds of commits.
 #[tokio::test(flavor = "multi_thread")]
-async fn p3_after_every_kill_each_text_is_there_whole_or_not_at_all() {
+async fn p3_after_every_kill_each_message_is_there_whole_or_not_at_all() {
     let (rounds, mut rng) = (rounds(6, 150), Rng::new());
     let turn = std::sync::atomic::AtomicUsize::new(0);
     let receiver =
@@ -125,6 +125,9 @@ async fn p3_after_every_kill_each_text_is_there_whole_or_not_at_all() {
     receiver.expect(&acknowledged, 1, Duration::from_secs(60));
     report(
         "P3",
-        &format!("{rounds} kills, {} texts audited after each", acknowledged.len()),
+        &format!(
+            "{rounds} kills, {} messages audited after each",
+            acknowledged.len()
+        ),
     );
 }

@@ -1,4 +1,4 @@
-//! What must have come to a receiver.
+//! What a receiver must have got.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use super::ledger::{Acknowledged, Receiver};
 
 impl Receiver {
-    /// Waits until every acknowledged text came with this ordinal, and says how many came more than once. What
-    /// takes long is no loss as long as more comes: `patience` is for the time in which nothing does.
+    /// Waits until every acknowledged message arrived with this ordinal, and returns how many arrived more than once.
+    /// `patience` limits the time in which nothing arrives.
     pub fn expect(&self, acknowledged: &Acknowledged, ordinal: u16, patience: Duration) -> usize {
-        let owed = acknowledged.values().map(|id| format!("{id}-{ordinal}"));
-        let mut missing: BTreeSet<String> = owed.collect();
+        let expected = acknowledged.values().map(|id| format!("{id}-{ordinal}"));
+        let mut missing: BTreeSet<String> = expected.collect();
         let mut distinct = BTreeSet::new();
         let mut seen = 0;
         let mut last = Instant::now();
@@ -29,7 +29,7 @@ impl Receiver {
             }
             assert!(
                 last.elapsed() < patience,
-                "acknowledged texts were lost or held: {} came, {} did not: {:?}",
+                "acknowledged messages were lost or held: {} came, {} did not: {:?}",
                 distinct.len(),
                 missing.len(),
                 missing.iter().take(5).collect::<Vec<_>>()

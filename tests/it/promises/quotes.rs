@@ -1,4 +1,4 @@
-//! P22: other sides that quote what they were sent.
+//! P22: servers whose answers quote the request.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -12,7 +12,7 @@ use crate::servers::fake_intelepeer::{Answer, FakeIntelepeer};
 use crate::servers::fake_smtp::{FakeSmtp, Turn};
 use crate::servers::recorder::{Received, Recorder, Reply};
 
-/// What must not be told: the text, its numbers, and every secret that a request carries.
+/// What must not appear: the body, the numbers, and every secret that a request contains.
 const TEXT: &str = "canary <zebra> & \"Привет\" pin 471199";
 const PRIVATE: &[&str] = &[
     "canary",
@@ -39,7 +39,7 @@ const QUOTINGS: &[fn(&str) -> String] = &[
     |said| said.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect(),
 ];
 
-/// What a quoting makes of what must not be told.
+/// The forms that a quotation gives these values.
 fn forbidden() -> Vec<String> {
     let quoted = PRIVATE
         .iter()
@@ -50,7 +50,7 @@ fn forbidden() -> Vec<String> {
         .chain(quoted)
         .collect();
     forbidden.retain(|word| !word.starts_with("Cannot read"));
-    // The text at each of the places that it can have in a group of three bytes.
+    // The body at each offset that it can have in a group of three bytes.
     for offset in 0..3 {
         let encoded = BASE64.encode(format!("{}{TEXT}", "x".repeat(offset)));
         forbidden.push(encoded[8..24].to_owned());
@@ -71,7 +71,7 @@ fn quoting(status: u16, quote: fn(&str) -> String) -> impl Fn(&Received) -> Repl
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p22_an_answer_that_quotes_the_request_tells_nothing() {
+async fn p22_an_answer_that_quotes_the_request_reveals_nothing() {
     let retry = "retry = { initial = \"10ms\", max = \"20ms\" }\n";
     let mut config = String::new();
     let mut names = Vec::new();
@@ -176,7 +176,7 @@ async fn p22_an_answer_that_quotes_the_request_tells_nothing() {
         let leak = log.iter().find(|line| line.contains(&private));
         assert!(leak.is_none(), "{private} was logged: {leak:?}");
     }
-    // The operator is told what is the matter all the same, and the log has not a word of another side.
+    // The status still shows the cause, and the log contains nothing from the answers.
     for expected in ["Cannot POST", "Cannot read"] {
         assert!(
             shown.iter().any(|line| line.contains(expected)),
@@ -199,7 +199,7 @@ async fn p22_an_answer_that_quotes_the_request_tells_nothing() {
     report(
         "P22",
         &format!(
-            "{} destinations and a portal that quote in {} ways: nothing told",
+            "{} destinations and a portal that quote in {} ways: nothing revealed",
             names.len(),
             QUOTINGS.len()
         ),

@@ -1,4 +1,4 @@
-//! P15, P16 and P23: restarts, reloads and backups while texts come in.
+//! P15, P16 and P23: restarts, reloads and backups while messages arrive.
 
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -11,8 +11,8 @@ use super::{report, rounds};
 use crate::bridge::refid;
 use crate::bridge::{Bridge, http, try_http, wait_for};
 
-/// Starts the daemon on a socket that somebody else holds, as systemd does with a socket unit: as the third
-/// descriptor, said so in the environment of exactly that process.
+/// Starts the daemon on a socket that another process holds, as systemd does with a socket unit: as the third
+/// descriptor, named in the environment of exactly that process.
 fn run_on(bridge: &mut Bridge, socket: &TcpListener) {
     let mut shell = Command::new("sh");
     let script =
@@ -45,7 +45,7 @@ async fn p15_restarts_under_load_refuse_no_connection_and_drop_no_request() {
                     let body = Bridge::body(&refid(number), "+13035550100", "x").to_string();
                     let answer = try_http("POST", &url, &[("content-type", "application/json")], &body);
                     if answer.as_ref().is_none_or(|(status, ..)| *status != 200) {
-                        eprintln!("text {number}: {answer:?}");
+                        eprintln!("message {number}: {answer:?}");
                         failed.fetch_add(1, Ordering::Relaxed);
                     }
                 }
@@ -61,13 +61,13 @@ async fn p15_restarts_under_load_refuse_no_connection_and_drop_no_request() {
         stop.store(true, Ordering::Relaxed);
     });
     let sent = next.into_inner();
-    assert!(sent > 50, "only {sent} requests: is the test blind?");
+    assert!(sent > 50, "only {sent} requests: the test proves nothing");
     assert_eq!(
         failed.into_inner(),
         0,
         "of {sent} requests over {restarts} restarts some got no 200"
     );
-    wait_for("every text", || (receiver.taken().len() >= sent).then_some(()));
+    wait_for("every message", || (receiver.taken().len() >= sent).then_some(()));
     let mut taken = receiver.taken();
     taken.sort_unstable();
     taken.dedup();
@@ -78,7 +78,7 @@ async fn p15_restarts_under_load_refuse_no_connection_and_drop_no_request() {
     );
 }
 
-/// What must not be taken up, and a word of the reason.
+/// Configurations that must be rejected, and a word of the reason.
 const BAD: &[(&str, &str)] = &[
     ("[destination.crm", "TOML"),
     (
@@ -107,7 +107,7 @@ const BAD: &[(&str, &str)] = &[
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p16_a_bad_configuration_changes_nothing_and_a_removed_destination_keeps_its_texts() {
+async fn p16_an_invalid_configuration_changes_nothing_and_a_removed_destination_keeps_its_messages() {
     let (first, second) = (Receiver::good().await, Receiver::good().await);
     let good = first.config("crm", "") + &nowhere("old") + &unmatched(&["crm", "old"]);
     let bridge = Bridge::start(&good);
@@ -126,13 +126,13 @@ async fn p16_a_bad_configuration_changes_nothing_and_a_removed_destination_keeps
         assert!(problems.to_string().contains(words), "{bad}: {problems}");
         before.push(text());
     }
-    wait_for("all texts as before", || {
+    wait_for("all messages as before", || {
         (first.taken().len() == BAD.len()).then_some(())
     });
     bridge.signal("HUP");
     bridge.logged("reload failed");
 
-    // Another address for `crm`, and `old` is gone with nine texts owed to it.
+    // Another address for `crm`, and `old` is removed while nine messages are pending for it.
     let without = second.config("crm", "") + &unmatched(&["crm"]);
     bridge.configure(&without);
     assert_eq!(bridge.admin("POST", "/reload", "").unwrap().0, 200);
@@ -152,32 +152,36 @@ async fn p16_a_bad_configuration_changes_nothing_and_a_removed_destination_keeps
     );
     for id in &before {
         let (_, message) = bridge.admin("GET", &format!("/messages/{id}"), "").unwrap();
-        let owed: Vec<&str> = super::ledger::deliveries(&message)
+        let expected: Vec<&str> = super::ledger::deliveries(&message)
             .map(|delivery| delivery["destination"].as_str().unwrap())
             .collect();
-        assert_eq!(owed, ["crm", "old"], "accepted texts keep their destinations");
+        assert_eq!(
+            expected,
+            ["crm", "old"],
+            "accepted messages keep their destinations"
+        );
     }
 
     let back = Receiver::good().await;
     bridge.configure(&(second.config("crm", "") + &back.config("old", "") + &unmatched(&["crm"])));
     assert_eq!(bridge.admin("POST", "/reload", "").unwrap().0, 200);
-    let owed: Vec<String> = before.iter().map(|id| format!("{id}-2")).collect();
-    wait_for("the texts of the one that is back", || {
-        (back.taken().len() >= owed.len()).then_some(())
+    let expected: Vec<String> = before.iter().map(|id| format!("{id}-2")).collect();
+    wait_for("the messages of the destination that is back", || {
+        (back.taken().len() >= expected.len()).then_some(())
     });
-    assert_eq!(back.taken(), owed, "those it was owed, in order");
+    assert_eq!(back.taken(), expected, "its pending messages, in order");
     report(
         "P16",
         &format!(
-            "{} bad files refused, a removed destination kept {} texts",
+            "{} invalid files rejected, a removed destination kept {} messages",
             BAD.len(),
-            owed.len()
+            expected.len()
         ),
     );
 }
 
 #[test]
-fn p16_a_listening_socket_that_cannot_change_is_named_and_stays() {
+fn p16_a_changed_listen_address_is_reported_and_the_socket_stays() {
     let bridge = Bridge::start(&(nowhere("crm") + &unmatched(&["crm"])));
     let path = bridge.folder().join("config.toml");
     let config = std::fs::read_to_string(&path).unwrap();
@@ -211,16 +215,19 @@ fn p23_a_backup_under_load_restores_everything_accepted_before_it_began() {
         std::fs::remove_file(copy).unwrap();
     }
     let all = carrier.end();
-    assert!(looked_for > 50, "only {looked_for} texts: is the test blind?");
+    assert!(
+        looked_for > 50,
+        "only {looked_for} messages: the test proves nothing"
+    );
     assert_eq!(stored(&bridge).len(), all.len(), "the backups changed nothing");
     report(
         "P23",
-        &format!("{rounds} backups under load, {looked_for} texts looked for after the restore, 0 lost"),
+        &format!("{rounds} backups under load, {looked_for} messages looked for after the restore, 0 lost"),
     );
 }
 
 #[test]
-fn p23_a_backup_that_is_cut_short_is_not_taken_for_a_whole_one() {
+fn p23_a_truncated_backup_is_rejected() {
     let mut bridge = Bridge::start(&(nowhere("crm") + &unmatched(&["crm"])));
     for number in 0..500 {
         assert_eq!(

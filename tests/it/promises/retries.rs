@@ -1,4 +1,4 @@
-//! P10: what is tried again and when, per kind and answer, on a clock that moves only when it is told to.
+//! P10: what is retried and when, per kind and answer, on a clock that the test controls.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -27,18 +27,18 @@ const RETRY: &str =
 const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_millis(200);
 
-/// What a kind must make of an answer.
+/// The required outcome of an answer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Expect {
     /// The whole destination waits, twice as long each time.
     BacksOff,
-    /// The text waits on its own, twice as long each time, and others go on.
+    /// The message waits alone, twice as long each time, and others continue.
     BacksOffAlone,
-    /// The whole destination is left alone for as long as it asked.
+    /// The whole destination pauses for the requested time.
     Waits(Duration),
     /// Given up at once, after this many requests.
     Dies(usize),
-    /// Nothing is given up; now and then somebody looks.
+    /// Nothing is given up; the destination is probed from time to time.
     Parks,
 }
 use Expect::{BacksOff, BacksOffAlone, Dies, Parks, Waits};
@@ -47,7 +47,7 @@ fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Kind, status, a field, body, what must come of it.
+/// Kind, status, a header field, body, required outcome.
 type Case = (
     &'static str,
     u16,
@@ -110,7 +110,7 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-/// What a mail server says to the recipient, and what must come of it.
+/// The answer of a mail server to the recipient, and the required outcome.
 fn mail_cases() -> Vec<(&'static str, Expect)> {
     vec![
         ("451 4.7.1 greylisted", BacksOffAlone),
@@ -133,7 +133,7 @@ fn config(kind: &str, url: &str) -> String {
     format!("[destination.it]\n{settings}\n{RETRY}")
 }
 
-/// A lane on a store in memory, and when each request came, told from the beginning.
+/// A lane on a store in memory, and when each request came, from the start of the test.
 struct Bench {
     store: Arc<Memory>,
     clock: Clock,
@@ -174,7 +174,7 @@ impl Bench {
         }
     }
 
-    /// A webhook that answers so, and when it was asked.
+    /// A webhook that gives this answer, and the times of its requests.
     async fn webhook(answer: impl Fn(usize) -> Reply + Send + Sync + 'static) -> (Self, Recorder) {
         let began = Instant::now();
         let requests: Arc<Mutex<Vec<Duration>>> = Arc::default();
@@ -189,7 +189,7 @@ impl Bench {
         (bench, server)
     }
 
-    /// Texts of a conversation each.
+    /// Adds messages, each of its own conversation.
     async fn accept(&self, numbers: RangeInclusive<u128>) {
         self.accept_each(numbers, |_| {}).await;
     }
@@ -206,18 +206,18 @@ impl Bench {
                 message: text.id,
                 ordinal: 1,
             };
-            let owed = Delivery::new(id, "it".parse().unwrap(), None, self.clock.now());
+            let delivery = Delivery::new(id, "it".parse().unwrap(), None, self.clock.now());
             let arrival = Arrival {
                 dedup_since: text.received_at,
                 message: text,
-                deliveries: vec![owed],
+                deliveries: vec![delivery],
             };
             self.store.accept(arrival).await.unwrap();
         }
         self.lanes.wake(&"it".parse().unwrap());
     }
 
-    /// Lets this much time pass in small steps; in each, everything that is under way ends.
+    /// Advances the time in small steps; everything in progress ends in each.
     async fn pass(&self, time: Duration) {
         self.settle().await;
         let end = Instant::now() + time;
@@ -251,7 +251,7 @@ impl Bench {
         self.store.deliveries(&query).await.unwrap().items
     }
 
-    /// The numbers of the texts that died, all of them as their patience ended.
+    /// The numbers of the dead messages, all of them given up after `give_up_after`.
     async fn given_up(&self, what: &str) -> Vec<u128> {
         let deliveries = self.deliveries().await;
         let mut numbers: Vec<u128> = deliveries
@@ -299,7 +299,7 @@ async fn judge(what: &str, bench: &Bench, expect: Expect) {
             assert_eq!(
                 (count, waiting),
                 (requests * 2, 0),
-                "{what}: each text is tried once"
+                "{what}: each message is tried once"
             );
         }
         BacksOff => {
@@ -315,14 +315,14 @@ async fn judge(what: &str, bench: &Bench, expect: Expect) {
             assert_eq!(bench.state(), state, "{what}");
         }
         BacksOffAlone => {
-            // Two texts of their own pace: at least the most patient, at most the least patient jitter.
+            // Two messages with their own retries: bounds are the longest and the shortest jitter.
             assert!(
                 (4..=40).contains(&count) && waiting == 2,
                 "{what}: {count} requests"
             );
             assert!(
                 gaps[0] <= STEP,
-                "{what}: the second text does not wait for the first: {gaps:?}"
+                "{what}: the second message does not wait for the first: {gaps:?}"
             );
             assert_eq!(bench.state(), "up", "{what}");
         }
@@ -381,7 +381,7 @@ async fn judge(what: &str, bench: &Bench, expect: Expect) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p10_every_kind_retries_waits_parks_or_gives_up_as_its_answers_say() {
+async fn p10_every_kind_retries_waits_parks_or_gives_up_by_its_answers() {
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     for (kind, status, field, body, expect) in cases() {
         let what = format!("{kind} {status} {field:?} {body}");
@@ -433,7 +433,7 @@ async fn p10_every_kind_retries_waits_parks_or_gives_up_as_its_answers_say() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p10_a_pause_longer_than_the_patience_is_kept_and_so_is_the_patience() {
+async fn p10_a_pause_longer_than_give_up_after_is_respected_and_so_is_give_up_after() {
     let (bench, _server) = Bench::webhook(|_| Reply::new(429, "").with("retry-after", "3600")).await;
     bench.accept(1..=2).await;
     bench.pass(seconds(25)).await;
@@ -449,7 +449,7 @@ async fn p10_a_pause_longer_than_the_patience_is_kept_and_so_is_the_patience() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p10_a_text_that_was_tried_is_given_up_in_time_behind_many_younger_ones() {
+async fn p10_a_tried_message_is_given_up_in_time_behind_many_newer_ones() {
     for status in [429, 503] {
         let (bench, _server) = Bench::webhook(move |_| Reply::new(status, "").with("retry-after", "9")).await;
         bench.accept(1..=1).await;
@@ -461,7 +461,7 @@ async fn p10_a_text_that_was_tried_is_given_up_in_time_behind_many_younger_ones(
 }
 
 #[tokio::test(start_paused = true)]
-async fn p10_a_backlog_that_is_overdue_after_a_pause_does_not_die_of_one_refusal() {
+async fn p10_an_overdue_backlog_is_not_given_up_after_one_refusal() {
     for status in [429, 503] {
         let (bench, _server) = Bench::webhook(move |nth| match nth {
             1 => Reply::new(status, ""),
@@ -483,9 +483,9 @@ async fn p10_a_backlog_that_is_overdue_after_a_pause_does_not_die_of_one_refusal
     }
 }
 
-/// Another claim than the lane's ends its lease: the lane's outcome is not recorded, whatever it was.
+/// A claim by another lane ends the lease: the outcome of the first lane is not recorded.
 #[tokio::test]
-async fn an_outcome_whose_claim_was_lost_is_neither_counted_nor_announced() {
+async fn an_outcome_with_a_lost_lease_is_neither_counted_nor_published() {
     for (status, outcome) in [(200, "delivered"), (503, "retried"), (400, "dead")] {
         let asked = Arc::new(tokio::sync::Notify::new());
         let ask = asked.clone();
@@ -506,7 +506,7 @@ async fn an_outcome_whose_claim_was_lost_is_neither_counted_nor_announced() {
             delivery: delivery.clone(),
             message: Arc::new(message("hello")),
             thread: None,
-            // The first one that this store has given.
+            // The first lease of this store.
             token: 1,
         };
         bench.store.release(claim).await;
@@ -532,9 +532,9 @@ async fn an_outcome_whose_claim_was_lost_is_neither_counted_nor_announced() {
     }
 }
 
-/// Retry and resend refuse it; but an earlier version, or a backup of it, may have one that waits.
+/// Retry and resend refuse it, but a store or backup of an earlier version may have a pending one.
 #[tokio::test(start_paused = true)]
-async fn a_message_without_its_content_is_given_up_unsent() {
+async fn a_redacted_message_is_given_up_unsent() {
     let (bench, _server) = Bench::webhook(|_| Reply::new(200, "ok")).await;
     bench
         .accept_each(1..=1, |message| message.redacted_at = Some(Timestamp(1)))

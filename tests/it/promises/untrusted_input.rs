@@ -18,9 +18,9 @@ use crate::servers::recorder::Reply;
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
-/// Each poison ends dead at its own destination, everything else goes through, and the process is the same one.
+/// Each poison message ends dead at its own destination, all others are delivered, and the process stays the same.
 #[tokio::test(flavor = "multi_thread")]
-async fn p19_a_poison_message_ends_dead_and_alone() {
+async fn p19_a_poison_message_becomes_the_only_dead_letter() {
     let good = Receiver::good().await;
     let picky = Receiver::start(|received| match received.body.contains("poison") {
         true => Reply::new(400, "I will not have that"),
@@ -84,7 +84,7 @@ async fn p19_a_poison_message_ends_dead_and_alone() {
     );
     report(
         "P19",
-        &format!("{poisons} poison texts: dead at three destinations, nothing else held up"),
+        &format!("{poisons} poison messages: dead at three destinations, nothing else delayed"),
     );
 }
 
@@ -95,7 +95,7 @@ fn sign(text: &Value) -> String {
     hex::encode(mac.finalize().into_bytes())
 }
 
-/// What is not exactly right in a signed request, one by one.
+/// Signed requests with one mistake each.
 fn forgeries(good: &Value) -> Vec<(String, Value)> {
     let signature = good["signature"].as_str().unwrap().to_owned();
     let with = |what: &str, field: &str, value: Value| {
@@ -168,7 +168,7 @@ async fn p20_nothing_unauthenticated_is_stored_and_a_replay_delivers_nothing() {
     let mut moved = signed.clone();
     (moved["refid"], moved["message"]) = (format!("{}x", refid(2)).into(), "".into());
     refuse(
-        "a character moved from the text to the id",
+        "a character moved from the body to the id",
         post("signed", &[], &moved),
     );
     let unsigned = Bridge::body(&refid(4), "+13035550100", "x");
@@ -212,17 +212,17 @@ async fn p20_nothing_unauthenticated_is_stored_and_a_replay_delivers_nothing() {
     assert_eq!(
         (stored(&bridge).len(), receiver.taken().len()),
         (3, 3),
-        "a replay made a second text"
+        "a replay made a second message"
     );
     report(
         "P20",
-        &format!("{refused} forgeries refused and none stored, {replayed} replays of 3 texts delivered 3"),
+        &format!("{refused} forgeries refused and none stored, {replayed} replays of 3 messages delivered 3"),
     );
 }
 
-/// Secrets wherever the configuration takes one, and texts and numbers that fail in all kinds of ways.
+/// Secrets wherever the configuration accepts one, and messages that fail in all kinds of ways.
 #[tokio::test(flavor = "multi_thread")]
-async fn p22_no_secret_text_or_number_is_told_to_logs_metrics_or_errors() {
+async fn p22_no_secret_body_or_number_reaches_logs_metrics_or_errors() {
     let failing = Receiver::start(|_| Reply::new(503, "later")).await;
     let refusing = Receiver::start(|_| Reply::new(400, "no")).await;
     let retry = "retry = { initial = \"10ms\", max = \"20ms\" }\n";
@@ -271,7 +271,7 @@ async fn p22_no_secret_text_or_number_is_told_to_logs_metrics_or_errors() {
         ] {
             told.push(bridge.post(&body, "application/json").1.to_string());
         }
-        wait_for("the text and its failures", || {
+        wait_for("the message and its failures", || {
             let status = bridge.status();
             let all_failed = status["destinations"]
                 .as_array()
@@ -292,7 +292,7 @@ async fn p22_no_secret_text_or_number_is_told_to_logs_metrics_or_errors() {
         told.extend(log);
         for canary in ["canary", "3035550188"] {
             let leak = told.iter().find(|line| line.contains(canary));
-            assert!(leak.is_none(), "{format}: {canary} was told: {leak:?}");
+            assert!(leak.is_none(), "{format}: {canary} leaked: {leak:?}");
         }
     }
     let message = crate::fixtures::message("canary-text");
@@ -308,7 +308,7 @@ async fn p22_no_secret_text_or_number_is_told_to_logs_metrics_or_errors() {
     );
 }
 
-/// Any JSON, for fields that nobody knows.
+/// Any JSON, for unknown fields.
 fn anything() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -324,7 +324,7 @@ fn anything() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Senders in every known format and in none, and receivers that no route knows.
+/// Senders in every known format and in none, and numbers without a route.
 fn sender() -> impl Strategy<Value = String> {
     prop_oneof![
         ".{0,30}",
@@ -359,7 +359,7 @@ fn odd_text() -> impl Strategy<Value = Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p24_odd_texts_are_kept_and_go_to_unmatched() {
+async fn p24_unusual_messages_are_kept_and_go_to_unmatched() {
     let receiver = Receiver::good().await;
     let route = "[[route]]\nname = \"known\"\nto = [\"+19995550100\"]\ndeliver = []\n";
     let config = receiver.config("crm", "concurrency = 8") + &nowhere("other") + route + &unmatched(&["crm"]);
@@ -390,21 +390,24 @@ async fn p24_odd_texts_are_kept_and_go_to_unmatched() {
     for (refid, body) in &sent {
         let message = &stored[refid];
         assert_eq!(message["text"], body["message"], "{refid}");
-        let owed: Vec<&Value> = deliveries(message)
+        let expected: Vec<&Value> = deliveries(message)
             .map(|delivery| &delivery["destination"])
             .collect();
-        assert_eq!(owed, [&json!("crm")], "{body}");
+        assert_eq!(expected, [&json!("crm")], "{body}");
     }
     assert_eq!(receiver.taken().len(), sent.len());
     report(
         "P24",
-        &format!("{} odd texts: all kept as sent, all to `unmatched`", sent.len()),
+        &format!(
+            "{} unusual messages: all kept as sent, all to `unmatched`",
+            sent.len()
+        ),
     );
 }
 
-/// What is not even odd is refused with a word of what is wrong, and never with a 500.
+/// Invalid requests are rejected with the reason, and never with a 500.
 #[test]
-fn p24_garbage_is_refused_and_named() {
+fn p24_invalid_requests_are_rejected_with_the_reason() {
     let bridge = Bridge::start(&(nowhere("crm") + &unmatched(&["crm"])));
     let good = Bridge::body(&refid(1), "+13035550100", "x").to_string();
     let mut rng = super::rng::Rng::new();
@@ -438,6 +441,6 @@ fn p24_garbage_is_refused_and_named() {
     }
     assert!(
         refused > 0 && taken > 0,
-        "{refused} refused, {taken} taken: is the test blind?"
+        "{refused} refused, {taken} accepted: the test proves nothing"
     );
 }

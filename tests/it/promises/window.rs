@@ -1,4 +1,4 @@
-//! P8 and P9: the two moments in which a crash makes a repeat, on the way in and on the way out.
+//! P8 and P9: the moments in which a crash can repeat a message, on receipt and on delivery.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,7 +30,7 @@ async fn p8_fifty_copies_at_once_are_stored_and_sent_once() {
         assert_eq!(
             (answers.iter().filter(is_new).count(), ids.len()),
             (1, 1),
-            "fifty copies made more than one text"
+            "fifty copies made more than one message"
         );
     }
     drained(&bridge, Duration::from_secs(60));
@@ -41,7 +41,7 @@ async fn p8_fifty_copies_at_once_are_stored_and_sent_once() {
     );
 }
 
-/// Three kinds whose other side got the text and does not answer in the daemon's odd lives; the kill comes then.
+/// Servers of three kinds accept the message and do not answer in every odd run of the daemon, which is then killed.
 #[tokio::test(flavor = "multi_thread")]
 async fn p9_a_kill_while_sending_repeats_only_what_was_in_flight_and_under_the_same_key() {
     let life = Arc::new(AtomicUsize::new(1));
@@ -77,43 +77,43 @@ async fn p9_a_kill_while_sending_repeats_only_what_was_in_flight_and_under_the_s
     let kills = rounds(3, 100);
     let mut texts = Vec::new();
     for kill in 0..kills {
-        // Two texts, so that one waits behind the one in flight and must not be repeated.
+        // Two messages: one waits behind the one in flight and must not be repeated.
         for copy in 0..2 {
             let (status, body) = bridge.text(&refid(kill * 2 + copy), "+13035550100", "text");
             assert_eq!(status, 200);
             texts.push(body["id"].as_str().unwrap().to_owned());
         }
-        wait_for("a text in flight to each", || {
+        wait_for("a message in flight to each", || {
             let sent = [
                 webhook_ids(&crm).len(),
                 transactions(&room).len(),
                 message_ids(&mail).len(),
             ];
-            // Each earlier round sent its two texts, and the first of them twice.
+            // Each earlier round sent its two messages, and the first of them twice.
             (sent.iter().all(|sent| *sent > kill * 3)).then_some(())
         });
         bridge.kill();
         life.fetch_add(1, Ordering::SeqCst);
         bridge.run();
         drained(&bridge, Duration::from_secs(20));
-        // The status counts what is in the commit at hand. One change later that is on disk.
+        // The status includes the commit in progress, which is on disk after one more change.
         let (status, _) = bridge.admin("POST", "/destinations/crm/resume", "").unwrap();
         assert_eq!(status, 200);
         bridge.kill();
         life.fetch_add(1, Ordering::SeqCst);
         bridge.run();
     }
-    let owed = |ordinal: u32| texts.iter().map(move |id| format!("{id}-{ordinal}"));
-    for (kind, keys, owed) in [
-        ("webhook", webhook_ids(&crm), owed(1).collect::<Vec<_>>()),
-        ("matrix", transactions(&room), owed(2).collect()),
-        ("email", message_ids(&mail), owed(3).collect()),
+    let expected = |ordinal: u32| texts.iter().map(move |id| format!("{id}-{ordinal}"));
+    for (kind, keys, expected) in [
+        ("webhook", webhook_ids(&crm), expected(1).collect::<Vec<_>>()),
+        ("matrix", transactions(&room), expected(2).collect()),
+        ("email", message_ids(&mail), expected(3).collect()),
     ] {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for key in &keys {
             *counts.entry(key).or_default() += 1;
         }
-        for (text, key) in owed.iter().enumerate() {
+        for (text, key) in expected.iter().enumerate() {
             let sent = counts
                 .iter()
                 .filter(|(sent, _)| sent.contains(key.as_str()))

@@ -1,4 +1,4 @@
-//! IntelePeer's management API, as far as a script says.
+//! A fake of IntelePeer's management API that follows a script.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -61,7 +61,7 @@ pub struct FakeIntelepeer {
 }
 
 impl FakeIntelepeer {
-    /// Plays these exchanges in this order, and nothing else.
+    /// Expects exactly these requests in this order and answers them.
     pub async fn play(exchanges: Vec<Exchange>) -> Self {
         let left = Arc::new(Mutex::new(VecDeque::from(exchanges)));
         let problems = Arc::new(Mutex::new(Vec::new()));
@@ -81,7 +81,7 @@ impl FakeIntelepeer {
         server
     }
 
-    /// Answers whatever the script wants.
+    /// Answers what the script returns.
     pub async fn start(script: impl FnMut(&Seen) -> Answer + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -99,13 +99,13 @@ impl FakeIntelepeer {
         format!("http://{}", self.address)
     }
 
-    /// Panics if anything else was asked than the script says.
+    /// Panics if an unexpected request was made.
     pub fn assert_no_surprise(&self, name: &str) {
         let problems = self.problems.lock().unwrap().join("\n");
         assert!(problems.is_empty(), "{name}: {problems}");
     }
 
-    /// Panics unless the whole script was played.
+    /// Panics unless all expected requests were made.
     pub fn assert_played(&self, name: &str) {
         self.assert_no_surprise(name);
         let left = self.left.lock().unwrap();
@@ -137,7 +137,7 @@ async fn accept(listener: TcpListener, script: Arc<Mutex<Script>>) {
     }
 }
 
-/// The error is the wish to close the connection without an answer.
+/// An error closes the connection without an answer.
 async fn answer(
     request: hyper::Request<Incoming>,
     script: Arc<Mutex<Script>>,

@@ -1,4 +1,4 @@
-//! A mail server that misbehaves on demand: everything a real one does too seldom for a test.
+//! A fake mail server that misbehaves as a script says.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// What the server does with one line, instead of what a good server would do.
+/// What the server does with one line instead of the usual answer.
 pub enum Turn {
     /// Answers so (without the line end).
     Say(&'static str),
@@ -23,7 +23,7 @@ pub enum Turn {
     BytesAndClose(&'static [u8]),
     /// Answers with the first bytes, and then the second ones again and again, up to [`FLOOD_MAX`].
     Flood(&'static [u8], &'static [u8]),
-    /// Closes the connection without a word.
+    /// Closes the connection without an answer.
     Close,
     /// Never answers.
     Hang,
@@ -33,10 +33,10 @@ pub enum Turn {
 /// `.` stands for the end of a message, [`GREETING`] for what comes before all lines.
 type Script = dyn Fn(usize, usize, &str) -> Option<Turn> + Send + Sync;
 
-/// What the script hears before the client has said anything.
+/// What the script is called with before the first line.
 pub const GREETING: &str = "(greeting)";
 
-/// How much a flood pours out at most: a test that fails must not take the machine with it.
+/// Upper bound of the bytes of a flood, so that a failing test does not exhaust the machine.
 pub const FLOOD_MAX: usize = 256 << 20;
 
 /// What came in.
@@ -56,7 +56,7 @@ pub struct FakeSmtp {
 }
 
 impl FakeSmtp {
-    /// Starts one that offers `extensions` and follows `script` where that has something to say.
+    /// Starts a server that offers `extensions`; `script` overrides its answers.
     pub async fn start(
         extensions: &'static [&'static str],
         script: impl Fn(usize, usize, &str) -> Option<Turn> + Send + Sync + 'static,
@@ -73,12 +73,12 @@ impl FakeSmtp {
         self.ears.lines.lock().expect("the lines").clone()
     }
 
-    /// How many bytes of floods the client let in.
+    /// How many bytes of floods the client accepted.
     pub fn flooded(&self) -> usize {
         self.ears.flooded.load(Ordering::Relaxed)
     }
 
-    /// The same as it came in, each string what one read gave.
+    /// The same as received, one string for each read.
     pub fn reads(&self) -> Vec<String> {
         self.ears.reads.lock().expect("the reads").clone()
     }

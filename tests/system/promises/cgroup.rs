@@ -13,11 +13,11 @@ pub struct Cgroup {
     files: &'static Files,
 }
 
-/// How the two versions name the same things.
+/// The names in the two versions.
 struct Files {
     /// Written in this order; one that is not there is left out if it is about swap.
     limits: &'static [(&'static str, Option<u64>)],
-    /// Where a line tells how often the kernel ended something for its memory.
+    /// The file with the number of OOM kills.
     events: &'static str,
     /// The line of `memory.stat` for memory that is no page cache.
     anonymous: &'static str,
@@ -55,7 +55,7 @@ impl Cgroup {
         group
     }
 
-    /// A shell that moves into the group and becomes what the further arguments say.
+    /// A shell that moves into the group and becomes the command of the further arguments.
     pub fn enter(&self) -> Command {
         let procs = self.folder.join("cgroup.procs");
         let sudo = if super::disk::user() == 0 { "" } else { "sudo -n" };
@@ -68,12 +68,12 @@ impl Cgroup {
         shell
     }
 
-    /// How often the kernel ended something in here because it had no memory left to give.
+    /// The number of OOM kills in the group.
     pub fn kills(&self) -> u64 {
         self.value(self.files.events, "oom_kill")
     }
 
-    /// Bytes in use now that are no page cache: that part the kernel takes back when it wants.
+    /// Bytes in use without the page cache, which the kernel can reclaim.
     pub fn anonymous(&self) -> u64 {
         self.value("memory.stat", self.files.anonymous)
     }
@@ -98,7 +98,7 @@ impl Drop for Cgroup {
     }
 }
 
-/// The group to make ours in.
+/// The parent of our group.
 fn parent() -> (PathBuf, &'static Files) {
     let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
     let mounts: Vec<Vec<&str>> = mounts.lines().map(|line| line.split(' ').collect()).collect();
@@ -123,7 +123,7 @@ fn parent() -> (PathBuf, &'static Files) {
     let root = root(&|mount| mount[2] == "cgroup" && mount[3].split(',').any(|option| option == "memory"));
     let root =
         root.expect("no control group with memory is mounted: this kernel or container cannot limit memory");
-    // Below our own group, whose limits so stay in force.
+    // Below our own group, so that its limits stay in force.
     let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
     let own = own
         .lines()

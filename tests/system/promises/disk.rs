@@ -49,7 +49,7 @@ impl Disk {
         &self.mount
     }
 
-    /// Holds back whatever is written until it is thawed, as a disk does that hangs.
+    /// Blocks writes until it is thawed, like a disk that hangs.
     pub fn freeze(&self) {
         run(as_root("fsfreeze").arg("--freeze").arg(&self.mount));
     }

@@ -17,15 +17,15 @@ use crate::fixtures::arrival;
 /// `EX_IOERR`, which the manual promises.
 const STORE_FAILED: i32 = 74;
 
-/// How long after the first refusal the process may take: a second for the watchdog to notice, one more for the
-/// daemon to, and the rest for a tracer on a busy machine. The abort at thirty seconds is far off.
+/// How long after the first refusal the process may take to end: a second for the watchdog, one more for the
+/// daemon, and the rest for a tracer on a busy machine. The abort comes only after thirty seconds.
 const END: Duration = Duration::from_secs(15);
 
 fn was_injected(bridge: &Bridge) -> bool {
     std::fs::read_to_string(bridge.folder().join("strace")).is_ok_and(|trace| trace.contains("INJECTED"))
 }
 
-/// Acknowledged texts that the bridge does not have.
+/// Acknowledged messages that the bridge does not have.
 fn lost(bridge: &Bridge, acknowledged: &[usize]) -> Vec<usize> {
     let there = stored(bridge);
     let numbers = acknowledged.iter().copied();
@@ -41,7 +41,7 @@ struct Faults {
     nth: usize,
     /// Whether all later ones fail as well.
     forever: bool,
-    /// A disk tries for a while before it gives up, and by then somebody waits for the call.
+    /// A disk retries before it gives up, and by then a thread waits for the call.
     slowly: bool,
 }
 
@@ -53,9 +53,9 @@ impl Faults {
         format!("{call}:error={error}:when={nth}{forever}{slowly}")
     }
 
-    /// Texts are posted one after the other. Each needs at least one such call, so the 200s must end, the daemon
-    /// must end with its own status, and what it had acknowledged must be there at the next start. Says what
-    /// happened, and how long the end took after the first text that was not acknowledged.
+    /// Posts messages one after the other. Each needs at least one such call, so the 200s must end, the daemon must exit
+    /// with its own status, and what it had acknowledged must be there at the next start. Returns what happened, and how
+    /// long the exit took after the first message that was not acknowledged.
     fn meet(&self) -> (&'static str, Duration) {
         let mut bridge = Bridge::configured(&waiting());
         bridge.run();
@@ -84,7 +84,7 @@ impl Faults {
             if was_injected(&bridge) {
                 assert!(
                     acknowledged.len() < posted.end,
-                    "{what}: all texts were acknowledged, although commits failed"
+                    "{what}: all messages were acknowledged, although commits failed"
                 );
                 let ended = bridge.end();
                 assert_eq!(ended.code(), Some(STORE_FAILED), "{what}: {ended}");
@@ -99,7 +99,7 @@ impl Faults {
         assert_eq!(
             lost(&bridge, &acknowledged),
             [0; 0],
-            "{what}: acknowledged texts were lost"
+            "{what}: acknowledged messages were lost"
         );
         let outcome = match (started.is_ok(), hit) {
             (true, true) => "failed while working",
@@ -110,8 +110,8 @@ impl Faults {
     }
 }
 
-/// In the quick form the calls that have shown faults: sled tells the one who waits for a failed write nothing
-/// about half of the time when that comes slowly.
+/// In the quick form the calls that have shown faults: about half of the time, sled does not wake the caller that
+/// waits for a write that fails slowly.
 #[test]
 #[ignore = "needs strace: tests/run"]
 fn p4_a_failed_write_is_never_a_200_and_ends_the_daemon_with_a_status_of_its_own() {
@@ -145,7 +145,7 @@ fn p4_a_failed_write_is_never_a_200_and_ends_the_daemon_with_a_status_of_its_own
     assert!(
         seen.get("failed while working")
             .is_some_and(|count| *count >= cases.len() / 2),
-        "hardly any call failed: is the test blind? {seen:?}"
+        "hardly any call failed: the test proves nothing {seen:?}"
     );
     report(
         "P4",
@@ -157,7 +157,7 @@ fn p4_a_failed_write_is_never_a_200_and_ends_the_daemon_with_a_status_of_its_own
     );
 }
 
-/// One call at start fails: the daemon either overcomes it or refuses to start, and loses nothing either way.
+/// One call at start fails: the daemon either recovers or refuses to start, and loses nothing.
 #[test]
 #[ignore = "needs strace: tests/run"]
 fn p4_a_passing_error_while_opening_loses_nothing() {
@@ -192,7 +192,7 @@ fn p4_a_passing_error_while_opening_loses_nothing() {
     );
 }
 
-/// A large store full of texts from 1970: the daemon forgets them when it starts, and begins to compact the log.
+/// A large store full of messages from 1970: the daemon removes them when it starts, and begins to compact the log.
 async fn old_texts(folder: &Path) {
     let mut options = Options::new(folder, 0);
     options.skip_sync = true;
@@ -206,8 +206,8 @@ async fn old_texts(folder: &Path) {
     store.close().await.unwrap();
 }
 
-/// The log is replaced by a copy while texts come. Whatever fails on the way, the texts acknowledged meanwhile and
-/// afterwards are in the log that the next start reads. Only a log of 48 MiB is replaced, so only for long.
+/// The log is replaced by a copy while messages arrive. Whatever fails, the messages acknowledged meanwhile and
+/// afterwards are in the log that the next start reads. Only a log of 48 MiB is replaced: long form only.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs strace: tests/run"]
 async fn p4_an_error_during_compaction_loses_nothing() {
@@ -242,7 +242,7 @@ async fn p4_an_error_during_compaction_loses_nothing() {
             let outcomes = ["the store failed", "was not compacted", "was compacted"];
             let outcome = outcomes.iter().position(|words| says(words));
             let outcome =
-                outcome.unwrap_or_else(|| panic!("{what}: nothing was compacted: is the test blind?"));
+                outcome.unwrap_or_else(|| panic!("{what}: nothing was compacted: the test proves nothing"));
             seen[outcome] += 1;
             if outcome == 0 {
                 let status = bridge.end();
@@ -255,7 +255,7 @@ async fn p4_an_error_during_compaction_loses_nothing() {
         assert_eq!(
             lost(&bridge, &acknowledged),
             [0; 0],
-            "{what}: acknowledged texts were lost"
+            "{what}: acknowledged messages were lost"
         );
         wait_for("the store to be writable", || {
             (post(&bridge, 1_000)?.0 == 200).then_some(())
@@ -263,7 +263,7 @@ async fn p4_an_error_during_compaction_loses_nothing() {
         bridge.kill();
     }
     let [ended, given_up, compacted] = seen;
-    assert!(ended > 0, "no error came at a bad time: is the test blind?");
+    assert!(ended > 0, "no error came at a bad time: the test proves nothing");
     report(
         "P4",
         &format!(

@@ -1,4 +1,4 @@
-//! P5, P6 and P25: a disk that hangs or fills up, and what the bridge says meanwhile.
+//! P5, P6 and P25: a disk that hangs or is full, and the answers and the status meanwhile.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -57,7 +57,7 @@ fn p5_a_hung_disk_is_a_503_in_time() {
             break;
         }
     }
-    let (late, took) = late.expect("no sync hung: is the test blind?");
+    let (late, took) = late.expect("no sync hung: the test proves nothing");
     wait_for("the disk to come back", || {
         (bridge.text(&refid(late), "+13035550100", "x").0 == 200).then_some(())
     });
@@ -67,7 +67,7 @@ fn p5_a_hung_disk_is_a_503_in_time() {
     );
 }
 
-/// Half a minute of waiting, so only for long.
+/// Waits for half a minute: long form only.
 #[test]
 #[ignore = "needs strace: tests/run"]
 fn p5_a_disk_that_stays_hung_ends_the_process_to_be_restarted() {
@@ -99,7 +99,7 @@ fn free(path: &Path) -> u64 {
     file_system.f_bavail * file_system.f_frsize
 }
 
-/// Takes space until only about this much is left.
+/// Fills the disk until about this many bytes are left.
 fn fill(disk: &Disk, name: &str, leave: u64) {
     let file = std::fs::File::create(disk.path().join(name)).unwrap();
     let take = free(disk.path()).saturating_sub(leave);
@@ -109,7 +109,7 @@ fn fill(disk: &Disk, name: &str, leave: u64) {
 /// Below the mebibyte that every write needs, whatever `min_free` is.
 #[test]
 #[ignore = "needs root, for a file system: tests/run"]
-fn p25_a_full_disk_is_told_by_readiness_and_status_however_small_min_free_is() {
+fn p25_readiness_and_status_show_a_full_disk_for_any_min_free() {
     let yard = yard();
     let disk = Disk::ext4(yard.path(), "tiny", 64 * MIB);
     let mut bridge = Bridge::placed(&disk.path().join("store"), "min_free = \"4KiB\"", &waiting());
@@ -138,7 +138,7 @@ fn p25_a_full_disk_is_told_by_readiness_and_status_however_small_min_free_is() {
 async fn p6_a_full_disk_is_a_503_and_deliveries_go_on() {
     let rounds = rounds(1, 20);
     let receiver = Receiver::start(|received| {
-        // Whatever is in the way of deliveries must be the disk, not the receiver.
+        // The receiver accepts everything.
         assert!(!received.body.is_empty());
         Reply::new(200, "ok")
     })
@@ -171,7 +171,7 @@ async fn p6_a_full_disk_is_a_503_and_deliveries_go_on() {
             (receiver.taken().len() >= accepted).then_some(())
         });
 
-        // Not a byte left, and a start. `ops` goes on waiting.
+        // A start without a free byte. Deliveries to `ops` stay pending.
         bridge.kill();
         fill(&disk, "more", 0);
         bridge.run();
@@ -180,7 +180,7 @@ async fn p6_a_full_disk_is_a_503_and_deliveries_go_on() {
 
         std::fs::remove_file(disk.path().join("filler")).unwrap();
         std::fs::remove_file(disk.path().join("more")).unwrap();
-        wait_for("texts to be taken again", || {
+        wait_for("messages to be accepted again", || {
             (post(&bridge, number).unwrap().0 == 200).then_some(())
         });
         (number, accepted) = (number + 1, accepted + 1);
@@ -189,14 +189,14 @@ async fn p6_a_full_disk_is_a_503_and_deliveries_go_on() {
     }
     report(
         "P6",
-        &format!("filled and freed {rounds} times, {accepted} texts, 0 lost, 0 ENOSPC"),
+        &format!("filled and freed {rounds} times, {accepted} messages, 0 lost, 0 ENOSPC"),
     );
 }
 
 /// `ulimit -f`, or `LimitFSIZE=` of the unit: the kernel ends a process that writes beyond it, unless that is ignored.
 #[test]
 #[ignore = "needs root, for a file system: tests/run"]
-fn a_limit_on_the_size_of_files_is_like_a_full_disk() {
+fn a_file_size_limit_is_handled_like_a_full_disk() {
     let mut bridge = Bridge::configured(&waiting());
     let mut limited = std::process::Command::new("bash");
     let run = "ulimit -f 4096 && exec \"$0\" \"$@\"";
@@ -214,7 +214,7 @@ fn a_limit_on_the_size_of_files_is_like_a_full_disk() {
     assert!(problems.contains("RLIMIT_FSIZE"), "{problems}");
     assert_eq!(readyz(&bridge), 503);
     assert_eq!(stored(&bridge).len(), accepted);
-    // Without the limit it goes on.
+    // Without the limit it accepts messages again.
     assert!(bridge.stop().0.success());
     bridge.run();
     assert_eq!(bridge.text(&refid(999), "+13035550100", "hello").0, 200);
@@ -222,7 +222,7 @@ fn a_limit_on_the_size_of_files_is_like_a_full_disk() {
 
 #[test]
 #[ignore = "needs root, for a file system: tests/run"]
-fn a_file_system_without_inodes_is_named_as_such() {
+fn a_file_system_without_free_inodes_is_reported() {
     let yard = yard();
     let disk = Disk::with_inodes(yard.path(), "inodes", 64);
     let mut bridge = Bridge::placed(&disk.path().join("data"), "min_free = \"1MiB\"", &waiting());
@@ -248,7 +248,7 @@ fn a_file_system_without_inodes_is_named_as_such() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs strace: tests/run"]
-async fn p25_status_tells_the_truth_during_faults() {
+async fn p25_status_is_correct_during_faults() {
     let refusing = Receiver::start(|_| Reply::new(422, "no")).await;
     let config = refusing.config("bad", "") + &nowhere("down") + &unmatched(&["bad", "down"]);
     let mut bridge = Bridge::configured(&config);

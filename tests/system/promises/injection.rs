@@ -1,5 +1,5 @@
-//! P2 and P4 at every single system call: the nth write, sync, rename, unlink, … of each thread fails or is the last
-//! thing that the process does, at work and at every kind of start.
+//! P2 and P4 at every system call: the nth write, sync, rename, unlink, … of each thread fails or is the last one
+//! of the process, at work and at every kind of start.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::bridge::refid;
 use crate::bridge::{Bridge, wait_for};
 use crate::servers::recorder::{Recorder, Reply};
 
-/// The calls that change a disk, and what becomes of them.
+/// The calls that change a disk.
 const CALLS: [&str; 9] = [
     "pwrite64",
     "fdatasync",
@@ -27,19 +27,19 @@ const CALLS: [&str; 9] = [
 ];
 const ENDS: [&str; 3] = ["error=EIO", "error=ENOSPC", "signal=KILL"];
 
-/// As far as a call is counted when it comes so often that it is never not reached.
+/// The highest n for calls that are made often.
 const LAST: usize = 120;
 
-/// What is done to a store that was stopped, before the start that is interrupted.
+/// The state of the store before the start that is interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Case {
     /// A sound store starts and works.
     Sound,
-    /// The database is damaged and is built anew.
+    /// The database is damaged and is rebuilt.
     DamagedDatabase,
-    /// The log is gone and is written anew.
+    /// The log is missing and is rewritten.
     LostLog,
-    /// A store of format 2 is taken over.
+    /// A store of format 2 is migrated.
     Older,
 }
 
@@ -72,12 +72,12 @@ impl Case {
     }
 }
 
-/// Whether the call was made that was to fail.
+/// Returns true if a call was made to fail.
 fn was_injected(bridge: &Bridge) -> bool {
     std::fs::read_to_string(bridge.folder().join("strace")).is_ok_and(|trace| trace.contains("INJECTED"))
 }
 
-/// How often something was tried, and what was lost.
+/// The number of runs and of refused messages.
 #[derive(Default)]
 struct Tally {
     runs: usize,
@@ -86,14 +86,14 @@ struct Tally {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs strace: tests/run"]
-async fn p4_whichever_call_fails_or_is_the_last_one_nothing_pending_is_lost() {
+async fn p4_a_failure_or_kill_at_any_call_loses_nothing_pending() {
     let sink = Recorder::answering(Reply::new(200, "ok")).await;
     let sound = Aged::new(&sink);
     let mut tallies: BTreeMap<(Case, &str), Tally> = BTreeMap::new();
     for case in [Case::Sound, Case::DamagedDatabase, Case::LostLog, Case::Older] {
         for (number, call) in CALLS.into_iter().enumerate() {
             for (end, words) in ENDS.into_iter().enumerate() {
-                // In the quick form a call each, another one in each case.
+                // In the quick form one n for each call, another one in each case.
                 let quick = [1 + (number + 2 * end + case as usize * 3) % 7];
                 let all: Vec<usize> = (1..=rounds(LAST, LAST)).collect();
                 let numbers = if is_long() {
@@ -117,7 +117,7 @@ async fn p4_whichever_call_fails_or_is_the_last_one_nothing_pending_is_lost() {
     }
     let runs: usize = tallies.values().map(|tally| tally.runs).sum();
     let refused: usize = tallies.values().map(|tally| tally.refused).sum();
-    assert!(runs >= 10, "hardly any call was reached: is the test blind?");
+    assert!(runs >= 10, "hardly any call was reached: the test proves nothing");
     let cases: Vec<String> = tallies
         .iter()
         .map(|((case, call), tally)| format!("{case:?} {call} {}", tally.runs))
@@ -131,8 +131,8 @@ async fn p4_whichever_call_fails_or_is_the_last_one_nothing_pending_is_lost() {
     );
 }
 
-/// One run that is interrupted and one that is not; nothing if the call was never made. Says how many messages
-/// were refused.
+/// One run that is interrupted and one that is not. Returns how many messages were refused, or nothing if the call
+/// was never made.
 fn interrupted(sound: &Aged, case: Case, what: &str) -> Option<usize> {
     println!("{case:?}, {what}");
     let mut bridge = Bridge::configured(&as_fixture(case));
@@ -148,7 +148,7 @@ fn interrupted(sound: &Aged, case: Case, what: &str) -> Option<usize> {
                 None => break,
             }
         }
-        // A checkpoint comes within a second, and is what most calls are made for.
+        // Most calls belong to a checkpoint, which comes within a second.
         std::thread::sleep(std::time::Duration::from_millis(1_200));
         is_alive = post(&bridge, 2_100).is_some();
         bridge.kill();
@@ -189,7 +189,7 @@ fn interrupted(sound: &Aged, case: Case, what: &str) -> Option<usize> {
         let told = !findings.as_array().unwrap().is_empty();
         assert!(
             history == EACH || told,
-            "{case:?}, {what}: {} of the history are gone unsaid",
+            "{case:?}, {what}: {} of the history were lost without a finding",
             EACH - history
         );
         assert_eq!(told, case != Case::Sound, "{case:?}, {what}: {findings}");

@@ -1,4 +1,4 @@
-//! P13 with messages as large as `max_body` allows: what is bounded is bytes, not how many messages those are.
+//! P13 with messages as large as `max_body` allows: memory is bounded in bytes, not in messages.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -25,7 +25,7 @@ fn now() -> i64 {
     i64::try_from(now.as_millis()).unwrap()
 }
 
-/// A text that does not compress and that no two messages share.
+/// A body that does not compress and is different for each message.
 fn text(number: u64, length: usize) -> String {
     let line = format!("{number:08} Lorem ipsum dolor sit amet, consetetur sadipscing elitr. ");
     line.repeat(length / line.len())
@@ -50,7 +50,7 @@ async fn fill(path: &Path, count: u64, length: usize) {
     store.close().await.unwrap();
 }
 
-/// Reads the whole list, page by page. How many messages and how many pages.
+/// Reads the whole list page by page; returns the numbers of messages and pages.
 fn read_all(bridge: &Bridge, query: &str) -> (usize, usize) {
     let (mut cursor, mut messages, mut pages) = (String::new(), 0, 0);
     loop {
@@ -84,7 +84,7 @@ async fn p13_pages_backups_and_commands_are_bounded_by_bytes() {
     });
     let listed = peak(&bridge);
 
-    // Thirty more ask for it and do not read what they get. Small answers are not in their way.
+    // Thirty more clients request it and do not read the answer. Small answers are still possible.
     let unread: Vec<_> = (0..30).map(|_| ask_and_wait(&bridge)).collect();
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(bridge.status()["messages"]["pending"], count);
@@ -117,7 +117,7 @@ async fn p13_pages_backups_and_commands_are_bounded_by_bytes() {
     assert!(retried <= BOUND_MIB, "over {BOUND_MIB} MiB: {words}");
 }
 
-/// A client that asks for the list, and does not read the answer.
+/// A client that requests the list and does not read the answer.
 fn ask_and_wait(bridge: &Bridge) -> std::os::unix::net::UnixStream {
     use std::io::Write as _;
     let mut stream = std::os::unix::net::UnixStream::connect(bridge.store().join("admin.sock")).unwrap();
@@ -127,7 +127,7 @@ fn ask_and_wait(bridge: &Bridge) -> std::os::unix::net::UnixStream {
     stream
 }
 
-/// Everything for a destination that is down is overdue, and so given up in steps.
+/// All deliveries of a destination that is down are overdue, and are given up in steps.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a minute: tests/run"]
 async fn p13_giving_up_is_bounded_by_bytes() {
@@ -148,7 +148,7 @@ async fn p13_giving_up_is_bounded_by_bytes() {
     assert!(given_up <= bound, "over {bound} MiB: {words}");
 }
 
-/// Many destinations that take a message and do not answer, each with several at once.
+/// Many destinations that accept messages and do not answer, each with several at once.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a minute: tests/run"]
 async fn p13_what_is_being_sent_is_bounded_by_bytes() {
@@ -188,7 +188,7 @@ async fn p13_what_is_being_sent_is_bounded_by_bytes() {
     drop(store);
     bridge.run();
     let start = peak(&bridge);
-    // Every destination gets its first message, however many others say nothing.
+    // Every destination gets its first message, however many others are silent.
     crate::bridge::wait_within(Duration::from_secs(60), "every destination", || {
         (silent.received().len() >= destinations).then_some(())
     });
@@ -203,7 +203,7 @@ async fn p13_what_is_being_sent_is_bounded_by_bytes() {
     bridge.kill();
 }
 
-/// The largest bodies that can be configured, from many connections, while the disk hangs.
+/// The largest configurable bodies, from many connections, while the disk hangs.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root, for a file system: tests/run"]
 async fn p13_a_flood_of_large_bodies_on_a_hanging_disk_is_a_503() {
@@ -258,7 +258,7 @@ async fn p13_a_flood_of_large_bodies_on_a_hanging_disk_is_a_503() {
     assert!(peak <= BOUND_MIB, "over {BOUND_MIB} MiB: {words}");
     assert!(
         !taken.is_empty() && refused > 0,
-        "no overload: is the test blind? {words}"
+        "no overload: the test proves nothing {words}"
     );
     bridge.kill();
     bridge.run();

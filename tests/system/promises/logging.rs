@@ -14,7 +14,7 @@ use crate::bridge::refid;
 use crate::bridge::{Bridge, PATIENCE, http, try_http, wait_for};
 use crate::faults::private_mounts;
 
-/// How long the daemon may take to end with nothing to deliver, however stuck its log is.
+/// How long the daemon may take to end with nothing to deliver, even if its log is blocked.
 const END: Duration = Duration::from_secs(5);
 
 /// Posts messages over several connections; each must be answered 200. Returns the longest time an answer took.
@@ -82,7 +82,7 @@ fn is_ready_and_says(bridge: &Bridge, place: &str) {
 fn post_until_dropped(bridge: &Bridge) -> (usize, Duration) {
     let (step, mut posted, mut slowest) = (rounds(2_000, 20_000), 0, Duration::ZERO);
     while dropped(bridge) == 0 {
-        assert!(posted < 40 * step, "no line was dropped: is the test blind?");
+        assert!(posted < 40 * step, "no line was dropped: the test proves nothing");
         slowest = slowest.max(post(bridge, posted..posted + step));
         posted += step;
     }
@@ -100,7 +100,7 @@ fn end(bridge: &mut Bridge) -> Duration {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a minute: tests/run"]
-async fn p32_a_log_that_is_not_read_delays_nothing() {
+async fn p32_an_unread_log_delays_nothing() {
     let receiver = Receiver::good().await;
     let mut bridge = Bridge::start(&(receiver.config("crm", "concurrency = 8") + &unmatched(&["crm"])));
     bridge.stop_reading_log(true);
@@ -128,7 +128,7 @@ async fn p32_a_log_that_is_not_read_delays_nothing() {
     );
 }
 
-/// A journal that reads when it is told to.
+/// A fake journal whose reading can be stopped.
 struct Journal {
     lines: Arc<Mutex<Vec<String>>>,
     stopped: Arc<AtomicBool>,
@@ -220,7 +220,7 @@ async fn p32_a_journal_that_hangs_delays_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a minute: tests/run"]
-async fn p32_a_console_that_is_not_read_delays_nothing() {
+async fn p32_an_unread_console_delays_nothing() {
     let receiver = Receiver::good().await;
     let config = receiver.config("crm", "concurrency = 8")
         + "[destination.screen]\nkind = \"console\"\nretry = { initial = \"100ms\", max = \"1s\" }\n"
@@ -242,7 +242,7 @@ async fn p32_a_console_that_is_not_read_delays_nothing() {
         (screen()["state"] == "down").then_some(())
     });
     let written = messages - usize::try_from(screen()["pending"].as_u64().unwrap()).unwrap();
-    assert!(written < messages, "{written}: is the test blind?");
+    assert!(written < messages, "{written}: the test proves nothing");
 
     bridge.stop_reading_console(false);
     drained(&bridge, PATIENCE);
@@ -263,7 +263,7 @@ async fn p32_a_console_that_is_not_read_delays_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root, for a file system: tests/run"]
-async fn p32_a_log_file_on_a_full_disk_delays_nothing_and_goes_on_when_there_is_room() {
+async fn p32_a_log_file_on_a_full_disk_delays_nothing_and_continues_when_there_is_room() {
     let folder = tempfile::tempdir().unwrap();
     let disk = Disk::ext4(folder.path(), "log", 4 * 1024 * 1024);
     let (log, filler) = (disk.path().join("log"), disk.path().join("filler"));
@@ -291,7 +291,7 @@ async fn p32_a_log_file_on_a_full_disk_delays_nothing_and_goes_on_when_there_is_
     );
     let mut posted = 0;
     while dropped(&bridge) == 0 {
-        assert!(posted < 20_000, "no line was dropped: is the test blind?");
+        assert!(posted < 20_000, "no line was dropped: the test proves nothing");
         post(&bridge, posted..posted + 100);
         posted += 100;
     }

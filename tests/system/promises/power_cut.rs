@@ -23,7 +23,7 @@ fn p1_a_power_cut_loses_nothing_acknowledged() {
         let disk = Disk::ext4(ground.path(), "disk", 192 * MIB);
         let store = disk.path().join("store");
         let mut bridge = Bridge::placed(&store, "min_free = \"8MiB\"", &two_nowhere());
-        // The first start has the most to get wrong: nothing may be owed to a store that is half made.
+        // The first start: a store that is half created must not prevent the next start.
         bridge.run_and_kill(rng.moment(0, 150));
         after_the_cut(&disk, &Acknowledged::new());
         bridge.run();
@@ -46,11 +46,11 @@ fn p1_a_power_cut_loses_nothing_acknowledged() {
     }
     assert!(
         checked > cuts * 5,
-        "only {checked} texts were acknowledged before {cuts} cuts"
+        "only {checked} messages were acknowledged before {cuts} cuts"
     );
     report(
         "P1",
-        &format!("{done} power cuts, {checked} acknowledged texts looked for, 0 lost"),
+        &format!("{done} power cuts, {checked} acknowledged messages looked for, 0 lost"),
     );
 }
 

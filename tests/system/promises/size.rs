@@ -1,4 +1,4 @@
-//! P13 and P14: how much memory a backlog takes, and how soon the daemon is back with one.
+//! P13 and P14: the memory that a backlog takes, and the time of a start with one.
 
 use std::path::Path;
 use std::process::Command;
@@ -17,7 +17,7 @@ use crate::bridge::refid;
 use crate::bridge::{Bridge, try_http};
 use crate::fixtures::arrival;
 
-/// Puts texts into a store, all waiting for `desk`.
+/// Puts messages into a store, all pending for `desk`.
 async fn fill(path: &Path, count: usize) {
     let store = Sled::open(&Options::new(path, 0)).unwrap();
     let now = std::time::SystemTime::now()
@@ -38,14 +38,14 @@ fn waiting() -> String {
     nowhere("desk") + &unmatched(&["desk"])
 }
 
-/// The most memory the process ever had, in MiB.
+/// The peak memory of the process in MiB.
 pub fn peak(bridge: &Bridge) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", bridge.pid())).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
 }
 
-/// The promise, and what the quick form holds, which has a fiftieth of the promised backlog.
+/// The promise, and the bound of the quick form, which has a fiftieth of the promised backlog.
 pub const BOUND_MIB: u64 = 256;
 pub const BOUND_QUICK_MIB: u64 = 128;
 
@@ -64,14 +64,14 @@ impl Confined {
         }
     }
 
-    /// What moves into the group and becomes the daemon.
+    /// A command that moves into the group and becomes the daemon.
     fn command(&self) -> Command {
         let mut command = self.group.enter();
         command.arg(env!("CARGO_BIN_EXE_smsbridge"));
         command
     }
 
-    /// Looks at what it uses, until told to stop.
+    /// Samples the memory in use until `stop` is set.
     fn sample(&self, stop: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
             self.peak
@@ -80,7 +80,7 @@ impl Confined {
         }
     }
 
-    /// What the group has seen. Nothing in it was ended by the kernel.
+    /// Describes the peak; asserts that there was no OOM kill.
     fn seen(&self) -> String {
         assert_eq!(
             self.group.kills(),
@@ -88,7 +88,7 @@ impl Confined {
             "the kernel ended the daemon: over {BOUND_MIB} MiB"
         );
         let peak = self.peak.load(Ordering::Relaxed);
-        assert!(peak > 0, "the group was empty: is the test blind?");
+        assert!(peak > 0, "the group was empty: the test proves nothing");
         format!("in a group of {BOUND_MIB} MiB at most {peak} MiB without page cache, no OOM kill")
     }
 }
@@ -122,7 +122,7 @@ async fn p13_memory_is_bounded_at_any_backlog_and_any_inbound_rate() {
         }
         scope.spawn(|| confined.sample(&stop));
         std::thread::sleep(Duration::from_secs(if count > 100_000 { 30 } else { 3 }));
-        // Somebody looks through it all at the same time.
+        // An operator lists everything at the same time.
         for _ in 0..5 {
             let (status, _) = bridge
                 .admin("GET", "/messages?limit=500&text=nowhere", "")
@@ -137,7 +137,7 @@ async fn p13_memory_is_bounded_at_any_backlog_and_any_inbound_rate() {
         BOUND_QUICK_MIB
     };
     let words = format!(
-        "{count} waiting and {connections} connections: {after_start} MiB after the start, at most {peak} MiB, {}; {} taken, {} not",
+        "{count} pending and {connections} connections: {after_start} MiB after the start, at most {peak} MiB, {}; {} taken, {} not",
         confined.seen(),
         taken.into_inner(),
         refused.into_inner()
@@ -150,11 +150,11 @@ async fn p13_memory_is_bounded_at_any_backlog_and_any_inbound_rate() {
 /// More than the store's queue holds and one commit takes, 1 024 each.
 const CROWD: usize = 3_000;
 
-/// A crowd of connections, and a disk that hangs for two seconds again and again: what does not fit into the queue
-/// is refused with a time to come back, what fits is kept, and nobody waits for long.
+/// Many connections, and a disk that hangs repeatedly for two seconds: messages that do not fit into the queue
+/// are refused with `Retry-After`, those that fit are kept, and no answer takes long.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root, for a control group: tests/run"]
-async fn p13_overload_is_a_503_in_time_and_what_was_taken_is_kept() {
+async fn p13_overload_is_a_503_in_time_and_accepted_messages_are_kept() {
     let confined = Confined::new();
     allow_files(4 * CROWD);
     let yard = yard();
@@ -195,11 +195,11 @@ async fn p13_overload_is_a_503_in_time_and_what_was_taken_is_kept() {
     report("P13", &words);
     assert!(
         !taken.is_empty() && refused.len() > CROWD / 10,
-        "no overload: is the test blind? {words}"
+        "no overload: the test proves nothing {words}"
     );
     assert!(
         longest < Duration::from_secs(10),
-        "somebody was kept waiting: {words}"
+        "an answer took too long: {words}"
     );
     assert!(peak <= BOUND_MIB, "over {BOUND_MIB} MiB: {words}");
     bridge.kill();
@@ -209,7 +209,7 @@ async fn p13_overload_is_a_503_in_time_and_what_was_taken_is_kept() {
         .iter()
         .filter(|posted| !there.contains_key(&refid(posted.number)))
         .count();
-    assert_eq!(lost, 0, "acknowledged texts were lost: {words}");
+    assert_eq!(lost, 0, "acknowledged messages were lost: {words}");
 }
 
 struct Posted {
@@ -218,7 +218,7 @@ struct Posted {
     took: Duration,
 }
 
-/// Tells threads to stop, also when the test has failed and waits for them.
+/// Stops threads when it is dropped, also when the test has failed and waits for them.
 pub struct Stop<'a>(pub &'a AtomicBool);
 
 impl Drop for Stop<'_> {
@@ -227,7 +227,7 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// Many connections at once, each of which posts one text after the other.
+/// Many connections at once, each of which posts one message after the other.
 async fn crowd(address: &str, until: Instant) -> Vec<Posted> {
     let next = AtomicUsize::new(0);
     let connections = (0..CROWD).map(|_| async {
@@ -251,9 +251,9 @@ async fn crowd(address: &str, until: Instant) -> Vec<Posted> {
         .collect()
 }
 
-/// The status of the answer, which is 200 or a 503 that says when to come back, and how long it took. What the
-/// kernel takes to make the connection is left out: it drops what does not fit into its own queue, and the other
-/// side's kernel comes back after one, three, seven and fifteen seconds.
+/// The status of the answer, which is 200 or a 503 with `Retry-After`, and its duration. The time that
+/// the kernel takes to connect is not included: it drops connections that do not fit into its queue, and the other
+/// side's kernel retries after one, three, seven and fifteen seconds.
 async fn post(address: &str, number: usize) -> std::io::Result<(u16, Duration)> {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let body = Bridge::body(&refid(number), "+13035550100", &"long ".repeat(200)).to_string();
@@ -279,16 +279,16 @@ async fn post(address: &str, number: usize) -> std::io::Result<(u16, Duration)> 
     Ok((status, began.elapsed()))
 }
 
-/// Lets this process, and what it starts, have so many files and connections open.
+/// Raises the limit of open files of this process and its children.
 fn allow_files(count: usize) {
     let process = std::process::id().to_string();
     run(Command::new("prlimit").args(["--pid", &process, &format!("--nofile={count}:")]));
 }
 
-/// Linux counts in these for programs, whatever its own clock is.
+/// The ticks per second in `/proc`.
 const TICKS: u64 = 100;
 
-/// Processor time the daemon has used: unlike the time that passed, it does not depend on who else is busy here.
+/// The processor time of the daemon, which does not depend on other load on the machine.
 fn processor_time(bridge: &Bridge) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", bridge.pid())).unwrap();
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
@@ -331,7 +331,7 @@ async fn p14_the_daemon_is_ready_soon_after_a_kill() {
     report("P14", &words);
     worked.sort_unstable();
     passed.sort_unstable();
-    // On a machine that others use as well only the work is ours.
+    // On a shared machine only the processor time is meaningful.
     let judged = if cfg!(debug_assertions) { &worked } else { &passed };
     assert!(judged[1] <= bound, "over {bound:?}: {words}");
 }

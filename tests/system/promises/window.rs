@@ -7,10 +7,10 @@ use super::ledger::{Receiver, drained, stored, unmatched};
 use super::{report, rounds};
 use crate::bridge::{Bridge, refid, wait_for};
 
-/// The sync is done and the answer is held back; the daemon dies in between; the carrier sends again.
+/// The sync is done and the answer is delayed; the daemon is killed in between; the carrier sends again.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs strace: tests/run"]
-async fn p8_a_crash_between_commit_and_reply_makes_no_second_text() {
+async fn p8_a_crash_between_commit_and_reply_makes_no_second_message() {
     let receiver = Receiver::good().await;
     let config = receiver.config("crm", "") + &unmatched(&["crm"]);
     let rounds = rounds(2, 50);
@@ -29,7 +29,7 @@ async fn p8_a_crash_between_commit_and_reply_makes_no_second_text() {
             });
             // The trace shows a delayed call as soon as it was made.
             let trace = bridge.folder().join("strace");
-            wait_for("the commit of the text", || {
+            wait_for("the commit of the message", || {
                 let trace = std::fs::read_to_string(&trace).unwrap_or_default();
                 trace.contains("fdatasync(").then_some(())
             });
@@ -43,7 +43,7 @@ async fn p8_a_crash_between_commit_and_reply_makes_no_second_text() {
         assert_eq!(
             (status, body["status"].as_str()),
             (200, Some("duplicate")),
-            "the commit before the crash is not recognised"
+            "the commit before the crash is not recognized"
         );
         drained(&bridge, Duration::from_secs(20));
         assert_eq!(stored(&bridge).len(), 1);
@@ -53,7 +53,7 @@ async fn p8_a_crash_between_commit_and_reply_makes_no_second_text() {
     assert_eq!((taken.len(), distinct.len()), (rounds, rounds));
     report(
         "P8",
-        &format!("{rounds} crashes between commit and reply: one text each"),
+        &format!("{rounds} crashes between commit and reply: one message each"),
     );
 }
 
@@ -61,7 +61,7 @@ async fn p8_a_crash_between_commit_and_reply_makes_no_second_text() {
 /// as may be in flight, and in their order.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs strace: tests/run"]
-async fn p9_a_kill_repeats_no_more_of_one_conversation_than_concurrency_allows() {
+async fn p9_a_kill_repeats_at_most_concurrency_messages_of_one_conversation() {
     const AT_ONCE: usize = 4;
     let receiver = Receiver::good().await;
     let config = receiver.config("crm", &format!("concurrency = {AT_ONCE}")) + &unmatched(&["crm"]);

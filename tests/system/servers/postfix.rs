@@ -1,4 +1,4 @@
-//! A real Postfix of one's own: every file it has is in a temporary folder, and it speaks only on loopback.
+//! A real Postfix: all its files are in a temporary folder, and it listens only on the loopback interface.
 //!
 //! Needs root and the Debian packages `postfix`, `sasl2-bin`, `libsasl2-modules`, `libsasl2-modules-db` and `openssl`.
 //! `/etc/postfix` is neither read nor written.
@@ -12,23 +12,23 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// Who may log in.
+/// The user of the login.
 pub const USERNAME: &str = "bridge";
-/// Their password.
+/// The password of the login.
 pub const PASSWORD: &str = "correct horse";
 
-/// Who has a mailbox at `example.com`; `greylisted` is put off once.
+/// The mailboxes at `example.com`; `greylisted` is deferred once.
 pub const USERS: [&str; 5] = ["desk", "night", "sms", "victim", "greylisted"];
 
 /// A running Postfix; dropping it stops it.
 ///
-/// It takes mail for [`USERS`] at `example.com` from who logged in over TLS, each into a Maildir of their own.
-/// `refused@` and everyone else is unknown (550), `deferred@` is put off every time (451).
+/// It accepts mail for [`USERS`] at `example.com` from clients that logged in over TLS, each into its own Maildir.
+/// `refused@` and all others are unknown (550), `deferred@` is always deferred (451).
 pub struct Postfix {
     folder: TempDir,
-    /// Where it offers STARTTLS.
+    /// The port with STARTTLS.
     pub starttls_port: u16,
-    /// Where it speaks TLS from the start.
+    /// The port with implicit TLS.
     pub tls_port: u16,
 }
 
@@ -65,7 +65,7 @@ impl Postfix {
         self.path("ca.pem")
     }
 
-    /// The e-mails in somebody's Maildir at `example.com`, oldest first, once there are `count` of them.
+    /// The e-mails in a user's Maildir at `example.com`, oldest first, once there are `count` of them.
     ///
     /// # Panics
     /// When there are fewer after ten seconds, or more.
@@ -241,7 +241,7 @@ fn open_to_all(folder: &Path) {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("permissions of the folder");
 }
 
-/// Ports nobody listens on. They are held until both are found, so that they differ.
+/// Two free ports. They are held until both are found, so that they differ.
 fn free_ports<const N: usize>() -> [u16; N] {
     let held: [TcpListener; N] =
         std::array::from_fn(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port"));
@@ -260,7 +260,7 @@ refused@example.com 550 5.1.1 User unknown in the test
 deferred@example.com 451 4.3.0 Not now, says the test
 ";
 
-/// A policy server that remembers in a folder whom it has put off.
+/// A policy server that records in a folder whom it has deferred.
 const GREYLIST: &str = r#"
 while read -r line; do
   case "$line" in

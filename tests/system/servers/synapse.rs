@@ -1,6 +1,6 @@
 //! A real Synapse homeserver on a port of its own, started once for all tests of this binary.
 //!
-//! It lives in a temporary folder and ends with the test process, however that ends: a shell watches a pipe from
+//! Its files are in a temporary folder, and it ends with the test process: a shell watches a pipe from
 //! us, and when the pipe closes it stops the server it started and removes the folder.
 
 use std::fs;
@@ -39,7 +39,7 @@ pub struct Synapse {
     _watch: Child,
 }
 
-/// Someone who can log in.
+/// A registered user.
 #[derive(Clone, Debug)]
 pub struct User {
     pub id: String,
@@ -47,7 +47,7 @@ pub struct User {
     base: String,
 }
 
-/// The server, started by whoever needs it first.
+/// The server; the first caller starts it.
 pub fn synapse() -> &'static Synapse {
     static SYNAPSE: OnceLock<Synapse> = OnceLock::new();
     SYNAPSE.get_or_init(start)
@@ -158,12 +158,12 @@ impl Synapse {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Registers somebody whose name begins so.
+    /// Registers a user with this prefix of the name.
     pub async fn user(&self, name: &str) -> User {
         self.register(name, false).await
     }
 
-    /// Lets a user send one event, and then hardly any more.
+    /// Sets a rate limit for a user: one event, and then hardly any more.
     pub async fn slow_down(&self, user: &User) {
         let administrator = self.register("administrator", true).await;
         let path = format!("/_synapse/admin/v1/users/{}/override_ratelimit", user.id);
@@ -220,7 +220,7 @@ impl User {
             .await;
     }
 
-    /// The texts in a room, oldest first.
+    /// The messages in a room, oldest first.
     pub async fn messages(&self, room: &str) -> Vec<Value> {
         let path = format!("/_matrix/client/v3/rooms/{room}/messages?dir=b&limit=100");
         let page = self.call(Method::GET, &path, None).await;
