@@ -29,6 +29,7 @@ impl Control {
         let (plan, now) = (self.plan(), self.clock.now());
         let health = self.store.health();
         let counts = self.store.counts().await?;
+        let undelivered = self.store.undelivered();
         let destinations = self.destinations(&plan).await?;
         let taking = self.store.ready();
         let mut problems = self.general_problems(&plan, &health, taking.as_ref().err());
@@ -54,6 +55,8 @@ impl Control {
             messages: CountsView {
                 accepted: counts.accepted,
                 purged: counts.messages_purged,
+                kept: undelivered.kept,
+                unrouted: undelivered.unrouted,
                 pending: counts.pending,
                 delivered: counts.delivered,
                 dead: destinations.iter().map(|view| view.dead).sum(),

@@ -296,6 +296,12 @@ pub struct CountsView {
     pub accepted: u64,
     /// Messages removed after `retain`.
     pub purged: u64,
+    /// Stored messages that have no delivery, because their routes have no destination.
+    #[serde(default)]
+    pub kept: u64,
+    /// Stored messages that have no delivery, because they matched no route.
+    #[serde(default)]
+    pub unrouted: u64,
     /// Pending deliveries.
     pub pending: u64,
     /// Stored deliveries that were delivered.

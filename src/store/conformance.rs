@@ -181,6 +181,7 @@ macro_rules! suite {
             the_oldest_pending_delivery_is_that_of_the_first_message,
             discarding_skips_claimed_deliveries,
             ended_messages_are_counted_by_result,
+            messages_without_a_delivery_are_counted,
             the_messages_of_the_last_hour_are_stored,
             acknowledged_deliveries_stay_dead_and_need_no_attention,
             a_successful_fallback_acknowledges_the_dead_delivery,

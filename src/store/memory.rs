@@ -11,7 +11,7 @@ use super::backup::{Part, Position};
 use super::{
     Acceptance, Arrival, Backlog, CLAIM_BYTES, Claim, Counts, DeliveryQuery, Ended, Error, Found, Health,
     MessageState, PAGE_BYTES, Page, Query, Queued, Requeued, RetentionCutoffs, Selector, Settlement,
-    Standings, Store, Turn, changed_at, is_new, redacted,
+    Standings, Store, Turn, Undelivered, changed_at, is_new, redacted,
 };
 use crate::metrics::series::Saved;
 use crate::model::delivery::{AcknowledgedBy, Delivery, DeliveryId, State};
@@ -604,6 +604,18 @@ impl Store for Memory {
 
     fn ended(&self) -> Ended {
         self.inner().ended
+    }
+
+    fn undelivered(&self) -> Undelivered {
+        let inner = self.inner();
+        let count = |state| {
+            let found = inner.messages.values();
+            found.filter(|found| found.state() == state).count() as u64
+        };
+        Undelivered {
+            kept: count(MessageState::Kept),
+            unrouted: count(MessageState::Unrouted),
+        }
     }
 
     async fn set_standings(&self, standings: &Standings) -> Result<(), Error> {

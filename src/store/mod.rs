@@ -144,6 +144,15 @@ pub struct Counts {
     pub purged: u64,
 }
 
+/// Stored messages that have no delivery, because no destination was to receive them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Undelivered {
+    /// Messages whose routes have no destination.
+    pub kept: u64,
+    /// Messages that matched no route.
+    pub unrouted: u64,
+}
+
 /// Messages whose last pending delivery has ended. A message that is resent is counted again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ended {
@@ -534,6 +543,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// The number of messages whose deliveries have all ended since the store was opened.
     fn ended(&self) -> Ended;
+
+    /// The number of stored messages without a delivery.
+    fn undelivered(&self) -> Undelivered;
 
     /// Removes what `cutoffs` allows, in a step of limited size. Returns true if there is more to remove.
     async fn prune(&self, cutoffs: &RetentionCutoffs, now: Timestamp) -> Result<bool, Error>;

@@ -437,6 +437,10 @@ def shows_an_undelivered_message_as_kept(page):
     page.locator("select[name=state]").select_option("kept")
     expect(page.locator("table.messages tbody tr")).to_have_count(1)
     page.get_by_role("button", name="Clear", exact=True).click()
+    page.get_by_role("link", name="Overview").click()
+    page.get_by_role("link", name="1 kept").click()
+    expect(page.locator("table.messages tbody tr")).to_have_count(1)
+    page.get_by_role("button", name="Clear", exact=True).click()
 
 
 def busy_day():

@@ -26,7 +26,10 @@ pub(super) use queue::*;
 pub(super) use recipients::*;
 pub(super) use retention::*;
 pub(super) use search::*;
-pub(super) use series::{ended_messages_are_counted_by_result, the_messages_of_the_last_hour_are_stored};
+pub(super) use series::{
+    ended_messages_are_counted_by_result, messages_without_a_delivery_are_counted,
+    the_messages_of_the_last_hour_are_stored,
+};
 
 pub(super) async fn an_accepted_message_is_found_and_claimed_as_it_was_received(store: Arc<dyn Store>) {
     let mut arrival = arrival(1, 1, &["desk"]);

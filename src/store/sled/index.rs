@@ -99,9 +99,7 @@ impl IndexUpdate {
 
     fn table(self, table: &mut Table) {
         let mut count = |place: Place, count: fn(&mut super::row::Row)| {
-            if let Some(row) = table.get_mut(place.seq) {
-                count(row);
-            }
+            table.change(place.seq, count);
         };
         match self {
             Self::Pending { place, .. } => count(place, |row| row.count_waiting(true)),

@@ -47,7 +47,7 @@ use self::writer::Writer;
 use super::backup::{self, Part, Position};
 use super::{
     Acceptance, Arrival, Backlog, Claim, Counts, DeliveryQuery, Ended, Error, Found, Health, Page, Query,
-    Queued, Requeued, RetentionCutoffs, Selector, Settlement, Standings, Store, Turn,
+    Queued, Requeued, RetentionCutoffs, Selector, Settlement, Standings, Store, Turn, Undelivered,
 };
 use crate::metrics::series::Saved;
 use crate::model::delivery::{Delivery, DeliveryId};
@@ -551,6 +551,10 @@ impl Store for Sled {
 
     fn ended(&self) -> Ended {
         self.shared.index.ended()
+    }
+
+    fn undelivered(&self) -> Undelivered {
+        self.shared.index.table().undelivered()
     }
 
     async fn set_standings(&self, standings: &Standings) -> Result<(), Error> {

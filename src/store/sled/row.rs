@@ -68,6 +68,15 @@ impl Row {
         self.flags & REDACTED != 0
     }
 
+    /// `Kept` or `Unrouted` if it has no delivery.
+    pub(super) fn undelivered(&self) -> Option<MessageState> {
+        match self.flags & (PRESENT | HAS_DELIVERIES | UNROUTED) {
+            PRESENT => Some(MessageState::Kept),
+            flags if flags == PRESENT | UNROUTED => Some(MessageState::Unrouted),
+            _ => None,
+        }
+    }
+
     pub(super) fn id(&self) -> u32 {
         self.id
     }

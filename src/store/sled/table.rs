@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::row::{self, LOOK, Row};
 use crate::model::message::{Message, MessageId, Name, Timestamp};
-use crate::store::{MessageState, Query, RetentionCutoffs};
+use crate::store::{MessageState, Query, RetentionCutoffs, Undelivered};
 
 /// Rows per chunk.
 const CHUNK: u64 = 1_024;
@@ -16,6 +16,7 @@ pub(super) struct Table {
     receivers: Words,
     sources: Words,
     present: u64,
+    undelivered: Undelivered,
 }
 
 #[derive(Default)]
@@ -88,7 +89,9 @@ impl Table {
         if let Some(place) = chunk.rows.get_mut(index) {
             chunk.present += u64::from(!place.is_present());
             self.present += u64::from(!place.is_present());
+            let before = *place;
             *place = row.with_counts_of(place);
+            count(&mut self.undelivered, &before, place);
         }
     }
 
@@ -99,6 +102,7 @@ impl Table {
         if let Some(row) = chunk.rows.get_mut((seq % CHUNK) as usize) {
             chunk.present -= u64::from(row.is_present());
             self.present -= u64::from(row.is_present());
+            count(&mut self.undelivered, row, &Row::default());
             *row = Row::default();
         }
         if chunk.present == 0 {
@@ -115,18 +119,25 @@ impl Table {
         row.is_present().then_some(row)
     }
 
-    pub(super) fn get_mut(&mut self, seq: u64) -> Option<&mut Row> {
-        let row = self
-            .chunks
-            .get_mut(&(seq / CHUNK))?
-            .rows
-            .get_mut((seq % CHUNK) as usize)?;
-        row.is_present().then_some(row)
+    /// Changes the row of a message, if it is present.
+    pub(super) fn change(&mut self, seq: u64, change: impl FnOnce(&mut Row)) {
+        let rows = self.chunks.get_mut(&(seq / CHUNK)).map(|chunk| &mut chunk.rows);
+        let row = rows.and_then(|rows| rows.get_mut((seq % CHUNK) as usize));
+        if let Some(row) = row.filter(|row| row.is_present()) {
+            let before = *row;
+            change(row);
+            count(&mut self.undelivered, &before, row);
+        }
     }
 
     /// The number of messages.
     pub(super) fn len(&self) -> u64 {
         self.present
+    }
+
+    /// The number of messages without a delivery.
+    pub(super) fn undelivered(&self) -> Undelivered {
+        self.undelivered
     }
 
     /// The messages that may have one of these ids, by comparing the ends of the ids.
@@ -235,6 +246,21 @@ impl Words {
     }
 }
 
+/// Counts a message that changed from one row to another.
+fn count(undelivered: &mut Undelivered, before: &Row, after: &Row) {
+    for (row, is_entering) in [(before, false), (after, true)] {
+        let counter = match row.undelivered() {
+            Some(MessageState::Unrouted) => &mut undelivered.unrouted,
+            Some(_) => &mut undelivered.kept,
+            None => continue,
+        };
+        match is_entering {
+            true => *counter += 1,
+            false => *counter = counter.saturating_sub(1),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,7 +300,7 @@ mod tests {
             ..Query::default()
         };
         assert_eq!(found(&table, &query), [2_027, 2_017, 2_007]);
-        table.get_mut(2_017).unwrap().count_waiting(true);
+        table.change(2_017, |row| row.count_waiting(true));
         let pending = Query {
             state: Some(MessageState::Pending),
             ..query
@@ -290,7 +316,7 @@ mod tests {
     #[test]
     fn the_rows_of_removed_messages_are_removed() {
         let mut table = table(3_000);
-        table.get_mut(5).unwrap().count_waiting(true);
+        table.change(5, |row| row.count_waiting(true));
         let cutoffs = RetentionCutoffs {
             purge_before: Some(Timestamp(2_900 * 60_000)),
             redact_before: None,
@@ -313,7 +339,7 @@ mod tests {
     #[test]
     fn a_redacted_message_keeps_only_its_counts() {
         let mut table = table(3);
-        table.get_mut(2).unwrap().count_dead(true);
+        table.change(2, |row| row.count_dead(true));
         let message = crate::store::redacted(arrival(2, 2, &[]).message, Timestamp(9));
         table.set(2, Draft::of(&message));
         let row = table.get(2).unwrap();

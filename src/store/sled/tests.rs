@@ -159,6 +159,7 @@ async fn a_reopened_store_distinguishes_kept_and_delivered_messages_without_read
     let may_be = |state| [1, 2].map(|seq| table.get(seq).unwrap().may_be(state));
     assert_eq!(may_be(MessageState::Delivered), [true, false]);
     assert_eq!(may_be(MessageState::Kept), [false, true]);
+    assert_eq!((table.undelivered().kept, table.undelivered().unrouted), (1, 0));
 }
 
 #[tokio::test]

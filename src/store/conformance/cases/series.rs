@@ -41,6 +41,37 @@ pub async fn ended_messages_are_counted_by_result(store: Arc<dyn Store>) {
     ended(2, 2);
 }
 
+pub async fn messages_without_a_delivery_are_counted(store: Arc<dyn Store>) {
+    let store = &*store;
+    let counted = |kept, unrouted| assert_eq!(store.undelivered(), Undelivered { kept, unrouted });
+    counted(0, 0);
+    accept(store, 1, 1, &["desk"]).await;
+    let kept = accept(store, 2, 2, &[]).await;
+    counted(1, 0);
+    for n in 3..=4 {
+        let mut unrouted = arrival(n, n, &[]);
+        unrouted.message.routes = Vec::new();
+        store.accept(unrouted).await.unwrap();
+    }
+    counted(1, 2);
+    let delivery = DeliveryId {
+        message: kept,
+        ordinal: 0,
+    };
+    let resent = Delivery::new(delivery, name("desk"), None, Timestamp(5));
+    store.add_deliveries(kept, vec![resent]).await.unwrap();
+    counted(0, 2);
+    prune(
+        store,
+        RetentionCutoffs {
+            purge_before: Some(Timestamp(4)),
+            ..cutoffs()
+        },
+    )
+    .await;
+    counted(0, 1);
+}
+
 pub async fn the_messages_of_the_last_hour_are_stored(store: Arc<dyn Store>) {
     assert_eq!(store.series().await, Ok(None));
     let series = Series::default();

@@ -42,7 +42,7 @@ export class Overview {
     const { messages, store } = status;
     fill(this.problems, this.#problems(status));
     fill(this.figures,
-      figure('Accepted', count(messages.accepted), 'messages'),
+      figure('Accepted', count(messages.accepted), ['messages', undelivered(messages)]),
       figure('Delivered', count(messages.delivered), 'deliveries'),
       figure('Pending', count(messages.pending), 'deliveries'),
       figure('Dead', count(messages.dead), messages.acknowledged ? `need attention; ${count(messages.acknowledged)} do not` : 'need attention', messages.dead > 0 && 'bad'),
@@ -79,7 +79,7 @@ export class Overview {
     const others = problems.filter(({ kind }) => kind !== 'stopping');
     const listed = others.length > 0 && h('ul', {}, others.map((each) => problem(each, destinations.find(({ name }) => name === each.destination))));
     if (stopping) {
-      return box('bad', 'The daemon is stopping', h('p', {}, prose(stopping), '. Carriers send new messages again later; pending deliveries continue after the next start.'), listed);
+      return box('bad', 'The daemon is stopping', h('p', {}, 'It is ', prose(stopping), '. Carriers send new messages again later; pending deliveries continue after the next start.'), listed);
     }
     if (listed) return box(problems.some(({ severity }) => severity === 'error') ? 'bad' : 'wait', heading(problems), listed);
     if (!ready) return box('bad', 'The daemon is not ready', h('p', { class: 'muted' }, 'Messages are not accepted at the moment.'));
@@ -87,6 +87,10 @@ export class Overview {
     return box(late.length ? 'wait' : 'good', late.length ? 'No problems yet' : 'No problems', h('p', { class: 'muted' }, 'Messages are accepted. ', pendingAt(late), untested(destinations)));
   }
 }
+
+/** The messages that no destination was to receive: without them, the other figures do not add up. */
+const undelivered = (messages) => ['kept', 'unrouted'].map((state) => messages[state] > 0
+  && ['; ', h('a', { href: `#/messages?state=${state}`, title: 'stored, but delivered to no destination' }, `${count(messages[state])} ${state}`)]);
 
 /** In words, where deliveries have been pending for some time. */
 const pendingAt = (late) => late.map(({ name, pending, oldest }) => [h('a', { href: `#/destinations/${name}?list=pending` }, name), `: ${count(pending)} pending, the oldest for `, lasting(oldest), '. ']);
