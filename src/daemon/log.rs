@@ -14,11 +14,13 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, Registry};
 
 use self::journal::Journal;
+use self::json::Json;
 use self::queue::{Batch, Queue, Sink};
 use crate::metrics;
 use crate::plan::{Log, LogFormat};
 
 mod journal;
+mod json;
 mod queue;
 
 /// How much is written to standard error at once.
@@ -101,11 +103,7 @@ fn layer(format: LogFormat, state: metrics::log::Log) -> anyhow::Result<(AnyLaye
     let queue = queue.context("the log's thread cannot be started")?;
     let layer = match format {
         LogFormat::Journald => Journal(queue.clone()).boxed(),
-        LogFormat::Json => tracing_subscriber::fmt::layer()
-            .json()
-            .flatten_event(true)
-            .with_writer(queue.clone())
-            .boxed(),
+        LogFormat::Json => Json(queue.clone()).boxed(),
         LogFormat::Text | LogFormat::Auto => tracing_subscriber::fmt::layer()
             .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
             .with_target(false)

@@ -68,7 +68,7 @@ pub struct OutboundMessage<'a> {
 }
 
 /// The dead letter that caused a fallback delivery.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Fallback<'a> {
     /// Its destination.
     pub destination: &'a Name,

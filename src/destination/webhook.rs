@@ -5,6 +5,7 @@
 //!
 //! [1]: https://www.standardwebhooks.com/
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +15,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
-use serde_json::{Value, json};
+use serde::Serialize;
 use sha2::Sha256;
 use tokio::time::Instant;
 
@@ -23,7 +24,7 @@ use super::{BuildContext, Delivered, Destination, Failure, Fallback, Kind, Outbo
 use crate::mask::{Mask, Reason};
 use crate::model::delivery::DeliveryId;
 use crate::model::lint::{self, Lint};
-use crate::model::message::{Media, Message, MessageId, NameError, Timestamp};
+use crate::model::message::{Media, Message, MessageId, Name, NameError, Timestamp};
 use crate::model::number::Number;
 use crate::model::secret::Secrets;
 use crate::template::{Medium, Template};
@@ -148,11 +149,10 @@ impl Webhook {
         if let Some(body) = &self.body {
             return rendered(body, Medium::Json);
         }
-        let mut body = default_body(outbound);
-        if let Some(template) = outbound.template.or(self.template.as_ref()) {
-            body["rendered"] = rendered(template, Medium::Text)?.into();
-        }
-        Ok(body.to_string())
+        let template = outbound.template.or(self.template.as_ref());
+        let rendered = template.map(|template| rendered(template, Medium::Text));
+        let body = DefaultBody::of(outbound, rendered.transpose()?);
+        serde_json::to_string(&body).map_err(|error| Failure::permanent(error.to_string()))
     }
 }
 
@@ -196,25 +196,44 @@ impl Destination for Webhook {
 }
 
 /// The default body: all values exactly as received.
-fn default_body(outbound: &OutboundMessage<'_>) -> Value {
-    let message = outbound.message;
-    let mut body = json!({
-        "id": message.id,
-        "provider_id": message.provider_id,
-        "source": message.source,
-        "from": message.from.shown(),
-        "from_name": outbound.from_name,
-        "to": message.to.shown(),
-        "to_name": outbound.to_name,
-        "text": message.text,
-        "media": message.media,
-        "received_at": message.received_at.to_string(),
-        "route": outbound.route,
-    });
-    if let Some(Fallback { destination, reason }) = &outbound.fallback {
-        body["fallback"] = json!({ "destination": destination, "reason": reason });
+#[derive(Serialize)]
+struct DefaultBody<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fallback: Option<&'a Fallback<'a>>,
+    from: Cow<'a, str>,
+    from_name: Option<&'a str>,
+    id: MessageId,
+    media: &'a [Media],
+    provider_id: &'a str,
+    received_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rendered: Option<String>,
+    route: Option<&'a Name>,
+    source: &'a Name,
+    text: &'a str,
+    to: Cow<'a, str>,
+    to_name: Option<&'a str>,
+}
+
+impl<'a> DefaultBody<'a> {
+    fn of(outbound: &'a OutboundMessage<'_>, rendered: Option<String>) -> Self {
+        let message = outbound.message;
+        Self {
+            fallback: outbound.fallback.as_ref(),
+            from: message.from.shown(),
+            from_name: outbound.from_name,
+            id: message.id,
+            media: &message.media,
+            provider_id: &message.provider_id,
+            received_at: message.received_at.to_string(),
+            rendered,
+            route: outbound.route,
+            source: &message.source,
+            text: &message.text,
+            to: message.to.shown(),
+            to_name: outbound.to_name,
+        }
     }
-    body
 }
 
 fn judge(answer: &Answer, reason: impl Fn() -> Reason) -> Result<Delivered, Failure> {

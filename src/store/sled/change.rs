@@ -153,7 +153,9 @@ impl<'a> WriteBatch<'a> {
     }
 
     /// The lease is ended after everything else that can fail, so that a rejected outcome can be recorded later.
-    pub(super) fn settle(&mut self, settlement: Settlement) -> Result<Vec<DeliveryId>, Error> {
+    ///
+    /// `record` is the encoded delivery: its caller encodes it to relieve the writer.
+    pub(super) fn settle(&mut self, settlement: Settlement, record: &[u8]) -> Result<Vec<DeliveryId>, Error> {
         let Settlement {
             token,
             delivery,
@@ -186,7 +188,7 @@ impl<'a> WriteBatch<'a> {
             parts,
             ..
         } = lease;
-        self.view.replace(&keys::delivery(place), parts, &delivery);
+        self.view.replace(&keys::delivery(place), parts, record);
         let next = match &kept {
             Some(kept) => stored::queue(&kept.message, &delivery),
             None => queue.clone(),

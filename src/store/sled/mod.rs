@@ -359,7 +359,10 @@ impl Store for Sled {
     }
 
     async fn settle(&self, settlement: Settlement) -> Result<Vec<DeliveryId>, Error> {
-        self.threads.write(move |batch| batch.settle(settlement)).await
+        let record = record::encode(&settlement.delivery);
+        self.threads
+            .write(move |batch| batch.settle(settlement, &record))
+            .await
     }
 
     async fn held(

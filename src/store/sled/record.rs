@@ -35,6 +35,9 @@ pub(super) const MAGIC: [u8; 4] = [0xFE, 0xC1, 0xF6, VERSION];
 /// Upper bound of the payload of one entry.
 pub(super) const PART_BYTES: usize = 3_900;
 
+/// Most payloads are smaller than this.
+const USUAL_BYTES: usize = 512;
+
 /// The size of the header before the key.
 const HEADER: usize = 19;
 
@@ -137,7 +140,7 @@ pub(super) fn decode<T: DeserializeOwned>(
 /// The payload of a record.
 pub(super) fn encode<T: Serialize>(record: &T) -> Vec<u8> {
     // Serializing plain data into memory cannot fail; an empty payload would not be accepted as a record.
-    postcard::to_stdvec(record).unwrap_or_default()
+    postcard::to_extend(record, Vec::with_capacity(USUAL_BYTES)).unwrap_or_default()
 }
 
 /// The entries of a record, the first one under its own key.

@@ -103,10 +103,10 @@ impl<'a> View<'a> {
         Ok(())
     }
 
-    /// Like `replace`, for a record whose number of further entries is known.
-    pub(super) fn replace<T: Serialize>(&mut self, key: &[u8], parts: u16, record: &T) {
+    /// Like `store`, for an encoded record that replaces one whose number of further entries is known.
+    pub(super) fn replace(&mut self, key: &[u8], parts: u16, payload: &[u8]) {
         (1..=parts).for_each(|number| self.remove(keys::part(key, number)));
-        self.create(key, &record::encode(record));
+        self.create(key, payload);
     }
 
     /// Removes a record with all its parts.
