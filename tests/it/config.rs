@@ -127,8 +127,12 @@ fn the_example_names_every_key() {
         .collect();
     assert!(keys.len() > 90, "{keys:?}");
     for key in keys {
-        let mentions = [format!("{key} = "), format!("[{key}"), format!(".{key}]")];
-        let named = mentions.iter().any(|mention| example.contains(mention));
+        let mentions = [format!("{key} = "), format!("{key}]"), format!("{key}.")];
+        let is_whole =
+            |at: usize| !example[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '-');
+        let named = mentions
+            .iter()
+            .any(|mention| example.match_indices(mention).any(|(at, _)| is_whole(at)));
         assert!(named, "config.example.toml lacks `{key}`");
     }
 }
@@ -388,9 +392,10 @@ fn included_files_become_one_configuration() {
     write_secret(&folder.path().join("conf.d/code"), LONG, 0o600);
     let loaded = load(&path, Purpose::Serve, &Outside::default(), None);
     let loaded = loaded.unwrap_or_else(|problems| panic!("{problems}"));
-    let dead = "can never match";
+    let warnings = lines(&loaded.warnings);
+    let dead = |line: &String| line.contains("can never match");
     assert!(
-        lines(&loaded.warnings).iter().all(|line| line.contains(dead)),
+        !warnings.is_empty() && warnings.iter().all(dead),
         "{}",
         loaded.warnings
     );

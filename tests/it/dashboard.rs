@@ -153,5 +153,6 @@ fn no_panels_of_the_dashboard_overlap() {
             }
         }
     }
+    assert!(places.len() > 100, "only {} places are taken", places.len());
     assert!(dashboard["schemaVersion"].as_u64() >= Some(39));
 }

@@ -38,12 +38,11 @@ async fn starttls_that_is_not_offered_parks_and_nothing_is_sent() {
         reason.contains("does not offer STARTTLS, so nothing was sent"),
         "{reason}"
     );
+    let heard = fake.heard();
+    assert_eq!(heard.len(), 2, "{heard:?}");
     assert!(
-        fake.heard()
-            .iter()
-            .all(|line| line.starts_with("connection") || line.starts_with("EHLO")),
-        "{:?}",
-        fake.heard()
+        heard[0].starts_with("connection") && heard[1].starts_with("EHLO"),
+        "{heard:?}"
     );
 }
 

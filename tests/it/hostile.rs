@@ -101,11 +101,9 @@ fn check_slack(payload: &Value, template: bool) {
         (&payload["unfurl_links"], &payload["unfurl_media"]),
         (&json!(false), &json!(false))
     );
-    let objects = payload["blocks"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter_map(|block| block.get("text"));
+    let blocks = payload["blocks"].as_array().unwrap().iter();
+    let objects: Vec<&Value> = blocks.filter_map(|block| block.get("text")).collect();
+    assert!(!objects.is_empty(), "{payload}");
     for object in objects {
         assert_eq!(
             object["type"] == "mrkdwn" && object["verbatim"] == true,

@@ -96,6 +96,7 @@ async fn a_delivery_to_a_paused_destination_shows_when_and_a_retry_respects_the_
 
     let sent = recorder.received().len();
     let results = retry(&bridge, &[&first, &second, &third]);
+    assert_eq!(results.len(), 3, "{results:?}");
     assert!(
         results.iter().all(|result| result["outcome"] == "waiting"),
         "{results:?}"

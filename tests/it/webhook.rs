@@ -128,12 +128,12 @@ async fn a_repeat_carries_the_same_id() {
     for _ in 0..3 {
         destination.deliver(&outbound(&message)).await.unwrap_err();
     }
-    assert!(
-        server
-            .received()
-            .iter()
-            .all(|received| received.header("webhook-id") == ID)
-    );
+    let received = server.received();
+    let ids: Vec<&str> = received
+        .iter()
+        .map(|received| received.header("webhook-id"))
+        .collect();
+    assert_eq!(ids, [ID; 3]);
 }
 
 #[tokio::test]

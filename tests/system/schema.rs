@@ -51,7 +51,13 @@ fn complaints(instances: &[Value]) -> Vec<Vec<String>> {
     drop(stdin);
     let output = python.wait_with_output().unwrap();
     assert!(output.status.success());
-    serde_json::from_slice(&output.stdout).unwrap()
+    let complaints: Vec<Vec<String>> = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        complaints.len(),
+        instances.len(),
+        "one list of errors for each instance"
+    );
+    complaints
 }
 
 /// Every key of every table with every value: the schema accepts what the parser accepts, and rejects what the parser

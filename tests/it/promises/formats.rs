@@ -98,7 +98,7 @@ fn p26_a_store_of_every_earlier_format_is_read() {
         assert_eq!(paused["state"], "paused", "{name}");
         read += 1;
     }
-    assert!(read > 0, "no fixture was found: the test proves nothing");
+    assert!(read >= 4, "only {read} fixtures were found");
     report("P26", &format!("{read} stored formats read, a later one refused"));
 }
 

@@ -349,12 +349,15 @@ async fn judge(what: &str, bench: &Bench, expect: Expect) {
     bench.pass(GIVE_UP_AFTER).await;
     let before = bench.requests.lock().unwrap().clone();
     match expect {
-        Parks => assert!(
-            bench.deliveries().await.iter().all(Delivery::is_waiting),
-            "{what}"
-        ),
+        Parks => {
+            let deliveries = bench.deliveries().await;
+            let waiting = deliveries.iter().filter(|delivery| delivery.is_waiting());
+            assert_eq!((waiting.count(), deliveries.len()), (2, 2), "{what}");
+        }
         Dies(_) => {
-            for delivery in bench.deliveries().await {
+            let deliveries = bench.deliveries().await;
+            assert_eq!(deliveries.len(), 2, "{what}");
+            for delivery in deliveries {
                 assert!(
                     matches!(&delivery.state, State::Dead { reason, .. } if !reason.is_empty()),
                     "{what}: {:?}",

@@ -51,7 +51,10 @@ async fn p19_a_poison_message_becomes_the_only_dead_letter() {
         assert_eq!(bridge.text(&refid(number * 2 + 1), "+13035550100", "fine").0, 200);
     }
     drained(&bridge, Duration::from_secs(60));
-    for message in stored(&bridge).values() {
+    let all = stored(&bridge);
+    assert_eq!(all.len(), poisons * 2);
+    for message in all.values() {
+        assert_eq!(deliveries(message).count(), 4, "{message}");
         let is_poison = message["text"].as_str().unwrap().contains("poison");
         for delivery in deliveries(message) {
             let destination = delivery["destination"].as_str().unwrap();

@@ -72,7 +72,7 @@ fn p5_a_hung_disk_is_a_503_in_time() {
 #[ignore = "needs strace: tests/run"]
 fn p5_a_disk_that_stays_hung_ends_the_process_to_be_restarted() {
     if !is_long() {
-        return;
+        return report("P5", "a disk that stays hung: long form only");
     }
     let mut bridge = Bridge::configured(&waiting());
     bridge
