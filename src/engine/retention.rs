@@ -45,6 +45,6 @@ fn cutoffs(plan: &Plan, clock: &Clock) -> RetentionCutoffs {
     RetentionCutoffs {
         purge_before: plan.store.retain.map(|retain| now.before(retain)),
         redact_before: plan.store.redact_after.map(|after| now.before(after)),
-        dedup_before: now.before(plan.store.dedup_window),
+        dedup_before: now.before(plan.dedup_window_max()),
     }
 }

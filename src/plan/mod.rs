@@ -121,6 +121,16 @@ impl Plan {
         self.contacts.get(normal).map(String::as_str)
     }
 
+    /// The longest time for which a source recognises the ids of its messages.
+    #[must_use]
+    pub fn dedup_window_max(&self) -> Duration {
+        let own = self
+            .sources
+            .values()
+            .filter_map(|planned| planned.source.dedup_window());
+        own.fold(self.store.dedup_window, Duration::max)
+    }
+
     /// The URL scheme of the listener for carriers.
     #[must_use]
     pub fn scheme(&self) -> &'static str {

@@ -62,6 +62,21 @@ fn problems(text: &str, outside: &Outside) -> Vec<String> {
     }
 }
 
+/// TextBee repeats a message for a month.
+#[test]
+fn provider_ids_are_kept_as_long_as_any_source_needs_them() {
+    let sources = "[source.phone]\nkind = 'generic'\npreset = 'textbee'\nsecret = 'a-long-enough-secret'\n\
+                   [source.box]\nkind = 'generic'\nfrom = 'from'\ntext = 'text'\nbasic_auth = { username = 'u', password = 'p' }\n";
+    let rest = "[destination.screen]\nkind = 'console'\n[routing]\nunmatched = ['screen']\n";
+    let days = |count: u64| std::time::Duration::from_secs(count * 86400);
+    assert_eq!(plan(&format!("{sources}{rest}")).dedup_window_max(), days(35));
+    let store = "[store]\ndedup_window = '40d'\n";
+    assert_eq!(
+        plan(&format!("{store}{sources}{rest}")).dedup_window_max(),
+        days(40)
+    );
+}
+
 /// Beside each `NAME.toml`, `NAME.problems` has the problems that `check` reports.
 #[test]
 fn every_problem_is_reported_at_its_place() {
