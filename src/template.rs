@@ -95,7 +95,8 @@ pub struct TemplateError {
 /// The values that a template can use.
 #[derive(Clone)]
 pub struct Values<'a> {
-    /// `message.id`, `provider_id`, `source`, `from`, `to`, `text`, `received_at`, `media`.
+    /// `message.id`, `provider_id`, `source`, `from`, `to`, `text`, `keyword`, `received_at`,
+    /// `media`.
     pub message: &'a Message,
     /// `from_name`; empty if there is none, so that `{{ from_name or from }}` works.
     pub from_name: Option<&'a str>,
@@ -264,6 +265,7 @@ fn context(medium: Medium, values: &Values<'_>) -> Value {
         ("to", Value::from(message.to.to_string())),
         ("to_name", Value::from(values.to_name.unwrap_or_default())),
         ("text", Value::from(message.text.as_str())),
+        ("keyword", Value::from(message.keyword())),
         ("received_at", Value::from(message.received_at.to_string())),
         ("route", Value::from(values.route.unwrap_or_default())),
         ("fallback", Value::from(values.fallback.as_str())),
@@ -370,12 +372,15 @@ mod tests {
             content_type: Some("image/jpeg".to_owned()),
             filename: None,
         });
+        message
+            .extra
+            .insert(Message::KEYWORD.to_owned(), "\"help\"".to_owned());
         let template = "{{message.id}} {{provider_id}} {{source}} {{from}} {{from_name or from}} {{to_name or to}} \
-                        {{text}} {{received_at}} [{{route}}] [{{fallback}}] {{match.code}}{{match.none.deep}} \
+                        {{text}} [{{keyword}}] {{received_at}} [{{route}}] [{{fallback}}] {{match.code}}{{match.none.deep}} \
                         {% for m in media %}{{loop.index}} {{m.link}} {{m.content_type}}{{m.filename}}{% endfor %}";
         assert_eq!(
             render(Medium::Text, template, &message).unwrap(),
-            "00000000000000000000000000000007 P1 carrier +13035550100 Door & Co 1-1234 hi \
+            "00000000000000000000000000000007 P1 carrier +13035550100 Door & Co 1-1234 hi [help] \
              1970-01-01T00:00:00.000Z [] [Fallback for crm: no] <42> 1 https://example.com/a.jpg image/jpeg"
         );
     }

@@ -103,6 +103,7 @@ fn decide(routes: &Routes, count: usize) -> Result<[f64; 4]> {
             from: &from,
             to: &to,
             text: &text,
+            keyword: None,
         };
         let began = Instant::now();
         let decision = std::hint::black_box(routes.decide(std::hint::black_box(&subject)));

@@ -6,7 +6,7 @@ use super::table::Table;
 use super::{CommandError, Exit, Global, check, complain, print, style};
 use crate::config::Purpose;
 use crate::control::view::{ConditionsView, RouteView, RoutesView};
-use crate::model::message::{Name, Timestamp};
+use crate::model::message::{Keyword, Name, Timestamp};
 use crate::model::number::Number;
 use crate::plan::{DryRun, Plan};
 
@@ -159,6 +159,7 @@ fn conditions(conditions: &ConditionsView) -> String {
         to,
         source,
         message,
+        keyword,
     } = conditions;
     let any = |what: &str, list: &[String]| match list {
         [one] => format!("{what} {one}"),
@@ -167,10 +168,14 @@ fn conditions(conditions: &ConditionsView) -> String {
     let sources: Option<Vec<String>> = source
         .as_ref()
         .map(|names| names.iter().map(Name::to_string).collect());
+    let keywords: Option<Vec<String>> = keyword
+        .as_ref()
+        .map(|keywords| keywords.iter().map(Keyword::to_string).collect());
     let given = [
         sources.map(|list| any("source", &list)),
         to.as_ref().map(|list| any("to", list)),
         from.as_ref().map(|list| any("from", list)),
+        keywords.map(|list| any("keyword", &list)),
         message
             .as_ref()
             .map(|expression| format!("message matches `{expression}`")),

@@ -10,7 +10,7 @@ use super::diagnostics::Problems;
 use super::fingerprint::Fingerprint;
 use super::section::Section;
 use super::value;
-use crate::model::message::Name;
+use crate::model::message::{Keyword, Name};
 use crate::model::number::Pattern;
 use crate::routing::Expressions;
 
@@ -48,6 +48,8 @@ pub struct Conditions {
     pub source: Option<Vec<Spanned<String>>>,
     /// An expression that the text must match.
     pub message: Option<Regex>,
+    /// Opt-out words.
+    pub keyword: Option<Vec<Keyword>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -60,6 +62,7 @@ struct RouteTyped {
     from: Option<Spanned<Vec<Spanned<value::Numbers>>>>,
     source: Option<Spanned<Vec<Spanned<String>>>>,
     message: Option<Spanned<value::Expression>>,
+    keyword: Option<Spanned<Vec<Keyword>>>,
     unless: Option<Spanned<UnlessTyped>>,
     deliver: Vec<Spanned<String>>,
     #[serde(default)]
@@ -74,6 +77,7 @@ struct UnlessTyped {
     from: Option<Spanned<Vec<Spanned<value::Numbers>>>>,
     source: Option<Spanned<Vec<Spanned<String>>>>,
     message: Option<Spanned<value::Expression>>,
+    keyword: Option<Spanned<Vec<Keyword>>>,
 }
 
 impl Route {
@@ -105,6 +109,13 @@ impl Route {
             expressions,
             problems,
         );
+        let keyword = typed
+            .keyword
+            .filter(|list| is_valid || !list.get_ref().is_empty());
+        let when = Conditions {
+            keyword: not_empty(key, "keyword", keyword, problems),
+            ..when
+        };
         let is_valid = is_valid && when.message.is_some() == typed.message.is_some();
         let unless = typed
             .unless
@@ -155,6 +166,10 @@ fn exceptions(
         expressions,
         problems,
     );
+    let conditions = Conditions {
+        keyword: not_empty(&key, "keyword", unless.keyword, problems),
+        ..conditions
+    };
     // An invalid condition was reported already.
     if unless.message.is_some() {
         return conditions;
@@ -164,6 +179,7 @@ fn exceptions(
         to: None,
         source: None,
         message: None,
+        keyword: None,
     } = &conditions
     else {
         return conditions;
@@ -196,6 +212,7 @@ fn conditions(
                 .map_err(|error| problems.error(&message.span(), format!("{key}.message"), error.to_string()))
                 .ok()
         }),
+        keyword: None,
     }
 }
 

@@ -140,8 +140,9 @@ fn default(cell: &str) -> Option<Value> {
 /// The schema for a type as the page names it.
 fn value(kind: &str, fetched: bool) -> Option<Value> {
     if let Some(items) = kind.strip_prefix("list of ") {
-        // An empty list of conditions would match nothing and is rejected.
-        let least = u8::from(matches!(items, "number patterns" | "sources"));
+        // An empty list of conditions would match nothing and is rejected, as is an empty list of words.
+        let is_condition = matches!(items, "number patterns" | "sources");
+        let least = u8::from(is_condition || items.starts_with('`'));
         let items = value(singular(items), fetched)?;
         return Some(json!({ "type": "array", "minItems": least, "items": items }));
     }

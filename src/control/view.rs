@@ -9,7 +9,7 @@ use crate::engine::clock::Clock;
 use crate::metrics::rates::PerMinute;
 use crate::metrics::series::Minute;
 use crate::model::delivery::{AcknowledgedBy, Attempt, Delivery, DeliveryId, State};
-use crate::model::message::{Media, Message, MessageId, Name, Timestamp};
+use crate::model::message::{Keyword, Media, Message, MessageId, Name, Timestamp};
 use crate::model::number::Pattern;
 use crate::plan::Severity;
 use crate::routing::{Conditions, Route, Routes};
@@ -378,6 +378,8 @@ pub struct ConditionsView {
     pub source: Option<Vec<Name>>,
     /// The regular expression for the text.
     pub message: Option<String>,
+    /// Opt-out words.
+    pub keyword: Option<Vec<Keyword>>,
 }
 
 /// The result of an action.
@@ -531,6 +533,7 @@ impl ConditionsView {
             to: numbers(&conditions.to),
             source: conditions.source.clone(),
             message: conditions.message.as_ref().map(Regex::to_string),
+            keyword: conditions.keyword.clone(),
         }
     }
 }

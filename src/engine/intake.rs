@@ -107,6 +107,7 @@ impl Intake {
             from: &incoming.from,
             to: &incoming.to,
             text: &incoming.text,
+            keyword: incoming.keyword,
         };
         let decision = plan.routes.decide(&subject);
         let odd = incoming.odd.clone();

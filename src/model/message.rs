@@ -231,7 +231,8 @@ impl<'de> Deserialize<'de> for MessageId {
 }
 
 /// A word by which people opt out of messages or back in, as defined by the carriers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Keyword {
     /// The sender wants no more messages.
     Stop,
@@ -269,6 +270,13 @@ impl Keyword {
             "HELP" | "INFO" => Some(Self::Help),
             _ => None,
         }
+    }
+}
+
+/// Writes its name.
+impl fmt::Display for Keyword {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

@@ -300,6 +300,7 @@ impl Compiler<'_> {
             to: patterns(&conditions.to),
             source: sources,
             message: conditions.message.clone(),
+            keyword: conditions.keyword.clone(),
         }
     }
 

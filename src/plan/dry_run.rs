@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::Plan;
 use crate::destination::{OutboundMessage, Recipients};
 use crate::model::delivery::DeliveryId;
-use crate::model::message::{Message, MessageId, Name, Timestamp};
+use crate::model::message::{Keyword, Message, MessageId, Name, Timestamp};
 use crate::model::number::Number;
 use crate::routing::{Outcome, Subject, Tried};
 use crate::template::{one_line, visible};
@@ -75,6 +75,7 @@ impl Plan {
             from: run.from,
             to: run.to,
             text: run.text,
+            keyword: Keyword::of(run.text),
         };
         let decision = self.routes.decide(&subject);
         let message = message(run, &decision.routes);
@@ -152,7 +153,10 @@ fn message(run: &DryRun<'_>, routes: &[Name]) -> Message {
         to: run.to.clone(),
         text: run.text.to_owned(),
         media: Vec::new(),
-        extra: std::collections::BTreeMap::new(),
+        extra: Keyword::of(run.text)
+            .map(|keyword| (Message::KEYWORD.to_owned(), format!("\"{keyword}\"")))
+            .into_iter()
+            .collect(),
         received_at: run.at,
         routes: routes.to_vec(),
         redacted_at: None,

@@ -87,6 +87,11 @@ impl Conditions {
         all_covered(self.to.as_deref(), narrower.to.as_deref(), pattern_covers)
             && all_covered(self.from.as_deref(), narrower.from.as_deref(), pattern_covers)
             && all_covered(self.source.as_deref(), narrower.source.as_deref(), PartialEq::eq)
+            && all_covered(
+                self.keyword.as_deref(),
+                narrower.keyword.as_deref(),
+                PartialEq::eq,
+            )
             && match (&self.message, &narrower.message) {
                 (None, _) => true,
                 (Some(wide), Some(narrow)) => same(wide, narrow),

@@ -1,10 +1,10 @@
-//! Where a message goes: ordered routes with conditions on its numbers, source and text.
+//! Where a message goes: ordered routes with conditions on its numbers, source, text and keyword.
 
 use std::collections::{BTreeMap, HashMap};
 
 use regex::Regex;
 
-use crate::model::message::Name;
+use crate::model::message::{Keyword, Name};
 use crate::model::number::{Number, Pattern};
 use crate::template::Template;
 
@@ -28,6 +28,8 @@ pub struct Conditions {
     pub source: Option<Vec<Name>>,
     /// The expression that must match a part of the text.
     pub message: Option<Regex>,
+    /// Opt-out words.
+    pub keyword: Option<Vec<Keyword>>,
 }
 
 /// A compiled route.
@@ -58,6 +60,8 @@ pub struct Subject<'a> {
     pub to: &'a Number,
     /// The text.
     pub text: &'a str,
+    /// The opt-out word that the message is.
+    pub keyword: Option<Keyword>,
 }
 
 /// The result of routing a message.
@@ -186,6 +190,9 @@ impl Conditions {
         any(self.source.as_deref(), |source| source == subject.source)
             && any(self.to.as_deref(), |pattern| pattern.matches(subject.to))
             && any(self.from.as_deref(), |pattern| pattern.matches(subject.from))
+            && any(self.keyword.as_deref(), |keyword| {
+                Some(*keyword) == subject.keyword
+            })
             && self
                 .message
                 .as_ref()

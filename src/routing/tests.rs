@@ -48,6 +48,7 @@ fn with_subject<T>(from: &str, to: &str, text: &str, ask: impl Fn(&Subject<'_>) 
         from: &from,
         to: &to,
         text,
+        keyword: Keyword::of(text),
     })
 }
 
@@ -188,6 +189,54 @@ fn an_explanation_names_the_condition_that_failed() {
     );
 }
 
+#[test]
+fn a_keyword_is_the_whole_text() {
+    let optout = Conditions {
+        keyword: Some(vec![Keyword::Stop, Keyword::Help]),
+        ..Conditions::default()
+    };
+    let but_start = Route {
+        unless: Some(Conditions {
+            keyword: Some(vec![Keyword::Start]),
+            ..Conditions::default()
+        }),
+        ..route("rest", Conditions::default(), &["b"])
+    };
+    let routes = Routes::new(vec![route("optout", optout.clone(), &["a"]), but_start], vec![]);
+    for (text, taken) in [
+        (" Unsubscribe\n", Some("optout")),
+        ("HELP", Some("optout")),
+        ("please stop", Some("rest")),
+        ("start", None),
+    ] {
+        let (found, _) = decided(&routes, "+13038675309", text);
+        assert_eq!(found.first().map(String::as_str), taken, "{text}");
+    }
+    let tried = with_subject("+12125550100", "1-1234", "start", |subject| {
+        routes.explain(subject)
+    });
+    let outcomes: Vec<Outcome> = tried.into_iter().map(|tried| tried.outcome).collect();
+    assert_eq!(
+        outcomes,
+        [
+            Outcome::Failed("keyword: start is not any of `stop`, `help`".to_owned()),
+            Outcome::Failed("excluded by `unless`: keyword is `start`".to_owned()),
+        ]
+    );
+    let one = Conditions {
+        keyword: Some(vec![Keyword::Stop]),
+        ..Conditions::default()
+    };
+    assert!(shadows(
+        route("wide", optout.clone(), &[]),
+        &route("narrow", one, &[])
+    ));
+    assert!(!shadows(
+        route("optout", optout, &[]),
+        &route("all", Conditions::default(), &[])
+    ));
+}
+
 fn shadows(earlier: Route, later: &Route) -> bool {
     shadowed(&[earlier, later.clone()]) == [(1, 0)]
 }
@@ -269,6 +318,7 @@ fn any_conditions() -> impl Strategy<Value = Conditions> {
         prop::sample::select(vec!["carrier", "other"]),
         1..2,
     ));
+    let keywords = vec![Keyword::Stop, Keyword::Start, Keyword::Help];
     let expressions = vec![
         "(?i)\\b(urgent|down)\\b",
         "up",
@@ -284,8 +334,10 @@ fn any_conditions() -> impl Strategy<Value = Conditions> {
         numbers(),
         source,
         prop::option::weighted(0.4, prop::sample::select(expressions)),
+        prop::option::weighted(0.2, prop::sample::subsequence(keywords, 1..3)),
     )
-        .prop_map(|(from, to, source, message)| Conditions {
+        .prop_map(|(from, to, source, message, keyword)| Conditions {
+            keyword,
             from,
             to,
             source: source.map(|names| names.into_iter().map(name).collect()),
@@ -317,6 +369,7 @@ proptest! {
         text in prop_oneof![
             "(it is )?(URGENT|dOWn|down|up|all now|az|abz|stra\u{17f}\u{17f}e|STRASSE|\u{212a}|\u{c9}|\u{e9}|x)( z)?",
             ".{0,20}",
+            "(stop|START|help)",
         ],
     ) {
         for (at, route) in routes.iter_mut().enumerate() {

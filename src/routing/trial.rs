@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{Conditions, Route, Routes, Subject, any};
-use crate::model::message::Name;
+use crate::model::message::{Keyword, Name};
 
 /// One route and its result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -84,6 +84,15 @@ impl Conditions {
                 one_of(self.from.as_deref())
             ));
         }
+        if !any(self.keyword.as_deref(), |keyword| {
+            Some(*keyword) == subject.keyword
+        }) {
+            return Some(format!(
+                "keyword: {} is not {}",
+                subject.keyword.map_or("none", Keyword::as_str),
+                one_of(self.keyword.as_deref())
+            ));
+        }
         let expression = self
             .message
             .as_ref()
@@ -103,6 +112,9 @@ impl Conditions {
             self.from
                 .as_deref()
                 .map(|list| format!("from is {}", one_of(Some(list)))),
+            self.keyword
+                .as_deref()
+                .map(|list| format!("keyword is {}", one_of(Some(list)))),
             self.message
                 .as_ref()
                 .map(|expression| format!("the text matches `{expression}`")),

@@ -8,10 +8,11 @@ use minijinja::{Environment, ErrorKind};
 use super::{LIMIT, MEDIUM, Medium, OUTPUT_MAX, TEMPLATE, TemplateError, explain, map, run};
 
 /// The names that a template can use, for error messages.
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 14] = [
     "fallback",
     "from",
     "from_name",
+    "keyword",
     "match",
     "media",
     "message",

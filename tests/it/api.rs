@@ -260,8 +260,8 @@ fn the_routes_are_shown_as_they_are_configured() {
     let (status, _, routes) = ask(&page, "GET", "api/v1/routes", "");
     assert_eq!(status, 200);
     let lost = json!({
-        "name": "lost", "from": null, "to": null, "source": null, "message": "lost",
-        "unless": { "from": ["1-1234", "+1303867*"], "to": null, "source": null, "message": null },
+        "name": "lost", "from": null, "to": null, "source": null, "message": "lost", "keyword": null,
+        "unless": { "from": ["1-1234", "+1303867*"], "to": null, "source": null, "message": null, "keyword": null },
         "deliver": ["gone"], "continue": false, "template": false,
     });
     assert_eq!(routes, json!({ "routes": [lost], "unmatched": ["screen"] }));

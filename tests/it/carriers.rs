@@ -357,7 +357,8 @@ fn twilio() -> Bridge {
         "[server]\n",
         "[server]\npublic_url = \"https://sms.example.com\"\nmax_body = \"2KiB\"\n",
     ) + "[source.twilio]\nkind = \"twilio\"\nauth_token = \"12345678901234567890123456789012\"\nmax_body = \"4KiB\"\n\
-           [destination.screen]\nkind = \"console\"\n[routing]\nunmatched = [\"screen\"]\n";
+           [destination.screen]\nkind = \"console\"\n[routing]\nunmatched = [\"screen\"]\n\
+           [[route]]\nname = \"optout\"\nkeyword = [\"stop\"]\ndeliver = [\"screen\"]\n";
     fs::write(bridge.folder().join("config.toml"), text).unwrap();
     bridge.run();
     bridge
@@ -431,6 +432,7 @@ fn the_source_decides_every_answer_on_its_path() {
     let (_, found) = bridge.admin("GET", "/messages?limit=1", "").unwrap();
     let found = found.to_string();
     assert!(found.contains("keyword") && found.contains("stop"), "{found}");
+    assert!(found.contains("\"route\":\"optout\""), "{found}");
 }
 
 /// A request of SNS, signed with the key of the fixtures.

@@ -745,6 +745,7 @@ fn ten_thousand_routes_are_read_and_decided() {
         from: &from,
         to: &to,
         text: "it is down",
+        keyword: None,
     };
     assert_eq!(plan.routes.decide(&subject).routes[0].as_str(), "route-10000");
 }

@@ -77,11 +77,11 @@ const targets = (names, state = 'kept') => h('span', { class: 'to' }, names.leng
   : h('a', { href: `#/messages?state=${state}`, title: 'stored, but delivered to no destination' }, state));
 
 /** The conditions of a route; for a list, one of its values must match. */
-function rows({ source, to, from, message }) {
+function rows({ source, to, from, message, keyword }) {
   const row = (title, value) => value && h('div', {}, h('dt', {}, title), h('dd', {}, value));
   return [
     row('source', source && values(source)), row('to', to && values(to)), row('from', from && values(from)),
-    row('text matches', message !== null && words(message, 'code')),
+    row('keyword', keyword && values(keyword)), row('text matches', message !== null && words(message, 'code')),
   ].filter(Boolean);
 }
 
