@@ -304,7 +304,8 @@ def claims_only_what_it_knows(browser):
 
     def pending(status):
         crm = next(each for each in status["destinations"] if each["name"] == "crm")
-        crm.update(pending=3, oldest="2020-01-01T00:00:00Z")
+        attempt = {"at": "2026-01-01T00:00:00Z", "took_ms": 1, "verdict": "transient", "detail": "HTTP 409 Conflict; check `url`"}
+        crm.update(pending=3, oldest="2020-01-01T00:00:00Z", last_attempt=attempt)
 
     def switch(act):
         change["with"] = act
@@ -314,6 +315,8 @@ def claims_only_what_it_knows(browser):
     expect(title).to_have_text("No problems yet")
     expect(box).to_have_attribute("data-tone", "wait")
     expect(box).to_contain_text("crm: 3 pending, the oldest for")
+    expect(box).to_contain_text(re.compile("The last attempt of crm failed .* ago: HTTP 409 Conflict; check url[.]"))
+    expect(page.locator(".health tr", has_text="crm").locator(".pill")).to_have_class("pill wait")
     # A page that sees pending deliveries asks every two seconds.
     switch(lambda status: (pending(status), status.update(ready=False, stopping="waiting for 1 delivery to crm, at most 9s")))
     expect(title).to_have_text("The daemon is stopping", timeout=4_000)

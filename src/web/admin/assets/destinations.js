@@ -4,7 +4,7 @@ import { post } from './api.js';
 import { act, confirm, pill } from './components.js';
 import { Deliveries } from './deliveries.js';
 import { count, fill, h } from './dom.js';
-import { NOTES, details } from './problems.js';
+import { NOTES, details, failed } from './problems.js';
 import { dueTime, now, time } from './time.js';
 import { prose } from './words.js';
 
@@ -82,11 +82,13 @@ class Card {
     this.json = json;
     const { kind, address, state, since, until, reason, pending, dead, acknowledged, oldest, delivered_at: delivered, fallback } = destination;
     const isPaused = state === 'paused';
-    fill(this.head, h('div', {}, h('h2', {}, this.name), h('span', { class: 'kind' }, kind ?? 'not configured')), h('div', {}, pill(state), address && h('span', { class: 'address muted' }, address)));
+    const last = failed(destination);
+    fill(this.head, h('div', {}, h('h2', {}, this.name), h('span', { class: 'kind' }, kind ?? 'not configured')), h('div', {}, last ? pill(state, null, 'wait') : pill(state), address && h('span', { class: 'address muted' }, address)));
     fill(this.problems, problems.map((each) => h('div', {}, details(each, destination))),
-      problems.length === 0 && h('div', {}, reason && h('p', { class: 'cause' }, prose(reason)), NOTES[state] && h('p', { class: 'muted' }, NOTES[state])));
+      problems.length === 0 && h('div', {}, reason && h('p', { class: 'cause' }, prose(reason)), NOTES[state] && h('p', { class: 'muted' }, NOTES[state])),
+      last && !problems.some(({ cause }) => cause === last.detail) && h('p', { class: 'muted' }, 'It answers, but its last attempt failed ', time(last.at), ': ', prose(last.detail)));
     fill(this.facts,
-      since && fact('Since', time(since)), until && !isPaused && fact(state === 'parked' ? 'Next check' : 'Next attempt', dueTime(until)),
+      since && fact('Since', time(since)), until && pending > 0 && !isPaused && fact(state === 'parked' ? 'Next check' : 'Next attempt', dueTime(until)),
       fact('Pending', count(pending)), oldest && fact('Oldest', time(oldest)), fact('Dead', count(dead)), acknowledged > 0 && fact('Dead, need no attention', count(acknowledged)),
       fact('Last delivery', delivered ? time(delivered) : 'never'), fallback && fact('Fallback', h('a', { href: `#/destinations/${fallback}` }, fallback)));
     this.test.hidden = !kind;

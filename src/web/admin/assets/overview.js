@@ -3,7 +3,7 @@
 import { backlog, chart, rates, span } from './chart.js';
 import { pill } from './components.js';
 import { bytes, count, fill, h } from './dom.js';
-import { heading, problem } from './problems.js';
+import { failed, heading, problem } from './problems.js';
 import { clockSeconds, duration, lasting, now, time } from './time.js';
 import { prose } from './words.js';
 
@@ -83,8 +83,10 @@ export class Overview {
     }
     if (listed) return box(problems.some(({ severity }) => severity === 'error') ? 'bad' : 'wait', heading(problems), listed);
     if (!ready) return box('bad', 'The daemon is not ready', h('p', { class: 'muted' }, 'Messages are not accepted at the moment.'));
-    const late = destinations.filter(({ oldest }) => oldest && now() - Date.parse(oldest) > PROMPT);
-    return box(late.length ? 'wait' : 'good', late.length ? 'No problems yet' : 'No problems', h('p', { class: 'muted' }, 'Messages are accepted. ', pendingAt(late), untested(destinations)));
+    const late = destinations.filter((destination) => destination.pending > 0 && (failed(destination) || now() - Date.parse(destination.oldest) > PROMPT));
+    const failing = destinations.filter((destination) => failed(destination));
+    return box(late.length ? 'wait' : 'good', late.length ? 'No problems yet' : 'No problems',
+      h('p', { class: 'muted' }, 'Messages are accepted. ', pendingAt(late), failing.map(({ name, last_attempt: last }) => [`The last attempt of ${name} failed `, time(last.at), ': ', prose(last.detail), '. ']), untested(destinations)));
   }
 }
 
@@ -104,11 +106,13 @@ const figure = (name, value, note, tone) => h('div', {}, h('dt', {}, name), h('d
 
 /** A destination. On a narrow screen the table has no heads and no columns: the words say what the numbers are. */
 function row(destination) {
-  const { name, kind, state, reason, pending, oldest, dead, delivered_at: delivered } = destination;
+  const { name, kind, state, pending, oldest, dead, delivered_at: delivered } = destination;
+  const last = failed(destination);
+  const reason = last ? `last attempt: ${last.detail}` : destination.reason;
   const narrow = (text) => h('span', { class: 'narrow' }, text);
   return h('tr', {},
     h('th', { scope: 'row' }, h('a', { href: `#/destinations/${name}` }, name), ' ', h('span', { class: 'kind' }, kind ?? 'not configured')),
-    h('td', { class: 'state' }, pill(state), reason && h('span', { class: 'reason muted', title: reason }, prose(reason))),
+    h('td', { class: 'state' }, last ? pill(state, 'It answers, but the last attempt failed', 'wait') : pill(state), ' ', reason && h('span', { class: 'reason muted', title: reason }, prose(reason))),
     h('td', { class: pending ? 'n' : 'n none' }, count(pending), narrow(' pending')),
     h('td', { class: oldest ? '' : 'none' }, oldest ? [narrow('oldest '), time(oldest)] : h('span', { class: 'muted' }, '–')),
     h('td', { class: dead ? 'n bad' : 'n none' }, count(dead), narrow(' dead')),

@@ -3,7 +3,7 @@
 import { pill } from './components.js';
 import { count, h, plural } from './dom.js';
 import { lasting, upcoming } from './time.js';
-import { prose, words } from './words.js';
+import { prose } from './words.js';
 
 /** The list of a destination's deliveries that shows the problem. */
 const LISTS = { dead: 'dead', late: 'pending', limited: 'pending', slow: 'pending', paused: 'pending', removed: 'pending' };
@@ -36,18 +36,18 @@ export function details(problem, destination) {
 
 const label = ({ severity, kind, dead }) => pill(kind === 'dead' ? `${count(dead)} dead` : kind, null, severity === 'error' ? 'bad' : 'wait');
 
-const address = ({ address: place }) => place && h('span', { class: 'muted' }, place);
+const address = ({ address: place, cause }) => place && !cause?.includes(place) && h('span', { class: 'muted' }, place);
 
 /** Since when, and how many deliveries are pending. */
 function facts({ kind, since, pending, oldest }, destination) {
   if (kind === 'dead') return null;
   const started = kind === 'slow' ? destination?.attempting_since : since;
-  return [started && ['for ', lasting(started), ', '], `${count(pending)} pending`, oldest && [', the oldest for ', lasting(oldest)]];
+  return [started && ['for ', lasting(started), ', '], `${count(pending)} pending`, oldest && h('span', { class: 'wide' }, ', the oldest for ', lasting(oldest))];
 }
 
 /** The next step for each kind of problem of a destination. */
 const ADVICE = {
-  parked: (_, { until }) => ['Its configuration or the account needs fixing. ', until && [upcoming(until, 'It is checked again %; ', 'It is being checked; '), 'Test checks it at once.']],
+  parked: ({ pending }, { until }) => ['Its configuration or the account needs fixing. ', until && pending > 0 && upcoming(until, 'It is checked again %. ', 'It is being checked. '), 'Test checks it at once.'],
   down: ({ pending }, { until }) => (pending === 0
     ? 'Nothing is pending for it, so it is not tried by itself: Test tries it.'
     : [until ? upcoming(until, 'It is tried again %.', 'It is being tried.') : 'It is tried again automatically.', ' If this lasts, check that it runs and can be reached from the daemon’s machine.']),
@@ -76,5 +76,5 @@ export const NOTES = {
   removed: 'It is no longer configured.',
 };
 
-/** The cause of the state, if no problem shows it. */
-export const reasonOf = ({ reason }, problems) => reason && !problems.some(({ cause }) => cause === reason) && words(reason);
+/** The last attempt of a destination, if it failed although the destination answers. */
+export const failed = ({ state, last_attempt: last }) => state === 'up' && last && last.verdict !== 'delivered' && last;
