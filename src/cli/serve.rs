@@ -102,7 +102,12 @@ async fn serve(global: &Global, plan: Plan, metrics: Arc<Metrics>) -> anyhow::Re
     match stopped {
         Ok(()) => {}
         Err(error) if exit == Exit::StoreFailed => tracing::debug!("{error:#}"),
-        Err(error) => return Err(error),
+        Err(error) => {
+            tracing::error!(
+                "the store failed while the daemon stopped; check the disk, then start it again: {error:#}"
+            );
+            return Ok(Exit::StoreFailed);
+        }
     }
     tracing::info!("stopped");
     Ok(exit)

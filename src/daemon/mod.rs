@@ -209,7 +209,7 @@ impl Daemon {
     /// Stops in reverse order: first new messages and attempts, then those in flight, then the store.
     ///
     /// # Errors
-    /// The last commit failed.
+    /// The last commit or the last checkpoint failed.
     pub async fn stop(self) -> anyhow::Result<()> {
         self.stop_intake.cancel();
         self.intake_tasks.close();
@@ -234,7 +234,7 @@ impl Daemon {
             tracing::info!("an operator's request did not end in time and was cut off");
         }
         drop(self.socket);
-        self.store.close().await.context("the store's last commit failed")
+        self.store.close().await.context("the store was not closed")
     }
 }
 

@@ -6,6 +6,7 @@ mod cgroup;
 pub mod disk;
 mod errors;
 mod faults;
+mod inject;
 mod injection;
 mod large;
 #[path = "../common/ledger.rs"]

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use super::Options;
 use super::changes::Changes;
-use super::database;
+use super::database::{self, Database};
 use super::disk::Disk;
 use super::folders::{self, COMPACTING, Step, Unfinished};
 use super::scan::Scan;
@@ -50,7 +50,7 @@ pub(super) struct Compaction {
 }
 
 struct Copying {
-    db: Db,
+    db: Database,
     disk: Disk,
     /// The last copied key.
     reached: Vec<u8>,
@@ -113,7 +113,7 @@ impl Compaction {
     ///
     /// # Errors
     /// When neither database may be written to any more.
-    pub(super) fn step(&mut self, db: &Db) -> Result<Option<(Db, Disk)>, String> {
+    pub(super) fn step(&mut self, db: &Db) -> Result<Option<(Database, Disk)>, String> {
         let Some(copying) = self.copying.as_mut() else {
             return Ok(None);
         };
@@ -127,7 +127,7 @@ impl Compaction {
         }
     }
 
-    fn finish(&mut self) -> Result<Option<(Db, Disk)>, String> {
+    fn finish(&mut self) -> Result<Option<(Database, Disk)>, String> {
         let Some(Copying { db, disk, began, .. }) = self.copying.take() else {
             return Ok(None);
         };

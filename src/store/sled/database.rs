@@ -2,10 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ::sled::Db;
+use tracing::warn;
 
 use super::disk::Disk;
 use super::folders::{self, sync_files, sync_folder};
@@ -67,13 +70,58 @@ impl From<io::Error> for Fault {
     }
 }
 
+/// An open database.
+///
+/// sled syncs its file once more when it is closed, and panics if that fails. Our own syncs put everything on disk
+/// before, so that panic must neither end the process nor be taken for damage.
+pub(super) struct Database(Option<Db>);
+
+impl Database {
+    /// Closes it.
+    ///
+    /// # Errors
+    /// When the last sync failed.
+    pub(super) fn close(mut self) -> io::Result<()> {
+        self.end()
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        let db = self.0.take();
+        catch_unwind(AssertUnwindSafe(|| drop(db)))
+            .map_err(|_| io::Error::other("the last sync of the database failed"))
+    }
+}
+
+impl From<Db> for Database {
+    fn from(db: Db) -> Self {
+        Self(Some(db))
+    }
+}
+
+impl Deref for Database {
+    type Target = Db;
+
+    #[expect(clippy::expect_used, reason = "only its end takes it")]
+    fn deref(&self) -> &Db {
+        self.0.as_ref().expect("the database is open")
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            warn!("{error}; everything acknowledged had been synced before");
+        }
+    }
+}
+
 /// Opens the database in this folder, or creates one.
-pub(super) fn open(options: &Options, database: &Path) -> Result<(Db, Disk), Fault> {
+pub(super) fn open(options: &Options, database: &Path) -> Result<(Database, Disk), Fault> {
     let config = ::sled::Config::new()
         .path(database)
         .cache_capacity(CACHE_BYTES)
         .flush_every_ms(None);
-    let db = patiently(|| config.clone().open(), is_locked)?;
+    let db = Database::from(patiently(|| config.clone().open(), is_locked)?);
     sync_files(database).and_then(|()| sync_folder(&options.path))?;
     let file = File::open(database.join("db"))?;
     let skip_sync = options.skip_sync;
@@ -86,7 +134,7 @@ pub(super) fn open(options: &Options, database: &Path) -> Result<(Db, Disk), Fau
 }
 
 /// Creates an empty database with this name beside that of the store.
-pub(super) fn begin(options: &Options, name: &str) -> Result<(Db, Disk), OpenError> {
+pub(super) fn begin(options: &Options, name: &str) -> Result<(Database, Disk), OpenError> {
     let database = options.path.join(name);
     folders::remove(&database).map_err(at(&database))?;
     open(options, &database).map_err(|fault| fault.into_error(&database))

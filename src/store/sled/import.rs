@@ -7,11 +7,12 @@ use std::fs::File;
 
 use super::changes::Changes;
 use super::counters::Counters;
+use super::database::{self, Database};
 use super::disk::Disk;
 use super::folders::{self, RESTORING};
 use super::keys::{self, Queue};
 use super::record::{self, Kept, Ledger, Mark, OLDEST, Root, Seen};
-use super::{OpenError, Options, database, format, start};
+use super::{OpenError, Options, format, start};
 use crate::model::message::Conversation;
 use crate::store::Counts;
 use crate::store::backup::Record;
@@ -38,7 +39,7 @@ pub enum ImportError {
 /// A restore in progress.
 pub struct Import {
     options: Options,
-    db: ::sled::Db,
+    db: Database,
     disk: Disk,
     /// The last frame of the empty store's log. Its frames must not be applied to the restored database.
     reached: u64,
@@ -163,7 +164,9 @@ impl Import {
             })
             .map_err(|error| ImportError::Failed(error.to_string()))?;
         format::write(&options.path)?;
-        drop((db, disk));
+        drop(disk);
+        db.close()
+            .map_err(|error| ImportError::Failed(error.to_string()))?;
         folders::finish_restore(&options.path)?;
         let Counts { owed, purged, .. } = ledger.counts;
         Ok((messages, owed - purged))

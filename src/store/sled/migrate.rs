@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::changes::Changes;
 use super::counters::Counters;
-use super::database::{self, Fault};
+use super::database::{self, Database, Fault};
 use super::disk::Disk;
 use super::folders::{self, COMPACTING, Step, free_name};
 use super::history::LOST_END;
@@ -30,7 +30,7 @@ const STEP_BYTES: usize = 1 << 20;
 /// Replaces the open database by a copy. Before that, calls `find` for everything that could not be copied.
 pub(super) fn migrate(
     options: &Options,
-    old: Db,
+    old: Database,
     find: impl FnMut(String) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let folder = &options.path;
@@ -50,7 +50,8 @@ pub(super) fn migrate(
     let Copy {
         new, mut findings, ..
     } = copy;
-    drop((new, old));
+    new.close()?;
+    old.close()?;
     format::write(folder).map_err(|error| Fault::Io(std::io::Error::other(error)))?;
     let aside = free_name(folder, "damaged-store");
     let keep = !findings.is_empty();
@@ -71,7 +72,7 @@ pub(super) fn migrate(
 
 struct Copy<'a> {
     old: &'a Db,
-    new: Db,
+    new: Database,
     disk: Disk,
     /// The changes to write next, and their size in bytes.
     changes: Changes,

@@ -601,8 +601,9 @@ impl Store for Sled {
 
     async fn close(&self) -> Result<(), Error> {
         let flushed = self.threads.write(|_| Ok(())).await;
-        self.threads.close();
-        flushed
+        self.threads.close().await;
+        flushed?;
+        self.shared.status.check()
     }
 }
 

@@ -7,9 +7,10 @@
 use std::ops::Bound::{Excluded, Included};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use ::sled::{Db, IVec};
+use ::sled::IVec;
 
 use super::changes::{Change, Changes, cloned, earlier, later};
+use super::database::Database;
 use super::record::Lookup;
 
 /// The approximate memory of an entry in addition to its bytes.
@@ -22,7 +23,7 @@ struct Layers {
     active: Layer,
     frozen: Arc<Layer>,
     /// Read under the same lock as the layers, because a compaction replaces it.
-    db: Arc<Db>,
+    db: Arc<Database>,
 }
 
 /// Changes, and the last frame of the log among them.
@@ -35,7 +36,7 @@ pub(super) struct Layer {
 
 impl Overlay {
     /// A database without changes over it.
-    pub(super) fn over(db: Db) -> Self {
+    pub(super) fn over(db: Database) -> Self {
         Self(RwLock::new(Layers {
             active: Layer::default(),
             frozen: Arc::default(),
@@ -44,12 +45,12 @@ impl Overlay {
     }
 
     /// The current database.
-    pub(super) fn db(&self) -> Arc<Db> {
+    pub(super) fn db(&self) -> Arc<Database> {
         Arc::clone(&self.read().db)
     }
 
     /// Replaces the database by another one with the same entries.
-    pub(super) fn replace_db(&self, db: Db) {
+    pub(super) fn replace_db(&self, db: Database) {
         let former = std::mem::replace(&mut self.write().db, Arc::new(db));
         // The last holder closes the old one, which should not happen under the lock.
         drop(former);
@@ -93,7 +94,7 @@ impl Overlay {
         Ok(later(above, below.map(|(key, value)| (key, Some(value)))))
     }
 
-    fn look<T>(&self, look: impl FnOnce(&Layers) -> T) -> (T, Arc<Db>) {
+    fn look<T>(&self, look: impl FnOnce(&Layers) -> T) -> (T, Arc<Database>) {
         let layers = self.read();
         (look(&layers), Arc::clone(&layers.db))
     }

@@ -13,13 +13,13 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use ::sled::{Db, IVec};
+use ::sled::IVec;
 use tracing::warn;
 
 use super::access;
 use super::audit::{self, Audited};
 use super::changes::Changes;
-use super::database::{self, Fault};
+use super::database::{self, Database, Fault};
 use super::disk::Disk;
 use super::findings::{self, Findings};
 use super::folders::{self, REBUILDING, free_name, sync_folder};
@@ -34,7 +34,7 @@ const REPLAY_BYTES: usize = 2 << 20;
 
 /// An open and audited store.
 pub(super) struct Opened {
-    pub(super) db: Db,
+    pub(super) db: Database,
     pub(super) disk: Disk,
     pub(super) log: Log,
     pub(super) mark: Mark,
@@ -139,7 +139,7 @@ fn take_lock(folder: &Path) -> Result<File, OpenError> {
 
 /// A complete and audited database, and the end of the log.
 struct Ready {
-    db: Db,
+    db: Database,
     disk: Disk,
     log: Log,
     mark: Mark,
@@ -182,7 +182,7 @@ impl Start<'_> {
             folders::copy_untouched(folder);
         }
         let (mut db, mut disk) = database::open(self.options, &path)?;
-        let mut mark: Option<Mark> = record::load(&*db, keys::MARK)?;
+        let mut mark: Option<Mark> = record::load(&**db, keys::MARK)?;
         if mark.is_none() && !db.is_empty() {
             if log::is_begun(folder) {
                 return Err(Fault::Damaged("it has no position".to_owned()));
@@ -190,13 +190,13 @@ impl Start<'_> {
             drop(disk);
             migrate::migrate(self.options, db, |finding| self.find(finding))?;
             (db, disk) = database::open(self.options, &path)?;
-            mark = record::load(&*db, keys::MARK)?;
+            mark = record::load(&**db, keys::MARK)?;
         }
         self.catch_up(db, disk, mark)
     }
 
     /// Applies the frames that the database lacks, and verifies its counters.
-    fn catch_up(&mut self, db: Db, disk: Disk, mark: Option<Mark>) -> Result<Ready, Fault> {
+    fn catch_up(&mut self, db: Database, disk: Disk, mark: Option<Mark>) -> Result<Ready, Fault> {
         let folder = &self.options.path;
         let was = mark.unwrap_or(Mark {
             applied: 0,
@@ -302,7 +302,13 @@ impl Start<'_> {
 }
 
 /// Writes the current counters to the log and the database.
-fn corrected(db: Db, disk: Disk, mut log: Log, mut mark: Mark, audited: Audited) -> Result<Ready, Fault> {
+fn corrected(
+    db: Database,
+    disk: Disk,
+    mut log: Log,
+    mut mark: Mark,
+    audited: Audited,
+) -> Result<Ready, Fault> {
     mark.applied = log.next();
     let entries = record::entries(
         keys::LEDGER,
@@ -327,7 +333,7 @@ fn corrected(db: Db, disk: Disk, mut log: Log, mut mark: Mark, audited: Audited)
 }
 
 /// Applies the frames after `after`.
-fn replay(folder: &Path, after: u64, db: &Db, disk: &Disk) -> Result<Found, Fault> {
+fn replay(folder: &Path, after: u64, db: &::sled::Db, disk: &Disk) -> Result<Found, Fault> {
     let (mut changes, mut bytes) = (Changes::new(), 0);
     let failed = |error: ::sled::Error| io::Error::other(error);
     let found = log::read(folder, after, |_, entries| {

@@ -4,7 +4,7 @@
 //! place in the queue, and all of them wait for their commit until the deadline. A change that was queued is
 //! committed even if its caller stops waiting.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use std::{io, thread};
@@ -19,7 +19,7 @@ use super::keeper::Keeper;
 use super::requests::{Requests, closed, request};
 use super::status::Status;
 use super::writer::{self, Request, Writer};
-use super::{Options, Shared};
+use super::{Options, Shared, lock};
 use crate::store::Error;
 
 /// Requests in the writer's queue at which new messages are rejected.
@@ -28,15 +28,21 @@ pub(super) const WAITING_MAX: usize = 1024;
 /// Bytes of new messages in the writer's queue at which further ones are rejected.
 pub(super) const WAITING_BYTES: usize = 16 << 20;
 
-/// The writer, the checkpoint, the keeper and the watchdog. Dropping this waits for the current commit and for the
-/// last checkpoint.
+/// The callers' side of the store's threads. Dropping this waits for the current commit and for the last checkpoint.
 pub(super) struct Threads {
-    shared: Arc<Shared>,
     status: Arc<Status>,
     commit_deadline: Duration,
     pub(super) requests: Requests,
     /// One permit for each KiB that may be queued.
     bytes: Arc<Semaphore>,
+    /// `None` once the store was closed.
+    handles: Mutex<Option<Handles>>,
+}
+
+/// The writer, the checkpoint, the keeper and the watchdog. Dropping this ends them.
+struct Handles {
+    shared: Arc<Shared>,
+    requests: Requests,
     writer: Option<JoinHandle<()>>,
     checkpoint: Option<JoinHandle<()>>,
     keeper: Option<JoinHandle<()>>,
@@ -63,12 +69,9 @@ impl Threads {
         let (watched, abort_after) = (Arc::clone(shared), options.abort_after);
         let spawn = |name: &str| thread::Builder::new().name(name.into());
         // If a thread cannot be started, dropping this value ends those that were.
-        let mut threads = Self {
+        let mut handles = Handles {
             shared: Arc::clone(shared),
-            status,
-            commit_deadline: options.commit_deadline,
-            requests,
-            bytes: Arc::new(Semaphore::new(WAITING_BYTES >> 10)),
+            requests: requests.clone(),
             writer: Some(spawn("store").spawn(move || writer.run())?),
             checkpoint: None,
             keeper: None,
@@ -76,11 +79,17 @@ impl Threads {
             stop_keeper: Some(stop_keeper),
             stop_watch: Some(stop_watch),
         };
-        threads.checkpoint = Some(spawn("store-check").spawn(move || checkpoint.run())?);
-        threads.watch =
+        handles.checkpoint = Some(spawn("store-check").spawn(move || checkpoint.run())?);
+        handles.watch =
             Some(spawn("store-watch").spawn(move || writer::watch(&watched, &watch_stops, abort_after))?);
-        threads.keeper = Some(spawn("store-keep").spawn(move || keeper.run(&keeper_stops))?);
-        Ok(threads)
+        handles.keeper = Some(spawn("store-keep").spawn(move || keeper.run(&keeper_stops))?);
+        Ok(Self {
+            status,
+            commit_deadline: options.commit_deadline,
+            requests,
+            bytes: Arc::new(Semaphore::new(WAITING_BYTES >> 10)),
+            handles: Mutex::new(Some(handles)),
+        })
     }
 
     /// Queues a change, waiting for a place in the queue if necessary, and waits for its commit.
@@ -138,9 +147,11 @@ impl Threads {
         }
     }
 
-    /// Closes the writer's queue.
-    pub(super) fn close(&self) {
-        self.requests.close();
+    /// Closes the writer's queue, and waits for the last commit and the last checkpoint.
+    pub(super) async fn close(&self) {
+        let handles = lock(&self.handles).take();
+        // A panic of a thread is in the health of the store.
+        drop(tokio::task::spawn_blocking(move || drop(handles)).await);
     }
 
     pub(super) fn requests(&self) -> Result<Sender<Request>, Error> {
@@ -153,9 +164,9 @@ impl Threads {
     }
 }
 
-impl Drop for Threads {
+impl Drop for Handles {
     fn drop(&mut self) {
-        self.close();
+        self.requests.close();
         // The watchdog ends last, because it ends the wait for a thread that hangs.
         self.stop_keeper.take();
         drop(self.keeper.take().map(JoinHandle::join));

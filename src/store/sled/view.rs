@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_view_shows_every_layer_with_the_changes_above_it() {
-        let base = Overlay::over(database());
+        let base = Overlay::over(database().into());
         for key in ["a1", "a3", "a5", "a7", "b1"] {
             base.db().insert(key, "old").unwrap();
         }
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn a_shorter_record_replaces_all_parts_of_a_longer_one() {
-        let base = Overlay::over(database());
+        let base = Overlay::over(database().into());
         let mut view = View::new(&base);
         view.store(b"m1", &"x".repeat(20_000)).unwrap();
         view.store(b"m1", &"short").unwrap();

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use smsbridge::store::Store as _;
 use smsbridge::store::sled::{Options, Sled};
 
 use super::faults::{post, waiting};
+use super::inject::{CALLS, Counts, Injection, counted, variables};
 use super::ledger::stored;
 use super::{is_long, report, rounds};
 use crate::bridge::refid;
@@ -190,6 +192,45 @@ fn p4_a_passing_error_while_opening_loses_nothing() {
         "P4",
         &format!("one failed call at start: {started} started all the same, {refused} did not, 0 lost"),
     );
+}
+
+/// The last commit and the last checkpoint come after the signal to stop. So does the sync with which sled closes its
+/// file, when everything is on disk already.
+#[test]
+#[ignore = "needs gcc: tests/run"]
+fn p4_a_sync_that_fails_while_the_daemon_stops_ends_it_in_order() {
+    let mut bridge = Bridge::start(&waiting());
+    bridge.stop();
+    for (name, allowed) in [("fdatasync", &[STORE_FAILED][..]), ("fsync", &[STORE_FAILED, 0])] {
+        let call = CALLS.iter().position(|call| *call == name).unwrap();
+        let all = stopped_with(&mut bridge, None).unwrap().2.calls[call];
+        let mut failed = 0;
+        for nth in 1..=all {
+            let end = "EIO";
+            // It may not start, and it may not make the call this time.
+            if let Some((status, log, counts)) = stopped_with(&mut bridge, Some(Injection { call, nth, end }))
+                && counts.is_hit
+            {
+                assert!(allowed.contains(&status), "{status}, {name} {nth}: {log}");
+                failed += usize::from(log.contains("\"stopping\""));
+            }
+        }
+        assert!(failed > 0, "no {name} was reached: the test proves nothing");
+    }
+    let (status, log, _) = stopped_with(&mut bridge, None).unwrap();
+    assert_eq!(status, 0, "the next start is clean: {log}");
+}
+
+/// Starts and stops the daemon with a fault. Returns its exit status and its log; `None` if it did not start.
+fn stopped_with(bridge: &mut Bridge, injection: Option<Injection>) -> Option<(i32, String, Counts)> {
+    let counts = bridge.folder().join("counts");
+    drop(std::fs::remove_file(&counts));
+    let variables = variables(&bridge.store(), &counts, injection);
+    let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (*name, &**value)).collect();
+    let smsbridge = Command::new(env!("CARGO_BIN_EXE_smsbridge"));
+    bridge.run_command(smsbridge, &[], &variables).ok()?;
+    let (status, log, _) = bridge.stop();
+    Some((status.code().unwrap(), log.join("\n"), counted(&counts)))
 }
 
 /// A large store full of messages from 1970: the daemon removes them when it starts, and begins to compact the log.
