@@ -22,6 +22,8 @@ mod retries;
 mod rng;
 #[path = "../common/rounds.rs"]
 mod rounds;
+#[path = "../common/store_fixtures.rs"]
+mod store_fixtures;
 mod untrusted_input;
 mod window;
 

@@ -8,6 +8,7 @@ mod errors;
 mod faults;
 mod inject;
 mod injection;
+mod interrupted;
 mod large;
 #[path = "../common/ledger.rs"]
 mod ledger;
@@ -18,6 +19,8 @@ mod rng;
 #[path = "../common/rounds.rs"]
 mod rounds;
 mod size;
+#[path = "../common/store_fixtures.rs"]
+mod store_fixtures;
 mod window;
 
 use rounds::{is_long, report, rounds};

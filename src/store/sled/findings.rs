@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Shared;
 use super::folders::replace;
@@ -10,8 +11,12 @@ use super::folders::replace;
 /// Upper bound of the kept findings; the daemon's log has all of them.
 const FINDINGS_MAX: usize = 100;
 
-/// The name of the file.
-pub(super) struct Findings(PathBuf);
+/// The file.
+pub(super) struct Findings {
+    path: PathBuf,
+    /// Whether it lacks findings because it could not be written.
+    is_outdated: AtomicBool,
+}
 
 impl Findings {
     /// The file and its content.
@@ -23,13 +28,14 @@ impl Findings {
         };
         let lines = String::from_utf8_lossy(&there);
         let found = lines.lines().filter(|line| !line.is_empty()).take(FINDINGS_MAX);
-        Ok((Self(path), found.map(str::to_owned).collect()))
+        let is_outdated = AtomicBool::new(false);
+        Ok((Self { path, is_outdated }, found.map(str::to_owned).collect()))
     }
 
     /// Writes the file.
     pub(super) fn write(&self, findings: &[String]) -> io::Result<()> {
         let lines: String = findings.iter().map(|finding| format!("{finding}\n")).collect();
-        replace(&self.0, &lines)
+        replace(&self.path, &lines)
     }
 }
 
@@ -59,10 +65,22 @@ impl Shared {
     }
 
     fn write_findings(&self) {
-        if let Err(error) = self.findings.write(&self.status.health().findings) {
+        let written = self.findings.write(&self.status.health().findings);
+        let is_outdated = &self.findings.is_outdated;
+        let was_outdated = is_outdated.swap(written.is_err(), Ordering::Relaxed);
+        if let Err(error) = written
+            && !was_outdated
+        {
             tracing::warn!(
-                "the findings cannot be written down, and are forgotten at the next restart: {error}"
+                "the findings cannot be written to their file; the store tries again every second: {error}"
             );
+        }
+    }
+
+    /// Writes the file again if that failed: the next start would not find again what was repaired meanwhile.
+    pub(super) fn retry_findings(&self) {
+        if self.findings.is_outdated.load(Ordering::Relaxed) {
+            self.write_findings();
         }
     }
 }

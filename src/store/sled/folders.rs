@@ -3,15 +3,14 @@
 //! The database is the folder `sled`. A new one is created beside it, under a name that states its purpose, and is
 //! not used until it is complete. Remains of an interrupted one are removed before the next is created.
 //!
-//! * `sled.restoring`: a backup is restored into it.
+//! * `sled.restoring`: a backup is restored into it; renamed to `sled.compacting` when it is complete.
 //! * `sled.rebuilding`: the log is replayed into it, after the damaged database was set aside.
 //! * `sled.compacting`: the entries of a mostly empty database, or of one with an earlier format, are copied into it.
 //!
 //! `sled.untouched` is a copy of a database that looks damaged, made before sled opened it.
 //!
-//! A restored database replaces one without messages, so that one is removed first: a crash then leaves an empty
-//! store, and the restore is repeated. A compacted database replaces one with messages, and at every moment one of
-//! the two is the store:
+//! When the new database is complete it replaces the current one, and at every moment one of the two is the store. A
+//! restored database replaces one without messages in the same way:
 //!
 //! 1. The new database, complete and on disk, is renamed to `sled.salvaged`. As long as `sled` exists, that is
 //!    the store, because it may have changed since.
@@ -116,12 +115,14 @@ pub(super) fn recover(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Replaces the empty database by the restored one, which is on disk.
+/// Replaces the empty database by the restored one, as after a compaction: without a database, the next start would
+/// report a lost one.
 pub(super) fn finish_restore(folder: &Path) -> Result<(), OpenError> {
-    let database = database(folder);
-    remove(&database).map_err(at(&database))?;
-    std::fs::rename(folder.join(RESTORING), &database).map_err(at(&database))?;
-    sync_folder(folder).map_err(at(folder))
+    std::fs::rename(folder.join(RESTORING), folder.join(COMPACTING))
+        .map_err(Unfinished::Unchanged)
+        .and_then(|()| finish_compaction(folder, |folder, step| step.carry_out(folder)))
+        .map_err(|unfinished| at(&database(folder))(unfinished.into()))?;
+    Ok(())
 }
 
 /// Syncs the copy and replaces the database, which is not written to any more, by it. Returns the size of the copy.

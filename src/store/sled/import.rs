@@ -237,15 +237,12 @@ mod tests {
             store.set_paused(&name("desk"), paused).await.unwrap();
         }
         drop(store);
-        let path = folder.options().path;
-        let (database, aside) = (folders::database(&path), path.join("aside"));
+        let former = folder.options().path.join(folders::FORMER);
         let import = restore(&folder, 3).unwrap();
-        std::fs::rename(&database, &aside).unwrap();
         // A file with that name, which is not removed because it is not a folder.
-        std::fs::write(&database, "").unwrap();
+        std::fs::write(&former, "").unwrap();
         assert!(matches!(import.finish(), Err(ImportError::Open(_))));
-        std::fs::remove_file(&database).unwrap();
-        std::fs::rename(&aside, &database).unwrap();
+        std::fs::remove_file(&former).unwrap();
         folder
     }
 
@@ -263,7 +260,8 @@ mod tests {
     #[tokio::test]
     async fn a_restore_interrupted_after_the_replacement_is_complete() {
         let folder = interrupted().await;
-        folders::finish_restore(&folder.options().path).unwrap();
+        let path = folder.options().path;
+        std::fs::rename(folders::database(&path), path.join(folders::FORMER)).unwrap();
         let store = folder.open();
         assert_eq!(store.health().findings, [""; 0]);
         assert_eq!(store.counts().await.unwrap().accepted, 3);

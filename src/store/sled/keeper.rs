@@ -1,5 +1,5 @@
-//! The thread for background work: checks the complete log once, renews it when due, and recovers the history of a
-//! database that was set aside.
+//! The thread for background work: checks the complete log once, renews it when due, recovers the history of a
+//! database that was set aside, and writes the findings if that failed before.
 //!
 //! It changes the store through the writer, in small steps.
 
@@ -36,7 +36,9 @@ pub(super) struct Keeper {
 impl Keeper {
     /// Runs until the channel is closed. An error ends it early: the store failed or is being closed.
     pub(super) fn run(mut self, stop: &Receiver<()>) {
-        if let Err(error) = self.work(stop)
+        let ended = self.work(stop);
+        self.shared.retry_findings();
+        if let Err(error) = ended
             && stop.try_recv() == Err(TryRecvError::Empty)
         {
             warn!("the store's log is not renewed any more: {error}");
@@ -55,6 +57,7 @@ impl Keeper {
             history.bring_back(&self.shared, &self.requests, stopping)?;
         }
         while stop.recv_timeout(PACE) == Err(RecvTimeoutError::Timeout) {
+            self.shared.retry_findings();
             let bytes = self.segments.bytes();
             if self.segments.oldest() >= self.shared.progress.renewed_from()
                 && bytes > 2 * *self.left.get_or_insert(bytes) + SLACK

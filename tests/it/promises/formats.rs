@@ -1,55 +1,13 @@
 //! P26: stores of other versions.
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::{Value, json};
-
-use super::ledger::{Receiver, deliveries, nowhere, stored, unmatched};
+use super::ledger::{Receiver, nowhere, stored, unmatched};
 use super::report;
+use super::store_fixtures::{KEYS, config, expected, fixtures, known, unpack};
 use crate::bridge::refid;
 use crate::bridge::{Bridge, wait_for};
 use crate::servers::recorder::Reply;
-
-/// Stores written by released formats, each as `NAME.tar.gz` with what is in it as `NAME.json`.
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/store")
-}
-
-/// Nothing expires, whatever today's date is.
-const KEYS: &str = "min_free = \"1MiB\"\nretain = \"forever\"\ndedup_window = \"36500d\"";
-
-fn config() -> String {
-    let patient = "retry = { give_up_after = \"36500d\" }\n";
-    let known = [nowhere("good"), nowhere("bad"), nowhere("paused") + patient];
-    known.concat() + &unmatched(&["good", "bad", "paused"])
-}
-
-/// What every later version must still read from a store.
-fn known(bridge: &Bridge) -> Value {
-    let messages: Vec<Value> = stored(bridge)
-        .into_values()
-        .map(|mut message| {
-            let expected: Vec<Value> = deliveries(&message)
-                .map(|delivery| {
-                    let of = |name: &str| delivery[name].clone();
-                    json!({
-                        "id": of("id"), "destination": of("destination"), "state": of("state"),
-                        "reason": of("reason"), "attempts_made": of("attempts_made"), "created_at": of("created_at"),
-                    })
-                })
-                .collect();
-            let mut of = |name: &str| message[name].take();
-            json!({
-                "id": of("id"), "provider_id": of("provider_id"), "source": of("source"), "from": of("from"),
-                "to": of("to"), "text": of("text"), "media": of("media"), "received_at": of("received_at"),
-                "deliveries": expected,
-            })
-        })
-        .collect();
-    let status = bridge.status();
-    json!({ "messages": messages, "counts": status["messages"] })
-}
 
 #[test]
 fn p26_a_store_of_every_earlier_format_is_read() {
@@ -59,19 +17,12 @@ fn p26_a_store_of_every_earlier_format_is_read() {
         let Some(name) = archive.to_str().unwrap().strip_suffix(".tar.gz") else {
             continue;
         };
-        let mut expected: Value =
-            serde_json::from_slice(&std::fs::read(format!("{name}.json")).unwrap()).unwrap();
+        let mut expected = expected(name);
         // The fixtures were written before this was counted; nothing in them is acknowledged.
         let counts = expected["counts"].as_object_mut().unwrap();
         counts.entry("acknowledged").or_insert(0.into());
         let folder = tempfile::tempdir().unwrap();
-        let unpacked = Command::new("tar")
-            .arg("-xzf")
-            .arg(&archive)
-            .arg("-C")
-            .arg(folder.path())
-            .status();
-        assert!(unpacked.unwrap().success());
+        unpack(name, folder.path());
         let mut bridge = Bridge::placed(&folder.path().join("data"), KEYS, &config());
         for start in ["first", "second"] {
             bridge.run();

@@ -1,0 +1,523 @@
+//! Work that is interrupted by one fault, and what has to be true afterwards.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::aged::{Aged, EACH, config, copy, recovered};
+use super::inject::{Counts, Injection, counted, variables};
+use super::ledger::{deliveries, nowhere, stored};
+use super::store_fixtures;
+use crate::bridge::{Bridge, PATIENCE, refid, try_http, wait_for};
+use crate::servers::recorder::Recorder;
+
+/// What is done while a call fails or is the last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Case {
+    /// A sound store starts, takes messages, delivers some, makes a checkpoint and stops.
+    Work,
+    /// The log fills its segments, is renewed, and removes the old ones.
+    Segments,
+    /// The database is replaced by a compact copy.
+    Compaction,
+    /// The daemon works while backups are made.
+    Backups,
+    /// The command that writes a backup.
+    BackupCommand,
+    /// The command that restores one.
+    RestoreCommand,
+    /// A start on a store whose database is damaged, and is rebuilt.
+    DamagedDatabase,
+    LostDatabase,
+    /// A start on a store whose log is damaged, and is rewritten.
+    DamagedLog,
+    LostLog,
+    /// A start on a store of an earlier format.
+    Format1,
+    Format2,
+    Format3,
+}
+
+pub const CASES: [Case; 13] = [
+    Case::Work,
+    Case::Segments,
+    Case::Compaction,
+    Case::Backups,
+    Case::BackupCommand,
+    Case::RestoreCommand,
+    Case::DamagedDatabase,
+    Case::LostDatabase,
+    Case::DamagedLog,
+    Case::LostLog,
+    Case::Format1,
+    Case::Format2,
+    Case::Format3,
+];
+
+impl Case {
+    fn format(self) -> Option<&'static str> {
+        match self {
+            Self::Format1 => Some("v1"),
+            Self::Format2 => Some("v2"),
+            Self::Format3 => Some("v3"),
+            _ => None,
+        }
+    }
+
+    /// Whether the store was damaged before, so that a start has to report it.
+    fn is_damaged(self) -> bool {
+        use Case::{DamagedDatabase, DamagedLog, LostDatabase, LostLog};
+        matches!(self, DamagedDatabase | LostDatabase | DamagedLog | LostLog)
+    }
+
+    /// Makes of a sound store one of this case.
+    fn prepare(self, store: &Path) {
+        match self {
+            Self::DamagedDatabase => overwrite(&store.join("sled/db"), 3_000),
+            Self::LostDatabase => std::fs::remove_dir_all(store.join("sled")).unwrap(),
+            Self::DamagedLog => {
+                let files = super::aged::files(&store.join("log"));
+                let segment = files.iter().find(|file| file.file_name().unwrap().len() == 16);
+                overwrite(segment.expect("the log has a segment"), 50);
+            }
+            Self::LostLog => std::fs::remove_dir_all(store.join("log")).unwrap(),
+            _ => {}
+        }
+    }
+}
+
+/// Overwrites this many bytes in the middle of what a file is used for.
+fn overwrite(file: &Path, length: usize) {
+    let mut bytes = std::fs::read(file).unwrap();
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[used / 3..used / 3 + length].fill(7);
+    std::fs::write(file, bytes).unwrap();
+}
+
+/// Makes a database as large as after a peak: mostly free, with what is left at its end.
+fn inflate(database: &Path) {
+    let database = sled::open(database).unwrap();
+    let kept = database.iter().map(Result::unwrap).next_back().unwrap();
+    let peak = || (0..15_000_u32).map(|number| [&[0xff][..], &number.to_be_bytes()].concat());
+    for key in peak() {
+        database.insert(key, [7; 4_000].as_slice()).unwrap();
+    }
+    peak().for_each(|key| drop(database.remove(key).unwrap()));
+    for _ in 0..2_000 {
+        database.insert(&kept.0, &kept.1).unwrap();
+    }
+    database.flush().unwrap();
+}
+
+/// What all runs begin with.
+pub struct Stores {
+    sound: Aged,
+    /// The same with a large database that is mostly free.
+    emptied: tempfile::TempDir,
+    /// A store that was never renewed, so that its log is small, and what it has.
+    small: (Bridge, Posted),
+    /// A backup of it.
+    backup: PathBuf,
+    /// The destinations of the sound store, and routes to `old`, which answers, and to no destination.
+    config: String,
+}
+
+impl Stores {
+    pub fn new(old: &Recorder) -> Self {
+        let mut sound = Aged::new(old);
+        let backup = sound.bridge.folder().join("backup");
+        sound.bridge.run();
+        let (exit, _, error) = sound.bridge.command(&["backup", backup.to_str().unwrap()]);
+        assert_eq!(exit, 0, "{error}");
+        sound.bridge.stop();
+        let emptied = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        copy(&sound.bridge.store(), emptied.path());
+        inflate(&emptied.path().join("sled"));
+        let route = |name: &str, from: &str, to: &str| {
+            format!("[[route]]\nname = \"{name}\"\nfrom = [\"{from}\"]\ndeliver = [{to}]\n")
+        };
+        let routes = route("old", "+1303777*", "\"old\"") + &route("kept", "+1303888*", "");
+        // The first line still belongs to the source.
+        let config = format!(
+            "max_body = \"1MiB\"\n{routes}{}",
+            config(old, &nowhere("crm"), "crm")
+        );
+        let mut small = (Bridge::start(&config), Posted::default());
+        (0..8).for_each(|number| assert!(small.1.send(&small.0, number, [CRM, OLD][number % 2], "small")));
+        small.0.stop();
+        Self {
+            sound,
+            emptied,
+            small,
+            backup,
+            config,
+        }
+    }
+
+    /// One run with at most one fault, and what has to be true afterwards.
+    pub fn run(&self, case: Case, injection: Option<Injection>) -> Outcome {
+        match case {
+            Case::BackupCommand => self.back_up(injection),
+            Case::RestoreCommand => self.restore(injection),
+            case => Run::new(self, case).interrupted(injection),
+        }
+    }
+
+    fn back_up(&self, injection: Option<Injection>) -> Outcome {
+        let mut run = Run::new(self, Case::BackupCommand);
+        run.bridge.run();
+        // More than is written at once.
+        for number in 2_000..2_030 {
+            run.send(number, CRM, &"x".repeat(60_000));
+        }
+        let folder = run.bridge.folder().join("copies");
+        std::fs::create_dir(&folder).unwrap();
+        let file = folder.join("copy");
+        let backup = ["backup", "--force", file.to_str().unwrap()];
+        assert_eq!(run.bridge.command(&backup).0, 0);
+        run.send(2_100, CRM, "new");
+        let (is_done, counts) = run.command(&backup, &folder, injection);
+        run.send(2_101, CRM, "newer");
+        assert_eq!(
+            (run.posted.acknowledged.len(), run.posted.refused),
+            (32, 0),
+            "the daemon is unharmed"
+        );
+        let mut expected = run.posted.acknowledged.clone();
+        expected.retain(|number, _| {
+            if is_done {
+                *number <= 2_100
+            } else {
+                *number < 2_100
+            }
+        });
+        self.assert_restores(&file, &expected);
+        assert_eq!(run.bridge.command(&backup).0, 0, "the next backup succeeds");
+        self.assert_restores(&file, &run.posted.acknowledged);
+        Outcome { counts, refused: 0 }
+    }
+
+    /// What has the name of a backup is a whole one, with at least these messages.
+    fn assert_restores(&self, file: &Path, expected: &Acknowledged) {
+        let mut other = Run::new(self, Case::RestoreCommand);
+        let (exit, _, error) = other.bridge.command(&["restore", file.to_str().unwrap()]);
+        assert_eq!(exit, 0, "{error}");
+        other.posted.acknowledged.clone_from(expected);
+        other.bridge.run();
+        other.assert_nothing_lost();
+    }
+
+    fn restore(&self, injection: Option<Injection>) -> Outcome {
+        let mut run = Run::new(self, Case::RestoreCommand);
+        let restore = ["restore", self.backup.to_str().unwrap()];
+        let (is_done, counts) = run.command(&restore, &run.bridge.store(), injection);
+        if !is_done {
+            let (exit, _, error) = run.bridge.command(&restore);
+            // It may have failed when everything was in its place.
+            assert!(exit == 0 || exit == 3, "the second one fails: {error}");
+        }
+        run.assert_next_starts();
+        Outcome { counts, refused: 0 }
+    }
+}
+
+pub struct Outcome {
+    pub counts: Counts,
+    /// The messages that were not acknowledged.
+    pub refused: usize,
+}
+
+/// What was acknowledged: the number of a message, and where it goes.
+type Acknowledged = BTreeMap<usize, &'static str>;
+
+/// The destination that does not answer, and the one that does.
+const CRM: &str = "crm";
+const OLD: &str = "old";
+
+/// No destination at all.
+const KEPT: &str = "";
+
+/// What was posted.
+#[derive(Clone, Default)]
+struct Posted {
+    acknowledged: Acknowledged,
+    refused: usize,
+}
+
+impl Posted {
+    /// Posts a message. Returns false once nobody answers.
+    fn send(&mut self, bridge: &Bridge, number: usize, to: &'static str, text: &str) -> bool {
+        let from = match to {
+            OLD => "+13037770001",
+            KEPT => "+13038880001",
+            _ => "+13035550100",
+        };
+        let body = Bridge::body(&refid(number), from, text).to_string();
+        let url = bridge.url("/inbound/intelepeer");
+        match try_http("POST", &url, &[("content-type", "application/json")], &body) {
+            Some((200, ..)) => drop(self.acknowledged.insert(number, to)),
+            Some((503, ..)) => self.refused += 1,
+            Some((status, head, body)) => panic!("{status} {head} {body}"),
+            None => return false,
+        }
+        true
+    }
+}
+
+struct Run<'a> {
+    stores: &'a Stores,
+    case: Case,
+    /// Of the store of an earlier format.
+    _folder: tempfile::TempDir,
+    bridge: Bridge,
+    posted: Posted,
+    /// Whether a fault may keep what is waited for from coming.
+    is_faulty: bool,
+    /// The last backup, and what was acknowledged before it began.
+    backup: Option<(PathBuf, Acknowledged)>,
+}
+
+impl<'a> Run<'a> {
+    fn new(stores: &'a Stores, case: Case) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let bridge = match case.format() {
+            Some(name) => {
+                store_fixtures::unpack(name, folder.path());
+                Bridge::placed(
+                    &folder.path().join("data"),
+                    store_fixtures::KEYS,
+                    &store_fixtures::config(),
+                )
+            }
+            None => Bridge::configured(&stores.config),
+        };
+        let mut posted = Posted::default();
+        match case {
+            Case::Format1 | Case::Format2 | Case::Format3 | Case::RestoreCommand => {}
+            Case::Compaction => copy(stores.emptied.path(), &bridge.store()),
+            Case::Segments => {
+                copy(&stores.small.0.store(), &bridge.store());
+                posted = stores.small.1.clone();
+            }
+            case => {
+                copy(&stores.sound.bridge.store(), &bridge.store());
+                case.prepare(&bridge.store());
+            }
+        }
+        Self {
+            stores,
+            case,
+            _folder: folder,
+            bridge,
+            posted,
+            is_faulty: false,
+            backup: None,
+        }
+    }
+
+    /// Runs a command with a fault below this folder. Returns whether it succeeded.
+    fn command(&self, arguments: &[&str], below: &Path, injection: Option<Injection>) -> (bool, Counts) {
+        let counts = self.bridge.folder().join("counts");
+        let output = Command::new(env!("CARGO_BIN_EXE_smsbridge"))
+            .args(arguments)
+            .arg("--config")
+            .arg(self.bridge.folder().join("config.toml"))
+            .envs(variables(below, &counts, injection))
+            .output()
+            .unwrap();
+        let is_done = output.status.success();
+        assert!(is_done || injection.is_some(), "{output:?}");
+        (is_done, counted(&counts))
+    }
+
+    fn interrupted(mut self, injection: Option<Injection>) -> Outcome {
+        let counts = self.bridge.folder().join("counts");
+        let variables = variables(&self.bridge.store(), &counts, injection);
+        let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (*name, &**value)).collect();
+        let smsbridge = Command::new(env!("CARGO_BIN_EXE_smsbridge"));
+        let started = self.bridge.run_command(smsbridge, &[], &variables);
+        self.is_faulty = injection.is_some();
+        if started.is_ok() {
+            self.traffic();
+            self.bridge.signal("TERM");
+            let status = self.bridge.end();
+            let is_killed = injection.is_some_and(|injection| ["KILL", "TORN"].contains(&injection.end));
+            let is_hit = counted(&counts).is_hit;
+            match status.code() {
+                None => assert!(is_killed && is_hit, "{status}"),
+                Some(code) => assert!(code == 0 || (code == 74 && is_hit), "{status}"),
+            }
+        } else {
+            assert!(injection.is_some(), "{started:?}");
+        }
+        let counts = counted(&counts);
+        self.assert_next_starts();
+        Outcome {
+            counts,
+            refused: self.posted.refused,
+        }
+    }
+
+    fn send(&mut self, number: usize, to: &'static str, text: &str) -> bool {
+        self.posted.send(&self.bridge, number, to, text)
+    }
+
+    /// Waits for a part of the work, which a fault may keep from coming.
+    fn wait(&self, what: &str, until: impl Fn() -> bool) {
+        let lives = || try_http("GET", &self.bridge.url("/healthz"), &[], "").is_some();
+        let deadline = Instant::now() + Duration::from_secs(4);
+        while !until() {
+            if self.is_faulty && (Instant::now() > deadline || !lives()) {
+                return;
+            }
+            assert!(Instant::now() < deadline + PATIENCE, "no {what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn logged(&self, words: &str) {
+        self.wait(words, || {
+            self.bridge.log().iter().any(|line| line.contains(words))
+        });
+    }
+
+    /// What the daemon does in the case.
+    fn traffic(&mut self) {
+        match self.case {
+            Case::Segments => self.fill_segments(),
+            Case::Compaction => self.logged("the store was compacted"),
+            Case::DamagedLog | Case::LostLog => self.logged("the store's log was renewed"),
+            Case::DamagedDatabase | Case::LostDatabase => {
+                self.wait("the history", || !self.bridge.store().join("recovering").exists());
+            }
+            _ => {}
+        }
+        for half in 0..2 {
+            for number in 2_000 + 10 * half..2_006 + 10 * half {
+                let to = if number % 3 == 2 { OLD } else { CRM };
+                if !self.send(number, to, "new") {
+                    return;
+                }
+            }
+            if self.case == Case::Backups {
+                self.back_up(&format!("copy-{half}"));
+            }
+            // A checkpoint comes within a second.
+            if half == 0 {
+                std::thread::sleep(Duration::from_millis(1_100));
+            }
+        }
+    }
+
+    /// More than the log may grow to.
+    fn fill_segments(&mut self) {
+        let segments = || {
+            let files = super::aged::files(&self.bridge.store().join("log"));
+            files
+                .into_iter()
+                .filter(|file| file.file_name().unwrap().len() == 16)
+        };
+        let first: Vec<PathBuf> = segments().collect();
+        // The log is measured once a second.
+        std::thread::sleep(Duration::from_millis(1_100));
+        let large = "x".repeat(1_000_000);
+        for number in 2_200..2_209 {
+            if !(self.send(number, KEPT, &large) && self.send(number + 100, CRM, "small")) {
+                return;
+            }
+        }
+        self.logged("the store's log was renewed");
+        self.wait("the old segments to go", || {
+            !first.iter().any(|file| file.exists())
+        });
+    }
+
+    fn back_up(&mut self, name: &str) {
+        let file = self.bridge.folder().join(name);
+        let acknowledged = self.posted.acknowledged.clone();
+        if self.bridge.command(&["backup", file.to_str().unwrap()]).0 == 0 {
+            self.backup = Some((file, acknowledged));
+        } else {
+            assert!(!file.exists(), "a part of a backup is taken for one");
+        }
+    }
+
+    /// The next start needs no manual work, has everything, and reports what is missing; so does the one after it.
+    fn assert_next_starts(&mut self) {
+        self.bridge.run();
+        self.assert_nothing_lost();
+        let reported = self.findings();
+        wait_for("new messages to be taken", || {
+            self.send(3_000, CRM, "newer");
+            self.posted.acknowledged.contains_key(&3_000).then_some(())
+        });
+        self.bridge.stop();
+        self.bridge.run();
+        assert_eq!(self.findings(), reported, "the findings of another start");
+        self.assert_nothing_lost();
+        self.bridge.kill();
+        if let Some((file, acknowledged)) = &self.backup {
+            self.stores.assert_restores(file, acknowledged);
+        }
+    }
+
+    fn findings(&self) -> Value {
+        self.bridge.status()["store"]["findings"].clone()
+    }
+
+    fn assert_nothing_lost(&self) {
+        if self.case.is_damaged() {
+            recovered(&self.bridge);
+        }
+        let (there, findings) = (stored(&self.bridge), self.findings());
+        let is_reported = findings != Value::Array(Vec::new());
+        let is_pending = |refid: &str| {
+            there.get(refid).is_some_and(|message| {
+                let mut states = deliveries(message).map(|delivery| &delivery["state"]);
+                states.all(|state| state == "pending")
+            })
+        };
+        for (&number, &to) in &self.posted.acknowledged {
+            let is_there = if to == CRM {
+                is_pending(&refid(number))
+            } else {
+                there.contains_key(&refid(number))
+            };
+            assert!(is_there, "acknowledged and lost: {number} for {to}; {findings}");
+        }
+        assert_eq!(is_reported, self.case.is_damaged(), "{findings}");
+        if let Some(name) = self.case.format() {
+            self.assert_has_fixture(name);
+        } else if self.case != Case::Segments {
+            self.assert_sound_is_there(is_pending, is_reported);
+        }
+    }
+
+    /// All messages of a fixture, unchanged.
+    fn assert_has_fixture(&self, name: &str) {
+        let known = store_fixtures::known(&self.bridge)["messages"].take();
+        let known = known.as_array().unwrap();
+        for message in store_fixtures::expected(name)["messages"].as_array().unwrap() {
+            assert!(known.contains(message), "lost or changed: {message}");
+        }
+    }
+
+    /// What the sound store has.
+    fn assert_sound_is_there(&self, is_pending: impl Fn(&str) -> bool, is_reported: bool) {
+        let pending = self.stores.sound.pending.values();
+        let lost: Vec<&String> = pending
+            .map(|(refid, ..)| refid)
+            .filter(|refid| !is_pending(refid))
+            .collect();
+        assert!(lost.is_empty(), "pending and lost: {lost:?}");
+        let history = self.stores.sound.history_in(&self.bridge);
+        assert!(
+            history == EACH || is_reported,
+            "{} messages of the history are missing and nothing is reported",
+            EACH - history
+        );
+    }
+}
