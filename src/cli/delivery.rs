@@ -146,12 +146,22 @@ fn to(delivery: &DeliveryView) -> String {
     }
 }
 
+/// What created it, if not a route.
+fn origin(delivery: &DeliveryView) -> Option<String> {
+    match &delivery.fallback_of {
+        Some(destination) => Some(format!("fallback of {destination}")),
+        None => delivery.resent.then(|| "resent by the operator".to_owned()),
+    }
+}
+
 /// A delivery and its attempts, as shown below a message.
 pub(super) fn brief(delivery: &DeliveryView, now: Timestamp) -> String {
+    let origin = origin(delivery).map(|origin| format!(", {origin}"));
     let head = format!(
-        "  {} to {}: {}\n",
+        "  {} to {}{}: {}\n",
         delivery.id,
         to(delivery),
+        origin.unwrap_or_default(),
         standing(delivery, now)
     );
     let head = wrapped(head.trim(), 4, terminal_width());
@@ -204,10 +214,8 @@ fn table(deliveries: &[DeliveryView], now: Timestamp, width: Option<u16>) -> Tab
 /// The state, with a note if a dead delivery needs no attention.
 fn listed_state(delivery: &DeliveryView) -> String {
     match delivery.acknowledged_by {
-        Some(AcknowledgedBy::Operator) if delivery.reason.as_deref() == Some(DISCARDED) => {
-            "discarded".to_owned()
-        }
-        Some(AcknowledgedBy::Operator) => "dead, acknowledged".to_owned(),
+        Some(_) if delivery.reason.as_deref() == Some(DISCARDED) => "discarded".to_owned(),
+        Some(AcknowledgedBy::Operator | AcknowledgedBy::Delivery) => "dead, acknowledged".to_owned(),
         Some(AcknowledgedBy::Fallback) => "dead (fallback)".to_owned(),
         None => state(delivery.state).to_owned(),
     }
@@ -241,7 +249,8 @@ fn show(global: &Global, daemon: &Daemon, id: &str) -> Result<Exit, CommandError
         ("message", Some(delivery.id.message.to_string())),
         ("destination", Some(delivery.destination.to_string())),
         ("recipient", delivery.recipient.clone()),
-        ("route", delivery.route.as_ref().map(Name::to_string)),
+        ("origin", origin(&delivery)),
+        ("route", route(&delivery)),
         ("created", Some(time::exact(delivery.created_at, now))),
         ("retried", delivery.retried_at.map(|at| time::exact(at, now))),
         ("state", Some(standing(&delivery, now))),
@@ -249,6 +258,14 @@ fn show(global: &Global, daemon: &Daemon, id: &str) -> Result<Exit, CommandError
     ]);
     print::text(&(head + &attempts(&delivery, now)))?;
     Ok(Exit::Done)
+}
+
+/// The route that created it.
+fn route(delivery: &DeliveryView) -> Option<String> {
+    match origin(delivery) {
+        None => delivery.route.as_ref().map(Name::to_string),
+        Some(_) => None,
+    }
 }
 
 /// The state with its time and reason.
@@ -273,6 +290,13 @@ fn standing(delivery: &DeliveryView, now: Timestamp) -> String {
             );
         }
         (Some(_), _) if delivery.reason.as_deref() == Some(DISCARDED) => {}
+        (Some(at), Some(AcknowledgedBy::Delivery)) => {
+            said += &format!(
+                "; acknowledged: another delivery to {} delivered the message (at {})",
+                delivery.destination,
+                time::exact(at, now)
+            );
+        }
         (Some(at), _) => said += &format!("; acknowledged at {}", time::exact(at, now)),
         (None, _) => {}
     }
@@ -478,16 +502,23 @@ fn agree(daemon: &Daemon, change: Change, name: &Name, state: &str, yes: bool) -
             "no destination `{name}` is configured, and no delivery is pending for that name"
         ))
     })?;
-    let number = match (state, change.verb) {
-        ("dead", "acknowledge") => destination.dead,
-        ("dead", _) => destination.dead + destination.acknowledged,
-        _ => destination.pending,
+    let (number, others) = match state {
+        "dead" => (destination.dead, destination.acknowledged),
+        _ => (destination.pending, 0),
     };
     let many = match number {
         1 => format!("1 {state} delivery"),
         many => format!("{many} {state} deliveries"),
     };
-    prompt::confirm(&format!("{} {many} of {name}?", capital(change.verb)), yes)
+    let others = match others {
+        0 => String::new(),
+        1 => " (1 other needs no attention)".to_owned(),
+        many => format!(" ({many} others need no attention)"),
+    };
+    prompt::confirm(
+        &format!("{} {many} of {name}{others}?", capital(change.verb)),
+        yes,
+    )
 }
 
 fn capital(verb: &str) -> String {

@@ -63,7 +63,8 @@ impl Control {
         views.collect()
     }
 
-    /// Shows all deliveries of a message; dead ones name the fallback that delivered it.
+    /// Shows all deliveries of a message; dead ones name the fallback that delivered it, and fallbacks the destination
+    /// of the dead one.
     pub(super) fn message_deliveries(
         &self,
         plan: &Plan,
@@ -74,6 +75,7 @@ impl Control {
         let mut views = self.delivery_views(plan, all, places);
         for (view, delivery) in views.iter_mut().zip(all) {
             view.delivered_by = delivery.delivered_by(all).cloned();
+            view.fallback_of = delivery.fallback_of(all).cloned();
         }
         views
     }
@@ -253,19 +255,14 @@ impl Control {
         if let Selector::Dead(_) = selector {
             return Err(Error::Wrong(DEAD_ALREADY.to_owned()));
         }
-        let deliveries = self.store.discard(selector, self.clock.now(), DISCARDED).await?;
-        let outlook = match selector {
-            Selector::Pending(name) => self.lanes.outlook(name),
-            Selector::Dead(_) | Selector::Ids(_) => None,
-        };
-        let attempting = outlook.map_or(0, |outlook| outlook.attempts.len() as u64);
+        let discarded = self.store.discard(selector, self.clock.now(), DISCARDED).await?;
         for name in self.concerned(selector).await? {
             self.lanes.wake(&name);
             self.lanes.announce(&name);
         }
         Ok(Touched {
-            deliveries,
-            attempting,
+            deliveries: discarded.touched,
+            attempting: discarded.claimed,
             ..Touched::default()
         })
     }

@@ -165,16 +165,10 @@ impl Control {
         }
         let plan = self.plan();
         let targets = self.targets(&plan, &found, destinations)?;
-        let (now, none_yet) = (
-            self.clock.now(),
-            DeliveryId {
-                message: id,
-                ordinal: 0,
-            },
-        );
+        let now = self.clock.now();
         let deliveries = targets
             .iter()
-            .map(|(to, route)| Delivery::new(none_yet, to.clone(), route.clone(), now));
+            .map(|(to, route)| Delivery::resent(id, to.clone(), route.clone(), now));
         let ids = self.store.add_deliveries(id, deliveries.collect()).await?;
         targets.iter().for_each(|(to, _)| self.lanes.wake(to));
         for (id, (to, _)) in ids.iter().zip(&targets) {
@@ -211,7 +205,11 @@ impl Control {
         } else {
             for name in named.iter().collect::<BTreeSet<_>>() {
                 self.planned(plan, name)?;
-                targets.push((name.clone(), found.message.routes.first().cloned()));
+                // The route of an earlier delivery there, so that its template applies again.
+                let mut earlier = found.deliveries.iter().filter(|other| other.destination == *name);
+                let route = earlier.next_back().map(|earlier| earlier.route.clone());
+                let route = route.unwrap_or_else(|| found.message.routes.first().cloned());
+                targets.push((name.clone(), route));
             }
         }
         if targets.is_empty() {

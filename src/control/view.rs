@@ -70,8 +70,14 @@ pub struct DeliveryView {
     pub destination: Name,
     /// The only recipient of the destination that it is for; null when it is for all of them.
     pub recipient: Option<String>,
-    /// The route that created it.
+    /// The route that created it, or whose template it uses if it was resent or is a fallback.
     pub route: Option<Name>,
+    /// Whether an operator created it by resending the message.
+    #[serde(default)]
+    pub resent: bool,
+    /// The destination whose dead delivery it is the fallback of; null in lists of deliveries.
+    #[serde(default)]
+    pub fallback_of: Option<Name>,
     /// `pending`, `delivered` or `dead`.
     pub state: MessageState,
     /// When it was created.
@@ -89,7 +95,8 @@ pub struct DeliveryView {
     /// When it was acknowledged, while dead; it then needs no attention.
     #[serde(default)]
     pub acknowledged_at: Option<Timestamp>,
-    /// Who acknowledged it: `operator`, or `fallback` when that delivered the message.
+    /// Who acknowledged it: `operator`; `fallback` when that delivered the message; `delivery` when another delivery to
+    /// the same destination delivered it.
     #[serde(default)]
     pub acknowledged_by: Option<AcknowledgedBy>,
     /// The fallback that delivered the message; null in lists of deliveries.
@@ -176,7 +183,7 @@ pub struct DestinationView {
     pub pending: u64,
     /// Dead deliveries that need attention.
     pub dead: u64,
-    /// Dead deliveries that need none: they were acknowledged, or their fallback delivered the message.
+    /// Dead deliveries that need none: they were acknowledged, or another delivery delivered the message instead.
     #[serde(default)]
     pub acknowledged: u64,
     /// Since when the oldest pending delivery has been pending: when it was created, or retried after it was dead.
@@ -308,7 +315,7 @@ pub struct CountsView {
     pub delivered: u64,
     /// Dead deliveries that need attention.
     pub dead: u64,
-    /// Dead deliveries that need none: they were acknowledged, or their fallback delivered the message.
+    /// Dead deliveries that need none: they were acknowledged, or another delivery delivered the message instead.
     #[serde(default)]
     pub acknowledged: u64,
 }
@@ -558,6 +565,8 @@ impl DeliveryView {
             destination: delivery.destination.clone(),
             recipient: delivery.recipient.clone(),
             route: delivery.route.clone(),
+            resent: delivery.is_resent,
+            fallback_of: None,
             state,
             created_at: clock.shown(delivery.created_at),
             retried_at: delivery.retried_at.map(|at| clock.shown(at)),
@@ -575,11 +584,12 @@ impl DeliveryView {
 }
 
 impl MessageView {
-    /// Returns true if it is delivered and was created as a fallback.
+    /// Returns true if it is delivered, and by a fallback instead of one of its destinations.
     #[must_use]
     pub fn is_delivered_by_fallback(&self) -> bool {
-        let is_dead = |delivery: &DeliveryView| delivery.state == MessageState::Dead;
-        self.state == MessageState::Delivered && self.deliveries.iter().any(is_dead)
+        let is_replaced =
+            |delivery: &DeliveryView| delivery.acknowledged_by == Some(AcknowledgedBy::Fallback);
+        self.state == MessageState::Delivered && self.deliveries.iter().any(is_replaced)
     }
 
     /// Converts a message; `name` looks up a contact.

@@ -181,6 +181,8 @@ pub struct Delivery {
     pub origin: Option<u16>,
     /// Why it needs no attention although it is dead.
     pub acknowledged: Option<Acknowledged>,
+    /// Whether an operator created it by resending the message.
+    pub is_resent: bool,
 }
 
 /// The acknowledgement of a dead delivery.
@@ -200,6 +202,8 @@ pub enum AcknowledgedBy {
     Operator,
     /// The fallback, which delivered the message.
     Fallback,
+    /// Another delivery to the same destination, which delivered the message, or whose fallback did.
+    Delivery,
 }
 
 impl Delivery {
@@ -220,6 +224,18 @@ impl Delivery {
             recipient: None,
             origin: None,
             acknowledged: None,
+            is_resent: false,
+        }
+    }
+
+    /// A new delivery that an operator requests for a message that has others, due immediately. The store assigns its
+    /// ordinal.
+    #[must_use]
+    pub fn resent(message: MessageId, destination: Name, route: Option<Name>, now: Timestamp) -> Self {
+        let none_yet = DeliveryId { message, ordinal: 0 };
+        Self {
+            is_resent: true,
+            ..Self::new(none_yet, destination, route, now)
         }
     }
 
@@ -272,7 +288,8 @@ impl Delivery {
         matches!(self.state, State::Dead { .. })
     }
 
-    /// Returns true if it is dead and neither an operator acknowledged it nor its fallback delivered the message.
+    /// Returns true if it is dead and neither an operator acknowledged it nor another delivery delivered the message
+    /// instead.
     #[must_use]
     pub fn needs_attention(&self) -> bool {
         self.is_dead() && self.acknowledged.is_none()
@@ -357,12 +374,11 @@ impl Delivery {
     }
 
     fn tried(mut self, attempt: Attempt) -> Self {
-        // Otherwise the probes of a parked destination would push the meaningful attempts out of the list.
+        // Otherwise the probes of a parked destination would push the meaningful attempts out of the list. The first
+        // attempt is always kept.
+        let later = self.attempts.get(1..).unwrap_or_default();
         let repeated = attempt.verdict == Verdict::Parked
-            && self
-                .attempts
-                .last()
-                .is_some_and(|last| last.verdict == Verdict::Parked);
+            && later.last().is_some_and(|last| last.verdict == Verdict::Parked);
         if repeated {
             self.attempts.pop();
         }
@@ -417,8 +433,12 @@ mod tests {
         let last = (0..5).fold(delivery(), |delivery, n| {
             delivery.retry(attempt(n, Verdict::Parked), Timestamp(n))
         });
-        assert_eq!(last.attempts.len(), 1);
-        assert_eq!(last.attempts_made, 5);
+        let times: Vec<i64> = last.attempts.iter().map(|attempt| attempt.at.0).collect();
+        assert_eq!(
+            (times, last.attempts_made),
+            (vec![0, 4], 5),
+            "the first and the last"
+        );
     }
 
     #[test]

@@ -62,6 +62,10 @@ pub(super) fn requeued(touched: u64) -> Requeued {
     }
 }
 
+pub(super) fn discarded(touched: u64, claimed: u64) -> Discarded {
+    Discarded { touched, claimed }
+}
+
 pub(super) async fn claim(store: &dyn Store, destination: &str, now: Timestamp) -> Vec<Claim> {
     store.claim(&name(destination), now, 100).await.unwrap()
 }
@@ -182,10 +186,14 @@ macro_rules! suite {
             discarding_skips_claimed_deliveries,
             ended_messages_are_counted_by_result,
             messages_without_a_delivery_are_counted,
+            a_message_that_is_sent_again_is_not_counted_again,
             the_messages_of_the_last_hour_are_stored,
             acknowledged_deliveries_stay_dead_and_need_no_attention,
             a_successful_fallback_acknowledges_the_dead_delivery,
             a_message_that_a_fallback_delivered_is_delivered,
+            a_resend_that_is_delivered_makes_up_for_the_dead_delivery,
+            a_discarded_resend_of_a_delivered_message_leaves_it_delivered,
+            all_dead_deliveries_are_those_that_need_attention,
             commands_apply_to_a_long_backlog,
             a_stored_message_can_be_resent,
             an_older_message_resent_later_is_claimed_before_newer_ones,

@@ -6,15 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::acknowledge::{covered, is_meant};
+use super::acknowledge::{acknowledged_by, covered, is_meant};
 use super::backup::{Part, Position};
 use super::{
-    Acceptance, Arrival, Backlog, CLAIM_BYTES, Claim, Counts, DeliveryQuery, Ended, Error, Found, Health,
-    MessageState, PAGE_BYTES, Page, Query, Queued, Requeued, RetentionCutoffs, Selector, Settlement,
+    Acceptance, Arrival, Backlog, CLAIM_BYTES, Claim, Counts, DeliveryQuery, Discarded, Ended, Error, Found,
+    Health, MessageState, PAGE_BYTES, Page, Query, Queued, Requeued, RetentionCutoffs, Selector, Settlement,
     Standings, Store, Turn, Undelivered, changed_at, is_new, redacted,
 };
 use crate::metrics::series::Saved;
-use crate::model::delivery::{AcknowledgedBy, Delivery, DeliveryId, State};
+use crate::model::delivery::{Delivery, DeliveryId, State};
 use crate::model::message::{Conversation, MessageId, Name, Timestamp};
 use crate::timeline::Timeline;
 
@@ -42,7 +42,8 @@ struct Inner {
     timeline: Option<Timeline>,
     standings: Standings,
     series: Option<Saved>,
-    ended: Ended,
+    /// The messages counted as ended, with the result.
+    ended: BTreeSet<(u64, bool)>,
 }
 
 /// The message that a provider id belongs to.
@@ -162,10 +163,12 @@ impl Inner {
     }
 
     fn selected(&self, selector: &Selector) -> Vec<Place> {
-        let wanted = |delivery: &Delivery| match selector {
-            Selector::Ids(ids) => ids.contains(&delivery.id),
-            Selector::Dead(destination) => delivery.destination == *destination && delivery.is_dead(),
-            Selector::Pending(destination) => delivery.destination == *destination && delivery.is_waiting(),
+        let wanted = |delivery: &Delivery| {
+            let is_named = match selector {
+                Selector::Ids(ids) => ids.contains(&delivery.id),
+                Selector::Dead(name) | Selector::Pending(name) => delivery.destination == *name,
+            };
+            is_named && selector.includes(delivery)
         };
         self.deliveries()
             .filter(|(.., delivery)| wanted(delivery))
@@ -201,9 +204,18 @@ impl Inner {
             return;
         };
         match found.state() {
-            MessageState::Delivered => self.ended.delivered += 1,
-            MessageState::Dead => self.ended.dead += 1,
-            MessageState::Pending | MessageState::Kept | MessageState::Unrouted => {}
+            MessageState::Delivered => self.ended.insert((seq, true)),
+            MessageState::Dead => self.ended.insert((seq, false)),
+            MessageState::Pending | MessageState::Kept | MessageState::Unrouted => false,
+        };
+    }
+
+    /// Acknowledges a dead delivery for an operator.
+    fn acknowledge(&mut self, place: Place, now: Timestamp) {
+        let found = self.messages.get(&place.0).cloned();
+        if let (Some(found), Some(delivery)) = (found, self.delivery(place)) {
+            let by = acknowledged_by(delivery, &found.deliveries);
+            *delivery = delivery.clone().acknowledged(now, by);
         }
     }
 
@@ -509,30 +521,32 @@ impl Store for Memory {
         let mut touched = 0;
         for place in inner.selected(selector) {
             let dead = inner.delivery(place).filter(|dead| is_meant(dead, since));
-            if let Some(delivery) = dead {
-                *delivery = delivery.clone().acknowledged(now, AcknowledgedBy::Operator);
+            if dead.is_some() {
+                inner.acknowledge(place, now);
                 touched += 1;
             }
         }
         Ok(touched)
     }
 
-    async fn discard(&self, selector: &Selector, now: Timestamp, reason: &str) -> Result<u64, Error> {
+    async fn discard(&self, selector: &Selector, now: Timestamp, reason: &str) -> Result<Discarded, Error> {
         let mut inner = self.inner();
-        let mut touched = 0;
+        let mut discarded = Discarded::default();
         for place in inner.selected(selector) {
             let leased = inner.is_leased(place);
-            if let Some(delivery) = inner
-                .delivery(place)
-                .filter(|delivery| delivery.is_waiting() && !leased)
-            {
-                let dead = delivery.clone().dead(None, now, reason);
-                *delivery = dead.acknowledged(now, AcknowledgedBy::Operator);
-                inner.count_ended(place.0);
-                touched += 1;
+            let Some(delivery) = inner.delivery(place).filter(|delivery| delivery.is_waiting()) else {
+                continue;
+            };
+            if leased {
+                discarded.claimed += 1;
+                continue;
             }
+            *delivery = delivery.clone().dead(None, now, reason);
+            inner.acknowledge(place, now);
+            inner.count_ended(place.0);
+            discarded.touched += 1;
         }
-        Ok(touched)
+        Ok(discarded)
     }
 
     async fn add_deliveries(
@@ -603,7 +617,16 @@ impl Store for Memory {
     }
 
     fn ended(&self) -> Ended {
-        self.inner().ended
+        let inner = self.inner();
+        let delivered = inner
+            .ended
+            .iter()
+            .filter(|(_, is_delivered)| *is_delivered)
+            .count() as u64;
+        Ended {
+            delivered,
+            dead: inner.ended.len() as u64 - delivered,
+        }
     }
 
     fn undelivered(&self) -> Undelivered {

@@ -117,7 +117,7 @@ pub struct Backlog {
     pub pending: u64,
     /// Dead deliveries that need attention.
     pub dead: u64,
-    /// Dead deliveries that need none: they were acknowledged, or their fallback delivered the message.
+    /// Dead deliveries that need none: they were acknowledged, or another delivery delivered the message instead.
     pub acknowledged: u64,
     /// Since when the oldest pending delivery has been pending.
     pub oldest: Option<Timestamp>,
@@ -153,7 +153,8 @@ pub struct Undelivered {
     pub unrouted: u64,
 }
 
-/// Messages whose last pending delivery has ended. A message that is resent is counted again.
+/// Messages whose last pending delivery has ended. Each is counted once per result: one that was dead and is delivered
+/// after a retry is counted in both, one that is sent again after it was delivered is not counted again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ended {
     /// Delivered to all destinations, or by their fallbacks.
@@ -167,10 +168,30 @@ pub struct Ended {
 pub enum Selector {
     /// These deliveries.
     Ids(Vec<DeliveryId>),
-    /// All dead deliveries of a destination.
+    /// All dead deliveries of a destination that need attention.
     Dead(Name),
     /// All pending deliveries of a destination.
     Pending(Name),
+}
+
+impl Selector {
+    /// Returns true if it selects this delivery, which is among those of the ids or of the destination.
+    fn includes(&self, delivery: &Delivery) -> bool {
+        match self {
+            Self::Ids(_) => true,
+            Self::Dead(_) => delivery.needs_attention(),
+            Self::Pending(_) => delivery.is_waiting(),
+        }
+    }
+}
+
+/// The result of a discard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Discarded {
+    /// Deliveries made dead.
+    pub touched: u64,
+    /// Pending deliveries that are claimed, which were not changed.
+    pub claimed: u64,
 }
 
 /// The result of a retry.
@@ -192,9 +213,9 @@ pub struct Requeued {
 pub enum MessageState {
     /// It has a pending delivery.
     Pending,
-    /// No delivery is pending, and one is dead whose fallback did not deliver the message.
+    /// No delivery is pending, and one is dead that no other delivery made up for.
     Dead,
-    /// All deliveries were delivered, by themselves or by their fallbacks.
+    /// All deliveries were delivered, by themselves or by others instead.
     Delivered,
     /// Its routes have no destination (`deliver = []`).
     Kept,
@@ -291,7 +312,7 @@ impl Found {
         } else if self
             .deliveries
             .iter()
-            .any(|delivery| delivery.is_dead() && !delivery.is_delivered_by_fallback())
+            .any(|delivery| delivery.is_dead() && !delivery.is_delivered_otherwise())
         {
             MessageState::Dead
         } else if !self.deliveries.is_empty() {
@@ -443,8 +464,8 @@ pub trait Store: Send + Sync + 'static {
     /// changes nothing, if the conversation has no further pending delivery.
     async fn answered(&self, claim: &Claim) -> bool;
 
-    /// Writes the outcome of a claimed delivery, and acknowledges dead deliveries whose fallback delivered the
-    /// message. A delivery that is still pending can be claimed again when it is due; it may have become that of a
+    /// Writes the outcome of a claimed delivery, and acknowledges dead deliveries of the message that another one made
+    /// up for: their fallback, or a later one to the same destination. A delivery that is still pending can be claimed again when it is due; it may have become that of a
     /// single recipient. Returns the ids of the follow-ups.
     async fn settle(&self, settlement: Settlement) -> Result<Vec<DeliveryId>, Error>;
 
@@ -501,8 +522,8 @@ pub trait Store: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<u64, Error>;
 
-    /// Makes pending deliveries dead for `reason`, except claimed ones, and acknowledges them. Returns their number.
-    async fn discard(&self, selector: &Selector, now: Timestamp, reason: &str) -> Result<u64, Error>;
+    /// Makes pending deliveries dead for `reason`, except claimed ones, and acknowledges them.
+    async fn discard(&self, selector: &Selector, now: Timestamp, reason: &str) -> Result<Discarded, Error>;
 
     /// Adds deliveries to a stored message; the store assigns the ordinals. Returns their ids.
     async fn add_deliveries(

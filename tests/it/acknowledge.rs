@@ -1,4 +1,8 @@
-//! Dead deliveries that need no attention any more: acknowledged ones, and those that a fallback delivered.
+//! Dead deliveries that need no attention any more: acknowledged ones, and those whose message a fallback or a resend
+//! delivered.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
@@ -173,7 +177,8 @@ async fn dead_deliveries_with_a_delivered_fallback_or_discarded_need_no_acknowle
     assert!(listed.contains("  delivered (fallback)  "), "{listed}");
     let shown = run(&bridge, &["message", "show", "latest"]);
     assert!(
-        shown.contains("\nstate        delivered by fallback screen\n"),
+        shown.contains("\nstate        delivered by fallback screen\n")
+            && shown.contains(" to screen, fallback of crm: delivered at "),
         "{shown}"
     );
     let listed = run(&bridge, &["delivery", "list", "--state", "dead"]);
@@ -218,9 +223,9 @@ async fn actions_of_operators_are_logged_with_deliveries_and_user() {
         "destination crm paused, 0 deliveries pending",
     );
     run(&bridge, &["delivery", "retry", "--destination", "crm", "--yes"]);
-    logged("deliveries/retry", "2 deliveries to crm due now (dead)");
+    logged("deliveries/retry", "1 delivery to crm due now (dead)");
     run(&bridge, &["delivery", "discard", "--destination", "crm", "--yes"]);
-    logged("deliveries/discard", "2 deliveries to crm discarded (pending)");
+    logged("deliveries/discard", "1 delivery to crm discarded (pending)");
     run(&bridge, &["destination", "resume", "crm"]);
     logged(
         "destinations/crm/resume",
@@ -235,4 +240,68 @@ async fn actions_of_operators_are_logged_with_deliveries_and_user() {
         &format!("messages/{message}/resend"),
         &format!("1 delivery created: {message}-2"),
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_resend_delivered_needs_no_attention_and_is_not_retried_with_the_rest() {
+    let works = Arc::new(AtomicBool::new(false));
+    let accepts = Arc::clone(&works);
+    let crm = Recorder::start(move |_| match accepts.load(Ordering::Relaxed) {
+        true => Reply::new(200, "ok"),
+        false => Reply::new(400, "no"),
+    })
+    .await;
+    let bridge = Bridge::start(&config(&crm, ""));
+    let ids = die(&bridge, 1, 3);
+    works.store(true, Ordering::Relaxed);
+    let message = ids[0].rsplit_once('-').unwrap().0;
+    run(&bridge, &["message", "resend", message]);
+    wait_for("the message to be delivered", || {
+        let view = bridge
+            .admin("GET", &format!("/messages/{message}"), "")
+            .unwrap()
+            .1;
+        (view["state"] == "delivered").then_some(())
+    });
+    assert_eq!(attention(&bridge), (2, true));
+    let shown = run(&bridge, &["message", "show", message]);
+    let resent = format!("  {message}-2 to crm, resent by the operator: delivered at ");
+    let covered = "; acknowledged: another delivery to crm delivered the message (at ";
+    assert!(shown.contains(&resent) && shown.contains(covered), "{shown}");
+    assert!(shown.contains("\nstate        delivered\n"), "{shown}");
+    let shown = run(&bridge, &["delivery", "show", &format!("{message}-2")]);
+    assert!(
+        shown.contains("\norigin       resent by the operator\n") && !shown.contains("\nroute "),
+        "{shown}"
+    );
+
+    // The question and the retry mean the same deliveries.
+    let before = crm.received().len();
+    let all = ["delivery", "retry", "--destination", "crm"];
+    let (code, _, err) = bridge.command(&all);
+    assert!(
+        code == 2 && err.contains("Retry 2 dead deliveries of crm (1 other needs no attention)?"),
+        "{err}"
+    );
+    assert_eq!(
+        run(&bridge, &[&all[..], &["--yes"]].concat()),
+        "2 deliveries due now\n"
+    );
+    wait_for("the others", || {
+        (crm.received().len() == before + 2).then_some(())
+    });
+    assert_eq!(attention(&bridge), (0, false));
+
+    // A resend that is discarded leaves the message delivered.
+    run(&bridge, &["destination", "pause", "crm"]);
+    run(&bridge, &["message", "resend", message, "--destination", "crm"]);
+    run(&bridge, &["delivery", "discard", &format!("{message}-3")]);
+    let view = bridge
+        .admin("GET", &format!("/messages/{message}"), "")
+        .unwrap()
+        .1;
+    assert_eq!(view["state"], "delivered");
+    assert_eq!(view["deliveries"][2]["acknowledged_by"], "delivery");
+    assert_eq!(view["deliveries"][2]["resent"], true);
+    assert_eq!(crm.received().len(), before + 2);
 }

@@ -1,6 +1,6 @@
 //! Fallbacks: the delivery that replaces a dead one, and whether it delivered the message. Pure.
 
-use super::{Acknowledged, AcknowledgedBy, Delivery, State};
+use super::{AcknowledgedBy, Delivery, State};
 use crate::model::message::{Name, Timestamp};
 
 impl Delivery {
@@ -36,11 +36,18 @@ impl Delivery {
         Some((&of.destination, reason.unwrap_or("it was given up")))
     }
 
-    /// Returns true if it is dead and its fallback, or the fallback of that, delivered the message.
+    /// The destination whose dead delivery this is the fallback of, among the deliveries of its message.
     #[must_use]
-    pub fn is_delivered_by_fallback(&self) -> bool {
-        let by = AcknowledgedBy::Fallback;
-        self.is_dead() && matches!(self.acknowledged, Some(Acknowledged { by: known, .. }) if known == by)
+    pub fn fallback_of<'a>(&self, all: &'a [Self]) -> Option<&'a Name> {
+        self.stands_in_for(all).map(|(destination, _)| destination)
+    }
+
+    /// Returns true if it is dead and another delivery delivered the message instead: its fallback, the fallback of
+    /// that, or another one to the same destination.
+    #[must_use]
+    pub fn is_delivered_otherwise(&self) -> bool {
+        let by = self.acknowledged.map(|acknowledged| acknowledged.by);
+        self.is_dead() && matches!(by, Some(AcknowledgedBy::Fallback | AcknowledgedBy::Delivery))
     }
 
     /// Returns true if it is the fallback of a dead delivery, and the message was delivered by it or by its own fallback.
@@ -49,22 +56,23 @@ impl Delivery {
         self.is_fallback_of(dead)
             && match self.state {
                 State::Delivered { .. } => true,
-                State::Dead { .. } => self.is_delivered_by_fallback(),
+                State::Dead { .. } => self.is_delivered_otherwise(),
                 State::Waiting { .. } => false,
             }
     }
 
-    /// The destination that delivered the message instead, among the deliveries of its message.
+    /// The fallback that delivered the message instead, among the deliveries of its message.
     #[must_use]
     pub fn delivered_by<'a>(&'a self, all: &'a [Self]) -> Option<&'a Name> {
-        if !self.is_delivered_by_fallback() {
+        let by = |dead: &Self| dead.acknowledged.map(|acknowledged| acknowledged.by);
+        if !self.is_dead() || by(self) != Some(AcknowledgedBy::Fallback) {
             return None;
         }
         let mut dead = self;
         // Each step goes to another delivery of the message: there are no more steps than deliveries.
         for _ in all {
             let fallback = all.iter().rfind(|other| other.has_taken_over(dead))?;
-            if !fallback.is_dead() {
+            if !fallback.is_dead() || by(fallback) == Some(AcknowledgedBy::Delivery) {
                 return Some(&fallback.destination);
             }
             dead = fallback;

@@ -1,7 +1,7 @@
 //! The stored form of a delivery, used by every store and by backups.
 //!
-//! The first format had no `recipient`, `origin`, `acknowledged` and `retried_at`. A delivery without them is still
-//! written in that format, and records of earlier versions can be read.
+//! The first format had no `recipient`, `origin`, `acknowledged`, `retried_at` and `is_resent`. A delivery without them
+//! is still written in that format, and records of earlier versions can be read.
 
 use std::borrow::Cow;
 
@@ -53,6 +53,13 @@ enum Standing<'a> {
         acknowledged: Option<Acknowledged>,
         retried_at: Timestamp,
     },
+    Resent {
+        origin: Option<u16>,
+        recipient: Cow<'a, Option<String>>,
+        state: Cow<'a, State>,
+        acknowledged: Option<Acknowledged>,
+        retried_at: Option<Timestamp>,
+    },
 }
 
 /// What a delivery may have besides the fields that all have.
@@ -62,12 +69,22 @@ struct More {
     recipient: Option<String>,
     acknowledged: Option<Acknowledged>,
     retried_at: Option<Timestamp>,
+    is_resent: bool,
 }
 
 impl<'a> Standing<'a> {
     fn of(delivery: &'a Delivery) -> Self {
         let (state, origin) = (Cow::Borrowed(&delivery.state), delivery.origin);
         let recipient = Cow::Borrowed(&delivery.recipient);
+        if delivery.is_resent {
+            return Self::Resent {
+                origin,
+                recipient,
+                state,
+                acknowledged: delivery.acknowledged,
+                retried_at: delivery.retried_at,
+            };
+        }
         if let Some(retried_at) = delivery.retried_at {
             return Self::Retried {
                 origin,
@@ -148,6 +165,23 @@ impl Standing<'_> {
                     recipient: recipient.into_owned(),
                     acknowledged,
                     retried_at: Some(retried_at),
+                    ..More::default()
+                };
+                (state.into_owned(), more)
+            }
+            Self::Resent {
+                origin,
+                recipient,
+                state,
+                acknowledged,
+                retried_at,
+            } => {
+                let more = More {
+                    origin,
+                    recipient: recipient.into_owned(),
+                    acknowledged,
+                    retried_at,
+                    is_resent: true,
                 };
                 (state.into_owned(), more)
             }
@@ -189,6 +223,7 @@ impl<'de> Deserialize<'de> for Delivery {
             recipient: more.recipient,
             origin: more.origin,
             acknowledged: more.acknowledged,
+            is_resent: more.is_resent,
         })
     }
 }
@@ -272,7 +307,16 @@ mod tests {
     fn deliveries_with_fields_beyond_the_first_format_survive_a_round_trip() {
         for state in states() {
             let whole = delivery(state);
+            let resent = Delivery {
+                is_resent: true,
+                ..whole.clone()
+            };
             for related in [
+                resent.clone(),
+                resent
+                    .split("b@example.com")
+                    .requeued(Timestamp(7))
+                    .acknowledged(Timestamp(8), AcknowledgedBy::Delivery),
                 whole.split("b@example.com"),
                 whole.fallback("room".parse().unwrap(), Timestamp(4)),
                 whole.clone().acknowledged(Timestamp(5), AcknowledgedBy::Operator),

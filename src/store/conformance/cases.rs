@@ -16,8 +16,12 @@ mod search;
 mod series;
 
 pub(super) use acknowledge::{
-    a_message_that_a_fallback_delivered_is_delivered, a_successful_fallback_acknowledges_the_dead_delivery,
+    a_discarded_resend_of_a_delivered_message_leaves_it_delivered,
+    a_message_that_a_fallback_delivered_is_delivered,
+    a_resend_that_is_delivered_makes_up_for_the_dead_delivery,
+    a_successful_fallback_acknowledges_the_dead_delivery,
     acknowledged_deliveries_stay_dead_and_need_no_attention,
+    all_dead_deliveries_are_those_that_need_attention,
 };
 pub(super) use backup::a_backup_contains_everything_accepted_before_it;
 pub(super) use commands::*;
@@ -27,8 +31,8 @@ pub(super) use recipients::*;
 pub(super) use retention::*;
 pub(super) use search::*;
 pub(super) use series::{
-    ended_messages_are_counted_by_result, messages_without_a_delivery_are_counted,
-    the_messages_of_the_last_hour_are_stored,
+    a_message_that_is_sent_again_is_not_counted_again, ended_messages_are_counted_by_result,
+    messages_without_a_delivery_are_counted, the_messages_of_the_last_hour_are_stored,
 };
 
 pub(super) async fn an_accepted_message_is_found_and_claimed_as_it_was_received(store: Arc<dyn Store>) {

@@ -16,7 +16,7 @@ use super::record::{self, Entry, Kept, Ledger, Trouble};
 use super::scan;
 use super::stored::queue;
 use crate::model::delivery::Delivery;
-use crate::store::{Counts, backup};
+use crate::store::{Counts, Found, backup};
 
 /// The result of an audit.
 #[derive(Default)]
@@ -97,6 +97,14 @@ impl Audited {
             self.counters.enter(delivery);
         }
         self.index.apply(updates);
+        // The deliveries of a resend are left out: the message had ended before.
+        let first = deliveries.into_iter().filter(|delivery| !delivery.is_resent);
+        let found = Found {
+            message,
+            deliveries: first.collect(),
+        };
+        self.index.has_ended(seq, found.state());
+        let message = found.message;
         if !message.provider_id.is_empty() {
             self.dedup_index
                 .add(backup::digest(&message.source, &message.provider_id), seq);

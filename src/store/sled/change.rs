@@ -3,7 +3,7 @@
 //! They run on the writer's thread, one after the other, and each sees the effects of the previous ones. Each reads
 //! everything that it needs before it changes anything, so that a rejected change has no effect.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::changes::Changes;
@@ -14,15 +14,16 @@ use super::index::IndexUpdate;
 use super::keys::{self, Digest, Place, Queue};
 use super::leases::Lease;
 use super::record::{Kept, Root, Seen, Trouble};
+use super::row::Row;
 use super::stored;
 use super::table::Draft;
 use super::view::View;
 use super::{Shared, lock};
 use crate::metrics::series::Saved;
-use crate::model::delivery::{AcknowledgedBy, Delivery, DeliveryId, State};
+use crate::model::delivery::{Delivery, DeliveryId, State};
 use crate::model::message::{Conversation, MessageId, Name, Timestamp};
-use crate::store::acknowledge::{covered, is_meant};
-use crate::store::{Acceptance, Error, Settlement, Standings, backup, changed_at, is_new};
+use crate::store::acknowledge::{acknowledged_by, covered, is_meant};
+use crate::store::{Acceptance, Error, Found, Selector, Settlement, Standings, backup, changed_at, is_new};
 use crate::timeline::Timeline;
 
 /// The number of entries that one step of a long operation reads, so that messages are accepted in between.
@@ -42,7 +43,7 @@ impl Default for Sweep {
     }
 }
 
-/// The deliveries that a retry does not change, by reason.
+/// The deliveries that a retry or a discard does not change, by reason.
 #[derive(Default)]
 pub(super) struct Left {
     pub(super) due: AtomicU64,
@@ -71,6 +72,8 @@ pub(super) struct WriteBatch<'a> {
     pub(super) reserved: Vec<Queue>,
     /// Queues that are released by this commit.
     pub(super) settled: Vec<Queue>,
+    /// Messages with a delivery that became dead in this batch, which the index does not show yet.
+    pub(super) dying: HashSet<u64>,
 }
 
 /// A new message, encoded by its caller to relieve the writer.
@@ -115,6 +118,7 @@ impl<'a> WriteBatch<'a> {
             updates: Vec::new(),
             reserved: Vec::new(),
             settled: Vec::new(),
+            dying: HashSet::new(),
         }
     }
 
@@ -163,8 +167,9 @@ impl<'a> WriteBatch<'a> {
             thread,
         } = settlement;
         self.space.for_anything()?;
-        let is_fallback = delivery.origin.is_some() && !delivery.is_waiting();
-        let is_alone = delivery.recipient.is_none() && !is_fallback;
+        let has_ended = !delivery.is_waiting() || follow_ups.iter().any(|follow_up| !follow_up.is_waiting());
+        let may_cover = has_ended && self.may_cover(token, &delivery);
+        let is_alone = delivery.recipient.is_none() && !may_cover;
         let kept = match follow_ups.is_empty() && is_alone {
             true => None,
             false => Some(self.claimed(token, delivery.id)?),
@@ -202,7 +207,7 @@ impl<'a> WriteBatch<'a> {
             _ => {
                 let queue = queue.clone();
                 self.updates.push(IndexUpdate::Ended { queue, place });
-                self.updates.push(IndexUpdate::delivery(next, place, &delivery));
+                self.list(next, place, &delivery);
             }
         }
         self.counters.leave_pending(&queue.destination, pending_since);
@@ -228,13 +233,25 @@ impl<'a> WriteBatch<'a> {
             .into_iter()
             .map(|follow_up| self.add(place.seq, &kept, conversation, follow_up));
         let added = added.collect::<Result<_, _>>()?;
-        if !delivery.is_waiting() {
+        if has_ended {
             self.cover(place.seq, kept, changed_at(&delivery))?;
         }
         Ok(added)
     }
 
-    /// Acknowledges the dead deliveries of a message whose fallback delivered it.
+    /// Returns false if the end of a claimed delivery cannot make up for a dead one of its message, as with the first
+    /// delivery of most messages, which then are not read.
+    fn may_cover(&self, token: u64, delivery: &Delivery) -> bool {
+        let seq = match self.shared.leases.get(token, delivery.id) {
+            Some(lease) => lease.place.seq,
+            None => return false,
+        };
+        let table = self.shared.index.table();
+        let has_dead = || table.get(seq).is_some_and(Row::may_be_dead);
+        delivery.origin.is_some() || delivery.is_dead() || self.dying.contains(&seq) || has_dead()
+    }
+
+    /// Acknowledges the dead deliveries of a message that another one made up for.
     fn cover(&mut self, seq: u64, kept: Kept, at: Timestamp) -> Result<(), Error> {
         let found = self.shared.sound(self.view.complete(seq, kept).map(Some))?;
         let deliveries = found.map(|found| found.deliveries).unwrap_or_default();
@@ -304,8 +321,16 @@ impl<'a> WriteBatch<'a> {
     }
 
     /// Makes dead deliveries due, and pending ones due earlier. Counts those that are not changed.
-    pub(super) fn requeue(&mut self, places: &[Place], now: Timestamp, left: &Left) -> Result<u64, Error> {
-        self.each(places, |batch, place| batch.requeue_one(place, now, left))
+    pub(super) fn requeue(
+        &mut self,
+        places: &[Place],
+        selector: &Selector,
+        now: Timestamp,
+        left: &Left,
+    ) -> Result<u64, Error> {
+        self.each(places, |batch, place| {
+            batch.requeue_one(place, selector, now, left)
+        })
     }
 
     /// Makes pending deliveries that are due later due at `now`, unless they are claimed.
@@ -340,9 +365,15 @@ impl<'a> WriteBatch<'a> {
         self.each(places, |batch, place| batch.acknowledge_one(place, since, now))
     }
 
-    /// Makes pending deliveries dead and acknowledges them, unless they are claimed.
-    pub(super) fn discard(&mut self, places: &[Place], now: Timestamp, reason: &str) -> Result<u64, Error> {
-        self.each(places, |batch, place| batch.discard_one(place, now, reason))
+    /// Makes pending deliveries dead and acknowledges them, unless they are claimed, and counts those.
+    pub(super) fn discard(
+        &mut self,
+        places: &[Place],
+        now: Timestamp,
+        reason: &str,
+        left: &Left,
+    ) -> Result<u64, Error> {
+        self.each(places, |batch, place| batch.discard_one(place, now, reason, left))
     }
 
     /// The places of the deliveries whose messages are stored.
@@ -470,9 +501,17 @@ impl<'a> WriteBatch<'a> {
 
     /// Counts and schedules a new delivery.
     fn begin(&mut self, queue: Queue, place: Place, delivery: &Delivery) {
-        self.updates.push(IndexUpdate::delivery(queue, place, delivery));
+        self.list(queue, place, delivery);
         self.counters.ledger.counts.owed += 1;
         self.counters.enter(delivery);
+    }
+
+    /// Adds a delivery to the indexes.
+    fn list(&mut self, queue: Queue, place: Place, delivery: &Delivery) {
+        if delivery.is_dead() {
+            self.dying.insert(place.seq);
+        }
+        self.updates.push(IndexUpdate::delivery(queue, place, delivery));
     }
 
     fn each(
@@ -488,8 +527,15 @@ impl<'a> WriteBatch<'a> {
         Ok(touched)
     }
 
-    fn requeue_one(&mut self, place: Place, now: Timestamp, left: &Left) -> Result<bool, Error> {
-        let Some((delivery, message)) = self.shared.sound(self.view.with_message(place))? else {
+    fn requeue_one(
+        &mut self,
+        place: Place,
+        selector: &Selector,
+        now: Timestamp,
+        left: &Left,
+    ) -> Result<bool, Error> {
+        let found = self.shared.sound(self.view.with_message(place))?;
+        let Some((delivery, message)) = found.filter(|(delivery, _)| selector.includes(delivery)) else {
             return Ok(false);
         };
         let queue = stored::queue(&message, &delivery);
@@ -505,7 +551,7 @@ impl<'a> WriteBatch<'a> {
                 self.updates.push(IndexUpdate::Revived {
                     destination,
                     place,
-                    is_covered: delivery.is_delivered_by_fallback(),
+                    is_covered: delivery.is_delivered_otherwise(),
                 });
                 self.updates.push(IndexUpdate::Pending {
                     queue,
@@ -572,36 +618,57 @@ impl<'a> WriteBatch<'a> {
         since: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<bool, Error> {
-        let delivery = self.shared.sound(self.view.delivery(place))?;
-        let Some(delivery) = delivery.filter(|delivery| is_meant(delivery, since)) else {
+        let Some((delivery, found)) = self.with_others(place)? else {
             return Ok(false);
         };
-        let acknowledged = delivery.clone().acknowledged(now, AcknowledgedBy::Operator);
+        if !is_meant(&delivery, since) {
+            return Ok(false);
+        }
+        let by = acknowledged_by(&delivery, &found.deliveries);
+        let acknowledged = delivery.clone().acknowledged(now, by);
+        if acknowledged.is_delivered_otherwise() {
+            self.updates.push(IndexUpdate::Covered { place });
+        }
         self.replace(place, &delivery, &acknowledged)?;
         Ok(true)
     }
 
-    fn discard_one(&mut self, place: Place, now: Timestamp, reason: &str) -> Result<bool, Error> {
-        let Some((delivery, message)) = self.shared.sound(self.view.with_message(place))? else {
+    fn discard_one(
+        &mut self,
+        place: Place,
+        now: Timestamp,
+        reason: &str,
+        left: &Left,
+    ) -> Result<bool, Error> {
+        let Some((delivery, found)) = self.with_others(place)? else {
             return Ok(false);
         };
-        let queue = stored::queue(&message, &delivery);
-        if !delivery.is_waiting() || !self.reserve(&queue, place) {
+        if !delivery.is_waiting() {
             return Ok(false);
         }
-        let dead = delivery
-            .clone()
-            .dead(None, now, reason)
-            .acknowledged(now, AcknowledgedBy::Operator);
-        let destination = queue.destination.clone();
-        self.updates.push(IndexUpdate::Ended { queue, place });
-        self.updates.push(IndexUpdate::Dead {
-            destination,
-            place,
-            is_covered: false,
-        });
+        let queue = stored::queue(&found.message, &delivery);
+        if !self.reserve(&queue, place) {
+            left.claimed.fetch_add(1, Ordering::Relaxed);
+            return Ok(false);
+        }
+        let dead = delivery.clone().dead(None, now, reason);
+        let by = acknowledged_by(&dead, &found.deliveries);
+        let dead = dead.acknowledged(now, by);
+        let ended = queue.clone();
+        self.updates.push(IndexUpdate::Ended { queue: ended, place });
+        self.list(queue, place, &dead);
         self.replace(place, &delivery, &dead)?;
         Ok(true)
+    }
+
+    /// A delivery, and its message with all deliveries.
+    fn with_others(&self, place: Place) -> Result<Option<(Delivery, Found)>, Error> {
+        let Some(found) = self.shared.sound(self.view.found(place.seq))? else {
+            return Ok(None);
+        };
+        let mut all = found.deliveries.iter();
+        let delivery = all.find(|delivery| delivery.id.ordinal == place.ordinal).cloned();
+        Ok(delivery.map(|delivery| (delivery, found)))
     }
 
     fn reserve(&mut self, queue: &Queue, place: Place) -> bool {

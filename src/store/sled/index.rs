@@ -13,7 +13,7 @@ use super::queues::Queues;
 use super::table::{Draft, Table};
 use crate::model::delivery::{Delivery, State};
 use crate::model::message::{Message, Name, Timestamp};
-use crate::store::Ended;
+use crate::store::{Ended, MessageState};
 
 /// The indexes. No thread waits for one of the two locks while it holds the other.
 #[derive(Default)]
@@ -43,7 +43,7 @@ pub(super) enum IndexUpdate {
     },
     /// A delivery is not pending any more.
     Ended { queue: Queue, place: Place },
-    /// A delivery became dead. `is_covered`: its fallback delivered the message.
+    /// A delivery became dead. `is_covered`: another one delivered the message instead.
     Dead {
         destination: Name,
         place: Place,
@@ -51,9 +51,10 @@ pub(super) enum IndexUpdate {
     },
     /// A delivered delivery was added.
     Delivered { place: Place },
-    /// The fallback of a dead delivery delivered the message.
+    /// Another delivery delivered the message instead of a dead one.
     Covered { place: Place },
-    /// A dead delivery became pending or was removed. `is_covered`: its fallback had delivered the message.
+    /// A dead delivery became pending or was removed. `is_covered`: another one had delivered the
+    /// message instead.
     Revived {
         destination: Name,
         place: Place,
@@ -76,7 +77,7 @@ impl IndexUpdate {
             State::Dead { .. } => Self::Dead {
                 destination: queue.destination,
                 place,
-                is_covered: delivery.is_delivered_by_fallback(),
+                is_covered: delivery.is_delivered_otherwise(),
             },
             State::Delivered { .. } => Self::Delivered { place },
         }
@@ -158,15 +159,23 @@ impl Index {
             .collect();
         let mut table = self.table();
         updates.into_iter().for_each(|update| update.table(&mut table));
-        let rows = ended.iter().filter_map(|seq| table.get(*seq));
-        let over = rows.filter(|row| !row.may_wait());
-        let lost: Vec<bool> = over.map(super::row::Row::may_be_lost).collect();
+        let mut counted = Ended::default();
+        for seq in ended {
+            table.change(seq, |row| {
+                if !row.may_wait() {
+                    row.count_ended(&mut counted);
+                }
+            });
+        }
         drop(table);
         let mut ended = lock(&self.ended);
-        for is_lost in lost {
-            ended.delivered += u64::from(!is_lost);
-            ended.dead += u64::from(is_lost);
-        }
+        ended.delivered += counted.delivered;
+        ended.dead += counted.dead;
+    }
+
+    /// Notes at start that a message had ended with this result before, so that it is not counted again.
+    pub(super) fn has_ended(&self, seq: u64, result: MessageState) {
+        self.table().change(seq, |row| row.note_ended(result));
     }
 
     /// The number of messages whose deliveries have all ended since the store was opened.

@@ -46,8 +46,8 @@ use self::threads::Threads;
 use self::writer::Writer;
 use super::backup::{self, Part, Position};
 use super::{
-    Acceptance, Arrival, Backlog, Claim, Counts, DeliveryQuery, Ended, Error, Found, Health, Page, Query,
-    Queued, Requeued, RetentionCutoffs, Selector, Settlement, Standings, Store, Turn, Undelivered,
+    Acceptance, Arrival, Backlog, Claim, Counts, DeliveryQuery, Discarded, Ended, Error, Found, Health, Page,
+    Query, Queued, Requeued, RetentionCutoffs, Selector, Settlement, Standings, Store, Turn, Undelivered,
 };
 use crate::metrics::series::Saved;
 use crate::model::delivery::{Delivery, DeliveryId};
@@ -415,8 +415,8 @@ impl Store for Sled {
     async fn requeue(&self, selector: &Selector, now: Timestamp) -> Result<Requeued, Error> {
         let left = Arc::new(Left::default());
         let requeue = |places: Vec<Place>| -> Change {
-            let left = left.clone();
-            Box::new(move |batch| batch.requeue(&places, now, &left))
+            let (left, selector) = (left.clone(), selector.clone());
+            Box::new(move |batch| batch.requeue(&places, &selector, now, &left))
         };
         let touched = self.on_selected(selector, requeue).await?;
         Ok(Requeued {
@@ -485,12 +485,17 @@ impl Store for Sled {
         self.on_selected(selector, acknowledge).await
     }
 
-    async fn discard(&self, selector: &Selector, now: Timestamp, reason: &str) -> Result<u64, Error> {
-        self.on_selected(selector, |places| {
-            let reason = reason.to_owned();
-            Box::new(move |batch| batch.discard(&places, now, &reason))
+    async fn discard(&self, selector: &Selector, now: Timestamp, reason: &str) -> Result<Discarded, Error> {
+        let left = Arc::new(Left::default());
+        let discard = |places: Vec<Place>| -> Change {
+            let (left, reason) = (left.clone(), reason.to_owned());
+            Box::new(move |batch| batch.discard(&places, now, &reason, &left))
+        };
+        let touched = self.on_selected(selector, discard).await?;
+        Ok(Discarded {
+            touched,
+            claimed: left.claimed.load(Ordering::Relaxed),
         })
-        .await
     }
 
     async fn add_deliveries(

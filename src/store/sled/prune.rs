@@ -108,7 +108,7 @@ impl WriteBatch<'_> {
                 self.updates.push(IndexUpdate::Revived {
                     destination,
                     place,
-                    is_covered: delivery.is_delivered_by_fallback(),
+                    is_covered: delivery.is_delivered_otherwise(),
                 });
             }
         }

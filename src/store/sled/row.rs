@@ -6,7 +6,7 @@
 
 use crate::model::message::{Message, MessageId, Timestamp};
 use crate::model::number::Pattern;
-use crate::store::MessageState;
+use crate::store::{Ended, MessageState};
 
 /// The size of the bit set of trigrams. A text of a hundred letters sets half of the bits: a word of five letters is
 /// then found in one of ten texts that do not contain it, a word of eight in one of a hundred.
@@ -22,6 +22,9 @@ const UNROUTED: u8 = 2;
 const REDACTED: u8 = 4;
 /// The message has deliveries, pending or ended.
 const HAS_DELIVERIES: u8 = 8;
+/// All deliveries had ended once: with the message delivered, with a dead delivery.
+const WAS_DELIVERED: u8 = 16;
+const WAS_DEAD: u8 = 32;
 
 /// One message.
 #[derive(Clone, Copy, Default)]
@@ -32,7 +35,7 @@ pub(super) struct Row {
     pub(super) to: u16,
     pub(super) source: u16,
     waiting: u8,
-    /// Dead deliveries, and the number of them whose fallback delivered the message.
+    /// Dead deliveries, and the number of them that another one made up for.
     dead: u8,
     covered: u8,
     flags: u8,
@@ -99,7 +102,7 @@ impl Row {
         self.dead > 0
     }
 
-    /// Returns true if it may have a dead delivery whose fallback did not deliver the message.
+    /// Returns true if it may have a dead delivery that no other one made up for.
     pub(super) fn may_be_lost(&self) -> bool {
         self.dead > self.covered || self.dead == MANY
     }
@@ -115,7 +118,7 @@ impl Row {
             waiting: other.waiting,
             dead: other.dead,
             covered: other.covered,
-            flags: self.flags | (other.flags & HAS_DELIVERIES),
+            flags: self.flags | (other.flags & (HAS_DELIVERIES | WAS_DELIVERED | WAS_DEAD)),
             ..self
         }
     }
@@ -137,6 +140,25 @@ impl Row {
 
     pub(super) fn count_covered(&mut self, up: bool) {
         self.covered = count(self.covered, up);
+    }
+
+    /// Counts the message, all of whose deliveries have ended, unless it was counted with this result before.
+    pub(super) fn count_ended(&mut self, ended: &mut Ended) {
+        let (flag, count) = match self.may_be_lost() {
+            true => (WAS_DEAD, &mut ended.dead),
+            false => (WAS_DELIVERED, &mut ended.delivered),
+        };
+        *count += u64::from(self.flags & flag == 0);
+        self.flags |= flag;
+    }
+
+    /// Records that all deliveries had ended with this result.
+    pub(super) fn note_ended(&mut self, result: MessageState) {
+        self.flags |= match result {
+            MessageState::Delivered => WAS_DELIVERED,
+            MessageState::Dead => WAS_DEAD,
+            MessageState::Pending | MessageState::Kept | MessageState::Unrouted => 0,
+        };
     }
 
     /// Returns true if the sender may match.

@@ -91,7 +91,7 @@ pub async fn an_answered_delivery_lets_the_next_of_its_conversation_be_claimed(s
         store
             .discard(&Selector::Ids(vec![first.delivery.id]), Timestamp(9), "no")
             .await,
-        Ok(0)
+        Ok(discarded(0, 1))
     );
     assert!(store.answered(&first).await, "a second answer changes nothing");
     assert!(store.answered(&second).await);
@@ -108,7 +108,11 @@ pub async fn an_answered_delivery_lets_the_next_of_its_conversation_be_claimed(s
     assert!(claim(store, "desk", Timestamp(49)).await.is_empty());
     let third = claim_one(store, "desk", Timestamp(50)).await;
     assert_eq!(numbers(std::slice::from_ref(&third)), [3]);
-    assert_eq!(store.discard(&all, Timestamp(9), "no").await, Ok(1), "the fourth");
+    assert_eq!(
+        store.discard(&all, Timestamp(9), "no").await,
+        Ok(discarded(1, 1)),
+        "the fourth"
+    );
     assert!(!store.answered(&third).await, "nothing follows");
     assert!(claim(store, "desk", FAR).await.is_empty());
     store.settle(delivered(&third)).await.unwrap();

@@ -36,7 +36,7 @@ pub async fn ended_messages_are_counted_by_result(store: Arc<dyn Store>) {
     ended(2, 1);
     assert_eq!(
         store.discard(&Selector::Pending(name("desk")), FAR, "no").await,
-        Ok(1)
+        Ok(discarded(1, 0))
     );
     ended(2, 2);
 }
@@ -70,6 +70,33 @@ pub async fn messages_without_a_delivery_are_counted(store: Arc<dyn Store>) {
     )
     .await;
     counted(0, 1);
+}
+
+pub async fn a_message_that_is_sent_again_is_not_counted_again(store: Arc<dyn Store>) {
+    let store = &*store;
+    let ended = |delivered, dead| assert_eq!(store.ended(), Ended { delivered, dead });
+    let id = accept(store, 1, 1, &["desk"]).await;
+    let dead = claim_one(store, "desk", FAR).await;
+    let mut settlement = died(&dead);
+    let fallback = settlement.delivery.fallback(name("room"), Timestamp(1_000));
+    settlement.follow_ups.push(fallback);
+    store.settle(settlement).await.unwrap();
+    let fallback = claim_one(store, "room", FAR).await;
+    store.settle(delivered(&fallback)).await.unwrap();
+    ended(1, 0);
+    // Retried although its fallback delivered the message, and resent.
+    let ids = Selector::Ids(vec![dead.delivery.id]);
+    assert_eq!(store.requeue(&ids, Timestamp(9)).await, Ok(requeued(1)));
+    let again = claim_one(store, "desk", FAR).await;
+    store.settle(delivered(&again)).await.unwrap();
+    ended(1, 0);
+    for dead in [1, 1] {
+        let resent = Delivery::resent(id, name("desk"), None, Timestamp(2_000));
+        store.add_deliveries(id, vec![resent]).await.unwrap();
+        let claim = claim_one(store, "desk", FAR).await;
+        store.settle(died(&claim)).await.unwrap();
+        ended(1, dead);
+    }
 }
 
 pub async fn the_messages_of_the_last_hour_are_stored(store: Arc<dyn Store>) {

@@ -255,12 +255,11 @@ impl Pair {
             } => {
                 let message = MessageId(uuid::Uuid::from_u128(message.into()));
                 let id = DeliveryId { message, ordinal: 0 };
-                let owed = vec![Delivery::new(
-                    id,
-                    name(DESTINATIONS[destination]),
-                    None,
-                    Timestamp(due),
-                )];
+                let owed = Delivery {
+                    is_resent: due % 2 == 0,
+                    ..Delivery::new(id, name(DESTINATIONS[destination]), None, Timestamp(due))
+                };
+                let owed = vec![owed];
                 assert_eq!(
                     self.memory.add_deliveries(message, owed.clone()).await,
                     self.sled().add_deliveries(message, owed).await
@@ -412,6 +411,17 @@ impl Pair {
                 ..DeliveryQuery::default()
             },
         );
+        for state in [MessageState::Pending, MessageState::Delivered, MessageState::Dead] {
+            let query = Query {
+                state: Some(state),
+                ..all.clone()
+            };
+            let [ours, theirs] = [memory.messages(&query).await, sled.messages(&query).await].map(|page| {
+                let items = page.unwrap().items.into_iter();
+                items.map(|found| found.message.id).collect::<Vec<_>>()
+            });
+            assert_eq!(ours, theirs, "{state:?}");
+        }
         let found = |page: Page<Found>| {
             page.items
                 .into_iter()
