@@ -145,7 +145,9 @@ impl Daemon {
         match cause(error).map(io::Error::kind) {
             Some(io::ErrorKind::PermissionDenied) => denied(&self.socket, self.group.as_deref()),
             Some(io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-                format!("no daemon answers at {socket}: {}", self.places.not_running())
+                let doubt = self.places.doubt(&self.socket);
+                let why = doubt.unwrap_or_else(|| self.places.not_running());
+                format!("no daemon answers at {socket}: {why}")
             }
             _ => format!("cannot connect to the daemon at {socket}: {}", root(error)),
         }

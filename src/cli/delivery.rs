@@ -204,11 +204,17 @@ fn table(deliveries: &[DeliveryView], now: Timestamp, width: Option<u16>) -> Tab
                 time::relative(delivery.created_at, now),
                 delivery.attempts_made.to_string(),
                 next(delivery, now),
-                delivery.reason.clone().unwrap_or_default(),
+                reason(delivery),
             ],
         );
     }
     table
+}
+
+/// Why it failed last; before the first attempt, what it waits for.
+fn reason(delivery: &DeliveryView) -> String {
+    let waits = || delivery.pending.as_ref().map(|pending| one_line(&pending.why));
+    delivery.reason.clone().or_else(waits).unwrap_or_default()
 }
 
 /// The state, with a note if a dead delivery needs no attention.

@@ -8,6 +8,7 @@ use super::client::Daemon;
 use super::table::{Table, terminal_width, wrapped};
 use super::{CommandError, Exit, Global, listing, print, style, time};
 use crate::control::view::{DestinationView, Tested};
+use crate::model::delivery::{Attempt, Verdict};
 use crate::model::message::{Name, Timestamp};
 use crate::template::one_line;
 
@@ -71,11 +72,23 @@ pub(super) fn table(destinations: &[DestinationView], now: Timestamp) -> Table {
                 ago(destination.oldest),
                 destination.dead.to_string(),
                 ago(destination.delivered_at),
-                destination.reason.clone().unwrap_or_default(),
+                reason(destination).unwrap_or_default(),
             ],
         );
     }
     table
+}
+
+/// Why it is not up, or why its last attempt failed although it is.
+fn reason(destination: &DestinationView) -> Option<String> {
+    let failed = failed_last(destination).map(|last| format!("last attempt failed: {}", last.detail));
+    destination.reason.clone().or(failed)
+}
+
+/// The last attempt, if it failed.
+pub(super) fn failed_last(destination: &DestinationView) -> Option<&Attempt> {
+    let last = destination.last_attempt.as_ref();
+    last.filter(|last| last.verdict != Verdict::Delivered)
 }
 
 /// When the next attempt starts.
@@ -90,7 +103,7 @@ fn style(destination: &DestinationView) -> Style {
     match destination.state.as_str() {
         "down" | "parked" | "removed" => style::ERROR,
         "limited" | "paused" => style::WARNING,
-        _ if destination.dead > 0 => style::WARNING,
+        _ if destination.dead > 0 || failed_last(destination).is_some() => style::WARNING,
         _ => Style::new(),
     }
 }
@@ -145,7 +158,7 @@ fn outcome(name: &Name, tested: &Tested) -> String {
 fn meaning(failure: &str) -> &str {
     match failure {
         "transient" => "transient (a message would be retried)",
-        "permanent" => "permanent (a message would become a dead letter)",
+        "permanent" => "permanent (a message would not be sent again, and be listed as dead)",
         "parked" => "parked (messages would stay pending until the configuration is fixed)",
         other => other,
     }

@@ -120,6 +120,34 @@ impl Places {
         )))
     }
 
+    /// Why the daemon may run at another socket than this one, and the next step: the configuration does not name the
+    /// socket, and is not sound. `None` if the configuration explains where the socket is.
+    pub(super) fn doubt(&self, socket: &Path) -> Option<String> {
+        let loaded = Config::load(&self.config, Purpose::Route, &self.outside);
+        let nothing = Config::read("", &self.config, Purpose::Route, &self.outside)
+            .ok()?
+            .0;
+        if self.is_service || nothing.admin.socket != socket {
+            return None;
+        }
+        let config = self.config.display();
+        let what = match loaded {
+            Err(problems) => {
+                let first = problems.all().first().map(|first| problems.place(first));
+                format!("{config} cannot be read ({})", first.unwrap_or_default())
+            }
+            Ok((_, problems)) if is_wrong(&problems) => format!(
+                "{config} names neither `admin.socket` nor `store.path`, and has {} (`smsbridge check` lists them)",
+                problems.error_count()
+            ),
+            Ok(_) => return None,
+        };
+        Some(format!(
+            "{what}, so the default socket was tried, and a running daemon may have another one: fix the file, or pass \
+             the file that the daemon was started with as --config PATH"
+        ))
+    }
+
     /// Why the daemon may not respond, and how to start it.
     pub(super) fn not_running(&self) -> String {
         match &self.service {
@@ -170,6 +198,11 @@ impl Places {
     pub(super) fn is_service(&self) -> bool {
         self.is_service
     }
+}
+
+fn is_wrong(problems: &Problems) -> bool {
+    let mut all = problems.all().iter();
+    all.any(|problem| problem.severity == Severity::Error)
 }
 
 impl Service {

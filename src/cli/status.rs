@@ -97,7 +97,11 @@ fn headline(status: &StatusView) -> String {
         (true, true) => style::SUCCESS,
         (true, false) => style::WARNING,
     };
-    let ready = format!("{ready}, {problems}{}", untested(&status.destinations));
+    let ready = format!(
+        "{ready}, {problems}{}{}",
+        untested(&status.destinations),
+        failing(&status.destinations)
+    );
     format!(
         "smsbridge {}, up for {}: {}",
         one_line(&status.version),
@@ -115,6 +119,18 @@ fn untested(destinations: &[DestinationView]) -> String {
     match names.is_empty() {
         true => String::new(),
         false => format!("; untested: {}", names.join(", ")),
+    }
+}
+
+/// `; last attempt failed: crm`, of destinations without another problem.
+fn failing(destinations: &[DestinationView]) -> String {
+    let failing = destinations
+        .iter()
+        .filter(|destination| destination.state == "up" && destination::failed_last(destination).is_some());
+    let names: Vec<&str> = failing.map(|destination| destination.name.as_str()).collect();
+    match names.is_empty() {
+        true => String::new(),
+        false => format!("; last attempt failed: {}", names.join(", ")),
     }
 }
 

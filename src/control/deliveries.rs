@@ -32,7 +32,7 @@ impl Control {
             }
         }
         Ok(Page {
-            items: self.delivery_views(&self.plan(), &page.items, &places),
+            items: self.delivery_views(&self.plan(), &page.items, None, &places),
             next: page.next.map(|cursor| cursor.to_string()),
         })
     }
@@ -52,13 +52,19 @@ impl Control {
     }
 
     /// Shows deliveries. Without its place in `places`, the cause that a pending delivery waits for is less exact.
-    fn delivery_views(&self, plan: &Plan, deliveries: &[Delivery], places: &Places) -> Vec<DeliveryView> {
+    fn delivery_views(
+        &self,
+        plan: &Plan,
+        deliveries: &[Delivery],
+        received_at: Option<Timestamp>,
+        places: &Places,
+    ) -> Vec<DeliveryView> {
         let mut lanes: BTreeMap<&Name, Option<Lane<'_>>> = BTreeMap::new();
         let views = deliveries.iter().map(|delivery| {
             let name = &delivery.destination;
             let lane = lanes.entry(name).or_insert_with(|| self.lane(plan, name));
             let pending = pending::view(delivery, places.get(&delivery.id), lane.as_ref(), &self.clock);
-            DeliveryView::of(delivery, &self.clock, pending)
+            DeliveryView::of(delivery, &self.clock, received_at, pending)
         });
         views.collect()
     }
@@ -72,7 +78,7 @@ impl Control {
         places: &Places,
     ) -> Vec<DeliveryView> {
         let all = &found.deliveries;
-        let mut views = self.delivery_views(plan, all, places);
+        let mut views = self.delivery_views(plan, all, Some(found.message.received_at), places);
         for (view, delivery) in views.iter_mut().zip(all) {
             view.delivered_by = delivery.delivered_by(all).cloned();
             view.fallback_of = delivery.fallback_of(all).cloned();

@@ -23,6 +23,17 @@ pub(super) fn general(severity: Severity, kind: ProblemKind, message: String) ->
     }
 }
 
+/// The daemon is stopping, and waits for this.
+pub(super) fn stopping(what: &str) -> ProblemView {
+    let message = format!(
+        "smsbridge is stopping: {what}; no message is accepted and no delivery is begun until it is started again"
+    );
+    ProblemView {
+        cause: Some(what.to_owned()),
+        ..general(Severity::Warning, ProblemKind::Stopping, message)
+    }
+}
+
 /// An attempt that lasts longer than this is a problem, although a mail server may take ten minutes to answer.
 const SLOW: Duration = Duration::from_secs(60);
 
@@ -77,9 +88,10 @@ impl Facts<'_> {
             .as_ref()
             .map(|reason| format!(", the newest: {reason}"))
             .unwrap_or_default();
+        let place = self.place(newest.as_deref());
         Some(ProblemView {
             message: format!(
-                "destination {name} has {count}{why}; list them with `smsbridge delivery list --destination {name} --state \
+                "destination {name}{place} has {count}{why}; list them with `smsbridge delivery list --destination {name} --state \
                  dead`, then `retry` or `acknowledge` them"
             ),
             cause: newest,
@@ -125,12 +137,6 @@ impl Facts<'_> {
         oldest.is_some_and(|oldest| self.now.since(oldest) > self.late_after)
     }
 
-    /// ` until 2026-11-22T03:05:20Z`, while a requested pause lasts.
-    fn until(&self) -> String {
-        let until = self.view.pause_until.filter(|until| *until > self.now);
-        until.map(|until| format!(" until {until}")).unwrap_or_default()
-    }
-
     fn about(&self, severity: Severity, kind: ProblemKind) -> ProblemView {
         let view = self.view;
         ProblemView {
@@ -143,16 +149,21 @@ impl Facts<'_> {
         }
     }
 
+    /// ` (mail.example:25)`, unless the cause names it.
+    fn place(&self, cause: Option<&str>) -> String {
+        match (&self.view.address, cause) {
+            (Some(address), Some(cause)) if cause.contains(address.as_str()) => String::new(),
+            (Some(address), _) => format!(" ({address})"),
+            (None, _) => String::new(),
+        }
+    }
+
     /// A sentence with the cause, then the backlog, then the next step.
     fn words(&self, kind: ProblemKind, cause: Option<&str>) -> String {
         let view = self.view;
         let (name, pending) = (&view.name, self.pending());
         let cause = cause.map(one_clause);
-        let place = match (&view.address, &cause) {
-            (Some(address), Some(cause)) if cause.contains(address.as_str()) => String::new(),
-            (Some(address), _) => format!(" ({address})"),
-            (None, _) => String::new(),
-        };
+        let place = self.place(cause.as_deref());
         let cause = cause.unwrap_or_default();
         let lasting = lasting(self.now, view.since);
         let late_after = humantime::format_duration(self.late_after);
@@ -170,14 +181,12 @@ impl Facts<'_> {
                 format!("destination {name}{place} has been down for {lasting}: {cause}; {pending}; {next}")
             }
             ProblemKind::Limited if !self.is_overdue() => format!(
-                "destination {name}{place} is rate limited{}: {cause}; {pending}, next attempt {}",
-                self.until(),
+                "destination {name}{place} is rate limited: {cause}; {pending}, next attempt {}",
                 self.next_attempt()
             ),
             ProblemKind::Limited => format!(
-                "destination {name}{place} is rate limited{}: {cause}; {pending} (late after {late_after}), next attempt \
+                "destination {name}{place} is rate limited: {cause}; {pending} (late after {late_after}), next attempt \
                  {}; raise the limit there, or send it fewer messages",
-                self.until(),
                 self.next_attempt()
             ),
             ProblemKind::Slow => format!(
@@ -185,7 +194,7 @@ impl Facts<'_> {
                 self::lasting(self.now, view.attempting_since)
             ),
             ProblemKind::Paused => format!(
-                "destination {name} is paused by the operator; {pending}; `smsbridge destination resume {name}` ends that"
+                "destination {name}{place} is paused by the operator; {pending}; `smsbridge destination resume {name}` ends that"
             ),
             ProblemKind::Removed => format!(
                 "destination {name} is no longer configured; {pending}; configure it again, or `smsbridge delivery \
@@ -268,6 +277,7 @@ mod tests {
             oldest: Some(Timestamp(MINUTE)),
             attempting_since: None,
             delivered_at: None,
+            last_attempt: None,
             fallback: None,
         }
     }
@@ -303,7 +313,7 @@ mod tests {
             ),
             (
                 "paused",
-                "destination desk is paused by the operator; 3 pending, the oldest for 9m; `smsbridge destination resume \
+                "destination desk (mail.example:25) is paused by the operator; 3 pending, the oldest for 9m; `smsbridge destination resume \
                  desk` ends that",
             ),
             (
@@ -406,7 +416,7 @@ mod tests {
         let dead = facts.dead(Some("HTTP 400 Bad Request".to_owned())).unwrap();
         assert_eq!(
             dead.message,
-            "destination desk has 2 dead deliveries, the newest: HTTP 400 Bad Request; list them with `smsbridge delivery \
+            "destination desk (mail.example:25) has 2 dead deliveries, the newest: HTTP 400 Bad Request; list them with `smsbridge delivery \
              list --destination desk --state dead`, then `retry` or `acknowledge` them"
         );
         assert!(facts.holding_up(None).is_some());
@@ -420,7 +430,7 @@ mod tests {
         };
         assert_eq!(
             problem_of(&asked, 1, None).unwrap().message,
-            "destination desk (mail.example:25) is rate limited until 1970-01-01T00:20:00.000Z: HTTP 403 Forbidden; 3 \
+            "destination desk (mail.example:25) is rate limited: HTTP 403 Forbidden; 3 \
              pending, the oldest for 0s, next attempt in 19m"
         );
         assert_eq!(
@@ -436,7 +446,7 @@ mod tests {
         assert_eq!(problem_of(&idle("limited"), 1, None), None);
         assert_eq!(
             problem_of(&idle("paused"), 1, None).unwrap().message,
-            "destination desk is paused by the operator; 0 pending; `smsbridge destination resume desk` ends that"
+            "destination desk (mail.example:25) is paused by the operator; 0 pending; `smsbridge destination resume desk` ends that"
         );
     }
 

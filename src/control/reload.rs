@@ -123,10 +123,14 @@ impl Control {
         let count = problems.error_count();
         tracing::error!("reload failed: {count}; previous configuration stays active");
         for problem in problems.all() {
-            tracing::error!("reload failed: {}", problems.place(problem));
+            let place = problems.place(problem);
+            match problem.severity {
+                Severity::Error => tracing::error!("reload failed: {place}"),
+                Severity::Warning => tracing::warn!("{place}"),
+            }
         }
         if let Some(unlisted) = problems.unlisted() {
-            tracing::error!("reload failed: {unlisted}");
+            tracing::warn!("reload failed: {unlisted}");
         }
         *self.reloads.failed() = Some(Failed { at, place, count });
     }

@@ -9,7 +9,7 @@ use super::view::{
 };
 use super::{Control, Error};
 use crate::metrics::series::Totals;
-use crate::model::delivery::{Delivery, State};
+use crate::model::delivery::{Attempt, Delivery, State};
 use crate::model::message::{Name, Timestamp};
 use crate::plan::{Plan, Severity};
 use crate::store::{DeliveryQuery, Health, MessageState};
@@ -36,8 +36,9 @@ impl Control {
         for view in &destinations {
             problems.extend(self.destination_problems(&plan, view).await?);
         }
-        let problems = problem::sorted(problems);
         let stopping = self.stopping();
+        problems.extend(stopping.as_deref().map(problem::stopping));
+        let problems = problem::sorted(problems);
         Ok(StatusView {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.started_at,
@@ -160,7 +161,7 @@ impl Control {
         self.observe().await?;
         let minutes = self.metrics.series.read().into_iter();
         Ok(SeriesView {
-            minutes: minutes.map(|(at, minute)| MinuteView { at, minute }).collect(),
+            minutes: minutes.map(|(at, minute)| MinuteView::of(at, minute)).collect(),
         })
     }
 
@@ -222,6 +223,10 @@ impl Control {
             oldest: backlog.oldest.map(|oldest| self.clock.ago(oldest)),
             attempting_since: of(|status| status.attempting_since).map(|since| self.clock.ago(since)),
             delivered_at: of(|status| status.delivered_at),
+            last_attempt: status.and_then(|status| status.last_attempt).map(|last| Attempt {
+                at: self.clock.shown(last.at),
+                ..last
+            }),
             fallback: planned.and_then(|planned| planned.fallback.clone()),
         })
     }

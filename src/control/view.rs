@@ -192,6 +192,10 @@ pub struct DestinationView {
     pub attempting_since: Option<Timestamp>,
     /// When it last accepted a message.
     pub delivered_at: Option<Timestamp>,
+    /// The last attempt at a message that has ended; null if there was none since the daemon started or the
+    /// destination's configuration changed. A destination can be `up` and refuse every message.
+    #[serde(default)]
+    pub last_attempt: Option<Attempt>,
     /// The destination that gets its dead deliveries.
     pub fallback: Option<Name>,
 }
@@ -279,6 +283,8 @@ pub enum ProblemKind {
     Numbers,
     /// Log lines are dropped.
     Log,
+    /// The daemon is stopping.
+    Stopping,
 }
 
 /// A summary of the store's state.
@@ -341,9 +347,29 @@ pub struct SeriesView {
 pub struct MinuteView {
     /// When it began.
     pub at: Timestamp,
-    /// Its counters.
-    #[serde(flatten)]
-    pub minute: Minute,
+    /// Messages accepted; like the other numbers null if the daemon did not run, or did not save the minute.
+    pub accepted: Option<u64>,
+    /// Messages that were delivered to all destinations or by other deliveries instead, each counted once.
+    pub delivered: Option<u64>,
+    /// Messages that ended with a dead delivery, each counted once.
+    pub dead: Option<u64>,
+    /// The highest number of pending deliveries.
+    pub pending: Option<u64>,
+}
+
+impl MinuteView {
+    /// Converts a minute.
+    #[must_use]
+    pub fn of(at: Timestamp, minute: Minute) -> Self {
+        let seen = |count| minute.pending.map(|_| count);
+        Self {
+            at,
+            accepted: seen(minute.accepted),
+            delivered: seen(minute.delivered),
+            dead: seen(minute.dead),
+            pending: minute.pending,
+        }
+    }
 }
 
 /// All routes.
@@ -546,18 +572,28 @@ impl ConditionsView {
 }
 
 impl DeliveryView {
-    /// Converts a delivery; all times are those of the wall clock.
+    /// Converts a delivery; all times are those of the wall clock, and none is just before its message was received, if
+    /// that is known.
     #[must_use]
-    pub fn of(delivery: &Delivery, clock: &Clock, pending: Option<PendingView>) -> Self {
+    pub fn of(
+        delivery: &Delivery,
+        clock: &Clock,
+        received_at: Option<Timestamp>,
+        pending: Option<PendingView>,
+    ) -> Self {
         let last = || delivery.attempts.last().map(|attempt| attempt.detail.clone());
         let (state, due, ended_at, reason) = match &delivery.state {
             State::Waiting { due } => (MessageState::Pending, Some(*due), None, last()),
             State::Delivered { at } => (MessageState::Delivered, None, Some(*at), None),
             State::Dead { at, reason } => (MessageState::Dead, None, Some(*at), Some(reason.clone())),
         };
-        let shown = |moment: Option<Timestamp>| moment.map(|moment| clock.shown(moment));
+        let show = |moment| match received_at {
+            Some(received_at) => clock.shown_after(received_at, moment),
+            None => clock.shown(moment),
+        };
+        let shown = |moment: Option<Timestamp>| moment.map(show);
         let attempts = delivery.attempts.iter().map(|attempt| Attempt {
-            at: clock.shown(attempt.at),
+            at: show(attempt.at),
             ..attempt.clone()
         });
         Self {
@@ -568,8 +604,8 @@ impl DeliveryView {
             resent: delivery.is_resent,
             fallback_of: None,
             state,
-            created_at: clock.shown(delivery.created_at),
-            retried_at: delivery.retried_at.map(|at| clock.shown(at)),
+            created_at: show(delivery.created_at),
+            retried_at: shown(delivery.retried_at),
             due: shown(due),
             pending,
             ended_at: shown(ended_at),

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 
 use crate::mask::Reason;
-use crate::model::delivery::DeliveryId;
+use crate::model::delivery::{DeliveryId, Verdict};
 use crate::model::lint::Lint;
 use crate::model::message::{Conversation, Message, Name};
 use crate::model::registry::Registered;
@@ -228,6 +228,24 @@ impl Failure {
     pub fn parked(reason: impl Into<Reason>) -> Self {
         Self::Parked {
             reason: reason.into(),
+        }
+    }
+
+    /// The result of the attempt. If recipients differ, one that accepted the message or still may is what counts.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        match self {
+            Self::Transient { .. } => Verdict::Transient,
+            Self::Permanent { .. } => Verdict::Permanent,
+            Self::Parked { .. } => Verdict::Parked,
+            Self::Divided { accepted: true, .. } => Verdict::Delivered,
+            Self::Divided { others, .. } => {
+                let is_over = |other: &Other| matches!(other.fate, Fate::Never { .. });
+                match others.iter().all(is_over) {
+                    true => Verdict::Permanent,
+                    false => Verdict::Transient,
+                }
+            }
         }
     }
 

@@ -103,6 +103,8 @@ pub struct Webhook {
     body: Option<Template>,
     template: Option<Template>,
     keys: Vec<Vec<u8>>,
+    /// The keys in which credentials are or may be configured, for the operator.
+    credentials: &'static str,
     mask: Mask,
 }
 
@@ -124,6 +126,11 @@ impl Webhook {
         let url = parse_url("url", first(&config.url))?;
         Ok(Self {
             mask: mask(config, &url),
+            credentials: match (config.headers.is_empty(), &config.secret) {
+                (false, _) => "`headers` and `url`",
+                (true, Some(_)) => "`secret` and `url`",
+                (true, None) => "`url`",
+            },
             http: context.http.clone(),
             timeout: context.timeout,
             method: method(config.method.as_deref().unwrap_or("POST"))?,
@@ -187,7 +194,9 @@ impl Destination for Webhook {
             .http
             .send(request.body(body), Instant::now() + self.timeout, &self.mask)
             .await?;
-        judge(&answer, || answer.reason(&self.mask, outbound.message))
+        judge(&answer, self.credentials, || {
+            answer.reason(&self.mask, outbound.message)
+        })
     }
 
     fn render(&self, outbound: &OutboundMessage<'_>) -> Result<String, Failure> {
@@ -236,7 +245,8 @@ impl<'a> DefaultBody<'a> {
     }
 }
 
-fn judge(answer: &Answer, reason: impl Fn() -> Reason) -> Result<Delivered, Failure> {
+/// `credentials` names the keys in which they are configured.
+fn judge(answer: &Answer, credentials: &str, reason: impl Fn() -> Reason) -> Result<Delivered, Failure> {
     let status = answer.status;
     if status.is_success() {
         return Ok(Delivered {
@@ -250,7 +260,7 @@ fn judge(answer: &Answer, reason: impl Fn() -> Reason) -> Result<Delivered, Fail
         StatusCode::TOO_MANY_REQUESTS => answer.busy(said),
         _ if status.is_server_error() => answer.busy(said),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            Failure::parked(said.own("; check the credentials in `headers` and `url`"))
+            Failure::parked(said.own(&format!("; check the credentials in {credentials}")))
         }
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::GONE => {
             Failure::parked(said.own("; check `url` and `method`"))

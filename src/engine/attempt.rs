@@ -57,7 +57,7 @@ pub(super) async fn run(
     };
     let took = stopwatch.elapsed();
     drop((permit, attempting));
-    lane.set_tested(true);
+    lane.attempted(ended(&outcome, started, took));
     let by = ByDestination {
         destination: destination.name.to_string(),
     };
@@ -73,6 +73,15 @@ pub(super) async fn run(
         Err(failure) => failed(&lane, &destination, epoch, claim, &failure, started, took).await,
     };
     settle(&lane, settlement, why).await;
+}
+
+/// The record of an attempt for its destination.
+fn ended(outcome: &Result<Delivered, Failure>, started: Timestamp, took: Duration) -> Attempt {
+    let (verdict, detail) = match outcome {
+        Ok(delivered) => (Verdict::Delivered, delivered.detail.as_str()),
+        Err(failure) => (failure.verdict(), failure.reason().shown()),
+    };
+    Attempt::new(started, took, verdict, detail)
 }
 
 /// The recipients that must wait for an earlier message of the conversation. The claim blocks the conversation, so

@@ -169,6 +169,18 @@ impl CircuitBreaker {
         Some(Change::Closed(open.since))
     }
 
+    /// Closes after a rate limit whose pause and backoff are over: with nothing to deliver, no attempt would show that
+    /// the destination accepts messages again. Returns true if it closed.
+    pub fn end_pause(&mut self, now: Timestamp) -> bool {
+        let is_over = |open: &Open| open.cause == Cause::Limited && open.until <= now;
+        let ends = self.open.as_ref().is_some_and(is_over);
+        if ends {
+            self.open = None;
+            self.epoch += 1;
+        }
+        ends
+    }
+
     /// An attempt that started in `epoch` failed. Returns a change that is worth a log line.
     pub fn failed(
         &mut self,

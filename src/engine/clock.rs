@@ -107,6 +107,15 @@ impl Clock {
         }
     }
 
+    /// Like [`Clock::shown`], for a time that is not before `earliest` by the wall clock: the clocks may differ by less
+    /// than a second without being converted.
+    #[must_use]
+    pub fn shown_after(&self, earliest: Timestamp, moment: Timestamp) -> Timestamp {
+        let shown = self.shown(moment);
+        let is_apart = earliest.0.saturating_sub(shown.0).unsigned_abs() >= SHOWN_APART;
+        if is_apart { shown } else { shown.max(earliest) }
+    }
+
     /// Converts a steady time to the wall clock time of the same age, also for times of earlier runs.
     #[must_use]
     pub fn ago(&self, moment: Timestamp) -> Timestamp {

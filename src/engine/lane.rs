@@ -258,10 +258,22 @@ impl Lane {
             .next_due(&self.state.name, self.state.clock.now())
             .await
         {
-            Ok(None) => IDLE_MAX,
+            Ok(None) => {
+                self.end_pause();
+                IDLE_MAX
+            }
             Ok(Some(_)) if self.probing() => IDLE_MAX,
             Ok(Some(due)) => due.since(self.state.clock.now()).max(rate_wait).min(IDLE_MAX),
             Err(_) => STORE_PAUSE,
+        }
+    }
+
+    /// With nothing pending, a destination is not rate limiting any more once its pause is over.
+    fn end_pause(&self) {
+        let is_idle = self.running.is_empty();
+        if is_idle && self.state.breaker().end_pause(self.state.clock.now()) {
+            tracing::info!(destination = %self.state.name, "the pause of destination {} is over; nothing is pending", self.state.name);
+            self.state.announce();
         }
     }
 

@@ -10,6 +10,7 @@ use super::in_flight::MemoryBudget;
 use crate::engine::clock::Clock;
 use crate::engine::events::{Event, Events};
 use crate::metrics::Metrics;
+use crate::model::delivery::Attempt;
 use crate::model::message::{Name, Timestamp};
 use crate::plan::Plan;
 use crate::store::{Standing, Standings, Store};
@@ -100,6 +101,8 @@ pub(super) struct Inner {
     /// one.
     is_tested: bool,
     delivered_at: Option<Timestamp>,
+    /// The last attempt that ended in this run, with the current configuration.
+    last_attempt: Option<Attempt>,
     pub(super) running: usize,
     /// The start of each attempt in progress, by the token of its claim.
     attempts: BTreeMap<u64, Timestamp>,
@@ -141,6 +144,8 @@ pub struct Status {
     pub reason: Option<String>,
     /// When it last accepted a message.
     pub delivered_at: Option<Timestamp>,
+    /// The last attempt that ended in this run, with the current configuration.
+    pub last_attempt: Option<Attempt>,
     /// The number of deliveries in progress.
     pub running: usize,
     /// When the oldest attempt in progress began.
@@ -221,7 +226,18 @@ impl LaneState {
 
     /// Records whether the current configuration of the destination has been tested.
     pub(super) fn set_tested(&self, is_tested: bool) {
-        self.inner().is_tested = is_tested;
+        let mut inner = self.inner();
+        inner.is_tested = is_tested;
+        if !is_tested {
+            inner.last_attempt = None;
+        }
+    }
+
+    /// Records the end of an attempt at a message.
+    pub(super) fn attempted(&self, attempt: Attempt) {
+        let mut inner = self.inner();
+        inner.is_tested = true;
+        inner.last_attempt = Some(attempt);
     }
 
     /// The state to store for the next run.
@@ -297,6 +313,7 @@ impl LaneState {
             pause_until: open.and_then(|open| open.pause_until(self.clock.now())),
             reason: open.map(|open| open.reason.shown().to_owned()),
             delivered_at: inner.delivered_at,
+            last_attempt: inner.last_attempt.clone(),
             running: inner.running,
             attempting_since: inner.attempts.values().min().copied(),
         }

@@ -198,7 +198,8 @@ async fn dead_deliveries_with_a_delivered_fallback_or_discarded_need_no_acknowle
         "{screen}"
     );
     assert!(
-        screen.contains("  ! destination crm is paused by the operator; 0 pending; "),
+        screen.contains("  ! destination crm (127.0.0.1:")
+            && screen.contains(") is paused by the operator; 0 pending; "),
         "{screen}"
     );
 }

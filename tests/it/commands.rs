@@ -627,6 +627,18 @@ fn a_command_without_a_running_daemon_says_so() {
     bridge.run();
     bridge.kill();
     assert!(complaint(&bridge, 3, &["status"]).contains("admin.sock: the daemon is not running"));
+    // A file that does not say where the socket is proves nothing about the daemon.
+    for (file, why) in [
+        ("", "names neither `admin.socket` nor `store.path`, and has "),
+        ("admin = [\n", "config.toml cannot be read ("),
+    ] {
+        std::fs::write(bridge.folder().join("config.toml"), file).unwrap();
+        let said = complaint(&bridge, 3, &["status"]);
+        assert!(
+            said.contains(why) && said.contains("--config PATH") && !said.contains("not running"),
+            "{said}"
+        );
+    }
     // Nor can it be found when the configuration hides it.
     bridge.configure("[admin]\nsocket = 7\n");
     assert!(complaint(&bridge, 2, &["status"]).contains("admin.socket"));

@@ -294,7 +294,8 @@ async fn a_removed_destination_sends_nothing_and_continues_when_added_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_reload_logs_the_same_error_for_every_trigger() {
     let bridge = Bridge::start("[routing]\nunmatched = []\n");
-    bridge.configure("[routing]\nunmatched = [\"nobody\"]\n");
+    let doubtful = "[destination.crm]\nkind = \"webhook\"\nurl = \"http://example.com/\"\nheaders = { authorization = \"Bearer abc\" }\n";
+    bridge.configure(&format!("{doubtful}[routing]\nunmatched = [\"nobody\"]\n"));
     let failed = || -> Vec<String> {
         let log = bridge.log();
         let failed = log.iter().filter(|line| line.contains("\"reload failed: "));

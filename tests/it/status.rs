@@ -360,3 +360,44 @@ fn a_start_below_min_free_is_a_warning_with_both_figures() {
         "{problem}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_refuses_every_message_is_up_and_its_last_attempt_says_so() {
+    let recorder = Recorder::answering(Reply::new(409, "no such room")).await;
+    let crm = destination("crm", &recorder, "");
+    let bridge = Bridge::start(&config(std::slice::from_ref(&crm), "\"crm\""));
+    let last = |bridge: &Bridge| shown(&bridge.status(), "crm")["last_attempt"].take();
+    assert_eq!(last(&bridge), Value::Null, "nothing was attempted");
+    bridge.text(&refid(1), "+13035550100", "hello");
+    let up = wait_for_state(&bridge, "crm", "up");
+    assert_eq!(
+        (&up["last_attempt"]["verdict"], &up["delivered_at"]),
+        (&"transient".into(), &Value::Null)
+    );
+    let (_, said, _) = bridge.command(&["status"]);
+    assert!(
+        said.contains("; last attempt failed: crm\n")
+            && said.contains("  last attempt failed: HTTP 409 Conflict"),
+        "{said}"
+    );
+    // With another configuration, nothing is known.
+    bridge.configure(&config(&[crm + "timeout = \"7s\"\n"], "\"crm\""));
+    bridge.command(&["destination", "pause", "crm"]);
+    assert_eq!(bridge.command(&["reload"]).0, 0);
+    wait_for("the reload", || (last(&bridge) == Value::Null).then_some(()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_limit_is_over_with_its_pause_when_nothing_is_pending() {
+    let busy = Reply::new(429, "slow down").with("retry-after", "3");
+    let recorder = Recorder::answering(busy).await;
+    let crm = destination("crm", &recorder, "").replace("10m", "1s");
+    let bridge = Bridge::start(&config(&[crm], "\"crm\""));
+    bridge.text(&refid(1), "+13035550100", "hello");
+    wait_for_state(&bridge, "crm", "limited");
+    let (code, said, _) = bridge.command(&["delivery", "discard", "--destination", "crm", "--yes"]);
+    assert!(code == 0 && said.starts_with("1 delivery discarded"), "{said}");
+    let after = wait_for_state(&bridge, "crm", "up");
+    assert_eq!((&after["until"], &after["reason"]), (&Value::Null, &Value::Null));
+    assert_eq!(after["last_attempt"]["verdict"], "transient");
+}

@@ -125,9 +125,16 @@ async fn a_stopping_daemon_is_not_ready_and_shows_what_it_waits_for() {
         what.starts_with("waiting for 1 delivery to crm, at most "),
         "{what}"
     );
+    let problem = status["problems"].as_array().unwrap().last().unwrap();
+    assert_eq!(
+        (&problem["kind"], &problem["severity"]),
+        (&"stopping".into(), &"warning".into())
+    );
     let (code, said, _) = bridge.command(&["status"]);
     assert!(
-        code == 0 && said.contains(": stopping, waiting for 1 delivery to crm, at most "),
+        code == 0
+            && said.contains(": stopping, waiting for 1 delivery to crm, at most ")
+            && said.contains("\n  ! smsbridge is stopping: waiting for 1 delivery to crm, at most "),
         "{said}"
     );
 

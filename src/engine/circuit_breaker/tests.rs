@@ -29,6 +29,26 @@ fn a_rate_limit_pauses_the_whole_lane_for_the_requested_time() {
 }
 
 #[test]
+fn a_rate_limit_ends_with_its_pause_if_nothing_is_pending() {
+    let mut breaker = CircuitBreaker::default();
+    breaker.failed(&limited(30), 0, &POLICY, Timestamp(0), 1.0);
+    assert!(!breaker.end_pause(Timestamp(29_999)));
+    assert!(breaker.end_pause(Timestamp(30_000)) && breaker.open().is_none());
+    let epoch = breaker.epoch();
+    breaker.failed(
+        &Failure::unreachable("refused"),
+        epoch,
+        &POLICY,
+        Timestamp(0),
+        1.0,
+    );
+    assert!(
+        !breaker.end_pause(Timestamp(99_000)),
+        "only an attempt shows that it works"
+    );
+}
+
+#[test]
 fn a_pause_shorter_than_the_backoff_does_not_shorten_it() {
     for asked in [0, 1] {
         let mut breaker = CircuitBreaker::default();
