@@ -117,6 +117,9 @@ pub struct Hmac {
     pub encoding: Encoding,
 }
 
+/// Upper bound of the signatures in one request.
+const SIGNATURES_MAX: usize = 8;
+
 impl Hmac {
     /// HMAC-SHA-1 in base64.
     pub const SHA1_BASE64: Self = Self::of(Algorithm::Sha1, Encoding::Base64);
@@ -148,6 +151,35 @@ impl Hmac {
         keys.iter().fold(false, |found, key| {
             let mac = self.algorithm.mac(key.reveal().as_bytes(), parts);
             mac.is_some_and(|mac| mac.ct_eq(&candidate).into()) | found
+        })
+    }
+
+    /// Returns true if one of the signatures is valid for one of the keys. Computes only one MAC for each key and
+    /// refuses more than eight signatures, because an unverified request must not cost more than that. Compares all
+    /// of them, so that the time does not depend on which one matches.
+    #[must_use]
+    pub fn verify_any<'s>(
+        self,
+        keys: &[Secret],
+        parts: &[&[u8]],
+        signatures: impl Iterator<Item = &'s str>,
+    ) -> bool {
+        let given: Vec<&str> = signatures.take(SIGNATURES_MAX + 1).collect();
+        if given.len() > SIGNATURES_MAX {
+            return false;
+        }
+        let decoded = given
+            .iter()
+            .filter_map(|signature| self.encoding.decode(signature));
+        let candidates: Vec<Vec<u8>> = decoded.collect();
+        keys.iter().fold(false, |found, key| {
+            let mac = self
+                .algorithm
+                .mac(key.reveal().as_bytes(), parts)
+                .unwrap_or_default();
+            candidates.iter().fold(found, |found, candidate| {
+                bool::from(mac.ct_eq(candidate)) & !mac.is_empty() | found
+            })
         })
     }
 }
@@ -194,6 +226,18 @@ mod tests {
             };
             assert!(hmac.verify(&keys, &[b"RM"], &written_otherwise));
         }
+    }
+
+    #[test]
+    fn one_valid_signature_of_up_to_eight_is_accepted() {
+        let (hmac, keys) = (Hmac::SHA256_BASE64, [Secret::new("old"), Secret::new("new")]);
+        let right = hmac.sign(&keys[1], &[b"RM"]).unwrap();
+        let verify = |signatures: &[&str]| hmac.verify_any(&keys, &[b"RM"], signatures.iter().copied());
+        assert!(verify(&[&right]));
+        assert!(verify(&["AAAA", "*", "", "", "", "", "", &right]));
+        assert!(!verify(&["AAAA", "*", "", "", "", "", "", "", &right]));
+        assert!(!verify(&["", "AAAA", "*"]));
+        assert!(!verify(&[]));
     }
 
     /// A webhook of Android SMS Gateway: the body, followed by the time.
