@@ -14,18 +14,35 @@ use super::queue::Queue;
 /// The capacity that a thread's buffer keeps after a long line.
 const BUFFER_MAX: usize = 16 * 1024;
 
+thread_local! {
+    static BUFFER: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Calls `write` with an empty line: the buffer of this thread, or a new one while the buffer is in use. It is in use if
+/// the `Debug` or `Display` of a field logs an event of its own, or panics, which the panic hook logs.
+fn with_line(write: impl Fn(&mut String)) {
+    let with_buffer = BUFFER.try_with(|buffer| {
+        let Ok(mut line) = buffer.try_borrow_mut() else {
+            return false;
+        };
+        line.clear();
+        line.shrink_to(BUFFER_MAX);
+        write(&mut line);
+        true
+    });
+    if !matches!(with_buffer, Ok(true)) {
+        write(&mut String::new());
+    }
+}
+
 /// Queues events as lines of JSON. The formatter of `tracing-subscriber` writes the same lines, but takes several times
 /// as long, and each message has two lines.
 pub(super) struct Json(pub(super) Queue);
 
 impl<S: Subscriber> Layer<S> for Json {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        thread_local! {
-            static BUFFER: RefCell<String> = const { RefCell::new(String::new()) };
-        }
         let metadata = event.metadata();
-        BUFFER.with_borrow_mut(|line| {
-            line.clear();
+        with_line(|line| {
             // Writing into a string does not fail.
             let _ = write!(line, "{{\"timestamp\":\"{:.6}\"", Timestamp::now());
             let mut fields = Fields(line);
@@ -34,7 +51,6 @@ impl<S: Subscriber> Layer<S> for Json {
             fields.put("target", format_args!("{}", metadata.target()));
             line.push_str("}\n");
             self.0.push(*metadata.level(), line.as_bytes());
-            line.shrink_to(BUFFER_MAX);
         });
     }
 }
@@ -82,6 +98,15 @@ impl Visit for Fields<'_> {
 
     fn record_u64(&mut self, field: &Field, value: u64) {
         self.bare(field, format_args!("{value}"));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        // JSON has no infinity and no NaN.
+        if value.is_finite() {
+            self.bare(field, format_args!("{value}"));
+        } else {
+            self.put(field.name(), format_args!("{value}"));
+        }
     }
 }
 
@@ -135,7 +160,7 @@ mod tests {
     fn an_event_is_one_line_with_its_fields() {
         let name = "ops";
         let lines = written(|| {
-            tracing::warn!(delivery.id = %"1-2", destination = %name, attempts = 3_u32, offset = -4, full = true, from = "x", "delivered to {name}");
+            tracing::warn!(delivery.id = %"1-2", destination = %name, attempts = 3_u32, offset = -4, share = 0.5, ratio = f64::NAN, full = true, from = "x", "delivered to {name}");
             tracing::info!("again");
         });
         let lines: Vec<serde_json::Value> = lines
@@ -151,10 +176,40 @@ mod tests {
             lines[0],
             serde_json::json!({
                 "timestamp": lines[0]["timestamp"], "level": "WARN", "message": "delivered to ops", "delivery.id": "1-2",
-                "destination": "ops", "attempts": 3, "offset": -4, "full": true, "from": "x", "target": module_path!(),
+                "destination": "ops", "attempts": 3, "offset": -4, "share": 0.5, "ratio": "NaN", "full": true, "from": "x", "target": module_path!(),
             })
         );
         assert_eq!(lines[1]["message"], "again");
+    }
+
+    /// A field that writes a line of its own, as its `Display` does by logging, or the panic hook after its panic.
+    struct Nested {
+        panics: bool,
+    }
+
+    impl fmt::Display for Nested {
+        fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            with_line(|line| {
+                assert!(line.is_empty(), "the line of the outer event");
+                line.push_str("inner");
+            });
+            assert!(!self.panics, "deliberate");
+            formatter.write_str("outer")
+        }
+    }
+
+    #[test]
+    fn a_field_that_logs_or_panics_does_not_end_the_process() {
+        let lines = written(|| {
+            tracing::info!(field = %Nested { panics: false }, "logs");
+            let panicking = || tracing::info!(field = %Nested { panics: true }, "panics");
+            std::panic::catch_unwind(panicking).unwrap_err();
+            tracing::info!("again");
+        });
+        let lines: Vec<&str> = lines.lines().collect();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[0].contains("\"field\":\"outer\""), "{lines:?}");
+        assert!(lines[1].contains("\"message\":\"again\""), "{lines:?}");
     }
 
     #[test]
