@@ -46,7 +46,7 @@ export class Deliveries {
       h('ul', {}, items.map((item) => this.#item(item))),
       next && h('p', { class: 'muted' }, `Only the newest ${LISTED} are listed.`),
       h('div', { class: 'buttons' },
-        button('Retry all', this.#retry),
+        (state === 'pending' || this.destination.dead > 0) && button('Retry all', this.#retry),
         state === 'dead' && this.destination.dead > 0 && button('Acknowledge all', this.#acknowledge),
         state === 'pending' && button('Discard all', this.#discard, true)));
   }
@@ -77,10 +77,10 @@ export class Deliveries {
   async #retry(button) {
     const { dead, acknowledged, pending, state: standing } = this.destination;
     const isDead = this.state === 'dead';
-    const number = isDead ? dead + acknowledged : pending;
+    const number = isDead ? dead : pending;
     const text = [
       `${number === 1 ? 'It becomes due now and is' : 'They become due now and are'} sent${number === 1 ? '' : ' in order'} as soon as ${this.name} accepts messages.`,
-      isDead && acknowledged > 0 && `${count(acknowledged)} of them ${acknowledged === 1 ? 'needs' : 'need'} no attention, because they were acknowledged or a fallback delivered the message: these are sent, too.`,
+      isDead && acknowledged > 0 && `Not included: ${plural(acknowledged, 'dead delivery', 'dead deliveries')} that ${acknowledged === 1 ? 'needs' : 'need'} no attention, because they were acknowledged, or a fallback or another delivery delivered the message.`,
       standing === 'paused' && `${this.name} is paused: nothing is sent until it is resumed.`,
     ];
     const sure = await confirm({ title: `Retry ${all(number, this.state)} to ${this.name}?`, text, action: `Retry ${count(number)}`, careful: isDead });
@@ -110,7 +110,7 @@ export class Deliveries {
 const all = (number, state) => (number === 1 ? `the ${state} delivery` : `all ${count(number)} ${state} deliveries`);
 
 /** Why a dead delivery needs no attention. */
-export const STANDING = { fallback: 'fallback delivered', operator: 'acknowledged' };
+export const STANDING = { fallback: 'fallback delivered', delivery: 'delivered since', operator: 'acknowledged' };
 
 /** The result of an action on many deliveries. */
 function report({ deliveries, already_due: due, attempting, redacted, results }, verb) {

@@ -66,7 +66,7 @@ export class Detail {
       h('div', { class: 'buttons' }, statePill(message), h('span', { class: 'muted' }, deliveredBy(message)), !forgotten && h('button', { onclick: ({ currentTarget }) => this.#resend(currentTarget, message) }, 'Resend')),
       h('h3', {}, message.deliveries.length ? plural(message.deliveries.length, 'delivery', 'deliveries') : 'No deliveries'),
       message.deliveries.length === 0 && h('p', { class: 'muted' }, `${message.state === 'kept' ? 'Its routes deliver it to no destination' : 'No route matched it'}.`, !forgotten && ' Resend sends it to a destination you choose.'),
-      message.deliveries.map((delivery) => this.#delivery(delivery, message.deliveries, forgotten)),
+      message.deliveries.map((delivery) => this.#delivery(delivery, forgotten)),
       h('dl', { class: 'facts' },
         fact('Routes', message.routes.length ? message.routes.join(', ') : 'none matched'),
         fact('Source', message.source),
@@ -75,8 +75,8 @@ export class Detail {
         fact('Id', message.id)));
   }
 
-  #delivery(delivery, all, forgotten) {
-    const { id, destination, recipient, state, attempts, attempts_made: made, ended_at: ended, reason, acknowledged_at: acknowledged, acknowledged_by: by, delivered_by: fallback } = delivery;
+  #delivery(delivery, forgotten) {
+    const { id, destination, recipient, state, attempts, attempts_made: made, ended_at: ended, reason, acknowledged_at: acknowledged, acknowledged_by: by } = delivery;
     // A discarded delivery is acknowledged by the same action.
     const isDiscarded = by === 'operator' && acknowledged === ended;
     const button = (name, action, danger) => h('button', { class: danger ? 'danger' : null, onclick: ({ currentTarget }) => action(currentTarget) }, name);
@@ -89,10 +89,10 @@ export class Detail {
     };
     const given = isDiscarded
       ? ['Discarded by the operator ', time(ended), '.']
-      : ['Given up ', time(ended), ': ', prose(reason ?? 'no reason given'), '.', acknowledged && [by === 'fallback' ? ` Fallback ${fallback ?? ''} delivered the message ` : ' Acknowledged ', time(acknowledged), '.']];
+      : ['Given up ', time(ended), ': ', prose(reason ?? 'no reason given'), '.', acknowledged && settled(delivery)];
     return h('section', { class: 'delivery', 'aria-label': `Delivery to ${destination}${recipient ? `, ${recipient}` : ''}` },
       h('header', {}, h('a', { href: `#/destinations/${destination}` }, h('b', {}, destination)), recipient && words(recipient), pill(state === 'pending' && made ? 'retrying' : state), acknowledged && !isDiscarded && pill(STANDING[by]),
-        h('span', { class: 'muted' }, origin(delivery, all))),
+        h('span', { class: 'muted' }, origin(delivery))),
       h('p', { class: 'standing' }, state === 'pending' && waits(delivery),
         state === 'delivered' && ['Delivered ', time(ended), made > 1 ? `, at attempt ${made}.` : '.'],
         state === 'dead' && given),
@@ -130,14 +130,21 @@ function standing(there) {
   if (delivered) return note('delivered ', time(delivered.ended_at));
   const dead = there.at(-1);
   if (!dead) return null;
-  return dead.acknowledged_by === 'fallback' ? note(`dead, delivered by fallback ${dead.delivered_by ?? ''}`) : note('dead');
+  if (dead.acknowledged_by === 'fallback') return note(`dead, delivered by fallback ${dead.delivered_by ?? ''}`);
+  return note('dead');
 }
 
-/** How a delivery came about: by a route, or as the fallback of another one, with which it shares the route. */
-function origin({ destination, route, created_at: created }, all) {
-  const first = all.find(({ delivered_by: by, ended_at: ended }) => by === destination && created >= ended);
-  if (first) return `fallback of ${first.destination}`;
+/** How a delivery came about. A fallback and a resent delivery have a route, too, for its template. */
+function origin({ route, resent, fallback_of: first }) {
+  if (first) return `fallback of ${first}`;
+  if (resent) return 'resent by an operator';
   return route ? `by route ${route}` : 'matched no route';
+}
+
+/** Why a dead delivery needs no attention, after the sentence about its end. */
+function settled({ acknowledged_at: at, acknowledged_by: by, delivered_by: fallback }) {
+  const how = { fallback: ` Fallback ${fallback ?? ''} delivered the message `, delivery: ' Another delivery to it delivered the message ' }[by] ?? ' Acknowledged ';
+  return [how, time(at), '.'];
 }
 
 const fact = (name, value) => h('div', {}, h('dt', {}, name), h('dd', {}, value));
