@@ -17,7 +17,7 @@ pub struct Events {
     pub statuses: usize,
     /// The number of other events.
     pub ignored: usize,
-    /// A link of the carrier that must be opened before the request is answered with success.
+    /// URL to fetch before the request is acknowledged.
     pub confirm: Option<Url>,
 }
 

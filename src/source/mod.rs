@@ -217,7 +217,7 @@ pub trait Exchange: Send + Sync {
     /// The reason. The carrier must send the request again.
     async fn prepare(&self, request: &Request<'_>) -> Result<(), String>;
 
-    /// Opens a link that a verified request contains: [`Events::confirm`].
+    /// Fetches the URL that a verified request contains: [`Events::confirm`].
     ///
     /// # Errors
     /// The reason. The carrier must send the request again.

@@ -21,7 +21,8 @@ pub enum RsaHash {
     Sha256,
 }
 
-/// The public key in a certificate. Nothing else of the certificate is checked: whoever gets it must know from where.
+/// The public key in a certificate. Issuer, chain and validity are not checked: the caller must have fetched the
+/// certificate from a trusted URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertifiedKey(Arc<[u8]>);
 
