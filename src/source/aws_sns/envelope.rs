@@ -1,4 +1,4 @@
-//! The document that SNS posts, and the message in it.
+//! The SNS envelope, and the message in it.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -7,7 +7,7 @@ use crate::model::message::Timestamp;
 use crate::source::verify::{CertifiedKey, RsaHash};
 use crate::source::{Events, Incoming, fields};
 
-/// What SNS posts.
+/// The body of a request.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Envelope {
@@ -28,7 +28,7 @@ pub(super) struct Envelope {
 }
 
 impl Envelope {
-    /// `None` if it is not what SNS posts.
+    /// Parses the body; `None` if it is not an SNS envelope.
     pub(super) fn read(body: &[u8]) -> Option<Self> {
         serde_json::from_slice(body).ok()
     }
@@ -69,17 +69,17 @@ impl Envelope {
     }
 
     /// The message in a notification. Other publications to the topic are messages, too, with their whole text, except
-    /// the events of messages that were sent.
+    /// the statuses of messages that were sent.
     pub(super) fn events(self) -> Events {
         let sent_at = self.time();
         let Ok(mut inner) = serde_json::from_str::<Map<String, Value>>(&self.message) else {
             return Events::message(self.unknown(sent_at));
         };
-        if inner.contains_key("eventType") {
-            return Events::status();
-        }
         if !inner.contains_key("originationNumber") && !inner.contains_key("messageBody") {
-            return Events::message(self.unknown(sent_at));
+            return match inner.get("eventType") {
+                Some(Value::String(event)) if is_status(event) => Events::status(),
+                _ => Events::message(self.unknown(sent_at)),
+            };
         }
         let mut odd = Vec::new();
         let mut take = |name: &str| {
@@ -89,7 +89,8 @@ impl Envelope {
             }
             value.map(fields::text)
         };
-        let id = take("inboundMessageId").unwrap_or(self.message_id);
+        let id = take("inboundMessageId").filter(|id| !id.is_empty());
+        let id = id.unwrap_or(self.message_id);
         let (from, to) = (take("originationNumber"), take("destinationNumber"));
         let text = take("messageBody");
         let mut incoming = Incoming::new(
@@ -116,5 +117,60 @@ impl Envelope {
             .map(|subject| ("Subject".to_owned(), Value::from(subject).to_string()));
         incoming.extra = fields::extra(subject.into_iter());
         incoming
+    }
+}
+
+/// Returns true for an [event of a sent message].
+///
+/// [event of a sent message]: https://docs.aws.amazon.com/sms-voice/latest/userguide/configuration-sets-event-types.html
+fn is_status(event: &str) -> bool {
+    ["TEXT_", "MEDIA_", "VOICE_"]
+        .iter()
+        .any(|prefix| event.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn events(message: &str) -> Events {
+        let fields = [
+            "Type",
+            "TopicArn",
+            "Timestamp",
+            "SignatureVersion",
+            "Signature",
+            "SigningCertURL",
+        ];
+        let fields = fields.map(|name| (name.to_owned(), Value::from("x")));
+        let mut body = Map::from_iter(fields);
+        body.insert("MessageId".to_owned(), "22b80b92".into());
+        body.insert("Message".to_owned(), message.into());
+        Envelope::read(Value::from(body).to_string().as_bytes())
+            .unwrap()
+            .events()
+    }
+
+    #[test]
+    fn only_a_known_event_without_content_is_a_status() {
+        for status in ["TEXT_DELIVERED", "MEDIA_SENT", "VOICE_RINGING"] {
+            let message = format!(r#"{{"eventType":"{status}","isFinal":true}}"#);
+            assert_eq!(events(&message), Events::status(), "{status}");
+        }
+        for (message, text) in [
+            (r#"{"eventType":"TEXT_DELIVERED","messageBody":"Hi"}"#, "Hi"),
+            (r#"{"eventType":"ALARM"}"#, r#"{"eventType":"ALARM"}"#),
+            (r#"{"eventType":1}"#, r#"{"eventType":1}"#),
+        ] {
+            let events = events(message);
+            assert_eq!((events.statuses, events.messages.len()), (0, 1), "{message}");
+            assert_eq!(events.messages[0].text, text);
+        }
+    }
+
+    #[test]
+    fn an_empty_id_is_replaced_by_the_id_of_the_publication() {
+        let events = events(r#"{"messageBody":"Hi","inboundMessageId":""}"#);
+        assert_eq!(events.messages[0].provider_id, "22b80b92");
     }
 }

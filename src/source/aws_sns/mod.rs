@@ -1,9 +1,8 @@
 //! The AWS source: incoming messages of AWS End User Messaging, published to a topic of Amazon SNS.
 //!
 //! Follows [Two-way messaging] and [Verifying signatures]. A notification is signed with a key whose certificate is at a
-//! URL in the notification. The URL must be at the SNS host of the topic's region, which [`exchange`] fetches it from.
-//! SNS first sends a request to confirm the subscription; it is answered with success after it is confirmed, so SNS
-//! sends it again until then.
+//! URL in the notification. [`exchange`] fetches it from the SNS host of the topic's region only. The bridge answers a
+//! subscription request with 200 only after confirming it; until then SNS repeats it.
 //!
 //! [Two-way messaging]: https://docs.aws.amazon.com/sms-voice/latest/userguide/two-way-sms.html
 //! [Verifying signatures]: https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html
@@ -19,6 +18,7 @@ use super::{
     Composed, Context, Defaults, Events, Exchange, Kind, Refusal, Request, Sample, Settings, Source,
 };
 use crate::model::lint::{self, Lint};
+use crate::model::message::Name;
 use crate::model::number::BareDigits;
 use envelope::Envelope;
 use exchange::Host;
@@ -26,10 +26,14 @@ use topic::Topic;
 
 mod envelope;
 mod exchange;
+mod limits;
 mod topic;
 
 /// The header of a request that is only the published text, without its signature.
 const RAW: &str = "x-amz-sns-rawdelivery";
+
+/// The default of `max_body`: SNS publishes up to 256 KiB, and JSON within JSON is longer.
+const MAX_BODY: usize = 512 << 10;
 
 /// `[source.NAME]` with `kind = "aws-sns"`.
 #[derive(Clone, Debug, Deserialize)]
@@ -37,13 +41,14 @@ const RAW: &str = "x-amz-sns-rawdelivery";
 pub struct Config {
     /// The topic, the only one that is accepted.
     pub topic_arn: String,
-    /// In place of the SNS host of the region.
+    /// Base URL used instead of the SNS host.
     pub api_url: Option<String>,
 }
 
 impl Kind for Config {
     fn defaults(&self) -> Defaults {
         Defaults {
+            max_body: Some(MAX_BODY),
             bare_digits: BareDigits::International,
             ..Defaults::default()
         }
@@ -59,12 +64,14 @@ impl Kind for Config {
 
     fn build(&self, context: &Context<'_>) -> Result<Box<dyn Source>, String> {
         let topic = Topic::parse(&self.topic_arn).ok_or(
-            "`topic_arn` must be the ARN of a topic, like `arn:aws:sns:us-east-1:123456789012:inbound-sms`",
+            "`topic_arn` must be the ARN of a topic in the partition `aws`, `aws-cn` or `aws-us-gov`, like \
+             `arn:aws:sns:us-east-1:123456789012:inbound-sms`",
         )?;
         let topic = Arc::new(topic);
         let api_url = self.api_url.as_deref().map(base).transpose()?;
         Ok(Box::new(AwsSns {
-            host: Host::new(topic.clone(), api_url, context.resolver)?,
+            host: Host::new(context.name.clone(), topic.clone(), api_url, context.resolver)?,
+            source: context.name.clone(),
             topic,
         }))
     }
@@ -72,6 +79,7 @@ impl Kind for Config {
 
 /// The subscription to one topic.
 struct AwsSns {
+    source: Name,
     topic: Arc<Topic>,
     host: Host,
 }
@@ -85,11 +93,12 @@ impl Source for AwsSns {
         }
         let envelope = Envelope::read(request.body).ok_or_else(Refusal::forbidden)?;
         let is_ours = envelope.topic_arn == self.topic.arn();
-        let key = self.topic.certificate(&envelope.signing_cert_url);
-        let key = key.and_then(|url| self.host.key(&url)).filter(|_| is_ours);
-        if !key.is_some_and(|key| envelope.is_signed(&key)) {
+        let url = self.topic.certificate(&envelope.signing_cert_url);
+        let url = url.filter(|_| is_ours).ok_or_else(Refusal::forbidden)?;
+        if !self.host.key(&url).is_some_and(|key| envelope.is_signed(&key)) {
             return Err(Refusal::forbidden());
         }
+        self.host.used(&url);
         let time = envelope.time();
         if time.is_some_and(|time| !Window(REPEATED).contains(time, request.now)) {
             return Err(Refusal::forbidden());
@@ -112,6 +121,7 @@ impl Source for AwsSns {
 impl AwsSns {
     /// The content of a verified request.
     fn events(&self, envelope: Envelope) -> Events {
+        let (source, topic) = (&self.source, self.topic.arn());
         match envelope.kind.as_str() {
             "Notification" => envelope.events(),
             "SubscriptionConfirmation" => {
@@ -119,7 +129,9 @@ impl AwsSns {
                 let confirm = confirm.and_then(|url| self.topic.confirmation(url));
                 if confirm.is_none() {
                     tracing::warn!(
-                        "the topic sent a subscription without a usable link: confirm it in the AWS console"
+                        %source,
+                        "topic {topic} asked source {source} to confirm the subscription, without a usable link: \
+                         confirm it in the AWS console"
                     );
                 }
                 Events {
@@ -129,7 +141,11 @@ impl AwsSns {
             }
             kind => {
                 if kind == "UnsubscribeConfirmation" {
-                    tracing::error!("the subscription to the topic was ended: no more messages come from it");
+                    tracing::error!(
+                        %source,
+                        "the subscription of source {source} to topic {topic} was deleted: no messages will arrive \
+                         until it is created again"
+                    );
                 }
                 Events::ignored()
             }

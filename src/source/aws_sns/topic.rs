@@ -2,6 +2,9 @@
 
 use url::Url;
 
+/// Upper bound of the digits in the name of a certificate. AWS uses 32.
+const DIGITS_MAX: usize = 64;
+
 /// `arn:PARTITION:sns:REGION:ACCOUNT:NAME`
 pub(super) struct Topic {
     arn: String,
@@ -9,7 +12,7 @@ pub(super) struct Topic {
 }
 
 impl Topic {
-    /// `None` if this is not the ARN of a topic.
+    /// `None` if this is not the ARN of a topic, or of a partition whose SNS hosts are not known.
     pub(super) fn parse(arn: &str) -> Option<Self> {
         let parts: Vec<&str> = arn.split(':').collect();
         let ["arn", partition, "sns", region, account, name] = parts.as_slice() else {
@@ -21,14 +24,14 @@ impl Topic {
         };
         let is_region = region
             .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-        if ![*partition, *region, *account, *name].into_iter().all(is_word) || !is_region {
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+        if ![*region, *account, *name].into_iter().all(is_word) || !is_region {
             return None;
         }
-        let domain = if *partition == "aws-cn" {
-            "amazonaws.com.cn"
-        } else {
-            "amazonaws.com"
+        let domain = match *partition {
+            "aws" | "aws-us-gov" => "amazonaws.com",
+            "aws-cn" => "amazonaws.com.cn",
+            _ => return None,
         };
         Some(Self {
             arn: arn.to_owned(),
@@ -44,8 +47,11 @@ impl Topic {
     /// The URL of a certificate, if it is at the SNS host of the region.
     pub(super) fn certificate(&self, url: &str) -> Option<Url> {
         let url = self.url(url)?;
-        let is_certificate = url.path().ends_with(".pem") && url.query().is_none();
-        is_certificate.then_some(url)
+        let name = url.path().strip_prefix("/SimpleNotificationService-");
+        let name = name.and_then(|name| name.strip_suffix(".pem"))?;
+        let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        let is_certificate = (1..=DIGITS_MAX).contains(&name.len()) && name.bytes().all(is_hex);
+        (is_certificate && url.query().is_none()).then_some(url)
     }
 
     /// The URL that confirms the subscription to this topic, if it is at the SNS host of the region.
@@ -80,6 +86,8 @@ mod tests {
         assert_eq!(Topic::parse(ARN).unwrap().host, "sns.us-east-1.amazonaws.com");
         let china = Topic::parse("arn:aws-cn:sns:cn-north-1:1:x").unwrap();
         assert_eq!(china.host, "sns.cn-north-1.amazonaws.com.cn");
+        let government = Topic::parse("arn:aws-us-gov:sns:us-gov-west-1:1:x").unwrap();
+        assert_eq!(government.host, "sns.us-gov-west-1.amazonaws.com");
         for wrong in [
             "",
             "x",
@@ -90,6 +98,9 @@ mod tests {
             "arn:aws:sns:evil.example/:1:x",
             "arn:aws:sns:evil.example#:1:x",
             "arn:aws:sns:a.b:1:x",
+            "arn:aws:sns:US-EAST-1:1:x",
+            "arn:AWS:sns:us-east-1:1:x",
+            "arn:aws-iso:sns:us-iso-east-1:1:x",
         ] {
             assert!(Topic::parse(wrong).is_none(), "{wrong}");
         }
@@ -104,14 +115,19 @@ mod tests {
         ));
         for wrong in [
             "",
-            "http://sns.us-east-1.amazonaws.com/x.pem",
-            "https://sns.us-east-2.amazonaws.com/x.pem",
-            "https://sns.us-east-1.amazonaws.com.evil.example/x.pem",
-            "https://evil.example/sns.us-east-1.amazonaws.com/x.pem",
-            "https://sns.us-east-1.amazonaws.com@evil.example/x.pem",
-            "https://u:p@sns.us-east-1.amazonaws.com/x.pem",
-            "https://sns.us-east-1.amazonaws.com:8443/x.pem",
-            "https://sns.us-east-1.amazonaws.com/x.txt",
+            "http://sns.us-east-1.amazonaws.com/SimpleNotificationService-0.pem",
+            "https://sns.us-east-2.amazonaws.com/SimpleNotificationService-0.pem",
+            "https://sns.us-east-1.amazonaws.com.evil.example/SimpleNotificationService-0.pem",
+            "https://evil.example/sns.us-east-1.amazonaws.com/SimpleNotificationService-0.pem",
+            "https://sns.us-east-1.amazonaws.com@evil.example/SimpleNotificationService-0.pem",
+            "https://u:p@sns.us-east-1.amazonaws.com/SimpleNotificationService-0.pem",
+            "https://sns.us-east-1.amazonaws.com:8443/SimpleNotificationService-0.pem",
+            "https://sns.us-east-1.amazonaws.com/x.pem",
+            "https://sns.us-east-1.amazonaws.com/SimpleNotificationService-0.txt",
+            "https://sns.us-east-1.amazonaws.com/SimpleNotificationService-.pem",
+            "https://sns.us-east-1.amazonaws.com/SimpleNotificationService-g.pem",
+            "https://sns.us-east-1.amazonaws.com/SimpleNotificationService-0/1.pem",
+            "https://sns.us-east-1.amazonaws.com/SimpleNotificationService-0.pem?1",
             "https://sns.us-east-1.amazonaws.com/?Action=Publish&x=.pem",
         ] {
             assert!(!is_ours(wrong), "{wrong}");
