@@ -266,6 +266,7 @@ def shows_characters_that_hide_or_overlay(page):
     post("hides \U000e0041 \u3164 \u115f \u1160 \uffa0 \u2800, stacks e" + "\u0301" * 100, "+13035550112")
     found = row(page, "hides")
     expect(found.locator(".unseen")).to_have_text(["U+E0041", "U+3164", "U+115F", "U+1160", "U+FFA0", "U+2800", "+94 marks"])
+    expect(found).to_have_attribute("aria-label", re.compile(r": hides \[U\+E0041\] \[U\+3164\] .* marks\]$"))
     found.click()
     expect(page.locator(".detail blockquote")).to_have_css("overflow", "clip")
     page.keyboard.press("Escape")
@@ -307,7 +308,7 @@ def claims_only_what_it_knows(browser):
 
     def pending(status):
         crm = next(each for each in status["destinations"] if each["name"] == "crm")
-        attempt = {"at": "2026-01-01T00:00:00Z", "took_ms": 1, "verdict": "transient", "detail": "HTTP 409 Conflict; check `url`"}
+        attempt = {"at": "2026-01-01T00:00:00Z", "took_ms": 1, "verdict": "transient", "detail": "HTTP 409 Conflict\u202e; check `url`"}
         crm.update(pending=3, oldest="2020-01-01T00:00:00Z", last_attempt=attempt)
 
     def switch(act):
@@ -315,10 +316,12 @@ def claims_only_what_it_knows(browser):
         page.evaluate("dispatchEvent(new Event('focus'))")
 
     switch(pending)
-    expect(title).to_have_text("No problems yet")
+    expect(title).to_have_text("Deliveries are delayed")
     expect(box).to_have_attribute("data-tone", "wait")
     expect(box).to_contain_text("crm: 3 pending, the oldest for")
-    expect(box).to_contain_text(re.compile("The last attempt of crm failed .* ago: HTTP 409 Conflict; check url[.]"))
+    expect(box).to_contain_text(re.compile("The last attempt of crm failed .* ago: HTTP 409 ConflictRLO; check url[.]"))
+    reason = page.locator(".health .reason", has_text="HTTP 409")
+    expect(reason).to_have_attribute("title", "last attempt: HTTP 409 Conflict[RLO]; check `url`")
     expect(page.locator(".health tr", has_text="crm").locator(".pill")).to_have_class("pill wait")
     # A page that sees pending deliveries asks every two seconds.
     switch(lambda status: (pending(status), status.update(ready=False, stopping="waiting for 1 delivery to crm, at most 9s")))
@@ -328,12 +331,23 @@ def claims_only_what_it_knows(browser):
     switch(0)
     expect(title).to_have_text("The state is unknown", timeout=4_000)
     expect(page.locator(".outage")).to_have_text(re.compile("systemctl status smsbridge. Trying again"))
-    switch(401)
-    expect(page.locator(".login .complaint")).to_contain_text("The daemon was restarted")
-    switch(lambda status: None)
-    page.get_by_label("Token").fill(GIVEN["token"])
-    page.keyboard.press("Enter")
-    expect(page.locator(".toast")).to_contain_text("smsbridge was started")
+    switch(500)
+    expect(page.locator(".outage")).to_have_text("no Trying again every few seconds.", timeout=4_000)
+    expect(box).not_to_contain_text("respond")
+
+    def logs_in_again(then):
+        switch(401)
+        expect(page.locator(".login .complaint")).to_have_text("Your session ended. Log in again.", timeout=4_000)
+        switch(then)
+        page.get_by_label("Token").fill(GIVEN["token"])
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("link", name="Overview")).to_be_visible()
+
+    # A session also ends without a restart; only a later start of the daemon shows that it was restarted.
+    logs_in_again(lambda status: None)
+    expect(page.locator(".toast")).to_have_count(0)
+    logs_in_again(lambda status: status.update(started_at=status["now"]))
+    expect(page.locator(".toast")).to_have_text(re.compile("The daemon was restarted .*, which ends all sessions"))
     page.context.close()
 
 

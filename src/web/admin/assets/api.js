@@ -8,14 +8,19 @@ export class RequestError extends Error {
   }
 }
 
+/** Time limit of a request, in milliseconds. */
+const TIMEOUT = 20_000;
+
+/** That of an action: a test of a destination takes as long as an attempt, whose `timeout` is at most ten minutes. */
+const ACTION_TIMEOUT = 660_000;
+
 const NO_RESPONSE = 'The daemon does not respond. Check that it is running: `systemctl status smsbridge`.';
 
 /** Fires `ended` when the login is no longer valid. */
 export const session = new EventTarget();
 
-async function ask(method, path, body) {
-  const options = { method };
-  if (method === 'GET') options.signal = AbortSignal.timeout(20_000);
+async function ask(method, path, body, limit = TIMEOUT) {
+  const options = { method, signal: AbortSignal.timeout(limit) };
   if (body !== undefined) {
     options.headers = { 'content-type': 'application/json' };
     options.body = JSON.stringify(body);
@@ -39,7 +44,7 @@ export const get = (path, query = {}) => {
   return ask('GET', `/api/v1${path}${search}`);
 };
 
-export const post = (path, body) => ask('POST', `/api/v1${path}`, body);
+export const post = (path, body) => ask('POST', `/api/v1${path}`, body, ACTION_TIMEOUT);
 
 export const login = (token) => ask('POST', '/login', { token });
 

@@ -49,7 +49,10 @@ function showLogin(note = {}) {
       await login(token.value.trim());
       logins.opened();
       await begin();
-      if (note.restarted) say(['smsbridge was started ', time(desk.status.started_at), `, at ${clockSeconds(desk.status.started_at)}`]);
+      const started = desk?.status.started_at;
+      if (note.started && started && started !== note.started) {
+        say(['The daemon was restarted ', time(started), `, at ${clockSeconds(started)}, which ends all sessions`]);
+      }
     } catch (error) {
       fill(complaint, error.status === 401 ? 'Wrong token.' : prose(error.message));
       token.select();
@@ -67,15 +70,13 @@ function showLogin(note = {}) {
   token.focus();
 }
 
-/** When this browser logged in, to tell why a session ended: it lasts twelve hours, and the daemon forgets it when it stops. */
+/** When this browser logged in, to tell whether a session ended because it lasts twelve hours. */
 const logins = {
   opened: () => remember(String(Date.now())),
   closed: () => remember(''),
   ended() {
     const age = Date.now() - Number(remembered() || NaN);
-    if (age < SESSION) return { restarted: true, words: 'The daemon was restarted, and a login does not survive that. Log in again.' };
-    if (age >= SESSION) return { words: 'Your login has expired after twelve hours. Log in again.' };
-    return { words: 'Your session has ended: it lasts twelve hours, and not beyond a restart of the daemon. Log in again.' };
+    return age >= SESSION ? 'Your login has expired after twelve hours. Log in again.' : 'Your session ended. Log in again.';
   },
 };
 
@@ -284,7 +285,7 @@ function end(note) {
 }
 
 session.addEventListener('ended', () => {
-  if (desk) end(logins.ended());
+  if (desk) end({ words: logins.ended(), started: desk.status.started_at });
 });
 
 // --- Keys --------------------------------------------------------------------------------------------------------

@@ -89,14 +89,14 @@ export class Deliveries {
 
   async #acknowledge(button) {
     const { dead } = this.destination;
-    const text = 'What is acknowledged stays listed and can be retried, but is no longer reported as a problem.';
+    const text = 'Acknowledged deliveries stay listed and can be retried, but are no longer reported as a problem.';
     const sure = await confirm({ title: `Acknowledge ${all(dead, 'dead')} to ${this.name}?`, text, action: `Acknowledge ${count(dead)}` });
     if (sure) await this.#change(button, 'acknowledge', 'acknowledged');
   }
 
   async #discard(button) {
     const { pending } = this.destination;
-    const text = 'What is discarded is not delivered. The messages stay stored and can be resent one by one.';
+    const text = 'Discarded deliveries are not delivered. The messages stay stored and can be resent one by one.';
     const sure = await confirm({ title: `Discard ${all(pending, 'pending')} to ${this.name}?`, text, action: `Discard ${count(pending)}`, danger: true });
     if (sure) await this.#change(button, 'discard', 'discarded');
   }

@@ -5,7 +5,7 @@ import { statePill } from './components.js';
 import { count, fill, h, plural, soon } from './dom.js';
 import { Detail } from './message.js';
 import { time } from './time.js';
-import { line, party, prose } from './words.js';
+import { line, party, plain, prose } from './words.js';
 
 const PAGE = 50;
 
@@ -220,7 +220,7 @@ export class Messages {
     ];
     const open = () => { if (!getSelection().toString()) this.open(message.id); };
     const element = shown?.element ?? h('tr', { tabindex: '-1', onclick: open, 'data-id': message.id });
-    element.setAttribute('aria-label', `From ${message.from_name ?? message.from}: ${message.text.slice(0, 80)}`);
+    element.setAttribute('aria-label', plain(`From ${message.from_name ?? message.from}: ${message.text.slice(0, 80)}`));
     element.classList.toggle('open', message.id === this.detail.id);
     if (fresh) element.classList.add('fresh');
     fill(element, cells);

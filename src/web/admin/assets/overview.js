@@ -5,7 +5,7 @@ import { pill } from './components.js';
 import { bytes, count, fill, h } from './dom.js';
 import { failed, heading, problem } from './problems.js';
 import { clockSeconds, duration, lasting, now, time } from './time.js';
-import { prose } from './words.js';
+import { plain, prose } from './words.js';
 
 /** A delivery that is pending for longer, in milliseconds, has probably failed at least once. */
 const PROMPT = 5_000;
@@ -68,14 +68,14 @@ export class Overview {
     this.backlog.stop();
   }
 
-  /** The problems; without any, only what is known to be well. */
+  /** The problems, or a summary of what is confirmed to work. */
   #problems({ problems, destinations, stopping, ready }) {
     const box = (tone, title, ...content) => {
       this.problems.dataset.tone = tone;
       return [h('h2', {}, title), content];
     };
     const { silent } = this.desk;
-    if (silent !== null) return box('bad', 'The state is unknown', h('p', { class: 'muted' }, `Below is the state at ${clockSeconds(silent)}, when the daemon last responded.`));
+    if (silent !== null) return box('bad', 'The state is unknown', h('p', { class: 'muted' }, `Below is the state at ${clockSeconds(silent)}, the last one received.`));
     const others = problems.filter(({ kind }) => kind !== 'stopping');
     const listed = others.length > 0 && h('ul', {}, others.map((each) => problem(each, destinations.find(({ name }) => name === each.destination))));
     if (stopping) {
@@ -85,12 +85,12 @@ export class Overview {
     if (!ready) return box('bad', 'The daemon is not ready', h('p', { class: 'muted' }, 'Messages are not accepted at the moment.'));
     const late = destinations.filter((destination) => destination.pending > 0 && (failed(destination) || now() - Date.parse(destination.oldest) > PROMPT));
     const failing = destinations.filter((destination) => failed(destination));
-    return box(late.length ? 'wait' : 'good', late.length ? 'No problems yet' : 'No problems',
+    return box(late.length ? 'wait' : 'good', late.length ? 'Deliveries are delayed' : 'No problems',
       h('p', { class: 'muted' }, 'Messages are accepted. ', pendingAt(late), failing.map(({ name, last_attempt: last }) => [`The last attempt of ${name} failed `, time(last.at), ': ', prose(last.detail), '. ']), untested(destinations)));
   }
 }
 
-/** The messages that no destination was to receive: without them, the other figures do not add up. */
+/** Messages without a delivery; without them the figures do not add up. */
 const undelivered = (messages) => ['kept', 'unrouted'].map((state) => messages[state] > 0
   && ['; ', h('a', { href: `#/messages?state=${state}`, title: 'stored, but delivered to no destination' }, `${count(messages[state])} ${state}`)]);
 
@@ -112,7 +112,7 @@ function row(destination) {
   const narrow = (text) => h('span', { class: 'narrow' }, text);
   return h('tr', {},
     h('th', { scope: 'row' }, h('a', { href: `#/destinations/${name}` }, name), ' ', h('span', { class: 'kind' }, kind ?? 'not configured')),
-    h('td', { class: 'state' }, last ? pill(state, 'It answers, but the last attempt failed', 'wait') : pill(state), ' ', reason && h('span', { class: 'reason muted', title: reason }, prose(reason))),
+    h('td', { class: 'state' }, last ? pill(state, 'It answers, but the last attempt failed', 'wait') : pill(state), ' ', reason && h('span', { class: 'reason muted', title: plain(reason) }, prose(reason))),
     h('td', { class: pending ? 'n' : 'n none' }, count(pending), narrow(' pending')),
     h('td', { class: oldest ? '' : 'none' }, oldest ? [narrow('oldest '), time(oldest)] : h('span', { class: 'muted' }, '–')),
     h('td', { class: dead ? 'n bad' : 'n none' }, count(dead), narrow(' dead')),

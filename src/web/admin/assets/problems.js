@@ -3,7 +3,7 @@
 import { pill } from './components.js';
 import { count, h, plural } from './dom.js';
 import { lasting, upcoming } from './time.js';
-import { prose } from './words.js';
+import { plain, prose } from './words.js';
 
 /** The list of a destination's deliveries that shows the problem. */
 const LISTS = { dead: 'dead', late: 'pending', limited: 'pending', slow: 'pending', paused: 'pending', removed: 'pending' };
@@ -29,7 +29,7 @@ function show(name, kind) {
 /** The cause and the next step. */
 export function details(problem, destination) {
   return [
-    problem.cause && h('p', { class: 'cause', title: problem.cause }, problem.kind === 'dead' && 'The newest: ', prose(problem.cause)),
+    problem.cause && h('p', { class: 'cause', title: plain(problem.cause) }, problem.kind === 'dead' && 'The newest: ', prose(problem.cause)),
     h('p', { class: 'advice muted' }, ADVICE[problem.kind](problem, destination ?? {})),
   ];
 }
@@ -49,10 +49,10 @@ function facts({ kind, since, pending, oldest }, destination) {
 const ADVICE = {
   parked: ({ pending }, { until }) => ['Its configuration or the account needs fixing. ', until && pending > 0 && upcoming(until, 'It is checked again %. ', 'It is being checked. '), 'Test checks it at once.'],
   down: ({ pending }, { until }) => (pending === 0
-    ? 'Nothing is pending for it, so it is not tried by itself: Test tries it.'
+    ? 'Nothing is pending, so no attempt will start. Use Test.'
     : [until ? upcoming(until, 'It is tried again %.', 'It is being tried.') : 'It is tried again automatically.', ' If this lasts, check that it runs and can be reached from the daemon’s machine.']),
   limited: (_, { until }) => ['Its deliveries are sent as its limit allows', until && upcoming(until, '; the next attempt is %', ''), '. If this lasts, raise the limit there, or send it fewer messages.'],
-  slow: () => 'It does not answer an attempt. Check it.',
+  slow: () => 'An attempt has been running for long without an answer. Check the destination.',
   late: ({ cause }) => (cause
     ? 'Its deliveries are tried again automatically. Each is listed with the result of its last attempt.'
     : ['Messages arrive faster than it accepts them. Raise its ', prose('`concurrency`'), ' (and its ', prose('`rate`'), ', if it has one), or send it fewer messages.']),
@@ -71,7 +71,7 @@ export function heading(problems) {
 
 /** The note about a destination without a problem, by its state. */
 export const NOTES = {
-  untested: 'Nothing was sent to it yet since it was configured or changed. Test sends a test message.',
+  untested: 'Nothing has been sent to it since it was configured or changed. Use Test.',
   limited: 'It is rate limiting. Nothing is pending for it.',
   removed: 'It is no longer configured.',
 };

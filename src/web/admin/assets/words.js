@@ -48,6 +48,13 @@ export function words(text, tag = 'span', attributes = {}) {
   return element;
 }
 
+/** A string for an attribute, which cannot hold elements: what `words` makes visible is named in brackets. */
+export function plain(text) {
+  const element = words(text);
+  for (const name of element.children) name.textContent = `[${name.textContent}]`;
+  return element.textContent;
+}
+
 /** Shows a string as `words` does, on one line. */
 export const line = (text, tag, attributes) => words(text.replace(/\r?\n/g, ' \u21b5 '), tag, attributes);
 
