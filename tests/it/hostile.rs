@@ -84,15 +84,15 @@ fn p21_slack_gets_no_mention_and_no_link_from_the_body() {
 /// No string has an unescaped control character of Slack's, and nothing asks Slack to look for more.
 fn check_slack(payload: &Value, template: bool) {
     for string in strings(payload) {
-        assert!(!string.contains(['<', '>']), "{string:?}");
+        assert!(!string.contains(['<', '>']), "markup leaked: {string:?}");
         let bare = string
             .replace("&amp;", "")
             .replace("&lt;", "")
             .replace("&gt;", "");
-        assert!(!bare.contains('&'), "{string:?}");
+        assert!(!bare.contains('&'), "an entity leaked: {string:?}");
         assert!(
             !string.chars().any(|c| c.is_control() && c != '\n' && c != '\t'),
-            "{string:?}"
+            "a control character leaked: {string:?}"
         );
         assert!(!string.contains('\u{202e}'), "{string:?}");
     }
@@ -146,7 +146,7 @@ fn check_html(html: &str) {
     let bare = ["<strong>", "</strong>", "<br>", "<b>", "</b>"]
         .iter()
         .fold(html.to_owned(), |html, tag| html.replace(tag, ""));
-    assert!(!bare.contains(['<', '>', '"', '\'']), "{html:?}");
+    assert!(!bare.contains(['<', '>', '"', '\'']), "markup leaked: {html:?}");
 }
 
 #[test]
@@ -306,7 +306,8 @@ proptest! {
     #[test]
     fn p21_no_body_becomes_markup_anywhere(text in any::<String>()) {
         let line = rendered("console", json!({}), None, &text);
-        prop_assert!(!line.chars().any(char::is_control));
+        let leaked = line.chars().find(|c| c.is_control());
+        prop_assert!(leaked.is_none(), "a control character leaked: {leaked:?}");
         check_slack(&payload("slack", slack(), None, &text), false);
         check_html(payload("matrix", matrix(), None, &text)["formatted_body"].as_str().unwrap());
         check_html(payload("matrix", hookshot(), None, &text)["html"].as_str().unwrap());

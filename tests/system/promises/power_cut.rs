@@ -35,7 +35,7 @@ fn p1_a_power_cut_loses_nothing_acknowledged() {
             after_the_cut(&disk, &acknowledged);
             done += 1;
         }
-        // The disk itself is as good as its copies.
+        // The original disk must pass the same audit.
         bridge.kill();
         bridge.run();
         carrier.follow(&bridge);
