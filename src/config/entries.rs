@@ -122,7 +122,7 @@ struct SourceTyped {
     basic_auth: Option<source::BasicAuth>,
     #[serde(default, deserialize_with = "source::networks")]
     allow_from: Option<Vec<IpNet>>,
-    #[serde(default, deserialize_with = "value::body_size_option")]
+    #[serde(default, deserialize_with = "value::source_body_size")]
     max_body: Option<usize>,
     #[serde(default, deserialize_with = "value::duration_option")]
     dedup_window: Option<Duration>,

@@ -142,11 +142,15 @@ pub(super) fn body_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<us
     }
 }
 
-/// As [`body_size`], for a key that may be left out.
-pub(super) fn body_size_option<'de, D: Deserializer<'de>>(
+/// The size of a request body of one source, which may contain attachments.
+pub(super) fn source_body_size<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<usize>, D::Error> {
-    body_size(deserializer).map(Some)
+    let size = Size::deserialize(deserializer)?.0;
+    match usize::try_from(size) {
+        Ok(bytes) if (1024..=8 << 20).contains(&bytes) => Ok(Some(bytes)),
+        _ => Err(D::Error::custom("must be from 1KiB to 8MiB")),
+    }
 }
 
 /// A number of connections.

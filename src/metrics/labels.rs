@@ -59,13 +59,15 @@ pub struct ByState {
 pub const OUTCOMES: [&str; 3] = ["delivered", "retried", "dead"];
 
 /// Why a request to a source is rejected.
-pub const REASONS: [&str; 11] = [
+pub const REASONS: [&str; 13] = [
     "method",
     "body",
     "media_type",
     "malformed",
     "unauthorized",
     "forbidden",
+    "clock",
+    "unsigned",
     "carrier",
     "busy",
     "full",

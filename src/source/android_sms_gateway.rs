@@ -4,12 +4,11 @@
 //! The app repeats a request for about two days, and signs every attempt again. It may report one message in several
 //! events, and its message id is a 32-bit hash, so a message is identified by device, sender and time as well.
 
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sha2::Digest as _;
 
+use super::fields::JSON;
 use super::verify::{Hmac, Window};
 use super::{
     Composed, Context, Defaults, Events, Incoming, Kind, Refusal, Request, Sample, Settings, Source, fields,
@@ -21,8 +20,11 @@ use crate::model::secret::Secrets;
 const SIGNATURE: &str = "x-signature";
 const TIMESTAMP: &str = "x-timestamp";
 
-/// The largest `max_body` of the configuration: the app posts attachments within the body.
-const MAX_BODY: usize = 1 << 20;
+/// The default of `max_body`: the app posts attachments within the body, and carriers allow a few MiB.
+const MAX_BODY: usize = 8 << 20;
+
+/// Events of messages that were sent.
+const STATUSES: &[&str] = &["sms:sent", "sms:delivered", "sms:failed"];
 
 /// `[source.NAME]` with `kind = "android-sms-gateway"`.
 #[derive(Clone, Debug, Deserialize)]
@@ -57,11 +59,8 @@ struct Gateway(Secrets);
 
 impl Source for Gateway {
     fn receive(&self, request: &Request<'_>) -> Result<Events, Refusal> {
-        if self.is_signed(request) {
-            Ok(read(request.body))
-        } else {
-            Err(Refusal::forbidden())
-        }
+        self.verify(request)?;
+        Ok(read(request.body))
     }
 
     fn compose(&self, sample: &Sample<'_>) -> Result<Composed, String> {
@@ -81,33 +80,23 @@ impl Source for Gateway {
         })
         .to_string();
         let time = (sample.now.0 / 1000).to_string();
-        let key = self.0.all().first().ok_or("no key to sign with")?;
-        let signature = Hmac::SHA256_HEX.sign(key, &[body.as_bytes(), time.as_bytes()]);
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        for (name, value) in [
-            (SIGNATURE, signature.ok_or("no key to sign with")?),
-            (TIMESTAMP, time),
-        ] {
-            let value = HeaderValue::from_str(&value).map_err(|error| error.to_string())?;
-            headers.insert(HeaderName::from_static(name), value);
-        }
-        Ok(Composed {
-            method: Method::POST,
-            query: None,
-            headers,
-            body: body.into(),
-        })
+        let signature = Hmac::SHA256_HEX.simulate(&self.0, &[body.as_bytes(), time.as_bytes()])?;
+        Composed::post(JSON, body).with([(SIGNATURE, signature), (TIMESTAMP, time)])
     }
 }
 
 impl Gateway {
-    fn is_signed(&self, request: &Request<'_>) -> bool {
+    /// # Errors
+    /// 403, or 503 if only the signed time is wrong.
+    fn verify(&self, request: &Request<'_>) -> Result<(), Refusal> {
         let (Some(time), Some(signature)) = (request.header(TIMESTAMP), request.header(SIGNATURE)) else {
-            return false;
+            return Err(Refusal::forbidden());
         };
         let parts: [&[u8]; 2] = [request.body, time.as_bytes()];
-        Hmac::SHA256_HEX.verify(self.0.all(), &parts, signature) && Window::default().holds(time, request.now)
+        if !Hmac::SHA256_HEX.verify(self.0.all(), &parts, signature) {
+            return Err(Refusal::forbidden());
+        }
+        Window::default().check_seconds(time, request.now)
     }
 }
 
@@ -131,87 +120,80 @@ fn read(body: &[u8]) -> Events {
         "sms:received" | "sms:data-received" | "mms:received" | "mms:downloaded" => {
             Events::message(message(webhook))
         }
-        event if event.starts_with("sms:") => Events::status(),
+        event if STATUSES.contains(&event) => Events::status(),
+        _ if has_message(&webhook.payload) => Events::message(message(webhook)),
         _ => Events::ignored(),
     }
 }
 
-fn message(webhook: Webhook) -> Incoming {
-    let Webhook {
-        event,
-        id,
-        device,
-        mut payload,
-    } = webhook;
-    let mut first = |names: &[&str]| {
-        let found = names
-            .iter()
-            .find_map(|name| payload.remove(*name).filter(|value| !value.is_null()));
-        found.map(fields::text)
-    };
-    let from = first(&["sender", "phoneNumber"]);
-    let (recipient, time) = (first(&["recipient"]), first(&["receivedAt"]));
-    let text = first(&["message", "body", "data"]);
-    let sim = first(&["simNumber"]);
-    let older = payload.remove("textMessage").unwrap_or_default();
-    let text = text.or_else(|| older.get("text").cloned().map(fields::text));
-    // A picture message that the phone has not downloaded has at most a subject.
-    let text = text.or_else(|| payload.remove("subject").map(fields::text));
-    let device = fields::text(device);
+/// Returns true if the payload of an unknown event has a sender or a text.
+fn has_message(payload: &Map<String, Value>) -> bool {
+    let names = ["sender", "message", "body", "data", "textMessage"];
+    let mut values = names.iter().filter_map(|name| payload.get(*name));
+    values.any(|value| !value.is_null())
+}
+
+fn message(mut webhook: Webhook) -> Incoming {
+    let payload = &mut webhook.payload;
+    let (text, attachments) = (text(payload), attachments(payload));
+    let from = take(payload, &["sender", "phoneNumber"]).unwrap_or_default();
+    let (recipient, time) = (take(payload, &["recipient"]), take(payload, &["receivedAt"]));
+    let sim = take(payload, &["simNumber"]);
+    let device = fields::text(webhook.device.take());
     let to = recipient.unwrap_or_else(|| match &sim {
         Some(sim) => format!("{device}/{sim}"),
         None => device.clone(),
     });
-    let attachments = payload.remove("attachments").unwrap_or_default();
-    let lost: Vec<String> = attachments
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(not_passed_on)
-        .collect();
-    let lines = text
-        .clone()
-        .into_iter()
-        .filter(|text| !text.is_empty())
-        .chain(lost.iter().cloned());
-    let lines: Vec<String> = lines.collect();
-    let from = from.unwrap_or_default();
-    let message_id = payload
-        .get("messageId")
-        .cloned()
-        .map(fields::text)
-        .unwrap_or_default();
+    let message_id = payload.get("messageId").cloned().map(fields::text);
+    let message_id = message_id.unwrap_or_default();
     let id = match &time {
-        Some(time) if !message_id.is_empty() => digest(&[&event, &device, &message_id, time, &from]),
-        _ => fields::text(id),
+        Some(time) if !message_id.is_empty() => digest(&[&webhook.event, &device, &message_id, time, &from]),
+        _ => fields::text(webhook.id.take()),
     };
+    let lines = text.iter().filter(|text| !text.is_empty()).chain(&attachments);
+    let lines: Vec<&str> = lines.map(String::as_str).collect();
     let mut incoming = Incoming::new(id, &from, &to, lines.join("\n"));
     incoming.sent_at = time.and_then(|time| time.parse().ok());
-    for (name, absent) in [
+    incoming.note_missing(&[
         ("messageId", message_id.is_empty()),
         ("sender", from.is_empty()),
-        ("message", text.is_none() && lost.is_empty()),
-    ] {
-        if absent {
-            incoming.odd.push(format!("no `{name}`"));
-        }
-    }
-    if !lost.is_empty() {
+        ("message", text.is_none() && attachments.is_empty()),
+    ]);
+    if !attachments.is_empty() {
         incoming
             .odd
-            .push(format!("{} attachments were not kept", lost.len()));
+            .push(format!("attachments not kept: {}", attachments.len()));
     }
-    let device = (!device.is_empty()).then(|| ("deviceId".to_owned(), Value::from(device)));
-    let sim = sim.map(|sim| ("simNumber".to_owned(), Value::from(sim)));
-    let event = (event != "sms:received").then(|| ("event".to_owned(), Value::from(event)));
-    let rest = payload.into_iter().filter(|(_, value)| !value.is_null());
-    let rest = device.into_iter().chain(sim).chain(event).chain(rest);
-    incoming.extra = fields::extra(rest.map(|(name, value)| (name, value.to_string())));
+    incoming.set_extra(unused(webhook, device, sim));
     incoming
 }
 
+/// Takes the first of these fields that is not null.
+fn take(payload: &mut Map<String, Value>, names: &[&str]) -> Option<String> {
+    let found = names
+        .iter()
+        .find_map(|name| payload.remove(*name).filter(|value| !value.is_null()));
+    found.map(fields::text)
+}
+
+/// The text, in the field of the event or of older versions. A picture message that the phone has not downloaded has at
+/// most a subject.
+fn text(payload: &mut Map<String, Value>) -> Option<String> {
+    let older = payload.remove("textMessage").unwrap_or_default();
+    let older = older.get("text").cloned().map(fields::text);
+    let text = take(payload, &["message", "body", "data"]).or(older);
+    text.or_else(|| payload.remove("subject").map(fields::text))
+}
+
+/// A line for each attachment.
+fn attachments(payload: &mut Map<String, Value>) -> Vec<String> {
+    let attachments = payload.remove("attachments").unwrap_or_default();
+    let attachments = attachments.as_array().into_iter().flatten();
+    attachments.map(attachment_note).collect()
+}
+
 /// The line for an attachment. Its content is in the webhook, and there is no link to pass on.
-fn not_passed_on(attachment: &Value) -> String {
+fn attachment_note(attachment: &Value) -> String {
     let text = |name: &str| attachment.get(name).cloned().map(fields::text);
     let name = text("name").filter(|name| !name.is_empty());
     let kind = text("contentType").filter(|kind| !kind.is_empty());
@@ -219,6 +201,16 @@ fn not_passed_on(attachment: &Value) -> String {
     let known = [name, kind, size.map(|size| format!("{size} bytes"))];
     let known: Vec<String> = known.into_iter().flatten().collect();
     format!("[attachment on the phone: {}]", known.join(", "))
+}
+
+/// The fields to keep in addition to those of a message.
+fn unused(webhook: Webhook, device: String, sim: Option<String>) -> impl Iterator<Item = (String, Value)> {
+    let device = (!device.is_empty()).then(|| ("deviceId".to_owned(), Value::from(device)));
+    let sim = sim.map(|sim| ("simNumber".to_owned(), Value::from(sim)));
+    let event = webhook.event;
+    let event = (event != "sms:received").then(|| ("event".to_owned(), Value::from(event)));
+    let rest = webhook.payload.into_iter().filter(|(_, value)| !value.is_null());
+    device.into_iter().chain(sim).chain(event).chain(rest)
 }
 
 /// The id of a message: the same for every report of it.

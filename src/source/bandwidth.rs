@@ -1,12 +1,11 @@
 //! The Bandwidth source: messaging callbacks, one or several events in a list.
 //!
-//! Follows [Messaging webhooks]. Bandwidth signs nothing; it logs in with the credentials of the application. It sends
-//! an event again for 24 hours unless the answer is a success, so every event that is read is answered with one.
+//! Follows [Messaging webhooks]. `basic_auth` is required: Bandwidth does not sign requests, so these credentials are the
+//! only proof of origin. It repeats an event for 24 hours unless the answer is a success, so every event that is read is
+//! answered with one.
 //!
 //! [Messaging webhooks]: https://dev.bandwidth.com/docs/messaging/webhooks
 
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, Method};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -40,7 +39,7 @@ impl Kind for Config {
     fn build(&self, context: &Context<'_>) -> Result<Box<dyn Source>, String> {
         if context.settings.access.basic_auth.is_none() {
             return Err(
-                "`basic_auth` is missing: Bandwidth signs nothing, so only its login shows that it is Bandwidth"
+                "`basic_auth` is missing: Bandwidth does not sign requests, so these credentials are the only proof of origin"
                     .to_owned(),
             );
         }
@@ -61,7 +60,7 @@ impl Source for Bandwidth {
         };
         for event in list {
             match serde_json::from_value(event.clone()) {
-                Ok(event) => sort(event, &mut events),
+                Ok(event) => classify(event, &mut events),
                 Err(_) => events
                     .messages
                     .push(Incoming::unreadable(event.to_string().as_bytes())),
@@ -87,13 +86,10 @@ impl Source for Bandwidth {
                 "segmentCount": 1,
             },
         }]);
-        let media_type = HeaderValue::from_static("application/json; charset=utf-8");
-        Ok(Composed {
-            method: Method::POST,
-            query: None,
-            headers: HeaderMap::from_iter([(CONTENT_TYPE, media_type)]),
-            body: body.to_string().into(),
-        })
+        Ok(Composed::post(
+            "application/json; charset=utf-8",
+            body.to_string(),
+        ))
     }
 }
 
@@ -109,7 +105,7 @@ struct Event {
 }
 
 /// Adds an event to those of the request. An incoming message of an unknown type is a message, too.
-fn sort(event: Event, events: &mut Events) {
+fn classify(event: Event, events: &mut Events) {
     let outgoing = |message: &Map<String, Value>| {
         matches!(message.get("direction").and_then(Value::as_str), Some("out"))
     };
@@ -166,16 +162,12 @@ fn read(kind: &str, event_to: &Value, event_time: Value, mut message: Map<String
         text => fields::text(text),
     };
     let mut incoming = Incoming::new(fields::text(id), &fields::text(from), to, text);
-    for (name, absent) in [
+    incoming.note_missing(&[
         ("id", incoming.provider_id.is_empty()),
         ("from", incoming.from.raw().is_empty()),
         ("owner", to.is_empty()),
         ("text", !has_content),
-    ] {
-        if absent {
-            incoming.odd.push(format!("no `{name}`"));
-        }
-    }
+    ]);
     incoming.media = media;
     incoming.segments = segments.as_u64().and_then(|count| count.try_into().ok());
     let time = if time.is_null() { event_time } else { time };
@@ -184,8 +176,7 @@ fn read(kind: &str, event_to: &Value, event_time: Value, mut message: Map<String
     let group = is_group.then(|| ("to".to_owned(), all_to));
     let unusual = (kind != "message-received").then(|| ("type".to_owned(), Value::from(kind)));
     let rest = message.into_iter().filter(|(_, value)| !value.is_null());
-    let rest = group.into_iter().chain(unusual).chain(rest);
-    incoming.extra = fields::extra(rest.map(|(name, value)| (name, value.to_string())));
+    incoming.set_extra(group.into_iter().chain(unusual).chain(rest));
     incoming
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
 use url::Url;
 
 use super::fields;
@@ -93,6 +94,28 @@ impl Incoming {
         }
     }
 
+    /// Notes the names of the fields that are absent.
+    pub fn note_missing(&mut self, fields: &[(&str, bool)]) {
+        let absent = fields.iter().filter(|(_, is_absent)| *is_absent);
+        self.odd.extend(absent.map(|(name, _)| format!("no `{name}`")));
+    }
+
+    /// Keeps unknown fields up to a limit, and notes how many are beyond it: one of them may be the only content.
+    pub fn set_extra(&mut self, unknown: impl IntoIterator<Item = (String, Value)>) {
+        let unknown = unknown.into_iter();
+        self.set_extra_json(unknown.map(|(name, value)| (name, value.to_string())));
+    }
+
+    /// The same with fields that are already JSON text.
+    pub fn set_extra_json(&mut self, unknown: impl Iterator<Item = (String, String)>) {
+        let (kept, dropped) = fields::limited(unknown);
+        self.extra = kept;
+        if dropped > 0 {
+            self.odd
+                .push(format!("fields not kept, too long or too many: {dropped}"));
+        }
+    }
+
     /// A verified body in which no field could be parsed, stored as the text of a message so that people can read it.
     /// Its id is the digest of the body, so that retries are detected as duplicates.
     #[must_use]
@@ -103,5 +126,21 @@ impl Incoming {
             odd: vec!["no field could be read".to_owned()],
             ..Self::new(id, "", "", String::from_utf8_lossy(body))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_that_is_too_long_is_noted() {
+        let mut incoming = Incoming::new("1", "", "", "");
+        let long = ("card".to_owned(), Value::from("x".repeat(5000)));
+        incoming.set_extra([("type".to_owned(), Value::from("card")), long]);
+        assert_eq!(incoming.extra.len(), 1);
+        assert_eq!(incoming.odd, ["fields not kept, too long or too many: 1"]);
+        incoming.set_extra([]);
+        assert_eq!(incoming.odd.len(), 1);
     }
 }

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use serde_json::Value;
+
+use crate::model::message::Media;
 
 /// Maximum length of a message id that is stored unchanged, in bytes.
 const PROVIDER_ID_MAX: usize = 128;
@@ -13,6 +16,12 @@ const PROVIDER_ID_MAX: usize = 128;
 const EXTRA_EACH_MAX: usize = 4 * 1024;
 const EXTRA_ALL_MAX: usize = 16 * 1024;
 const EXTRA_COUNT_MAX: usize = 64;
+
+/// The media type of a form.
+pub const FORM: &str = "application/x-www-form-urlencoded";
+
+/// The media type of JSON.
+pub const JSON: &str = "application/json";
 
 /// Replaces an id that is longer than any carrier's by its digest, so that ids with the same beginning stay distinct.
 #[must_use]
@@ -24,10 +33,10 @@ pub fn provider_id(id: String) -> String {
     }
 }
 
-/// Keeps unknown fields, given as JSON text by name, up to a limit, so that a carrier cannot fill the store with
-/// them.
+/// Keeps unknown fields, given as JSON text by name, up to a limit, so that a carrier cannot fill the store with them. Also
+/// returns the number of those beyond it.
 #[must_use]
-pub fn extra(fields: impl Iterator<Item = (String, String)>) -> BTreeMap<String, String> {
+pub(super) fn limited(fields: impl Iterator<Item = (String, String)>) -> (BTreeMap<String, String>, usize) {
     let mut kept = BTreeMap::new();
     let (mut size, mut dropped) = (0, 0_usize);
     for (name, json) in fields {
@@ -39,13 +48,18 @@ pub fn extra(fields: impl Iterator<Item = (String, String)>) -> BTreeMap<String,
         size += this;
         kept.insert(name, json);
     }
-    if dropped > 0 {
-        tracing::debug!(
-            dropped,
-            "unknown fields of a webhook were too many or too long to keep"
-        );
-    }
-    kept
+    (kept, dropped)
+}
+
+/// An attachment `{"url": …}`; `None` without a link.
+#[must_use]
+pub(super) fn medium(entry: &Value) -> Option<Media> {
+    let text = |name: &str| entry.get(name).and_then(Value::as_str).map(str::to_owned);
+    Some(Media {
+        link: text("url").filter(|link| !link.is_empty())?,
+        content_type: text("content_type"),
+        filename: text("name"),
+    })
 }
 
 /// Returns true if the body is JSON according to `Content-Type`, or, without a media type, if it begins like JSON.
@@ -62,10 +76,10 @@ pub fn is_json(headers: &HeaderMap, body: &[u8]) -> bool {
 
 /// A JSON value as text: strings unchanged, `null` as an empty string, anything else as JSON.
 #[must_use]
-pub fn text(value: serde_json::Value) -> String {
+pub fn text(value: Value) -> String {
     match value {
-        serde_json::Value::String(text) => text,
-        serde_json::Value::Null => String::new(),
+        Value::String(text) => text,
+        Value::Null => String::new(),
         other => other.to_string(),
     }
 }
@@ -102,14 +116,12 @@ impl<'a> Form<'a> {
         self.get(name).filter(|value| !value.is_empty())
     }
 
-    /// The fields to store that are not in `known`, without empty ones.
-    #[must_use]
-    pub fn extra(&self, known: impl Fn(&str) -> bool) -> BTreeMap<String, String> {
-        let unknown = self
-            .0
-            .iter()
-            .filter(|(name, value)| !value.is_empty() && !known(name));
-        extra(unknown.map(|(name, value)| (name.to_string(), serde_json::Value::from(&**value).to_string())))
+    /// The fields that are not in `known`, without empty ones.
+    pub fn unknown(&self, known: impl Fn(&str) -> bool) -> impl Iterator<Item = (String, Value)> {
+        let pairs = self.0.iter();
+        pairs
+            .filter(move |(name, value)| !value.is_empty() && !known(name))
+            .map(|(name, value)| (name.to_string(), Value::from(&**value)))
     }
 }
 
@@ -130,9 +142,9 @@ mod tests {
         assert_eq!(form.get("b"), Some("1"));
         assert_eq!(form.filled("c"), None);
         assert_eq!(form.pairs().len(), 5);
-        let extra = form.extra(|name| name == "b");
-        assert_eq!(extra.get("a").map(String::as_str), Some("\"x y\""));
-        assert_eq!(extra.len(), 2);
+        let unknown: BTreeMap<_, _> = form.unknown(|name| name == "b").collect();
+        assert_eq!(unknown.get("a"), Some(&Value::from("x y")));
+        assert_eq!(unknown.len(), 2);
     }
 
     #[test]

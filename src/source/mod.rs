@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::de::DeserializeOwned;
 use url::Url;
 
@@ -81,6 +82,12 @@ pub trait Kind: Any + fmt::Debug + Send + Sync {
     fn lints(&self, settings: &Settings, exposed: bool) -> Vec<Lint> {
         let _ = (settings, exposed);
         Vec::new()
+    }
+
+    /// How long a recorded request is accepted again, if its carrier repeats requests without signing them again. Within
+    /// this time only the deduplication prevents a replay.
+    fn replay_window(&self) -> Option<Duration> {
+        None
     }
 
     /// Returns true if the carrier always prefixes a short code with its country: `1-1234`.
@@ -158,6 +165,15 @@ pub struct Sample<'a> {
     pub now: Timestamp,
 }
 
+impl<'a> Sample<'a> {
+    /// Sender and recipient without their plus, as some carriers write them.
+    #[must_use]
+    pub fn bare_numbers(&self) -> (&'a str, &'a str) {
+        let bare = |number: &'a str| number.strip_prefix('+').unwrap_or(number);
+        (bare(self.from), bare(self.to))
+    }
+}
+
 /// A webhook request ready to be sent.
 #[derive(Clone, Debug)]
 pub struct Composed {
@@ -169,6 +185,35 @@ pub struct Composed {
     pub headers: HeaderMap,
     /// The signed body.
     pub body: Bytes,
+}
+
+impl Composed {
+    /// A POST without a signature.
+    #[must_use]
+    pub fn post(media_type: &'static str, body: impl Into<Bytes>) -> Self {
+        let media_type = HeaderValue::from_static(media_type);
+        Self {
+            method: Method::POST,
+            query: None,
+            headers: HeaderMap::from_iter([(CONTENT_TYPE, media_type)]),
+            body: body.into(),
+        }
+    }
+
+    /// Adds header fields, such as a signature. The names are in lower case.
+    ///
+    /// # Errors
+    /// A sentence for the operator when a value cannot be in a header field.
+    pub fn with<V: AsRef<str>>(
+        mut self,
+        fields: impl IntoIterator<Item = (&'static str, V)>,
+    ) -> Result<Self, String> {
+        for (name, value) in fields {
+            let value = HeaderValue::from_str(value.as_ref()).map_err(|error| error.to_string())?;
+            self.headers.insert(HeaderName::from_static(name), value);
+        }
+        Ok(self)
+    }
 }
 
 /// One configured carrier.

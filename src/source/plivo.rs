@@ -2,18 +2,17 @@
 //!
 //! Follows [Handling incoming messages] and [Validating requests]. For messages Plivo documents only version 2 of its
 //! signature, which covers the URL and a nonce, but no field. Version 3 also covers the fields; a request that has
-//! only this one is accepted, too. A valid signature of either version suffices: whoever can change a request can
+//! only this one is accepted, too. A valid signature of either version suffices: an attacker who can change a request can
 //! also remove a header from it.
 //!
 //! [Handling incoming messages]: https://docs.plivo.com/messaging/api/message/handling-incoming
 //! [Validating requests]: https://docs.plivo.com/messaging/concepts/signature-validation
 
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::Method;
 use serde::Deserialize;
 use url::Url;
 
-use super::fields::Form;
+use super::fields::{FORM, Form};
 use super::verify::{Hmac, url_form};
 use super::{
     BasicAuth, Composed, Context, Defaults, Events, Incoming, Kind, Outcome, Refusal, Reply, Request, Sample,
@@ -52,7 +51,7 @@ const KNOWN: &[&str] = &[
 pub struct Config {
     /// The Auth Token of the account or subaccount that owns the number.
     pub auth_token: Option<Secrets>,
-    /// The Auth Token of the main account, with which requests of subaccounts are signed, too.
+    /// Auth Token of the main account, which also signs requests of subaccounts.
     pub account_auth_token: Option<Secrets>,
 }
 
@@ -64,7 +63,7 @@ impl Kind for Config {
         }
     }
 
-    fn lints(&self, _: &Settings, _: bool) -> Vec<Lint> {
+    fn lints(&self, settings: &Settings, exposed: bool) -> Vec<Lint> {
         let keys = [
             ("auth_token", &self.auth_token),
             ("account_auth_token", &self.account_auth_token),
@@ -73,7 +72,13 @@ impl Kind for Config {
             let message = tokens.as_ref()?.find(lint::example_secret)?;
             Some(Lint::new(key, message))
         };
-        keys.into_iter().filter_map(lint).collect()
+        let mut lints: Vec<Lint> = keys.into_iter().filter_map(lint).collect();
+        if exposed && settings.access.basic_auth.is_none() {
+            let message = "is missing: version 2 of Plivo's signature covers no field, so anyone who reads one request \
+                           can send others with it";
+            lints.push(Lint::new("basic_auth", message));
+        }
+        lints
     }
 
     fn build(&self, context: &Context<'_>) -> Result<Box<dyn Source>, String> {
@@ -124,14 +129,7 @@ impl Source for Plivo {
 
     /// Plivo expects an XML document that triggers no action.
     fn reply(&self, outcome: &Outcome<'_>) -> Reply {
-        match outcome {
-            Outcome::Stored(_) => Reply {
-                status: StatusCode::OK,
-                content_type: Some("application/xml"),
-                body: "<Response/>".into(),
-            },
-            Outcome::Refused(_) | Outcome::Failing(_) => Reply::plain(outcome),
-        }
+        Reply::fixed(outcome, "application/xml", "<Response/>")
     }
 
     fn compose(&self, sample: &Sample<'_>) -> Result<Composed, String> {
@@ -149,22 +147,8 @@ impl Source for Plivo {
             (None, None) => return Err("no key to sign with".to_owned()),
         };
         let nonce = format!("{}{}", sample.now.0, sample.provider_id);
-        let key = keys.all().first().ok_or("no key to sign with")?;
-        let signature = Hmac::SHA256_BASE64.sign(key, &signed_v2(&url, &nonce));
-        let signature = signature.ok_or("no key to sign with")?;
-        let mut headers = HeaderMap::new();
-        let media_type = HeaderValue::from_static("application/x-www-form-urlencoded");
-        headers.insert(CONTENT_TYPE, media_type);
-        for (name, value) in [(name, signature), (V2_NONCE, nonce)] {
-            let value = HeaderValue::from_str(&value).map_err(|error| error.to_string())?;
-            headers.insert(HeaderName::from_static(name), value);
-        }
-        Ok(Composed {
-            method: Method::POST,
-            query: None,
-            headers,
-            body: compose(sample).into(),
-        })
+        let signature = Hmac::SHA256_BASE64.simulate(keys, &signed_v2(&url, &nonce))?;
+        Composed::post(FORM, compose(sample)).with([(name, signature), (V2_NONCE, nonce)])
     }
 }
 
@@ -248,8 +232,9 @@ fn sorted<'f>(form: &'f Form<'_>) -> Vec<(&'f str, &'f str)> {
 /// content or an id is one, even with missing fields.
 fn read(form: &Form<'_>) -> Events {
     let media = media(form);
-    let text = form.get("Text").or_else(|| form.get("Body"));
-    let has_content = text.is_some() || !media.is_empty();
+    let text = form.filled("Text").or_else(|| form.filled("Body"));
+    let has_text = form.get("Text").or_else(|| form.get("Body")).is_some();
+    let has_content = has_text || !media.is_empty();
     if !has_content && form.filled("Status").is_some() {
         return Events::status();
     }
@@ -262,12 +247,12 @@ fn read(form: &Form<'_>) -> Events {
     message.media = media;
     message.segments = form.get("Units").and_then(|count| count.parse().ok());
     message.keyword = form.get("MessageIntent").and_then(keyword);
-    message.extra = form.extra(|name| KNOWN.contains(&name) || medium_number(name).is_some());
-    for name in ["MessageUUID", "From", "To"] {
-        if form.filled(name).is_none() {
-            message.odd.push(format!("no `{name}`"));
-        }
-    }
+    message.set_extra(form.unknown(|name| KNOWN.contains(&name) || medium_number(name).is_some()));
+    message.note_missing(&[
+        ("MessageUUID", id.is_empty()),
+        ("From", from.is_empty()),
+        ("To", to.is_empty()),
+    ]);
     Events::message(message)
 }
 
@@ -303,10 +288,10 @@ fn medium_number(name: &str) -> Option<usize> {
 
 /// The form of a message, for a simulated request.
 fn compose(sample: &Sample<'_>) -> String {
-    let bare = |number: &str| number.strip_prefix('+').unwrap_or(number).to_owned();
+    let (from, to) = sample.bare_numbers();
     url::form_urlencoded::Serializer::new(String::new())
-        .append_pair("From", &bare(sample.from))
-        .append_pair("To", &bare(sample.to))
+        .append_pair("From", from)
+        .append_pair("To", to)
         .append_pair("Text", sample.text)
         .append_pair("Type", "sms")
         .append_pair("MessageUUID", sample.provider_id)

@@ -9,11 +9,11 @@ use crate::model::message::MessageId;
 /// Why a request was rejected. The message is sent to the caller and does not reveal how close a guess was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// 4xx
+    /// 4xx; or 503, if the carrier should send the request again.
     pub status: StatusCode,
     /// The reason for metrics, one of [`crate::metrics::REASONS`].
     pub reason: &'static str,
-    /// The message of the JSON error.
+    /// The message of the JSON error. Of a 503 it is the cause, which is only logged.
     pub error: String,
 }
 
@@ -34,6 +34,18 @@ impl Refusal {
     #[must_use]
     pub fn forbidden() -> Self {
         Self::new(StatusCode::FORBIDDEN, "forbidden", REFUSED)
+    }
+
+    /// 503: the carrier should send the request again. `reason` is for metrics, `cause` for the log.
+    #[must_use]
+    pub fn retry(reason: &'static str, cause: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, reason, cause)
+    }
+
+    /// Returns true if the carrier should send the request again.
+    #[must_use]
+    pub fn is_retry(&self) -> bool {
+        self.status == StatusCode::SERVICE_UNAVAILABLE
     }
 
     /// Any other status.
@@ -89,6 +101,19 @@ impl Reply {
             status,
             content_type: Some("application/json"),
             body: format!("{body}\n").into(),
+        }
+    }
+
+    /// The response for carriers that would act on another body: a success has this document.
+    #[must_use]
+    pub fn fixed(outcome: &Outcome<'_>, content_type: &'static str, body: &'static str) -> Self {
+        match outcome {
+            Outcome::Stored(_) => Self {
+                status: StatusCode::OK,
+                content_type: Some(content_type),
+                body: body.into(),
+            },
+            Outcome::Refused(_) | Outcome::Failing(_) => Self::plain(outcome),
         }
     }
 

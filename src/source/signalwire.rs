@@ -126,6 +126,6 @@ fn document(body: &[u8]) -> Events {
     let (from, to, text) = (take(&["from"]), take(&["to"]), take(&["body"]));
     let mut incoming = Incoming::new(id, &from, &to, text);
     incoming.odd = odd;
-    incoming.extra = fields::extra(message.into_iter().map(|(name, value)| (name, value.to_string())));
+    incoming.set_extra(message);
     Events::message(incoming)
 }

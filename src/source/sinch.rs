@@ -7,11 +7,12 @@
 //! [SMS callbacks]: https://developers.sinch.com/docs/sms/api-reference/sms/tag/Webhooks/
 //! [Conversation callbacks]: https://developers.sinch.com/docs/conversation/callbacks/
 
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::fields::{JSON, medium};
 use super::verify::window::REPEATED;
 use super::verify::{Hmac, Window};
 use super::{
@@ -50,6 +51,10 @@ impl Kind for Config {
         lint.into_iter().collect()
     }
 
+    fn replay_window(&self) -> Option<Duration> {
+        self.secret.as_ref().map(|_| REPEATED)
+    }
+
     fn build(&self, context: &Context<'_>) -> Result<Box<dyn Source>, String> {
         if self.secret.is_none() && context.settings.access.basic_auth.is_none() {
             return Err(
@@ -66,63 +71,55 @@ struct Sinch(Option<Secrets>);
 
 impl Source for Sinch {
     fn receive(&self, request: &Request<'_>) -> Result<Events, Refusal> {
-        if self.0.as_ref().is_none_or(|keys| is_signed(keys, request)) {
-            Ok(read(request.body))
-        } else {
-            Err(Refusal::forbidden())
+        if let Some(keys) = &self.0 {
+            verify(keys, request)?;
         }
+        Ok(read(request.body))
     }
 
     fn compose(&self, sample: &Sample<'_>) -> Result<Composed, String> {
-        let bare = |number: &str| number.strip_prefix('+').unwrap_or(number).to_owned();
+        let (from, to) = sample.bare_numbers();
         let body = json!({
             "id": sample.provider_id,
-            "from": bare(sample.from),
-            "to": bare(sample.to),
+            "from": from,
+            "to": to,
             "type": "mo_text",
             "body": sample.text,
             "received_at": sample.now.to_string(),
         })
         .to_string();
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(keys) = &self.0 {
-            let (nonce, time) = (sample.provider_id, (sample.now.0 / 1000).to_string());
-            let parts: [&[u8]; 5] = [body.as_bytes(), b".", nonce.as_bytes(), b".", time.as_bytes()];
-            let key = keys.all().first().ok_or("no key to sign with")?;
-            let signature = Hmac::SHA256_BASE64
-                .sign(key, &parts)
-                .ok_or("no key to sign with")?;
-            for (name, value) in [
-                (SIGNATURE, signature.as_str()),
-                (NONCE, nonce),
-                (TIMESTAMP, &time),
-                (ALGORITHM, "HmacSHA256"),
-            ] {
-                let value = HeaderValue::from_str(value).map_err(|error| error.to_string())?;
-                headers.insert(HeaderName::from_static(name), value);
-            }
-        }
-        Ok(Composed {
-            method: Method::POST,
-            query: None,
-            headers,
-            body: body.into(),
-        })
+        let Some(keys) = &self.0 else {
+            return Ok(Composed::post(JSON, body));
+        };
+        let (nonce, time) = (sample.provider_id, (sample.now.0 / 1000).to_string());
+        let parts: [&[u8]; 5] = [body.as_bytes(), b".", nonce.as_bytes(), b".", time.as_bytes()];
+        let signature = Hmac::SHA256_BASE64.simulate(keys, &parts)?;
+        Composed::post(JSON, body).with([
+            (SIGNATURE, signature.as_str()),
+            (NONCE, nonce),
+            (TIMESTAMP, &time),
+            (ALGORITHM, "HmacSHA256"),
+        ])
     }
 }
 
 /// Checks the signature over the body, the nonce and the time.
-fn is_signed(keys: &Secrets, request: &Request<'_>) -> bool {
+///
+/// # Errors
+/// 403, or 503 if only the time is wrong: Sinch never repeats what is answered with 403.
+fn verify(keys: &Secrets, request: &Request<'_>) -> Result<(), Refusal> {
     let (Some(signature), Some(nonce), Some(time)) = (
         request.header(SIGNATURE),
         request.header(NONCE),
         request.header(TIMESTAMP),
     ) else {
-        return false;
+        return Err(Refusal::forbidden());
     };
     let parts: [&[u8]; 5] = [request.body, b".", nonce.as_bytes(), b".", time.as_bytes()];
-    Hmac::SHA256_BASE64.verify(keys.all(), &parts, signature) && Window(REPEATED).holds(time, request.now)
+    if !Hmac::SHA256_BASE64.verify(keys.all(), &parts, signature) {
+        return Err(Refusal::forbidden());
+    }
+    Window(REPEATED).check_seconds(time, request.now)
 }
 
 /// Parses a verified body.
@@ -175,7 +172,7 @@ fn sms(mut rest: Map<String, Value>) -> Incoming {
     if !failed.is_empty() {
         incoming
             .odd
-            .push(format!("{} attachments without a link", failed.len()));
+            .push(format!("attachments without a link: {}", failed.len()));
         rest.insert("media".to_owned(), Value::Array(failed));
     }
     let time = if sent_at.is_null() { received_at } else { sent_at };
@@ -190,9 +187,15 @@ fn conversation(mut message: Map<String, Value>, mut document: Map<String, Value
     let mut take = |name: &str| message.remove(name).unwrap_or_default();
     let (id, ours, mut content) = (take("id"), take("sender_id"), take("contact_message"));
     let (mut identity, accepted) = (take("channel_identity"), take("accept_time"));
-    let mut part = |at: &str| content.pointer_mut(at).map(Value::take).unwrap_or_default();
-    let (plain, caption) = (part("/text_message/text"), part("/media_message/text"));
-    let (link, thumbnail) = (part("/media_message/url"), part("/media_message/thumbnail_url"));
+    let mut part = |kind: &str, name: &str| {
+        let fields = content.get_mut(kind).and_then(Value::as_object_mut);
+        fields.and_then(|fields| fields.remove(name)).unwrap_or_default()
+    };
+    let (plain, caption) = (part("text_message", "text"), part("media_message", "text"));
+    let (link, thumbnail) = (
+        part("media_message", "url"),
+        part("media_message", "thumbnail_url"),
+    );
     let text = [plain, caption].into_iter().find(|text| !text.is_null());
     let from = identity.get_mut("identity").map(Value::take).unwrap_or_default();
     let mut incoming = Incoming::new(
@@ -214,8 +217,16 @@ fn conversation(mut message: Map<String, Value>, mut document: Map<String, Value
     if !thumbnail.is_null() {
         message.insert("thumbnail_url".to_owned(), thumbnail);
     }
-    if !has_content && !content.is_null() {
+    if let Some(fields) = content.as_object_mut() {
+        let is_empty = |value: &Value| value.as_object().is_some_and(Map::is_empty);
+        fields.retain(|_, value| !is_empty(value));
+    }
+    if content.as_object().is_none_or(|fields| !fields.is_empty()) {
         message.insert("contact_message".to_owned(), content);
+    }
+    for name in ["message_metadata", "correlation_id"] {
+        let value = document.remove(name);
+        message.extend(value.map(|value| (name.to_owned(), value)));
     }
     message.remove("direction");
     let event_time = document.remove("event_time").unwrap_or_default();
@@ -229,35 +240,22 @@ fn conversation(mut message: Map<String, Value>, mut document: Map<String, Value
 
 /// Adds the time and the fields that were not used, and names those that are missing.
 fn finish(mut incoming: Incoming, time: &Value, has_text: bool, rest: Map<String, Value>) -> Incoming {
-    for (name, absent) in [
+    incoming.note_missing(&[
         ("id", incoming.provider_id.is_empty()),
         ("from", incoming.from.raw().is_empty()),
         ("to", incoming.to.raw().is_empty()),
         ("text", !has_text),
-    ] {
-        if absent {
-            incoming.odd.push(format!("no `{name}`"));
-        }
-    }
+    ]);
     incoming.sent_at = time.as_str().and_then(|time| time.parse().ok());
     let is_filled = |value: &Value| !value.is_null() && value.as_str() != Some("");
-    let rest = rest.into_iter().filter(|(_, value)| is_filled(value));
-    incoming.extra = fields::extra(rest.map(|(name, value)| (name, value.to_string())));
+    incoming.set_extra(rest.into_iter().filter(|(_, value)| is_filled(value)));
     incoming
-}
-
-fn medium(entry: &Value) -> Option<Media> {
-    let text = |name: &str| entry.get(name).and_then(Value::as_str).map(str::to_owned);
-    Some(Media {
-        link: text("url").filter(|link| !link.is_empty())?,
-        content_type: text("content_type"),
-        filename: None,
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use http::{HeaderMap, HeaderName};
 
     use super::*;
     use crate::model::message::Timestamp;
@@ -265,7 +263,8 @@ mod tests {
     const NOW: i64 = 1_767_268_800;
     const SMS: &str = r#"{"body":"Hello Sinch","from":"16051234567","id":"01XXXXX21XXXXX119Z8P1XXXXX","operator_id":"310260","received_at":"2026-01-01T12:00:00.000Z","to":"13185551234","type":"mo_text"}"#;
 
-    fn is_valid(key: &str, signature: &str, seconds: i64, body: &'static str) -> bool {
+    /// The status of the refusal; 0 without one.
+    fn status(key: &str, signature: &str, seconds: i64, body: &'static str) -> u16 {
         let headers: HeaderMap = [
             (SIGNATURE, signature),
             (NONCE, "01FJA8B4A7BM43YGWSG9GBV067"),
@@ -280,20 +279,21 @@ mod tests {
             now: Timestamp(seconds * 1000),
             ..Request::post([192, 0, 2, 1].into(), &headers, &body)
         };
-        is_signed(&keys, &request)
+        let refusal = verify(&keys, &request).err();
+        refusal.map_or(0, |refusal| refusal.status.as_u16())
     }
 
     /// Created by Sinch's own library.
     #[test]
     fn a_signature_is_valid_while_sinch_repeats_the_request() {
         let (key, right) = ("sinch_app_secret", "nyiJ/JoSsi6Wa0DyPFds+bbqZUKBmh+ZEJq6VUUSI0w=");
-        assert!(is_valid(key, right, NOW, SMS));
-        assert!(is_valid(key, right, NOW + 23 * 3600, SMS));
-        assert!(!is_valid(key, right, NOW + 3 * 86400, SMS));
-        assert!(!is_valid(key, right, NOW - 3 * 86400, SMS));
-        assert!(!is_valid("sinch_app_secre", right, NOW, SMS));
-        assert!(!is_valid(key, right, NOW, "{}"));
-        assert!(!is_valid(key, "AAAA", NOW, SMS));
-        assert!(!is_valid(key, "", NOW, SMS));
+        assert_eq!(status(key, right, NOW, SMS), 0);
+        assert_eq!(status(key, right, NOW + 23 * 3600, SMS), 0);
+        assert_eq!(status(key, right, NOW + 3 * 86400, SMS), 503);
+        assert_eq!(status(key, right, NOW - 3 * 86400, SMS), 503);
+        assert_eq!(status("sinch_app_secre", right, NOW, SMS), 403);
+        assert_eq!(status(key, right, NOW + 3 * 86400, "{}"), 403);
+        assert_eq!(status(key, "AAAA", NOW, SMS), 403);
+        assert_eq!(status(key, "", NOW, SMS), 403);
     }
 }

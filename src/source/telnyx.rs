@@ -40,11 +40,8 @@ struct Telnyx(Ed25519);
 
 impl Source for Telnyx {
     fn receive(&self, request: &Request<'_>) -> Result<Events, Refusal> {
-        if self.is_signed(request) {
-            Ok(read(request.body))
-        } else {
-            Err(Refusal::forbidden())
-        }
+        self.verify(request)?;
+        Ok(read(request.body))
     }
 
     fn compose(&self, _: &Sample<'_>) -> Result<Composed, String> {
@@ -56,15 +53,20 @@ impl Source for Telnyx {
 }
 
 impl Telnyx {
-    fn is_signed(&self, request: &Request<'_>) -> bool {
+    /// # Errors
+    /// 403, or 503 if only the signed time is wrong.
+    fn verify(&self, request: &Request<'_>) -> Result<(), Refusal> {
         let (Some(time), Some(signature)) = (
             request.header("telnyx-timestamp"),
             request.header("telnyx-signature-ed25519"),
         ) else {
-            return false;
+            return Err(Refusal::forbidden());
         };
         let signed = [time.as_bytes(), b"|", request.body].concat();
-        Window::default().holds(time, request.now) && self.0.verify(&signed, signature)
+        if !self.0.verify(&signed, signature) {
+            return Err(Refusal::forbidden());
+        }
+        Window::default().check_seconds(time, request.now)
     }
 }
 
@@ -104,19 +106,13 @@ fn message(mut payload: Map<String, Value>) -> Incoming {
     };
     let (from, to) = (number(&from), receiver(&to));
     let mut incoming = Incoming::new(fields::text(id), from, to, text.clone().unwrap_or_default());
-    for (name, absent) in [
+    let has_media = media.as_array().is_some_and(|media| !media.is_empty());
+    incoming.note_missing(&[
         ("id", incoming.provider_id.is_empty()),
         ("from", from.is_empty()),
         ("to", to.is_empty()),
-        (
-            "text",
-            text.is_none() && media.as_array().is_none_or(Vec::is_empty),
-        ),
-    ] {
-        if absent {
-            incoming.odd.push(format!("no `{name}`"));
-        }
-    }
+        ("text", text.is_none() && !has_media),
+    ]);
     incoming.media = media
         .as_array()
         .into_iter()
@@ -132,7 +128,7 @@ fn message(mut payload: Map<String, Value>) -> Incoming {
         _ => None,
     };
     let rest = payload.into_iter().filter(|(_, value)| !is_empty(value));
-    incoming.extra = fields::extra(rest.map(|(name, value)| (name, value.to_string())));
+    incoming.set_extra(rest);
     incoming
 }
 

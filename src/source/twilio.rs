@@ -217,12 +217,7 @@ impl Event {
         message.segments = segments.and_then(|count| count.parse().ok());
         let channel = channel.map(|channel| ("channel".to_owned(), serde_json::Value::from(channel)));
         let rest = self.data.into_iter().filter(|(_, value)| !value.is_null());
-        message.extra = fields::extra(
-            channel
-                .into_iter()
-                .chain(rest)
-                .map(|(name, value)| (name, value.to_string())),
-        );
+        message.set_extra(channel.into_iter().chain(rest));
         message
     }
 }

@@ -1,11 +1,10 @@
 //! The parts that Twilio and its compatible API at SignalWire have in common: the form of a message, the response,
 //! the simulated request, and the check of a signature against each possible URL.
 
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::Method;
 use url::Url;
 
-use super::fields::Form;
+use super::fields::{FORM, Form};
 use super::verify::Hmac;
 use super::verify::url_form::{self, Repeated};
 use super::{
@@ -106,19 +105,7 @@ impl Webhook {
             .next()
             .unwrap_or_default();
         let signature = sign(&[url.as_bytes(), signed.as_bytes()]).ok_or("no key to sign with")?;
-        let mut headers = HeaderMap::new();
-        let media_type = HeaderValue::from_static("application/x-www-form-urlencoded");
-        headers.insert(CONTENT_TYPE, media_type);
-        for (name, value) in signature {
-            let value = HeaderValue::from_str(&value).map_err(|error| error.to_string())?;
-            headers.insert(HeaderName::from_static(name), value);
-        }
-        Ok(Composed {
-            method: Method::POST,
-            query: None,
-            headers,
-            body: body.into(),
-        })
+        Composed::post(FORM, body).with(signature)
     }
 }
 
@@ -148,16 +135,14 @@ pub(super) fn read(form: &Form<'_>) -> Events {
     message.media = media;
     message.segments = form.get("NumSegments").and_then(|count| count.parse().ok());
     message.keyword = form.get("OptOutType").and_then(keyword);
-    message.extra = form.extra(|name| KNOWN.contains(&name) || name.starts_with("Media"));
-    if let Some(channel) = channel {
-        let json = serde_json::Value::from(channel).to_string();
-        message.extra.insert("channel".to_owned(), json);
-    }
-    for name in ["MessageSid", "From", "To"] {
-        if form.filled(name).is_none() && !(name == "MessageSid" && id.is_some()) {
-            message.odd.push(format!("no `{name}`"));
-        }
-    }
+    let channel = channel.map(|channel| ("channel".to_owned(), channel.into()));
+    let unknown = form.unknown(|name| KNOWN.contains(&name) || name.starts_with("Media"));
+    message.set_extra(channel.into_iter().chain(unknown));
+    message.note_missing(&[
+        ("MessageSid", id.is_none()),
+        ("From", form.filled("From").is_none()),
+        ("To", form.filled("To").is_none()),
+    ]);
     Events::message(message)
 }
 
@@ -196,14 +181,8 @@ fn media(form: &Form<'_>) -> Vec<Media> {
 
 /// The response that triggers no action. The carrier could send any other text back to the sender as a message.
 pub(super) fn reply(outcome: &Outcome<'_>) -> Reply {
-    match outcome {
-        Outcome::Stored(_) => Reply {
-            status: StatusCode::OK,
-            content_type: Some("text/xml"),
-            body: "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response/>".into(),
-        },
-        Outcome::Refused(_) | Outcome::Failing(_) => Reply::plain(outcome),
-    }
+    let body = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response/>";
+    Reply::fixed(outcome, "text/xml", body)
 }
 
 /// The form of a message, for a simulated request.

@@ -144,10 +144,7 @@ impl Inbound {
         let body = match collect(&headers, body, max_body, |length| room.grow(length)).await {
             Ok(body) => body,
             Err(Unread::NoRoom) => return self.no_room(name, source),
-            Err(unread) => {
-                self.count(name.as_str(), "body");
-                return unreadable(source, &unread);
-            }
+            Err(unread) => return self.not_read(name, source, &unread),
         };
         let request = Request {
             client: client(&plan, call.peer, &headers),
@@ -162,7 +159,7 @@ impl Inbound {
             admitted: false,
         };
         if let Err(why) = source.prepare(&request).await {
-            return self.carrier_failed(name, source, &why);
+            return self.try_again(name, source, "carrier", &why);
         }
         match source.receive(&request) {
             Ok(events) => {
@@ -171,24 +168,29 @@ impl Inbound {
                 }
                 self.accept(&plan, name, source, events).await
             }
+            Err(refusal) if refusal.is_retry() => {
+                self.try_again(name, source, refusal.reason, &refusal.error)
+            }
             Err(refusal) => self.refuse(name, source, &refusal),
         }
     }
 
     async fn accept(&self, plan: &Plan, name: &Name, source: &Endpoint, events: Events) -> Response {
+        if let Err(why) = source.confirm(&events).await {
+            return self.try_again(name, source, "carrier", &why);
+        }
+        let receipts = match events.messages.is_empty() {
+            true => Vec::new(),
+            false => match self.intake.receive(plan, name, events.messages).await {
+                Ok(receipts) => receipts,
+                Err(failure) => return self.not_stored(name, source, &failure),
+            },
+        };
+        // Only now, because the carrier repeats the request after any other answer.
         for (event, count) in [("status", events.statuses), ("other", events.ignored)] {
             self.count_events(name, event, count);
         }
-        if let Err(why) = source.confirm(&events).await {
-            return self.carrier_failed(name, source, &why);
-        }
-        if events.messages.is_empty() {
-            return answer(source.reply(&Outcome::Stored(&[])));
-        }
-        match self.intake.receive(plan, name, events.messages).await {
-            Ok(receipts) => answer(source.reply(&Outcome::Stored(&receipts))),
-            Err(failure) => self.not_stored(name, source, &failure),
-        }
+        answer(source.reply(&Outcome::Stored(&receipts)))
     }
 
     fn wrong_method(&self, name: &Name, source: &Endpoint) -> Response {
@@ -213,15 +215,26 @@ impl Inbound {
         closing(failing(source, why, RETRY_AFTER_BUSY))
     }
 
-    /// The carrier must retry: a call to it that its request needs has failed.
-    fn carrier_failed(&self, name: &Name, source: &Endpoint, why: &str) -> Response {
-        self.count(name.as_str(), "carrier");
-        if let Some(more) = self.complaints.news(name.as_str(), "carrier") {
+    /// The body was not read completely. A message is lost if the carrier gives up, so a body over the limit is logged.
+    fn not_read(&self, name: &Name, source: &Endpoint, unread: &Unread) -> Response {
+        self.count(name.as_str(), "body");
+        if let Unread::TooBig(limit) = unread
+            && let Some(more) = self.complaints.news(name.as_str(), "body")
+        {
+            tracing::warn!(source = %name, "a request to source {name} was answered 413: its body is over {limit} bytes; raise `max_body` if it came from the carrier{more}");
+        }
+        unreadable(source, unread)
+    }
+
+    /// The carrier must retry: the request cannot be verified at the moment, or a call to the carrier has failed.
+    fn try_again(&self, name: &Name, source: &Endpoint, reason: &'static str, why: &str) -> Response {
+        self.count(name.as_str(), reason);
+        if let Some(more) = self.complaints.news(name.as_str(), reason) {
             tracing::error!(source = %name, "a request to source {name} was answered 503: {why}{more}");
         }
         failing(
             source,
-            "a call to the carrier failed, send it again",
+            "not possible at the moment, send it again",
             RETRY_AFTER_BUSY,
         )
     }

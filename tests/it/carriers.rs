@@ -19,8 +19,11 @@ use smsbridge::source::{
 
 mod sns;
 
-/// What stands for the carrier in the addresses of a fixture.
+/// Placeholder for the carrier's base URL.
 const CARRIER: &str = "http://carrier.invalid";
+
+/// Lower bound of the cases of one kind, except `intelepeer`, whose other cases are in `tests/fixtures/intelepeer`.
+const CASES_MIN: usize = 8;
 
 /// 2026-01-01T12:00:00Z, for signatures that have a time.
 const NOW: Timestamp = Timestamp(1_767_268_800_000);
@@ -30,7 +33,7 @@ const NOW: Timestamp = Timestamp(1_767_268_800_000);
 struct Fixture {
     /// `[source.carrier]`, several where cases need different ones.
     source: BTreeMap<String, toml::Table>,
-    /// The answers to what is stored, ignored, refused and failing.
+    /// The answers to what is stored, stored before, ignored, refused and failing.
     answers: Answers,
     /// Whether `simulate` can sign.
     simulate: bool,
@@ -41,6 +44,7 @@ struct Fixture {
 #[serde(deny_unknown_fields)]
 struct Answers {
     stored: Answer,
+    duplicate: Answer,
     ignored: Answer,
     refused: Answer,
     failing: Answer,
@@ -234,10 +238,11 @@ async fn run(plan: &Plan, case: &Case) {
 
 fn check_answers(endpoint: &Endpoint, answers: &Answers, file: &str) {
     let id: MessageId = "00000000000000000000000000000007".parse().unwrap();
-    let receipts = [Receipt { id, duplicate: false }];
+    let receipts = [false, true].map(|duplicate| [Receipt { id, duplicate }]);
     let refusal = Refusal::forbidden();
     for (outcome, expected) in [
-        (Outcome::Stored(&receipts), &answers.stored),
+        (Outcome::Stored(&receipts[0]), &answers.stored),
+        (Outcome::Stored(&receipts[1]), &answers.duplicate),
         (Outcome::Stored(&[]), &answers.ignored),
         (Outcome::Refused(&refusal), &answers.refused),
         (Outcome::Failing("again"), &answers.failing),
@@ -316,6 +321,11 @@ async fn every_recorded_request_of_every_kind_has_the_recorded_outcome() {
         let file = path.file_stem().unwrap().to_str().unwrap().to_owned();
         let fixture = fixture(&path);
         let plan = plan(&fixture, &carrier.url(""));
+        let (count, min) = (
+            fixture.case.len(),
+            if file == "intelepeer" { 1 } else { CASES_MIN },
+        );
+        assert!(count >= min, "{file}: only {count} cases");
         kinds.extend(plan.sources.values().map(|planned| planned.kind));
         for case in &fixture.case {
             assert!(
@@ -334,7 +344,6 @@ async fn every_recorded_request_of_every_kind_has_the_recorded_outcome() {
             }
         }
     }
-    assert!(names.len() >= 30, "only {} cases were found", names.len());
     let fetched: Vec<String> = carrier
         .received()
         .into_iter()
@@ -397,6 +406,58 @@ fn a_request_with_several_messages_is_answered_when_all_are_stored_and_once() {
         let at = |text: &str| console.iter().position(|line| line.ends_with(text));
         at("Hi").zip(at("Ho")).filter(|(hi, ho)| hi < ho)
     });
+}
+
+/// A message that arrives without a token, or while the clock of the machine is wrong, is not lost: Vonage repeats a 503.
+#[test]
+fn a_request_that_cannot_be_verified_at_the_moment_is_answered_503() {
+    let mut bridge = Bridge::configured("");
+    let text = head()
+        + "[source.vonage]\nkind = \"vonage\"\napi = \"messages\"\n"
+        + "signature_secret = \"signature_secret_abcdefghijklmnop\"\nmax_body = \"1KiB\"\n"
+        + "[destination.screen]\nkind = \"console\"\n[routing]\nunmatched = [\"screen\"]\n";
+    fs::write(bridge.folder().join("config.toml"), text).unwrap();
+    bridge.run();
+    let cases = fixture(&folder().join("vonage.toml")).case;
+    let url = bridge.url("/inbound/vonage");
+    for (name, reason, cause) in [
+        (
+            "no token, which Vonage sends in rare cases and then repeats",
+            "unsigned",
+            "it has no token",
+        ),
+        (
+            "a message of the Messages API",
+            "clock",
+            "ago: check the clock of this machine",
+        ),
+    ] {
+        let case = cases.iter().find(|case| case.name == name).unwrap();
+        let fields = case.headers.iter();
+        let fields: Vec<(&str, &str)> = fields.map(|(name, value)| (&**name, &**value)).collect();
+        let (status, head, body) = http("POST", &url, &fields, &case.body);
+        assert_eq!(status, 503, "{head}{body}");
+        assert!(head.to_lowercase().contains("\r\nretry-after: "), "{head}");
+        assert_eq!(
+            body,
+            "{\"error\":\"not possible at the moment, send it again\"}\n"
+        );
+        let line = format!("smsbridge_requests_rejected_total{{source=\"vonage\",reason=\"{reason}\"}} 1");
+        let metrics = bridge.metrics();
+        assert!(metrics.lines().any(|found| found == line), "{line}: {metrics}");
+        let is_logged = || bridge.log().iter().any(|line| line.contains(cause)).then_some(());
+        wait_for("the cause in the log", is_logged);
+    }
+    assert_eq!(http("POST", &url, &[], &"x".repeat(1025)).0, 413);
+    let line = "was answered 413: its body is over 1024 bytes; raise `max_body`";
+    let is_logged = || {
+        bridge
+            .log()
+            .iter()
+            .any(|found| found.contains(line))
+            .then_some(())
+    };
+    wait_for("the limit in the log", is_logged);
 }
 
 #[test]

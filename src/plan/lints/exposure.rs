@@ -1,7 +1,7 @@
 //! Lints about exposure: listeners reachable from other machines, unencrypted connections, and secrets that can be
 //! guessed. Each kind checks its own table.
 
-use crate::config::{Config, Places, Problems};
+use crate::config::{Config, Places, Problems, Source};
 use crate::model::lint::{self, Lint};
 
 pub(super) fn note(config: &Config, problems: &mut Problems) {
@@ -11,6 +11,7 @@ pub(super) fn note(config: &Config, problems: &mut Problems) {
     for source in &config.sources {
         let mut lints = source.config.lints(&source.settings, exposed);
         lints.extend(source.settings.access.lints(exposed));
+        lints.extend(replay(source, config));
         report(
             &format!("source.{}", source.name),
             &source.places,
@@ -30,6 +31,23 @@ pub(super) fn note(config: &Config, problems: &mut Problems) {
         let key = format!("destination.{}", destination.name);
         report(&key, &destination.places, destination.config.lints(), problems);
     }
+}
+
+/// Warns if a recorded request is accepted for longer than it is recognised as a duplicate.
+fn replay(source: &Source, config: &Config) -> Option<Lint> {
+    let own = source.settings.dedup_window;
+    let own = own.or(source.config.defaults().dedup_window);
+    let deduplicated = own.unwrap_or(config.store.dedup_window);
+    let accepted = source.config.replay_window()?;
+    (deduplicated < accepted).then(|| {
+        let message = format!(
+            "the window of {} (here or in `store`) is too short: a recorded request is accepted for {}, so it could be \
+             replayed in between",
+            humantime::format_duration(deduplicated),
+            humantime::format_duration(accepted),
+        );
+        Lint::new("dedup_window", message)
+    })
 }
 
 fn report(table: &str, places: &Places, lints: Vec<Lint>, problems: &mut Problems) {

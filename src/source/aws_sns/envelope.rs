@@ -102,7 +102,7 @@ impl Envelope {
         incoming.odd = odd;
         incoming.sent_at = sent_at;
         let rest = inner.into_iter().filter(|(_, value)| !value.is_null());
-        incoming.extra = fields::extra(rest.map(|(name, value)| (name, value.to_string())));
+        incoming.set_extra(rest);
         Events::message(incoming)
     }
 
@@ -114,8 +114,8 @@ impl Envelope {
         incoming.sent_at = sent_at;
         let subject = self
             .subject
-            .map(|subject| ("Subject".to_owned(), Value::from(subject).to_string()));
-        incoming.extra = fields::extra(subject.into_iter());
+            .map(|subject| ("Subject".to_owned(), Value::from(subject)));
+        incoming.set_extra(subject);
         incoming
     }
 }

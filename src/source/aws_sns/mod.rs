@@ -8,6 +8,7 @@
 //! [Verifying signatures]: https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use url::Url;
@@ -62,6 +63,10 @@ impl Kind for Config {
         lint.into_iter().collect()
     }
 
+    fn replay_window(&self) -> Option<Duration> {
+        Some(REPEATED)
+    }
+
     fn build(&self, context: &Context<'_>) -> Result<Box<dyn Source>, String> {
         let topic = Topic::parse(&self.topic_arn).ok_or(
             "`topic_arn` must be the ARN of a topic in the partition `aws`, `aws-cn` or `aws-us-gov`, like \
@@ -99,9 +104,8 @@ impl Source for AwsSns {
             return Err(Refusal::forbidden());
         }
         self.host.used(&url);
-        let time = envelope.time();
-        if time.is_some_and(|time| !Window(REPEATED).contains(time, request.now)) {
-            return Err(Refusal::forbidden());
+        if let Some(time) = envelope.time() {
+            Window(REPEATED).check(time, request.now)?;
         }
         Ok(self.events(envelope))
     }

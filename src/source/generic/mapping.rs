@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sha2::Digest as _;
 
 use super::document::{self, Document};
@@ -147,7 +147,7 @@ impl Mapping {
         incoming.segments = segments.and_then(|count| count.parse().ok());
         incoming.sent_at = sent_at;
         incoming.odd = odd;
-        incoming.extra = extra(value);
+        incoming.set_extra(unused(value));
         incoming
     }
 
@@ -252,15 +252,15 @@ fn links(value: Value) -> Vec<Media> {
 }
 
 /// The fields that were not used, except the signature.
-fn extra(value: Value) -> BTreeMap<String, String> {
-    let Value::Object(object) = value else {
-        return BTreeMap::new();
+fn unused(value: Value) -> impl Iterator<Item = (String, Value)> {
+    let object = match value {
+        Value::Object(object) => object,
+        _ => Map::new(),
     };
-    let kept = object.into_iter().filter(|(name, value)| {
+    object.into_iter().filter(|(name, value)| {
         let is_empty = matches!(value, Value::Null) || value.as_str() == Some("");
         !is_empty && !matches!(name.as_str(), "sign" | "signature")
-    });
-    fields::extra(kept.map(|(name, value)| (name, value.to_string())))
+    })
 }
 
 #[cfg(test)]

@@ -222,9 +222,7 @@ impl Source for Generic {
     }
 
     fn receive(&self, request: &Request<'_>) -> Result<Events, Refusal> {
-        if !self.proof.holds(request) {
-            return Err(Refusal::forbidden());
-        }
+        self.proof.check(request)?;
         let known = request.admitted || self.proof.is_checked();
         match Document::read(request) {
             Some(document) if known => Ok(self.mapping.events(document)),

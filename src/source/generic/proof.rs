@@ -3,9 +3,9 @@
 use super::{ProofKind, Verify};
 use crate::model::secret::{Secret, Secrets};
 use crate::source::fields::Form;
-use crate::source::verify::jwt::Claims;
+use crate::source::verify::jwt::{self, Claims};
 use crate::source::verify::{Hmac, StandardWebhooks, Window, url_form};
-use crate::source::{Context, Request, Target};
+use crate::source::{Context, Refusal, Request, Target};
 
 /// What is verified.
 pub(super) enum Proof {
@@ -99,32 +99,41 @@ impl Proof {
         !matches!(self, Self::None)
     }
 
-    pub(super) fn holds(&self, request: &Request<'_>) -> bool {
+    /// Verifies a request.
+    ///
+    /// # Errors
+    /// 403 for a wrong proof, and 503 if only its time is wrong.
+    pub(super) fn check(&self, request: &Request<'_>) -> Result<(), Refusal> {
         match self {
-            Self::None => true,
+            Self::None => Ok(()),
             Self::Header { name, secrets } => {
                 let value = request.header(name).unwrap_or_default();
-                secrets.any_matches(value.strip_prefix("Bearer ").unwrap_or(value).as_bytes())
+                refuse_unless(secrets.any_matches(jwt::bearer(value).unwrap_or(value).as_bytes()))
             }
             Self::Parameter { name, secrets } => {
                 let query = Form::read(request.target.query().as_bytes());
-                secrets.any_matches(query.get(name).unwrap_or_default().as_bytes())
+                refuse_unless(secrets.any_matches(query.get(name).unwrap_or_default().as_bytes()))
             }
-            Self::Hmac(signature) => signature.holds(request),
+            Self::Hmac(signature) => signature.check(request),
             Self::Jwt { issuer, keys } => {
                 let token = request.header("authorization").unwrap_or_default();
-                let token = token.strip_prefix("Bearer ").unwrap_or_default();
-                let claims = Claims::verified(token, keys.all(), request.now);
-                claims.is_some_and(|claims| {
-                    issuer
-                        .as_deref()
-                        .is_none_or(|issuer| claims.text("iss") == Some(issuer))
-                        && is_meant(&claims, &request.target)
-                })
+                let token = jwt::bearer(token).unwrap_or_default();
+                let claims = Claims::verified(token, keys.all()).ok_or_else(Refusal::forbidden)?;
+                let is_issuer = issuer
+                    .as_deref()
+                    .is_none_or(|issuer| claims.text("iss") == Some(issuer));
+                refuse_unless(is_issuer && is_meant(&claims, &request.target))?;
+                claims.check_time(request.now)
             }
             Self::StandardWebhooks { keys, .. } => keys.verify(request),
         }
     }
+}
+
+/// # Errors
+/// 403
+fn refuse_unless(is_valid: bool) -> Result<(), Refusal> {
+    is_valid.then_some(()).ok_or_else(Refusal::forbidden)
 }
 
 /// Returns true if the token is for this URL, or names no URL.
@@ -137,12 +146,7 @@ fn is_meant(claims: &Claims, target: &Target<'_>) -> bool {
 }
 
 impl Signature {
-    fn holds(&self, request: &Request<'_>) -> bool {
-        let timestamp = self.timestamp.as_deref().map(|name| request.header(name));
-        let in_time = match timestamp {
-            None => true,
-            Some(time) => time.is_some_and(|time| Window::default().holds(time, request.now)),
-        };
+    fn check(&self, request: &Request<'_>) -> Result<(), Refusal> {
         let url = url_form::urls(&request.target, None)
             .into_iter()
             .next()
@@ -158,7 +162,14 @@ impl Signature {
             })
             .collect();
         let signature = request.header(&self.header).unwrap_or_default();
-        in_time && self.hmac.verify(self.keys.all(), &parts, signature)
+        refuse_unless(self.hmac.verify(self.keys.all(), &parts, signature))?;
+        match &self.timestamp {
+            Some(name) => {
+                let time = request.header(name).unwrap_or_default();
+                Window::default().check_seconds(time, request.now)
+            }
+            None => Ok(()),
+        }
     }
 
     /// The key used for signing.

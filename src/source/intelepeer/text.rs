@@ -4,7 +4,7 @@
 use serde_json::value::RawValue;
 
 use crate::model::message::Media;
-use crate::source::{Incoming, fields as bounds};
+use crate::source::Incoming;
 
 use super::Refusal;
 use super::body::{Fields, Value};
@@ -51,17 +51,17 @@ pub(super) fn read(mut fields: Fields) -> Result<Incoming, Refusal> {
     let nothing = from.is_none() && to.is_none() && text.is_none() && !attached.any;
     let media = attached.odd.map(|value| ("media".to_owned(), value));
     let unknown = media.into_iter().chain(fields.rest());
-    let extra = bounds::extra(unknown.map(|(name, value)| (name, value.into_json())));
-    if nothing && extra.is_empty() {
-        return Err(Refusal::malformed("`from`, `to` and `message` are missing"));
-    }
     let (from, to) = (from.unwrap_or_default(), to.unwrap_or_default());
-    Ok(Incoming {
+    let mut incoming = Incoming {
         media: attached.media,
-        extra,
         odd,
         ..Incoming::new(refid.unwrap_or_default(), &from, &to, text.unwrap_or_default())
-    })
+    };
+    incoming.set_extra_json(unknown.map(|(name, value)| (name, value.into_json())));
+    if nothing && incoming.extra.is_empty() {
+        return Err(Refusal::malformed("`from`, `to` and `message` are missing"));
+    }
+    Ok(incoming)
 }
 
 /// Stores a verified body from which no field could be parsed, so that people can still read it.

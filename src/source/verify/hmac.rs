@@ -6,7 +6,8 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use serde::Deserialize;
 use subtle::ConstantTimeEq as _;
 
-use crate::model::secret::Secret;
+use super::signing_key;
+use crate::model::secret::{Secret, Secrets};
 
 /// The hash function of the HMAC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -139,6 +140,15 @@ impl Hmac {
     pub fn sign(self, key: &Secret, parts: &[&[u8]]) -> Option<String> {
         let mac = self.algorithm.mac(key.reveal().as_bytes(), parts)?;
         Some(self.encoding.encode(&mac))
+    }
+
+    /// Signs a simulated request.
+    ///
+    /// # Errors
+    /// A sentence for the operator when there is no key.
+    pub fn simulate(self, keys: &Secrets, parts: &[&[u8]]) -> Result<String, String> {
+        let signature = self.sign(signing_key(keys)?, parts);
+        signature.ok_or_else(|| "the key cannot sign".to_owned())
     }
 
     /// Returns true if the signature is valid for one of the keys. Tries all keys, so that the time does not depend

@@ -8,16 +8,25 @@ use sha2::Digest as _;
 use subtle::ConstantTimeEq as _;
 
 use super::hmac::{Algorithm, Encoding, Hmac};
+use super::window::wrong_time;
 use crate::model::message::Timestamp;
 use crate::model::secret::Secret;
+use crate::source::Refusal;
 
 const HS256: Hmac = Hmac {
     algorithm: Algorithm::Sha256,
     encoding: Encoding::Base64,
 };
 
-/// Accepted difference between the clocks, in seconds.
-const LEEWAY: i64 = 5;
+/// Accepted difference between the clocks, in milliseconds.
+const LEEWAY: i64 = 5_000;
+
+/// The token of an `Authorization` header with the scheme `Bearer`, in upper or lower case.
+#[must_use]
+pub fn bearer(authorization: &str) -> Option<&str> {
+    let (scheme, token) = authorization.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
+}
 
 /// The claims of a verified token.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,25 +38,34 @@ struct Header {
 }
 
 impl Claims {
-    /// Returns the claims of `HEADER.CLAIMS.SIGNATURE` if it is signed with one of the keys, and `now` is not before
-    /// `nbf` and not after `exp`, if present.
+    /// Returns the claims of `HEADER.CLAIMS.SIGNATURE` if it is signed with one of the keys. Its times must be checked
+    /// separately.
     #[must_use]
-    pub fn verified(token: &str, keys: &[Secret], now: Timestamp) -> Option<Self> {
+    pub fn verified(token: &str, keys: &[Secret]) -> Option<Self> {
         let (signed, signature) = token.rsplit_once('.')?;
         let (header, claims) = signed.split_once('.')?;
         let header: Header = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).ok()?).ok()?;
         if header.alg != "HS256" || !HS256.verify(keys, &[signed.as_bytes()], signature) {
             return None;
         }
-        let claims = Self(serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?);
-        let seconds = now.0 / 1000;
-        let begun = claims
-            .time("nbf")
-            .is_none_or(|begin| begin <= seconds.saturating_add(LEEWAY));
-        let valid = claims
-            .time("exp")
-            .is_none_or(|end| end >= seconds.saturating_sub(LEEWAY));
-        (begun && valid).then_some(claims)
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?)
+            .ok()
+            .map(Self)
+    }
+
+    /// Checks that `now` is not before `nbf` and not after `exp`, if present.
+    ///
+    /// # Errors
+    /// 403 if one of them is not a time, and 503 if it is too early or too late.
+    pub fn check_time(&self, now: Timestamp) -> Result<(), Refusal> {
+        let (begin, end) = (self.time("nbf")?, self.time("exp")?);
+        if let Some(begin) = begin.filter(|begin| begin.0 > now.0.saturating_add(LEEWAY)) {
+            return Err(wrong_time("its token is valid from", begin, now));
+        }
+        if let Some(end) = end.filter(|end| end.0 < now.0.saturating_sub(LEEWAY)) {
+            return Err(wrong_time("its token expired", end, now));
+        }
+        Ok(())
     }
 
     /// The value of a claim that is a string.
@@ -66,14 +84,19 @@ impl Claims {
         }
     }
 
-    /// The value of a claim that is a time in seconds. A value that is not a number counts as invalid at any time.
-    #[must_use]
-    pub fn time(&self, name: &str) -> Option<i64> {
-        let value = self.0.get(name)?;
+    /// The value of a claim that is a time in seconds.
+    ///
+    /// # Errors
+    /// 403 if it is not a number.
+    pub fn time(&self, name: &str) -> Result<Option<Timestamp>, Refusal> {
+        let Some(value) = self.0.get(name) else {
+            return Ok(None);
+        };
         let seconds = value
             .as_i64()
-            .or_else(|| value.as_f64().map(|seconds| seconds as i64));
-        Some(seconds.unwrap_or(if name == "nbf" { i64::MAX } else { i64::MIN }))
+            .or_else(|| value.as_f64().map(|seconds| seconds as i64))
+            .ok_or_else(Refusal::forbidden)?;
+        Ok(Some(Timestamp(seconds.saturating_mul(1000))))
     }
 
     /// Returns true if this claim is the SHA-256 of these bytes, in hexadecimal digits.
@@ -96,8 +119,8 @@ mod tests {
     const VONAGE: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJpYXQiOjE3NjcyNjg4MDAsImp0aSI6ImM1YmE4ZjI0LTFhMTQtNGMxMC1iZmRmLTNmYmU4Y2U1MTFiNSIsImlzcyI6IlZvbmFnZSIsInBheWxvYWRfaGFzaCI6IjY3MDcyN2M1NzMxYTMxYzYyNTIwMDA4M2U1MzU1NjRiODgwNWFmNTY2NjNkNWE5NjBhMGUxYTgyYTNlZTE5NmYiLCJhcGlfa2V5IjoiYWJjZDEyMzQiLCJhcHBsaWNhdGlvbl9pZCI6ImFhYWFhYWFhLWJiYmItY2NjYy1kZGRkLTAxMjM0NTY3ODlhYiJ9.dBsDo_GnLJaleVaPATc4BNqpEtkebUbKVaqg7wDFmfU";
     const HTTPSMS: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJhcGkuaHR0cHNtcy5jb20iLCJzdWIiOiJXQjdEUkRXckpaUkdiWXJ2MkNLR2txYnp2cWRDIiwiYXVkIjpbImh0dHBzOi8vc21zLmV4YW1wbGUuY29tL2luYm91bmQvaHR0cHNtcyJdLCJleHAiOjQxMDI0NDQ4MDAsIm5iZiI6MTc2NzI2ODIwMCwiaWF0IjoxNzY3MjY4ODAwfQ.vqRGbSpugqth_-MhP7gbgCdgE82kLxpMr6K_ZAGxSwU";
 
-    fn verified(token: &str, secret: &str, now: Timestamp) -> Option<Claims> {
-        Claims::verified(token, &[Secret::new(secret)], now)
+    fn verified(token: &str, secret: &str) -> Option<Claims> {
+        Claims::verified(token, &[Secret::new(secret)])
     }
 
     fn token(header: &str, claims: &str, secret: &str) -> String {
@@ -115,19 +138,20 @@ mod tests {
     /// Tokens created by the carriers' own libraries.
     #[test]
     fn tokens_of_carriers_are_valid_and_bound_to_their_body() {
-        let claims = verified(VONAGE, SECRET, NOW).unwrap();
+        let claims = verified(VONAGE, SECRET).unwrap();
         assert_eq!(claims.text("iss"), Some("Vonage"));
+        claims.check_time(NOW).unwrap();
         assert!(claims.has_digest("payload_hash", BODY));
         assert!(!claims.has_digest("payload_hash", b"{}"));
         assert!(!claims.has_digest("no such claim", BODY));
-        assert_eq!(verified(VONAGE, "another secret", NOW), None);
-        let claims = verified(HTTPSMS, "httpsms-signing-key", NOW).unwrap();
+        assert_eq!(verified(VONAGE, "another secret"), None);
+        let claims = verified(HTTPSMS, "httpsms-signing-key").unwrap();
         assert_eq!(claims.text("iss"), Some("api.httpsms.com"));
     }
 
     #[test]
     fn a_token_does_not_choose_its_algorithm() {
-        assert!(verified(&token(r#"{"alg":"HS256"}"#, "{}", "k"), "k", NOW).is_some());
+        assert!(verified(&token(r#"{"alg":"HS256"}"#, "{}", "k"), "k").is_some());
         for header in [
             r#"{"alg":"none"}"#,
             r#"{"alg":"None"}"#,
@@ -137,7 +161,7 @@ mod tests {
             r#"{"typ":"JWT"}"#,
             "[]",
         ] {
-            assert_eq!(verified(&token(header, "{}", "k"), "k", NOW), None, "{header}");
+            assert_eq!(verified(&token(header, "{}", "k"), "k"), None, "{header}");
         }
         let unsigned = format!(
             "{}.{}.",
@@ -145,23 +169,34 @@ mod tests {
             URL_SAFE_NO_PAD.encode("{}")
         );
         for wrong in [unsigned.as_str(), "", ".", "..", "a.b", "a.b.c.d"] {
-            assert_eq!(verified(wrong, "k", NOW), None, "{wrong}");
+            assert_eq!(verified(wrong, "k"), None, "{wrong}");
         }
     }
 
     #[test]
     fn a_token_is_valid_from_nbf_to_exp() {
-        for (claims, good) in [
-            (r#"{"nbf":1767268800,"exp":1767268800}"#, true),
-            (r#"{"nbf":1767268804,"exp":1767268796}"#, true),
-            (r#"{"nbf":1767268806}"#, false),
-            (r#"{"exp":1767268794}"#, false),
-            (r#"{"exp":"soon"}"#, false),
-            (r#"{"nbf":"now"}"#, false),
-            (r#"{"exp":1767268900.5}"#, true),
+        for (claims, status) in [
+            (r#"{"nbf":1767268800,"exp":1767268800}"#, None),
+            (r#"{"nbf":1767268804,"exp":1767268796}"#, None),
+            (r#"{"nbf":1767268806}"#, Some(503)),
+            (r#"{"exp":1767268794}"#, Some(503)),
+            (r#"{"exp":"soon"}"#, Some(403)),
+            (r#"{"nbf":"now"}"#, Some(403)),
+            (r#"{"exp":1767268900.5}"#, None),
         ] {
             let token = token(r#"{"alg":"HS256"}"#, claims, "k");
-            assert_eq!(verified(&token, "k", NOW).is_some(), good, "{claims}");
+            let refusal = verified(&token, "k").unwrap().check_time(NOW).err();
+            assert_eq!(refusal.map(|refusal| refusal.status.as_u16()), status, "{claims}");
+        }
+    }
+
+    #[test]
+    fn the_scheme_of_a_token_is_accepted_in_any_case() {
+        for authorization in ["Bearer x", "bearer x", "BEARER x"] {
+            assert_eq!(bearer(authorization), Some("x"));
+        }
+        for authorization in ["", "x", "Basic x", "Bearerx"] {
+            assert_eq!(bearer(authorization), None);
         }
     }
 }

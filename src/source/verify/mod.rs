@@ -17,3 +17,14 @@ pub use hmac::{Algorithm, Encoding, Hmac};
 pub use rsa::{CertifiedKey, RsaHash};
 pub use standard_webhooks::StandardWebhooks;
 pub use window::Window;
+
+use crate::model::secret::{Secret, Secrets};
+
+/// The key that signs simulated requests: the first one.
+///
+/// # Errors
+/// A sentence for the operator when there is no key.
+pub fn signing_key(keys: &Secrets) -> Result<&Secret, String> {
+    let key = keys.all().first();
+    key.ok_or_else(|| "no key to sign with".to_owned())
+}

@@ -6,9 +6,12 @@
 //! [Signed webhooks]: https://developer.vonage.com/en/getting-started/concepts/webhooks#signed-webhooks
 //! [Inbound SMS]: https://developer.vonage.com/en/messaging/sms/guides/inbound-sms
 
+use std::time::Duration;
+
 use http::Method;
 use serde::Deserialize;
 
+use super::verify::window::REPEATED;
 use super::{Composed, Context, Defaults, Events, Kind, Refusal, Request, Sample, Settings, Source};
 use crate::model::lint::{self, Lint};
 use crate::model::number::BareDigits;
@@ -82,6 +85,10 @@ impl Kind for Config {
         lints
     }
 
+    fn replay_window(&self) -> Option<Duration> {
+        self.signature_secret.as_ref().map(|_| REPEATED)
+    }
+
     fn build(&self, context: &Context<'_>) -> Result<Box<dyn Source>, String> {
         let access = &context.settings.access;
         match (self.api, &self.signature_secret) {
@@ -133,9 +140,4 @@ impl Source for Sms {
     fn compose(&self, sample: &Sample<'_>) -> Result<Composed, String> {
         self.simulate(sample)
     }
-}
-
-/// Vonage writes numbers without their plus.
-fn bare(number: &str) -> &str {
-    number.strip_prefix('+').unwrap_or(number)
 }

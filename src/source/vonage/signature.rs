@@ -5,7 +5,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::SignatureMethod;
 use crate::model::secret::{Secret, Secrets};
-use crate::source::verify::{Algorithm, Encoding};
+use crate::source::verify::{Algorithm, Encoding, signing_key};
 
 /// The method and the secrets of an account.
 pub(super) struct Signature {
@@ -32,9 +32,16 @@ impl Signature {
     }
 
     /// The signature of these parameters with the first secret.
-    pub(super) fn sign<'a>(&self, parameters: impl Iterator<Item = (&'a str, &'a str)>) -> Option<String> {
+    ///
+    /// # Errors
+    /// A sentence for the operator when there is no secret.
+    pub(super) fn sign<'a>(
+        &self,
+        parameters: impl Iterator<Item = (&'a str, &'a str)>,
+    ) -> Result<String, String> {
         let signed = text(parameters.collect());
-        Some(hex::encode(self.mac(self.secrets.all().first()?, &signed)?))
+        let mac = self.mac(signing_key(&self.secrets)?, &signed);
+        Ok(hex::encode(mac.ok_or("the secret cannot sign")?))
     }
 
     fn mac(&self, secret: &Secret, signed: &str) -> Option<Vec<u8>> {

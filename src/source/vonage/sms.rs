@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, Method};
+use http::Method;
 use serde_json::{Map, Value};
 
-use super::bare;
 use super::signature::{self, Signature};
 use crate::model::message::Timestamp;
-use crate::source::fields::{self, Form};
+use crate::source::fields::{self, FORM, Form};
 use crate::source::verify::Window;
 use crate::source::verify::window::REPEATED;
 use crate::source::{Composed, Events, Incoming, Refusal, Request, Sample};
@@ -65,26 +63,25 @@ impl Sms {
     /// Checks the signature, and that its time is not older than the last repetition of a request.
     ///
     /// # Errors
-    /// 403
+    /// 403, or 503 if only the time is wrong.
     pub(super) fn verify(&self, parameters: &Parameters, now: Timestamp) -> Result<(), Refusal> {
         let Some(signature) = &self.0 else {
             return Ok(());
         };
-        let time = parameters
-            .get("timestamp")
-            .filter(|time| time.parse::<i64>().is_ok());
-        let in_time = time.is_none_or(|time| Window(REPEATED).holds(time, now));
         let pairs = parameters
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()));
-        if signature.verify(pairs) && in_time {
-            Ok(())
-        } else {
-            Err(Refusal::forbidden())
+        if !signature.verify(pairs) {
+            return Err(Refusal::forbidden());
+        }
+        let time = parameters.get("timestamp");
+        match time.filter(|time| time.parse::<i64>().is_ok()) {
+            Some(time) => Window(REPEATED).check_seconds(time, now),
+            None => Ok(()),
         }
     }
 
-    /// Keeps a body without parameters if something else shows that it is Vonage's.
+    /// Stores a body that cannot be parsed, if `basic_auth` or `allow_from` authenticated the caller.
     ///
     /// # Errors
     /// 403, if it had to be signed.
@@ -98,91 +95,61 @@ impl Sms {
     /// Simulates Vonage: a form.
     pub(super) fn simulate(&self, sample: &Sample<'_>) -> Result<Composed, String> {
         let seconds = (sample.now.0 / 1000).to_string();
+        let (from, to) = sample.bare_numbers();
         let mut pairs = vec![
-            ("msisdn", bare(sample.from)),
-            ("to", bare(sample.to)),
+            ("msisdn", from),
+            ("to", to),
             ("messageId", sample.provider_id),
             ("text", sample.text),
             ("type", "text"),
             ("timestamp", &seconds),
             ("nonce", sample.provider_id),
         ];
-        let sig = match &self.0 {
-            Some(signature) => Some(
-                signature
-                    .sign(pairs.iter().copied())
-                    .ok_or("no key to sign with")?,
-            ),
-            None => None,
-        };
+        let sign = |signature: &Signature| signature.sign(pairs.iter().copied());
+        let sig = self.0.as_ref().map(sign).transpose()?;
         pairs.extend(sig.as_deref().map(|sig| (signature::NAME, sig)));
-        let media_type = HeaderValue::from_static("application/x-www-form-urlencoded");
         let mut form = url::form_urlencoded::Serializer::new(String::new());
-        Ok(Composed {
-            method: Method::POST,
-            query: None,
-            headers: HeaderMap::from_iter([(CONTENT_TYPE, media_type)]),
-            body: form.extend_pairs(pairs).finish().into(),
-        })
+        Ok(Composed::post(FORM, form.extend_pairs(pairs).finish()))
     }
 }
 
 /// Parses verified parameters. Delivery receipts at the same URL are not messages; everything else with content or an
-/// id is one, even with missing parameters.
+/// id is one, even with missing parameters. Vonage sends each part of a long message as a request of its own; the text of a
+/// part stays as received, and its number, the count and the reference (`concat-…`) are kept as unknown fields.
 pub(super) fn read(mut parameters: Parameters) -> Events {
-    let content = ["text", "data"]
-        .into_iter()
-        .find(|name| parameters.contains_key(*name));
+    let field = |name: &str| parameters.get(name).map(String::as_str).unwrap_or_default();
+    let has_content = ["text", "data"].iter().any(|name| parameters.contains_key(*name));
     let is_receipt = ["status", "err-code"]
         .iter()
         .any(|name| parameters.contains_key(*name));
-    if content.is_none() && is_receipt {
+    if !has_content && is_receipt {
         return Events::status();
     }
-    if content.is_none() && !parameters.contains_key("messageId") {
+    if !has_content && !parameters.contains_key("messageId") {
         return Events::ignored();
     }
-    let field = |name: &str| parameters.get(name).map(String::as_str).unwrap_or_default();
     // The content of a binary message stays in hexadecimal digits.
-    let text = content.map(field).unwrap_or_default();
-    let text = match part(&parameters) {
-        Some(mark) => format!("{mark} {text}"),
-        None => text.to_owned(),
-    };
+    let text = ["text", "data"]
+        .into_iter()
+        .map(field)
+        .find(|text| !text.is_empty());
+    let text = text.unwrap_or_default();
     let mut message = Incoming::new(field("messageId"), field("msisdn"), field("to"), text);
     message.sent_at = sent_at(field("message-timestamp"));
-    for name in ["messageId", "msisdn", "to", "text"] {
-        let is_missing = if name == "text" {
-            content.is_none()
-        } else {
-            field(name).is_empty()
-        };
-        if is_missing {
-            message.odd.push(format!("no `{name}`"));
-        }
-    }
+    message.note_missing(&[
+        ("messageId", field("messageId").is_empty()),
+        ("msisdn", field("msisdn").is_empty()),
+        ("to", field("to").is_empty()),
+        ("text", !has_content),
+    ]);
     if field("type") == "text" {
         parameters.remove("type");
     }
     let rest = parameters
         .into_iter()
         .filter(|(name, value)| !value.is_empty() && !KNOWN.contains(&name.as_str()));
-    message.extra = fields::extra(rest.map(|(name, value)| (name, Value::from(value).to_string())));
+    message.set_extra(rest.map(|(name, value)| (name, Value::from(value))));
     Events::message(message)
-}
-
-/// The mark of one part of a long message. Vonage sends each part as a request of its own.
-fn part(parameters: &Parameters) -> Option<String> {
-    let number = |name: &str| parameters.get(name)?.parse::<u32>().ok();
-    let (part, total) = (number("concat-part")?, number("concat-total")?);
-    let reference: String = parameters
-        .get("concat-ref")?
-        .chars()
-        .filter(char::is_ascii_alphanumeric)
-        .take(16)
-        .collect();
-    let is_part = parameters.get("concat").is_some_and(|concat| concat == "true");
-    is_part.then(|| format!("(part {part} of {total}, reference {reference})"))
 }
 
 /// `2026-01-01 12:00:00`, in UTC.
