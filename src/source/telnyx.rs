@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::verify::{Ed25519, Window};
 use super::{Composed, Context, Defaults, Events, Incoming, Kind, Refusal, Request, Sample, Source, fields};
-use crate::model::message::{Keyword, Media};
+use crate::model::message::Keyword;
 use crate::model::number::BareDigits;
 
 /// `[source.NAME]` with `kind = "telnyx"`.
@@ -117,7 +117,7 @@ fn message(mut payload: Map<String, Value>) -> Incoming {
         .as_array()
         .into_iter()
         .flatten()
-        .filter_map(medium)
+        .filter_map(fields::medium)
         .collect();
     incoming.segments = parts.as_u64().and_then(|parts| parts.try_into().ok());
     incoming.sent_at = received_at.as_str().and_then(|time| time.parse().ok());
@@ -148,15 +148,6 @@ fn receiver(to: &Value) -> &str {
         status == Some("webhook_delivered")
     });
     ours.or_else(|| all.first()).map_or("", number)
-}
-
-fn medium(entry: &Value) -> Option<Media> {
-    let text = |name: &str| entry.get(name).and_then(Value::as_str).map(str::to_owned);
-    Some(Media {
-        link: text("url")?,
-        content_type: text("content_type"),
-        filename: None,
-    })
 }
 
 fn is_empty(value: &Value) -> bool {
