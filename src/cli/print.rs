@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
 use super::{CommandError, style};
-use crate::model::unseen::acts_unseen;
+use crate::model::unseen::{acts_unseen, looks_empty};
 
 /// Writes a text. `smsbridge message list | head` closes the pipe early, which is not an error.
 pub(super) fn text(text: &str) -> Result<(), CommandError> {
@@ -56,7 +56,7 @@ pub(super) fn harmless(text: &str) -> String {
         rest = &rest[character.len_utf8()..];
         match character {
             '\n' | '\t' => shown.push(character),
-            hidden if acts_unseen(hidden) => {
+            hidden if acts_unseen(hidden) || looks_empty(hidden) => {
                 // Writing to a string cannot fail.
                 let _ = write!(shown, "[U+{:04X}]", u32::from(hidden));
             }
@@ -93,12 +93,15 @@ mod tests {
 
     #[test]
     fn only_our_own_colours_are_not_escaped() {
-        let painted = format!("{0}dead{0:#} \u{1b}[2J\u{9b}31m\u{202e}\r\u{1b}[1", style::ERROR);
+        let painted = format!(
+            "{0}dead{0:#} \u{1b}[2J\u{9b}31m\u{202e}\r\u{2800}\u{1b}[1",
+            style::ERROR
+        );
         let shown = harmless(&painted);
         assert_eq!(
             shown,
             format!(
-                "{0}dead{0:#} [U+001B][2J[U+009B]31m[U+202E][U+000D][U+001B][1",
+                "{0}dead{0:#} [U+001B][2J[U+009B]31m[U+202E][U+000D][U+2800][U+001B][1",
                 style::ERROR
             )
         );

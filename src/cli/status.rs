@@ -71,7 +71,10 @@ fn screen(status: &StatusView, width: Option<u16>) -> String {
     let facts = [
         ("store", Some(store(&status.store))),
         ("messages", Some(messages(&status.messages))),
-        ("per minute", Some(rates(&status.rates))),
+        (
+            "per minute",
+            Some(rates(&status.rates, status.now.since(status.started_at))),
+        ),
     ];
     screen += &fields_within(&facts, width);
     if !status.destinations.is_empty() {
@@ -169,13 +172,22 @@ fn messages(counts: &CountsView) -> String {
 }
 
 /// Averages over the last one, five and fifteen minutes.
-fn rates(rates: &RatesView) -> String {
+/// The longest span that a rate covers.
+const RATES: Duration = Duration::from_secs(15 * 60);
+
+/// Rates are not kept over a restart.
+fn rates(rates: &RatesView, uptime: Duration) -> String {
     let three = |rate: &PerMinute| {
         let spans = [rate.last_1m, rate.last_5m, rate.last_15m];
         spans.map(|span| format!("{span:.1}")).join(", ")
     };
+    let since = if uptime < RATES {
+        "; counted since the start"
+    } else {
+        ""
+    };
     format!(
-        "{} accepted; {} delivered (over 1, 5, 15 minutes)",
+        "{} accepted; {} delivered (over 1, 5, 15 minutes{since})",
         three(&rates.accepted),
         three(&rates.delivered)
     )

@@ -12,7 +12,7 @@ use crate::engine::events::Event;
 use crate::engine::lanes::Lanes;
 use crate::engine::webhook_check::WebhookCheck;
 use crate::metrics::Metrics;
-use crate::model::delivery::{Delivery, DeliveryId};
+use crate::model::delivery::{Attempt, Delivery, DeliveryId, Verdict};
 use crate::model::message::{Message, MessageId, Name, Timestamp};
 use crate::model::number::Number;
 use crate::plan::{DryRun, Explanation, Loader, Plan, PlannedDestination};
@@ -251,12 +251,19 @@ impl Control {
         let plan = self.plan();
         let planned = self.planned(&plan, name)?;
         let epoch = self.lanes.epoch(name);
-        let stopwatch = Stopwatch::start();
+        let (started, stopwatch) = (self.clock.now(), Stopwatch::start());
         let outcome = send_test(planned, &self.test_message()?).await;
-        let took_ms = u64::try_from(stopwatch.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let took = stopwatch.elapsed();
+        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         match &outcome {
-            Ok(_) => self.lanes.works(name).await,
-            Err(failure) => self.lanes.pause_requested(planned, failure, epoch).await,
+            Ok(detail) => {
+                let attempt = Attempt::new(started, took, Verdict::Delivered, detail);
+                self.lanes.works(name, attempt).await;
+            }
+            Err(failure) => {
+                let attempt = Attempt::new(started, took, failure.verdict(), failure.reason().shown());
+                self.lanes.pause_requested(planned, failure, attempt, epoch).await;
+            }
         }
         Ok(match outcome {
             Ok(detail) => Tested {

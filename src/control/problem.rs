@@ -227,7 +227,7 @@ impl Facts<'_> {
 
     fn next_attempt(&self) -> String {
         match self.view.until.map(|until| until.since(self.now)) {
-            Some(left) if !left.is_zero() => format!("in {}", rounded(left)),
+            Some(left) if left >= Duration::from_secs(1) => format!("in {}", rounded(left)),
             _ => "now".to_owned(),
         }
     }

@@ -17,6 +17,7 @@ pub use super::lane_state::{LaneContext, Outlook, Status};
 use super::lane_state::{LaneDirectory, LaneState};
 use crate::destination::Failure;
 use crate::engine::events::Events;
+use crate::model::delivery::Attempt;
 use crate::model::message::Name;
 use crate::plan::{Plan, PlannedDestination};
 use crate::store::Standings;
@@ -120,11 +121,11 @@ impl Lanes {
         }
     }
 
-    /// Closes a lane's circuit breaker and wakes the lane, because a test message was delivered.
-    pub async fn works(&self, name: &Name) {
+    /// Closes a lane's circuit breaker and wakes the lane, because this attempt delivered a test message.
+    pub async fn works(&self, name: &Name, attempt: Attempt) {
         let lane = self.lanes().get(name).cloned();
         if let Some(lane) = lane {
-            lane.set_tested(true);
+            lane.attempted(attempt);
             let change = lane.breaker().works();
             attempt::breaker_changed(&lane, change).await;
             lane.announce();
@@ -140,7 +141,13 @@ impl Lanes {
 
     /// Opens a lane's circuit breaker as after a delivery, if the destination replied to a test message by asking for
     /// a pause.
-    pub async fn pause_requested(&self, destination: &PlannedDestination, failure: &Failure, epoch: u64) {
+    pub async fn pause_requested(
+        &self,
+        destination: &PlannedDestination,
+        failure: &Failure,
+        attempt: Attempt,
+        epoch: u64,
+    ) {
         let is_asked = matches!(
             failure,
             Failure::Transient {
@@ -150,7 +157,7 @@ impl Lanes {
         );
         let lane = self.lanes().get(&destination.name).cloned();
         if let Some(lane) = lane.filter(|_| is_asked) {
-            lane.set_tested(true);
+            lane.attempted(attempt);
             let (policy, now) = (&destination.policy, lane.clock.now());
             let change = lane.breaker().failed(failure, epoch, policy, now, rand::random());
             attempt::breaker_changed(&lane, change).await;

@@ -16,3 +16,26 @@ pub fn acts_unseen(character: char) -> bool {
         other => other.is_control(),
     }
 }
+
+/// Returns true if a character shows nothing although it is no space: a message of these alone looks empty. Ordinary
+/// text may contain some of them, so only displays for operators name them.
+#[must_use]
+pub fn looks_empty(character: char) -> bool {
+    matches!(
+        character,
+        '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{115f}'
+            | '\u{1160}'
+            | '\u{180e}'
+            | '\u{200b}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{2060}'..='\u{2065}'
+            | '\u{2800}'
+            | '\u{3164}'
+            | '\u{ffa0}'
+            | '\u{1d173}'..='\u{1d17a}'
+    )
+}

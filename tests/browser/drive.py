@@ -294,7 +294,7 @@ def claims_only_what_it_knows(browser):
         response = route.fetch()
         status = response.json()
         if response.ok:
-            status.update(problems=[], destinations=[{**each, "state": "up", "oldest": None, "pending": 0} for each in status["destinations"]])
+            status.update(problems=[], destinations=[{**each, "state": "up", "oldest": None, "pending": 0, "last_attempt": None} for each in status["destinations"]])
             act(status)
         return route.fulfill(response=response, json=status)
 

@@ -428,7 +428,9 @@ fn the_status_is_one_screen_with_the_problems_first() {
         "{screen}"
     );
     assert!(
-        screen.contains("1.0, 0.2, 0.1 accepted; 1.0, 0.2, 0.1 delivered (over 1, 5, 15 minutes)"),
+        screen.contains(
+            "1.0, 0.2, 0.1 accepted; 1.0, 0.2, 0.1 delivered (over 1, 5, 15 minutes; counted since the start)"
+        ),
         "{screen}"
     );
     assert!(screen.contains(" free") && lines.len() <= 12, "{screen}");

@@ -236,6 +236,8 @@ async fn a_retry_after_in_answer_to_a_test_message_counts_like_one_for_a_deliver
     assert_eq!(bridge.command(&["destination", "test", "crm"]).0, 1);
     let tested = destination(&bridge);
     assert_eq!(tested["state"], "limited", "{tested}");
+    let last = tested["last_attempt"]["detail"].as_str().unwrap();
+    assert!(last.starts_with("HTTP 429"), "{tested}");
     assert!(
         Moment::from(tested["pause_until"].as_str().unwrap()).is_in(590, 600),
         "{tested}"

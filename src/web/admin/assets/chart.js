@@ -83,7 +83,7 @@ export function rates(minutes, width) {
   const known = minutes.filter(Boolean);
   const top = roundUp(Math.max(0, ...known.flatMap(({ accepted, delivered }) => [accepted, delivered])));
   const total = (key) => count(known.reduce((sum, minute) => sum + minute[key], 0));
-  const svg = frame(width, top, `In the last hour ${total('accepted')} accepted, ${total('delivered')} delivered`);
+  const svg = frame(width, top, `In the last hour ${total('accepted')} accepted, ${total('delivered')} delivered${span(minutes) && `; ${span(minutes)}`}`);
   const step = width / minutes.length;
   for (const stretch of stretches(minutes)) {
     const points = stretch.map(([at, { accepted, delivered }]) => {

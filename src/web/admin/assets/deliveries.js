@@ -51,13 +51,14 @@ export class Deliveries {
         state === 'pending' && button('Discard all', this.#discard, true)));
   }
 
-  #item({ id, created_at: created, reason, pending, acknowledged_by: by }) {
+  #item(delivery) {
+    const { id, created_at: created, reason, pending, acknowledged_by: by } = delivery;
     const message = id.slice(0, id.lastIndexOf('-'));
     const sender = h('span', {});
     this.#sender(message, sender);
     return h('li', {},
       h('a', { href: `#/messages/${message}` }, sender), ' ', h('span', { title: created }, clockSeconds(created)), ' ',
-      h('span', { class: 'muted' }, prose(reason ?? pending?.why ?? 'no reason given')), by && [' ', pill(STANDING[by])]);
+      h('span', { class: 'muted' }, prose(reason ?? pending?.why ?? 'no reason given')), by && !isDiscarded(delivery) && [' ', pill(STANDING[by])]);
   }
 
   /** Names the sender, which the list of deliveries does not contain; the end of the id if it is not known. */
@@ -111,6 +112,9 @@ const all = (number, state) => (number === 1 ? `the ${state} delivery` : `all ${
 
 /** Why a dead delivery needs no attention. */
 export const STANDING = { fallback: 'fallback delivered', delivery: 'delivered since', operator: 'acknowledged' };
+
+/** A discarded delivery is acknowledged by the same action. */
+export const isDiscarded = ({ acknowledged_by: by, acknowledged_at: acknowledged, ended_at: ended }) => by === 'operator' && acknowledged === ended;
 
 /** The result of an action on many deliveries. */
 function report({ deliveries, already_due: due, attempting, redacted, results }, verb) {

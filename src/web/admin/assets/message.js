@@ -2,7 +2,7 @@
 
 import { get } from './api.js';
 import { confirm, deliveredBy, pill, say, statePill } from './components.js';
-import { STANDING } from './deliveries.js';
+import { STANDING, isDiscarded } from './deliveries.js';
 import { fill, h, plural } from './dom.js';
 import { isSafeLink } from './link.js';
 import { retried, waits } from './pending.js';
@@ -77,8 +77,7 @@ export class Detail {
 
   #delivery(delivery, forgotten) {
     const { id, destination, recipient, state, attempts, attempts_made: made, ended_at: ended, reason, acknowledged_at: acknowledged, acknowledged_by: by } = delivery;
-    // A discarded delivery is acknowledged by the same action.
-    const isDiscarded = by === 'operator' && acknowledged === ended;
+    const discarded = isDiscarded(delivery);
     const button = (name, action, danger) => h('button', { class: danger ? 'danger' : null, onclick: ({ currentTarget }) => action(currentTarget) }, name);
     const result = (done, none) => ({ deliveries }) => (deliveries ? done : none);
     const retry = (at) => this.desk.change(at, '/deliveries/retry', { ids: [id] }, ({ results }) => retried(results[0]));
@@ -87,11 +86,11 @@ export class Detail {
       const sure = await confirm({ title: 'Discard this delivery?', text: `${destination} will not receive this message. The message stays stored and can be resent.`, action: 'Discard', danger: true });
       if (sure) await this.desk.change(at, '/deliveries/discard', { ids: [id] }, result('Discarded', 'Not discarded: an attempt is in progress, or the delivery has ended'));
     };
-    const given = isDiscarded
+    const given = discarded
       ? ['Discarded by the operator ', time(ended), '.']
       : ['Given up ', time(ended), ': ', prose(reason ?? 'no reason given'), '.', acknowledged && settled(delivery)];
     return h('section', { class: 'delivery', 'aria-label': `Delivery to ${destination}${recipient ? `, ${recipient}` : ''}` },
-      h('header', {}, h('a', { href: `#/destinations/${destination}` }, h('b', {}, destination)), recipient && words(recipient), pill(state === 'pending' && made ? 'retrying' : state), acknowledged && !isDiscarded && pill(STANDING[by]),
+      h('header', {}, h('a', { href: `#/destinations/${destination}` }, h('b', {}, destination)), recipient && words(recipient), pill(state === 'pending' && made ? 'retrying' : state), acknowledged && !discarded && pill(STANDING[by]),
         h('span', { class: 'muted' }, origin(delivery))),
       h('p', { class: 'standing' }, state === 'pending' && waits(delivery),
         state === 'delivered' && ['Delivered ', time(ended), made > 1 ? `, at attempt ${made}.` : '.'],

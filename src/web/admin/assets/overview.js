@@ -85,8 +85,9 @@ export class Overview {
     if (!ready) return box('bad', 'The daemon is not ready', h('p', { class: 'muted' }, 'Messages are not accepted at the moment.'));
     const late = destinations.filter((destination) => destination.pending > 0 && (failed(destination) || now() - Date.parse(destination.oldest) > PROMPT));
     const failing = destinations.filter((destination) => failed(destination));
-    return box(late.length ? 'wait' : 'good', late.length ? 'Deliveries are delayed' : 'No problems',
-      h('p', { class: 'muted' }, 'Messages are accepted. ', pendingAt(late), failing.map(({ name, last_attempt: last }) => [`The last attempt of ${name} failed `, time(last.at), ': ', prose(last.detail), '. ']), untested(destinations)));
+    const limited = destinations.filter(({ state }) => state === 'limited');
+    return box(late.length + failing.length + limited.length ? 'wait' : 'good', late.length ? 'Deliveries are delayed' : 'No problems',
+      h('p', { class: 'muted' }, 'Messages are accepted. ', pendingAt(late), limited.map(({ name, reason }) => [`${name} is rate limiting: `, prose(reason), '. ']), failing.map(({ name, last_attempt: last }) => [`The last attempt of ${name} failed `, time(last.at), ': ', prose(last.detail), '. ']), untested(destinations)));
   }
 }
 

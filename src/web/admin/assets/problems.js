@@ -54,7 +54,7 @@ const ADVICE = {
   limited: (_, { until }) => ['Its deliveries are sent as its limit allows', until && upcoming(until, '; the next attempt is %', ''), '. If this lasts, raise the limit there, or send it fewer messages.'],
   slow: () => 'An attempt has been running for long without an answer. Check the destination.',
   late: ({ cause }) => (cause
-    ? 'Its deliveries are tried again automatically. Each is listed with the result of its last attempt.'
+    ? 'Its deliveries are tried again automatically. Each is listed with the result of its last attempt, or with what it waits for.'
     : ['Messages arrive faster than it accepts them. Raise its ', prose('`concurrency`'), ' (and its ', prose('`rate`'), ', if it has one), or send it fewer messages.']),
   paused: () => 'An operator paused it. Its deliveries stay pending until it is resumed.',
   removed: () => 'It is no longer configured. Configure it again, or discard its pending deliveries.',

@@ -6,7 +6,7 @@ import { h } from './dom.js';
  * Characters that are invisible or change the direction of the text: all those of `src/model/unseen.rs` except line
  * break and tab, and others that ordinary text may contain (marks of direction, zero-width and blank characters).
  */
-const INVISIBLE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164\ufeff\uffa0\ufff9-\ufffb\u{e0000}-\u{e007f}]/u;
+const INVISIBLE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164\ufeff\uffa0\ufff9-\ufffb\u{1d173}-\u{1d17a}\u{e0000}-\u{e007f}]/u;
 
 const INVISIBLE_NAMES = {
   '\u0000': 'NUL', '\u0007': 'BEL', '\b': 'BS', '\u001b': 'ESC', '\r': 'CR', '\u007f': 'DEL', '\u00ad': 'SHY', '\u061c': 'ALM',
