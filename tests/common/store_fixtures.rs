@@ -33,7 +33,17 @@ pub fn unpack(name: &str, folder: &Path) {
 /// What is in a fixture.
 pub fn expected(name: &str) -> Value {
     let bytes = std::fs::read(fixtures().join(format!("{name}.json"))).unwrap();
-    serde_json::from_slice(&bytes).unwrap()
+    let mut expected: Value = serde_json::from_slice(&bytes).unwrap();
+    // Earlier versions showed a delivery as created a moment before its message was received.
+    for message in expected["messages"].as_array_mut().unwrap() {
+        let received = message["received_at"].clone();
+        for delivery in message["deliveries"].as_array_mut().unwrap() {
+            if delivery["created_at"].as_str() < received.as_str() {
+                delivery["created_at"] = received.clone();
+            }
+        }
+    }
+    expected
 }
 
 /// What every later version must still read from a store.

@@ -23,15 +23,6 @@ fn p26_a_store_of_every_earlier_format_is_read() {
         for count in ["acknowledged", "kept", "unrouted"] {
             counts.entry(count).or_insert(0.into());
         }
-        // Earlier versions showed a delivery as created a moment before its message was received.
-        for message in expected["messages"].as_array_mut().unwrap() {
-            let received = message["received_at"].clone();
-            for delivery in message["deliveries"].as_array_mut().unwrap() {
-                if delivery["created_at"].as_str() < received.as_str() {
-                    delivery["created_at"] = received.clone();
-                }
-            }
-        }
         let folder = tempfile::tempdir().unwrap();
         unpack(name, folder.path());
         let mut bridge = Bridge::placed(&folder.path().join("data"), KEYS, &config());

@@ -277,7 +277,9 @@ async fn p25_status_is_correct_during_faults() {
     );
     let problems = bridge.status()["problems"].to_string();
     assert!(
-        problems.contains("down has been down for") && problems.contains("bad has 3 dead deliveries"),
+        problems.contains("down has been down for")
+            && problems.contains("destination bad (127.0.0.1:")
+            && problems.contains(") has 3 dead deliveries"),
         "{problems}"
     );
     bridge.stop();
