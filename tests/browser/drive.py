@@ -401,7 +401,7 @@ def pauses_resumes_and_tests_a_destination(page):
     expect(page.locator(".key b").first).to_have_text(re.compile(r"^[1-9]\d*$"))
     paused = page.locator(".problems li", has_text="crm paused")
     expect(paused).to_contain_text("1 pending, the oldest for")
-    expect(paused).to_contain_text("An operator paused it. Its deliveries stay pending until it is resumed.")
+    expect(paused).to_contain_text("An operator paused it. Nothing is sent to it until it is resumed.")
     expect(page.locator(".problems")).not_to_contain_text("smsbridge destination resume")
     page.get_by_role("link", name="Show crm: paused").click()
     expect(card.locator(".listed li")).to_contain_text("Ada Moreno")

@@ -56,7 +56,7 @@ const ADVICE = {
   late: ({ cause }) => (cause
     ? 'Its deliveries are tried again automatically. Each is listed with the result of its last attempt, or with what it waits for.'
     : ['Messages arrive faster than it accepts them. Raise its ', prose('`concurrency`'), ' (and its ', prose('`rate`'), ', if it has one), or send it fewer messages.']),
-  paused: () => 'An operator paused it. Its deliveries stay pending until it is resumed.',
+  paused: () => 'An operator paused it. Nothing is sent to it until it is resumed.',
   removed: () => 'It is no longer configured. Configure it again, or discard its pending deliveries.',
   dead: () => 'Retry them, or acknowledge those that need no attention.',
 };
