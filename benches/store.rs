@@ -3,7 +3,7 @@
 //! | WHAT | |
 //! |---|---|
 //! | `raw` | appends and syncs the same bytes in the same groups without a store: what the disk allows |
-//! | `accept` | 64 callers, each text owed to one destination |
+//! | `accept` | 64 callers, each message with one delivery |
 //! | `churn` | accepts, claims and settles at the same time |
 //! | `fill` | accepts COUNT texts, which stay waiting |
 //! | `open` | opens what `fill` left, and says how long that took and how much memory it needed |

@@ -14,7 +14,7 @@ use crate::report::{Report, Target, median};
 
 const YARDSTICK: &str = "accept";
 
-/// Kept and owed to nobody.
+/// Kept, without a delivery.
 const NOBODY: &str = "[destination.desk]\nkind = \"console\"\n\
     [[route]]\nname = \"all\"\ndeliver = []\n[routing]\nunmatched = [\"desk\"]";
 
@@ -87,14 +87,14 @@ fn throughput(run: &Run, contestants: &Contestants, report: &mut Report) -> Resu
     let least = Target::AtLeast(0.35);
     report.add(
         YARDSTICK,
-        "durable accept / hand-over, owed to nobody",
+        "durable accept / hand-over, without a delivery",
         (ratio(3), "x"),
         least,
         detail(3),
     );
     report.note(
         YARDSTICK,
-        "durable accept / hand-over, owed to a paused one",
+        "durable accept / hand-over, with a paused delivery",
         (ratio(4), "x"),
         detail(4),
     );

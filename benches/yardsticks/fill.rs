@@ -29,7 +29,7 @@ const PURGE_STEPS_MAX: u64 = 1_000_000;
 pub struct Fill {
     /// Where.
     pub store: PathBuf,
-    /// How many texts, each owed to the paused destination `desk`.
+    /// How many messages, each with a delivery to the paused destination `desk`.
     pub texts: u64,
     /// Whether they are delivered and forgotten then.
     pub purge: bool,

@@ -222,7 +222,7 @@ fn describe(message: &MessageView, now: Timestamp) -> String {
         shown += &section(
             "deliveries",
             &deliveries
-                .map(|owed| delivery::brief(owed, now))
+                .map(|delivery| delivery::brief(delivery, now))
                 .collect::<String>(),
         );
     }

@@ -139,14 +139,14 @@ fn cutoffs() -> RetentionCutoffs {
 pub(super) async fn assert_adds_up(store: &dyn Store) -> Counts {
     let counts = store.counts().await.unwrap();
     let Counts {
-        owed,
+        created,
         delivered,
         dead,
         pending,
         purged,
         ..
     } = counts;
-    assert_eq!(owed, delivered + dead + pending + purged, "{counts:?}");
+    assert_eq!(created, delivered + dead + pending + purged, "{counts:?}");
     counts
 }
 

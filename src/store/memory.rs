@@ -37,7 +37,7 @@ struct Inner {
     last_token: u64,
     accepted: u64,
     messages_purged: u64,
-    owed: u64,
+    created: u64,
     purged: u64,
     timeline: Option<Timeline>,
     standings: Standings,
@@ -158,7 +158,7 @@ impl Inner {
         };
         let id = delivery.id;
         found.deliveries.push(delivery);
-        self.owed += 1;
+        self.created += 1;
         Some(id)
     }
 
@@ -190,7 +190,7 @@ impl Inner {
         Counts {
             accepted: self.accepted,
             messages_purged: self.messages_purged,
-            owed: self.owed,
+            created: self.created,
             delivered: self.count(|delivery| matches!(delivery.state, State::Delivered { .. })),
             dead: self.count(Delivery::is_dead),
             pending: self.count(Delivery::is_waiting),
@@ -253,7 +253,7 @@ impl Store for Memory {
             inner.seen.insert(key, seen);
         }
         inner.accepted += 1;
-        inner.owed += deliveries.len() as u64;
+        inner.created += deliveries.len() as u64;
         let seq = inner.accepted;
         inner.messages.insert(seq, Found { message, deliveries });
         Ok(Acceptance::New)
@@ -577,10 +577,10 @@ impl Store for Memory {
 
     async fn destinations(&self) -> Result<Vec<Name>, Error> {
         let inner = self.inner();
-        let owed = inner
+        let created = inner
             .deliveries()
             .map(|(.., delivery)| delivery.destination.clone());
-        let all: BTreeSet<Name> = owed.chain(inner.paused.iter().cloned()).collect();
+        let all: BTreeSet<Name> = created.chain(inner.paused.iter().cloned()).collect();
         Ok(all.into_iter().collect())
     }
 

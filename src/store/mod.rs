@@ -123,7 +123,7 @@ pub struct Backlog {
     pub oldest: Option<Timestamp>,
 }
 
-/// Counters since the store was created. `accepted` counts messages, the others count deliveries. `owed = delivered +
+/// Counters since the store was created. `accepted` counts messages, the others count deliveries. `created = delivered +
 /// dead + pending + purged` holds at every commit: a delivery that is removed with its message moves from `delivered`
 /// or `dead` to `purged`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -133,7 +133,7 @@ pub struct Counts {
     /// Messages removed after `retain`.
     pub messages_purged: u64,
     /// Deliveries created.
-    pub owed: u64,
+    pub created: u64,
     /// Delivered and still stored.
     pub delivered: u64,
     /// Dead and still stored.

@@ -132,9 +132,9 @@ pub(super) async fn a_provider_id_counts_only_within_the_window(store: Arc<dyn S
 }
 
 pub(super) async fn of_two_messages_with_one_provider_id_the_last_counts(store: Arc<dyn Store>) {
-    for (case, owed) in [(1_000, &[][..]), (2_000, &["desk"])] {
+    for (case, destinations) in [(1_000, &[][..]), (2_000, &["desk"])] {
         let repeated = |n: u64, since: u64| {
-            let mut repeated = arrival(case + n, 1, if n == 1 { owed } else { &[] });
+            let mut repeated = arrival(case + n, 1, if n == 1 { destinations } else { &[] });
             repeated.message.provider_id = format!("ref-{case}");
             repeated.dedup_since = Timestamp((case + since).cast_signed());
             repeated
@@ -149,11 +149,11 @@ pub(super) async fn of_two_messages_with_one_provider_id_the_last_counts(store: 
             ..cutoffs()
         };
         // If the first one is still pending, the last one is removed first.
-        prune(&*store, both(if owed.is_empty() { 13 } else { 0 })).await;
+        prune(&*store, both(if destinations.is_empty() { 13 } else { 0 })).await;
         assert_eq!(
             store.accept(repeated(20, 13)).await,
             expected,
-            "pending at {owed:?}"
+            "pending at {destinations:?}"
         );
         for claim in claim(&*store, "desk", FAR).await {
             store.settle(delivered(&claim)).await.unwrap();
@@ -163,7 +163,7 @@ pub(super) async fn of_two_messages_with_one_provider_id_the_last_counts(store: 
         assert_eq!(
             store.accept(repeated(21, 13)).await,
             expected,
-            "pending at {owed:?}"
+            "pending at {destinations:?}"
         );
     }
 }
@@ -213,7 +213,7 @@ pub(super) async fn a_message_without_destinations_is_kept(store: Arc<dyn Store>
         );
     }
     // Once it has a pending delivery, its state is no longer "kept".
-    let owed = Delivery::new(
+    let added = Delivery::new(
         DeliveryId {
             message: arrival(3, 1, &[]).message.id,
             ordinal: 0,
@@ -222,7 +222,7 @@ pub(super) async fn a_message_without_destinations_is_kept(store: Arc<dyn Store>
         None,
         FAR,
     );
-    store.add_deliveries(owed.id.message, vec![owed]).await.unwrap();
+    store.add_deliveries(added.id.message, vec![added]).await.unwrap();
     assert!(ids(&store.messages(&state(MessageState::Kept)).await.unwrap()).is_empty());
     assert_eq!(
         ids(&store.messages(&state(MessageState::Pending)).await.unwrap()),

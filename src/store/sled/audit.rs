@@ -134,12 +134,12 @@ impl Audited {
         let there = is.delivered + is.dead + is.pending;
         let Ledger { commits, counts: was } = stored.unwrap_or_default();
         let accepted = was.accepted.max(self.last_seq);
-        let owed = was.owed.max(there);
+        let created = was.created.max(there);
         let counts = Counts {
             accepted,
             messages_purged: accepted - self.messages,
-            owed,
-            purged: owed - there,
+            created,
+            purged: created - there,
             ..is
         };
         self.counters.ledger = Ledger { commits, counts };

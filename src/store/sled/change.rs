@@ -502,7 +502,7 @@ impl<'a> WriteBatch<'a> {
     /// Counts and schedules a new delivery.
     fn begin(&mut self, queue: Queue, place: Place, delivery: &Delivery) {
         self.list(queue, place, delivery);
-        self.counters.ledger.counts.owed += 1;
+        self.counters.ledger.counts.created += 1;
         self.counters.enter(delivery);
     }
 

@@ -269,7 +269,7 @@ impl WriteBatch<'_> {
         let counts = &mut self.counters.ledger.counts;
         let count = deliveries.len() as u64;
         counts.messages_purged = counts.messages_purged.saturating_sub(1);
-        counts.owed += count.saturating_sub(counts.purged);
+        counts.created += count.saturating_sub(counts.purged);
         counts.purged = counts.purged.saturating_sub(count);
         deliveries
             .iter()

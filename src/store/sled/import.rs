@@ -168,8 +168,8 @@ impl Import {
         db.close()
             .map_err(|error| ImportError::Failed(error.to_string()))?;
         folders::finish_restore(&options.path)?;
-        let Counts { owed, purged, .. } = ledger.counts;
-        Ok((messages, owed - purged))
+        let Counts { created, purged, .. } = ledger.counts;
+        Ok((messages, created - purged))
     }
 
     /// The counters after the restore: messages that were removed before the backup stay counted.
@@ -184,7 +184,7 @@ impl Import {
         let counts = Counts {
             accepted: self.sums.accepted,
             messages_purged: self.sums.accepted.saturating_sub(self.messages),
-            owed: self.sums.purged + there,
+            created: self.sums.purged + there,
             delivered,
             dead,
             pending,

@@ -177,12 +177,12 @@ impl Copy<'_> {
         let Ledger { commits, counts: was } = stored.unwrap_or_default();
         let is = self.counters.ledger.counts;
         let there = is.delivered + is.dead + is.pending;
-        let owed = was.owed.max(there);
+        let created = was.created.max(there);
         let counts = Counts {
             accepted: last,
             messages_purged: last - self.messages.min(last),
-            owed,
-            purged: owed - there,
+            created,
+            purged: created - there,
             ..is
         };
         if counts != was && (last > 0 || stored.is_some()) {

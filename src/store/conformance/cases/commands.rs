@@ -182,7 +182,7 @@ pub async fn a_stored_message_can_be_resent(store: Arc<dyn Store>) {
         store.add_deliveries(unknown, Vec::new()).await,
         Err(Error::NotFound)
     );
-    assert_eq!(assert_adds_up(&*store).await.owed, 3);
+    assert_eq!(assert_adds_up(&*store).await.created, 3);
 }
 
 pub async fn a_pause_is_stored_until_it_ends(store: Arc<dyn Store>) {

@@ -33,7 +33,7 @@ pub async fn a_fallback_is_created_with_the_next_ordinal(store: Arc<dyn Store>) 
     );
     store.settle(delivered(&next)).await.unwrap();
     assert_eq!(numbers(&super::claim(&*store, "mail", FAR).await), [2]);
-    assert_eq!(assert_adds_up(&*store).await.owed, 4);
+    assert_eq!(assert_adds_up(&*store).await.created, 4);
 }
 
 /// Ends a delivery for the recipients that accepted it, and splits it for these others.
@@ -97,7 +97,7 @@ pub async fn a_pending_recipient_does_not_delay_others(store: Arc<dyn Store>) {
     let found = store.find(id).await.unwrap().unwrap();
     assert_eq!(found.state(), MessageState::Delivered);
     let counts = assert_adds_up(&*store).await;
-    assert_eq!((counts.owed, counts.delivered, counts.pending), (6, 4, 2));
+    assert_eq!((counts.created, counts.delivered, counts.pending), (6, 4, 2));
 }
 
 pub async fn a_delivery_that_no_recipient_accepted_becomes_that_of_its_first_recipient(

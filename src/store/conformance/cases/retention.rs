@@ -30,7 +30,7 @@ pub async fn pruning_keeps_pending_messages(store: Arc<dyn Store>) {
         .iter()
         .map(|found| found.message.id.0.as_u128())
         .collect();
-    assert_eq!(left, [4, 3], "3 is still owed, 4 is not old enough");
+    assert_eq!(left, [4, 3], "3 is still pending, 4 is not old enough");
     let counts = assert_adds_up(&*store).await;
     assert_eq!(
         (counts.accepted, counts.messages_purged, counts.purged),
@@ -56,7 +56,7 @@ pub async fn pruning_keeps_pending_messages(store: Arc<dyn Store>) {
 
 pub async fn redaction_removes_text_and_numbers_and_keeps_the_rest(store: Arc<dyn Store>) {
     let id = accept(&*store, 1, 1, &["desk"]).await;
-    let owed = accept(&*store, 2, 2, &["desk"]).await;
+    let waiting = accept(&*store, 2, 2, &["desk"]).await;
     let claim = claim_one(&*store, "desk", FAR).await;
     store.settle(delivered(&claim)).await.unwrap();
     prune(
@@ -79,9 +79,9 @@ pub async fn redaction_removes_text_and_numbers_and_keeps_the_rest(store: Arc<dy
     assert!(found.message.extra.is_empty());
     assert!(matches!(found.deliveries[0].state, State::Delivered { .. }));
     assert_eq!(
-        store.find(owed).await.unwrap().unwrap().message.text,
+        store.find(waiting).await.unwrap().unwrap().message.text,
         "text 2",
-        "still owed"
+        "still pending"
     );
 }
 

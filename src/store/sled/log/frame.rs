@@ -244,8 +244,8 @@ mod tests {
             prop_assert_eq!(&read, &expected);
             let last = expected.last().copied().unwrap_or(0);
             let told: Vec<u64> = frames.lost.iter().cloned().flatten().collect();
-            let owed: Vec<u64> = hit.into_iter().filter(|number| *number < last).collect();
-            prop_assert_eq!(told, owed);
+            let expected: Vec<u64> = hit.into_iter().filter(|number| *number < last).collect();
+            prop_assert_eq!(told, expected);
         }
 
         #[test]

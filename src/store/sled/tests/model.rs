@@ -255,14 +255,14 @@ impl Pair {
             } => {
                 let message = MessageId(uuid::Uuid::from_u128(message.into()));
                 let id = DeliveryId { message, ordinal: 0 };
-                let owed = Delivery {
+                let added = Delivery {
                     is_resent: due % 2 == 0,
                     ..Delivery::new(id, name(DESTINATIONS[destination]), None, Timestamp(due))
                 };
-                let owed = vec![owed];
+                let added = vec![added];
                 assert_eq!(
-                    self.memory.add_deliveries(message, owed.clone()).await,
-                    self.sled().add_deliveries(message, owed).await
+                    self.memory.add_deliveries(message, added.clone()).await,
+                    self.sled().add_deliveries(message, added).await
                 );
             }
             Operation::Pause { destination, paused } => {
