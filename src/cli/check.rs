@@ -6,8 +6,11 @@ use clap::Args;
 
 use super::service::Places;
 use super::{CommandError, Exit, Global, print, problems, style};
-use crate::config::{self, Outside, Problems, Purpose};
+use crate::config::{Outside, Problems, Purpose};
 use crate::plan::{self, Loaded, Loader};
+
+/// The JSON Schema of the configuration. A test compares it with the parser.
+const SCHEMA: &str = include_str!("../../docs/smsbridge.schema.json");
 
 /// The arguments of `check`.
 #[derive(Debug, Args)]
@@ -22,7 +25,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, CommandError> {
     if arguments.schema {
-        print::json(&config::schema().map_err(CommandError::failed)?)?;
+        print::document(SCHEMA)?;
         return Ok(Exit::Done);
     }
     let Places {

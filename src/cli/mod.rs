@@ -15,7 +15,6 @@ mod examples;
 mod generate;
 mod intelepeer;
 mod listing;
-mod manual;
 mod message;
 mod pinned_tls;
 mod print;

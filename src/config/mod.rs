@@ -24,9 +24,7 @@ mod include;
 mod places;
 mod reader;
 mod reading;
-pub mod reference;
 mod routes;
-mod schema;
 mod secrets;
 mod section;
 mod serde_errors;
@@ -42,7 +40,6 @@ pub use fingerprint::Fingerprint;
 pub use places::Places;
 pub use reading::Reading;
 pub use routes::{Conditions, Route};
-pub use schema::schema;
 pub use settings::{Admin, Log, LogFormat, Server, Store, Tls};
 
 /// Upper bound of the size of a configuration file, in bytes. Parsing takes up to a hundred times as much memory.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use smsbridge::config::reference::{Key, Table};
+use crate::reference::{Key, Table};
 use smsbridge::config::{Config, Outside, Problems, Purpose};
 
 /// A table of the page, the kind it is for, its path in a configuration, and a configuration in which it is valid.

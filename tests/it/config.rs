@@ -6,8 +6,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::places::{BASE, example_in_full};
-use smsbridge::config::reference::tables;
 use smsbridge::config::{Config, CredentialFiles, Outside, Problems, Purpose};
 use smsbridge::model::message::Timestamp;
 use smsbridge::model::number::Number;
@@ -15,6 +13,8 @@ use smsbridge::plan::{DryRun, Loaded, Plan, load};
 use smsbridge::routing::Subject;
 
 use crate::bridge::{Bridge, head};
+use crate::places::{BASE, example_in_full};
+use crate::reference::tables;
 use crate::servers::certificate::certificate;
 
 fn root() -> PathBuf {

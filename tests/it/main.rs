@@ -43,6 +43,8 @@ mod places;
 mod promises;
 mod proxies;
 mod redaction;
+#[path = "../common/reference.rs"]
+mod reference;
 mod reload;
 #[path = "../common/reloads.rs"]
 mod reloads;

@@ -7,10 +7,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use smsbridge::config::reference::tables;
 use smsbridge::config::{Config, Outside, Purpose};
 
 use crate::places::{BASE, PLACES, keys, print, read, root, table, with};
+use crate::reference::tables;
+
+mod generator;
+mod manual;
 
 /// The keys that the parser lists as known in its error about an unknown one.
 fn known(whole: &toml::Table, complaint: &str) -> BTreeSet<String> {
@@ -29,13 +32,43 @@ fn known(whole: &toml::Table, complaint: &str) -> BTreeSet<String> {
         .collect()
 }
 
-#[test]
-fn the_schema_in_docs_equals_the_printed_one() {
-    let kept = fs::read_to_string(root().join("docs/smsbridge.schema.json")).unwrap();
-    let printed = print(&["check", "--schema"]);
+/// A generated file must be the current one, and what the program prints. With `UPDATE_DOCS=1`, it is written.
+fn is_current(path: &str, generated: &str, printed: impl Fn() -> String) {
+    let path = root().join(path);
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        return fs::write(&path, generated).unwrap();
+    }
+    let kept = fs::read_to_string(&path).unwrap_or_default();
     assert!(
-        kept == printed,
-        "run: smsbridge check --schema > docs/smsbridge.schema.json"
+        kept == generated,
+        "{}: run UPDATE_DOCS=1 cargo test --test it schema",
+        path.display()
+    );
+    assert_eq!(printed(), generated);
+}
+
+#[test]
+fn the_schema_is_that_of_the_page_and_is_printed() {
+    let schema = generator::schema().unwrap();
+    let generated = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+    is_current("docs/smsbridge.schema.json", &generated, || {
+        print(&["check", "--schema"])
+    });
+}
+
+#[test]
+fn the_manual_page_is_that_of_the_page_and_is_printed() {
+    let generated = manual::configuration();
+    is_current("docs/smsbridge.toml.5", &generated, || {
+        let page = print(&["man", "smsbridge.toml"]);
+        page.split_once('\n').unwrap().1.to_owned()
+    });
+    for mark in ["```", "](", "|---"] {
+        assert!(!generated.contains(mark), "{mark}: {generated}");
+    }
+    assert!(
+        generated.contains(".TP\n\\fBpublic_url\\fR (URL; default: none; reload)\n"),
+        "{generated}"
     );
 }
 
@@ -84,7 +117,7 @@ fn the_page_lists_exactly_the_tables_and_kinds_of_the_parser() {
 
 #[test]
 fn every_documented_default_is_valid_and_in_use() {
-    let schema = smsbridge::config::schema().unwrap();
+    let schema = generator::schema().unwrap();
     let plain = Config::read(BASE, Path::new("/c.toml"), Purpose::Serve, &Outside::default())
         .unwrap()
         .0;

@@ -34,6 +34,8 @@ mod places;
 mod prometheus;
 mod promises;
 mod proxies;
+#[path = "../common/reference.rs"]
+mod reference;
 mod reload;
 #[path = "../common/reloads.rs"]
 mod reloads;

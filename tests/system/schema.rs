@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
-use smsbridge::config::reference::{Key, tables};
 use smsbridge::plan::Plan;
 
 use crate::places::{BASE, PLACES, example_in_full, keys, print, read, root, table, with};
+use crate::reference::{Key, tables};
 use crate::servers::synapse::venv;
 
 /// Types and keys whose strings the schema checks by their form only; the parser checks more.
@@ -224,7 +224,7 @@ fn json_of(text: &str) -> Value {
 }
 
 fn schema() -> Value {
-    smsbridge::config::schema().unwrap()
+    serde_json::from_str(&print(&["check", "--schema"])).unwrap()
 }
 
 /// The values that are tried for every key, besides those that its type names.

@@ -4,17 +4,12 @@
 
 use std::fmt::Write as _;
 
-use crate::config::reference::{PAGE, cells};
+use crate::reference::{PAGE, cells};
 
-/// The complete page.
-pub(super) fn configuration() -> String {
-    let version = env!("CARGO_PKG_VERSION");
-    let head = format!(
-        ".TH SMSBRIDGE.TOML 5 \"\" \"smsbridge {version}\" \"File formats\"\n.SH NAME\nsmsbridge.toml \\- configuration of \
-         smsbridge\n.SH DESCRIPTION\n"
-    );
+/// The page after its first line, which names the version.
+pub fn configuration() -> String {
     let mut page = Page {
-        out: head,
+        out: ".SH NAME\nsmsbridge.toml \\- configuration of smsbridge\n.SH DESCRIPTION\n".to_owned(),
         ..Page::default()
     };
     for line in PAGE.lines().skip(1) {
@@ -171,30 +166,4 @@ fn escaped(text: &str) -> String {
         }
     }
     out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn code_emphasis_and_links_become_fonts_and_addresses() {
-        assert_eq!(
-            inline("`a-b` is *so*, **very**: [x](https://x.example) or [`y`](y.md) → 2 * 3"),
-            "\\fBa\\-b\\fR is \\fIso\\fR, \\fBvery\\fR: x <https://x.example> or \\fBy\\fR \\[u2192] 2 * 3"
-        );
-        assert_eq!(escaped(r"'\n'"), r"\(aq\en\(aq");
-    }
-
-    #[test]
-    fn the_page_contains_no_markdown() {
-        let page = configuration();
-        for mark in ["```", "](", "|---"] {
-            assert!(!page.contains(mark), "{mark}: {page}");
-        }
-        assert!(
-            page.contains(".TP\n\\fBpublic_url\\fR (URL; default: none; reload)\n"),
-            "{page}"
-        );
-    }
 }

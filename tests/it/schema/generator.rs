@@ -1,8 +1,8 @@
-//! The configuration as a JSON Schema (draft 2020-12) for editors, generated from [`super::reference`].
+//! The configuration as a JSON Schema (draft 2020-12) for editors, generated from the tables of `docs/configuration.md`.
 
 use serde_json::{Map, Value, json};
 
-use super::reference::{Key, Table, quoted, tables};
+use crate::reference::{Key, Table, quoted, tables};
 
 /// Generates the schema.
 ///
