@@ -238,6 +238,11 @@ fn store_problems(health: &Health, refused: Option<&String>) -> Vec<ProblemView>
     if let Some(failed) = &health.failed {
         problems.push(format!("the store failed and accepts no more messages: {failed}"));
     }
+    if let Some(why) = &health.unavailable {
+        problems.push(format!(
+            "the database is unavailable: {why}; new messages are answered 503 until it is back"
+        ));
+    }
     if health.full {
         let space = health.space();
         problems.push(format!("{space}; new messages are answered 503 until then"));
@@ -249,9 +254,31 @@ fn store_problems(health: &Health, refused: Option<&String>) -> Vec<ProblemView>
                 .to_owned(),
         );
     }
-    if let (None, false, Some(why)) = (&health.failed, health.full, refused) {
+    let is_explained = health.failed.is_some() || health.unavailable.is_some() || health.full;
+    if let (false, Some(why)) = (is_explained, refused) {
         problems.push(format!("messages are not accepted, the disk may hang: {why}"));
     }
     let error = |message| problem::general(Severity::Error, ProblemKind::Store, message);
     problems.into_iter().map(error).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unavailable_database_is_one_problem_with_its_reason() {
+        let health = Health {
+            unavailable: Some("connection refused".to_owned()),
+            ..Health::default()
+        };
+        let problems = store_problems(&health, Some(&"the database is unavailable".to_owned()));
+        let messages: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
+        assert_eq!(
+            messages,
+            [
+                "the database is unavailable: connection refused; new messages are answered 503 until it is back"
+            ]
+        );
+    }
 }

@@ -114,7 +114,9 @@ impl Timekeeper {
         let count = loop {
             match self.store.advance(now.after(longest), now).await {
                 Ok(count) => break count,
-                Err(Error::Busy | Error::Slow | Error::Full { .. }) => tokio::time::sleep(STORE_PAUSE).await,
+                Err(Error::Busy | Error::Slow | Error::Full { .. } | Error::Unavailable(_)) => {
+                    tokio::time::sleep(STORE_PAUSE).await;
+                }
                 Err(error) => {
                     tracing::error!("cannot reschedule deliveries that are due too late: {error}");
                     return;

@@ -59,7 +59,7 @@ pub struct ByState {
 pub const OUTCOMES: [&str; 3] = ["delivered", "retried", "dead"];
 
 /// Why a request to a source is rejected.
-pub const REASONS: [&str; 13] = [
+pub const REASONS: [&str; 14] = [
     "method",
     "body",
     "media_type",
@@ -72,6 +72,7 @@ pub const REASONS: [&str; 13] = [
     "busy",
     "full",
     "slow",
+    "unavailable",
     "failed",
 ];
 

@@ -50,6 +50,10 @@ pub enum Error {
     /// A commit took longer than ten seconds. It may or may not have happened.
     #[error("the store did not answer in time")]
     Slow,
+    /// The database of the store cannot be used at the moment. The change may or may not have happened; the caller can
+    /// repeat it, because ids come from the caller. The store recovers by itself.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(String),
     /// A write or sync failed. The store writes nothing more until the process is restarted.
     #[error("the store failed: {0}")]
     Failed(String),
@@ -404,6 +408,8 @@ pub struct Health {
     pub no_inodes: bool,
     /// The error after which nothing more is written.
     pub failed: Option<String>,
+    /// Why the database cannot be used at the moment, if it cannot.
+    pub unavailable: Option<String>,
     /// How long the oldest unfinished commit has been running.
     pub commit_running: Option<Duration>,
     /// The duration of the last commit.
@@ -438,8 +444,8 @@ impl Health {
 /// Keeps messages and their deliveries.
 ///
 /// * **Durable**: when `accept`, `settle`, `requeue`, `acknowledge_dead`, `discard`, `add_deliveries` or `set_paused` return `Ok`,
-///   the change survives a power cut. When they return an error, nothing was changed, except after [`Error::Slow`] and
-///   [`Error::Failed`], where it may have been.
+///   the change survives a power cut. When they return an error, nothing was changed, except after [`Error::Slow`],
+///   [`Error::Unavailable`] and [`Error::Failed`], where it may have been.
 /// * **Atomic**: a message, its deduplication entry and its deliveries appear together, even after a crash.
 /// * **Idempotent**: `accept` of a known (source, provider id) stores nothing and returns the id of the stored message,
 ///   even if both run at the same time.
@@ -596,6 +602,9 @@ pub trait Store: Send + Sync + 'static {
         let health = self.health();
         if let Some(failed) = health.failed {
             return Err(format!("the store failed: {failed}"));
+        }
+        if let Some(unavailable) = health.unavailable {
+            return Err(Error::Unavailable(unavailable).to_string());
         }
         if health.full {
             return Err(health.space());

@@ -245,6 +245,7 @@ impl Inbound {
             store::Error::Busy => "busy",
             store::Error::Full { .. } => "full",
             store::Error::Slow => "slow",
+            store::Error::Unavailable(_) => "unavailable",
             store::Error::Failed(_) | store::Error::LostClaim | store::Error::NotFound => "failed",
         };
         self.count(name.as_str(), reason);

@@ -230,9 +230,9 @@ fn refused(failure: &Error) -> Response {
         Error::Wrong(_) => StatusCode::BAD_REQUEST,
         Error::Store(Store::LostClaim) => StatusCode::CONFLICT,
         Error::Unavailable(_)
-        | Error::Store(Store::Busy | Store::Full { .. } | Store::Slow | Store::Failed(_)) => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        | Error::Store(
+            Store::Busy | Store::Full { .. } | Store::Slow | Store::Unavailable(_) | Store::Failed(_),
+        ) => StatusCode::SERVICE_UNAVAILABLE,
     };
     error(status, &failure.to_string())
 }
