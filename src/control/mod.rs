@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::destination::{Failure, Fate, Other, OutboundMessage, Recipients};
+use crate::engine::checks::Checks;
 use crate::engine::clock::{Clock, Stopwatch};
 use crate::engine::events::Event;
 use crate::engine::lanes::Lanes;
-use crate::engine::webhook_check::WebhookCheck;
 use crate::metrics::Metrics;
 use crate::model::delivery::{Attempt, Delivery, DeliveryId, Verdict};
 use crate::model::message::{Message, MessageId, Name, Timestamp};
@@ -58,7 +58,7 @@ pub struct Control {
     lanes: Arc<Lanes>,
     clock: Clock,
     metrics: Arc<Metrics>,
-    webhook_check: Arc<WebhookCheck>,
+    checks: Checks,
     started_at: Timestamp,
     /// When attempts in progress are aborted, once the daemon is stopping.
     stop_until: OnceLock<Timestamp>,
@@ -74,7 +74,7 @@ impl Control {
         lanes: Arc<Lanes>,
         clock: Clock,
         metrics: Arc<Metrics>,
-        webhook_check: Arc<WebhookCheck>,
+        checks: Checks,
     ) -> Self {
         let started_at = clock.wall();
         begin_metrics(&metrics, &plan.borrow());
@@ -86,7 +86,7 @@ impl Control {
             lanes,
             clock,
             metrics,
-            webhook_check,
+            checks,
             started_at,
             stop_until: OnceLock::new(),
         }
@@ -417,7 +417,7 @@ impl Control {
         if let Some(what) = self.stopping() {
             return Err(format!("stopping: {what}"));
         }
-        self.store.ready().map(|()| self.webhook_check.summary())
+        self.store.ready().map(|()| self.checks.summary(&self.plan()))
     }
 
     /// All metrics, including the gauges of this moment, in the OpenMetrics text format.

@@ -73,7 +73,7 @@ impl Control {
 
     /// Problems that do not belong to a destination.
     fn general_problems(&self, plan: &Plan, health: &Health, refused: Option<&String>) -> Vec<ProblemView> {
-        use ProblemKind::{Certificate, Clock, Log, Numbers, Store};
+        use ProblemKind::{Certificate, Clock, Log, Numbers, PublicUrl, Store};
         let warning = |kind| move |message: String| problem::general(Severity::Warning, kind, message);
         let mut problems = store_problems(health, refused);
         problems.extend(self.reload_problem());
@@ -85,7 +85,12 @@ impl Control {
         );
         let certificate = plan.tls.as_ref().and_then(|tls| tls.warning(self.clock.wall()));
         problems.extend(certificate.map(warning(Certificate)));
-        problems.extend(self.webhook_check.problems().into_iter().map(warning(Numbers)));
+        problems.extend(self.checks.webhooks.problems().into_iter().map(warning(Numbers)));
+        let wrong_urls = self.checks.urls.problems(plan).into_iter();
+        problems.extend(wrong_urls.map(|(message, since)| ProblemView {
+            since: Some(since),
+            ..problem::general(Severity::Error, PublicUrl, message)
+        }));
         problems.extend(self.metrics.log.problem().map(warning(Log)));
         let findings = health
             .findings

@@ -281,6 +281,9 @@ pub enum ProblemKind {
     Certificate,
     /// Numbers whose webhook is not this server.
     Numbers,
+    /// Requests are signed for another URL than `server.public_url`, and rejected.
+    #[serde(rename = "public_url")]
+    PublicUrl,
     /// Log lines are dropped.
     Log,
     /// The daemon is stopping.

@@ -13,12 +13,13 @@ use tokio_util::task::TaskTracker;
 
 use self::timekeeping::Timekeeper;
 use crate::control::Control;
+use crate::engine::checks::Checks;
 use crate::engine::clock::Clock;
 use crate::engine::events::Events;
 use crate::engine::intake::Intake;
 use crate::engine::lanes::{LaneContext, Lanes};
 use crate::engine::retention;
-use crate::engine::webhook_check::{self, WebhookCheck};
+use crate::engine::webhook_check;
 use crate::metrics::Metrics;
 use crate::plan::{Loader, Plan};
 use crate::store::{Health, Store};
@@ -106,7 +107,7 @@ impl Daemon {
         lanes.resume(store.standings().await.context("the store could not be read")?);
         lanes.reconcile(&plan, &paused);
 
-        let webhooks = Arc::new(WebhookCheck::default());
+        let checks = Checks::default();
         let control = Arc::new(Control::new(
             plan_sender,
             loader,
@@ -114,7 +115,7 @@ impl Daemon {
             lanes.clone(),
             clock.clone(),
             metrics.clone(),
-            webhooks.clone(),
+            checks.clone(),
         ));
         let series = store.series().await.context("the store could not be read")?;
         metrics.series.resume(series.unwrap_or_default());
@@ -131,7 +132,7 @@ impl Daemon {
             plan: plan.clone(),
             intake,
             store: store.clone(),
-            webhook_check: webhooks.clone(),
+            checks: checks.clone(),
             metrics: metrics.clone(),
             complaints: inbound::Complaints::default(),
             bodies: Budget::new(inbound::BODIES_BYTES),
@@ -146,7 +147,7 @@ impl Daemon {
             stop_intake.clone(),
         ));
         tasks.spawn(webhook_check::watch(
-            webhooks,
+            checks.webhooks,
             metrics.clone(),
             plan.clone(),
             stop.clone(),

@@ -1,6 +1,7 @@
 //! The engine: accepts messages, delivers them through one lane per destination, and runs maintenance.
 
 mod attempt;
+pub mod checks;
 pub mod circuit_breaker;
 pub mod clock;
 pub mod events;
@@ -12,4 +13,5 @@ pub mod lanes;
 mod rate_limiter;
 pub mod retention;
 mod trial;
+pub mod url_check;
 pub mod webhook_check;

@@ -59,13 +59,14 @@ pub struct ByState {
 pub const OUTCOMES: [&str; 3] = ["delivered", "retried", "dead"];
 
 /// Why a request to a source is rejected.
-pub const REASONS: [&str; 14] = [
+pub const REASONS: [&str; 15] = [
     "method",
     "body",
     "media_type",
     "malformed",
     "unauthorized",
     "forbidden",
+    "public_url",
     "clock",
     "unsigned",
     "carrier",

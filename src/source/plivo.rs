@@ -13,7 +13,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::fields::{FORM, Form};
-use super::verify::{Hmac, url_form};
+use super::verify::{Hmac, other_url, url_form};
 use super::{
     BasicAuth, Composed, Context, Defaults, Events, Incoming, Kind, Outcome, Refusal, Reply, Request, Sample,
     Settings, Source, Target,
@@ -121,8 +121,11 @@ impl Source for Plivo {
         };
         let form = Form::read(encoded);
         let signed_form = (!is_get).then_some(&form);
-        if !(self.is_signed_v2(request) | self.is_signed_v3(request, signed_form)) {
-            return Err(Refusal::forbidden());
+        let basic_auth = self.basic_auth.as_ref();
+        let urls = url_form::urls(&request.target, basic_auth);
+        let is_signed = |url: &str| self.is_signed(request, signed_form, url);
+        if !urls.iter().fold(false, |found, url| is_signed(url) | found) {
+            return Err(other_url::refusal(request, basic_auth, is_signed));
         }
         Ok(read(&form))
     }
@@ -153,26 +156,17 @@ impl Source for Plivo {
 }
 
 impl Plivo {
-    fn is_signed_v2(&self, request: &Request<'_>) -> bool {
-        let Some(nonce) = request.header(V2_NONCE) else {
-            return false;
-        };
-        let urls = url_form::urls(&request.target, self.basic_auth.as_ref());
-        urls.iter().fold(false, |is_valid, url| {
-            self.has_signature(request, [V2, V2_ACCOUNT], &signed_v2(url, nonce)) | is_valid
-        })
-    }
-
-    fn is_signed_v3(&self, request: &Request<'_>, form: Option<&Form<'_>>) -> bool {
-        let Some(nonce) = request.header(V3_NONCE) else {
-            return false;
-        };
-        let urls = url_form::urls(&request.target, self.basic_auth.as_ref());
-        urls.iter().fold(false, |is_valid, url| {
+    /// Returns true if the request has a valid signature of either version for this URL.
+    fn is_signed(&self, request: &Request<'_>, form: Option<&Form<'_>>, url: &str) -> bool {
+        let is_signed_v2 = request
+            .header(V2_NONCE)
+            .is_some_and(|nonce| self.has_signature(request, [V2, V2_ACCOUNT], &signed_v2(url, nonce)));
+        let is_signed_v3 = request.header(V3_NONCE).is_some_and(|nonce| {
             let signed = signed_v3(url, form);
             let parts = [signed.as_bytes(), b".", nonce.as_bytes()];
-            self.has_signature(request, [V3, V3_ACCOUNT], &parts) | is_valid
-        })
+            self.has_signature(request, [V3, V3_ACCOUNT], &parts)
+        });
+        is_signed_v2 | is_signed_v3
     }
 
     /// Checks the headers for the number's account and for the main account, each with its own key. A header may

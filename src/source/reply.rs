@@ -15,6 +15,8 @@ pub struct Refusal {
     pub reason: &'static str,
     /// The message of the JSON error. Of a 503 it is the cause, which is only logged.
     pub error: String,
+    /// The base of the URL for which the signature is valid, if that is not `server.public_url`. It is for the operator.
+    pub signed_for: Option<String>,
 }
 
 impl Refusal {
@@ -36,6 +38,15 @@ impl Refusal {
         Self::new(StatusCode::FORBIDDEN, "forbidden", REFUSED)
     }
 
+    /// 403: the signature is valid, but for another URL than `server.public_url`.
+    #[must_use]
+    pub fn wrong_url(signed_for: &str) -> Self {
+        Self {
+            signed_for: Some(signed_for.to_owned()),
+            ..Self::new(StatusCode::FORBIDDEN, "public_url", REFUSED)
+        }
+    }
+
     /// 503: the carrier should send the request again. `reason` is for metrics, `cause` for the log.
     #[must_use]
     pub fn retry(reason: &'static str, cause: impl Into<String>) -> Self {
@@ -55,6 +66,7 @@ impl Refusal {
             status,
             reason,
             error: error.into(),
+            signed_for: None,
         }
     }
 }

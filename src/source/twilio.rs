@@ -90,8 +90,8 @@ impl Source for Twilio {
             return Ok(form::read(&Form::read(request.target.query().as_bytes())));
         }
         if fields::is_json(request.headers, request.body) {
-            self.verify(request, "")?;
             has_digest(request).then_some(()).ok_or_else(Refusal::forbidden)?;
+            self.verify(request, "")?;
             return Ok(events(request.body));
         }
         let form = Form::read(request.body);
@@ -148,7 +148,7 @@ impl Twilio {
     }
 }
 
-/// Returns true if the signed query contains the digest of this body.
+/// Returns true if the query, which is signed, contains the digest of this body.
 fn has_digest(request: &Request<'_>) -> bool {
     let query = Form::read(request.target.query().as_bytes());
     let claimed = query

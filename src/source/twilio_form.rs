@@ -5,8 +5,8 @@ use http::Method;
 use url::Url;
 
 use super::fields::{FORM, Form};
-use super::verify::Hmac;
 use super::verify::url_form::{self, Repeated};
+use super::verify::{Hmac, other_url};
 use super::{
     BasicAuth, Composed, Context, Events, Incoming, Outcome, Refusal, Reply, Request, Sample, Target,
 };
@@ -65,7 +65,7 @@ impl Webhook {
     /// Checks a signature over the URL of the request, followed by `signed`, under any of the keys.
     ///
     /// # Errors
-    /// 403 when it is invalid.
+    /// 403 when it is invalid, or valid for another URL.
     pub(super) fn verify(
         &self,
         request: &Request<'_>,
@@ -75,13 +75,11 @@ impl Webhook {
     ) -> Result<(), Refusal> {
         let urls = url_form::urls(&request.target, self.basic_auth.as_ref());
         // All URLs are tried, so that the time does not depend on which one matches.
-        let is_valid = urls.iter().fold(false, |is_valid, url| {
-            hmac.verify(keys, &[url.as_bytes(), signed], signature) | is_valid
-        });
-        if is_valid {
+        let is_signed = |url: &str| hmac.verify(keys, &[url.as_bytes(), signed], signature);
+        if urls.iter().fold(false, |found, url| is_signed(url) | found) {
             Ok(())
         } else {
-            Err(Refusal::forbidden())
+            Err(other_url::refusal(request, self.basic_auth.as_ref(), is_signed))
         }
     }
 

@@ -21,8 +21,9 @@ use super::body::{Unread, collect};
 use super::budget::Budget;
 use super::serve::{Authorization, Filter, Peer};
 use super::{error, json, method_not_allowed};
+use crate::engine::checks::Checks;
 use crate::engine::intake::Intake;
-use crate::engine::webhook_check::WebhookCheck;
+use crate::engine::url_check;
 use crate::metrics::{ByEvent, Metrics, REASONS, REASONS_WITHOUT_SOURCE, Rejected};
 use crate::model::message::Name;
 use crate::plan::Plan;
@@ -49,8 +50,8 @@ pub struct Inbound {
     pub intake: Intake,
     /// For `/readyz`.
     pub store: Arc<dyn Store>,
-    /// For `/readyz`.
-    pub webhook_check: Arc<WebhookCheck>,
+    /// For `/readyz`, and what is learned from requests.
+    pub checks: Checks,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The reasons that were logged recently.
@@ -72,10 +73,7 @@ pub fn filter(inbound: Arc<Inbound>) -> Filter {
             async move {
                 match path.as_str() {
                     "/healthz" => probe(&method, Ok(Vec::new())),
-                    "/readyz" => probe(
-                        &method,
-                        inbound.store.ready().map(|()| inbound.webhook_check.summary()),
-                    ),
+                    "/readyz" => probe(&method, inbound.store.ready().map(|()| inbound.remarks())),
                     path => inbound.webhook(&method, path, call, headers, body).await,
                 }
             }
@@ -119,6 +117,11 @@ pub fn probe(method: &Method, state: Result<Vec<String>, String>) -> Response {
 }
 
 impl Inbound {
+    /// Problems that do not prevent the daemon from accepting messages.
+    fn remarks(&self) -> Vec<String> {
+        self.checks.summary(&self.plan.borrow())
+    }
+
     async fn webhook<B: Buf>(
         &self,
         method: &Method,
@@ -166,12 +169,13 @@ impl Inbound {
                 if let Some(authorization) = &call.authorization {
                     authorization.grant();
                 }
+                self.checks.urls.verified(name);
                 self.accept(&plan, name, source, events).await
             }
             Err(refusal) if refusal.is_retry() => {
                 self.try_again(name, source, refusal.reason, &refusal.error)
             }
-            Err(refusal) => self.refuse(name, source, &refusal),
+            Err(refusal) => self.refuse(&plan, name, source, &refusal),
         }
     }
 
@@ -263,10 +267,17 @@ impl Inbound {
         )
     }
 
-    fn refuse(&self, name: &Name, source: &Endpoint, refusal: &Refusal) -> Response {
+    fn refuse(&self, plan: &Plan, name: &Name, source: &Endpoint, refusal: &Refusal) -> Response {
         self.count(name.as_str(), refusal.reason);
-        if let Some(more) = self.complaints.news(name.as_str(), refusal.reason) {
-            let status = refusal.status.as_u16();
+        let news = self.complaints.news(name.as_str(), refusal.reason);
+        let status = refusal.status.as_u16();
+        if let Some(signed_for) = &refusal.signed_for {
+            self.checks.urls.rejected(name, signed_for, self.intake.now());
+            if let Some(more) = news {
+                let why = url_check::advice(plan, signed_for);
+                tracing::error!(source = %name, status, "rejected a request to source {name}: {why}{more}");
+            }
+        } else if let Some(more) = news {
             tracing::warn!(source = %name, status, "rejected a request to source {name}: {}{more}", why(refusal));
         }
         let mut response = answer(source.reply(&Outcome::Refused(refusal)));

@@ -17,6 +17,7 @@ use smsbridge::source::{
     self, Composed, Endpoint, Events, Incoming, Outcome, Receipt, Refusal, Request, Sample, Target,
 };
 
+mod signed_url;
 mod sns;
 
 /// Placeholder for the carrier's base URL.

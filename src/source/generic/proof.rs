@@ -4,7 +4,7 @@ use super::{ProofKind, Verify};
 use crate::model::secret::{Secret, Secrets};
 use crate::source::fields::Form;
 use crate::source::verify::jwt::{self, Claims};
-use crate::source::verify::{Hmac, StandardWebhooks, Window, url_form};
+use crate::source::verify::{Hmac, StandardWebhooks, Window, other_url, url_form};
 use crate::source::{Context, Refusal, Request, Target};
 
 /// What is verified.
@@ -122,7 +122,11 @@ impl Proof {
                 let is_issuer = issuer
                     .as_deref()
                     .is_none_or(|issuer| claims.text("iss") == Some(issuer));
-                refuse_unless(is_issuer && is_meant(&claims, &request.target))?;
+                refuse_unless(is_issuer)?;
+                if !is_meant(&claims, &request.target) {
+                    let is_named = |url: &str| claims.texts("aud").contains(&url);
+                    return Err(other_url::refusal(request, None, is_named));
+                }
                 claims.check_time(request.now)
             }
             Self::StandardWebhooks { keys, .. } => keys.verify(request),
@@ -151,6 +155,24 @@ impl Signature {
             .into_iter()
             .next()
             .unwrap_or_default();
+        let is_signed = |url: &str| self.is_signed(request, url);
+        if !is_signed(&url) {
+            let covers_url = self.over.iter().any(|part| matches!(part, Part::Url));
+            return Err(match covers_url {
+                true => other_url::refusal(request, None, is_signed),
+                false => Refusal::forbidden(),
+            });
+        }
+        match &self.timestamp {
+            Some(name) => {
+                let time = request.header(name).unwrap_or_default();
+                Window::default().check_seconds(time, request.now)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn is_signed(&self, request: &Request<'_>, url: &str) -> bool {
         let parts: Vec<&[u8]> = self
             .over
             .iter()
@@ -162,14 +184,7 @@ impl Signature {
             })
             .collect();
         let signature = request.header(&self.header).unwrap_or_default();
-        refuse_unless(self.hmac.verify(self.keys.all(), &parts, signature))?;
-        match &self.timestamp {
-            Some(name) => {
-                let time = request.header(name).unwrap_or_default();
-                Window::default().check_seconds(time, request.now)
-            }
-            None => Ok(()),
-        }
+        self.hmac.verify(self.keys.all(), &parts, signature)
     }
 
     /// The key used for signing.

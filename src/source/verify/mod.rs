@@ -7,6 +7,7 @@
 pub mod ed25519;
 pub mod hmac;
 pub mod jwt;
+pub mod other_url;
 pub mod rsa;
 pub mod standard_webhooks;
 pub mod url_form;

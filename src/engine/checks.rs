@@ -1,0 +1,24 @@
+//! What is known about the sources beside their messages: problems that only the operator can fix.
+
+use std::sync::Arc;
+
+use super::url_check::UrlCheck;
+use super::webhook_check::WebhookCheck;
+use crate::plan::Plan;
+
+/// The results of all checks of sources. Clones share them.
+#[derive(Clone, Default)]
+pub struct Checks {
+    /// Whether the carriers' numbers point here.
+    pub webhooks: Arc<WebhookCheck>,
+    /// Whether requests are signed for `server.public_url`.
+    pub urls: Arc<UrlCheck>,
+}
+
+impl Checks {
+    /// The problems for the public health check, without numbers and URLs.
+    #[must_use]
+    pub fn summary(&self, plan: &Plan) -> Vec<String> {
+        [self.webhooks.summary(), self.urls.summary(plan)].concat()
+    }
+}
