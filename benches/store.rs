@@ -144,19 +144,20 @@ async fn churn(count: u64, path: &Path) -> Result<()> {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
                 settled += claims.len() as u64;
-                futures_util::future::try_join_all(claims.into_iter().map(|claim| {
+                futures_util::future::try_join_all(claims.into_iter().map(async |claim| {
                     let attempt = Attempt::new(
                         Timestamp(START),
                         Duration::from_millis(3),
                         Verdict::Delivered,
                         "ok",
                     );
-                    store.settle(Settlement {
+                    let settlement = Settlement {
                         token: claim.token,
                         delivery: claim.delivery.delivered(attempt),
                         follow_ups: Vec::new(),
                         thread: None,
-                    })
+                    };
+                    store.settle(&settlement).await
                 }))
                 .await?;
             }

@@ -120,14 +120,15 @@ async fn deliver(store: &Arc<Sled>, desk: &Name) -> Result<()> {
         if claims.is_empty() {
             return Ok(());
         }
-        let settling = claims.into_iter().map(|claim| {
+        let settling = claims.into_iter().map(async |claim| {
             let attempt = Attempt::new(now(), Duration::from_millis(3), Verdict::Delivered, "HTTP 200 OK");
-            store.settle(Settlement {
+            let settlement = Settlement {
                 token: claim.token,
                 delivery: claim.delivery.delivered(attempt),
                 follow_ups: Vec::new(),
                 thread: None,
-            })
+            };
+            store.settle(&settlement).await
         });
         futures_util::future::try_join_all(settling).await?;
     }

@@ -337,7 +337,7 @@ fn fallback(destination: &PlannedDestination, delivery: &Delivery, now: Timestam
 pub(super) async fn settle(lane: &LaneState, settlement: Settlement, why: Vec<Option<Reason>>) {
     let (id, name) = (settlement.delivery.id, &lane.name);
     let ids = loop {
-        match lane.store.settle(settlement.clone()).await {
+        match lane.store.settle(&settlement).await {
             Ok(ids) => break Some(ids),
             Err(Error::LostClaim) if is_recorded(&*lane.store, &settlement.delivery).await => break None,
             Err(Error::LostClaim) => {
@@ -540,8 +540,8 @@ mod tests {
             follow_ups: Vec::new(),
             thread: None,
         };
-        store.settle(settlement.clone()).await.unwrap();
-        assert_eq!(store.settle(settlement).await, Err(Error::LostClaim));
+        store.settle(&settlement).await.unwrap();
+        assert_eq!(store.settle(&settlement).await, Err(Error::LostClaim));
         assert!(is_recorded(&store, &delivered).await);
     }
 }

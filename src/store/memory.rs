@@ -299,13 +299,13 @@ impl Store for Memory {
         is_followed
     }
 
-    async fn settle(&self, settlement: Settlement) -> Result<Vec<DeliveryId>, Error> {
+    async fn settle(&self, settlement: &Settlement) -> Result<Vec<DeliveryId>, Error> {
         let Settlement {
             token,
             delivery,
             follow_ups,
             thread,
-        } = settlement;
+        } = settlement.clone();
         let mut inner = self.inner();
         let place = *inner.leases.get(&token).ok_or(Error::LostClaim)?;
         let conversation = inner

@@ -473,7 +473,7 @@ pub trait Store: Send + Sync + 'static {
     /// Writes the outcome of a claimed delivery, and acknowledges dead deliveries of the message that another one made
     /// up for: their fallback, or a later one to the same destination. A delivery that is still pending can be claimed again when it is due; it may have become that of a
     /// single recipient. Returns the ids of the follow-ups.
-    async fn settle(&self, settlement: Settlement) -> Result<Vec<DeliveryId>, Error>;
+    async fn settle(&self, settlement: &Settlement) -> Result<Vec<DeliveryId>, Error>;
 
     /// The recipients among these that have their own pending delivery in a conversation at a destination.
     async fn held(

@@ -156,7 +156,7 @@ pub(super) async fn of_two_messages_with_one_provider_id_the_last_counts(store: 
             "pending at {destinations:?}"
         );
         for claim in claim(&*store, "desk", FAR).await {
-            store.settle(delivered(&claim)).await.unwrap();
+            store.settle(&delivered(&claim)).await.unwrap();
         }
         prune(&*store, both(0)).await;
         assert_eq!(assert_adds_up(&*store).await.messages_purged, case / 1_000 * 2);
@@ -192,7 +192,7 @@ pub(super) async fn a_message_without_destinations_is_kept(store: Arc<dyn Store>
     assert_eq!(found.state(), MessageState::Unrouted);
     accept(&*store, 2, 1, &["desk"]).await;
     let claimed = claim_one(&*store, "desk", FAR).await;
-    store.settle(delivered(&claimed)).await.unwrap();
+    store.settle(&delivered(&claimed)).await.unwrap();
     store.accept(arrival(3, 1, &[])).await.unwrap();
     let state = |state| Query {
         state: Some(state),
@@ -238,7 +238,7 @@ pub(super) async fn a_text_of_64_kib_is_stored_and_removed_completely(store: Arc
     store.accept(long).await.unwrap();
     let claim = claim_one(&*store, "desk", FAR).await;
     assert_eq!(*claim.message, message);
-    store.settle(delivered(&claim)).await.unwrap();
+    store.settle(&delivered(&claim)).await.unwrap();
     prune(
         &*store,
         RetentionCutoffs {

@@ -358,8 +358,9 @@ impl Store for Sled {
         self.shared.answered(claim)
     }
 
-    async fn settle(&self, settlement: Settlement) -> Result<Vec<DeliveryId>, Error> {
+    async fn settle(&self, settlement: &Settlement) -> Result<Vec<DeliveryId>, Error> {
         let record = record::encode(&settlement.delivery);
+        let settlement = settlement.clone();
         self.threads
             .write(move |batch| batch.settle(settlement, &record))
             .await

@@ -90,14 +90,14 @@ async fn three(store: &Sled) {
     }
     let first = claim_one(store, "desk", FAR).await;
     store
-        .settle(Settlement {
+        .settle(&Settlement {
             thread: Some("root".into()),
             ..delivered(&first)
         })
         .await
         .unwrap();
     store
-        .settle(died(&claim_one(store, "desk", FAR).await))
+        .settle(&died(&claim_one(store, "desk", FAR).await))
         .await
         .unwrap();
     store.set_paused(&name("room"), true).await.unwrap();
@@ -150,7 +150,7 @@ async fn a_reopened_store_distinguishes_kept_and_delivered_messages_without_read
     let store = folder.open();
     accept(&store, 1, 1, &["desk"]).await;
     let claimed = claim_one(&store, "desk", FAR).await;
-    store.settle(delivered(&claimed)).await.unwrap();
+    store.settle(&delivered(&claimed)).await.unwrap();
     accept(&store, 2, 1, &[]).await;
     store.close().await.unwrap();
     drop(store);
@@ -172,12 +172,12 @@ async fn a_reopened_store_distinguishes_dead_messages_and_those_delivered_by_a_f
         let mut dead = died(&claim_one(&store, "desk", FAR).await);
         let fallback = dead.delivery.fallback(name("room"), Timestamp(9));
         dead.follow_ups.push(fallback);
-        store.settle(dead).await.unwrap();
+        store.settle(&dead).await.unwrap();
     }
     let first = claim_one(&store, "room", FAR).await;
-    store.settle(delivered(&first)).await.unwrap();
+    store.settle(&delivered(&first)).await.unwrap();
     store
-        .settle(died(&claim_one(&store, "room", FAR).await))
+        .settle(&died(&claim_one(&store, "room", FAR).await))
         .await
         .unwrap();
     store.close().await.unwrap();
@@ -548,9 +548,9 @@ async fn a_full_disk_rejects_only_new_messages() {
         "a stored message is acknowledged as a duplicate"
     );
     let claims = claim(&store, "desk", FAR).await;
-    store.settle(delivered(&claims[0])).await.unwrap();
-    store.settle(again(&claims[1], Timestamp(2_000))).await.unwrap();
-    store.settle(died(&claims[2])).await.unwrap();
+    store.settle(&delivered(&claims[0])).await.unwrap();
+    store.settle(&again(&claims[1], Timestamp(2_000))).await.unwrap();
+    store.settle(&died(&claims[2])).await.unwrap();
     assert_eq!(
         store.requeue(&Selector::Dead(name("desk")), Timestamp(5)).await,
         Ok(requeued(1))
@@ -610,7 +610,7 @@ async fn after_a_failure_every_operation_is_an_error() {
         store.accept(arrival(2, 2, &["desk"])).await,
         Err(expected.clone())
     );
-    assert_eq!(store.settle(delivered(&held)).await, Err(expected.clone()));
+    assert_eq!(store.settle(&delivered(&held)).await, Err(expected.clone()));
     assert!(matches!(store.claim(&name("desk"), FAR, 1).await, Err(error) if error == expected));
     assert_eq!(store.health().failed.as_deref(), Some("the disk is gone"));
     let after = (store.counts().await, store.backlog(&name("desk")).await);
@@ -755,7 +755,7 @@ async fn sixty(folder: &Folder) {
         store.accept(large).await.unwrap();
     }
     for claim in claim(&store, "desk", FAR).await {
-        store.settle(delivered(&claim)).await.unwrap();
+        store.settle(&delivered(&claim)).await.unwrap();
     }
 }
 
@@ -889,7 +889,7 @@ async fn a_mostly_empty_log_is_compacted_while_the_store_is_in_use() {
             break;
         }
         for claim in claims {
-            store.settle(delivered(&claim)).await.unwrap();
+            store.settle(&delivered(&claim)).await.unwrap();
         }
     }
     fill(1_000..1_400, "pending").await;
@@ -907,7 +907,7 @@ async fn a_mostly_empty_log_is_compacted_while_the_store_is_in_use() {
     {
         fill(n..n + 1, "meanwhile").await;
         let claims = store.claim(&name("desk"), FAR, 1).await.unwrap();
-        store.settle(delivered(&claims[0])).await.unwrap();
+        store.settle(&delivered(&claims[0])).await.unwrap();
         n += 1;
         assert!(n < 60_000, "the log is not compacted");
     }
@@ -981,7 +981,7 @@ async fn an_outcome_whose_fallback_cannot_be_recorded_changes_nothing_and_can_be
         } else {
             db.remove(keys::message(1)).unwrap();
         }
-        assert_eq!(store.settle(settlement.clone()).await, Err(Error::NotFound));
+        assert_eq!(store.settle(&settlement).await, Err(Error::NotFound));
         assert_eq!(store.health().failed, None, "damaged: {damaged}");
         let backlog = store.backlog(&name("desk")).await.unwrap();
         assert_eq!((backlog.pending, backlog.dead), (1, 0), "damaged: {damaged}");
@@ -989,7 +989,7 @@ async fn an_outcome_whose_fallback_cannot_be_recorded_changes_nothing_and_can_be
     }
     let found = store.find(held.message.id).await.unwrap().unwrap();
     assert_eq!(found.deliveries, std::slice::from_ref(&held.delivery));
-    store.settle(settlement).await.unwrap();
+    store.settle(&settlement).await.unwrap();
     assert_eq!(claim_one(&store, "front", FAR).await.delivery.id.ordinal, 2);
     let counts = assert_adds_up(&store).await;
     assert_eq!((counts.dead, counts.pending), (1, 1));

@@ -10,7 +10,7 @@ async fn kill(store: &dyn Store, destination: &str, fallback: Option<&str>) -> D
     let mut settlement = died(&claim);
     let fallback = fallback.map(|fallback| settlement.delivery.fallback(name(fallback), Timestamp(1_000)));
     settlement.follow_ups.extend(fallback);
-    store.settle(settlement).await.unwrap();
+    store.settle(&settlement).await.unwrap();
     claim.delivery.id
 }
 
@@ -92,7 +92,7 @@ pub async fn a_successful_fallback_acknowledges_the_dead_delivery(store: Arc<dyn
         ((1, 0), (1, 0))
     );
     let claim = claim_one(store, "hook", FAR).await;
-    store.settle(delivered(&claim)).await.unwrap();
+    store.settle(&delivered(&claim)).await.unwrap();
     assert_eq!(
         (dead(store, "desk").await, dead(store, "room").await),
         ((0, 1), (0, 1))
@@ -143,7 +143,7 @@ pub async fn a_message_that_a_fallback_delivered_is_delivered(store: Arc<dyn Sto
     let ids = Selector::Ids(vec![desk]);
     assert_eq!(store.acknowledge_dead(&ids, None, Timestamp(5)).await, Ok(1));
     store
-        .settle(delivered(&claim_one(store, "room", FAR).await))
+        .settle(&delivered(&claim_one(store, "room", FAR).await))
         .await
         .unwrap();
     assert!(delivery(store, desk).await.is_delivered_otherwise());
@@ -163,7 +163,7 @@ pub async fn a_message_that_a_fallback_delivered_is_delivered(store: Arc<dyn Sto
     let again = Selector::Ids(vec![crm]);
     assert_eq!(store.requeue(&again, Timestamp(6)).await, Ok(requeued(1)));
     store
-        .settle(delivered(&claim_one(store, "crm", FAR).await))
+        .settle(&delivered(&claim_one(store, "crm", FAR).await))
         .await
         .unwrap();
     assert_eq!(state(store, id).await, MessageState::Delivered);
@@ -216,7 +216,7 @@ pub async fn a_resend_that_is_delivered_makes_up_for_the_dead_delivery(store: Ar
         assert_eq!(state(store, id).await, MessageState::Pending);
         let claim = claim_one(store, destination, FAR).await;
         assert!(claim.delivery.is_resent);
-        store.settle(delivered(&claim)).await.unwrap();
+        store.settle(&delivered(&claim)).await.unwrap();
         assert_eq!(dead(store, destination).await, (0, 1));
     }
     assert_eq!(state(store, id).await, MessageState::Delivered);
@@ -243,7 +243,7 @@ pub async fn a_resend_that_is_delivered_makes_up_for_the_dead_delivery(store: Ar
         store.requeue(&Selector::Ids(vec![first]), Timestamp(20)).await,
         Ok(requeued(1))
     );
-    store.settle(delivered(&claim)).await.unwrap();
+    store.settle(&delivered(&claim)).await.unwrap();
     kill(store, "desk", None).await;
     assert_eq!(state(store, id).await, MessageState::Delivered);
     assert_adds_up(store).await;
@@ -253,7 +253,7 @@ pub async fn a_discarded_resend_of_a_delivered_message_leaves_it_delivered(store
     let store = &*store;
     let id = accept(store, 1, 1, &["desk"]).await;
     store
-        .settle(delivered(&claim_one(store, "desk", FAR).await))
+        .settle(&delivered(&claim_one(store, "desk", FAR).await))
         .await
         .unwrap();
     let resent = resend(store, id, "desk", 2_000).await;
@@ -283,7 +283,7 @@ pub async fn all_dead_deliveries_are_those_that_need_attention(store: Arc<dyn St
     assert_eq!(store.acknowledge_dead(&ids, None, Timestamp(5)).await, Ok(1));
     kill(store, "desk", Some("room")).await;
     store
-        .settle(delivered(&claim_one(store, "room", FAR).await))
+        .settle(&delivered(&claim_one(store, "room", FAR).await))
         .await
         .unwrap();
     let third = kill(store, "desk", None).await;

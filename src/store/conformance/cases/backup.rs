@@ -79,20 +79,20 @@ async fn fill(store: &Arc<dyn Store>) {
     };
     assert_eq!(numbers(&at_the_desk)[0], 2);
     store
-        .settle(Settlement {
+        .settle(&Settlement {
             thread,
             ..delivered(first)
         })
         .await
         .unwrap();
     store
-        .settle(Settlement {
+        .settle(&Settlement {
             follow_ups: vec![second.delivery.split("a@example.com")],
             ..died(second)
         })
         .await
         .unwrap();
-    store.settle(again(third, FAR)).await.unwrap();
+    store.settle(&again(third, FAR)).await.unwrap();
     store.set_paused(&name("room"), true).await.unwrap();
     let cutoffs = RetentionCutoffs {
         purge_before: Some(Timestamp(2)),

@@ -6,7 +6,7 @@ pub async fn a_requeued_dead_letter_gets_its_original_position(store: Arc<dyn St
     let first = accept(&*store, 1, 1, &["desk"]).await;
     accept(&*store, 2, 1, &["desk"]).await;
     let claim = claim_one(&*store, "desk", FAR).await;
-    store.settle(died(&claim)).await.unwrap();
+    store.settle(&died(&claim)).await.unwrap();
     assert_eq!(store.backlog(&name("desk")).await.unwrap().dead, 1);
     let touched = store
         .requeue(&Selector::Dead(name("desk")), Timestamp(2_000))
@@ -31,9 +31,9 @@ pub async fn a_requeued_dead_letter_gets_its_original_position(store: Arc<dyn St
     let delivery = &again.delivery;
     assert_eq!(delivery.created_at, Timestamp(1), "it was not created anew");
     assert_eq!(delivery.retried_at, Some(Timestamp(2_000)));
-    store.settle(delivered(&again)).await.unwrap();
+    store.settle(&delivered(&again)).await.unwrap();
     let second = claim_one(&*store, "desk", FAR).await;
-    store.settle(died(&second)).await.unwrap();
+    store.settle(&died(&second)).await.unwrap();
     let all = Selector::Dead(name("desk"));
     assert_eq!(store.requeue(&all, Timestamp(3_000)).await, Ok(requeued(1)));
     let oldest = store.backlog(&name("desk")).await.unwrap().oldest;
@@ -48,8 +48,8 @@ pub async fn pending_deliveries_are_requeued_but_not_claimed_or_ended_ones(store
         ids.push(DeliveryId { message, ordinal: 1 });
     }
     let claims = claim(&*store, "desk", FAR).await;
-    store.settle(again(&claims[0], Timestamp(5_000))).await.unwrap();
-    store.settle(delivered(&claims[1])).await.unwrap();
+    store.settle(&again(&claims[0], Timestamp(5_000))).await.unwrap();
+    store.settle(&delivered(&claims[1])).await.unwrap();
     ids.push(DeliveryId {
         message: MessageId(uuid::Uuid::from_u128(99)),
         ordinal: 1,
@@ -75,7 +75,7 @@ pub async fn pending_deliveries_are_requeued_but_not_claimed_or_ended_ones(store
     );
     assert_eq!(numbers(&claim(&*store, "desk", Timestamp(100)).await), [1]);
     assert_eq!(
-        store.settle(delivered(&claims[2])).await,
+        store.settle(&delivered(&claims[2])).await,
         Ok(vec![]),
         "the claimed one is unchanged"
     );
@@ -90,7 +90,7 @@ pub async fn a_due_time_too_far_ahead_is_brought_forward_with_its_date(store: Ar
     let mut all = claim(&*store, "desk", FAR).await;
     all.sort_by_key(|claim| claim.message.id);
     assert_eq!(numbers(&all), [3, 5, 60, 9_000]);
-    store.settle(again(&all[0], Timestamp(8_000))).await.unwrap();
+    store.settle(&again(&all[0], Timestamp(8_000))).await.unwrap();
     for held in [&all[1], &all[3]] {
         store.release(held.clone()).await;
     }
@@ -122,7 +122,7 @@ pub async fn discarding_skips_claimed_deliveries(store: Arc<dyn Store>) {
         .await;
     assert_eq!(discarded, Ok(super::discarded(3, 1)));
     assert!(super::claim(&*store, "desk", FAR).await.is_empty());
-    assert_eq!(store.settle(delivered(&claim)).await, Ok(vec![]));
+    assert_eq!(store.settle(&delivered(&claim)).await, Ok(vec![]));
     let counts = assert_adds_up(&*store).await;
     assert_eq!((counts.delivered, counts.dead, counts.pending), (1, 3, 0));
     let query = DeliveryQuery {
@@ -151,7 +151,8 @@ pub async fn commands_apply_to_a_long_backlog(store: Arc<dyn Store>) {
     }
     for _ in 0..6 {
         let claims = claim(&*store, "desk", Timestamp(600)).await;
-        let settled = claims.iter().map(|claim| store.settle(died(claim)));
+        let outcomes: Vec<Settlement> = claims.iter().map(died).collect();
+        let settled = outcomes.iter().map(|outcome| store.settle(outcome));
         let settled = futures_util::future::join_all(settled).await;
         assert!(settled.len() == 100 && settled.iter().all(Result::is_ok));
     }
@@ -171,7 +172,7 @@ pub async fn commands_apply_to_a_long_backlog(store: Arc<dyn Store>) {
 pub async fn a_stored_message_can_be_resent(store: Arc<dyn Store>) {
     let id = accept(&*store, 1, 1, &["desk"]).await;
     let claim = claim_one(&*store, "desk", FAR).await;
-    store.settle(delivered(&claim)).await.unwrap();
+    store.settle(&delivered(&claim)).await.unwrap();
     let more = ["desk", "room"].map(|to| Delivery::new(claim.delivery.id, name(to), None, Timestamp(5)));
     let ids = store.add_deliveries(id, more.to_vec()).await.unwrap();
     assert_eq!(ids, [2, 3].map(|ordinal| DeliveryId { message: id, ordinal }));

@@ -13,10 +13,10 @@ pub async fn messages_of_a_conversation_are_claimed_in_order_one_at_a_time(store
         claim(&*store, "desk", FAR).await.is_empty(),
         "the others are pending"
     );
-    store.settle(delivered(&first[0])).await.unwrap();
+    store.settle(&delivered(&first[0])).await.unwrap();
     let second = claim(&*store, "desk", FAR).await;
     assert_eq!(numbers(&second), [2]);
-    store.settle(died(&second[0])).await.unwrap();
+    store.settle(&died(&second[0])).await.unwrap();
     assert_eq!(
         numbers(&claim(&*store, "desk", FAR).await),
         [3],
@@ -28,7 +28,7 @@ pub async fn a_later_message_never_overtakes_one_that_is_retried(store: Arc<dyn 
     accept(&*store, 1, 1, &["desk"]).await;
     accept(&*store, 2, 1, &["desk"]).await;
     let first = claim_one(&*store, "desk", Timestamp(5)).await;
-    store.settle(again(&first, Timestamp(1_000))).await.unwrap();
+    store.settle(&again(&first, Timestamp(1_000))).await.unwrap();
     assert!(
         claim(&*store, "desk", Timestamp(999)).await.is_empty(),
         "the second is due, but not the first of its conversation"
@@ -40,7 +40,7 @@ pub async fn a_later_message_never_overtakes_one_that_is_retried(store: Arc<dyn 
     let first = claim_one(&*store, "desk", Timestamp(1_000)).await;
     assert_eq!(numbers(std::slice::from_ref(&first)), [1]);
     assert_eq!(first.delivery.attempts_made, 1);
-    store.settle(delivered(&first)).await.unwrap();
+    store.settle(&delivered(&first)).await.unwrap();
     assert_eq!(numbers(&claim(&*store, "desk", Timestamp(1_000)).await), [2]);
 }
 
@@ -50,7 +50,7 @@ pub async fn one_destination_does_not_delay_another(store: Arc<dyn Store>) {
     let at_desk = claim_one(&*store, "desk", FAR).await;
     let at_room = claim_one(&*store, "room", FAR).await;
     assert_eq!((at_desk.delivery.id.ordinal, at_room.delivery.id.ordinal), (1, 2));
-    store.settle(delivered(&at_room)).await.unwrap();
+    store.settle(&delivered(&at_room)).await.unwrap();
     assert_eq!(numbers(&claim(&*store, "room", FAR).await), [2]);
     assert!(claim(&*store, "desk", FAR).await.is_empty());
 }
@@ -81,7 +81,7 @@ pub async fn a_claimed_delivery_is_not_claimed_again_until_released(store: Arc<d
     store.release(first.clone()).await;
     let second = claim_one(&*store, "desk", FAR).await;
     assert_eq!(
-        store.settle(delivered(&first)).await,
+        store.settle(&delivered(&first)).await,
         Err(Error::LostClaim),
         "the first claim was released"
     );
@@ -90,9 +90,9 @@ pub async fn a_claimed_delivery_is_not_claimed_again_until_released(store: Arc<d
         claim(&*store, "desk", FAR).await.is_empty(),
         "an old claim releases nothing"
     );
-    assert_eq!(store.settle(delivered(&second)).await, Ok(vec![]));
+    assert_eq!(store.settle(&delivered(&second)).await, Ok(vec![]));
     assert_eq!(
-        store.settle(delivered(&second)).await,
+        store.settle(&delivered(&second)).await,
         Err(Error::LostClaim),
         "it was settled already"
     );
@@ -117,7 +117,7 @@ pub async fn next_due_is_the_time_of_the_next_claim(store: Arc<dyn Store>) {
         store.next_due(&name("desk"), Timestamp(1)).await,
         Ok(Some(Timestamp(9)))
     );
-    store.settle(delivered(&first)).await.unwrap();
+    store.settle(&delivered(&first)).await.unwrap();
     assert_eq!(
         store.next_due(&name("desk"), Timestamp(1)).await,
         Ok(Some(Timestamp(9)))
@@ -142,11 +142,11 @@ pub async fn an_older_message_resent_later_is_claimed_before_newer_ones(store: A
         claim(&*store, "desk", FAR).await.is_empty(),
         "one message of a conversation at a time"
     );
-    store.settle(again(&second, Timestamp(10))).await.unwrap();
+    store.settle(&again(&second, Timestamp(10))).await.unwrap();
     for expected in [1, 2, 3] {
         let claim = claim_one(&*store, "desk", FAR).await;
         assert_eq!(claim.message.id.0.as_u128(), expected);
-        store.settle(delivered(&claim)).await.unwrap();
+        store.settle(&delivered(&claim)).await.unwrap();
     }
     assert_eq!(assert_adds_up(&*store).await.pending, 1, "the one for the room");
 }
@@ -167,7 +167,7 @@ pub async fn concurrent_writers_lose_nothing(store: Arc<dyn Store>) {
     while began.elapsed() < std::time::Duration::from_secs(60) {
         for claim in claim(&*store, "desk", FAR).await {
             order.push(claim.message.id.0.as_u128());
-            store.settle(delivered(&claim)).await.unwrap();
+            store.settle(&delivered(&claim)).await.unwrap();
         }
         if order.len() == 400 {
             break;
@@ -233,7 +233,7 @@ pub async fn a_thread_belongs_to_a_conversation_at_a_destination(store: Arc<dyn 
         thread: Some("1700.42".into()),
         ..delivered(&first)
     };
-    store.settle(begun).await.unwrap();
+    store.settle(&begun).await.unwrap();
     for (destination, expected) in [("desk", [None, Some("1700.42")].as_slice()), ("room", &[None])] {
         let mut threads: Vec<_> = claim(&*store, destination, FAR)
             .await
@@ -262,7 +262,7 @@ pub async fn backlogs_and_destinations_report_pending_deliveries(store: Arc<dyn 
     };
     assert_eq!(store.backlog(&name("desk")).await, Ok(desk));
     let claim = claim_one(&*store, "desk", FAR).await;
-    store.settle(died(&claim)).await.unwrap();
+    store.settle(&died(&claim)).await.unwrap();
     let desk = Backlog {
         pending: 1,
         dead: 1,
@@ -284,6 +284,6 @@ pub async fn the_oldest_pending_delivery_is_that_of_the_first_message(store: Arc
     assert_eq!(oldest("desk").await, Some(1));
     let claims = claim(&*store, "desk", Timestamp(9)).await;
     assert_eq!(oldest("desk").await, Some(1), "a claimed one is pending");
-    store.settle(delivered(&claims[0])).await.unwrap();
+    store.settle(&delivered(&claims[0])).await.unwrap();
     assert_eq!((oldest("desk").await, oldest("room").await), (Some(2), Some(1)));
 }

@@ -39,7 +39,7 @@ pub async fn a_pending_delivery_reports_what_precedes_it(store: Arc<dyn Store>) 
         [0, 1, 2, 3]
     );
     // The retry delays only its own conversation.
-    store.settle(again(&first, Timestamp(50))).await.unwrap();
+    store.settle(&again(&first, Timestamp(50))).await.unwrap();
     assert_eq!(queued(1).await.claim, None);
     assert_eq!(queued(4).await.turn.due, Timestamp(50));
     assert_eq!(
@@ -57,7 +57,7 @@ pub async fn a_pending_delivery_reports_what_precedes_it(store: Arc<dyn Store>) 
         "once it is due, it comes before all newer ones"
     );
     let ended = claim_one(store, "desk", Timestamp(49)).await;
-    store.settle(delivered(&ended)).await.unwrap();
+    store.settle(&delivered(&ended)).await.unwrap();
     let left = store.queued(ended.message.id).await.unwrap();
     assert_eq!(
         left.iter().map(|queued| queued.id.ordinal).collect::<Vec<_>>(),
@@ -96,15 +96,15 @@ pub async fn an_answered_delivery_lets_the_next_of_its_conversation_be_claimed(s
     assert!(store.answered(&first).await, "a second answer changes nothing");
     assert!(store.answered(&second).await);
     let third = claim_one(store, "desk", FAR).await;
-    store.settle(delivered(&second)).await.unwrap();
+    store.settle(&delivered(&second)).await.unwrap();
     assert!(claim(store, "desk", FAR).await.is_empty(), "the third is claimed");
-    store.settle(again(&third, Timestamp(50))).await.unwrap();
+    store.settle(&again(&third, Timestamp(50))).await.unwrap();
     assert!(
         claim(store, "desk", Timestamp(49)).await.is_empty(),
         "the third failed, and comes before the fourth"
     );
-    store.settle(delivered(&first)).await.unwrap();
-    assert_eq!(store.settle(delivered(&first)).await, Err(Error::LostClaim));
+    store.settle(&delivered(&first)).await.unwrap();
+    assert_eq!(store.settle(&delivered(&first)).await, Err(Error::LostClaim));
     assert!(claim(store, "desk", Timestamp(49)).await.is_empty());
     let third = claim_one(store, "desk", Timestamp(50)).await;
     assert_eq!(numbers(std::slice::from_ref(&third)), [3]);
@@ -115,7 +115,7 @@ pub async fn an_answered_delivery_lets_the_next_of_its_conversation_be_claimed(s
     );
     assert!(!store.answered(&third).await, "nothing follows");
     assert!(claim(store, "desk", FAR).await.is_empty());
-    store.settle(delivered(&third)).await.unwrap();
+    store.settle(&delivered(&third)).await.unwrap();
     assert!(!store.answered(&third).await, "it is settled");
     assert_eq!(assert_adds_up(store).await.delivered, 3);
 }
@@ -127,8 +127,8 @@ pub async fn what_is_due_later_can_be_brought_forward(store: Arc<dyn Store>) {
     }
     let claims = claim(store, "desk", Timestamp(10)).await;
     assert_eq!(numbers(&claims), [1, 2, 3]);
-    store.settle(again(&claims[0], Timestamp(90_000))).await.unwrap();
-    store.settle(again(&claims[1], Timestamp(15))).await.unwrap();
+    store.settle(&again(&claims[0], Timestamp(90_000))).await.unwrap();
+    store.settle(&again(&claims[1], Timestamp(15))).await.unwrap();
     let retried = store.retry_now(&name("desk"), Timestamp(20)).await;
     assert_eq!(
         retried,
@@ -137,7 +137,7 @@ pub async fn what_is_due_later_can_be_brought_forward(store: Arc<dyn Store>) {
     );
     assert_eq!(store.retry_now(&name("desk"), Timestamp(20)).await, Ok(0));
     assert_eq!(numbers(&claim(store, "desk", Timestamp(20)).await), [1, 2]);
-    store.settle(died(&claims[2])).await.unwrap();
+    store.settle(&died(&claims[2])).await.unwrap();
     assert_eq!(store.retry_now(&name("desk"), Timestamp(20)).await, Ok(0));
     assert_eq!(store.backlog(&name("desk")).await.unwrap().dead, 1);
 }

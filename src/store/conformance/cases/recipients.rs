@@ -11,7 +11,7 @@ pub async fn a_fallback_is_created_with_the_next_ordinal(store: Arc<dyn Store>) 
         follow_ups: vec![fallback],
         ..died(&claim)
     };
-    store.settle(settlement).await.unwrap();
+    store.settle(&settlement).await.unwrap();
     let found = store.find(id).await.unwrap().unwrap();
     assert_eq!(
         found
@@ -31,7 +31,7 @@ pub async fn a_fallback_is_created_with_the_next_ordinal(store: Arc<dyn Store>) 
         },
         "the older message is first there too"
     );
-    store.settle(delivered(&next)).await.unwrap();
+    store.settle(&delivered(&next)).await.unwrap();
     assert_eq!(numbers(&super::claim(&*store, "mail", FAR).await), [2]);
     assert_eq!(assert_adds_up(&*store).await.created, 4);
 }
@@ -66,7 +66,7 @@ pub async fn a_pending_recipient_does_not_delay_others(store: Arc<dyn Store>) {
     let conversation = arrival(1, 1, &[]).message.conversation();
     let held = async || store.held(&desk, conversation, &recipients).await.unwrap();
     let first = claim_one(&*store, "desk", Timestamp(1_000)).await;
-    let ids = store.settle(divided(&first, &["b", "c"])).await.unwrap();
+    let ids = store.settle(&divided(&first, &["b", "c"])).await.unwrap();
     assert_eq!(ids.iter().map(|id| id.ordinal).collect::<Vec<_>>(), [2, 3]);
     assert_eq!(held().await, ["b", "c"]);
     assert!(
@@ -80,7 +80,7 @@ pub async fn a_pending_recipient_does_not_delay_others(store: Arc<dyn Store>) {
 
     let second = claim_one(&*store, "desk", Timestamp(1_000)).await;
     assert_eq!(shares(std::slice::from_ref(&second)), [(2, None)]);
-    store.settle(divided(&second, &["b"])).await.unwrap();
+    store.settle(&divided(&second, &["b"])).await.unwrap();
     let due = claim(&*store, "desk", Timestamp(1_500)).await;
     assert_eq!(
         shares(&due),
@@ -90,7 +90,7 @@ pub async fn a_pending_recipient_does_not_delay_others(store: Arc<dyn Store>) {
     assert_eq!(due[0].delivery.key(), first.delivery.id);
     assert_eq!(held().await, ["b", "c"], "also while they are claimed");
     for claim in &due[..2] {
-        store.settle(delivered(claim)).await.unwrap();
+        store.settle(&delivered(claim)).await.unwrap();
     }
     assert_eq!(held().await, ["b"]);
     assert_eq!(shares(&claim(&*store, "desk", FAR).await), [(2, Some("b"))]);
@@ -121,7 +121,7 @@ pub async fn a_delivery_that_no_recipient_accepted_becomes_that_of_its_first_rec
         follow_ups: vec![dead],
         thread: None,
     };
-    let ids = store.settle(settlement).await.unwrap();
+    let ids = store.settle(&settlement).await.unwrap();
     assert_eq!(ids[0].ordinal, 2);
     let conversation = first.message.conversation();
     let held = store
@@ -144,7 +144,7 @@ pub async fn a_delivery_that_no_recipient_accepted_becomes_that_of_its_first_rec
 pub async fn recipients_that_fail_one_by_one_cause_one_fallback(store: Arc<dyn Store>) {
     let id = accept(&*store, 1, 1, &["desk"]).await;
     let first = claim_one(&*store, "desk", FAR).await;
-    store.settle(divided(&first, &["a", "b"])).await.unwrap();
+    store.settle(&divided(&first, &["a", "b"])).await.unwrap();
     let fallbacks = async || {
         let found = store.find(id).await.unwrap().unwrap();
         let at_room = found
@@ -158,12 +158,12 @@ pub async fn recipients_that_fail_one_by_one_cause_one_fallback(store: Arc<dyn S
             follow_ups: vec![claim.delivery.fallback(name("room"), Timestamp(50))],
             ..died(claim)
         };
-        store.settle(settlement).await.unwrap();
+        store.settle(&settlement).await.unwrap();
         assert_eq!(fallbacks().await, expected);
     }
     let taken_over = claim_one(&*store, "room", FAR).await;
     assert_eq!(taken_over.delivery.origin, Some(1));
-    store.settle(died(&taken_over)).await.unwrap();
+    store.settle(&died(&taken_over)).await.unwrap();
     // The fallback failed. A retry of one recipient that fails again creates another fallback.
     store
         .requeue(&Selector::Dead(name("desk")), Timestamp(60))
@@ -174,7 +174,7 @@ pub async fn recipients_that_fail_one_by_one_cause_one_fallback(store: Arc<dyn S
         follow_ups: vec![again[0].delivery.fallback(name("room"), Timestamp(70))],
         ..died(&again[0])
     };
-    store.settle(settlement).await.unwrap();
+    store.settle(&settlement).await.unwrap();
     assert_eq!(fallbacks().await, 2);
     assert_adds_up(&*store).await;
 }
@@ -187,12 +187,12 @@ pub async fn a_destination_that_has_a_message_does_not_get_it_as_a_fallback(stor
             follow_ups: vec![claim.delivery.fallback(name(to), Timestamp(50))],
             ..died(&claim)
         };
-        store.settle(settlement).await.unwrap().len()
+        store.settle(&settlement).await.unwrap().len()
     };
     // The message is pending for `mail`, and is delivered there later.
     assert_eq!(settle("desk", "mail").await, 0);
     let mail = claim_one(&*store, "mail", FAR).await;
-    store.settle(delivered(&mail)).await.unwrap();
+    store.settle(&delivered(&mail)).await.unwrap();
     assert_eq!(settle("room", "mail").await, 0);
     // A dead delivery at the fallback destination is retried.
     store

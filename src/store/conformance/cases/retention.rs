@@ -7,9 +7,9 @@ pub async fn pruning_keeps_pending_messages(store: Arc<dyn Store>) {
         accept(&*store, n, n, &["desk"]).await;
     }
     let claims = claim(&*store, "desk", FAR).await;
-    store.settle(delivered(&claims[0])).await.unwrap();
-    store.settle(died(&claims[1])).await.unwrap();
-    store.settle(delivered(&claims[3])).await.unwrap();
+    store.settle(&delivered(&claims[0])).await.unwrap();
+    store.settle(&died(&claims[1])).await.unwrap();
+    store.settle(&delivered(&claims[3])).await.unwrap();
     prune(
         &*store,
         RetentionCutoffs {
@@ -43,7 +43,7 @@ pub async fn pruning_keeps_pending_messages(store: Arc<dyn Store>) {
         ..DeliveryQuery::default()
     };
     assert!(store.deliveries(&query).await.unwrap().items.is_empty());
-    assert_eq!(store.settle(delivered(&claims[2])).await, Ok(vec![]));
+    assert_eq!(store.settle(&delivered(&claims[2])).await, Ok(vec![]));
     let mut repeated = arrival(9, 1, &[]);
     repeated.message.provider_id = "ref-1".into();
     let known = store.accept(repeated).await;
@@ -58,7 +58,7 @@ pub async fn redaction_removes_text_and_numbers_and_keeps_the_rest(store: Arc<dy
     let id = accept(&*store, 1, 1, &["desk"]).await;
     let waiting = accept(&*store, 2, 2, &["desk"]).await;
     let claim = claim_one(&*store, "desk", FAR).await;
-    store.settle(delivered(&claim)).await.unwrap();
+    store.settle(&delivered(&claim)).await.unwrap();
     prune(
         &*store,
         RetentionCutoffs {
@@ -91,7 +91,7 @@ pub async fn a_redacted_message_is_not_requeued(store: Arc<dyn Store>) {
     }
     for destination in ["desk", "ops"] {
         for claim in &claim(&*store, destination, FAR).await {
-            store.settle(died(claim)).await.unwrap();
+            store.settle(&died(claim)).await.unwrap();
         }
     }
     let cutoffs = RetentionCutoffs {

@@ -22,7 +22,7 @@ pub async fn messages_are_searched_newest_first_and_page_by_page(store: Arc<dyn 
     assert_eq!((ids(&second), second.next), (vec![2, 1], None));
 
     let settled = store.claim(&name("desk"), FAR, 1).await.unwrap().remove(0);
-    store.settle(delivered(&settled)).await.unwrap();
+    store.settle(&delivered(&settled)).await.unwrap();
     let base = Query {
         limit: 9,
         ..Query::default()
@@ -99,8 +99,8 @@ pub async fn deliveries_are_listed_newest_first_and_page_by_page(store: Arc<dyn 
         accept(&*store, n, n, &["desk", "room"]).await;
     }
     let claims = claim(&*store, "room", FAR).await;
-    store.settle(died(&claims[0])).await.unwrap();
-    store.settle(died(&claims[1])).await.unwrap();
+    store.settle(&died(&claims[0])).await.unwrap();
+    store.settle(&died(&claims[1])).await.unwrap();
     for (destination, state, expected) in [
         (None, None, vec![(3, 2), (3, 1), (2, 2), (2, 1), (1, 2), (1, 1)]),
         (Some("room"), None, vec![(3, 2), (2, 2), (1, 2)]),

@@ -13,26 +13,26 @@ pub async fn ended_messages_are_counted_by_result(store: Arc<dyn Store>) {
     accept(store, 3, 3, &[]).await;
     ended(0, 0);
     let first = claim_one(store, "desk", FAR).await;
-    store.settle(delivered(&first)).await.unwrap();
+    store.settle(&delivered(&first)).await.unwrap();
     ended(0, 0);
     let other = claim_one(store, "room", FAR).await;
-    store.settle(again(&other, Timestamp(5))).await.unwrap();
+    store.settle(&again(&other, Timestamp(5))).await.unwrap();
     let other = claim_one(store, "room", FAR).await;
-    store.settle(delivered(&other)).await.unwrap();
+    store.settle(&delivered(&other)).await.unwrap();
     ended(1, 0);
     let second = claim_one(store, "desk", FAR).await;
     let mut settlement = died(&second);
     let fallback = settlement.delivery.fallback(name("room"), Timestamp(1_000));
     settlement.follow_ups.push(fallback);
-    store.settle(settlement).await.unwrap();
+    store.settle(&settlement).await.unwrap();
     ended(1, 0);
     let fallback = claim_one(store, "room", FAR).await;
-    store.settle(delivered(&fallback)).await.unwrap();
+    store.settle(&delivered(&fallback)).await.unwrap();
     ended(2, 0);
     accept(store, 4, 4, &["desk"]).await;
     accept(store, 5, 5, &["desk"]).await;
     let lost = claim_one(store, "desk", FAR).await;
-    store.settle(died(&lost)).await.unwrap();
+    store.settle(&died(&lost)).await.unwrap();
     ended(2, 1);
     assert_eq!(
         store.discard(&Selector::Pending(name("desk")), FAR, "no").await,
@@ -80,21 +80,21 @@ pub async fn a_message_that_is_sent_again_is_not_counted_again(store: Arc<dyn St
     let mut settlement = died(&dead);
     let fallback = settlement.delivery.fallback(name("room"), Timestamp(1_000));
     settlement.follow_ups.push(fallback);
-    store.settle(settlement).await.unwrap();
+    store.settle(&settlement).await.unwrap();
     let fallback = claim_one(store, "room", FAR).await;
-    store.settle(delivered(&fallback)).await.unwrap();
+    store.settle(&delivered(&fallback)).await.unwrap();
     ended(1, 0);
     // Retried although its fallback delivered the message, and resent.
     let ids = Selector::Ids(vec![dead.delivery.id]);
     assert_eq!(store.requeue(&ids, Timestamp(9)).await, Ok(requeued(1)));
     let again = claim_one(store, "desk", FAR).await;
-    store.settle(delivered(&again)).await.unwrap();
+    store.settle(&delivered(&again)).await.unwrap();
     ended(1, 0);
     for dead in [1, 1] {
         let resent = Delivery::resent(id, name("desk"), None, Timestamp(2_000));
         store.add_deliveries(id, vec![resent]).await.unwrap();
         let claim = claim_one(store, "desk", FAR).await;
-        store.settle(died(&claim)).await.unwrap();
+        store.settle(&died(&claim)).await.unwrap();
         ended(1, dead);
     }
 }

@@ -367,9 +367,9 @@ impl Pair {
             follow_ups: follow_ups.clone(),
             thread: thread.clone(),
         };
-        let ids = self.memory.settle(settlement(ours.token)).await;
+        let ids = self.memory.settle(&settlement(ours.token)).await;
         assert!(ids.is_ok());
-        assert_eq!(self.sled().settle(settlement(theirs.token)).await, ids);
+        assert_eq!(self.sled().settle(&settlement(theirs.token)).await, ids);
         let (destination, conversation) = (&delivery.destination, ours.message.conversation());
         let recipients = RECIPIENTS.map(str::to_owned);
         assert_eq!(
