@@ -13,6 +13,7 @@
 //! Pure: the caller passes the two clocks.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -166,6 +167,27 @@ impl Timeline {
                 since
             }
         })
+    }
+
+    /// The times of creation for which [`Timeline::give_up_start`] is in `starts`.
+    #[must_use]
+    pub fn created_between(&self, starts: RangeInclusive<Timestamp>) -> RangeInclusive<Timestamp> {
+        let gaps = self.gaps.iter().rev();
+        let (first, last) = gaps.fold(starts.into_inner(), |(first, last), gap| {
+            // All times within the length of a gap before its end are counted from its end.
+            let first = if first <= gap.end {
+                first.before(gap.length)
+            } else {
+                first
+            };
+            let last = if last < gap.end {
+                last.before(gap.length)
+            } else {
+                last
+            };
+            (first, last)
+        });
+        first..=last
     }
 
     fn known(&self, steady: Timestamp) -> Timestamp {
@@ -362,5 +384,27 @@ mod tests {
         }
         assert_eq!(timeline.gaps.len(), GAPS_MAX);
         assert_eq!(timeline.give_up_start(at(0)), at(99 * 10 * HOUR));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_times_of_creation_are_those_that_count_from_then(
+            gaps in proptest::collection::vec((0..200i64, 1..60u64), 0..6),
+            (first, last) in (0..250i64, 0..250i64),
+        ) {
+            let mut ends: Vec<i64> = gaps.iter().map(|(end, _)| *end).collect();
+            ends.sort_unstable();
+            let gaps = ends.into_iter().zip(gaps).map(|(end, (_, length))| Gap {
+                end: Timestamp(end),
+                length: Duration::from_millis(length),
+            });
+            let timeline = Timeline { gaps: gaps.collect(), ..Timeline::new(at(0), at(0)) };
+            let starts = Timestamp(first)..=Timestamp(last);
+            let created = timeline.created_between(starts.clone());
+            for time in (-400..300).map(Timestamp) {
+                let counts = starts.contains(&timeline.give_up_start(time));
+                assert_eq!(created.contains(&time), counts, "{time:?} in {created:?}");
+            }
+        }
     }
 }

@@ -487,15 +487,20 @@ async fn log_change(lane: &LaneState, change: Change) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Weak;
+
     use super::*;
+    use crate::engine::clock::Clock;
+    use crate::engine::events::Events;
+    use crate::engine::lane_state::LaneContext;
     use crate::model::delivery::DeliveryId;
     use crate::model::message::{Message, MessageId};
     use crate::model::number::Number;
     use crate::store::Arrival;
     use crate::store::memory::Memory;
 
-    #[tokio::test]
-    async fn an_outcome_that_was_recorded_late_is_recognized() {
+    /// A store with one delivery, which is claimed.
+    async fn claimed() -> (Arc<Memory>, Claim) {
         let (id, desk) = (MessageId(uuid::Uuid::from_u128(1)), "desk".parse().unwrap());
         let delivery = Delivery::new(
             DeliveryId {
@@ -519,7 +524,7 @@ mod tests {
             routes: Vec::new(),
             redacted_at: None,
         };
-        let store = Memory::new();
+        let store = Arc::new(Memory::new());
         let arrival = Arrival {
             message,
             deliveries: vec![delivery.clone()],
@@ -531,17 +536,59 @@ mod tests {
             .await
             .unwrap()
             .remove(0);
+        (store, claim)
+    }
+
+    fn delivered(claim: Claim) -> Settlement {
         let attempt = Attempt::new(Timestamp(2), Duration::ZERO, Verdict::Delivered, "ok");
-        let delivered = delivery.delivered(attempt);
-        assert!(!is_recorded(&store, &delivered).await);
-        let settlement = Settlement {
-            token: claim.token,
-            delivery: delivered.clone(),
-            follow_ups: Vec::new(),
-            thread: None,
-        };
+        pending(claim.token, claim.delivery.delivered(attempt))
+    }
+
+    #[tokio::test]
+    async fn an_outcome_that_was_recorded_late_is_recognized() {
+        let (store, claim) = claimed().await;
+        let settlement = delivered(claim);
+        assert!(!is_recorded(&*store, &settlement.delivery).await);
         store.settle(&settlement).await.unwrap();
         assert_eq!(store.settle(&settlement).await, Err(Error::LostClaim));
-        assert!(is_recorded(&store, &delivered).await);
+        assert!(is_recorded(&*store, &settlement.delivery).await);
+    }
+
+    #[tokio::test]
+    async fn a_delivery_whose_claim_was_lost_is_not_counted_as_delivered() {
+        let (store, claim) = claimed().await;
+        let context = LaneContext {
+            store: store.clone(),
+            clock: Clock::of(|| Timestamp(3)),
+            metrics: Arc::default(),
+            events: Events::default(),
+        };
+        let name = claim.delivery.destination.clone();
+        let standing = crate::store::Standing::default();
+        let lane = LaneState::new(name, &context, Weak::new(), Arc::default(), false, standing);
+        let mut events = context.events.subscribe();
+        let counted = |outcome| {
+            let destination = lane.name.to_string();
+            let outcome = Outcome { destination, outcome };
+            context.metrics.deliveries.get_or_create(&outcome).get()
+        };
+        let other = pending(
+            claim.token,
+            claim.delivery.clone().dead(None, Timestamp(2), "other"),
+        );
+        store.settle(&other).await.unwrap();
+        settle(&lane, delivered(claim), vec![Some(Reason::default())]).await;
+        assert_eq!(counted("delivered"), 0);
+        assert_eq!(
+            context.metrics.rates.delivered.per_minute(Timestamp(3)).last_1m,
+            0.0
+        );
+        assert!(events.try_recv().is_err(), "no event either");
+        let kept = store.find(other.delivery.id.message).await.unwrap().unwrap();
+        let outcome_of_other = std::slice::from_ref(&other.delivery);
+        assert_eq!(kept.deliveries, outcome_of_other);
+        // One that was recorded, although it was reported late, is counted.
+        settle(&lane, other, vec![None]).await;
+        assert_eq!(counted("dead"), 1);
     }
 }

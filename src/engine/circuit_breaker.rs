@@ -127,22 +127,20 @@ impl CircuitBreaker {
         self.open.as_ref()
     }
 
-    /// Returns true if a delivery that passed `give_up_after` at `deadline` may be given up without an attempt of its
-    /// own, because the destination has been failing.
+    /// Deliveries that passed `give_up_after` at this time or later may be given up without an attempt of their own,
+    /// because the destination has been failing; `None` without an outage.
     ///
     /// A delivery that was overdue before the outage, because the lane was paused or parked or the daemon was
     /// stopped, needs two failures in a row: otherwise a single 429 would give up an entire backlog. While the
     /// destination is parked, nothing is given up.
     #[must_use]
-    pub fn may_give_up(&self, deadline: Timestamp) -> bool {
-        self.outage()
-            .is_some_and(|outage| outage.failures >= 2 || deadline >= outage.since)
-    }
-
-    /// Returns true if [`CircuitBreaker::may_give_up`] may return true for some deadline.
-    #[must_use]
-    pub fn has_outage(&self) -> bool {
-        self.outage().is_some()
+    pub fn give_up_from(&self) -> Option<Timestamp> {
+        let outage = self.outage()?;
+        Some(if outage.failures >= 2 {
+            Timestamp(i64::MIN)
+        } else {
+            outage.since
+        })
     }
 
     /// The current epoch, to be passed to [`CircuitBreaker::failed`] after an attempt.

@@ -1,5 +1,6 @@
 //! Time for the engine: a wall clock for times that people read, a steady clock for schedules.
 
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -94,6 +95,12 @@ impl Clock {
     #[must_use]
     pub fn give_up_start(&self, pending_since: Timestamp) -> Timestamp {
         self.timeline().give_up_start(pending_since)
+    }
+
+    /// Since when deliveries are pending for which [`Clock::give_up_start`] is in `starts`.
+    #[must_use]
+    pub fn pending_since(&self, starts: RangeInclusive<Timestamp>) -> RangeInclusive<Timestamp> {
+        self.timeline().created_between(starts)
     }
 
     /// Converts a steady time to wall clock time for display, because the date may have been set since this process

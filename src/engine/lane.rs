@@ -28,7 +28,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// The longest sleep of a lane, in case a wake-up is missed.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 
-/// How many deliveries are checked in one step for overdue ones, oldest message first.
+/// How many overdue deliveries are given up in one step.
 const EXPIRE_STEP: usize = 512;
 
 /// How many deliveries are given up concurrently, to share commits.
@@ -285,7 +285,7 @@ impl Lane {
     /// During an outage, gives up deliveries that have passed `give_up_after` without an attempt of their own.
     /// Returns how long nothing more has to be given up.
     async fn expire(&mut self) -> Duration {
-        if !self.state.breaker().has_outage() {
+        if self.state.breaker().give_up_from().is_none() {
             return IDLE_MAX;
         }
         let give_up_after = self.destination.policy.give_up_after;
@@ -310,37 +310,18 @@ impl Lane {
         self.expire_next.saturating_duration_since(Instant::now())
     }
 
-    /// Gives up overdue deliveries among the next ones. Returns their number.
+    /// Gives up overdue deliveries. Returns their number.
     async fn give_up(&self, now: Timestamp) -> usize {
         let breaker = self.state.breaker().clone();
-        let Some(open) = breaker.open() else { return 0 };
-        let give_up_after = self.destination.policy.give_up_after;
-        let is_over = |claim: &Claim| {
-            let since = self.state.clock.give_up_start(claim.delivery.pending_since());
-            let end = since.after(give_up_after);
-            end <= now && breaker.may_give_up(end)
+        let (Some(open), Some(from)) = (breaker.open(), breaker.give_up_from()) else {
+            return 0;
         };
-        // Independent of due times, because `give_up_after` may have been shortened since.
-        let (mut overdue, mut early) = (Vec::new(), Vec::new());
-        while overdue.len() + early.len() < EXPIRE_STEP {
-            let left = EXPIRE_STEP - overdue.len() - early.len();
-            let claims = self.state.store.claim(&self.state.name, ANY_TIME, left).await;
-            let claims = claims.unwrap_or_default();
-            if claims.is_empty() {
-                break;
-            }
-            // Drop the content: a step may contain too many large messages.
-            for claim in claims.into_iter().map(Claim::without_content) {
-                if is_over(&claim) {
-                    overdue.push(claim);
-                } else {
-                    early.push(claim);
-                }
-            }
-        }
-        for claim in early {
-            self.state.store.release(claim).await;
-        }
+        let give_up_after = self.destination.policy.give_up_after;
+        let starts = from.before(give_up_after)..=now.before(give_up_after);
+        let pending_since = self.state.clock.pending_since(starts);
+        let (store, name) = (&self.state.store, &self.state.name);
+        let overdue = store.claim_overdue(name, pending_since, EXPIRE_STEP).await;
+        let overdue = overdue.unwrap_or_default();
         let why = match open.cause {
             Cause::Limited => "was rate limiting",
             Cause::Down | Cause::Parked => "was unreachable",

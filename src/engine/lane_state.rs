@@ -328,3 +328,34 @@ impl Drop for Attempting {
         self.0.inner().attempts.remove(&self.1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::store::memory::Memory;
+
+    #[test]
+    fn a_resumed_lane_is_woken_once() {
+        let context = LaneContext {
+            store: Arc::new(Memory::new()),
+            clock: Clock::of(|| Timestamp(1)),
+            metrics: Arc::default(),
+            events: Events::default(),
+        };
+        let (name, standing) = ("desk".parse().unwrap(), Standing::default());
+        let lane = LaneState::new(name, &context, Weak::new(), Arc::default(), true, standing);
+        let mut waiting = pin!(lane.notify.notified());
+        waiting.as_mut().enable();
+        lane.set_paused(false);
+        assert!(!lane.inner().paused);
+        assert!(waiting.now_or_never().is_some());
+        assert!(
+            lane.notify.notified().now_or_never().is_none(),
+            "no second wake-up is stored"
+        );
+    }
+}

@@ -2,6 +2,7 @@
 //! everything for every query, and stores nothing on disk.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -10,8 +11,8 @@ use super::acknowledge::{acknowledged_by, covered, is_meant};
 use super::backup::{Part, Position};
 use super::{
     Acceptance, Arrival, Backlog, CLAIM_BYTES, Claim, Counts, DeliveryQuery, Discarded, Ended, Error, Found,
-    Health, MessageState, PAGE_BYTES, Page, Query, Queued, Requeued, RetentionCutoffs, Selector, Settlement,
-    Standings, Store, Turn, Undelivered, changed_at, is_new, redacted,
+    Health, MessageState, Overdue, PAGE_BYTES, Page, Query, Queued, Requeued, RetentionCutoffs, Selector,
+    Settlement, Standings, Store, Turn, Undelivered, changed_at, is_new, redacted,
 };
 use crate::metrics::series::Saved;
 use crate::model::delivery::{Delivery, DeliveryId, State};
@@ -56,6 +57,13 @@ struct Seen {
 /// The position of a delivery in the order of acceptance.
 type Place = (u64, u16);
 
+/// The first delivery of a conversation, which can be claimed once it is due.
+struct Head {
+    due: Timestamp,
+    pending_since: Timestamp,
+    place: Place,
+}
+
 fn position((seq, ordinal): Place) -> u64 {
     seq << 16 | u64::from(ordinal)
 }
@@ -98,7 +106,7 @@ impl Inner {
     }
 
     /// The first pending delivery of every conversation without a claim, in the order of acceptance.
-    fn heads(&self, destination: &Name) -> Vec<(Timestamp, Place)> {
+    fn heads(&self, destination: &Name) -> Vec<Head> {
         let leased: BTreeSet<Place> = self.leases.values().copied().collect();
         let mut heads = BTreeMap::new();
         let mut busy = BTreeSet::new();
@@ -114,7 +122,11 @@ impl Inner {
                 busy.insert(queue);
             }
             if let State::Waiting { due } = delivery.state {
-                heads.entry(queue).or_insert((due, place));
+                heads.entry(queue).or_insert(Head {
+                    due,
+                    pending_since: delivery.pending_since(),
+                    place,
+                });
             }
         }
         let mut heads: Vec<_> = heads
@@ -122,7 +134,7 @@ impl Inner {
             .filter(|(queue, _)| !busy.contains(queue))
             .map(|(_, head)| head)
             .collect();
-        heads.sort_by_key(|(_, place)| *place);
+        heads.sort_by_key(|head| head.place);
         heads
     }
 
@@ -264,11 +276,10 @@ impl Store for Memory {
         let due = inner
             .heads(destination)
             .into_iter()
-            .filter(|(due, _)| *due <= now)
+            .filter(|head| head.due <= now)
             .take(limit);
-        let due: Vec<_> = due.collect();
         let (mut claims, mut size) = (Vec::new(), 0);
-        for (_, place) in due {
+        for Head { place, .. } in due {
             if size >= CLAIM_BYTES {
                 break;
             }
@@ -277,6 +288,20 @@ impl Store for Memory {
             claims.extend(claim);
         }
         Ok(claims)
+    }
+
+    async fn claim_overdue(
+        &self,
+        destination: &Name,
+        pending_since: RangeInclusive<Timestamp>,
+        limit: usize,
+    ) -> Result<Vec<Overdue>, Error> {
+        let mut inner = self.inner();
+        let heads = inner.heads(destination).into_iter();
+        let overdue = heads.filter(|head| pending_since.contains(&head.pending_since));
+        let claims = overdue.take(limit).filter_map(|head| inner.grant(head.place));
+        let overdue = claims.map(|Claim { delivery, token, .. }| Overdue { delivery, token });
+        Ok(overdue.collect())
     }
 
     async fn answered(&self, claim: &Claim) -> bool {
@@ -377,7 +402,7 @@ impl Store for Memory {
 
     async fn next_due(&self, destination: &Name, now: Timestamp) -> Result<Option<Timestamp>, Error> {
         let heads = self.inner().heads(destination);
-        Ok(heads.into_iter().map(|(due, _)| due.max(now)).min())
+        Ok(heads.into_iter().map(|head| head.due.max(now)).min())
     }
 
     async fn queued(&self, id: MessageId) -> Result<Vec<Queued>, Error> {
@@ -480,8 +505,8 @@ impl Store for Memory {
         let mut inner = self.inner();
         let heads = inner.heads(destination).into_iter();
         let later: Vec<Place> = heads
-            .filter(|(due, _)| *due > now)
-            .map(|(_, place)| place)
+            .filter(|head| head.due > now)
+            .map(|head| head.place)
             .collect();
         let mut touched = 0;
         for place in later {

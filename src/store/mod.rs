@@ -2,6 +2,7 @@
 //!
 //! The doc comment on [`Store`] is the contract. Every store passes the test suite in `conformance`.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,6 +97,15 @@ pub struct Claim {
     /// The root of the conversation's thread at this destination, if there is one.
     pub thread: Option<String>,
     /// The fencing token, which distinguishes this claim from earlier ones of the same delivery.
+    pub token: u64,
+}
+
+/// A leased delivery to be given up, which needs no message.
+#[derive(Clone, Debug)]
+pub struct Overdue {
+    /// The delivery as stored.
+    pub delivery: Delivery,
+    /// The fencing token, as in a [`Claim`].
     pub token: u64,
 }
 
@@ -276,31 +286,6 @@ impl Query {
     }
 }
 
-impl Claim {
-    /// Removes the content, the sender and the receiver. What is left is enough to settle or release the claim.
-    #[must_use]
-    pub fn without_content(self) -> Self {
-        let message = &*self.message;
-        let message = Message {
-            id: message.id,
-            source: message.source.clone(),
-            provider_id: message.provider_id.clone(),
-            from: message.from.redacted(),
-            to: message.to.redacted(),
-            text: String::new(),
-            media: Vec::new(),
-            extra: std::collections::BTreeMap::new(),
-            received_at: message.received_at,
-            routes: message.routes.clone(),
-            redacted_at: message.redacted_at,
-        };
-        Self {
-            message: Arc::new(message),
-            ..self
-        }
-    }
-}
-
 impl Found {
     /// The size of the message and its deliveries, in bytes.
     #[must_use]
@@ -465,14 +450,23 @@ pub trait Store: Send + Sync + 'static {
     /// accepted; fewer when their messages take [`CLAIM_BYTES`].
     async fn claim(&self, destination: &Name, now: Timestamp, limit: usize) -> Result<Vec<Claim>, Error>;
 
+    /// Leases up to `limit` deliveries of `destination` that have been pending since a time in `pending_since`, in the
+    /// order in which their messages were accepted. They are those that `claim` would return once they are due.
+    async fn claim_overdue(
+        &self,
+        destination: &Name,
+        pending_since: RangeInclusive<Timestamp>,
+        limit: usize,
+    ) -> Result<Vec<Overdue>, Error>;
+
     /// The destination has accepted a claimed delivery, but the outcome is not written yet: the next delivery of the
     /// same conversation may be claimed. The claim stays valid, and must be settled as delivered. Returns false, and
     /// changes nothing, if the conversation has no further pending delivery.
     async fn answered(&self, claim: &Claim) -> bool;
 
     /// Writes the outcome of a claimed delivery, and acknowledges dead deliveries of the message that another one made
-    /// up for: their fallback, or a later one to the same destination. A delivery that is still pending can be claimed again when it is due; it may have become that of a
-    /// single recipient. Returns the ids of the follow-ups.
+    /// up for: their fallback, or a later one to the same destination. A delivery that is still pending can be claimed
+    /// again when it is due; it may have become that of a single recipient. Returns the ids of the follow-ups.
     async fn settle(&self, settlement: &Settlement) -> Result<Vec<DeliveryId>, Error>;
 
     /// The recipients among these that have their own pending delivery in a conversation at a destination.

@@ -13,6 +13,7 @@ use super::disk_space::DiskSpace;
 use super::index::IndexUpdate;
 use super::keys::{self, Digest, Place, Queue};
 use super::leases::Lease;
+use super::queues::Times;
 use super::record::{Kept, Root, Seen, Trouble};
 use super::row::Row;
 use super::stored;
@@ -202,7 +203,7 @@ impl<'a> WriteBatch<'a> {
             State::Waiting { due } if next == queue => self.updates.push(IndexUpdate::Due {
                 queue: next,
                 place,
-                due,
+                times: Times::new(due, &delivery),
             }),
             _ => {
                 let queue = queue.clone();
@@ -553,11 +554,7 @@ impl<'a> WriteBatch<'a> {
                     place,
                     is_covered: delivery.is_delivered_otherwise(),
                 });
-                self.updates.push(IndexUpdate::Pending {
-                    queue,
-                    place,
-                    due: now,
-                });
+                self.updates.push(IndexUpdate::delivery(queue, place, &again));
                 self.replace(place, &delivery, &again)?;
             }
             State::Waiting { .. } if self.bring_forward(place, queue.clone(), &delivery, now)? => {}
@@ -590,8 +587,11 @@ impl<'a> WriteBatch<'a> {
             state: State::Waiting { due: now },
             ..delivery.clone()
         };
-        let due = now;
-        self.updates.push(IndexUpdate::Due { queue, place, due });
+        self.updates.push(IndexUpdate::Due {
+            queue,
+            place,
+            times: Times::new(now, &sooner),
+        });
         self.replace(place, delivery, &sooner)?;
         Ok(true)
     }
@@ -606,8 +606,11 @@ impl<'a> WriteBatch<'a> {
             return Ok(false);
         }
         let advanced = delivery.clone().advanced(now);
-        let due = now;
-        self.updates.push(IndexUpdate::Due { queue, place, due });
+        self.updates.push(IndexUpdate::Due {
+            queue,
+            place,
+            times: Times::new(now, &advanced),
+        });
         self.replace(place, &delivery, &advanced)?;
         Ok(true)
     }

@@ -9,10 +9,10 @@ use std::sync::{Mutex, MutexGuard};
 
 use super::keys::{Place, Queue};
 use super::lock;
-use super::queues::Queues;
+use super::queues::{Queues, Times};
 use super::table::{Draft, Table};
 use crate::model::delivery::{Delivery, State};
-use crate::model::message::{Message, Name, Timestamp};
+use crate::model::message::{Message, Name};
 use crate::store::{Ended, MessageState};
 
 /// The indexes. No thread waits for one of the two locks while it holds the other.
@@ -33,13 +33,13 @@ pub(super) enum IndexUpdate {
     Pending {
         queue: Queue,
         place: Place,
-        due: Timestamp,
+        times: Times,
     },
     /// The due time of a pending delivery changed.
     Due {
         queue: Queue,
         place: Place,
-        due: Timestamp,
+        times: Times,
     },
     /// A delivery is not pending any more.
     Ended { queue: Queue, place: Place },
@@ -73,7 +73,11 @@ impl IndexUpdate {
     /// The update for a delivery in any state.
     pub(super) fn delivery(queue: Queue, place: Place, delivery: &Delivery) -> Self {
         match delivery.state {
-            State::Waiting { due } => Self::Pending { queue, place, due },
+            State::Waiting { due } => Self::Pending {
+                queue,
+                place,
+                times: Times::new(due, delivery),
+            },
             State::Dead { .. } => Self::Dead {
                 destination: queue.destination,
                 place,
@@ -85,8 +89,8 @@ impl IndexUpdate {
 
     fn queues(&self, queues: &mut Queues) {
         match self {
-            Self::Pending { queue, place, due } => queues.enqueue(queue, *place, *due),
-            Self::Due { queue, place, due } => queues.reschedule(queue, *place, *due),
+            Self::Pending { queue, place, times } => queues.enqueue(queue, *place, *times),
+            Self::Due { queue, place, times } => queues.reschedule(queue, *place, *times),
             Self::Ended { queue, place } => queues.dequeue(queue, *place),
             Self::Dead {
                 destination, place, ..

@@ -20,6 +20,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,8 +47,9 @@ use self::threads::Threads;
 use self::writer::Writer;
 use super::backup::{self, Part, Position};
 use super::{
-    Acceptance, Arrival, Backlog, Claim, Counts, DeliveryQuery, Discarded, Ended, Error, Found, Health, Page,
-    Query, Queued, Requeued, RetentionCutoffs, Selector, Settlement, Standings, Store, Turn, Undelivered,
+    Acceptance, Arrival, Backlog, Claim, Counts, DeliveryQuery, Discarded, Ended, Error, Found, Health,
+    Overdue, Page, Query, Queued, Requeued, RetentionCutoffs, Selector, Settlement, Standings, Store, Turn,
+    Undelivered,
 };
 use crate::metrics::series::Saved;
 use crate::model::delivery::{Delivery, DeliveryId};
@@ -352,6 +354,17 @@ impl Store for Sled {
     async fn claim(&self, destination: &Name, now: Timestamp, limit: usize) -> Result<Vec<Claim>, Error> {
         self.shared.status.check()?;
         self.shared.claim(destination, now, limit)
+    }
+
+    async fn claim_overdue(
+        &self,
+        destination: &Name,
+        pending_since: RangeInclusive<Timestamp>,
+        limit: usize,
+    ) -> Result<Vec<Overdue>, Error> {
+        let destination = destination.clone();
+        self.read(move |shared| shared.claim_overdue(&destination, &pending_since, limit))
+            .await
     }
 
     async fn answered(&self, claim: &Claim) -> bool {

@@ -7,8 +7,10 @@
 //! the records at start.
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::ops::RangeInclusive;
 
 use super::keys::{Place, Queue};
+use crate::model::delivery::Delivery;
 use crate::model::message::{Conversation, Name, Timestamp};
 use crate::store::{ANY_TIME, Turn};
 
@@ -16,17 +18,34 @@ use crate::store::{ANY_TIME, Turn};
 #[derive(Default)]
 pub(super) struct Queues(BTreeMap<Name, Line>);
 
+/// When a pending delivery is due, and since when it is pending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Times {
+    pub(super) due: Timestamp,
+    pub(super) pending_since: Timestamp,
+}
+
+impl Times {
+    /// The times of a pending delivery that is due at `due`.
+    pub(super) fn new(due: Timestamp, delivery: &Delivery) -> Self {
+        Self {
+            due,
+            pending_since: delivery.pending_since(),
+        }
+    }
+}
+
 /// The queues of one destination. Places are packed.
 #[derive(Default)]
 struct Line {
-    /// The due times, by conversation and place.
-    waiting: BTreeMap<(u64, u64), i64>,
+    /// The pending deliveries, by conversation and place.
+    waiting: BTreeMap<(u64, u64), Times>,
     /// Those in `waiting` whose destination has answered, so that the next one of the conversation is the head.
     answered: BTreeSet<(u64, u64)>,
-    /// The unclaimed heads due at `ready_until`, by place and conversation.
-    ready: BTreeSet<(u64, u64)>,
-    /// All other unclaimed heads, by due time, place and conversation.
-    later: BTreeSet<(i64, u64, u64)>,
+    /// The unclaimed heads due at `ready_until`, by place and conversation, and since when they are pending.
+    ready: BTreeMap<(u64, u64), Timestamp>,
+    /// All other unclaimed heads, by due time, place and conversation, and since when they are pending.
+    later: BTreeMap<(i64, u64, u64), Timestamp>,
     ready_until: Option<i64>,
     dead: BTreeSet<u64>,
 }
@@ -47,17 +66,17 @@ pub(super) struct Slot {
 
 impl Queues {
     /// Adds a delivery to its queue, before those whose messages were accepted later.
-    pub(super) fn enqueue(&mut self, queue: &Queue, place: Place, due: Timestamp) {
+    pub(super) fn enqueue(&mut self, queue: &Queue, place: Place, times: Times) {
         let line = self.line(&queue.destination);
         let (conversation, place) = (number(queue.conversation), place.packed());
         let head = line.head(conversation);
-        line.waiting.insert((conversation, place), due.0);
+        line.waiting.insert((conversation, place), times);
         match head {
             Some((first, _)) if first < place => return,
-            Some((first, was_due)) => line.unschedule(was_due, first, conversation),
+            Some((first, its)) => line.unschedule(its.due, first, conversation),
             None => false,
         };
-        line.schedule(due.0, place, conversation);
+        line.schedule(times, place, conversation);
     }
 
     /// Removes a delivery from its queue. If it was the head, the next one becomes the head.
@@ -65,26 +84,26 @@ impl Queues {
         let line = self.line(&queue.destination);
         let (conversation, place) = (number(queue.conversation), place.packed());
         line.answered.remove(&(conversation, place));
-        let Some(due) = line.waiting.remove(&(conversation, place)) else {
+        let Some(times) = line.waiting.remove(&(conversation, place)) else {
             return;
         };
-        if line.unschedule(due, place, conversation)
-            && let Some((next, due)) = line.head(conversation)
+        if line.unschedule(times.due, place, conversation)
+            && let Some((next, times)) = line.head(conversation)
         {
-            line.schedule(due, next, conversation);
+            line.schedule(times, next, conversation);
         }
     }
 
-    /// Changes the due time of a pending delivery. If it is not the head, this takes effect once it is.
-    pub(super) fn reschedule(&mut self, queue: &Queue, place: Place, due: Timestamp) {
+    /// Changes the times of a pending delivery. If it is not the head, this takes effect once it is.
+    pub(super) fn reschedule(&mut self, queue: &Queue, place: Place, times: Times) {
         let line = self.line(&queue.destination);
         let (conversation, place) = (number(queue.conversation), place.packed());
-        let Some(was_due) = line.waiting.get_mut(&(conversation, place)) else {
+        let Some(before) = line.waiting.get_mut(&(conversation, place)) else {
             return;
         };
-        let was_due = std::mem::replace(was_due, due.0);
-        if line.unschedule(was_due, place, conversation) {
-            line.schedule(due.0, place, conversation);
+        let before = std::mem::replace(before, times);
+        if line.unschedule(before.due, place, conversation) {
+            line.schedule(times, place, conversation);
         }
     }
 
@@ -98,25 +117,35 @@ impl Queues {
     ) -> Vec<Slot> {
         let line = self.line(destination);
         line.make_ready(now);
-        let slot = |(place, conversation): (u64, u64)| {
-            let due = *line.waiting.get(&(conversation, place))?;
-            let queue = queue(destination, conversation);
-            let slot = Slot {
-                due: Timestamp(due),
-                place: Place::unpacked(place),
-                queue,
-            };
-            (slot.due <= now && hold(&slot)).then_some(slot)
-        };
         let later = match now == ANY_TIME {
-            true => line.later_by_place(),
+            true => line.later_by_place(|_| true),
             false => Vec::new(),
         };
-        let heads = merged(line.ready.iter().copied(), later.into_iter());
-        let taken: Vec<Slot> = heads.filter_map(slot).take(limit).collect();
-        for Slot { due, place, queue } in &taken {
-            line.unschedule(due.0, place.packed(), number(queue.conversation));
-        }
+        let heads = merged(line.ready.keys().copied(), later.into_iter());
+        let due = heads.filter_map(|head| line.slot(destination, head));
+        let taken = due.filter(|slot| slot.due <= now && hold(slot)).take(limit);
+        let taken: Vec<Slot> = taken.collect();
+        line.take(&taken);
+        taken
+    }
+
+    /// Like `take_due`, for heads that have been pending since a time in this range, due or not. The cost is
+    /// proportional to the number of heads.
+    pub(super) fn take_overdue(
+        &mut self,
+        destination: &Name,
+        pending_since: &RangeInclusive<Timestamp>,
+        limit: usize,
+        mut hold: impl FnMut(&Slot) -> bool,
+    ) -> Vec<Slot> {
+        let line = self.line(destination);
+        let is_overdue = |since: &Timestamp| pending_since.contains(since);
+        let ready = line.ready.iter().filter(|(_, since)| is_overdue(since));
+        let later = line.later_by_place(is_overdue);
+        let heads = merged(ready.map(|(&head, _)| head), later.into_iter());
+        let overdue = heads.filter_map(|head| line.slot(destination, head));
+        let taken: Vec<Slot> = overdue.filter(&mut hold).take(limit).collect();
+        line.take(&taken);
         taken
     }
 
@@ -131,24 +160,24 @@ impl Queues {
         let is_free = |conversation: u64| is_free(&queue(destination, conversation));
         let ready = line
             .ready
-            .iter()
+            .keys()
             .filter(|(_, conversation)| is_free(*conversation));
         let ready = ready.filter_map(|&(place, conversation)| line.waiting.get(&(conversation, place)));
         // A ready head is due later than now only if the clock went back.
-        let mut next: Option<i64> = None;
-        for &due in ready {
-            if due <= now.0 {
+        let mut next: Option<Timestamp> = None;
+        for &Times { due, .. } in ready {
+            if due <= now {
                 return Some(now);
             }
             next = Some(next.map_or(due, |next| next.min(due)));
         }
         let mut later = line
             .later
-            .iter()
+            .keys()
             .filter(|(.., conversation)| is_free(*conversation));
-        let later = later.next().map(|(due, ..)| *due);
+        let later = later.next().map(|(due, ..)| Timestamp(*due));
         let next = next.into_iter().chain(later).min()?;
-        Some(Timestamp(next).max(now))
+        Some(next.max(now))
     }
 
     /// Called when the destination has answered a claimed delivery whose outcome is not written yet: the next one in
@@ -170,8 +199,8 @@ impl Queues {
     pub(super) fn free(&mut self, queue: &Queue) {
         let line = self.line(&queue.destination);
         let conversation = number(queue.conversation);
-        if let Some((place, due)) = line.head(conversation) {
-            line.schedule(due, place, conversation);
+        if let Some((place, times)) = line.head(conversation) {
+            line.schedule(times, place, conversation);
         }
     }
 
@@ -182,13 +211,10 @@ impl Queues {
         let upto = line
             .waiting
             .range((conversation, 0)..=(conversation, place.packed()));
-        let due = upto.clone().map(|(_, &due)| due).max()?;
+        let due = upto.clone().map(|(_, times)| times.due).max()?;
         let (&(_, first), _) = upto.clone().next()?;
         let (&(_, last), _) = upto.last()?;
-        let turn = Turn {
-            due: Timestamp(due),
-            place: last,
-        };
+        let turn = Turn { due, place: last };
         (last == place.packed()).then_some((Place::unpacked(first), turn))
     }
 
@@ -197,15 +223,14 @@ impl Queues {
     pub(super) fn ahead(&self, destination: &Name, turn: Turn, now: Timestamp) -> u64 {
         let turn = turn.seen_at(now);
         let waiting = self.0.get(destination).into_iter().flat_map(|line| &line.waiting);
-        let (mut conversation, mut due, mut ahead) = (None, i64::MIN, 0);
-        for (&(of, place), &own) in waiting {
+        let (mut conversation, mut due, mut ahead) = (None, Timestamp(i64::MIN), 0);
+        for (&(of, place), own) in waiting {
             due = if conversation == Some(of) {
-                due.max(own)
+                due.max(own.due)
             } else {
-                own
+                own.due
             };
             conversation = Some(of);
-            let due = Timestamp(due);
             ahead += u64::from(Turn { due, place }.seen_at(now) < turn);
         }
         ahead
@@ -240,7 +265,7 @@ impl Queues {
     ) -> Listed {
         let late = self
             .waiting_from(destination, after)
-            .filter(|(_, due)| *due > beyond.0);
+            .filter(|(_, due)| *due > beyond);
         step(late.map(|(key, _)| key), limit)
     }
 
@@ -254,17 +279,21 @@ impl Queues {
     ) -> Listed {
         let later = self.0.get(destination).into_iter().flat_map(|line| {
             let due_later = line.later.range((beyond.0.saturating_add(1), 0, 0)..);
-            due_later.map(|&(_, place, conversation)| (conversation, place))
+            due_later.map(|(&(_, place, conversation), _)| (conversation, place))
         });
         let later = later.filter(|key| after.is_none_or(|after| *key > after));
         step(later.collect::<BTreeSet<Cursor>>().into_iter(), limit)
     }
 
     /// The pending deliveries of a destination after those of the previous step, and when each is due.
-    fn waiting_from(&self, destination: &Name, after: Option<Cursor>) -> impl Iterator<Item = (Cursor, i64)> {
+    fn waiting_from(
+        &self,
+        destination: &Name,
+        after: Option<Cursor>,
+    ) -> impl Iterator<Item = (Cursor, Timestamp)> {
         let from = after.map_or((0, 0), |(conversation, place)| (conversation, place + 1));
         let line = self.0.get(destination).into_iter();
-        line.flat_map(move |line| line.waiting.range(from..).map(|(&key, &due)| (key, due)))
+        line.flat_map(move |line| line.waiting.range(from..).map(|(&key, times)| (key, times.due)))
     }
 
     /// Like `waiting_after`, for dead deliveries.
@@ -312,24 +341,43 @@ impl Queues {
 }
 
 impl Line {
-    /// The first delivery of a conversation whose destination has not answered, and its due time.
-    fn head(&self, conversation: u64) -> Option<(u64, i64)> {
+    /// The first delivery of a conversation whose destination has not answered.
+    fn head(&self, conversation: u64) -> Option<(u64, Times)> {
         let queue = self.waiting.range((conversation, 0)..=(conversation, u64::MAX));
         let mut left = queue.filter(|(key, _)| self.answered.is_empty() || !self.answered.contains(key));
-        left.next().map(|(&(_, place), &due)| (place, due))
+        left.next().map(|(&(_, place), &times)| (place, times))
     }
 
-    fn schedule(&mut self, due: i64, place: u64, conversation: u64) {
-        if self.ready_until.is_some_and(|until| due <= until) {
-            self.ready.insert((place, conversation));
+    fn schedule(&mut self, times: Times, place: u64, conversation: u64) {
+        let Times { due, pending_since } = times;
+        if self.ready_until.is_some_and(|until| due.0 <= until) {
+            self.ready.insert((place, conversation), pending_since);
         } else {
-            self.later.insert((due, place, conversation));
+            self.later.insert((due.0, place, conversation), pending_since);
         }
     }
 
     /// Returns false if it was not scheduled.
-    fn unschedule(&mut self, due: i64, place: u64, conversation: u64) -> bool {
-        self.ready.remove(&(place, conversation)) || self.later.remove(&(due, place, conversation))
+    fn unschedule(&mut self, due: Timestamp, place: u64, conversation: u64) -> bool {
+        let ready = self.ready.remove(&(place, conversation));
+        ready
+            .or_else(|| self.later.remove(&(due.0, place, conversation)))
+            .is_some()
+    }
+
+    fn slot(&self, destination: &Name, (place, conversation): (u64, u64)) -> Option<Slot> {
+        Some(Slot {
+            due: self.waiting.get(&(conversation, place))?.due,
+            place: Place::unpacked(place),
+            queue: queue(destination, conversation),
+        })
+    }
+
+    /// Takes heads out of the schedule.
+    fn take(&mut self, taken: &[Slot]) {
+        for Slot { due, place, queue } in taken {
+            self.unschedule(*due, place.packed(), number(queue.conversation));
+        }
     }
 
     /// Moves the heads that have become due to `ready`.
@@ -338,18 +386,18 @@ impl Line {
             return;
         }
         self.ready_until = Some(now.0);
-        while let Some(&(due, place, conversation)) = self.later.first().filter(|(due, ..)| *due <= now.0) {
-            self.later.remove(&(due, place, conversation));
-            self.ready.insert((place, conversation));
+        while let Some(first) = self.later.first_entry().filter(|first| first.key().0 <= now.0) {
+            let ((_, place, conversation), since) = first.remove_entry();
+            self.ready.insert((place, conversation), since);
         }
     }
 
-    /// The heads that are not due yet, in the order of acceptance. The cost is proportional to their number.
-    fn later_by_place(&self) -> Vec<(u64, u64)> {
-        let mut heads: Vec<(u64, u64)> = self
-            .later
-            .iter()
-            .map(|&(_, place, conversation)| (place, conversation))
+    /// The heads that are not due yet and have been pending since a wanted time, in the order of acceptance. The cost
+    /// is proportional to the number of heads.
+    fn later_by_place(&self, is_wanted: impl Fn(&Timestamp) -> bool) -> Vec<(u64, u64)> {
+        let wanted = self.later.iter().filter(|(_, since)| is_wanted(since));
+        let mut heads: Vec<(u64, u64)> = wanted
+            .map(|(&(_, place, conversation), _)| (place, conversation))
             .collect();
         heads.sort_unstable();
         heads
@@ -413,16 +461,24 @@ mod tests {
         Place { seq, ordinal: 1 }
     }
 
+    /// Due at this time, and pending since then.
+    fn due(at: i64) -> Times {
+        Times {
+            due: Timestamp(at),
+            pending_since: Timestamp(at),
+        }
+    }
+
     /// The scheduled heads, as due time and sequence number.
     fn scheduled(queues: &Queues) -> Vec<(i64, u64)> {
         let line = &queues.0[&queue(0).destination];
-        let ready = line.ready.iter().map(|&(place, conversation)| {
-            let due = line.waiting[&(conversation, place)];
+        let ready = line.ready.keys().map(|&(place, conversation)| {
+            let due = line.waiting[&(conversation, place)].due.0;
             (due, Place::unpacked(place).seq)
         });
         let later = line
             .later
-            .iter()
+            .keys()
             .map(|&(due, place, _)| (due, Place::unpacked(place).seq));
         let mut all: Vec<_> = ready.chain(later).collect();
         all.sort_unstable();
@@ -432,19 +488,19 @@ mod tests {
     #[test]
     fn only_heads_are_scheduled_and_the_next_one_follows() {
         let mut queues = Queues::default();
-        queues.enqueue(&queue(1), place(2), Timestamp(20));
-        queues.enqueue(&queue(1), place(3), Timestamp(-3));
-        queues.enqueue(&queue(2), place(4), Timestamp(i64::MIN));
+        queues.enqueue(&queue(1), place(2), due(20));
+        queues.enqueue(&queue(1), place(3), due(-3));
+        queues.enqueue(&queue(2), place(4), due(i64::MIN));
         assert_eq!(scheduled(&queues), [(i64::MIN, 4), (20, 2)]);
-        queues.enqueue(&queue(1), place(1), Timestamp(30));
+        queues.enqueue(&queue(1), place(1), due(30));
         assert_eq!(
             scheduled(&queues),
             [(i64::MIN, 4), (30, 1)],
             "it was accepted first"
         );
-        queues.reschedule(&queue(1), place(3), Timestamp(7));
-        queues.reschedule(&queue(1), place(1), Timestamp(31));
-        queues.reschedule(&queue(9), place(9), Timestamp(0));
+        queues.reschedule(&queue(1), place(3), due(7));
+        queues.reschedule(&queue(1), place(1), due(31));
+        queues.reschedule(&queue(9), place(9), due(0));
         assert_eq!(scheduled(&queues), [(i64::MIN, 4), (31, 1)]);
         queues.dequeue(&queue(1), place(2));
         queues.dequeue(&queue(1), place(1));
@@ -460,14 +516,14 @@ mod tests {
         let mut queues = Queues::default();
         let desk = queue(0).destination;
         for (conversation, seq) in [(1, 1), (1, 2), (2, 3), (3, 4)] {
-            queues.enqueue(&queue(conversation), place(seq), Timestamp(0));
+            queues.enqueue(&queue(conversation), place(seq), due(0));
         }
         let seqs = |slots: Vec<Slot>| slots.into_iter().map(|slot| slot.place.seq).collect::<Vec<_>>();
         let not_third = |slot: &Slot| slot.place.seq != 3;
         assert!(queues.take_due(&desk, Timestamp(-1), 9, |_| true).is_empty());
         assert_eq!(seqs(queues.take_due(&desk, Timestamp(0), 9, not_third)), [1, 4]);
         assert_eq!(scheduled(&queues), [(0, 3)]);
-        queues.reschedule(&queue(3), place(4), Timestamp(5));
+        queues.reschedule(&queue(3), place(4), due(5));
         queues.dequeue(&queue(1), place(1));
         assert_eq!(scheduled(&queues), [(0, 3)], "still claimed");
         for conversation in [1, 3] {
@@ -484,8 +540,8 @@ mod tests {
     fn due_deliveries_are_claimed_in_the_order_of_acceptance() {
         let mut queues = Queues::default();
         let desk = queue(0).destination;
-        for (conversation, seq, due) in [(1, 1, 30), (2, 2, 10), (3, 3, 20), (4, 4, 5)] {
-            queues.enqueue(&queue(conversation), place(seq), Timestamp(due));
+        for (conversation, seq, at) in [(1, 1, 30), (2, 2, 10), (3, 3, 20), (4, 4, 5)] {
+            queues.enqueue(&queue(conversation), place(seq), due(at));
         }
         let mut take = |now, limit| {
             let slots = queues.take_due(&desk, now, limit, |_| true);
@@ -509,11 +565,47 @@ mod tests {
     }
 
     #[test]
+    fn overdue_heads_are_taken_whether_or_not_they_are_due() {
+        let mut queues = Queues::default();
+        let desk = queue(0).destination;
+        for (conversation, seq, due, since) in [
+            (1, 1, 90, 30),
+            (1, 2, 0, 10),
+            (2, 3, 0, 10),
+            (3, 4, 80, 20),
+            (4, 5, 70, 10),
+        ] {
+            let times = Times {
+                due: Timestamp(due),
+                pending_since: Timestamp(since),
+            };
+            queues.enqueue(&queue(conversation), place(seq), times);
+        }
+        queues.take_due(&desk, Timestamp(0), 0, |_| true);
+        let take = |queues: &mut Queues, since: RangeInclusive<i64>, limit| {
+            let since = Timestamp(*since.start())..=Timestamp(*since.end());
+            let taken = queues.take_overdue(&desk, &since, limit, |slot| slot.place.seq != 4);
+            taken.iter().map(|slot| slot.place.seq).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            take(&mut queues, 11..=29, 9),
+            [0; 0],
+            "4 is not free, and 2 is not a head"
+        );
+        assert_eq!(take(&mut queues, 10..=20, 1), [3]);
+        assert_eq!(take(&mut queues, 10..=30, 9), [1, 5]);
+        assert_eq!(scheduled(&queues), [(80, 4)]);
+        queues.dequeue(&queue(1), place(1));
+        queues.free(&queue(1));
+        assert_eq!(take(&mut queues, 10..=10, 9), [2]);
+    }
+
+    #[test]
     fn once_a_destination_has_answered_the_next_of_the_conversation_is_the_head() {
         let mut queues = Queues::default();
         let desk = queue(0).destination;
         for seq in 1..=3 {
-            queues.enqueue(&queue(1), place(seq), Timestamp(0));
+            queues.enqueue(&queue(1), place(seq), due(0));
         }
         let take = |queues: &mut Queues| {
             let slots = queues.take_due(&desk, Timestamp(0), 9, |_| true);
@@ -539,7 +631,7 @@ mod tests {
         let mut queues = Queues::default();
         let desk = queue(0).destination;
         for seq in 1..=7 {
-            queues.enqueue(&queue((seq % 3) as u8), place(seq), Timestamp(0));
+            queues.enqueue(&queue((seq % 3) as u8), place(seq), due(0));
             queues.add_dead(&desk, place(10 + seq));
         }
         queues.remove_dead(&desk, place(12));

@@ -1,5 +1,6 @@
 //! Reads for claims and queries, without the writer.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use super::view::View;
 use crate::model::delivery::Delivery;
 use crate::model::message::{Conversation, Message, MessageId, Name, Timestamp};
 use crate::store::{
-    CLAIM_BYTES, Claim, DeliveryQuery, Error, Found, MessageState, PAGE_BYTES, Page, Query, Queued,
+    CLAIM_BYTES, Claim, DeliveryQuery, Error, Found, MessageState, Overdue, PAGE_BYTES, Page, Query, Queued,
 };
 
 /// The time after which one call stops reading records and returns its results with a cursor.
@@ -43,6 +44,24 @@ impl Shared {
             claims.extend(claim);
         }
         Ok(claims)
+    }
+
+    pub(super) fn claim_overdue(
+        &self,
+        destination: &Name,
+        pending_since: &RangeInclusive<Timestamp>,
+        limit: usize,
+    ) -> Result<Vec<Overdue>, Error> {
+        let hold = |slot: &Slot| self.leases.hold(&slot.queue, slot.place);
+        let mut queues = self.index.queues();
+        let slots = queues.take_overdue(destination, pending_since, limit, hold);
+        drop(queues);
+        let mut overdue = Vec::new();
+        for slot in slots {
+            let claim = self.claim_one(slot)?;
+            overdue.extend(claim.map(|Claim { delivery, token, .. }| Overdue { delivery, token }));
+        }
+        Ok(overdue)
     }
 
     /// When the next unclaimed delivery is due; `now` if one is due already.

@@ -1,5 +1,7 @@
 //! Claims: the order within a conversation, and the independence of destinations.
 
+use std::ops::RangeInclusive;
+
 use super::*;
 
 pub async fn messages_of_a_conversation_are_claimed_in_order_one_at_a_time(store: Arc<dyn Store>) {
@@ -123,6 +125,58 @@ pub async fn next_due_is_the_time_of_the_next_claim(store: Arc<dyn Store>) {
         Ok(Some(Timestamp(9)))
     );
     assert_eq!(store.next_due(&name("room"), Timestamp(1)).await, Ok(None));
+}
+
+pub async fn overdue_deliveries_are_claimed_by_their_age_alone(store: Arc<dyn Store>) {
+    for (n, from) in [(1, 1), (2, 1), (3, 2), (4, 3), (5, 4)] {
+        accept(&*store, n, from, &["desk", "room"]).await;
+    }
+    let overdue = async |since: RangeInclusive<i64>, limit: usize| {
+        let since = Timestamp(*since.start())..=Timestamp(*since.end());
+        let overdue = store.claim_overdue(&name("desk"), since, limit).await.unwrap();
+        let number = |overdue: &Overdue| overdue.delivery.id.message.0.as_u128();
+        let numbers = overdue.iter().map(number).collect::<Vec<_>>();
+        (overdue, numbers)
+    };
+    let first = claim_one(&*store, "desk", Timestamp(1)).await;
+    assert_eq!(
+        overdue(1..=2, 9).await.1,
+        [0; 0],
+        "the first is claimed, and before the second"
+    );
+    store.settle(&again(&first, Timestamp(9_000))).await.unwrap();
+    assert_eq!(
+        overdue(6..=9_000, 9).await.1,
+        [0; 0],
+        "the age counts, not the due time"
+    );
+    let (given_up, numbers) = overdue(1..=4, 2).await;
+    assert_eq!(numbers, [1, 3]);
+    assert_eq!(given_up[0].delivery.attempts.len(), 1, "as stored");
+    let (fourth, numbers) = overdue(1..=4, 9).await;
+    assert_eq!(numbers, [4], "claimed ones are not claimed again");
+    assert_eq!(claim(&*store, "desk", FAR).await.len(), 1, "the fifth is left");
+    for Overdue { delivery, token } in given_up.into_iter().chain(fourth) {
+        let settlement = Settlement {
+            token,
+            delivery: delivery.dead(None, Timestamp(10_000), "given up"),
+            follow_ups: Vec::new(),
+            thread: None,
+        };
+        assert_eq!(store.settle(&settlement).await, Ok(vec![]));
+        assert_eq!(store.settle(&settlement).await, Err(Error::LostClaim));
+    }
+    assert_eq!(store.backlog(&name("desk")).await.unwrap().dead, 3);
+    let dead = Selector::Dead(name("desk"));
+    assert_eq!(store.requeue(&dead, Timestamp(10_001)).await, Ok(requeued(3)));
+    assert_eq!(
+        overdue(1..=10_000, 9).await.1,
+        [0; 0],
+        "its age counts from the retry"
+    );
+    assert_eq!(overdue(10_001..=10_001, 9).await.1, [1, 3, 4]);
+    assert_eq!(claim(&*store, "room", Timestamp(5)).await.len(), 4);
+    assert_adds_up(&*store).await;
 }
 
 pub async fn an_older_message_resent_later_is_claimed_before_newer_ones(store: Arc<dyn Store>) {

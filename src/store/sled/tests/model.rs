@@ -1,5 +1,7 @@
 //! Random operations must have the same results on this store and on the one in memory.
 
+use std::ops::RangeInclusive;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -21,6 +23,11 @@ enum Operation {
     Claim {
         destination: usize,
         now: i64,
+        limit: usize,
+    },
+    GiveUp {
+        destination: usize,
+        since: (i64, i64),
         limit: usize,
     },
     Settle {
@@ -116,6 +123,8 @@ fn operation() -> impl Strategy<Value = Operation> {
         ),
         8 => (destination.clone(), time.clone(), 1..4usize)
             .prop_map(|(destination, now, limit)| Operation::Claim { destination, now, limit }),
+        2 => (destination.clone(), (time.clone(), time.clone()), 1..4usize)
+            .prop_map(|(destination, since, limit)| Operation::GiveUp { destination, since, limit }),
         8 => (any::<usize>(), outcome, any::<bool>())
             .prop_map(|(which, outcome, thread)| Operation::Settle { which, outcome, thread }),
         2 => any::<usize>().prop_map(|which| Operation::Release { which }),
@@ -206,6 +215,15 @@ impl Pair {
                 now,
                 limit,
             } => self.claim(DESTINATIONS[destination], now, limit).await,
+            Operation::GiveUp {
+                destination,
+                since: (first, last),
+                limit,
+            } => {
+                let pending_since = Timestamp(first)..=Timestamp(last);
+                self.give_up(DESTINATIONS[destination], pending_since, limit)
+                    .await;
+            }
             Operation::Settle {
                 which,
                 outcome,
@@ -294,6 +312,29 @@ impl Pair {
         let theirs = self.sled().claim(&destination, now, limit).await.unwrap();
         assert_eq!(shown(&ours), shown(&theirs));
         self.claims.extend(ours.into_iter().zip(theirs));
+    }
+
+    async fn give_up(&mut self, destination: &str, pending_since: RangeInclusive<Timestamp>, limit: usize) {
+        let destination = name(destination);
+        let ours = self
+            .memory
+            .claim_overdue(&destination, pending_since.clone(), limit);
+        let ours = ours.await.unwrap();
+        let theirs = self.sled().claim_overdue(&destination, pending_since, limit);
+        let theirs = theirs.await.unwrap();
+        assert_eq!(ours.len(), theirs.len());
+        let at = Timestamp(self.step.cast_signed());
+        for (ours, theirs) in ours.into_iter().zip(theirs) {
+            assert_eq!(ours.delivery, theirs.delivery);
+            let settlement = |token| Settlement {
+                token,
+                delivery: ours.delivery.clone().dead(None, at, "given up"),
+                follow_ups: Vec::new(),
+                thread: None,
+            };
+            let ids = self.memory.settle(&settlement(ours.token)).await;
+            assert_eq!(self.sled().settle(&settlement(theirs.token)).await, ids);
+        }
     }
 
     async fn settle(&mut self, which: usize, outcome: Outcome, thread: bool) {
