@@ -17,6 +17,7 @@ use crate::timeline::Timeline;
 mod acknowledge;
 pub mod backup;
 pub mod memory;
+pub mod postgres;
 mod queue;
 pub mod sled;
 mod standing;

@@ -34,6 +34,7 @@ const RINGS: &[(&str, u8, &[&str])] = &[
 const OWNERS: &[(&str, &[&str])] = &[
     ("warp::", &["web"]),
     ("sled::", &["store/sled"]),
+    ("tokio_postgres::", &["store/postgres"]),
     ("clap::", &["cli"]),
     ("lettre::", &["destination/email"]),
     (
