@@ -17,6 +17,7 @@ use crate::engine::checks::Checks;
 use crate::engine::clock::Clock;
 use crate::engine::events::Events;
 use crate::engine::intake::Intake;
+use crate::engine::joining::Joining;
 use crate::engine::lanes::{LaneContext, Lanes};
 use crate::engine::retention;
 use crate::engine::webhook_check;
@@ -128,9 +129,10 @@ impl Daemon {
             metrics.clone(),
             intake_tasks.clone(),
         );
+        let joining = Joining::new(intake, store.clone(), plan.clone());
         let inbound = Inbound {
             plan: plan.clone(),
-            intake,
+            intake: joining.clone(),
             store: store.clone(),
             checks: checks.clone(),
             metrics: metrics.clone(),
@@ -159,7 +161,9 @@ impl Daemon {
             plan: plan.clone(),
         };
         tasks.spawn(timekeeper.keep(is_set_back, stop.clone()));
-        tasks.spawn(retention::prune(store.clone(), plan, clock, stop.clone()));
+        let pruning = retention::prune(store.clone(), plan, clock, stop.clone());
+        tasks.spawn(prune_after_joining(joining.clone(), pruning, stop.clone()));
+        tasks.spawn(joining.keep(stop.clone()));
         tasks.spawn(series::keep(
             control.clone(),
             store.clone(),
@@ -237,6 +241,12 @@ impl Daemon {
         drop(self.socket);
         self.store.close().await.context("the store was not closed")
     }
+}
+
+/// Lets the parts of a previous run be joined before retention may remove them.
+async fn prune_after_joining(joining: Joining, pruning: impl Future<Output = ()>, stop: CancellationToken) {
+    joining.recover(&stop).await;
+    pruning.await;
 }
 
 /// Takes over sockets and makes them non-blocking.

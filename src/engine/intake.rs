@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::engine::clock::Clock;
 use crate::engine::events::Event;
+use crate::engine::joining::parts::{self, IDS_KEPT};
 use crate::engine::lanes::Lanes;
 use crate::metrics::{BySource, Metrics};
 use crate::model::delivery::{Delivery, DeliveryId};
@@ -19,7 +20,17 @@ use crate::routing::{Decision, Subject};
 use crate::source::{Incoming, Receipt};
 use crate::store::{Acceptance, Arrival, Error, Store};
 
-/// Accepts messages.
+/// Where messages come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A request of the carrier.
+    Carrier,
+    /// Stored parts, whose message may have been stored already.
+    Joined,
+}
+
+/// Accepts messages. Cheap to clone.
+#[derive(Clone)]
 pub struct Intake {
     inner: Arc<Inner>,
     tracker: TaskTracker,
@@ -42,6 +53,9 @@ struct Seen {
     from: String,
     to: String,
     odd: Vec<String>,
+    origin: Origin,
+    /// Whether it is a part of a long message, which is counted when it is complete.
+    is_part: bool,
 }
 
 impl Intake {
@@ -72,6 +86,12 @@ impl Intake {
         }
     }
 
+    /// Waits at shutdown for what is being stored.
+    #[must_use]
+    pub fn tracker(&self) -> &TaskTracker {
+        &self.tracker
+    }
+
     /// Stores the messages of one request with their deliveries, and wakes the lanes that deliver them. Messages of
     /// the same conversation keep their order.
     ///
@@ -85,8 +105,11 @@ impl Intake {
         plan: &Plan,
         source: &Name,
         incoming: Vec<Incoming>,
+        origin: Origin,
     ) -> Result<Vec<Receipt>, Error> {
-        let arrivals = incoming.into_iter().map(|one| self.decide(plan, source, one));
+        let arrivals = incoming
+            .into_iter()
+            .map(|one| self.decide(plan, source, one, origin));
         let arrivals: Vec<_> = arrivals.collect();
         let inner = self.inner.clone();
         let storing = self.tracker.spawn(async move {
@@ -101,7 +124,13 @@ impl Intake {
     }
 
     /// Routes one message.
-    fn decide(&self, plan: &Plan, source: &Name, incoming: Incoming) -> (Arrival, Decision, Seen) {
+    fn decide(
+        &self,
+        plan: &Plan,
+        source: &Name,
+        incoming: Incoming,
+        origin: Origin,
+    ) -> (Arrival, Decision, Seen) {
         let subject = Subject {
             source,
             from: &incoming.from,
@@ -109,9 +138,16 @@ impl Intake {
             text: &incoming.text,
             keyword: incoming.keyword,
         };
-        let decision = plan.routes.decide(&subject);
+        let decision = match &incoming.part {
+            None => plan.routes.decide(&subject),
+            Some(_) => Decision {
+                routes: parts::routes(),
+                deliveries: Vec::new(),
+            },
+        };
+        let is_part = incoming.part.is_some();
         let odd = incoming.odd.clone();
-        let arrival = self.arrival(plan, source, incoming, &decision);
+        let arrival = self.arrival(plan, source, incoming, &decision, origin);
         let shown = |number: &Number| {
             if plan.log.numbers_full {
                 number.to_string()
@@ -126,11 +162,20 @@ impl Intake {
             from: shown(&arrival.message.from),
             to: shown(&arrival.message.to),
             odd,
+            origin,
+            is_part,
         };
         (arrival, decision, seen)
     }
 
-    fn arrival(&self, plan: &Plan, source: &Name, incoming: Incoming, decision: &Decision) -> Arrival {
+    fn arrival(
+        &self,
+        plan: &Plan,
+        source: &Name,
+        incoming: Incoming,
+        decision: &Decision,
+        origin: Origin,
+    ) -> Arrival {
         let clock = &self.inner.clock;
         let (id, now, received_at) = (MessageId(Uuid::now_v7()), clock.now(), clock.date());
         let deliveries = decision
@@ -156,6 +201,7 @@ impl Intake {
             keyword,
             segments,
             sent_at,
+            part,
             odd: _,
         } = incoming;
         let details = [
@@ -170,6 +216,9 @@ impl Intake {
             if let Some(json) = json {
                 extra.entry(name.to_owned()).or_insert(json);
             }
+        }
+        if let Some(part) = &part {
+            parts::note(part, &mut extra);
         }
         let message = Message {
             id,
@@ -188,7 +237,10 @@ impl Intake {
             .sources
             .get(source)
             .and_then(|source| source.source.dedup_window());
-        let window = own_window.unwrap_or(plan.store.dedup_window);
+        let window = match part.is_some() || origin == Origin::Joined {
+            true => own_window.unwrap_or(plan.store.dedup_window).max(IDS_KEPT),
+            false => own_window.unwrap_or(plan.store.dedup_window),
+        };
         Arrival {
             message,
             deliveries,
@@ -212,8 +264,14 @@ impl Inner {
             from,
             to,
             odd,
+            origin,
+            is_part,
         } = seen;
         match accepted? {
+            Acceptance::New if is_part => {
+                tracing::info!(message.id = %id, source = %source, from, to, "accepted a part of a long message from {source}");
+                Ok(Receipt { id, duplicate: false })
+            }
             Acceptance::New => {
                 self.count(&source, &decision);
                 self.lanes.events().publish(|| Event::Message { id });
@@ -223,6 +281,7 @@ impl Inner {
                 }
                 Ok(Receipt { id, duplicate: false })
             }
+            Acceptance::Duplicate(id) if origin != Origin::Carrier => Ok(Receipt { id, duplicate: true }),
             Acceptance::Duplicate(id) => {
                 let differs = self.differs(id, content).await;
                 self.count_duplicate(&source, differs);

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod events;
 mod in_flight;
 pub mod intake;
+pub mod joining;
 mod lane;
 mod lane_state;
 pub mod lanes;

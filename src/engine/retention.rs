@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::clock::Clock;
+use crate::engine::joining::parts::{IDS_KEPT, PARTS_KEPT};
 use crate::plan::Plan;
 use crate::store::{RetentionCutoffs, Store};
 
@@ -42,9 +43,15 @@ pub async fn prune(
 
 fn cutoffs(plan: &Plan, clock: &Clock) -> RetentionCutoffs {
     let now = clock.retention();
+    let joins = plan.sources.values().any(|planned| planned.source.sends_parts());
+    let (content_min, ids_min) = match joins {
+        true => (PARTS_KEPT, IDS_KEPT),
+        false => (Duration::ZERO, Duration::ZERO),
+    };
+    let before = |age: Duration| now.before(age.max(content_min));
     RetentionCutoffs {
-        purge_before: plan.store.retain.map(|retain| now.before(retain)),
-        redact_before: plan.store.redact_after.map(|after| now.before(after)),
-        dedup_before: now.before(plan.dedup_window_max()),
+        purge_before: plan.store.retain.map(before),
+        redact_before: plan.store.redact_after.map(before),
+        dedup_before: now.before(plan.dedup_window_max().max(ids_min)),
     }
 }

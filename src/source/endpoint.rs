@@ -63,6 +63,12 @@ impl Endpoint {
         self.source.methods()
     }
 
+    /// Returns true if the carrier sends long messages in parts.
+    #[must_use]
+    pub fn sends_parts(&self) -> bool {
+        self.source.sends_parts()
+    }
+
     /// Upper bound of a body, if different from `server.max_body`.
     #[must_use]
     pub fn max_body(&self) -> Option<usize> {

@@ -72,8 +72,34 @@ pub struct Incoming {
     pub segments: Option<u32>,
     /// The time of sending, if the carrier reports it.
     pub sent_at: Option<Timestamp>,
+    /// Its place in a long message, if the carrier sends the parts of those one by one.
+    pub part: Option<Part>,
     /// What was unusual about the request, for the log. Contains no message content.
     pub odd: Vec<String>,
+}
+
+/// The place of a part in a long message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The carrier's reference, the same for all parts.
+    pub reference: String,
+    /// From 1 to the total.
+    pub number: u8,
+    /// The number of parts.
+    pub total: u8,
+}
+
+impl Part {
+    /// `None` if this cannot be a part of several.
+    #[must_use]
+    pub fn new(reference: String, number: u8, total: u8) -> Option<Self> {
+        let is_valid = total >= 2 && (1..=total).contains(&number) && (1..=64).contains(&reference.len());
+        is_valid.then_some(Self {
+            reference,
+            number,
+            total,
+        })
+    }
 }
 
 impl Incoming {
@@ -90,6 +116,7 @@ impl Incoming {
             keyword: None,
             segments: None,
             sent_at: None,
+            part: None,
             odd: Vec::new(),
         }
     }

@@ -24,7 +24,7 @@ use crate::resolver::Resolver;
 
 pub use access::{Access, BasicAuth, networks};
 pub use endpoint::{Endpoint, Settings};
-pub use events::{Events, Incoming};
+pub use events::{Events, Incoming, Part};
 pub use reply::{Outcome, Receipt, Refusal, Reply};
 pub use request::{Request, Target};
 
@@ -225,6 +225,11 @@ pub trait Source: Send + Sync {
     fn methods(&self) -> &'static [Method] {
         const POST: &[Method] = &[Method::POST];
         POST
+    }
+
+    /// Returns true if messages may have a [`Part`]: they are joined, and stored parts keep their content until then.
+    fn sends_parts(&self) -> bool {
+        false
     }
 
     /// Verifies and parses one request.

@@ -22,7 +22,7 @@ use super::budget::Budget;
 use super::serve::{Authorization, Filter, Peer};
 use super::{error, json, method_not_allowed};
 use crate::engine::checks::Checks;
-use crate::engine::intake::Intake;
+use crate::engine::joining::Joining;
 use crate::engine::url_check;
 use crate::metrics::{ByEvent, Metrics, REASONS, REASONS_WITHOUT_SOURCE, Rejected};
 use crate::model::message::Name;
@@ -47,7 +47,7 @@ pub struct Inbound {
     /// The current plan.
     pub plan: watch::Receiver<Arc<Plan>>,
     /// Accepts verified messages.
-    pub intake: Intake,
+    pub intake: Joining,
     /// For `/readyz`.
     pub store: Arc<dyn Store>,
     /// For `/readyz`, and what is learned from requests.
@@ -179,7 +179,7 @@ impl Inbound {
         }
     }
 
-    async fn accept(&self, plan: &Plan, name: &Name, source: &Endpoint, events: Events) -> Response {
+    async fn accept(&self, plan: &Arc<Plan>, name: &Name, source: &Endpoint, events: Events) -> Response {
         if let Err(why) = source.confirm(&events).await {
             return self.try_again(name, source, "carrier", &why);
         }

@@ -116,6 +116,8 @@ struct Message {
     sent_at: Option<Timestamp>,
     extra: Option<BTreeMap<String, String>>,
     odd: Option<Vec<String>>,
+    /// `REFERENCE NUMBER/TOTAL`
+    part: Option<String>,
 }
 
 /// The sources as the configuration makes them.
@@ -202,6 +204,9 @@ fn check(name: &str, incoming: &Incoming, expected: &Message) {
     assert_eq!(incoming.sent_at, expected.sent_at.or(incoming.sent_at), "{name}");
     let extra = expected.extra.as_ref().unwrap_or(&incoming.extra);
     assert_eq!(&incoming.extra, extra, "{name}");
+    let part = incoming.part.as_ref();
+    let part = part.map(|part| format!("{} {}/{}", part.reference, part.number, part.total));
+    assert_eq!(part, expected.part, "{name}");
     assert_eq!(incoming.odd, expected.odd.clone().unwrap_or_default(), "{name}");
 }
 

@@ -29,6 +29,7 @@ mod fixtures;
 mod hostile;
 mod intelepeer_api;
 mod intelepeer_receive;
+mod joining;
 mod login;
 #[path = "../common/mail.rs"]
 mod mail;

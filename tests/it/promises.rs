@@ -8,7 +8,7 @@
 mod aged;
 mod backlog;
 mod chaos;
-mod clock;
+pub mod clock;
 mod damage;
 mod durability;
 mod expectations;

@@ -129,6 +129,10 @@ impl Source for Sms {
         METHODS
     }
 
+    fn sends_parts(&self) -> bool {
+        true
+    }
+
     fn receive(&self, request: &Request<'_>) -> Result<Events, Refusal> {
         let Some(parameters) = sms::parameters(request) else {
             return self.unreadable(request);

@@ -10,7 +10,7 @@ use crate::model::message::Timestamp;
 use crate::source::fields::{self, FORM, Form};
 use crate::source::verify::Window;
 use crate::source::verify::window::REPEATED;
-use crate::source::{Composed, Events, Incoming, Refusal, Request, Sample};
+use crate::source::{Composed, Events, Incoming, Part, Refusal, Request, Sample};
 
 /// The webhook of one account; with the signature, if the account signs.
 pub(super) struct Sms(pub(super) Option<Signature>);
@@ -32,6 +32,9 @@ const KNOWN: &[&str] = &[
     "timestamp",
     "to",
 ];
+
+/// The parameters of a part.
+const PART: [&str; 4] = ["concat", "concat-ref", "concat-total", "concat-part"];
 
 /// Reads the parameters; `None` if the body is neither JSON nor a form.
 pub(super) fn parameters(request: &Request<'_>) -> Option<Parameters> {
@@ -114,8 +117,7 @@ impl Sms {
 }
 
 /// Parses verified parameters. Delivery receipts at the same URL are not messages; everything else with content or an
-/// id is one, even with missing parameters. Vonage sends each part of a long message as a request of its own; the text of a
-/// part stays as received, and its number, the count and the reference (`concat-…`) are kept as unknown fields.
+/// id is one, even with missing parameters. Vonage sends each part of a long message as a request of its own.
 pub(super) fn read(mut parameters: Parameters) -> Events {
     let field = |name: &str| parameters.get(name).map(String::as_str).unwrap_or_default();
     let has_content = ["text", "data"].iter().any(|name| parameters.contains_key(*name));
@@ -142,7 +144,11 @@ pub(super) fn read(mut parameters: Parameters) -> Events {
         ("to", field("to").is_empty()),
         ("text", !has_content),
     ]);
-    if field("type") == "text" {
+    message.part = part(field);
+    if message.part.is_some() {
+        parameters.retain(|name, _| !PART.contains(&name.as_str()));
+    }
+    if parameters.get("type").is_some_and(|kind| kind == "text") {
         parameters.remove("type");
     }
     let rest = parameters
@@ -150,6 +156,13 @@ pub(super) fn read(mut parameters: Parameters) -> Events {
         .filter(|(name, value)| !value.is_empty() && !KNOWN.contains(&name.as_str()));
     message.set_extra(rest.map(|(name, value)| (name, Value::from(value))));
     Events::message(message)
+}
+
+/// The place in a long message. Parameters that make no sense stay unknown fields of a message of its own.
+fn part<'a>(field: impl Fn(&str) -> &'a str) -> Option<Part> {
+    let [is_part, reference, total, number] = PART.map(field);
+    let (number, total) = (number.parse().ok()?, total.parse().ok()?);
+    (is_part == "true").then(|| Part::new(reference.to_owned(), number, total))?
 }
 
 /// `2026-01-01 12:00:00`, in UTC.

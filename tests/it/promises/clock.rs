@@ -21,7 +21,8 @@ use crate::servers::recorder::Reply;
 const DAY: i64 = 86_400_000;
 const RATE: usize = 50;
 
-async fn daemon(folder: &std::path::Path, clock: Clock) -> (Daemon, Arc<dyn Store>) {
+/// Starts a daemon in this process with a clock of its own.
+pub async fn daemon(folder: &std::path::Path, clock: Clock) -> (Daemon, Arc<dyn Store>) {
     let path = folder.join("config.toml");
     let text = std::fs::read_to_string(&path).unwrap();
     let store = format!("path = \"{}\"", folder.join("data").display());
@@ -52,13 +53,13 @@ async fn daemon(folder: &std::path::Path, clock: Clock) -> (Daemon, Arc<dyn Stor
 
 /// A machine whose wall clock and steady clock are this many milliseconds off.
 #[derive(Clone, Default)]
-struct Machine {
+pub struct Machine {
     wall: Arc<AtomicI64>,
     steady: Arc<AtomicI64>,
 }
 
 impl Machine {
-    fn off_by(milliseconds: i64) -> Self {
+    pub fn off_by(milliseconds: i64) -> Self {
         let machine = Self::default();
         machine.wall.store(milliseconds, Ordering::Relaxed);
         machine.steady.store(milliseconds, Ordering::Relaxed);
@@ -66,7 +67,7 @@ impl Machine {
     }
 
     /// Lets time pass.
-    fn pass(&self, milliseconds: i64) {
+    pub fn pass(&self, milliseconds: i64) {
         self.wall.fetch_add(milliseconds, Ordering::Relaxed);
         self.steady.fetch_add(milliseconds, Ordering::Relaxed);
     }
@@ -77,7 +78,7 @@ impl Machine {
     }
 
     /// Its clocks as seen by a process that starts now.
-    fn clock(&self) -> Clock {
+    pub fn clock(&self) -> Clock {
         let real = Clock::system();
         let (steady, Self { wall, steady: passed }) = (real.clone(), self.clone());
         Clock::apart(
