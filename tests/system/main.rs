@@ -1,4 +1,5 @@
-//! Tests that need root or real servers: file systems that fail, Postfix, Synapse, Chromium, Prometheus, systemd.
+//! Tests that need root or real servers: file systems that fail, Postfix, Synapse, Chromium, Prometheus, systemd,
+//! and the libraries of the carriers.
 //!
 //! Each is marked `#[ignore]` with what it needs, so that `cargo test` names it and does not run it. `tests/run` runs
 //! all of them.
@@ -14,6 +15,7 @@ mod admin;
 mod api;
 #[path = "../common/bridge.rs"]
 mod bridge;
+mod carriers;
 mod docs;
 mod email;
 mod end_to_end;

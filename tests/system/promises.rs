@@ -15,7 +15,7 @@ mod ledger;
 mod logging;
 mod power_cut;
 #[path = "../common/rng.rs"]
-mod rng;
+pub mod rng;
 #[path = "../common/rounds.rs"]
 mod rounds;
 mod size;
