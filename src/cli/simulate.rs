@@ -98,9 +98,9 @@ fn choose<'a>(plan: &'a Plan, arguments: &Arguments) -> Option<&'a PlannedSource
                     names()
                 ));
             }
-            found
+            found.map(AsRef::as_ref)
         }
-        (None, 1) => plan.sources.values().next(),
+        (None, 1) => plan.sources.values().next().map(AsRef::as_ref),
         (None, _) => {
             complain(&format!("choose a source with --source: {}", names()));
             None

@@ -73,7 +73,7 @@ impl Control {
 
     /// Problems that do not belong to a destination.
     fn general_problems(&self, plan: &Plan, health: &Health, refused: Option<&String>) -> Vec<ProblemView> {
-        use ProblemKind::{Certificate, Clock, Log, Numbers, PublicUrl, Store};
+        use ProblemKind::{Certificate, Clock, Log, Numbers, PublicUrl, Store, Subscription};
         let warning = |kind| move |message: String| problem::general(Severity::Warning, kind, message);
         let mut problems = store_problems(health, refused);
         problems.extend(self.reload_problem());
@@ -90,6 +90,14 @@ impl Control {
         problems.extend(wrong_urls.map(|(message, since)| ProblemView {
             since: Some(since),
             ..problem::general(Severity::Error, PublicUrl, message)
+        }));
+        let of_sources = plan
+            .sources
+            .values()
+            .filter_map(|planned| planned.source.problem());
+        problems.extend(of_sources.map(|(message, since)| ProblemView {
+            since: Some(since),
+            ..problem::general(Severity::Error, Subscription, message)
         }));
         problems.extend(self.metrics.log.problem().map(warning(Log)));
         let findings = health

@@ -284,6 +284,8 @@ pub enum ProblemKind {
     /// Requests are signed for another URL than `server.public_url`, and rejected.
     #[serde(rename = "public_url")]
     PublicUrl,
+    /// The carrier reported that it sends a source no messages any more.
+    Subscription,
     /// Log lines are dropped.
     Log,
     /// The daemon is stopping.

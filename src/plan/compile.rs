@@ -21,7 +21,8 @@ use crate::template::{Template, TemplateError};
 impl Plan {
     /// Compiles a configuration. Reports every problem; returns a plan unless one of them is an error.
     ///
-    /// Destinations that are unchanged from `previous` are reused, with their open connections.
+    /// Sources and destinations that are unchanged from `previous` are reused, with the keys that they fetched and their
+    /// open connections.
     #[must_use]
     pub fn compile(config: Config, previous: Option<&Self>, problems: &mut Problems) -> Option<Self> {
         let resolver = previous.map_or_else(Resolver::default, |plan| plan.resolver.clone());
@@ -129,7 +130,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn sources(&mut self) -> BTreeMap<Name, PlannedSource> {
+    fn sources(&mut self) -> BTreeMap<Name, Arc<PlannedSource>> {
         let mut paths: HashMap<&str, &config::Source> = HashMap::new();
         let mut planned = BTreeMap::new();
         for source in &self.config.sources {
@@ -140,6 +141,10 @@ impl Compiler<'_> {
                 let message = format!("source `{}` at {place} has the same path `{path}`", other.name);
                 self.problems
                     .error(&source.path.span(), format!("{key}.path"), message);
+            }
+            if let Some(unchanged) = self.unchanged_source(source) {
+                planned.insert(source.name.clone(), unchanged);
+                continue;
             }
             let context = source::Context {
                 name: &source.name,
@@ -158,7 +163,7 @@ impl Compiler<'_> {
                         source: built,
                         upstream,
                     };
-                    planned.insert(source.name.clone(), source_planned);
+                    planned.insert(source.name.clone(), Arc::new(source_planned));
                 }
             }
         }
@@ -180,6 +185,15 @@ impl Compiler<'_> {
             Some((destination.name.clone(), planned))
         });
         planned.collect()
+    }
+
+    /// The running source, if its configuration and `server.public_url` are unchanged.
+    fn unchanged_source(&self, source: &config::Source) -> Option<Arc<PlannedSource>> {
+        let previous = self.previous?;
+        let before = previous.fingerprints.sources.get(&source.name)?;
+        let is_unchanged =
+            *before == source.fingerprint && previous.server.public_url == self.config.server.public_url;
+        is_unchanged.then(|| previous.sources.get(&source.name).cloned())?
     }
 
     /// The running destination, if its configuration is unchanged.

@@ -42,7 +42,7 @@ pub struct Plan {
     /// `[log]`
     pub log: Log,
     /// `[source.NAME]`
-    pub sources: BTreeMap<Name, PlannedSource>,
+    pub sources: BTreeMap<Name, Arc<PlannedSource>>,
     /// `[destination.NAME]`
     pub destinations: BTreeMap<Name, Arc<PlannedDestination>>,
     /// `[[route]]` and `[routing]`

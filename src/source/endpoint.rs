@@ -10,7 +10,7 @@ use super::{
     Access, Composed, Context, Defaults, Events, Incoming, Kind, Outcome, Refusal, Reply, Request, Sample,
     Source,
 };
-use crate::model::message::Keyword;
+use crate::model::message::{Keyword, Timestamp};
 use crate::model::number::{BareDigits, Number};
 
 /// The keys of `[source.NAME]` that are common to all kinds, except `kind` and `path`.
@@ -120,6 +120,12 @@ impl Endpoint {
             .iter_mut()
             .for_each(|message| self.complete(message));
         Ok(events)
+    }
+
+    /// The reason why no messages arrive, with the next step, and its start, if the carrier reported one.
+    #[must_use]
+    pub fn problem(&self) -> Option<(String, Timestamp)> {
+        self.source.problem()
     }
 
     /// The response that the carrier expects.

@@ -243,6 +243,11 @@ pub trait Source: Send + Sync {
         None
     }
 
+    /// The reason why no messages arrive, with the next step, and its start, if the carrier reported one.
+    fn problem(&self) -> Option<(String, Timestamp)> {
+        None
+    }
+
     /// The response that the carrier expects.
     fn reply(&self, outcome: &Outcome<'_>) -> Reply {
         Reply::plain(outcome)

@@ -12,6 +12,7 @@ use url::Url;
 use super::envelope::Envelope;
 use super::is_raw;
 use super::limits::FetchLimits;
+use super::subscription::Subscription;
 use super::topic::Topic;
 use crate::http_client;
 use crate::model::message::Name;
@@ -40,6 +41,7 @@ const PAUSE_ABSENT: Duration = Duration::from_secs(15);
 pub(super) struct Host {
     source: Name,
     topic: Arc<Topic>,
+    subscription: Arc<Subscription>,
     api_url: Option<Url>,
     client: reqwest::Client,
     keys: Mutex<Vec<Key>>,
@@ -77,7 +79,7 @@ impl Host {
     /// A sentence for the operator.
     pub(super) fn new(
         source: Name,
-        topic: Arc<Topic>,
+        (topic, subscription): (Arc<Topic>, Arc<Subscription>),
         api_url: Option<Url>,
         resolver: &Resolver,
     ) -> Result<Self, String> {
@@ -88,6 +90,7 @@ impl Host {
         Ok(Self {
             source,
             topic,
+            subscription,
             api_url,
             client,
             keys: Mutex::default(),
@@ -208,6 +211,7 @@ impl Exchange for Host {
                 failure.why
             )
         })?;
+        self.subscription.note_confirmed();
         let (source, topic) = (&self.source, self.topic.arn());
         tracing::info!(%source, "confirmed the subscription of source {source} to topic {topic}");
         Ok(())
@@ -242,7 +246,8 @@ mod tests {
     fn unverified_requests_displace_no_key_that_was_used() {
         let arn = "arn:aws:sns:us-east-1:123456789012:inbound-sms";
         let topic = Arc::new(Topic::parse(arn).unwrap());
-        let host = Host::new("aws".parse().unwrap(), topic, None, &Resolver::default()).unwrap();
+        let about = (topic, Arc::default());
+        let host = Host::new("aws".parse().unwrap(), about, None, &Resolver::default()).unwrap();
         let url = |name: usize| Url::parse(&format!("https://sns.invalid/{name:x}.pem")).unwrap();
         let key = CertifiedKey::of_pem(CERTIFICATE).unwrap();
         host.keep(&url(0), key.clone());

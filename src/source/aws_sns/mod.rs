@@ -19,15 +19,17 @@ use super::{
     Composed, Context, Defaults, Events, Exchange, Kind, Refusal, Request, Sample, Settings, Source,
 };
 use crate::model::lint::{self, Lint};
-use crate::model::message::Name;
+use crate::model::message::{Name, Timestamp};
 use crate::model::number::BareDigits;
 use envelope::Envelope;
 use exchange::Host;
+use subscription::Subscription;
 use topic::Topic;
 
 mod envelope;
 mod exchange;
 mod limits;
+mod subscription;
 mod topic;
 
 /// The header of a request that is only the published text, without its signature.
@@ -72,12 +74,18 @@ impl Kind for Config {
             "`topic_arn` must be the ARN of a topic in the partition `aws`, `aws-cn` or `aws-us-gov`, like \
              `arn:aws:sns:us-east-1:123456789012:inbound-sms`",
         )?;
-        let topic = Arc::new(topic);
+        let (topic, subscription) = (Arc::new(topic), Arc::new(Subscription::default()));
         let api_url = self.api_url.as_deref().map(base).transpose()?;
         Ok(Box::new(AwsSns {
-            host: Host::new(context.name.clone(), topic.clone(), api_url, context.resolver)?,
+            host: Host::new(
+                context.name.clone(),
+                (topic.clone(), subscription.clone()),
+                api_url,
+                context.resolver,
+            )?,
             source: context.name.clone(),
             topic,
+            subscription,
         }))
     }
 }
@@ -86,6 +94,7 @@ impl Kind for Config {
 struct AwsSns {
     source: Name,
     topic: Arc<Topic>,
+    subscription: Arc<Subscription>,
     host: Host,
 }
 
@@ -107,11 +116,16 @@ impl Source for AwsSns {
         if let Some(time) = envelope.time() {
             Window(REPEATED).check(time, request.now)?;
         }
-        Ok(self.events(envelope))
+        Ok(self.events(envelope, request.now))
     }
 
     fn exchange(&self) -> Option<&dyn Exchange> {
         Some(&self.host)
+    }
+
+    fn problem(&self) -> Option<(String, Timestamp)> {
+        let ended = self.subscription.ended()?;
+        Some((self.ended(), ended))
     }
 
     fn compose(&self, _: &Sample<'_>) -> Result<Composed, String> {
@@ -124,36 +138,53 @@ impl Source for AwsSns {
 
 impl AwsSns {
     /// The content of a verified request.
-    fn events(&self, envelope: Envelope) -> Events {
-        let (source, topic) = (&self.source, self.topic.arn());
+    fn events(&self, envelope: Envelope, now: Timestamp) -> Events {
+        let (source, topic, at) = (&self.source, self.topic.arn(), envelope.time().unwrap_or(now));
         match envelope.kind.as_str() {
-            "Notification" => envelope.events(),
-            "SubscriptionConfirmation" => {
-                let confirm = envelope.subscribe_url.as_deref();
-                let confirm = confirm.and_then(|url| self.topic.confirmation(url));
-                if confirm.is_none() {
-                    tracing::warn!(
-                        %source,
-                        "topic {topic} asked source {source} to confirm the subscription, without a usable link: \
-                         confirm it in the AWS console"
-                    );
+            "Notification" => {
+                if self.subscription.note_published(at) {
+                    tracing::info!(%source, "source {source} receives from topic {topic} again");
                 }
-                Events {
-                    confirm,
-                    ..Events::ignored()
-                }
+                envelope.events()
             }
-            kind => {
-                if kind == "UnsubscribeConfirmation" {
-                    tracing::error!(
-                        %source,
-                        "the subscription of source {source} to topic {topic} was deleted: no messages will arrive \
-                         until it is created again"
-                    );
+            "SubscriptionConfirmation" => Events {
+                confirm: self.confirmation(&envelope, at),
+                ..Events::ignored()
+            },
+            "UnsubscribeConfirmation" => {
+                if self.subscription.note_ended(at) {
+                    tracing::error!(%source, "{}", self.ended());
                 }
                 Events::ignored()
             }
+            _ => Events::ignored(),
         }
+    }
+
+    /// The URL that confirms the subscription.
+    fn confirmation(&self, envelope: &Envelope, at: Timestamp) -> Option<Url> {
+        let (source, topic) = (&self.source, self.topic.arn());
+        let link = envelope.subscribe_url.as_deref();
+        let link = link.and_then(|url| self.topic.confirmation(url));
+        match link {
+            Some(_) => self.subscription.note_requested(at),
+            None => tracing::warn!(
+                %source,
+                "topic {topic} asked source {source} to confirm the subscription, without a usable link: confirm it in \
+                 the AWS console"
+            ),
+        }
+        link
+    }
+
+    /// The problem that the subscription has ended.
+    fn ended(&self) -> String {
+        format!(
+            "the subscription of source {} to topic {} was deleted, so no messages arrive; create it again in the AWS \
+             console",
+            self.source,
+            self.topic.arn()
+        )
     }
 }
 

@@ -17,8 +17,13 @@ use crate::servers::recorder::{Recorder, Reply};
 
 const HOST: &str = "https://sns.us-east-1.amazonaws.com";
 
-/// A request of SNS, signed with the key of the fixtures.
+/// A request of SNS, signed now.
 fn of_sns(kind: &str, message: &str) -> String {
+    of_sns_at(jiff::Timestamp::now(), kind, message)
+}
+
+/// A request of SNS, signed with the key of the fixtures.
+fn of_sns_at(at: jiff::Timestamp, kind: &str, message: &str) -> String {
     let pem = fs::read_to_string(folder().join("../sns/key.pem")).unwrap();
     let lines = pem.lines().filter(|line| !line.starts_with("-----"));
     let base64 = base64::prelude::BASE64_STANDARD;
@@ -26,13 +31,13 @@ fn of_sns(kind: &str, message: &str) -> String {
     let key = ring::signature::RsaKeyPair::from_pkcs8(&key).unwrap();
     let topic = "arn:aws:sns:us-east-1:123456789012:inbound-sms";
     let link = format!("{HOST}/?Action=ConfirmSubscription&TopicArn={topic}&Token=secret-token");
-    let now = jiff::Timestamp::now().to_string();
+    let (at, is_control) = (at.to_string(), kind != "Notification");
     let mut fields = vec![("Message", message), ("MessageId", "1")];
-    if kind == "SubscriptionConfirmation" {
+    if is_control {
         fields.push(("SubscribeURL", link.as_str()));
     }
-    fields.push(("Timestamp", now.as_str()));
-    if kind == "SubscriptionConfirmation" {
+    fields.push(("Timestamp", at.as_str()));
+    if is_control {
         fields.push(("Token", "secret-token"));
     }
     fields.extend([("TopicArn", topic), ("Type", kind)]);
@@ -157,4 +162,69 @@ async fn certificate_urls_of_a_stranger_prevent_no_genuine_request() {
     assert_eq!(source.receive(&request).unwrap().messages[0].text, "Hi");
     let fetched = carrier.received().len();
     assert!(fetched < 15, "{fetched} certificates were fetched");
+}
+
+/// The problem about the subscription in the status.
+fn problem(bridge: &Bridge) -> Option<serde_json::Value> {
+    let status = bridge.status();
+    let mut problems = status["problems"].as_array().unwrap().iter();
+    problems
+        .find(|problem| problem["kind"] == "subscription")
+        .cloned()
+}
+
+/// Every message would be lost without any other symptom. A reload keeps the problem, and the certificate.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_that_was_deleted_is_a_problem_until_it_is_active_again() {
+    let carrier = Recorder::start(|request| {
+        let file = folder().join("../sns").join(request.path.trim_start_matches('/'));
+        Reply::new(200, &fs::read_to_string(file).unwrap_or_default())
+    })
+    .await;
+    let rest =
+        "[source.aws]\nkind = \"aws-sns\"\ntopic_arn = \"arn:aws:sns:us-east-1:123456789012:inbound-sms\"\n"
+            .to_owned()
+            + &format!("api_url = \"{}\"\n", carrier.url(""))
+            + "[destination.screen]\nkind = \"console\"\n[routing]\nunmatched = [\"screen\"]\n";
+    tokio::task::spawn_blocking(move || {
+        let bridge = Bridge::start(&rest);
+        let url = bridge.url("/inbound/aws");
+        let post = |body: &str| assert_eq!(http("POST", &url, &[], body).0, 200, "{body}");
+        let ended = jiff::Timestamp::now();
+        let (before, after) = (ended - jiff::Span::new().minutes(1), ended + jiff::Span::new().seconds(1));
+        let message = |id: u8| format!(r#"{{"originationNumber":"+14255550182","messageBody":"Hi","inboundMessageId":"{id}"}}"#);
+        let words = "the subscription of source aws to topic arn:aws:sns:us-east-1:123456789012:inbound-sms was deleted, so no \
+                     messages arrive; create it again in the AWS console";
+        assert_eq!(problem(&bridge), None);
+        post(&of_sns_at(ended, "UnsubscribeConfirmation", "You have chosen to deactivate it."));
+        bridge.logged(words);
+        let found = problem(&bridge).expect("a problem");
+        assert_eq!((&found["severity"], &found["message"]), (&"error".into(), &words.into()));
+        let since: jiff::Timestamp = found["since"].as_str().unwrap().parse().unwrap();
+        assert_eq!(since.as_millisecond(), ended.as_millisecond());
+        let (_, out, _) = bridge.command(&["status"]);
+        assert!(out.contains("was deleted, so no messages arrive"), "{out}");
+
+        bridge.configure(&(rest + "[contacts]\n\"+13035550100\" = \"Front door\"\n"));
+        let (status, changes) = bridge.admin("POST", "/reload", "").unwrap();
+        assert_eq!(status, 200, "{changes}");
+        assert!(changes.to_string().contains("contacts"), "{changes}");
+        assert_eq!(problem(&bridge), Some(found.clone()), "after a reload");
+        // SNS repeats a message that was published before the end.
+        post(&of_sns_at(before, "Notification", &message(1)));
+        assert_eq!(problem(&bridge), Some(found));
+        post(&of_sns_at(after, "Notification", &message(2)));
+        assert_eq!(problem(&bridge), None);
+        bridge.logged("source aws receives from topic");
+
+        post(&of_sns_at(after + jiff::Span::new().seconds(1), "UnsubscribeConfirmation", ""));
+        assert!(problem(&bridge).is_some());
+        post(&of_sns_at(after + jiff::Span::new().seconds(2), "SubscriptionConfirmation", ""));
+        assert_eq!(problem(&bridge), None);
+    })
+    .await
+    .unwrap();
+    let received = carrier.received();
+    let certificates = received.iter().filter(|request| request.path.ends_with(".pem"));
+    assert_eq!(certificates.count(), 1, "the reload keeps the certificate");
 }
