@@ -36,6 +36,9 @@ struct Fixture {
     source: BTreeMap<String, toml::Table>,
     /// The answers to what is stored, stored before, ignored, refused and failing.
     answers: Answers,
+    /// The answers of sources that answer otherwise.
+    #[serde(default)]
+    own_answers: BTreeMap<String, Answers>,
     /// Whether `simulate` can sign.
     simulate: bool,
     case: Vec<Case>,
@@ -342,7 +345,8 @@ async fn every_recorded_request_of_every_kind_has_the_recorded_outcome() {
             run(&plan, case).await;
         }
         for (name, planned) in &plan.sources {
-            check_answers(&planned.source, &fixture.answers, &file);
+            let own = fixture.own_answers.get(name.as_str());
+            check_answers(&planned.source, own.unwrap_or(&fixture.answers), &file);
             let others = plan.sources.iter().filter(|(other, _)| *other != name);
             let others: Vec<&Endpoint> = others.map(|(_, other)| &other.source).collect();
             if fixture.simulate {
@@ -362,6 +366,19 @@ async fn every_recorded_request_of_every_kind_has_the_recorded_outcome() {
     );
     let known: BTreeSet<&str> = source::KINDS.iter().map(|kind| kind.name).collect();
     assert_eq!(kinds, known, "each kind of source needs a file of cases");
+}
+
+#[test]
+fn every_preset_of_the_generic_source_has_recorded_requests_and_answers() {
+    let presets = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/source/generic/presets.toml");
+    let presets: toml::Table = fs::read_to_string(presets).unwrap().parse().unwrap();
+    let Fixture { source, case, .. } = fixture(&folder().join("generic.toml"));
+    let used: BTreeSet<&str> = case.iter().map(|case| case.source.as_str()).collect();
+    let sources = source.iter().filter(|(name, _)| used.contains(name.as_str()));
+    let tried: BTreeSet<&str> = sources
+        .filter_map(|(_, keys)| keys.get("preset")?.as_str())
+        .collect();
+    assert_eq!(tried, presets.keys().map(String::as_str).collect());
 }
 
 /// A daemon with Twilio's source of the fixtures beside IntelePeer's.
