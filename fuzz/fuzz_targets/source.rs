@@ -17,7 +17,7 @@ static CLOSED: LazyLock<Intelepeer> = LazyLock::new(|| source(&format!("secret =
 static SIGNED: LazyLock<Intelepeer> = LazyLock::new(|| source("verify = 'hmac'\nsecret = 'fuzz-key'"));
 
 fn source(keys: &str) -> Intelepeer {
-    let config = toml::from_str(keys).expect("a right configuration");
+    let config = smsbridge::model::setting::from_toml(keys).expect("a right configuration");
     Intelepeer::build(&config).expect("a source")
 }
 

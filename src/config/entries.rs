@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
+use deserr::Deserr;
 use ipnet::IpNet;
-use serde::Deserialize;
 use toml::Spanned;
 
 use super::diagnostics::Problems;
@@ -14,10 +14,11 @@ use super::places::Places;
 use super::secrets;
 use super::section::Section;
 use super::settings::Retry;
-use super::value;
 use crate::model::message::Name;
 use crate::model::number::BareDigits;
 use crate::model::registry::{self, Registered};
+use crate::model::setting::{Errors, Placed};
+use crate::model::units::{BodySize, Bounded, Network, OwnNumber, Period, Rate, Timeout, some, some_list};
 use crate::retry::Policy;
 use crate::{destination, source};
 
@@ -112,23 +113,26 @@ const DESTINATION_KEYS: &[&str] = &[
     "template",
 ];
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 struct SourceTyped {
     /// Read separately before, so that the keys of the kind are checked even if the common keys are wrong.
-    #[serde(rename = "kind")]
+    #[deserr(rename = "kind", default)]
     _kind: Option<String>,
-    path: Option<Spanned<String>>,
+    #[deserr(default)]
+    path: Option<Placed<String>>,
+    #[deserr(default)]
     basic_auth: Option<source::BasicAuth>,
-    #[serde(default, deserialize_with = "source::networks")]
+    #[deserr(default, from(Vec<Network>) = some_list)]
     allow_from: Option<Vec<IpNet>>,
-    #[serde(default, deserialize_with = "value::source_body_size")]
+    #[deserr(default, from(BodySize<8192>) = some)]
     max_body: Option<usize>,
-    #[serde(default, deserialize_with = "value::duration_option")]
+    #[deserr(default, from(Period) = some)]
     dedup_window: Option<Duration>,
+    #[deserr(default)]
     bare_digits: Option<BareDigits>,
-    #[serde(default)]
-    numbers: BTreeMap<String, value::OwnNumber>,
+    #[deserr(default)]
+    numbers: BTreeMap<String, OwnNumber>,
 }
 
 impl SourceTyped {
@@ -147,23 +151,26 @@ impl SourceTyped {
     }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 struct DestinationTyped {
     /// Read separately before, as in [`SourceTyped`].
-    #[serde(rename = "kind")]
+    #[deserr(rename = "kind", default)]
     _kind: Option<String>,
-    retry: Option<Spanned<Retry>>,
-    #[serde(default, deserialize_with = "value::timeout_option")]
+    #[deserr(default)]
+    retry: Option<Placed<Retry>>,
+    #[deserr(default, from(Timeout) = some)]
     timeout: Option<Duration>,
-    #[serde(default, deserialize_with = "value::concurrency")]
+    #[deserr(default, from(Bounded<1, 64>) = some)]
     concurrency: Option<usize>,
-    #[serde(default, deserialize_with = "value::rate")]
+    #[deserr(default, from(Rate) = some)]
     rate: Option<f64>,
-    #[serde(default, deserialize_with = "value::duration_option")]
+    #[deserr(default, from(Period) = some)]
     late_after: Option<Duration>,
-    fallback: Option<Spanned<String>>,
-    template: Option<Spanned<String>>,
+    #[deserr(default)]
+    fallback: Option<Placed<String>>,
+    #[deserr(default)]
+    template: Option<Placed<String>>,
 }
 
 impl Source {
@@ -173,12 +180,13 @@ impl Source {
         report_missing_kind(&section, source::KINDS, problems);
         let kind = section.text("kind");
         let (common, own) = section.split(SOURCE_KEYS);
-        let typed = common.read(&[], problems, SourceTyped::deserialize);
+        let typed = common.read::<SourceTyped>(&[], problems);
         let registered = registered(&own.key, kind.as_ref()?, source::KINDS, problems)?;
-        let config = own.read(SOURCE_KEYS, problems, registered.read);
+        let config = own.read_with(SOURCE_KEYS, problems, registered.read);
         let mut typed = typed?;
         let default_path = || Spanned::new(own.place(), format!("/inbound/{name}"));
-        let path = typed.path.take().unwrap_or_else(default_path);
+        let given = typed.path.take().map(|path| common.spanned(path));
+        let path = given.unwrap_or_else(default_path);
         check_path(&own.key, &path, problems)?;
         Some(Self {
             place: own.place(),
@@ -196,7 +204,7 @@ impl Source {
 impl Smtp {
     pub(super) fn read(name: Name, section: &Section<'_>, problems: &mut Problems) -> Option<Self> {
         let fingerprint = Fingerprint::of(section.value.get_ref());
-        let mut config = section.read(&[], problems, destination::email::SmtpConfig::deserialize)?;
+        let mut config = section.read::<destination::email::SmtpConfig>(&[], problems)?;
         // If the file could not be read, that was reported already, or its content is not needed.
         config.ca_file = config.ca_file.filter(secrets::is_fetched);
         Some(Self {
@@ -220,12 +228,13 @@ impl Destination {
         report_missing_kind(&section, destination::KINDS, problems);
         let (kind, smtp) = (section.text("kind"), section.text("smtp"));
         let (common, own) = section.split(DESTINATION_KEYS);
-        let typed = common.read_partly(&[], problems, DestinationTyped::deserialize);
-        let policy = typed
-            .as_ref()
-            .and_then(|(typed, _)| policy(&own.key, typed.retry.as_ref(), retry, problems));
+        let typed = common.read_partly::<DestinationTyped>(problems);
+        let policy = typed.as_ref().and_then(|(typed, _)| {
+            let own_retry = typed.retry.clone().map(|retry| common.spanned(retry));
+            policy(&own.key, own_retry.as_ref(), retry, problems)
+        });
         let registered = registered(&own.key, kind.as_ref()?, destination::KINDS, problems)?;
-        let config = own.read(DESTINATION_KEYS, problems, registered.read);
+        let config = own.read_with(DESTINATION_KEYS, problems, registered.read);
         let ((typed, _), config, policy) = (typed?, config?, policy?);
         Some(Self {
             name,
@@ -237,8 +246,8 @@ impl Destination {
             concurrency: typed.concurrency,
             rate: typed.rate.or_else(|| config.rate_default()),
             late_after: typed.late_after.unwrap_or(Duration::from_secs(120)),
-            fallback: typed.fallback,
-            template: typed.template,
+            fallback: typed.fallback.map(|fallback| common.spanned(fallback)),
+            template: typed.template.map(|template| common.spanned(template)),
             smtp: smtp.filter(|named| config.smtp() == Some(named.get_ref())),
             config,
             fingerprint,

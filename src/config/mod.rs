@@ -27,11 +27,9 @@ mod reading;
 mod routes;
 mod secrets;
 mod section;
-mod serde_errors;
 mod settings;
 pub(crate) mod suggest;
 mod syntax;
-mod value;
 
 pub use diagnostics::{Problem, Problems, Severity};
 pub use entries::{Destination, Smtp, Source};

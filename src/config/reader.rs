@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
-use serde::Deserialize;
+use deserr::Deserr;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -14,11 +14,13 @@ use super::environment::{Outside, Purpose};
 use super::routes::Route;
 use super::secrets::{self, Fetcher};
 use super::section::Section;
-use super::settings::{Admin, AdminTyped, Log, LogTyped, Retry, Server, Store, Tls};
+use super::settings::{Admin, AdminTyped, LogTyped, Retry, Server, Store, Tls};
 use super::suggest::suggestion;
-use super::{Config, Declared, Places, include, syntax, value};
+use super::{Config, Declared, Places, include, syntax};
 use crate::destination::email::SmtpConfig;
 use crate::model::message::Name;
+use crate::model::number::Number;
+use crate::model::setting::{Errors, Placed};
 use crate::retry::Policy;
 use crate::routing::Expressions;
 
@@ -120,11 +122,8 @@ impl<'t> Reader<'t, '_> {
         let (server_places, admin_places) = (self.places("server"), self.places("admin"));
         let server = self.server();
         let store = self.store();
-        let admin = self.admin(&server, &store);
-        let log: Log = self
-            .settings("log", LogTyped::deserialize)
-            .unwrap_or_default()
-            .into();
+        let admin = self.admin(&admin_places, &server, &store);
+        let log: LogTyped = self.settings("log").unwrap_or_default();
         let retry = self.retry();
         let mut declared = Declared::default();
         let sources = self.named("source", &mut declared.sources, Source::read);
@@ -148,7 +147,7 @@ impl<'t> Reader<'t, '_> {
             admin,
             admin_places,
             store,
-            log,
+            log: log.into(),
             retry,
             sources,
             smtp,
@@ -197,13 +196,9 @@ impl<'t> Reader<'t, '_> {
         Some(section)
     }
 
-    fn settings<T>(
-        &mut self,
-        key: &str,
-        parse: impl Fn(toml::de::ValueDeserializer<'t>) -> Result<T, toml::de::Error>,
-    ) -> Option<T> {
+    fn settings<T: Deserr<Errors>>(&mut self, key: &str) -> Option<T> {
         let section = self.take(key)?;
-        self.ready(section)?.read(&[], self.problems, parse)
+        self.ready(section)?.read(&[], self.problems)
     }
 
     fn server(&mut self) -> Server {
@@ -214,34 +209,28 @@ impl<'t> Reader<'t, '_> {
         {
             secrets::paths_are_files(tls, &["certificate", "key"]);
         }
-        let mut server: Server = self.settings("server", Server::deserialize).unwrap_or_default();
+        let mut server: Server = self.settings("server").unwrap_or_default();
         // If the file could not be read, that was reported already, or its content is not needed.
-        server.tls = server.tls.filter(|tls| {
-            let Tls { certificate, key } = tls.get_ref();
-            secrets::is_fetched(certificate) && secrets::is_fetched(key)
-        });
+        server.tls = server
+            .tls
+            .filter(|Tls { certificate, key }| secrets::is_fetched(certificate) && secrets::is_fetched(key));
         server
     }
 
-    fn admin(&mut self, server: &Server, store: &Store) -> Admin {
+    fn admin(&mut self, places: &Places, server: &Server, store: &Store) -> Admin {
         let folder = self.problems.folder(&self.place("admin"));
-        let typed: AdminTyped = self
-            .settings("admin", AdminTyped::deserialize)
-            .unwrap_or_default();
-        if let Some(listen) = &typed.listen {
+        let typed: AdminTyped = self.settings("admin").unwrap_or_default();
+        if let Some(address) = typed.listen {
+            let place = places.of_key("listen");
             if typed.token.is_none() {
                 let message =
                     "needs `token`: without it, anyone who can reach this address could read every message";
-                self.problems.error(&listen.span(), "admin.listen", message);
+                self.problems.error(place, "admin.listen", message);
             }
-            let address = listen.get_ref().0;
             // Two listeners on port 0 do not conflict: the kernel assigns a free port to each.
             if address == server.listen && address.port() != 0 {
-                self.problems.error(
-                    &listen.span(),
-                    "admin.listen",
-                    "the same address as server.listen",
-                );
+                self.problems
+                    .error(place, "admin.listen", "the same address as server.listen");
             }
         }
         typed.resolve(&folder, &store.path, self.fetcher.outside)
@@ -257,7 +246,7 @@ impl<'t> Reader<'t, '_> {
 
     fn store(&mut self) -> Store {
         let place = self.place("store");
-        let store: Store = self.settings("store", Store::deserialize).unwrap_or_default();
+        let store: Store = self.settings("store").unwrap_or_default();
         if store
             .redact_after
             .zip(store.retain)
@@ -272,7 +261,7 @@ impl<'t> Reader<'t, '_> {
 
     fn retry(&mut self) -> Policy {
         let place = self.place("retry");
-        let retry = self.settings("retry", Retry::deserialize).unwrap_or_default();
+        let retry: Retry = self.settings("retry").unwrap_or_default();
         retry.policy().unwrap_or_else(|error| {
             self.problems.error(&place, "retry", error);
             super::settings::POLICY
@@ -345,10 +334,7 @@ impl<'t> Reader<'t, '_> {
         };
         for (number, name) in table {
             let key = format!("contacts.\"{}\"", number.get_ref());
-            match (
-                value::contact_number(number.get_ref()),
-                contact_name(name.get_ref()),
-            ) {
+            match (contact_number(number.get_ref()), contact_name(name.get_ref())) {
                 (Err(error), _) => self.problems.error(&number.span(), key, error),
                 (_, Err(error)) => self.problems.error(&name.span(), key, error),
                 (Ok(normal), Ok(name)) => {
@@ -400,15 +386,19 @@ impl<'t> Reader<'t, '_> {
             self.problems.error(&(0..0), "routing", message);
             return Vec::new();
         }
-        let Some(routing): Option<Routing> = self.settings("routing", Routing::deserialize) else {
+        let Some(section) = self.take("routing").and_then(|section| self.ready(section)) else {
             return Vec::new();
         };
-        if routing.unmatched.get_ref().is_empty() {
+        let Some(Routing { unmatched }) = section.read(&[], self.problems) else {
+            return Vec::new();
+        };
+        if unmatched.value.is_empty() {
             let message = "is empty: messages that no route matches are kept and not delivered";
-            self.problems
-                .warning(&routing.unmatched.span(), "routing.unmatched", message);
+            let place = section.place_of(&unmatched.path);
+            self.problems.warning(&place, "routing.unmatched", message);
         }
-        routing.unmatched.into_inner()
+        let spanned = |destination| section.spanned(destination);
+        unmatched.value.into_iter().map(spanned).collect()
     }
 }
 
@@ -421,10 +411,17 @@ fn member<'v, 't>(value: &'v mut Spanned<DeValue<'t>>, key: &str) -> Option<&'v 
 }
 
 /// `[routing]`
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 struct Routing {
-    unmatched: Spanned<Vec<Spanned<String>>>,
+    unmatched: Placed<Vec<Placed<String>>>,
+}
+
+/// The normal form of a contact's number or name.
+fn contact_number(text: &str) -> Result<String, String> {
+    Number::typed(text)
+        .map(|number| number.normal().to_owned())
+        .map_err(|error| format!("`{text}` is {error}, nor a sender's name (`Google`)"))
 }
 
 fn contact_name(value: &DeValue<'_>) -> Result<String, String> {

@@ -2,16 +2,17 @@
 
 use std::ops::Range;
 
+use deserr::Deserr;
 use regex::Regex;
-use serde::Deserialize;
 use toml::Spanned;
 
 use super::diagnostics::Problems;
 use super::fingerprint::Fingerprint;
 use super::section::Section;
-use super::value;
 use crate::model::message::{Keyword, Name};
 use crate::model::number::Pattern;
+use crate::model::setting::{Errors, Placed};
+use crate::model::units::{Expression, Numbers};
 use crate::routing::Expressions;
 
 /// `[[route]]`
@@ -52,32 +53,67 @@ pub struct Conditions {
     pub keyword: Option<Vec<Keyword>>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RouteTyped {
-    /// Read separately before, so that each problem can be reported under the name of the route.
-    #[serde(rename = "name")]
-    _name: Option<String>,
-    to: Option<Spanned<Vec<Spanned<value::Numbers>>>>,
-    from: Option<Spanned<Vec<Spanned<value::Numbers>>>>,
-    source: Option<Spanned<Vec<Spanned<String>>>>,
-    message: Option<Spanned<value::Expression>>,
-    keyword: Option<Spanned<Vec<Keyword>>>,
-    unless: Option<Spanned<UnlessTyped>>,
-    deliver: Vec<Spanned<String>>,
-    #[serde(default)]
-    r#continue: bool,
-    template: Option<Spanned<String>>,
+impl Conditions {
+    fn is_empty(&self) -> bool {
+        let Self {
+            from,
+            to,
+            source,
+            message,
+            keyword,
+        } = self;
+        from.is_none() && to.is_none() && source.is_none() && message.is_none() && keyword.is_none()
+    }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// The conditions as written.
+#[derive(Debug)]
+struct Written {
+    to: Option<Placed<Vec<Placed<Numbers>>>>,
+    from: Option<Placed<Vec<Placed<Numbers>>>>,
+    source: Option<Placed<Vec<Placed<String>>>>,
+    message: Option<Placed<Expression>>,
+    keyword: Option<Placed<Vec<Keyword>>>,
+}
+
+#[derive(Debug, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
+struct RouteTyped {
+    /// Read separately before, so that each problem can be reported under the name of the route.
+    #[deserr(rename = "name", default)]
+    _name: Option<String>,
+    #[deserr(default)]
+    to: Option<Placed<Vec<Placed<Numbers>>>>,
+    #[deserr(default)]
+    from: Option<Placed<Vec<Placed<Numbers>>>>,
+    #[deserr(default)]
+    source: Option<Placed<Vec<Placed<String>>>>,
+    #[deserr(default)]
+    message: Option<Placed<Expression>>,
+    #[deserr(default)]
+    keyword: Option<Placed<Vec<Keyword>>>,
+    #[deserr(default)]
+    unless: Option<Placed<UnlessTyped>>,
+    deliver: Vec<Placed<String>>,
+    #[deserr(rename = "continue", default)]
+    proceed: bool,
+    #[deserr(default)]
+    template: Option<Placed<String>>,
+}
+
+#[derive(Debug, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 struct UnlessTyped {
-    to: Option<Spanned<Vec<Spanned<value::Numbers>>>>,
-    from: Option<Spanned<Vec<Spanned<value::Numbers>>>>,
-    source: Option<Spanned<Vec<Spanned<String>>>>,
-    message: Option<Spanned<value::Expression>>,
-    keyword: Option<Spanned<Vec<Keyword>>>,
+    #[deserr(default)]
+    to: Option<Placed<Vec<Placed<Numbers>>>>,
+    #[deserr(default)]
+    from: Option<Placed<Vec<Placed<Numbers>>>>,
+    #[deserr(default)]
+    source: Option<Placed<Vec<Placed<String>>>>,
+    #[deserr(default)]
+    message: Option<Placed<Expression>>,
+    #[deserr(default)]
+    keyword: Option<Placed<Vec<Keyword>>>,
 }
 
 impl Route {
@@ -93,44 +129,129 @@ impl Route {
             .as_ref()
             .map_or_else(|| format!("route.route-{number}"), |name| format!("route.{name}"));
         let fingerprint = Fingerprint::of(section.value.get_ref());
-        let typed = section.read_partly(&[], problems, RouteTyped::deserialize);
-        let (name, (typed, is_valid)) = (name?, typed?);
-        let key = section.key.as_str();
-        // A list whose invalid items were removed may be empty; its items were reported already.
-        let numbers = |list: Option<Spanned<Vec<Spanned<value::Numbers>>>>| {
-            list.filter(|list| is_valid || !list.get_ref().is_empty())
-        };
-        let when = conditions(
-            key,
-            numbers(typed.from),
-            numbers(typed.to),
-            typed.source,
-            typed.message.as_ref(),
+        let typed = section.read_partly::<RouteTyped>(problems);
+        let (name, (typed, is_complete)) = (name?, typed?);
+        let mut reading = Reading {
+            section,
             expressions,
             problems,
-        );
-        let keyword = typed
-            .keyword
-            .filter(|list| is_valid || !list.get_ref().is_empty());
-        let when = Conditions {
-            keyword: not_empty(key, "keyword", keyword, problems),
-            ..when
+            is_complete,
         };
-        let is_valid = is_valid && when.message.is_some() == typed.message.is_some();
-        let unless = typed
-            .unless
-            .map(|unless| exceptions(key, unless, expressions, problems));
+        let is_limited = typed.message.is_some();
+        let when = reading.conditions(
+            &section.key,
+            Written {
+                to: typed.to,
+                from: typed.from,
+                source: typed.source,
+                message: typed.message,
+                keyword: typed.keyword,
+            },
+        );
+        let is_valid = is_complete && when.message.is_some() == is_limited;
+        let unless = typed.unless.map(|unless| reading.exceptions(unless));
+        let spanned = |placed| section.spanned(placed);
         Some(Self {
             name,
             place: section.place(),
             when,
             unless,
-            deliver: typed.deliver,
-            proceed: typed.r#continue,
-            template: typed.template,
+            deliver: typed.deliver.into_iter().map(spanned).collect(),
+            proceed: typed.proceed,
+            template: typed.template.map(spanned),
             fingerprint,
             is_valid,
         })
+    }
+}
+
+/// The conditions of one route while they are read.
+struct Reading<'r, 't> {
+    section: &'r Section<'t>,
+    expressions: &'r mut Expressions,
+    problems: &'r mut Problems,
+    /// Whether all keys of the route were valid.
+    is_complete: bool,
+}
+
+impl Reading<'_, '_> {
+    fn exceptions(&mut self, unless: Placed<UnlessTyped>) -> Conditions {
+        let key = format!("{}.unless", self.section.key);
+        let place = self.section.place_of(&unless.path);
+        let UnlessTyped {
+            to,
+            from,
+            source,
+            message,
+            keyword,
+        } = unless.value;
+        // An invalid condition was reported already.
+        let is_limited = message.is_some();
+        let conditions = self.conditions(
+            &key,
+            Written {
+                to,
+                from,
+                source,
+                message,
+                keyword,
+            },
+        );
+        if !is_limited && conditions.is_empty() {
+            let message = "without any condition this excludes every message";
+            self.problems.error(&place, key, message);
+        }
+        conditions
+    }
+
+    fn conditions(&mut self, key: &str, written: Written) -> Conditions {
+        Conditions {
+            from: self.numbers(key, "from", written.from),
+            to: self.numbers(key, "to", written.to),
+            source: self.list(key, "source", written.source).map(|sources| {
+                let spanned = |source| self.section.spanned(source);
+                sources.into_iter().map(spanned).collect()
+            }),
+            message: written.message.and_then(|message| self.expression(key, message)),
+            keyword: self.list(key, "keyword", written.keyword),
+        }
+    }
+
+    fn numbers(
+        &mut self,
+        key: &str,
+        name: &str,
+        list: Option<Placed<Vec<Placed<Numbers>>>>,
+    ) -> Option<Vec<Spanned<Pattern>>> {
+        let list = self.list(key, name, list)?;
+        let pattern =
+            |Placed { path, value }: Placed<Numbers>| Spanned::new(self.section.place_of(&path), value.0);
+        Some(list.into_iter().map(pattern).collect())
+    }
+
+    fn expression(&mut self, key: &str, message: Placed<Expression>) -> Option<Regex> {
+        let compiled = self.expressions.compile(&message.value.0);
+        let place = self.section.place_of(&message.path);
+        compiled
+            .map_err(|error| {
+                self.problems
+                    .error(&place, format!("{key}.message"), error.to_string());
+            })
+            .ok()
+    }
+
+    fn list<T>(&mut self, key: &str, name: &str, list: Option<Placed<Vec<T>>>) -> Option<Vec<T>> {
+        let Placed { path, value } = list?;
+        if value.is_empty() {
+            // If invalid items were left out, they were reported already.
+            if !self.is_complete {
+                return None;
+            }
+            let message = "an empty list matches nothing: leave the key out to match everything";
+            let place = self.section.place_of(&path);
+            self.problems.error(&place, format!("{key}.{name}"), message);
+        }
+        Some(value)
     }
 }
 
@@ -147,85 +268,4 @@ fn route_name(number: usize, section: &Section<'_>, problems: &mut Problems) -> 
         );
     };
     given.get_ref().parse().map_err(wrong).ok()
-}
-
-fn exceptions(
-    key: &str,
-    unless: Spanned<UnlessTyped>,
-    expressions: &mut Expressions,
-    problems: &mut Problems,
-) -> Conditions {
-    let (key, span) = (format!("{key}.unless"), unless.span());
-    let unless = unless.into_inner();
-    let conditions = conditions(
-        &key,
-        unless.from,
-        unless.to,
-        unless.source,
-        unless.message.as_ref(),
-        expressions,
-        problems,
-    );
-    let conditions = Conditions {
-        keyword: not_empty(&key, "keyword", unless.keyword, problems),
-        ..conditions
-    };
-    // An invalid condition was reported already.
-    if unless.message.is_some() {
-        return conditions;
-    }
-    let Conditions {
-        from: None,
-        to: None,
-        source: None,
-        message: None,
-        keyword: None,
-    } = &conditions
-    else {
-        return conditions;
-    };
-    problems.error(&span, key, "without any condition this excludes every message");
-    conditions
-}
-
-fn conditions(
-    key: &str,
-    from: Option<Spanned<Vec<Spanned<value::Numbers>>>>,
-    to: Option<Spanned<Vec<Spanned<value::Numbers>>>>,
-    source: Option<Spanned<Vec<Spanned<String>>>>,
-    message: Option<&Spanned<value::Expression>>,
-    expressions: &mut Expressions,
-    problems: &mut Problems,
-) -> Conditions {
-    let mut numbers = |name: &str, list: Option<Spanned<Vec<Spanned<value::Numbers>>>>| {
-        let list = not_empty(key, name, list, problems)?;
-        let pattern = |numbers: Spanned<value::Numbers>| Spanned::new(numbers.span(), numbers.into_inner().0);
-        Some(list.into_iter().map(pattern).collect())
-    };
-    Conditions {
-        from: numbers("from", from),
-        to: numbers("to", to),
-        source: not_empty(key, "source", source, problems),
-        message: message.and_then(|message| {
-            let compiled = expressions.compile(&message.get_ref().0);
-            compiled
-                .map_err(|error| problems.error(&message.span(), format!("{key}.message"), error.to_string()))
-                .ok()
-        }),
-        keyword: None,
-    }
-}
-
-fn not_empty<T>(
-    key: &str,
-    name: &str,
-    list: Option<Spanned<Vec<T>>>,
-    problems: &mut Problems,
-) -> Option<Vec<T>> {
-    let list = list?;
-    if list.get_ref().is_empty() {
-        let message = "an empty list matches nothing: leave the key out to match everything";
-        problems.error(&list.span(), format!("{key}.{name}"), message);
-    }
-    Some(list.into_inner())
 }

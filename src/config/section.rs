@@ -1,17 +1,15 @@
-//! Reads one table of the configuration with serde and reports every error in it.
-//!
-//! Serde stops at its first error. So the wrong key is reported and removed from a copy of the table, and the rest is
-//! read again until no error is left. A missing required key is replaced by placeholders of different types until one
-//! fits, so that the next missing key is found, too.
+//! One table of the configuration: reads it, and reports every problem in it with its place in the file.
 
 use std::ops::Range;
 use std::path::Path;
 
+use deserr::Deserr;
 use toml::Spanned;
-use toml::de::{DeArray, DeTable, DeValue, Error, ValueDeserializer};
+use toml::de::{DeArray, DeTable, DeValue};
 
 use super::diagnostics::Problems;
-use super::serde_errors::{quoted_after, translate};
+use super::suggest::suggestion;
+use crate::model::setting::{self, Errors, Placed, Problem, Step, Wrong};
 
 /// A table of the configuration, or a part of it that is read as one.
 #[derive(Clone, Debug)]
@@ -22,13 +20,6 @@ pub(super) struct Section<'t> {
     pub value: Spanned<DeValue<'t>>,
     /// The secrets that were resolved in it, to be removed from error messages.
     pub secrets: Vec<String>,
-}
-
-/// One step from a section to a nested value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Step {
-    Key(String),
-    Item(usize),
 }
 
 impl<'t> Section<'t> {
@@ -90,286 +81,182 @@ impl<'t> Section<'t> {
         }
     }
 
-    /// Reads the section with `parse`, which may be called several times. Reports every problem and returns `None` if
-    /// there is one. `also` are known keys that were removed before, for the suggestions.
-    pub(super) fn read<T>(
+    /// Reads the section. Reports every problem and returns `None` if there is one. `also` are known keys that were
+    /// removed before, for the suggestions.
+    pub(super) fn read<T: Deserr<Errors>>(&self, also: &[&str], problems: &mut Problems) -> Option<T> {
+        self.read_with(also, problems, setting::read)
+    }
+
+    /// Like `read`, with a function of a kind.
+    pub(super) fn read_with<T>(
         &self,
         also: &[&str],
         problems: &mut Problems,
-        parse: impl Fn(ValueDeserializer<'t>) -> Result<T, Error>,
+        read: impl Fn(DeValue<'t>) -> Result<T, Errors>,
     ) -> Option<T> {
-        self.read_partly(also, problems, parse)
-            .and_then(|(value, whole)| whole.then_some(value))
+        read(self.value.get_ref().clone())
+            .map_err(|errors| self.report(&errors, also, problems))
+            .ok()
     }
 
     /// Like `read`, but returns the value without its wrong keys, so that the rest can still be checked, and whether
     /// it was complete. `None` when a required key is missing or wrong.
-    pub(super) fn read_partly<T>(
-        &self,
-        also: &[&str],
-        problems: &mut Problems,
-        parse: impl Fn(ValueDeserializer<'t>) -> Result<T, Error>,
-    ) -> Option<(T, bool)> {
-        let mut reading = Reading {
-            section: self,
-            rest: self.value.clone(),
-            also,
-            placeholders: Vec::new(),
-            errors: 0,
+    pub(super) fn read_partly<T: Deserr<Errors>>(&self, problems: &mut Problems) -> Option<(T, bool)> {
+        let errors = match setting::read(self.value.get_ref().clone()) {
+            Ok(value) => return Some((value, true)),
+            Err(errors) => errors,
         };
-        for _ in 0..ROUNDS_MAX {
-            match parse(ValueDeserializer::from(reading.rest.clone())) {
-                Ok(value) => {
-                    return reading
-                        .placeholders
-                        .is_empty()
-                        .then_some((value, reading.errors == 0));
-                }
-                Err(error) if reading.go_on(&error, problems) => {}
-                Err(_) => break,
-            }
+        self.report(&errors, &[], problems);
+        let mut rest = self.value.clone();
+        let mut wrong: Vec<_> = errors.all().iter().map(wrong_value).collect();
+        // From the end of each list, so that the numbers of its earlier items stay valid.
+        wrong.sort_unstable();
+        for path in wrong.iter().rev() {
+            remove(&mut rest, path);
         }
-        None
-    }
-}
-
-/// Upper bound of the errors reported for one table.
-const ROUNDS_MAX: usize = 200;
-
-struct Reading<'s, 't> {
-    section: &'s Section<'t>,
-    rest: Spanned<DeValue<'t>>,
-    also: &'s [&'s str],
-    placeholders: Vec<Placeholder>,
-    errors: usize,
-}
-
-/// The placeholder of a missing required key.
-struct Placeholder {
-    table: Vec<Step>,
-    field: String,
-    tried: usize,
-}
-
-impl<'t> Reading<'_, 't> {
-    /// Reports the error and removes its cause. Returns true if reading again may find more.
-    fn go_on(&mut self, error: &Error, problems: &mut Problems) -> bool {
-        let span = error.span().unwrap_or_else(|| self.section.place());
-        if let Some(index) = placeholder_at(&span) {
-            return self.placeholder(index);
-        }
-        if problems.is_full() {
-            self.errors += 1;
-            problems.error_with(&span, "", String::new);
-            return false;
-        }
-        let mut path = Vec::new();
-        locate(&self.rest, &span, &mut path);
-        if let Some(field) = quoted_after(error.message(), "missing field ") {
-            return self.missing(path, field, &span, problems);
-        }
-        if path.is_empty() && self.errors > 0 {
-            return false;
-        }
-        self.errors += 1;
-        let words = translate(error.message(), self.also_at(&path));
-        problems.error(&span, self.written_path(&span), self.without_secrets(words));
-        remove(&mut self.rest, &path)
+        let rest = setting::read(rest.into_inner()).ok()?;
+        Some((rest, false))
     }
 
-    /// The known keys that were removed before, which were all in the section itself and not in a nested table.
-    fn also_at(&self, path: &[Step]) -> &[&str] {
-        if path.len() == 1 { self.also } else { &[] }
-    }
-
-    fn missing(
-        &mut self,
-        table: Vec<Step>,
-        field: &str,
-        span: &Range<usize>,
-        problems: &mut Problems,
-    ) -> bool {
-        let mut path = table.clone();
-        path.push(Step::Key(field.to_owned()));
-        if get(&self.section.value, &path).is_none() {
-            problems.error(span, self.path(&table), format!("missing key `{field}`"));
+    fn report(&self, errors: &Errors, also: &[&str], problems: &mut Problems) {
+        for Problem { path, wrong } in errors.all() {
+            // The known keys that were removed before were all in the section itself, not in a nested table.
+            let also = if path.is_empty() { also } else { &[] };
+            let (place, key) = match wrong {
+                Wrong::UnknownKey { key, .. } => (self.place_of_key(path, key), Some(key)),
+                _ => (self.place_of(path), None),
+            };
+            let shown = self.shown(path, key.map(String::as_str));
+            problems.error_with(&place, shown, || self.without_secrets(described(wrong, also)));
         }
-        self.errors += 1;
-        self.placeholders.push(Placeholder {
-            table,
-            field: field.to_owned(),
-            tried: 0,
-        });
-        self.placeholder(self.placeholders.len() - 1)
     }
 
-    /// Tries a placeholder of the next type for a missing key.
-    fn placeholder(&mut self, index: usize) -> bool {
-        let Some(missing) = self.placeholders.get_mut(index) else {
-            return false;
-        };
-        let span = PLACEHOLDER + index..PLACEHOLDER + index;
-        let Some(value) = placeholder_value(missing.tried, &span) else {
-            return false;
-        };
-        missing.tried += 1;
-        let Some(DeValue::Table(table)) = get_mut(&mut self.rest, &missing.table) else {
-            return false;
-        };
-        table.insert(
-            Spanned::new(span.clone(), missing.field.clone().into()),
-            Spanned::new(span, value),
-        );
-        true
+    /// The place of the value at this path.
+    pub(super) fn place_of(&self, path: &[Step]) -> Range<usize> {
+        get(&self.value, path).map_or_else(|| self.place(), Spanned::span)
     }
 
-    /// The path as written in the file: earlier items of a list may have been removed by now.
-    fn written_path(&self, span: &Range<usize>) -> String {
-        let mut path = Vec::new();
-        locate(&self.section.value, span, &mut path);
-        self.path(&path)
+    /// The value with its place in the file.
+    pub(super) fn spanned<T>(&self, placed: Placed<T>) -> Spanned<T> {
+        Spanned::new(self.place_of(&placed.path), placed.value)
+    }
+
+    fn place_of_key(&self, table: &[Step], key: &str) -> Range<usize> {
+        let table = get(&self.value, table).and_then(|value| value.get_ref().as_table());
+        let entry = table.and_then(|table| table.get_key_value(key));
+        entry.map_or_else(|| self.place(), |(key, _)| key.span())
     }
 
     fn without_secrets(&self, words: String) -> String {
-        self.section
-            .secrets
+        self.secrets
             .iter()
             .fold(words, |words, secret| words.replace(secret.as_str(), "***"))
     }
 
-    fn path(&self, steps: &[Step]) -> String {
-        steps
-            .iter()
-            .fold(self.section.key.clone(), |path, step| match step {
-                Step::Key(key) if path.is_empty() => key.clone(),
-                Step::Key(key) => format!("{path}.{key}"),
-                Step::Item(index) => format!("{path}[{index}]"),
-            })
+    /// A path as the operator writes it: `destination.desk.to[1]`.
+    fn shown(&self, steps: &[Step], key: Option<&str>) -> String {
+        let mut shown = self.key.clone();
+        let keys = key.map(|key| Step::Key(key.to_owned()));
+        for step in steps.iter().chain(&keys) {
+            match step {
+                Step::Item(index) => shown.push_str(&format!("[{index}]")),
+                Step::Key(key) if shown.is_empty() => shown.push_str(key),
+                Step::Key(key) => {
+                    shown.push('.');
+                    shown.push_str(key);
+                }
+            }
+        }
+        shown
     }
 }
 
-/// Places from here on belong to placeholders. No file is that long.
-const PLACEHOLDER: usize = usize::MAX / 2;
-
-fn placeholder_at(span: &Range<usize>) -> Option<usize> {
-    span.start.checked_sub(PLACEHOLDER)
+fn described(wrong: &Wrong, also: &[&str]) -> String {
+    match wrong {
+        Wrong::MissingKey(key) => format!("missing key `{key}`"),
+        Wrong::UnknownKey { key, known } => {
+            let known = also.iter().copied().chain(known.iter().map(String::as_str));
+            format!("unknown key{}", suggestion(key, known))
+        }
+        Wrong::UnknownWord { word, known } => {
+            format!(
+                "unknown value `{word}`{}",
+                suggestion(word, known.iter().map(String::as_str))
+            )
+        }
+        Wrong::Other(message) => message.clone(),
+    }
 }
 
-/// Placeholder strings of which each setting of type string accepts one: a name or number, an address, a URL.
-const PLACEHOLDER_TEXTS: [&str; 3] = ["1-1234", "x@example.com", "https://example.com/"];
-
-fn placeholder_value<'t>(attempt: usize, span: &Range<usize>) -> Option<DeValue<'t>> {
-    if let Some(text) = PLACEHOLDER_TEXTS.get(attempt / 2) {
-        let text = DeValue::String((*text).into());
-        let list = |text| DeValue::Array([Spanned::new(span.clone(), text)].into_iter().collect());
-        return Some(if attempt.is_multiple_of(2) {
-            text
-        } else {
-            list(text)
-        });
+/// The path of the value that is to be left out because of this problem.
+fn wrong_value(problem: &Problem) -> Vec<Step> {
+    let mut path = problem.path.clone();
+    if let Wrong::UnknownKey { key, .. } = &problem.wrong {
+        path.push(Step::Key(key.clone()));
     }
-    Some(match attempt - 2 * PLACEHOLDER_TEXTS.len() {
-        0 => DeValue::Integer(toml::de::DeInteger::default()),
-        1 => DeValue::Boolean(true),
-        2 => DeValue::Array(DeArray::new()),
-        3 => DeValue::Table(DeTable::new()),
-        _ => return None,
+    path
+}
+
+fn get<'v, 't>(value: &'v Spanned<DeValue<'t>>, path: &[Step]) -> Option<&'v Spanned<DeValue<'t>>> {
+    path.iter().try_fold(value, |value, step| match step {
+        Step::Key(key) => value.get_ref().get(key.as_str()),
+        Step::Item(index) => value.get_ref().get(*index),
     })
 }
 
-/// Finds the deepest key or value at this place. The place of a table with a header is its header, so a value may lie
-/// outside of the place of its table.
-fn locate(value: &Spanned<DeValue<'_>>, span: &Range<usize>, path: &mut Vec<Step>) -> bool {
-    match value.get_ref() {
-        DeValue::Table(table) => {
-            for (key, child) in table {
-                path.push(Step::Key(key.get_ref().to_string()));
-                if key.span() == *span || locate(child, span, path) {
-                    return true;
-                }
-                path.pop();
-            }
-        }
-        DeValue::Array(items) => {
-            for (index, item) in items.iter().enumerate() {
-                path.push(Step::Item(index));
-                if locate(item, span, path) {
-                    return true;
-                }
-                path.pop();
-            }
-        }
-        _ => {}
-    }
-    let own = value.span();
-    own.start <= span.start && span.end <= own.end
-}
-
-fn get<'v, 't>(value: &'v Spanned<DeValue<'t>>, path: &[Step]) -> Option<&'v DeValue<'t>> {
-    path.iter()
-        .try_fold(value, |value, step| match step {
-            Step::Key(key) => value.get_ref().get(key.as_str()),
-            Step::Item(index) => value.get_ref().get(*index),
-        })
-        .map(Spanned::get_ref)
-}
-
-fn get_mut<'v, 't>(value: &'v mut Spanned<DeValue<'t>>, path: &[Step]) -> Option<&'v mut DeValue<'t>> {
-    path.iter()
+/// Removes the value at `path`. The section itself cannot be removed.
+fn remove(value: &mut Spanned<DeValue<'_>>, path: &[Step]) {
+    let Some((last, parents)) = path.split_last() else {
+        return;
+    };
+    let parent = parents
+        .iter()
         .try_fold(value, |value, step| match (step, value.get_mut()) {
             (Step::Key(key), DeValue::Table(table)) => table.get_mut(key.as_str()),
             (Step::Item(index), DeValue::Array(items)) => items.get_mut(*index),
             _ => None,
-        })
-        .map(Spanned::get_mut)
-}
-
-/// Removes the value at `path`. The section itself cannot be removed.
-fn remove(value: &mut Spanned<DeValue<'_>>, path: &[Step]) -> bool {
-    let Some((last, parents)) = path.split_last() else {
-        return false;
-    };
-    match (last, get_mut(value, parents)) {
-        (Step::Key(key), Some(DeValue::Table(table))) => table.remove(key.as_str()).is_some(),
+        });
+    match (last, parent.map(Spanned::get_mut)) {
+        (Step::Key(key), Some(DeValue::Table(table))) => drop(table.remove(key.as_str())),
         (Step::Item(index), Some(DeValue::Array(items))) => {
-            let kept = std::mem::replace(items, DeArray::new())
-                .into_iter()
-                .enumerate()
-                .filter(|(at, _)| at != index);
-            *items = kept.map(|(_, item)| item).collect();
-            true
+            let kept = std::mem::replace(items, DeArray::new()).into_iter().enumerate();
+            *items = kept
+                .filter_map(|(at, item)| (at != *index).then_some(item))
+                .collect();
         }
-        _ => false,
+        _ => {}
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde::Deserialize;
-
     use super::*;
+    use crate::model::units::Port;
 
-    #[derive(Debug, Deserialize)]
-    #[serde(deny_unknown_fields)]
+    #[derive(Debug, Deserr)]
+    #[deserr(error = Errors, deny_unknown_fields)]
     #[allow(dead_code)]
     struct Typed {
         name: String,
+        #[deserr(from(Port) = u16::from)]
         port: u16,
         to: Vec<String>,
+        #[deserr(default)]
         deep: Option<Deep>,
+        #[deserr(default)]
         mode: Option<Mode>,
     }
 
-    #[derive(Debug, Deserialize)]
-    #[serde(deny_unknown_fields)]
+    #[derive(Debug, Deserr)]
+    #[deserr(error = Errors, deny_unknown_fields)]
     #[allow(dead_code)]
     struct Deep {
         user: String,
         on: bool,
     }
 
-    #[derive(Debug, Deserialize)]
-    #[serde(rename_all = "lowercase")]
+    #[derive(Debug, Deserr)]
+    #[deserr(error = Errors, rename_all = lowercase)]
     enum Mode {
         Fast,
         Slow,
@@ -379,7 +266,7 @@ mod tests {
         let mut problems = Problems::none(Path::new("c"), text);
         let root = DeTable::parse(text).unwrap();
         let section = Section::new("s", Spanned::new(root.span(), DeValue::Table(root.into_inner())));
-        let read = section.read(&["kind"], &mut problems, Typed::deserialize);
+        let read = section.read::<Typed>(&["kind"], &mut problems);
         assert_eq!(read.is_some(), problems.all().is_empty(), "{read:?}");
         problems
             .to_string()

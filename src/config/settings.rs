@@ -4,47 +4,52 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use deserr::{Deserr, IntoValue, Value, ValuePointerRef};
 use ipnet::IpNet;
-use serde::Deserialize;
-use toml::Spanned;
+use tracing_subscriber::EnvFilter;
 
 use super::environment::Outside;
-use super::value;
+use super::suggest::suggestion;
 use crate::model::secret::{Secret, Secrets};
+use crate::model::setting::{self, Errors, Wrong};
+use crate::model::units::{
+    Address, BodySize, Bounded, FilePath, Network, Period, PublicUrl, Retention, Size, Timeout, list, some,
+};
 use crate::retry::Policy;
 
 /// `[server]`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 pub struct Server {
     /// The address for webhooks, unless the service manager passes a socket.
-    #[serde(deserialize_with = "value::address")]
+    #[deserr(default = Self::default().listen, from(Address) = SocketAddr::from)]
     pub listen: SocketAddr,
     /// The URL that carriers call.
-    #[serde(deserialize_with = "value::public_url")]
+    #[deserr(default, from(PublicUrl) = some)]
     pub public_url: Option<url::Url>,
     /// Upper bound of a request body, in bytes.
-    #[serde(deserialize_with = "value::body_size")]
+    #[deserr(default = Self::default().max_body, from(BodySize<1024>) = usize::from)]
     pub max_body: usize,
     /// Upper bound of simultaneous connections.
-    #[serde(deserialize_with = "value::connections")]
+    #[deserr(default = Self::default().max_connections, from(Bounded<1, 65536>) = usize::from)]
     pub max_connections: usize,
     /// Time limit for the head of a request.
-    #[serde(deserialize_with = "value::timeout")]
+    #[deserr(default = Self::default().header_timeout, from(Timeout) = Duration::from)]
     pub header_timeout: Duration,
     /// Time limit for a complete request.
-    #[serde(deserialize_with = "value::timeout")]
+    #[deserr(default = Self::default().request_timeout, from(Timeout) = Duration::from)]
     pub request_timeout: Duration,
     /// The proxies whose `X-Forwarded-For` is trusted.
-    #[serde(deserialize_with = "value::networks")]
+    #[deserr(default, from(Vec<Network>) = list)]
     pub trusted_proxies: Vec<IpNet>,
     /// Certificate and key for HTTPS without a proxy.
-    pub tls: Option<Spanned<Tls>>,
+    #[deserr(default)]
+    pub tls: Option<Tls>,
 }
 
 /// `[server] tls`: the content of the two files.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 pub struct Tls {
     /// The certificate and its intermediate certificates, PEM. Public, but read like a secret.
     pub certificate: Secret,
@@ -81,12 +86,16 @@ pub struct Admin {
 }
 
 /// `[admin]` as written.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 pub(super) struct AdminTyped {
+    #[deserr(default, from(FilePath) = some)]
     pub socket: Option<PathBuf>,
+    #[deserr(default)]
     pub socket_group: Option<String>,
-    pub listen: Option<Spanned<value::Address>>,
+    #[deserr(default, from(Address) = some)]
+    pub listen: Option<SocketAddr>,
+    #[deserr(default)]
     pub token: Option<Secrets>,
 }
 
@@ -102,29 +111,30 @@ impl AdminTyped {
         Admin {
             socket: given.or_else(runtime).unwrap_or_else(|| store.join("admin.sock")),
             socket_group: self.socket_group,
-            listen: self.listen.map(|listen| listen.into_inner().0),
+            listen: self.listen,
             token: self.token,
         }
     }
 }
 
 /// `[store]`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 pub struct Store {
     /// Its folder.
+    #[deserr(default, from(FilePath) = PathBuf::from)]
     pub path: PathBuf,
     /// How long ended messages are kept; `None` means forever.
-    #[serde(deserialize_with = "value::duration_or_forever")]
+    #[deserr(default = Self::default().retain, from(Retention) = Option::from)]
     pub retain: Option<Duration>,
     /// The age at which texts and numbers are redacted.
-    #[serde(deserialize_with = "value::duration_option")]
+    #[deserr(default, from(Period) = some)]
     pub redact_after: Option<Duration>,
     /// Bytes to keep free on the file system.
-    #[serde(deserialize_with = "value::size")]
+    #[deserr(default = Self::default().min_free, from(Size) = u64::from)]
     pub min_free: u64,
     /// How long a provider id is kept to detect duplicates.
-    #[serde(deserialize_with = "value::duration")]
+    #[deserr(default = Self::default().dedup_window, from(Period) = Duration::from)]
     pub dedup_window: Duration,
 }
 
@@ -165,8 +175,8 @@ pub struct Log {
 }
 
 /// The format of log lines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserr)]
+#[deserr(error = Errors, rename_all = lowercase)]
 pub enum LogFormat {
     /// Text on a terminal, journald under systemd, JSON otherwise.
     #[default]
@@ -179,18 +189,42 @@ pub enum LogFormat {
     Journald,
 }
 
+/// A level, or tracing's filter syntax. Tracing would take a misspelled level for the name of a module, so it is
+/// rejected.
+#[derive(Debug)]
+struct LogLevel(String);
+
+impl Deserr<Errors> for LogLevel {
+    fn deserialize_from_value<V: IntoValue>(
+        value: Value<V>,
+        location: ValuePointerRef<'_>,
+    ) -> Result<Self, Errors> {
+        const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+        const EXPECTED: &str = "a level like \"info\", or a filter like \"info,smsbridge=debug\"";
+        let level = setting::text(value, location, EXPECTED, |text| Ok(text.to_owned()))?;
+        let filter = level.contains(['=', ',']) && EnvFilter::builder().parse(&level).is_ok();
+        if filter || LEVELS.contains(&level.as_str()) {
+            return Ok(Self(level));
+        }
+        let message = format!("unknown level `{level}`{}", suggestion(&level, LEVELS));
+        Err(Errors::at(location, Wrong::Other(message)))
+    }
+}
+
 /// `[log]` as written.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Default, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 pub(super) struct LogTyped {
-    #[serde(deserialize_with = "value::log_level")]
-    level: Option<String>,
+    #[deserr(default)]
+    level: Option<LogLevel>,
+    #[deserr(default)]
     format: LogFormat,
+    #[deserr(default)]
     numbers: LogNumbers,
 }
 
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Default, PartialEq, Eq, Deserr)]
+#[deserr(error = Errors, rename_all = lowercase)]
 enum LogNumbers {
     #[default]
     Masked,
@@ -200,7 +234,9 @@ enum LogNumbers {
 impl From<LogTyped> for Log {
     fn from(typed: LogTyped) -> Self {
         Self {
-            level: typed.level.unwrap_or_else(|| "info".to_owned()),
+            level: typed
+                .level
+                .map_or_else(|| "info".to_owned(), |LogLevel(level)| level),
             format: typed.format,
             numbers_full: typed.numbers == LogNumbers::Full,
         }
@@ -208,14 +244,14 @@ impl From<LogTyped> for Log {
 }
 
 /// `[retry]`, and the `retry` of a destination. A key that is missing is taken from the wider table.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, Default, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 pub(super) struct Retry {
-    #[serde(deserialize_with = "value::duration_option")]
+    #[deserr(default, from(Period) = some)]
     initial: Option<Duration>,
-    #[serde(deserialize_with = "value::duration_option")]
+    #[deserr(default, from(Period) = some)]
     max: Option<Duration>,
-    #[serde(deserialize_with = "value::duration_option")]
+    #[deserr(default, from(Period) = some)]
     give_up_after: Option<Duration>,
 }
 

@@ -1,6 +1,7 @@
 //! The console: prints each message as one line on standard output. It needs no setup, which makes it useful for a
 //! first test.
 
+use deserr::Deserr;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,6 +9,7 @@ use async_trait::async_trait;
 use self::output::{Output, STDOUT};
 use super::{BuildContext, Delivered, Destination, Failure, Kind, OutboundMessage};
 use crate::model::delivery::DeliveryId;
+use crate::model::setting::Errors;
 use crate::template::{Medium, Template};
 
 mod output;
@@ -20,8 +22,8 @@ const TEMPLATE: &str = "{{ received_at }} {{ from_name or from }} → {{ to_name
     {% for m in media %} [{{ m.link or m.filename or m.content_type or 'attachment' }}]{% endfor %}";
 
 /// `kind = "console"` has no further keys.
-#[derive(Clone, Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 pub struct Config {}
 
 impl Kind for Config {

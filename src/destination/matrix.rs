@@ -1,5 +1,6 @@
 //! Matrix: a room over the client-server API, or a matrix-hookshot generic webhook.
 
+use deserr::Deserr;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,6 +11,7 @@ use super::{BuildContext, Delivered, Destination, Failure, Kind, OutboundMessage
 use crate::mask::Mask;
 use crate::model::lint::{self, Lint};
 use crate::model::secret::{Secret, Secrets};
+use crate::model::setting::Errors;
 
 mod answer;
 mod content;
@@ -21,24 +23,32 @@ use hookshot::Hookshot;
 use room::Room;
 
 /// `kind = "matrix"`: either `homeserver`, `room` and `access_token`, or `webhook_url`.
-#[derive(Clone, Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 pub struct Config {
     /// The base of the client-server API (`https://matrix.example.com`).
+    #[deserr(default)]
     pub homeserver: Option<String>,
     /// `!id:example.com` or `#alias:example.com`.
+    #[deserr(default)]
     pub room: Option<String>,
     /// The access token of the Matrix user.
+    #[deserr(default)]
     pub access_token: Option<Secrets>,
     /// A matrix-hookshot generic webhook, instead of the three keys above.
+    #[deserr(default)]
     pub webhook_url: Option<Secrets>,
     /// The sender's name in matrix-hookshot; only with `webhook_url`.
+    #[deserr(default)]
     pub username: Option<String>,
     /// How clients display the message; only with `room`.
+    #[deserr(default)]
     pub msgtype: Option<MessageType>,
     /// Whether each conversation has its own thread; only with `room`, where it is the default.
+    #[deserr(default)]
     pub threads: Option<bool>,
     /// Whether to accept an invitation or join an open room; only with `room`, where it is the default.
+    #[deserr(default)]
     pub join: Option<bool>,
 }
 
@@ -64,14 +74,15 @@ impl Kind for Config {
 }
 
 /// How clients display a message.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserr)]
+#[deserr(error = Errors)]
 pub enum MessageType {
     /// Like a message from a person.
     #[default]
-    #[serde(rename = "m.text")]
+    #[deserr(rename = "m.text")]
     Text,
     /// Like a message from a bot: many clients show it less prominently and send no notification.
-    #[serde(rename = "m.notice")]
+    #[deserr(rename = "m.notice")]
     Notice,
 }
 
@@ -193,7 +204,7 @@ mod tests {
     #[test]
     fn exactly_one_way_is_configured() {
         let http = Client::new().unwrap();
-        let built = |toml: &str| way(&toml::from_str(toml).unwrap(), &http);
+        let built = |toml: &str| way(&crate::model::setting::from_toml(toml).unwrap(), &http);
         let room = "homeserver = 'https://m.example'\nroom = '!a:m.example'\naccess_token = 't'\n";
         assert!(matches!(built(room), Ok(Way::Room(_))));
         assert!(matches!(

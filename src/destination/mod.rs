@@ -9,13 +9,14 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde::de::DeserializeOwned;
+use deserr::Deserr;
 
 use crate::mask::Reason;
 use crate::model::delivery::{DeliveryId, Verdict};
 use crate::model::lint::Lint;
 use crate::model::message::{Conversation, Message, Name};
 use crate::model::registry::Registered;
+use crate::model::setting::{self, Errors};
 use crate::template::{Template, Values, one_line};
 
 pub mod console;
@@ -35,10 +36,10 @@ pub const KINDS: &[Registered<dyn Kind>] = &[
 ];
 
 /// Registers a kind of destination by its name in the configuration.
-const fn register<K: Kind + DeserializeOwned>(name: &'static str) -> Registered<dyn Kind> {
+const fn register<K: Kind + Deserr<Errors>>(name: &'static str) -> Registered<dyn Kind> {
     Registered {
         name,
-        read: |section| Ok(Box::new(K::deserialize(section)?)),
+        read: |section| Ok(Box::new(setting::read::<K>(section)?)),
     }
 }
 

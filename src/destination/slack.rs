@@ -4,6 +4,7 @@
 //! from the delivery id here. Slack mentions it only in its list of errors, so it makes duplicates less likely but
 //! does not exclude them.
 
+use deserr::Deserr;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,6 +20,7 @@ use crate::mask::Mask;
 use crate::model::delivery::DeliveryId;
 use crate::model::lint::{self, Lint};
 use crate::model::secret::{Secret, Secrets};
+use crate::model::setting::Errors;
 use crate::template::Template;
 
 mod answer;
@@ -31,18 +33,23 @@ use payload::Content;
 const API: &str = "https://slack.com/api";
 
 /// `kind = "slack"`: either `webhook_url`, or `token` and `channel`.
-#[derive(Clone, Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 pub struct Config {
     /// The URL of an incoming webhook.
+    #[deserr(default)]
     pub webhook_url: Option<Secrets>,
     /// A bot token (`xoxb-…`) with the scope `chat:write`.
+    #[deserr(default)]
     pub token: Option<Secrets>,
     /// The id of the channel (`C0123ABCD`).
+    #[deserr(default)]
     pub channel: Option<String>,
     /// The base of the Web API, for gateways and tests.
+    #[deserr(default)]
     pub api_url: Option<String>,
     /// Whether each conversation has its own thread; only with `token`, where it is the default.
+    #[deserr(default)]
     pub threads: Option<bool>,
 }
 
@@ -287,7 +294,7 @@ mod tests {
     use super::*;
 
     fn built(toml: &str) -> Result<Way, String> {
-        way(&toml::from_str(toml).unwrap())
+        way(&crate::model::setting::from_toml(toml).unwrap())
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //!
 //! [1]: https://www.standardwebhooks.com/
 
+use deserr::Deserr;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -27,6 +28,7 @@ use crate::model::lint::{self, Lint};
 use crate::model::message::{Media, Message, MessageId, Name, NameError, Timestamp};
 use crate::model::number::Number;
 use crate::model::secret::Secrets;
+use crate::model::setting::Errors;
 use crate::template::{Medium, Template};
 
 const CONTENT_TYPE: &str = "application/json";
@@ -48,21 +50,25 @@ const RESERVED: [&str; 12] = [
 ];
 
 /// `kind = "webhook"`
-#[derive(Clone, Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 pub struct Config {
     /// The URL. A secret, because it may contain a token.
     pub url: Secrets,
     /// `POST` (the default), `PUT` or `PATCH`.
+    #[deserr(default)]
     pub method: Option<String>,
     /// Additional headers. The values are secrets.
-    #[serde(default)]
+    #[deserr(default)]
     pub headers: BTreeMap<String, Secrets>,
     /// A template for the complete body, instead of the default JSON object.
+    #[deserr(default)]
     pub body: Option<String>,
     /// The `Content-Type` of `body`; `application/json` by default.
+    #[deserr(default)]
     pub content_type: Option<String>,
     /// The signing secret: `whsec_` and base64, or any string. With several secrets, each adds a signature.
+    #[deserr(default)]
     pub secret: Option<Secrets>,
 }
 

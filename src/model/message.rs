@@ -6,9 +6,11 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use deserr::{Deserr, IntoValue, Value, ValuePointerRef};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
+use super::setting::{self, Errors};
 use crate::model::number::Number;
 
 /// A point in time, in whole milliseconds since the Unix epoch.
@@ -168,6 +170,17 @@ impl Serialize for Name {
     }
 }
 
+impl Deserr<Errors> for Name {
+    fn deserialize_from_value<V: IntoValue>(
+        value: Value<V>,
+        location: ValuePointerRef<'_>,
+    ) -> Result<Self, Errors> {
+        setting::text(value, location, "a string", |text| {
+            text.parse().map_err(|error: NameError| error.to_string())
+        })
+    }
+}
+
 impl<'de> Deserialize<'de> for Name {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?
@@ -231,8 +244,9 @@ impl<'de> Deserialize<'de> for MessageId {
 }
 
 /// A word by which people opt out of messages or back in, as defined by the carriers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Deserr)]
 #[serde(rename_all = "lowercase")]
+#[deserr(error = Errors, rename_all = lowercase)]
 pub enum Keyword {
     /// The sender wants no more messages.
     Stop,

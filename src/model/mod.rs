@@ -8,4 +8,6 @@ pub mod network;
 pub mod number;
 pub mod registry;
 pub mod secret;
+pub mod setting;
+pub mod units;
 pub mod unseen;

@@ -19,8 +19,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use deserr::Deserr;
 use serde::{Deserialize, Serialize};
 
+use crate::model::setting::Errors;
 use crate::model::unseen::acts_unseen;
 
 mod pattern;
@@ -45,17 +47,18 @@ pub struct Number {
 }
 
 /// The meaning of a carrier's digits without a plus. Up to six digits are always a short code.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserr)]
+#[deserr(error = Errors)]
 pub enum BareDigits {
     /// Ten digits are a North American number; others are E.164 without the plus.
     #[default]
-    #[serde(rename = "national:US")]
+    #[deserr(rename = "national:US")]
     NationalUs,
     /// Always E.164 without the plus.
-    #[serde(rename = "international")]
+    #[deserr(rename = "international")]
     International,
     /// Unknown: they are compared as received.
-    #[serde(rename = "as-received")]
+    #[deserr(rename = "as-received")]
     AsReceived,
 }
 

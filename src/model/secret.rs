@@ -2,8 +2,11 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use deserr::{Deserr, IntoValue, Value, ValuePointerRef};
+use serde::{Serialize, Serializer};
 use subtle::ConstantTimeEq as _;
+
+use super::setting::{self, Errors, Wrong};
 
 /// A password, token, shared code or secret URL.
 #[derive(Clone, PartialEq, Eq)]
@@ -49,25 +52,17 @@ impl Serialize for Secret {
 
 /// The configuration has already replaced `{ env | file | credential = … }` by the secret, so it is always a string
 /// here.
-impl<'de> Deserialize<'de> for Secret {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl serde::de::Visitor<'_> for Text {
-            type Value = Secret;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(EXPECTED)
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Secret, E> {
-                if text.is_empty() {
-                    Err(E::custom("a secret must not be empty"))
-                } else {
-                    Ok(Secret::new(text))
-                }
-            }
-        }
-        deserializer.deserialize_str(Text)
+impl Deserr<Errors> for Secret {
+    fn deserialize_from_value<V: IntoValue>(
+        value: Value<V>,
+        location: ValuePointerRef<'_>,
+    ) -> Result<Self, Errors> {
+        setting::text(value, location, EXPECTED, |text| {
+            let is_given = !text.is_empty();
+            is_given
+                .then(|| Self::new(text))
+                .ok_or_else(|| "a secret must not be empty".to_owned())
+        })
     }
 }
 
@@ -116,43 +111,46 @@ impl Secrets {
     }
 }
 
+#[cfg(test)]
+impl<const N: usize> From<[&str; N]> for Secrets {
+    fn from(secrets: [&str; N]) -> Self {
+        Self(secrets.into_iter().map(Secret::new).collect())
+    }
+}
+
 impl From<Secret> for Secrets {
     fn from(secret: Secret) -> Self {
         Self(vec![secret])
     }
 }
 
-impl<'de> Deserialize<'de> for Secrets {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OneOrMany;
-        impl<'de> serde::de::Visitor<'de> for OneOrMany {
-            type Value = Secrets;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{EXPECTED}, or a list of them")
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Secrets, E> {
-                Secret::deserialize(serde::de::value::StrDeserializer::new(text)).map(Secrets::from)
-            }
-
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut items: A) -> Result<Secrets, A::Error> {
-                let mut secrets = Vec::new();
-                while let Some(secret) = items.next_element()? {
-                    secrets.push(secret);
-                }
+impl Deserr<Errors> for Secrets {
+    fn deserialize_from_value<V: IntoValue>(
+        value: Value<V>,
+        location: ValuePointerRef<'_>,
+    ) -> Result<Self, Errors> {
+        match value {
+            Value::String(_) => Secret::deserialize_from_value(value, location).map(Self::from),
+            Value::Sequence(_) => {
+                let secrets = Vec::<Secret>::deserialize_from_value(value, location)?;
                 if secrets.is_empty() {
-                    return Err(serde::de::Error::custom("at least one secret is needed"));
+                    let message = "at least one secret is needed".to_owned();
+                    return Err(Errors::at(location, Wrong::Other(message)));
                 }
-                Ok(Secrets(secrets))
+                Ok(Self(secrets))
+            }
+            other => {
+                let expected = format!("{EXPECTED}, or a list of them");
+                Err(Errors::mistyped(location, &expected, other.kind()))
             }
         }
-        deserializer.deserialize_any(OneOrMany)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -181,10 +179,14 @@ mod tests {
 
     #[test]
     fn any_of_several_secrets_matches() {
-        let secrets: Secrets = serde_json::from_str(r#"["old", "new"]"#).unwrap();
+        let read = |toml: &str| {
+            let table: BTreeMap<String, Secrets> = setting::from_toml(toml)?;
+            table.into_values().next().ok_or_else(String::new)
+        };
+        let secrets = read("x = ['old', 'new']").unwrap();
         assert!(secrets.any_matches(b"old") && secrets.any_matches(b"new"));
         assert!(!secrets.any_matches(b"ol") && !secrets.any_matches(b""));
-        assert!(serde_json::from_str::<Secrets>("[]").is_err());
-        assert!(serde_json::from_str::<Secrets>(r#""""#).is_err());
+        assert!(read("x = []").is_err());
+        assert!(read("x = ''").is_err());
     }
 }

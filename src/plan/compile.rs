@@ -114,17 +114,17 @@ impl Compiler<'_> {
     /// Also warns about a certificate that expires soon, because this runs at every check and reload.
     fn tls(&mut self) -> Option<Tls> {
         let typed = self.config.server.tls.as_ref()?;
+        let place = self.config.server_places.of_key("tls");
         let now = Timestamp(jiff::Timestamp::now().as_millisecond());
-        match Tls::compile(typed.get_ref()) {
+        match Tls::compile(typed) {
             Ok(tls) => {
                 if let Some(warning) = tls.warning(now) {
-                    self.problems
-                        .warning(&typed.span(), "server.tls.certificate", warning);
+                    self.problems.warning(place, "server.tls.certificate", warning);
                 }
                 Some(tls)
             }
             Err(error) => {
-                self.problems.error(&typed.span(), "server.tls", error);
+                self.problems.error(place, "server.tls", error);
                 None
             }
         }

@@ -4,31 +4,33 @@ use std::net::IpAddr;
 
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use deserr::Deserr;
 use http::{HeaderMap, HeaderValue, header};
 use ipnet::IpNet;
-use serde::{Deserialize, Deserializer};
 use subtle::ConstantTimeEq as _;
 use url::Url;
 
 use super::Refusal;
 use crate::model::lint::{self, Lint};
-use crate::model::network;
 use crate::model::secret::{Secret, Secrets};
+use crate::model::setting::Errors;
+use crate::model::units::{Network, some_list};
 
 /// What a caller must satisfy before its request is read.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, Default, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 pub struct Access {
     /// The user name and password that the carrier sends.
+    #[deserr(default)]
     pub basic_auth: Option<BasicAuth>,
     /// The networks that may call.
-    #[serde(deserialize_with = "networks")]
+    #[deserr(default, from(Vec<Network>) = some_list)]
     pub allow_from: Option<Vec<IpNet>>,
 }
 
 /// `basic_auth`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 pub struct BasicAuth {
     /// Contains no colon: in Basic authentication the first colon ends the user name.
     pub username: String,
@@ -161,31 +163,12 @@ fn basic(value: &[u8]) -> Option<Vec<u8>> {
         .flatten()
 }
 
-/// Reads a list of networks, or of addresses without `/32`.
-///
-/// # Errors
-/// Names the first entry that is neither.
-pub fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<IpNet>>, D::Error> {
-    let read = |text: &String| {
-        network::parse(text).ok_or_else(|| {
-            serde::de::Error::custom(format!(
-                "`{text}` is neither a network (`203.0.113.0/24`) nor an address (`203.0.113.7`)"
-            ))
-        })
-    };
-    Vec::<String>::deserialize(deserializer)?
-        .iter()
-        .map(read)
-        .collect::<Result<_, _>>()
-        .map(Some)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn access(toml: &str) -> Result<Access, String> {
-        let access: Access = toml::from_str(toml).map_err(|error| error.message().to_owned())?;
+        let access: Access = crate::model::setting::from_toml(toml)?;
         access.validate().map(|()| access)
     }
 
@@ -193,7 +176,7 @@ mod tests {
     fn access_settings_that_cannot_work_are_rejected() {
         for (toml, words) in [
             ("allow_from = []", "`allow_from` is empty"),
-            ("allow_from = ['example.com']", "neither a network"),
+            ("allow_from = ['example.com']", "is not an address like"),
             ("basic_auth = { username = 'a:b', password = 'c' }", "colon"),
         ] {
             let error = access(toml).err().unwrap_or_else(|| panic!("accepted: {toml}"));
@@ -211,7 +194,8 @@ mod tests {
 
     #[test]
     fn basic_auth_takes_any_of_several_passwords_even_with_colons() {
-        let auth: BasicAuth = toml::from_str("username = 'carrier'\npassword = ['old', 'a:b:c']").unwrap();
+        let auth: BasicAuth =
+            crate::model::setting::from_toml("username = 'carrier'\npassword = ['old', 'a:b:c']").unwrap();
         for (credentials, expected) in [
             ("Basic Y2FycmllcjpvbGQ=", true),     // carrier:old
             ("basic Y2FycmllcjpvbGQ", true),      // the same without padding
@@ -235,7 +219,8 @@ mod tests {
     /// The example in Bandwidth's documentation, for the user `bwuser` with a colon and an `@` in the password.
     #[test]
     fn a_password_may_contain_url_delimiters() {
-        let auth: BasicAuth = toml::from_str("username = 'bwuser'\npassword = 'p@ss:word'").unwrap();
+        let auth: BasicAuth =
+            crate::model::setting::from_toml("username = 'bwuser'\npassword = 'p@ss:word'").unwrap();
         assert_eq!(auth.authorization().unwrap(), "Basic Ynd1c2VyOnBAc3M6d29yZA==");
     }
 

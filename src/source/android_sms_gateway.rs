@@ -4,6 +4,7 @@
 //! The app repeats a request for about two days, and signs every attempt again. It may report one message in several
 //! events, and its message id is a 32-bit hash, so a message is identified by device, sender and time as well.
 
+use deserr::Deserr;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sha2::Digest as _;
@@ -16,6 +17,7 @@ use super::{
 use crate::model::lint::{self, Lint};
 use crate::model::number::BareDigits;
 use crate::model::secret::Secrets;
+use crate::model::setting::Errors;
 
 const SIGNATURE: &str = "x-signature";
 const TIMESTAMP: &str = "x-timestamp";
@@ -27,8 +29,8 @@ const MAX_BODY: usize = 8 << 20;
 const STATUSES: &[&str] = &["sms:sent", "sms:delivered", "sms:failed"];
 
 /// `[source.NAME]` with `kind = "android-sms-gateway"`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 pub struct Config {
     /// The signing key from the app's settings.
     pub signing_key: Secrets,

@@ -6,6 +6,7 @@
 //!
 //! [Messaging webhooks]: https://dev.bandwidth.com/docs/messaging/webhooks
 
+use deserr::Deserr;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -15,10 +16,11 @@ use super::{
 use crate::model::lint::{self, Lint};
 use crate::model::message::Media;
 use crate::model::number::BareDigits;
+use crate::model::setting::Errors;
 
 /// `[source.NAME]` with `kind = "bandwidth"`. `basic_auth` is one of the common keys.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 pub struct Config {}
 
 impl Kind for Config {

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use deserr::Deserr;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use serde::de::DeserializeOwned;
 use url::Url;
 
 use crate::mask::Reason;
@@ -20,9 +20,10 @@ use crate::model::lint::Lint;
 use crate::model::message::{Name, Timestamp};
 use crate::model::number::{BareDigits, Number};
 use crate::model::registry::Registered;
+use crate::model::setting::{self, Errors};
 use crate::resolver::Resolver;
 
-pub use access::{Access, BasicAuth, networks};
+pub use access::{Access, BasicAuth};
 pub use endpoint::{Endpoint, Settings};
 pub use events::{Events, Incoming, Part};
 pub use reply::{Outcome, Receipt, Refusal, Reply};
@@ -64,10 +65,10 @@ pub const KINDS: &[Registered<dyn Kind>] = &[
 ];
 
 /// Registers a kind of source by its name in the configuration.
-const fn register<K: Kind + DeserializeOwned>(name: &'static str) -> Registered<dyn Kind> {
+const fn register<K: Kind + Deserr<Errors>>(name: &'static str) -> Registered<dyn Kind> {
     Registered {
         name,
-        read: |section| Ok(Box::new(K::deserialize(section)?)),
+        read: |section| Ok(Box::new(setting::read::<K>(section)?)),
     }
 }
 

@@ -8,8 +8,8 @@
 //! [Handling incoming messages]: https://docs.plivo.com/messaging/api/message/handling-incoming
 //! [Validating requests]: https://docs.plivo.com/messaging/concepts/signature-validation
 
+use deserr::Deserr;
 use http::Method;
-use serde::Deserialize;
 use url::Url;
 
 use super::fields::{FORM, Form};
@@ -22,6 +22,7 @@ use crate::model::lint::{self, Lint};
 use crate::model::message::{Keyword, Media};
 use crate::model::number::BareDigits;
 use crate::model::secret::Secrets;
+use crate::model::setting::Errors;
 
 const V2: &str = "x-plivo-signature-v2";
 const V2_NONCE: &str = "x-plivo-signature-v2-nonce";
@@ -46,12 +47,14 @@ const KNOWN: &[&str] = &[
 ];
 
 /// `[source.NAME]` with `kind = "plivo"`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 pub struct Config {
     /// The Auth Token of the account or subaccount that owns the number.
+    #[deserr(default)]
     pub auth_token: Option<Secrets>,
     /// Auth Token of the main account, which also signs requests of subaccounts.
+    #[deserr(default)]
     pub account_auth_token: Option<Secrets>,
 }
 

@@ -5,6 +5,7 @@
 //!
 //! [Webhook security]: https://developer.signalwire.com/platform/basics/security-and-compliance/webhook-security/
 
+use deserr::Deserr;
 use http::Method;
 use serde::Deserialize;
 
@@ -19,6 +20,7 @@ use super::{
 use crate::model::lint::{self, Lint};
 use crate::model::number::BareDigits;
 use crate::model::secret::Secrets;
+use crate::model::setting::Errors;
 
 const SIGNATURE: &str = "x-signalwire-signature";
 
@@ -26,8 +28,8 @@ const SIGNATURE: &str = "x-signalwire-signature";
 const COMPATIBLE_SIGNATURE: &str = "x-twilio-signature";
 
 /// `[source.NAME]` with `kind = "signalwire"`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 pub struct Config {
     /// The signing key of the project.
     pub signing_key: Secrets,

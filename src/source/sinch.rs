@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use deserr::Deserr;
 use serde_json::{Map, Value, json};
 
 use super::fields::{JSON, medium};
@@ -22,6 +22,7 @@ use crate::model::lint::{self, Lint};
 use crate::model::message::Media;
 use crate::model::number::BareDigits;
 use crate::model::secret::Secrets;
+use crate::model::setting::Errors;
 
 const SIGNATURE: &str = "x-sinch-webhook-signature";
 const NONCE: &str = "x-sinch-webhook-signature-nonce";
@@ -29,10 +30,11 @@ const TIMESTAMP: &str = "x-sinch-webhook-signature-timestamp";
 const ALGORITHM: &str = "x-sinch-webhook-signature-algorithm";
 
 /// `[source.NAME]` with `kind = "sinch"`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 pub struct Config {
     /// The secret of the webhook, if its requests are signed.
+    #[deserr(default)]
     pub secret: Option<Secrets>,
 }
 
@@ -274,7 +276,7 @@ mod tests {
         .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
         .collect();
         let body = Bytes::from_static(body.as_bytes());
-        let keys: Secrets = serde_json::from_value(json!(["another", key])).unwrap();
+        let keys = Secrets::from(["another", key]);
         let request = Request {
             now: Timestamp(seconds * 1000),
             ..Request::post([192, 0, 2, 1].into(), &headers, &body)

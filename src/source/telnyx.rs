@@ -5,6 +5,7 @@
 //!
 //! [Receiving webhooks]: https://developers.telnyx.com/docs/messaging/messages/receiving-webhooks
 
+use deserr::Deserr;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -12,10 +13,11 @@ use super::verify::{Ed25519, Window};
 use super::{Composed, Context, Defaults, Events, Incoming, Kind, Refusal, Request, Sample, Source, fields};
 use crate::model::message::Keyword;
 use crate::model::number::BareDigits;
+use crate::model::setting::Errors;
 
 /// `[source.NAME]` with `kind = "telnyx"`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 pub struct Config {
     /// The account's public key, in base64.
     pub public_key: String,

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use deserr::Deserr;
 use http::{HeaderValue, Method};
 use serde::Deserialize;
 use sha2::Digest as _;
@@ -25,19 +26,21 @@ use super::{
 use crate::model::lint::{self, Lint};
 use crate::model::number::BareDigits;
 use crate::model::secret::{Secret, Secrets};
+use crate::model::setting::Errors;
 
 const SIGNATURE: &str = "x-twilio-signature";
 const SETTINGS: &str = "x-twilio-webhooks-signature-settings";
 const SHA256: &str = "HMAC_SHA256";
 
 /// `[source.NAME]` with `kind = "twilio"`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 pub struct Config {
     /// The Auth Token of the account, the default signing key.
+    #[deserr(default)]
     pub auth_token: Option<Secrets>,
     /// Shared keys by id, for webhooks that are configured to be signed with one of them.
-    #[serde(default)]
+    #[deserr(default)]
     pub shared_keys: BTreeMap<String, Secrets>,
 }
 

@@ -12,6 +12,7 @@ use smsbridge::model::message::{Message, MessageId, Timestamp};
 use smsbridge::model::number::Number;
 use smsbridge::store::Arrival;
 use smsbridge::template::Template;
+use toml::de::DeValue;
 use uuid::Uuid;
 
 pub const TIMEOUT: Duration = Duration::from_secs(10);
@@ -77,9 +78,9 @@ pub fn build_with(
 ) -> Result<Box<dyn Destination>, String> {
     let registered = KINDS.iter().find(|registered| registered.name == kind);
     let text = toml::Value::try_from(config).unwrap().to_string();
-    let section = toml::de::ValueDeserializer::parse(&text).unwrap();
+    let section = DeValue::parse(&text).unwrap().into_inner();
     let read = registered.expect("a known kind").read;
-    let config = read(section).map_err(|error| error.message().to_owned())?;
+    let config = read(section).map_err(|errors| errors.to_string())?;
     config.build(BuildContext {
         name: &"here".parse().unwrap(),
         template: template.map(|source| Template::compile(source).unwrap()),

@@ -10,12 +10,13 @@ use smsbridge::destination::{
 use smsbridge::model::delivery::DeliveryId;
 use smsbridge::model::message::{Message, MessageId, Timestamp};
 use smsbridge::model::number::Number;
+use smsbridge::model::setting::from_toml;
 use uuid::Uuid;
 
 pub fn email(smtp: &str, to: &[&str], timeout: Duration) -> Email {
-    let smtp: SmtpConfig = toml::from_str(smtp).unwrap();
+    let smtp: SmtpConfig = from_toml(smtp).unwrap();
     let config = format!("smtp = \"main\"\nfrom = \"SMS bridge <sms@example.com>\"\nto = {to:?}");
-    let config: Config = toml::from_str(&config).unwrap();
+    let config: Config = from_toml(&config).unwrap();
     Email::build(
         &config,
         BuildContext {

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use smsbridge::destination::http::Client;
+use smsbridge::model::setting::from_toml;
 
 use crate::fixtures::{TIMEOUT, build_with, message, outbound};
 
@@ -220,9 +221,9 @@ fn mail(text: &str) -> String {
 fn mail_of(message: &smsbridge::model::message::Message) -> String {
     use smsbridge::destination::Destination as _;
     use smsbridge::destination::email::{Config, Email, SmtpConfig};
-    let smtp: SmtpConfig = toml::from_str("host = \"127.0.0.1\"\nsecurity = \"none\"").unwrap();
+    let smtp: SmtpConfig = from_toml("host = \"127.0.0.1\"\nsecurity = \"none\"").unwrap();
     let config = "smtp = \"main\"\nfrom = \"sms@example.com\"\nto = [\"desk@example.com\"]\nhtml = true\nsubject = \"{{ text }}\"";
-    let config: Config = toml::from_str(config).unwrap();
+    let config: Config = from_toml(config).unwrap();
     let context = smsbridge::destination::BuildContext {
         name: &"desk".parse().unwrap(),
         template: None,

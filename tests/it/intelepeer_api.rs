@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use smsbridge::model::secret::Secret;
+use smsbridge::model::setting::from_toml;
 use smsbridge::source::intelepeer::api::{Client, Config, Outcome};
 
 use crate::servers::fake_intelepeer::{Answer, Exchange, FakeIntelepeer, Seen};
@@ -16,7 +17,7 @@ use crate::servers::fake_intelepeer::{Answer, Exchange, FakeIntelepeer, Seen};
 struct Fixture {
     #[expect(dead_code, reason = "documents the file")]
     about: String,
-    config: Config,
+    config: toml::Table,
     exchanges: Vec<Exchange>,
     steps: Vec<Step>,
 }
@@ -30,7 +31,7 @@ enum Step {
     },
     Set {
         set: Vec<String>,
-        webhook: Secret,
+        webhook: String,
         expect: Vec<Expected>,
     },
 }
@@ -97,11 +98,11 @@ fn check(name: &str, outcomes: Vec<(String, Outcome)>, expected: Vec<Expected>) 
 
 async fn run(name: &str, fixture: Fixture) {
     let server = FakeIntelepeer::play(fixture.exchanges).await;
-    let client = client(&server, fixture.config);
+    let client = client(&server, from_toml(&fixture.config.to_string()).unwrap());
     for step in fixture.steps {
         let (outcomes, expected) = match step {
             Step::Get { get, expect } => (client.get(&get).await, expect),
-            Step::Set { set, webhook, expect } => (client.set(&set, &webhook).await, expect),
+            Step::Set { set, webhook, expect } => (client.set(&set, &Secret::new(webhook)).await, expect),
         };
         server.assert_no_surprise(name);
         check(name, outcomes, expected);

@@ -25,10 +25,10 @@ const HEADERS: &str = "From, To, Subject, Date, Message-ID, In-Reply-To, Referen
                        X-Auto-Response-Suppress, MIME-Version, Content-Type";
 
 fn email(config: &str, template: Option<&str>) -> Result<Email, String> {
-    let config: Config = toml::from_str(config).map_err(|error| error.message().to_owned())?;
+    let config: Config = crate::model::setting::from_toml(config)?;
     let smtp = [(
         "main".parse().unwrap(),
-        toml::from_str("host = \"localhost\"\nsecurity = \"none\"").unwrap(),
+        crate::model::setting::from_toml("host = \"localhost\"\nsecurity = \"none\"").unwrap(),
     )];
     Email::build(
         &config,

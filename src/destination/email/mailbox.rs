@@ -3,7 +3,9 @@
 use std::ops::Deref;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer};
+use deserr::{Deserr, IntoValue, Value, ValuePointerRef};
+
+use crate::model::setting::{self, Errors};
 
 /// A mailbox that is safe to use in a header.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,11 +60,14 @@ impl FromStr for Mailbox {
     }
 }
 
-impl<'de> Deserialize<'de> for Mailbox {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+impl Deserr<Errors> for Mailbox {
+    fn deserialize_from_value<V: IntoValue>(
+        value: Value<V>,
+        location: ValuePointerRef<'_>,
+    ) -> Result<Self, Errors> {
+        setting::text(value, location, "a string", |text| {
+            text.parse().map_err(|error: MailboxError| error.to_string())
+        })
     }
 }
 

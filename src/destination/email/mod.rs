@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use deserr::Deserr;
 use lettre::Address;
-use serde::Deserialize;
 
 use self::classes::{Class, Quote, class};
 use self::compose::Composer;
@@ -24,6 +24,7 @@ use super::{
 };
 use crate::mask::Reason;
 use crate::model::message::Name;
+use crate::model::setting::Errors;
 use crate::template::Template;
 
 mod classes;
@@ -44,8 +45,8 @@ mod wire;
 const RECIPIENTS_MAX: usize = 50;
 
 /// `[destination.NAME]` with `kind = "email"`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 pub struct Config {
     /// The `[smtp.NAME]` to send with.
     pub smtp: Name,
@@ -54,19 +55,22 @@ pub struct Config {
     /// The recipients.
     pub to: Vec<Mailbox>,
     /// Additional recipients.
-    #[serde(default)]
+    #[deserr(default)]
     pub cc: Vec<Mailbox>,
     /// The address for replies, if different from `from`.
+    #[deserr(default)]
     pub reply_to: Option<Mailbox>,
     /// A template for the subject.
+    #[deserr(default)]
     pub subject: Option<String>,
     /// A template for the text; the same as `template`.
+    #[deserr(default)]
     pub body: Option<String>,
     /// Whether to add an HTML part.
-    #[serde(default = "yes")]
+    #[deserr(default = yes())]
     pub html: bool,
     /// Whether the messages of a conversation form a thread.
-    #[serde(default = "yes")]
+    #[deserr(default = yes())]
     pub threads: bool,
 }
 

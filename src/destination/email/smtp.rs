@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use deserr::Deserr;
 
 use super::server::{Account, Server};
 use super::session::{Mechanism, Protection};
@@ -13,55 +13,64 @@ use super::tls;
 use super::token::{Source, Tokens};
 use crate::model::lint::{self, Lint};
 use crate::model::secret::{Secret, Secrets};
+use crate::model::setting::Errors;
+use crate::model::units::{Bounded, FilePath, Period, Port, Timeout, some};
 use crate::resolver::Resolver;
 
 /// An `[smtp.NAME]` table.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 pub struct SmtpConfig {
     /// Name or address of the server. The certificate must be valid for it.
     pub host: String,
     /// The port; by default 587, 465 or 25 depending on `security`.
+    #[deserr(default, from(Port) = some)]
     pub port: Option<u16>,
     /// Whether and how the connection is encrypted.
-    #[serde(default)]
+    #[deserr(default)]
     pub security: Security,
     /// The user name for the login; no login by default.
+    #[deserr(default)]
     pub username: Option<String>,
     /// The password of `username`. Of several, the first is used.
+    #[deserr(default)]
     pub password: Option<Secrets>,
     /// The login mechanism.
-    #[serde(default)]
+    #[deserr(default)]
     pub auth: Auth,
     /// A file with the token for XOAUTH2, read for each new connection.
+    #[deserr(default, from(FilePath) = some)]
     pub token_file: Option<PathBuf>,
     /// A command that prints the token for XOAUTH2.
+    #[deserr(default)]
     pub token_command: Option<Vec<String>>,
     /// How long a token of the command is used unless it is rejected earlier; `"45m"` by default.
-    #[serde(default = "token_lifetime", deserialize_with = "duration")]
+    #[deserr(default = token_lifetime(), from(Period) = Duration::from)]
     pub token_lifetime: Duration,
     /// Time limit for the server's response to a message; `"10m"` by default.
-    #[serde(default = "data_timeout", deserialize_with = "timeout")]
+    #[deserr(default = data_timeout(), from(Timeout) = Duration::from)]
     pub data_timeout: Duration,
     /// The name in `EHLO`; `[127.0.0.1]` by default.
+    #[deserr(default)]
     pub helo_name: Option<String>,
     /// The content of a PEM file: a certificate authority to trust in addition to those of the system. Public, but
     /// read like a secret.
+    #[deserr(default)]
     pub ca_file: Option<Secret>,
     /// Whether addresses may contain characters other than ASCII; the server must offer SMTPUTF8.
-    #[serde(default)]
+    #[deserr(default)]
     pub smtputf8: bool,
     /// Upper bound of the connections of all destinations that use this server.
-    #[serde(default = "max_connections")]
+    #[deserr(default = max_connections(), from(Bounded<1, 64>) = usize::from)]
     pub max_connections: usize,
     /// The server, created once and shared by all destinations that are built from this table.
-    #[serde(skip)]
+    #[deserr(skip)]
     server: OnceLock<Arc<Server>>,
 }
 
 /// `security = …`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserr)]
+#[deserr(error = Errors, rename_all = lowercase)]
 pub enum Security {
     /// Plain at first, then TLS; fails if the server does not offer TLS.
     #[default]
@@ -73,8 +82,8 @@ pub enum Security {
 }
 
 /// `auth = …`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserr)]
+#[deserr(error = Errors, rename_all = lowercase)]
 pub enum Auth {
     /// XOAUTH2 with a token; with a password PLAIN or LOGIN, depending on the server.
     #[default]
@@ -102,22 +111,6 @@ fn token_lifetime() -> Duration {
 
 fn max_connections() -> usize {
     2
-}
-
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    match humantime::parse_duration(&String::deserialize(deserializer)?) {
-        Ok(duration) if duration.is_zero() => Err(serde::de::Error::custom("must be greater than zero")),
-        other => other.map_err(serde::de::Error::custom),
-    }
-}
-
-fn timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let timeout = duration(deserializer)?;
-    if (Duration::from_millis(10)..=Duration::from_secs(600)).contains(&timeout) {
-        Ok(timeout)
-    } else {
-        Err(serde::de::Error::custom("must be 10ms to 10m"))
-    }
 }
 
 impl SmtpConfig {
@@ -186,9 +179,6 @@ impl SmtpConfig {
                     .all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte)))
         {
             return Err(format!("helo_name: {name:?} is not a host name"));
-        }
-        if !(1..=64).contains(&self.max_connections) {
-            return Err("max_connections: must be 1 to 64".to_owned());
         }
         if self.security == Security::None && self.username.is_some() && !is_loopback(&self.host) {
             return Err(
@@ -270,7 +260,7 @@ mod tests {
     use super::*;
 
     fn read(toml: &str) -> Result<SmtpConfig, String> {
-        toml::from_str(toml).map_err(|error| error.message().to_owned())
+        crate::model::setting::from_toml(toml)
     }
 
     #[test]
@@ -297,7 +287,7 @@ mod tests {
             ("host = \"\"", "host:"),
             ("host = \"a b\"", "host:"),
             ("host = \"h\"\nhelo_name = \"a\\r\\nb\"", "helo_name:"),
-            ("host = \"h\"\nmax_connections = 0", "max_connections:"),
+            ("host = \"h\"\nmax_connections = 0", "must be from 1 to 64"),
             (
                 "host = \"h\"\nsecurity = \"none\"\nusername = \"u\"\npassword = \"p\"",
                 "unencrypted",
@@ -330,7 +320,9 @@ mod tests {
                 "ca_file has no PEM certificate",
             ),
         ] {
-            let error = read(toml).unwrap().server(&Resolver::default()).unwrap_err();
+            let error = read(toml)
+                .and_then(|config| config.server(&Resolver::default()))
+                .unwrap_err();
             assert!(error.contains(expected), "{toml}: {error}");
         }
         assert!(

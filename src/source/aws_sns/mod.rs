@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
+use deserr::Deserr;
 use url::Url;
 
 use super::verify::Window;
@@ -21,6 +21,7 @@ use super::{
 use crate::model::lint::{self, Lint};
 use crate::model::message::{Name, Timestamp};
 use crate::model::number::BareDigits;
+use crate::model::setting::Errors;
 use envelope::Envelope;
 use exchange::Host;
 use subscription::Subscription;
@@ -39,12 +40,13 @@ const RAW: &str = "x-amz-sns-rawdelivery";
 const MAX_BODY: usize = 512 << 10;
 
 /// `[source.NAME]` with `kind = "aws-sns"`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 pub struct Config {
     /// The topic, the only one that is accepted.
     pub topic_arn: String,
     /// Base URL used instead of the SNS host.
+    #[deserr(default)]
     pub api_url: Option<String>,
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use deserr::Deserr;
 use serde_json::{Map, Value};
 use sha2::Digest as _;
 
@@ -10,6 +10,7 @@ use super::document::{self, Document};
 use super::{Config, ReplyConfig, Verb, Verify};
 use crate::model::message::{Media, Timestamp};
 use crate::model::number::BareDigits;
+use crate::model::setting::{self, Errors};
 use crate::source::{Events, Incoming, Refusal, fields};
 
 /// The mappings of known services.
@@ -19,22 +20,36 @@ const PRESETS: &str = include_str!("presets.toml");
 const MEDIA_MAX: usize = 50;
 
 /// The mapping of a preset or of the configuration.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, Default, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 pub(super) struct Mapping {
+    #[deserr(default)]
     pub(super) methods: Option<Vec<Verb>>,
+    #[deserr(default)]
     messages: Option<String>,
+    #[deserr(default)]
     id: Option<String>,
+    #[deserr(default)]
     pub(super) from: Option<String>,
+    #[deserr(default)]
     to: Option<String>,
+    #[deserr(default)]
     text: Option<String>,
+    #[deserr(default)]
     media: Option<String>,
+    #[deserr(default)]
     segments: Option<String>,
+    #[deserr(default)]
     sent_at: Option<String>,
+    #[deserr(default)]
     only_if: Option<BTreeMap<String, String>>,
+    #[deserr(default)]
     pub(super) reply: Option<ReplyConfig>,
+    #[deserr(default)]
     pub(super) verify: Option<Verify>,
+    #[deserr(default)]
     pub(super) bare_digits: Option<BareDigits>,
+    #[deserr(default)]
     pub(super) dedup_days: Option<u64>,
 }
 
@@ -194,7 +209,7 @@ impl Mapping {
 
 fn preset(name: &str) -> Result<Mapping, String> {
     let mut presets: BTreeMap<String, Mapping> =
-        toml::from_str(PRESETS).map_err(|error| format!("the presets cannot be read: {error}"))?;
+        setting::from_toml(PRESETS).map_err(|error| format!("the presets cannot be read: {error}"))?;
     presets.remove(name).ok_or_else(|| {
         let known: Vec<&str> = presets.keys().map(String::as_str).collect();
         format!("unknown preset `{name}`; there are {}", known.join(", "))
@@ -269,7 +284,7 @@ mod tests {
 
     #[test]
     fn every_preset_is_a_complete_mapping() {
-        let presets: BTreeMap<String, Mapping> = toml::from_str(PRESETS).unwrap();
+        let presets: BTreeMap<String, Mapping> = setting::from_toml(PRESETS).unwrap();
         assert_eq!(presets.len(), 8);
         for name in presets.into_keys() {
             let config = Config {

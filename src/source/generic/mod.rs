@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use deserr::Deserr;
 use http::{Method, StatusCode};
-use serde::Deserialize;
 use url::Url;
 
 use super::verify::{Algorithm, Encoding};
@@ -18,6 +18,8 @@ use super::{
 use crate::model::lint::{self, Lint};
 use crate::model::number::BareDigits;
 use crate::model::secret::Secrets;
+use crate::model::setting::Errors;
+use crate::model::units::Bounded;
 use document::Document;
 use mapping::Mapping;
 use proof::Proof;
@@ -28,62 +30,83 @@ mod mapping;
 mod proof;
 
 /// `[source.NAME]` with `kind = "generic"`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, Default, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 pub struct Config {
     /// The service whose mapping applies to keys that are missing here.
+    #[deserr(default)]
     pub preset: Option<String>,
     /// The secret for `verify`.
+    #[deserr(default)]
     pub secret: Option<Secrets>,
     /// `GET`, `POST`, `PUT` or `PATCH`.
+    #[deserr(default)]
     pub methods: Option<Vec<Verb>>,
     /// The place of the list of messages; if missing, the body is one message.
+    #[deserr(default)]
     pub messages: Option<String>,
     /// The place of the message id.
+    #[deserr(default)]
     pub id: Option<String>,
     /// The place of the sender.
+    #[deserr(default)]
     pub from: Option<String>,
     /// The place of the recipient.
+    #[deserr(default)]
     pub to: Option<String>,
     /// The place of the text.
+    #[deserr(default)]
     pub text: Option<String>,
     /// The place of the links of the attachments.
+    #[deserr(default)]
     pub media: Option<String>,
     /// The place of the number of parts.
+    #[deserr(default)]
     pub segments: Option<String>,
     /// The place of the time of sending.
+    #[deserr(default)]
     pub sent_at: Option<String>,
     /// Values that fields must have for a request to be a message.
+    #[deserr(default)]
     pub only_if: Option<BTreeMap<String, String>>,
     /// The response to an accepted request.
+    #[deserr(default)]
     pub reply: Option<ReplyConfig>,
     /// How requests are verified.
+    #[deserr(default)]
     pub verify: Option<Verify>,
 }
 
 /// An HTTP method of a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserr)]
+#[deserr(error = Errors)]
 pub enum Verb {
     /// Fields in the query.
+    #[deserr(rename = "GET")]
     Get,
     /// Fields in the body.
+    #[deserr(rename = "POST")]
     Post,
     /// Fields in the body.
+    #[deserr(rename = "PUT")]
     Put,
     /// Fields in the body.
+    #[deserr(rename = "PATCH")]
     Patch,
 }
 
 /// `reply`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 pub struct ReplyConfig {
     /// 200 to 299.
+    #[deserr(default = Self::default().status, from(Bounded<200, 299>) = u16::from)]
     pub status: u16,
     /// The `Content-Type` of the body.
+    #[deserr(default = Self::default().content_type)]
     pub content_type: String,
     /// The body. Some services require a certain body; others send it to the sender.
+    #[deserr(default = Self::default().body)]
     pub body: String,
 }
 
@@ -98,26 +121,31 @@ impl Default for ReplyConfig {
 }
 
 /// `verify`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 pub struct Verify {
     /// The kind of verification.
     pub kind: ProofKind,
     /// The header that contains the signature or the secret.
+    #[deserr(default)]
     pub header: Option<String>,
     /// The query parameter that contains the secret.
+    #[deserr(default)]
     pub parameter: Option<String>,
     /// The signed text: `{body}`, `{url}`, `{header:NAME}`; anything else is literal.
+    #[deserr(default)]
     pub over: Option<String>,
     /// The hash function of the HMAC.
-    #[serde(default = "sha256")]
+    #[deserr(default = sha256())]
     pub algorithm: Algorithm,
     /// The encoding of the signature.
-    #[serde(default = "hex")]
+    #[deserr(default = hex())]
     pub encoding: Encoding,
     /// The header that contains the signed time, in seconds, which may differ by five minutes.
+    #[deserr(default)]
     pub timestamp: Option<String>,
     /// The issuer of the token.
+    #[deserr(default)]
     pub issuer: Option<String>,
 }
 
@@ -130,20 +158,26 @@ fn hex() -> Encoding {
 }
 
 /// How requests are verified.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserr)]
+#[deserr(error = Errors)]
 pub enum ProofKind {
     /// Not verified.
+    #[deserr(rename = "none")]
     None,
     /// A header contains the secret, alone or after `Bearer `.
+    #[deserr(rename = "header")]
     Header,
     /// A query parameter contains the secret.
+    #[deserr(rename = "parameter")]
     Parameter,
     /// A header contains an HMAC with the secret as key.
+    #[deserr(rename = "hmac")]
     Hmac,
     /// `Authorization` contains a token for this URL, signed with the secret.
+    #[deserr(rename = "jwt")]
     Jwt,
     /// As specified by standardwebhooks.com.
+    #[deserr(rename = "standard-webhooks")]
     StandardWebhooks,
 }
 

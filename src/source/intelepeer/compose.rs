@@ -51,7 +51,7 @@ mod tests {
             "verify = 'hmac'\nsecret = 'k'\nhmac = { algorithm = 'sha1', encoding = 'base64' }",
             "verify = 'none'",
         ] {
-            let config: Config = toml::from_str(toml).unwrap();
+            let config: Config = crate::model::setting::from_toml(toml).unwrap();
             let source = Intelepeer::build(&config).unwrap();
             let provider_id = "ABCDEF1234567890ABCDEF1234567890";
             let sample = Sample {

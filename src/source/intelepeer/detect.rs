@@ -168,7 +168,8 @@ mod tests {
     }
 
     fn assert_accepted(lines: &str, body: &Bytes) {
-        let config: super::super::Config = toml::from_str(&format!("secret = 'key'\n{lines}")).unwrap();
+        let config: super::super::Config =
+            crate::model::setting::from_toml(&format!("secret = 'key'\n{lines}")).unwrap();
         let source = Intelepeer::build(&config).unwrap();
         let headers = HeaderMap::new();
         let request = Request::post([127, 0, 0, 1].into(), &headers, body);

@@ -3,9 +3,10 @@
 //! The provider documents that `signature` is an HMAC of the reference id, the message body and the account secret,
 //! but neither the algorithm nor the order nor the encoding. So all three are configurable.
 
-use serde::Deserialize;
+use deserr::Deserr;
 
 use crate::model::secret::Secret;
+use crate::model::setting::Errors;
 use crate::source::verify::Hmac;
 
 pub use crate::source::verify::{Algorithm, Encoding};
@@ -14,18 +15,22 @@ pub use crate::source::verify::{Algorithm, Encoding};
 pub const REFID_LENGTH: usize = 32;
 
 /// `hmac`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 pub struct Config {
     /// The hash function of the HMAC.
+    #[deserr(default = Self::default().algorithm)]
     pub algorithm: Algorithm,
     /// The encoding of the signature.
+    #[deserr(default = Self::default().encoding)]
     pub encoding: Encoding,
     /// The signed text: fields in braces; anything else is literal.
+    #[deserr(default = Self::default().over)]
     pub over: String,
     /// The length of every `refid`; a message with another length is rejected. Fields are signed without a separator,
     /// so moving a character from the text to the id would keep the signature valid and turn an old message into a
     /// new one.
+    #[deserr(default = Self::default().refid_length)]
     pub refid_length: usize,
 }
 

@@ -7,10 +7,11 @@
 //! [Receiving SMS Messages]: https://docs.intelepeer.com/Atmosphere/Content/Atmosphere-SMS-Messaging/SMS-APIs/Receiving-SMS-Messages.htm
 //! [Securing Inbound SMS Webhooks]: https://docs.intelepeer.com/Atmosphere/Content/Atmosphere-SMS-Messaging/SMS-APIs/Securing-Inbound-SMS-Webhooks.htm
 
-use serde::Deserialize;
+use deserr::Deserr;
 
 use crate::model::lint::{self, Lint};
 use crate::model::secret::Secrets;
+use crate::model::setting::Errors;
 
 use super::{
     Composed, Context, Events, Incoming, Kind, Refusal, Request, Sample, Settings, Source, Upstream,
@@ -29,30 +30,36 @@ mod upstream;
 mod verify;
 
 /// `[source.NAME]` with `kind = "intelepeer"`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 pub struct Config {
     /// What `signature` must contain.
-    #[serde(default)]
+    #[deserr(default)]
     pub verify: Verify,
     /// The shared code, or the key of the HMAC.
+    #[deserr(default)]
     pub secret: Option<Secrets>,
     /// The settings of the HMAC, with `verify = "hmac"`.
+    #[deserr(default)]
     pub hmac: Option<hmac::Config>,
     /// The management API, for `smsbridge intelepeer webhook`.
+    #[deserr(default)]
     pub api: Option<api::Config>,
 }
 
 /// How a webhook is verified.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserr)]
+#[deserr(error = Errors)]
 pub enum Verify {
     /// `signature` is the secret itself.
     #[default]
+    #[deserr(rename = "shared-code")]
     SharedCode,
     /// `signature` is an HMAC with the secret as key.
+    #[deserr(rename = "hmac")]
     Hmac,
     /// `signature` is not checked.
+    #[deserr(rename = "none")]
     None,
 }
 
@@ -165,7 +172,7 @@ mod tests {
     use super::*;
 
     fn build(toml: &str) -> Result<Intelepeer, String> {
-        let config: Config = toml::from_str(toml).map_err(|error| error.message().to_owned())?;
+        let config: Config = crate::model::setting::from_toml(toml)?;
         Intelepeer::build(&config)
     }
 
@@ -174,9 +181,9 @@ mod tests {
         for (toml, words) in [
             ("", "`secret` is missing"),
             ("verify = 'hmac'", "`secret` is missing"),
-            ("verify = 'md5'", "unknown variant `md5`"),
+            ("verify = 'md5'", "unknown value `md5`"),
             ("secret = ''", "must not be empty"),
-            ("secret = 'x'\nsigned = true", "unknown field `signed`"),
+            ("secret = 'x'\nsigned = true", "unknown key `signed`"),
             (
                 "secret = 'x'\nhmac = { algorithm = 'sha1' }",
                 "`hmac` is only for",
@@ -217,7 +224,7 @@ mod tests {
     fn probable_mistakes_are_reported() {
         let open = Settings::default();
         let closed = Settings {
-            access: toml::from_str("allow_from = ['203.0.113.7']").unwrap(),
+            access: crate::model::setting::from_toml("allow_from = ['203.0.113.7']").unwrap(),
             ..Settings::default()
         };
         for (toml, settings, count) in [
@@ -232,7 +239,7 @@ mod tests {
                 2,
             ),
         ] {
-            let config: Config = toml::from_str(toml).unwrap();
+            let config: Config = crate::model::setting::from_toml(toml).unwrap();
             let lints = config.lints(settings, false);
             assert_eq!(lints.len(), count, "{toml}: {lints:?}");
         }
@@ -242,7 +249,7 @@ mod tests {
     fn weak_secrets_are_reported_if_other_machines_can_post() {
         let toml = "secret = ['a long secret of 32 characters', 'short']\n\
                     api = { token = 't', api_url = 'http://gateway.example.com', numbers = ['+13038675309'] }";
-        let config: Config = toml::from_str(toml).unwrap();
+        let config: Config = crate::model::setting::from_toml(toml).unwrap();
         let keys = |exposed| {
             let lints = config.lints(&Settings::default(), exposed);
             lints.iter().map(|lint| lint.key).collect::<Vec<_>>()
@@ -254,7 +261,11 @@ mod tests {
     #[test]
     fn a_source_never_shows_its_secrets() {
         let toml = "secret = ['canary1', 'canary2']";
-        let shown = format!("{:?} {:?}", build(toml), toml::from_str::<Config>(toml));
+        let shown = format!(
+            "{:?} {:?}",
+            build(toml),
+            crate::model::setting::from_toml::<Config>(toml)
+        );
         assert!(!shown.contains("canary"), "{shown}");
     }
 }

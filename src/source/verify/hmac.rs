@@ -3,15 +3,16 @@
 use ::hmac::{KeyInit, Mac};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
-use serde::Deserialize;
+use deserr::Deserr;
 use subtle::ConstantTimeEq as _;
 
 use super::signing_key;
 use crate::model::secret::{Secret, Secrets};
+use crate::model::setting::Errors;
 
 /// The hash function of the HMAC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserr)]
+#[deserr(error = Errors, rename_all = lowercase)]
 pub enum Algorithm {
     /// HMAC-MD5
     Md5,
@@ -59,16 +60,17 @@ fn finish<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> Option<Vec<u8>> {
 
 /// The encoding of a signature. Signatures are compared after decoding, so the case of hexadecimal digits and the
 /// alphabet and padding of base64 do not matter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserr)]
+#[deserr(error = Errors)]
 pub enum Encoding {
     /// Hexadecimal digits; lowercase in simulated requests.
-    #[serde(rename = "hex")]
+    #[deserr(rename = "hex")]
     Hex,
     /// Hexadecimal digits; uppercase in simulated requests.
-    #[serde(rename = "HEX")]
+    #[deserr(rename = "HEX")]
     HexUpper,
     /// Base64, standard or URL-safe, with or without padding.
-    #[serde(rename = "base64")]
+    #[deserr(rename = "base64")]
     Base64,
 }
 

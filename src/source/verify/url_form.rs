@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn the_signed_url_is_the_public_url_with_path_and_query_as_received() {
-        let auth: BasicAuth = toml::from_str("username = 'u'\npassword = 'p:/'").unwrap();
+        let auth: BasicAuth = crate::model::setting::from_toml("username = 'u'\npassword = 'p:/'").unwrap();
         let public_url = Url::parse("https://sms.example.com/b/").unwrap();
         let target = Target {
             public_url: Some(&public_url),

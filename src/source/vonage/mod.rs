@@ -8,14 +8,15 @@
 
 use std::time::Duration;
 
+use deserr::Deserr;
 use http::Method;
-use serde::Deserialize;
 
 use super::verify::window::REPEATED;
 use super::{Composed, Context, Defaults, Events, Kind, Refusal, Request, Sample, Settings, Source};
 use crate::model::lint::{self, Lint};
 use crate::model::number::BareDigits;
 use crate::model::secret::Secrets;
+use crate::model::setting::Errors;
 use messages::Messages;
 use signature::Signature;
 use sms::Sms;
@@ -25,20 +26,22 @@ mod signature;
 mod sms;
 
 /// `[source.NAME]` with `kind = "vonage"`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 pub struct Config {
     /// The API that the account uses.
     pub api: Api,
     /// The signature secret of the account.
+    #[deserr(default)]
     pub signature_secret: Option<Secrets>,
     /// How the SMS API signs; by default as a new account does.
+    #[deserr(default)]
     pub signature_method: Option<SignatureMethod>,
 }
 
 /// The API that sends incoming messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserr)]
+#[deserr(error = Errors, rename_all = lowercase)]
 pub enum Api {
     /// The Messages API.
     Messages,
@@ -47,19 +50,24 @@ pub enum Api {
 }
 
 /// The five methods that the dashboard offers for the SMS API.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserr)]
+#[deserr(error = Errors)]
 pub enum SignatureMethod {
     /// MD5 over the parameters, followed by the secret.
     #[default]
+    #[deserr(rename = "md5-hash")]
     Md5Hash,
     /// HMAC-MD5
+    #[deserr(rename = "hmac-md5")]
     HmacMd5,
     /// HMAC-SHA-1
+    #[deserr(rename = "hmac-sha1")]
     HmacSha1,
     /// HMAC-SHA-256
+    #[deserr(rename = "hmac-sha256")]
     HmacSha256,
     /// HMAC-SHA-512
+    #[deserr(rename = "hmac-sha512")]
     HmacSha512,
 }
 

@@ -93,7 +93,7 @@ mod tests {
     ];
 
     fn is_valid(method: SignatureMethod, query: &str) -> bool {
-        let secrets = serde_json::from_str(r#"["another", "signature_secret_abcdefghijklmnop"]"#).unwrap();
+        let secrets = ["another", "signature_secret_abcdefghijklmnop"].into();
         let form = Form::read(query.as_bytes());
         let pairs = form.pairs().iter().map(|(name, value)| (&**name, &**value));
         Signature { method, secrets }.verify(pairs)

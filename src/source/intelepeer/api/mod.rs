@@ -9,8 +9,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use deserr::Deserr;
 use reqwest::{RequestBuilder, StatusCode};
-use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
 use url::Url;
@@ -19,6 +19,7 @@ use crate::mask::Mask;
 use crate::model::lint::{self, Lint};
 use crate::model::number::Number;
 use crate::model::secret::{self, Secret};
+use crate::model::setting::Errors;
 
 pub use answer::{Outcome, State, Webhook};
 pub use call::Error;
@@ -41,30 +42,38 @@ const AUTHENTICATE: &str = "/_rest/v4/authenticate";
 const WEBHOOK: &str = "/_rest/v4/my/did/sms/webhook";
 
 /// `[source.NAME.api]`
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, Default, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
 pub struct Config {
     /// The user name for the portal.
+    #[deserr(default)]
     pub username: Option<String>,
     /// The password for the portal.
+    #[deserr(default)]
     pub password: Option<Secret>,
     /// An existing token, instead of user name and password. It cannot be renewed.
+    #[deserr(default)]
     pub token: Option<Secret>,
     /// The region of the account.
+    #[deserr(default = Self::default().region)]
     pub region: Region,
     /// The URL of the API, if it is not that of the region: a private gateway, or a test.
+    #[deserr(default)]
     pub api_url: Option<String>,
     /// The URL for authentication, if it is not that of the region.
+    #[deserr(default)]
     pub auth_url: Option<String>,
     /// How the token is sent.
+    #[deserr(default = Self::default().authorization)]
     pub authorization: Authorization,
     /// The numbers whose messages should be sent here.
+    #[deserr(default = Self::default().numbers)]
     pub numbers: Vec<String>,
 }
 
 /// The region of an account.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserr)]
+#[deserr(error = Errors, rename_all = lowercase)]
 pub enum Region {
     /// `api.intelepeer.com`
     #[default]
@@ -74,8 +83,8 @@ pub enum Region {
 }
 
 /// How the token is sent. The provider's pages show both forms.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserr)]
+#[deserr(error = Errors, rename_all = lowercase)]
 pub enum Authorization {
     /// `Authorization: Bearer TOKEN`
     #[default]
