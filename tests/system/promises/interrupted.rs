@@ -471,6 +471,8 @@ impl<'a> Run<'a> {
     fn assert_nothing_lost(&self) {
         if self.case.is_damaged() {
             recovered(&self.bridge);
+            // Damage of a part of the log that the start does not need is found in the background.
+            self.wait("the finding", || self.findings() != Value::Array(Vec::new()));
         }
         let (there, findings) = (stored(&self.bridge), self.findings());
         let is_reported = findings != Value::Array(Vec::new());
