@@ -17,6 +17,7 @@ use smsbridge::source::{
     self, Composed, Endpoint, Events, Incoming, Outcome, Receipt, Refusal, Request, Sample, Target,
 };
 
+mod mutated;
 mod signed_url;
 mod sns;
 

@@ -54,6 +54,8 @@ mod security;
 mod senders;
 mod series;
 mod servers;
+#[path = "../common/signed.rs"]
+mod signed;
 mod slack;
 mod status;
 mod stop;

@@ -19,7 +19,7 @@ mod quotes;
 mod restarts;
 mod retries;
 #[path = "../common/rng.rs"]
-mod rng;
+pub mod rng;
 #[path = "../common/rounds.rs"]
 mod rounds;
 #[path = "../common/store_fixtures.rs"]
