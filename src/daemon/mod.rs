@@ -19,8 +19,8 @@ use crate::engine::events::Events;
 use crate::engine::intake::Intake;
 use crate::engine::joining::Joining;
 use crate::engine::lanes::{LaneContext, Lanes};
-use crate::engine::retention;
 use crate::engine::webhook_check;
+use crate::engine::{following, retention};
 use crate::metrics::Metrics;
 use crate::plan::{Loader, Plan};
 use crate::store::{Health, Store};
@@ -164,6 +164,7 @@ impl Daemon {
         let pruning = retention::prune(store.clone(), plan, clock, stop.clone());
         tasks.spawn(prune_after_joining(joining.clone(), pruning, stop.clone()));
         tasks.spawn(joining.keep(stop.clone()));
+        tasks.spawn(following::follow(store.clone(), lanes.clone(), stop.clone()));
         tasks.spawn(series::keep(
             control.clone(),
             store.clone(),

@@ -47,6 +47,10 @@ pub(super) async fn run(
         None => None,
     };
     let others = origin.map(|found| found.deliveries).unwrap_or_default();
+    // Another process may serve the destination by now, and send the message.
+    if !lane.store.holds(&claim) {
+        return lane.store.release(claim).await;
+    }
     let epoch = lane.breaker().epoch();
     let started = lane.clock.now();
     let stopwatch = Stopwatch::start();

@@ -17,7 +17,7 @@ use super::rate_limiter::RateLimiter;
 use crate::mask::Reason;
 use crate::model::message::Timestamp;
 use crate::plan::{Plan, PlannedDestination};
-use crate::store::{ANY_TIME, Claim};
+use crate::store::{ANY_TIME, Claim, Error};
 
 /// The pause after a failed read of the store.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -192,7 +192,12 @@ impl Lane {
     async fn claimed(&self, due: Timestamp, limit: usize) -> Result<Vec<Claim>, Duration> {
         let claimed = self.state.store.claim(&self.state.name, due, limit).await;
         claimed.map_err(|error| {
-            tracing::error!(destination = %self.state.name, "the store could not be read: {error}");
+            let name = &self.state.name;
+            match error {
+                // The store reports it once.
+                Error::Unavailable(_) => tracing::debug!(destination = %name, "{error}"),
+                _ => tracing::error!(destination = %name, "the store could not be read: {error}"),
+            }
             STORE_PAUSE
         })
     }

@@ -71,6 +71,8 @@ impl Lanes {
         // Lanes consider exactly the plan they are started with as seen.
         let mut plan = plan.clone();
         let current = plan.borrow_and_update().clone();
+        let names: Vec<Name> = current.destinations.keys().cloned().collect();
+        self.context.store.serve(&names);
         for (name, destination) in &current.destinations {
             if lanes.contains_key(name) {
                 continue;
@@ -95,6 +97,11 @@ impl Lanes {
         self.directory.wake(name);
     }
 
+    /// Wakes all lanes.
+    pub fn wake_all(&self) {
+        self.lanes().values().for_each(|lane| lane.wake());
+    }
+
     /// The publisher of events.
     #[must_use]
     pub fn events(&self) -> &Events {
@@ -111,6 +118,16 @@ impl Lanes {
     pub fn set_paused(&self, name: &Name, paused: bool) {
         if let Some(lane) = self.lanes().get(name) {
             lane.set_paused(paused);
+        }
+    }
+
+    /// Applies the pauses of operators that another process has stored. `paused` lists all paused destinations.
+    pub fn apply_pauses(&self, paused: &[Name]) {
+        for (name, lane) in &*self.lanes() {
+            let is_paused = paused.contains(name);
+            if lane.inner().paused != is_paused {
+                lane.set_paused(is_paused);
+            }
         }
     }
 
@@ -190,9 +207,11 @@ impl Lanes {
         running.filter(|(_, count)| *count > 0).collect()
     }
 
-    /// Starts no more attempts, and waits until those in progress have ended.
+    /// Starts no more attempts, and waits until those in progress have ended. Another process may serve a destination as
+    /// soon as its own have ended.
     pub async fn stop(&self) {
         self.stop.cancel();
+        self.context.store.serve(&[]);
         self.tracker.close();
         self.tracker.wait().await;
     }

@@ -5,6 +5,7 @@ pub mod checks;
 pub mod circuit_breaker;
 pub mod clock;
 pub mod events;
+pub mod following;
 mod in_flight;
 pub mod intake;
 pub mod joining;

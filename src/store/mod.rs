@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::broadcast;
 
 use crate::metrics::series::Saved;
 use crate::model::delivery::{Delivery, DeliveryId, State};
@@ -297,21 +298,10 @@ impl Found {
     /// The state of the message.
     #[must_use]
     pub fn state(&self) -> MessageState {
-        if self.deliveries.iter().any(Delivery::is_waiting) {
-            MessageState::Pending
-        } else if self
-            .deliveries
-            .iter()
-            .any(|delivery| delivery.is_dead() && !delivery.is_delivered_otherwise())
-        {
-            MessageState::Dead
-        } else if !self.deliveries.is_empty() {
-            MessageState::Delivered
-        } else if self.message.routes.is_empty() {
-            MessageState::Unrouted
-        } else {
-            MessageState::Kept
-        }
+        state_of(self.deliveries.iter()).unwrap_or(match self.message.routes.is_empty() {
+            true => MessageState::Unrouted,
+            false => MessageState::Kept,
+        })
     }
 
     /// Returns true if a search for this state finds the message.
@@ -427,6 +417,17 @@ impl Health {
     }
 }
 
+/// A change by another process that shares the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// This destination may have deliveries to claim.
+    Work(Name),
+    /// An operator paused or resumed a destination.
+    Paused,
+    /// Any of these: some changes were not noticed.
+    All,
+}
+
 /// Keeps messages and their deliveries.
 ///
 /// * **Durable**: when `accept`, `settle`, `requeue`, `acknowledge_dead`, `discard`, `add_deliveries` or `set_paused` return `Ok`,
@@ -441,6 +442,8 @@ impl Health {
 ///   pending ones.
 /// * **Leased**: a claimed delivery is not claimed again until it is settled or released, or the process ends. Leases
 ///   are not written: after a crash, the claimed deliveries are due again.
+/// * **Owned**: if several processes share the store, a destination belongs to one of them at a time, and the others
+///   claim nothing from it. The outcome of a claim is not written once the destination belongs to another process.
 /// * **Passive**: ids, times and decisions come from the caller.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -464,6 +467,11 @@ pub trait Store: Send + Sync + 'static {
     /// same conversation may be claimed. The claim stays valid, and must be settled as delivered. Returns false, and
     /// changes nothing, if the conversation has no further pending delivery.
     async fn answered(&self, claim: &Claim) -> bool;
+
+    /// Returns true if the claim is certainly still valid: no attempt starts otherwise.
+    fn holds(&self, _claim: &Claim) -> bool {
+        true
+    }
 
     /// Writes the outcome of a claimed delivery, and acknowledges dead deliveries of the message that another one made
     /// up for: their fallback, or a later one to the same destination. A delivery that is still pending can be claimed
@@ -586,6 +594,15 @@ pub trait Store: Send + Sync + 'static {
         Ok(0)
     }
 
+    /// Tells the store which destinations this process serves. Of several processes with a shared store, one claims the
+    /// deliveries of each destination.
+    fn serve(&self, _destinations: &[Name]) {}
+
+    /// The changes by other processes from now on; `None` if the store is not shared.
+    fn changes(&self) -> Option<broadcast::Receiver<Change>> {
+        None
+    }
+
     /// The health of the store. Returns immediately, even if the store hangs.
     fn health(&self) -> Health;
 
@@ -614,6 +631,19 @@ pub trait Store: Send + Sync + 'static {
 
     /// Writes the queued changes, syncs and closes. The store must not be used afterwards.
     async fn close(&self) -> Result<(), Error>;
+}
+
+/// The state that a message has by its deliveries; `None` without any.
+fn state_of<'a>(deliveries: impl Iterator<Item = &'a Delivery> + Clone) -> Option<MessageState> {
+    let mut all = deliveries.clone();
+    let is_lost = |delivery: &Delivery| delivery.is_dead() && !delivery.is_delivered_otherwise();
+    if all.clone().any(Delivery::is_waiting) {
+        Some(MessageState::Pending)
+    } else if deliveries.clone().any(is_lost) {
+        Some(MessageState::Dead)
+    } else {
+        all.next().map(|_| MessageState::Delivered)
+    }
 }
 
 /// Returns true if a follow-up must be stored in addition to the existing deliveries. A fallback is omitted if its
