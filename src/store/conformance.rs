@@ -150,11 +150,12 @@ pub(super) async fn assert_adds_up(store: &dyn Store) -> Counts {
     counts
 }
 
-/// Runs the suite against the store that `$open` creates, together with the values that must live as long.
+/// Runs the suite against the store that `$open` creates, together with the values that must live as long. `$when` is an
+/// attribute of each test.
 macro_rules! suite {
-    ($module:ident, $open:expr) => {
+    ($when:meta, $module:ident, $open:expr) => {
         suite!(
-            $module, $open,
+            $when, $module, $open,
             an_accepted_message_is_found_and_claimed_as_it_was_received,
             a_duplicate_provider_id_is_stored_once,
             fifty_concurrent_duplicates_are_stored_once,
@@ -211,9 +212,10 @@ macro_rules! suite {
             a_backup_contains_everything_accepted_before_it,
         );
     };
-    ($module:ident, $open:expr, $($case:ident,)+) => {
+    ($when:meta, $module:ident, $open:expr, $($case:ident,)+) => {
         mod $module {
             $(
+                #[$when]
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $case() {
                     let (store, _keep) = $open;
@@ -225,15 +227,20 @@ macro_rules! suite {
 }
 
 suite!(
+    cfg(test),
     memory,
     (std::sync::Arc::new(crate::store::memory::Memory::new()), ())
 );
 
-suite!(sled, {
+suite!(cfg(test), sled, {
     let folder = tempfile::tempdir().unwrap();
     let options = crate::store::sled::Options::new(folder.path().join("store"), 0);
     (
         std::sync::Arc::new(crate::store::sled::Sled::open(&options).unwrap()),
         folder,
     )
+});
+
+suite!(ignore = "needs PostgreSQL: tests/run", postgres, {
+    (crate::store::postgres::testing::fresh().await, ())
 });

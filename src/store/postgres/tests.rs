@@ -3,6 +3,8 @@
 use super::cluster::{self, Cluster};
 use super::*;
 
+mod nodes;
+
 fn address(url: &str) -> Address {
     Address::parse(url, None).unwrap()
 }
