@@ -33,6 +33,8 @@ pub struct Metrics {
     pub duplicate: Family<BySource, Counter>,
     /// Duplicates whose sender, receiver, text or attachments differ from the stored message.
     pub duplicate_differing: Family<BySource, Counter>,
+    /// Messages that were listed at the carrier because their webhook did not arrive.
+    pub caught_up: Family<BySource, Counter>,
     /// Webhook events that are not messages, answered with success.
     pub events: Family<ByEvent, Counter>,
     /// Webhooks answered with an error.
@@ -94,6 +96,7 @@ impl Default for Metrics {
             accepted: Family::default(),
             duplicate: Family::default(),
             duplicate_differing: Family::default(),
+            caught_up: Family::default(),
             events: Family::default(),
             rejected: Family::default(),
             unrouted: Counter::default(),
@@ -140,6 +143,11 @@ impl Metrics {
             "messages_duplicate_differing",
             "Webhooks that reuse the id of a different message",
             self.duplicate_differing.clone(),
+        );
+        registry.register(
+            "messages_caught_up",
+            "Messages stored from the carrier's list, because their webhook did not arrive",
+            self.caught_up.clone(),
         );
         registry.register(
             "events_ignored",
@@ -272,6 +280,7 @@ impl Metrics {
             drop(self.accepted.get_or_create(&by));
             drop(self.duplicate.get_or_create(&by));
             drop(self.duplicate_differing.get_or_create(&by));
+            drop(self.caught_up.get_or_create(&by));
             drop(self.webhook_problems.get_or_create(&by));
             for event in EVENTS {
                 let source = source.to_owned();

@@ -73,7 +73,7 @@ impl Control {
 
     /// Problems that do not belong to a destination.
     fn general_problems(&self, plan: &Plan, health: &Health, refused: Option<&String>) -> Vec<ProblemView> {
-        use ProblemKind::{Certificate, Clock, Log, Numbers, PublicUrl, Store, Subscription};
+        use ProblemKind::{CatchUp, Certificate, Clock, Log, Numbers, PublicUrl, Store, Subscription};
         let warning = |kind| move |message: String| problem::general(Severity::Warning, kind, message);
         let mut problems = store_problems(health, refused);
         problems.extend(self.reload_problem());
@@ -98,6 +98,11 @@ impl Control {
         problems.extend(of_sources.map(|(message, since)| ProblemView {
             since: Some(since),
             ..problem::general(Severity::Error, Subscription, message)
+        }));
+        let missed = self.checks.catch_up.problems(plan).into_iter();
+        problems.extend(missed.map(|(message, since)| ProblemView {
+            since: Some(since),
+            ..problem::general(Severity::Warning, CatchUp, message)
         }));
         problems.extend(self.metrics.log.problem().map(warning(Log)));
         let findings = health

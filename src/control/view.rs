@@ -286,6 +286,9 @@ pub enum ProblemKind {
     PublicUrl,
     /// The carrier reported that it sends a source no messages any more.
     Subscription,
+    /// Messages that a source missed cannot be listed at its carrier.
+    #[serde(rename = "catch_up")]
+    CatchUp,
     /// Log lines are dropped.
     Log,
     /// The daemon is stopping.

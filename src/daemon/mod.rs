@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use self::timekeeping::Timekeeper;
 use crate::control::Control;
+use crate::engine::catch_up::CatchingUp;
 use crate::engine::checks::Checks;
 use crate::engine::clock::Clock;
 use crate::engine::events::Events;
@@ -129,6 +130,12 @@ impl Daemon {
             metrics.clone(),
             intake_tasks.clone(),
         );
+        let catching_up = CatchingUp {
+            state: checks.catch_up.clone(),
+            intake: intake.clone(),
+            store: store.clone(),
+            plan: plan.clone(),
+        };
         let joining = Joining::new(intake, store.clone(), plan.clone());
         let inbound = Inbound {
             plan: plan.clone(),
@@ -165,6 +172,7 @@ impl Daemon {
         tasks.spawn(prune_after_joining(joining.clone(), pruning, stop.clone()));
         tasks.spawn(joining.keep(stop.clone()));
         tasks.spawn(following::follow(store.clone(), lanes.clone(), stop.clone()));
+        tasks.spawn(catching_up.keep(stop.clone()));
         tasks.spawn(series::keep(
             control.clone(),
             store.clone(),

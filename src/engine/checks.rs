@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::catch_up::CatchUpState;
 use super::url_check::UrlCheck;
 use super::webhook_check::WebhookCheck;
 use crate::plan::Plan;
@@ -13,6 +14,8 @@ pub struct Checks {
     pub webhooks: Arc<WebhookCheck>,
     /// Whether requests are signed for `server.public_url`.
     pub urls: Arc<UrlCheck>,
+    /// Whether missed messages can be listed at the carriers.
+    pub catch_up: Arc<CatchUpState>,
 }
 
 impl Checks {

@@ -27,6 +27,8 @@ pub enum Origin {
     Carrier,
     /// Stored parts, whose message may have been stored already.
     Joined,
+    /// The carrier's list, which also has messages that are stored already.
+    CatchUp,
 }
 
 /// Accepts messages. Cheap to clone.
@@ -274,6 +276,10 @@ impl Inner {
             }
             Acceptance::New => {
                 self.count(&source, &decision);
+                if origin == Origin::CatchUp {
+                    let source = source.to_string();
+                    self.metrics.caught_up.get_or_create(&BySource { source }).inc();
+                }
                 self.lanes.events().publish(|| Event::Message { id });
                 tracing::info!(message.id = %id, source = %source, from, to, destinations = decision.deliveries.len(), "accepted a message from {source}");
                 if !odd.is_empty() {

@@ -1,6 +1,7 @@
 //! The engine: accepts messages, delivers them through one lane per destination, and runs maintenance.
 
 mod attempt;
+pub mod catch_up;
 pub mod checks;
 pub mod circuit_breaker;
 pub mod clock;

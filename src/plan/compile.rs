@@ -154,14 +154,17 @@ impl Compiler<'_> {
                 resolver: self.client.resolver(),
             };
             let kind = source.config.as_ref();
-            match Endpoint::build(kind, &context).and_then(|built| Ok((built, kind.upstream(&context)?))) {
+            let built = Endpoint::build(kind, &context)
+                .and_then(|built| Ok((built, kind.upstream(&context)?, kind.catch_up(&context)?)));
+            match built {
                 Err(error) => self.problems.error(&source.place, key, error),
-                Ok((built, upstream)) => {
+                Ok((built, upstream, catch_up)) => {
                     let source_planned = PlannedSource {
                         kind: source.kind,
                         path: path.clone(),
                         source: built,
                         upstream,
+                        catch_up,
                     };
                     planned.insert(source.name.clone(), Arc::new(source_planned));
                 }

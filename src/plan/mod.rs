@@ -11,7 +11,7 @@ use crate::model::message::Name;
 use crate::resolver::Resolver;
 use crate::retry::Policy;
 use crate::routing::Routes;
-use crate::source::{Endpoint, Upstream};
+use crate::source::{CatchUp, Endpoint, Upstream};
 
 mod certificate;
 mod changes;
@@ -77,6 +77,8 @@ pub struct PlannedSource {
     pub source: Endpoint,
     /// The carrier's configuration of its numbers, if `webhook_check` is enabled.
     pub upstream: Option<Box<dyn Upstream>>,
+    /// The carrier's list of received messages, with `catch_up`.
+    pub catch_up: Option<Box<dyn CatchUp>>,
 }
 
 /// A destination and the settings of its lane.

@@ -148,7 +148,7 @@ impl Endpoint {
     }
 
     /// Applies the common settings to a message that the kind has parsed.
-    fn complete(&self, message: &mut Incoming) {
+    pub fn complete(&self, message: &mut Incoming) {
         let bare_digits = self.defaults.bare_digits;
         if bare_digits != BareDigits::default() {
             message.from = Number::received_as(message.from.raw(), bare_digits);

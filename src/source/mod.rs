@@ -46,6 +46,7 @@ mod sinch;
 mod telnyx;
 mod twilio;
 mod twilio_form;
+mod twilio_list;
 pub mod verify;
 mod vonage;
 
@@ -101,6 +102,15 @@ pub trait Kind: Any + fmt::Debug + Send + Sync {
     /// # Errors
     /// A sentence for the operator, without the name of the source.
     fn upstream(&self, context: &Context<'_>) -> Result<Option<Box<dyn Upstream>>, String> {
+        let _ = context;
+        Ok(None)
+    }
+
+    /// The carrier's list of received messages, if `catch_up` is configured.
+    ///
+    /// # Errors
+    /// A sentence for the operator, without the name of the source.
+    fn catch_up(&self, context: &Context<'_>) -> Result<Option<Box<dyn CatchUp>>, String> {
         let _ = context;
         Ok(None)
     }
@@ -296,4 +306,43 @@ pub struct NumberPoints {
 pub trait Upstream: Send + Sync {
     /// Queries every number.
     async fn check(&self) -> Vec<NumberPoints>;
+}
+
+/// A page of a carrier's list of received messages.
+#[derive(Clone, Debug, Default)]
+pub struct Listed {
+    /// The received messages of the page.
+    pub messages: Vec<Incoming>,
+    /// The next page, if there is one.
+    pub next: Option<String>,
+}
+
+/// Why a page could not be read.
+#[derive(Clone, Debug)]
+pub struct ListError {
+    /// The reason, without secrets and without text of the carrier.
+    pub reason: String,
+    /// The delay that the carrier asked for.
+    pub retry_after: Option<Duration>,
+}
+
+impl ListError {
+    /// An error after which the caller chooses the delay.
+    #[must_use]
+    pub fn new(reason: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            retry_after: None,
+        }
+    }
+}
+
+/// Lists what a carrier has received, for the messages whose webhooks did not arrive.
+#[async_trait]
+pub trait CatchUp: Send + Sync {
+    /// The first pages of all lists.
+    fn first_pages(&self, since: Timestamp) -> Vec<String>;
+
+    /// One page, with the messages sent at or after `since`. Their ids are those of their webhooks.
+    async fn page(&self, page: &str, since: Timestamp) -> Result<Listed, ListError>;
 }

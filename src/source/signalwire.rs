@@ -11,11 +11,12 @@ use serde::Deserialize;
 
 use super::fields::{self, Form};
 use super::twilio_form::{self as form, Webhook};
+use super::twilio_list::{self, List};
 use super::verify::Hmac;
 use super::verify::url_form::Repeated;
 use super::{
-    Composed, Context, Defaults, Events, Incoming, Kind, Outcome, Refusal, Reply, Request, Sample, Settings,
-    Source,
+    CatchUp, Composed, Context, Defaults, Events, Incoming, Kind, Outcome, Refusal, Reply, Request, Sample,
+    Settings, Source,
 };
 use crate::model::lint::{self, Lint};
 use crate::model::number::BareDigits;
@@ -33,6 +34,9 @@ const COMPATIBLE_SIGNATURE: &str = "x-twilio-signature";
 pub struct Config {
     /// The signing key of the project.
     pub signing_key: Secrets,
+    /// Lists missed messages.
+    #[deserr(default)]
+    pub catch_up: Option<twilio_list::Config>,
 }
 
 impl Kind for Config {
@@ -47,6 +51,13 @@ impl Kind for Config {
         let example = Some(&self.signing_key).and_then(|keys| keys.find(lint::example_secret));
         let lint = example.map(|message| Lint::new("signing_key", message));
         lint.into_iter().collect()
+    }
+
+    fn catch_up(&self, context: &Context<'_>) -> Result<Option<Box<dyn CatchUp>>, String> {
+        let Some(config) = &self.catch_up else {
+            return Ok(None);
+        };
+        Ok(Some(Box::new(List::build(config, None, None, context.resolver)?)))
     }
 
     fn build(&self, context: &Context<'_>) -> Result<Box<dyn Source>, String> {

@@ -17,11 +17,12 @@ use subtle::ConstantTimeEq as _;
 
 use super::fields::{self, Form};
 use super::twilio_form::{self as form, Webhook};
+use super::twilio_list::{self, List};
 use super::verify::Hmac;
 use super::verify::url_form::Repeated;
 use super::{
-    Composed, Context, Defaults, Events, Incoming, Kind, Outcome, Refusal, Reply, Request, Sample, Settings,
-    Source,
+    CatchUp, Composed, Context, Defaults, Events, Incoming, Kind, Outcome, Refusal, Reply, Request, Sample,
+    Settings, Source,
 };
 use crate::model::lint::{self, Lint};
 use crate::model::number::BareDigits;
@@ -42,6 +43,9 @@ pub struct Config {
     /// Shared keys by id, for webhooks that are configured to be signed with one of them.
     #[deserr(default)]
     pub shared_keys: BTreeMap<String, Secrets>,
+    /// Lists missed messages.
+    #[deserr(default)]
+    pub catch_up: Option<twilio_list::Config>,
 }
 
 impl Kind for Config {
@@ -59,6 +63,14 @@ impl Kind for Config {
             .and_then(|keys| keys.find(lint::example_secret));
         let lint = example.map(|message| Lint::new("auth_token", message));
         lint.into_iter().collect()
+    }
+
+    fn catch_up(&self, context: &Context<'_>) -> Result<Option<Box<dyn CatchUp>>, String> {
+        let Some(config) = &self.catch_up else {
+            return Ok(None);
+        };
+        let (url, token) = (Some("https://api.twilio.com"), self.auth_token.as_ref());
+        Ok(Some(Box::new(List::build(config, url, token, context.resolver)?)))
     }
 
     fn build(&self, context: &Context<'_>) -> Result<Box<dyn Source>, String> {

@@ -212,6 +212,7 @@ impl Inbound {
     /// The memory budget is exhausted.
     fn no_room(&self, name: &Name, source: &Endpoint) -> Response {
         self.count(name.as_str(), "busy");
+        self.checks.catch_up.outage();
         if let Some(more) = self.complaints.news(name.as_str(), "busy") {
             tracing::warn!(source = %name, "a request to source {name} was answered 503: the requests in progress use {BODIES_BYTES} bytes{more}");
         }
@@ -245,6 +246,7 @@ impl Inbound {
 
     /// The carrier must retry: only stored messages are acknowledged.
     fn not_stored(&self, name: &Name, source: &Endpoint, failure: &store::Error) -> Response {
+        self.checks.catch_up.outage();
         let reason = match failure {
             store::Error::Busy => "busy",
             store::Error::Full { .. } => "full",

@@ -123,6 +123,18 @@ pub const PLACES: &[Place] = &[
         "[source.x]\nkind = 'intelepeer'\nsecret = 'x'\nverify = 'hmac'\nhmac = {}",
     ),
     (
+        "source.NAME.catch_up",
+        "",
+        "source.x.catch_up",
+        "[source.x]\nkind = 'twilio'\nauth_token = 'x'\ncatch_up = { account_sid = 'x' }",
+    ),
+    (
+        "source.NAME.catch_up",
+        "",
+        "source.x.catch_up",
+        "[source.x]\nkind = 'twilio'\nauth_token = 'x'\ncatch_up = { account_sid = 'x', api_key = 'x', api_secret = 'x' }",
+    ),
+    (
         "source.NAME.api",
         "",
         "source.x.api",

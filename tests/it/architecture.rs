@@ -44,6 +44,7 @@ const OWNERS: &[(&str, &[&str])] = &[
             "http_client",
             "source/aws_sns/exchange",
             "source/intelepeer/api",
+            "source/twilio_list",
             "resolver",
             "cli",
         ],

@@ -16,6 +16,7 @@ mod backup;
 #[path = "../common/bridge.rs"]
 mod bridge;
 mod carriers;
+mod catch_up;
 mod commands;
 mod config;
 mod daemon;
