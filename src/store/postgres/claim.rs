@@ -6,10 +6,10 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
+use super::ahead::{Ahead, Candidate};
 use super::gather::WAIT;
 use super::lanes::Turn;
 use super::leases::Lease;
@@ -21,6 +21,10 @@ use super::{Postgres, record};
 use crate::model::delivery::DeliveryId;
 use crate::model::message::{Conversation, MessageId, Name, Timestamp};
 use crate::store::{CLAIM_BYTES, Claim, Error, Overdue};
+
+/// The number of deliveries to read ahead, so that the next claims need no look, and the size of their messages.
+const AHEAD: usize = 128;
+const AHEAD_BYTES: usize = 1 << 20;
 
 /// Upper bound of the looks of one claim. Each marks deliveries, so the next claim continues behind them.
 const LOOKS: usize = 32;
@@ -140,39 +144,33 @@ const FOLLOWED: &str = "
         WHERE d.message = $1 AND d.ordinal = $2
     )";
 
-/// A delivery found by a look.
-struct Candidate {
-    id: DeliveryId,
-    seq: i64,
-    stage: i16,
-    due: Timestamp,
-    queue: Conversation,
-    blocker: Option<(Uuid, i16)>,
-    record: Vec<u8>,
-    content: Option<Vec<u8>>,
-    root: Option<Vec<u8>>,
-    is_followed: bool,
+/// The claims made so far.
+struct Claims {
+    all: Vec<Claim>,
+    limit: usize,
+    room: usize,
 }
 
-impl Candidate {
-    fn read(row: &Row) -> Result<Self, Trouble> {
-        let blocker: (Option<Uuid>, Option<i16>) = (row.try_get(6)?, row.try_get(7)?);
-        let number: i16 = row.try_get(1)?;
-        Ok(Self {
-            id: DeliveryId {
-                message: MessageId(row.try_get(0)?),
-                ordinal: number.cast_unsigned(),
-            },
-            seq: row.try_get(2)?,
-            stage: row.try_get(3)?,
-            due: Timestamp(row.try_get(4)?),
-            queue: conversation(row.try_get(5)?)?,
-            blocker: blocker.0.zip(blocker.1),
-            record: row.try_get(8)?,
-            content: row.try_get(9)?,
-            root: row.try_get(10)?,
-            is_followed: row.try_get(11)?,
-        })
+impl Claims {
+    fn new(limit: usize) -> Self {
+        Self {
+            all: Vec::new(),
+            limit,
+            room: CLAIM_BYTES,
+        }
+    }
+
+    fn missing(&self) -> usize {
+        self.limit.saturating_sub(self.all.len())
+    }
+
+    fn is_full(&self) -> bool {
+        self.missing() == 0 || self.room == 0
+    }
+
+    fn add(&mut self, claim: Claim) {
+        self.room = self.room.saturating_sub(claim.message.size().max(1));
+        self.all.push(claim);
     }
 }
 
@@ -289,11 +287,17 @@ impl Postgres {
         let Some(lane) = self.shared.lanes.claimable(destination).await else {
             return Ok(Vec::new());
         };
-        let (_turn, _claiming) = (lane.turn.lock().await, self.shared.claiming.read().await);
-        let (mut claims, mut after, mut room) = (Vec::new(), START, CLAIM_BYTES);
+        let (mut ahead, _claiming) = (lane.turn.lock().await, self.shared.claiming.read().await);
+        let mut claims = Claims::new(limit);
+        let version = self.shared.lanes.version(destination);
+        ahead.refresh(lane.epoch, version);
+        self.take(&lane, destination, &mut ahead, now, &mut claims)?;
+        if !claims.is_full() {
+            ahead.restart(lane.epoch, version);
+        }
+        let mut after = START;
         for _ in 0..LOOKS {
-            let missing = limit.saturating_sub(claims.len());
-            if missing == 0 || room == 0 {
+            if claims.is_full() {
                 break;
             }
             let look = Look {
@@ -301,28 +305,27 @@ impl Postgres {
                 destination,
                 now,
                 after,
-                limit: missing.max(LEAST),
+                limit: claims.missing().saturating_add(AHEAD),
                 with_content: true,
-                room,
+                room: AHEAD_BYTES,
             };
             let candidates = self.shared.repeat(&look, Instant::now() + WAIT).await?;
-            let is_last = candidates.len() < look.limit;
-            let Some(last) = candidates.last() else { break };
-            after = (last.seq, ordinal(last.id));
+            let mut is_last = candidates.len() < look.limit;
             for candidate in candidates {
-                if claims.len() >= limit || room == 0 {
+                if candidate.is_claimable(now) && candidate.content.is_none() {
+                    // The next look begins with it.
+                    is_last = false;
                     break;
                 }
-                let Some(claim) = self.grant(&lane, destination, candidate, now)? else {
-                    continue;
-                };
-                room = room.saturating_sub(claim.message.size().max(1));
-                claims.push(claim);
+                after = (candidate.seq, ordinal(candidate.id));
+                ahead.add(candidate, now);
             }
+            self.take(&lane, destination, &mut ahead, now, &mut claims)?;
             if is_last {
                 break;
             }
         }
+        let mut claims = claims.all;
         // While the database answered slowly, the lease may have ended.
         if !self.shared.lanes.holds(destination, lane.epoch) {
             for claim in claims.drain(..) {
@@ -332,20 +335,30 @@ impl Postgres {
         Ok(claims)
     }
 
-    /// Claims a candidate, unless it is behind another one, due later, or its queue is blocked.
-    fn grant(
+    /// Claims from what was read ahead.
+    fn take(
         &self,
         lane: &Turn,
         destination: &Name,
-        candidate: Candidate,
+        ahead: &mut Ahead,
         now: Timestamp,
-    ) -> Result<Option<Claim>, Error> {
-        let (None, Some(content)) = (candidate.blocker, candidate.content) else {
+        claims: &mut Claims,
+    ) -> Result<(), Error> {
+        while !claims.is_full()
+            && let Some(candidate) = ahead.next(now)
+        {
+            if let Some(claim) = self.grant(lane, destination, candidate)? {
+                claims.add(claim);
+            }
+        }
+        Ok(())
+    }
+
+    /// Claims a candidate, unless its queue is blocked.
+    fn grant(&self, lane: &Turn, destination: &Name, candidate: Candidate) -> Result<Option<Claim>, Error> {
+        let Some(content) = candidate.content else {
             return Ok(None);
         };
-        if candidate.due > now {
-            return Ok(None);
-        }
         let delivery = record::delivery(&candidate.record)?;
         let message = record::message(&content)?;
         let thread = candidate.root.map(String::from_utf8).transpose();
@@ -397,6 +410,8 @@ impl Postgres {
                 .query(&connection.prepare_cached(OLD).await?, &parameters)
                 .await?;
             let mut overdue = Vec::new();
+            // One of these may have been read ahead.
+            self.shared.lanes.look_again(destination);
             for row in &rows {
                 let (message, ordinal): (Uuid, i16) = (row.try_get(0)?, row.try_get(1)?);
                 let id = DeliveryId {
@@ -422,7 +437,15 @@ impl Postgres {
         let Some(lane) = self.shared.lanes.claimable(destination).await else {
             return Ok(None);
         };
-        let (_turn, _claiming) = (lane.turn.lock().await, self.shared.claiming.read().await);
+        let (mut ahead, _claiming) = (lane.turn.lock().await, self.shared.claiming.read().await);
+        ahead.refresh(lane.epoch, self.shared.lanes.version(destination));
+        let is_free = |one: &Candidate| {
+            let queue = (destination.clone(), one.queue);
+            one.is_claimable(now) && !self.shared.leases().is_held(&queue)
+        };
+        if ahead.any(is_free) {
+            return Ok(Some(now));
+        }
         let mut after = START;
         for _ in 0..LOOKS {
             let look = Look {
@@ -435,10 +458,6 @@ impl Postgres {
                 room: 0,
             };
             let candidates = self.shared.repeat(&look, Instant::now() + WAIT).await?;
-            let is_free = |one: &Candidate| {
-                let queue = (destination.clone(), one.queue);
-                one.blocker.is_none() && one.due <= now && !self.shared.leases().is_held(&queue)
-            };
             if candidates.iter().any(is_free) {
                 return Ok(Some(now));
             }

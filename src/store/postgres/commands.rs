@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::Postgres;
 use super::counters::Deltas;
 use super::pool::Connection;
-use super::rows::{self, Locked, Roots};
+use super::rows::{self, Locked, Roots, Touched};
 use super::shared::{Shared, Work};
 use super::trouble::Trouble;
 use super::wake::Notice;
@@ -161,7 +161,7 @@ struct Step<'a, C> {
 struct Stepped<T> {
     tally: T,
     ended: Ended,
-    ready: BTreeSet<Name>,
+    touched: Touched,
     next: Option<Cursor>,
 }
 
@@ -173,7 +173,7 @@ impl<C: Command> Work for Step<'_, C> {
         let mut stepped = Stepped {
             tally: C::Tally::default(),
             ended: Ended::default(),
-            ready: BTreeSet::new(),
+            touched: Touched::default(),
             next,
         };
         if ids.is_empty() {
@@ -193,7 +193,8 @@ impl<C: Command> Work for Step<'_, C> {
             }
         }
         let writer = (self.shared.node.as_str(), WRITER);
-        stepped.ready = rows::commit(connection, &messages, &Roots::new(), Deltas::default(), writer).await?;
+        stepped.touched =
+            rows::commit(connection, &messages, &Roots::new(), Deltas::default(), writer).await?;
         Ok(stepped)
     }
 }
@@ -358,7 +359,7 @@ impl Postgres {
             };
             sum(stepped.tally);
             self.shared.totals.add_ended(stepped.ended);
-            self.tell(stepped.ready);
+            self.tell(stepped.touched);
             match stepped.next {
                 Some(next) => after = next,
                 None => break,
@@ -367,11 +368,12 @@ impl Postgres {
         Ok(())
     }
 
-    /// Tells the daemons that serve these destinations.
-    pub(super) fn tell(&self, ready: BTreeSet<Name>) {
-        ready
-            .into_iter()
-            .for_each(|name| self.shared.announce(Notice::Work(name)));
+    /// Tells the daemons that serve the destinations, this one among them.
+    pub(super) fn tell(&self, touched: Touched) {
+        for name in touched.changed {
+            self.shared.lanes.look_again(&name);
+            self.shared.announce(Notice::Changed(name));
+        }
     }
 
     pub(super) async fn requeue_selected(

@@ -345,7 +345,7 @@ impl Keeper {
         notices: impl IntoIterator<Item = Notice>,
     ) -> Result<(), Trouble> {
         let concerns = |notice: &Notice| match notice {
-            Notice::Work(name) => !self.shared.lanes.is_owned(name),
+            Notice::Work(name) | Notice::Changed(name) => !self.shared.lanes.is_owned(name),
             Notice::Free(_) | Notice::Paused => true,
         };
         let payloads = notices.into_iter().filter(concerns);
@@ -374,6 +374,10 @@ impl Keeper {
     async fn receive(&self, session: &mut Session, payload: &str) -> Result<(), Trouble> {
         match Notice::parse(payload, self.shared.instance) {
             Some(Notice::Work(name)) => self.tell(Change::Work(name)),
+            Some(Notice::Changed(name)) => {
+                self.shared.lanes.look_again(&name);
+                self.tell(Change::Work(name));
+            }
             Some(Notice::Paused) => self.tell(Change::Paused),
             Some(Notice::Free(_)) => self.look(session).await?,
             None => {}

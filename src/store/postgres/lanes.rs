@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use sha2::Digest as _;
 use tokio::sync::{mpsc, oneshot};
 
+use super::ahead::Ahead;
 use crate::model::message::Name;
 
 /// How long the first claim of a destination waits for its lane.
@@ -32,7 +33,9 @@ struct Lane {
     /// The destination is not served any more: the lane is released when its claims have ended.
     is_unwanted: bool,
     /// One claim at a time.
-    turn: Arc<tokio::sync::Mutex<()>>,
+    turn: Arc<tokio::sync::Mutex<Ahead>>,
+    /// Grows when deliveries that were read ahead may have changed.
+    version: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +50,7 @@ struct Owned {
 /// A lane that belongs to this daemon.
 pub(super) struct Turn {
     pub(super) epoch: i64,
-    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
+    pub(super) turn: Arc<tokio::sync::Mutex<Ahead>>,
 }
 
 impl Lanes {
@@ -95,6 +98,18 @@ impl Lanes {
             epoch: owned.epoch,
             turn: lane.turn.clone(),
         })
+    }
+
+    /// Deliveries of the destination have changed: those that were read ahead must be read again.
+    pub(super) fn look_again(&self, destination: &Name) {
+        if let Some(lane) = self.lanes().get_mut(destination) {
+            lane.version += 1;
+        }
+    }
+
+    /// The version of what is read ahead from now on.
+    pub(super) fn version(&self, destination: &Name) -> u64 {
+        self.lanes().get(destination).map_or(0, |lane| lane.version)
     }
 
     /// Returns true if the lane belonged to this daemon in this epoch, and certainly still does.

@@ -40,6 +40,7 @@ use crate::timeline::Timeline;
 
 mod accept;
 mod address;
+mod ahead;
 mod claim;
 mod commands;
 mod counters;
@@ -211,6 +212,7 @@ impl Store for Postgres {
 
     async fn release(&self, claim: Claim) {
         self.shared.leases().end(claim.token);
+        self.shared.lanes.look_again(&claim.delivery.destination);
     }
 
     async fn next_due(&self, destination: &Name, now: Timestamp) -> Result<Option<Timestamp>, Error> {

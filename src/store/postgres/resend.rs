@@ -1,17 +1,15 @@
 //! Adds deliveries to a stored message.
 
-use std::collections::BTreeSet;
-
 use super::accept::{KEPT, ROUTED, UNROUTED, UNROUTED_DELIVERED};
 use super::commands::WRITER;
 use super::counters::Deltas;
 use super::pool::Connection;
-use super::rows::{self, Locked, Roots};
+use super::rows::{self, Locked, Roots, Touched};
 use super::shared::{Shared, Work};
 use super::trouble::Trouble;
 use super::{Postgres, record};
 use crate::model::delivery::{Delivery, DeliveryId};
-use crate::model::message::{MessageId, Name};
+use crate::model::message::MessageId;
 use crate::store::Error;
 
 const MESSAGE: &str = "SELECT seq, disposition, record FROM message WHERE id = $1 FOR UPDATE";
@@ -27,7 +25,7 @@ struct Add<'a> {
 
 struct Added {
     ids: Vec<DeliveryId>,
-    ready: BTreeSet<Name>,
+    touched: Touched,
     kept: i64,
     unrouted: i64,
 }
@@ -73,10 +71,10 @@ impl Work for Add<'_> {
             deltas.messages().unrouted += unrouted;
         }
         let writer = (self.shared.node.as_str(), WRITER);
-        let ready = rows::commit(connection, &messages, &Roots::new(), deltas, writer).await?;
+        let touched = rows::commit(connection, &messages, &Roots::new(), deltas, writer).await?;
         Ok(Added {
             ids,
-            ready,
+            touched,
             kept,
             unrouted,
         })
@@ -97,7 +95,7 @@ impl Postgres {
         // Repeated after a lost answer, it could add them twice.
         let added = self.shared.once(&add).await?;
         self.shared.totals.add_undelivered(added.kept, added.unrouted);
-        self.tell(added.ready);
+        self.tell(added.touched);
         Ok(added.ids)
     }
 }

@@ -269,26 +269,38 @@ pub(super) struct Root {
 /// The roots of threads by destination and conversation.
 pub(super) type Roots = HashMap<(Name, Conversation), Root>;
 
-/// Writes the changed deliveries and commits. Returns the destinations with deliveries to look at.
+/// The destinations that a transaction concerns.
+#[derive(Default)]
+pub(super) struct Touched {
+    /// Those with a changed delivery.
+    pub(super) changed: BTreeSet<Name>,
+    /// Those with a pending one among them.
+    pub(super) pending: BTreeSet<Name>,
+    /// Those with a delivery that was behind another one, and may be the first of its queue now.
+    pub(super) promoted: BTreeSet<Name>,
+}
+
+/// Writes the changed deliveries and commits.
 pub(super) async fn commit(
     connection: &Connection,
     messages: &Messages,
     roots: &Roots,
     mut deltas: Deltas,
     (node, slot): (&str, i16),
-) -> Result<BTreeSet<Name>, Trouble> {
+) -> Result<Touched, Trouble> {
     let changed = messages.values().flat_map(|message| &message.rows);
     let (updated, created): (Vec<&Row>, Vec<&Row>) = changed
         .filter(|row| row.is_changed)
         .partition(|row| row.stored.is_some());
-    let mut ready = BTreeSet::new();
+    let mut touched = Touched::default();
     let mut left = BTreeSet::new();
     for row in updated.iter().chain(&created) {
         let destination = &row.delivery.destination;
         deltas.moved(destination, row.stored.map(|(stage, _)| stage), Some(row.stage));
         if row.stage <= BEHIND {
-            ready.insert(destination.clone());
+            touched.pending.insert(destination.clone());
         }
+        touched.changed.insert(destination.clone());
         if let Some(queue) = row.left() {
             left.insert((destination.clone(), queue));
         }
@@ -302,8 +314,9 @@ pub(super) async fn commit(
     Deltas::prepare(connection).await?;
     let updated = Columns::of(&updated)?;
     let created = Columns::of(&created)?;
+    let queues = left;
     let left = {
-        let (destinations, queues): (Vec<&str>, Vec<&[u8]>) = left
+        let (destinations, queues): (Vec<&str>, Vec<&[u8]>) = queues
             .iter()
             .map(|(destination, queue)| (destination.as_str(), &queue.0[..]))
             .unzip();
@@ -338,11 +351,15 @@ pub(super) async fn commit(
     })
     .await;
     let (updated, created, promoted, threads, counted) = statements;
-    for result in [updated, created, promoted, threads, counted] {
+    for result in [updated, created, threads, counted] {
         result?;
     }
+    let promoted = promoted?;
     committed?;
-    Ok(ready)
+    if promoted > 0 {
+        touched.promoted = queues.into_iter().map(|(destination, _)| destination).collect();
+    }
+    Ok(touched)
 }
 
 async fn write_roots(

@@ -14,7 +14,7 @@ use super::counters::Deltas;
 use super::gather::Committer;
 use super::leases::Lease;
 use super::pool::Connection;
-use super::rows::{self, Locked, Root, Roots};
+use super::rows::{self, Locked, Root, Roots, Touched};
 use super::shared::{Shared, Work};
 use super::trouble::Trouble;
 use super::wake::Notice;
@@ -66,12 +66,17 @@ impl Committer for Settling {
             Ok(Written {
                 results,
                 ended,
-                ready,
+                touched,
             }) => {
                 self.0.totals.add_ended(ended);
-                ready
-                    .into_iter()
-                    .for_each(|name| self.0.announce(Notice::Work(name)));
+                touched
+                    .pending
+                    .iter()
+                    .chain(&touched.promoted)
+                    .for_each(|name| self.0.lanes.look_again(name));
+                for name in touched.pending {
+                    self.0.announce(Notice::Work(name));
+                }
                 results
             }
             Err(error) => changes.iter().map(|_| Err(error.clone())).collect(),
@@ -88,7 +93,7 @@ struct Group<'a> {
 struct Written {
     results: Vec<Result<Vec<DeliveryId>, Error>>,
     ended: Ended,
-    ready: BTreeSet<Name>,
+    touched: Touched,
 }
 
 impl Work for Group<'_> {
@@ -118,11 +123,11 @@ impl Work for Group<'_> {
         };
         let results = self.outcomes.iter().map(apply).collect();
         let writer = (self.shared.node.as_str(), self.slot);
-        let ready = rows::commit(connection, &messages, &roots, Deltas::default(), writer).await?;
+        let touched = rows::commit(connection, &messages, &roots, Deltas::default(), writer).await?;
         Ok(Written {
             results,
             ended,
-            ready,
+            touched,
         })
     }
 }

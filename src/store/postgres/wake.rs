@@ -12,6 +12,8 @@ pub(super) const CHANNEL: &str = "smsbridge";
 pub(super) enum Notice {
     /// A destination has deliveries to look at.
     Work(Name),
+    /// Deliveries of a destination were changed by an operator.
+    Changed(Name),
     /// A daemon released the lane of a destination.
     Free(Name),
     /// An operator paused or resumed a destination.
@@ -24,6 +26,7 @@ impl Notice {
         let sender = sender.simple();
         match self {
             Self::Work(name) => format!("{sender} work {name}"),
+            Self::Changed(name) => format!("{sender} changed {name}"),
             Self::Free(name) => format!("{sender} free {name}"),
             Self::Paused => format!("{sender} paused"),
         }
@@ -38,6 +41,7 @@ impl Notice {
         match rest.split_once(' ') {
             None => (rest == "paused").then_some(Self::Paused),
             Some(("work", name)) => name.parse().ok().map(Self::Work),
+            Some(("changed", name)) => name.parse().ok().map(Self::Changed),
             Some(("free", name)) => name.parse().ok().map(Self::Free),
             Some(_) => None,
         }
@@ -52,7 +56,12 @@ mod tests {
     fn a_notice_is_read_by_others_only() {
         let (own, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let desk: Name = "desk".parse().unwrap();
-        for notice in [Notice::Work(desk.clone()), Notice::Free(desk), Notice::Paused] {
+        for notice in [
+            Notice::Work(desk.clone()),
+            Notice::Changed(desk.clone()),
+            Notice::Free(desk),
+            Notice::Paused,
+        ] {
             let payload = notice.payload(own);
             assert_eq!(Notice::parse(&payload, own), None);
             assert_eq!(Notice::parse(&payload, other), Some(notice));

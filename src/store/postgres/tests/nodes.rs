@@ -269,3 +269,35 @@ async fn nothing_is_lost_or_stored_twice_when_connections_break() {
     let counts = store.counts().await.unwrap();
     assert_eq!((counts.accepted, counts.delivered, counts.pending), (400, 400, 0));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: tests/run"]
+async fn what_was_read_ahead_is_read_again_after_a_command() {
+    let store = fresh().await;
+    for n in 1..=4 {
+        accept(&*store, n, n, &["desk"]).await;
+    }
+    assert_eq!(numbers(&[claim_one(&*store, "desk", FAR).await]), [1]);
+    let id = |n: u128| DeliveryId {
+        message: MessageId(Uuid::from_u128(n)),
+        ordinal: 1,
+    };
+    let second = Selector::Ids(vec![id(2)]);
+    store.discard(&second, Timestamp(9), "no").await.unwrap();
+    assert_eq!(numbers(&[claim_one(&*store, "desk", FAR).await]), [3]);
+    // The same command by another daemon is known as soon as its notice arrives.
+    let url = store.shared.pool.get().await.unwrap();
+    let database: String = url
+        .query_one("SELECT current_database()", &[])
+        .await
+        .unwrap()
+        .get(0);
+    let two = open(&cluster::shared().url(&database), "two", LEASE).await;
+    accept(&*store, 5, 5, &["desk"]).await;
+    let mut changes = store.changes().unwrap();
+    two.discard(&Selector::Ids(vec![id(4)]), Timestamp(9), "no")
+        .await
+        .unwrap();
+    while changes.recv().await.unwrap() != Change::Work(name("desk")) {}
+    assert_eq!(numbers(&claim(&*store, "desk", FAR).await), [5]);
+}
