@@ -4,6 +4,8 @@
 //! disagree with them. The audit changes nothing: a database with a damaged record or with wrong counters is rebuilt
 //! from the log (see `start`).
 
+use std::collections::BTreeSet;
+
 use ::sled::{Db, IVec};
 
 use super::compact::Weight;
@@ -16,6 +18,7 @@ use super::record::{self, Entry, Kept, Ledger, Trouble};
 use super::scan;
 use super::stored::queue;
 use crate::model::delivery::Delivery;
+use crate::model::message::Name;
 use crate::store::{Counts, Found, backup};
 
 /// The result of an audit.
@@ -26,7 +29,8 @@ pub(super) struct Audited {
     pub(super) index: Index,
     pub(super) dedup_index: DedupIndex,
     pub(super) weight: Weight,
-    pub(super) has_threads: bool,
+    /// The destinations at which a conversation has a thread.
+    pub(super) threaded: BTreeSet<Name>,
     /// The difference from the stored counters.
     pub(super) differences: Option<String>,
     messages: u64,
@@ -120,7 +124,10 @@ impl Audited {
                 let (key, value) = entry?;
                 Entry::read(&key, &value).ok_or(Trouble::Damaged)?;
                 self.dedup_index.on_disk += u64::from(tag == keys::SEEN);
-                self.has_threads |= tag == keys::THREAD;
+                if tag == keys::THREAD {
+                    let thread = keys::queue_of(&key);
+                    self.threaded.extend(thread.map(|thread| thread.destination));
+                }
             }
         }
         db.scan_prefix([keys::PAUSED])

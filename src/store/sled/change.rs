@@ -214,7 +214,7 @@ impl<'a> WriteBatch<'a> {
         self.counters.leave_pending(&queue.destination, pending_since);
         self.counters.enter(&delivery);
         if let Some(thread) = thread {
-            self.shared.has_threads.store(true, Ordering::Release);
+            lock(&self.shared.threaded).insert(delivery.destination.clone());
             let root = Root {
                 thread,
                 at: changed_at(&delivery),
@@ -379,24 +379,26 @@ impl<'a> WriteBatch<'a> {
 
     /// The places of the deliveries whose messages are stored.
     pub(super) fn places(&self, ids: &[DeliveryId]) -> Result<Vec<Place>, Error> {
-        let messages: Vec<MessageId> = ids.iter().map(|id| id.message).collect();
-        // One message at a time, because together they may be large.
-        let mut seqs: HashMap<MessageId, u64> = HashMap::new();
-        for seq in self.shared.index.table().candidates(&messages) {
-            let kept = self.shared.sound(self.view.kept(seq))?;
-            seqs.extend(kept.map(|kept| (kept.message.id, seq)));
+        let mut seqs: HashMap<MessageId, Option<u64>> = HashMap::new();
+        let mut places = Vec::new();
+        for &DeliveryId { message, ordinal } in ids {
+            let seq = match seqs.get(&message) {
+                Some(&seq) => seq,
+                None => {
+                    let seq = self.by_id(message)?.map(|(seq, _)| seq);
+                    seqs.insert(message, seq);
+                    seq
+                }
+            };
+            places.extend(seq.map(|seq| Place { seq, ordinal }));
         }
-        let place = |id: &DeliveryId| {
-            let seq = *seqs.get(&id.message)?;
-            let ordinal = id.ordinal;
-            Some(Place { seq, ordinal })
-        };
-        Ok(ids.iter().filter_map(place).collect())
+        Ok(places)
     }
 
     /// The message with this id, if it is stored.
     fn by_id(&self, id: MessageId) -> Result<Option<(u64, Kept)>, Error> {
-        for seq in self.shared.index.table().candidates(&[id]) {
+        let candidates = self.shared.index.table().candidates(id);
+        for seq in candidates {
             let kept = self.shared.sound(self.view.kept(seq))?;
             if let Some(kept) = kept.filter(|kept| kept.message.id == id) {
                 return Ok(Some((seq, kept)));

@@ -12,7 +12,6 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 
 use ::sled::IVec;
 use tracing::info;
@@ -285,7 +284,8 @@ impl WriteBatch<'_> {
             if !self.view.has(&key).map_err(Trouble::from)? {
                 self.dedup_index.on_disk += u64::from(key.first() == Some(&keys::SEEN));
                 if key.first() == Some(&keys::THREAD) {
-                    self.shared.has_threads.store(true, Ordering::Release);
+                    let thread = keys::queue_of(&key);
+                    lock(&self.shared.threaded).extend(thread.map(|thread| thread.destination));
                 }
                 self.view.put(key, value);
             }

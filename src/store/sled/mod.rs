@@ -8,7 +8,8 @@
 //!   to the database. `renew`, `keeper`: keep the log small and complete for pending messages.
 //! * `keys`, `record`: the format of keys and records, and the detection of damage.
 //! * `view`, `stored`: the store as it will be after the current batch, and its content.
-//! * `index`: the indexes in memory: `queues`, and the `table` of `row`s for searches. `dedup_index`: provider ids.
+//! * `index`: the indexes in memory: `queues`, and the `table` of `row`s for searches. `dedup_index`: provider ids, in a
+//!   `seq_index`.
 //! * `change`, `prune`: changes. `read`, `leases`: claims and searches.
 //! * `export`, `import`: backups. `compact`: replaces a database that is mostly empty.
 //! * `start`, `audit`: open the store and verify all of it. `history`: recovers records from a damaged database.
@@ -22,7 +23,7 @@ use std::fs::File;
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -91,6 +92,7 @@ mod renew;
 mod requests;
 mod row;
 mod scan;
+mod seq_index;
 mod start;
 mod status;
 mod stored;
@@ -183,8 +185,8 @@ pub struct Sled {
 /// The state shared by the writer and the readers.
 struct Shared {
     overlay: Overlay,
-    /// Whether any conversation has ever had a thread. If not, a claim does not look for one.
-    has_threads: AtomicBool,
+    /// The destinations at which a conversation has ever had a thread. At others, a claim does not look for one.
+    threaded: Mutex<BTreeSet<Name>>,
     progress: Progress,
     weight: Mutex<Weight>,
     findings: Findings,
@@ -233,7 +235,7 @@ impl Sled {
         let paused = paused(&db).map_err(|error| io(io::Error::other(error)))?;
         let shared = Arc::new(Shared {
             overlay: Overlay::over(db),
-            has_threads: AtomicBool::new(audited.has_threads),
+            threaded: Mutex::new(audited.threaded),
             progress: Progress::new(mark),
             weight: Mutex::new(audited.weight),
             findings: findings_file,
@@ -278,7 +280,7 @@ impl Sled {
         Ok(Self { threads, shared })
     }
 
-    /// Runs a slow read on a thread where blocking is allowed.
+    /// Runs a read that may need the disk on a thread where blocking is allowed.
     async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Shared) -> Result<T, Error> + Send + 'static,
@@ -353,7 +355,12 @@ impl Store for Sled {
 
     async fn claim(&self, destination: &Name, now: Timestamp, limit: usize) -> Result<Vec<Claim>, Error> {
         self.shared.status.check()?;
-        self.shared.claim(destination, now, limit)
+        let slots = self.shared.hold_due(destination, now, limit);
+        // Messages that were just accepted are in memory. Changing the thread for them would delay every delivery.
+        if self.shared.are_recent(&slots) {
+            return self.shared.lease(slots);
+        }
+        self.read(move |shared| shared.lease(slots)).await
     }
 
     async fn claim_overdue(
@@ -402,8 +409,7 @@ impl Store for Sled {
     }
 
     async fn queued(&self, id: MessageId) -> Result<Vec<Queued>, Error> {
-        self.shared.status.check()?;
-        self.shared.queued(id)
+        self.read(move |shared| shared.queued(id)).await
     }
 
     async fn ahead(&self, destination: &Name, turn: Turn, now: Timestamp) -> Result<u64, Error> {
@@ -412,8 +418,7 @@ impl Store for Sled {
     }
 
     async fn find(&self, id: MessageId) -> Result<Option<Found>, Error> {
-        self.shared.status.check()?;
-        self.shared.find(id)
+        self.read(move |shared| shared.find(id)).await
     }
 
     async fn messages(&self, query: &Query) -> Result<Page<Found>, Error> {
@@ -551,11 +556,7 @@ impl Store for Sled {
     }
 
     async fn timeline(&self) -> Result<Option<Timeline>, Error> {
-        match record::load(&self.shared.overlay, keys::TIMELINE) {
-            // A record that is damaged or of another version is ignored: the next observation replaces it.
-            Err(record::Trouble::Damaged) => Ok(None),
-            loaded => self.shared.sound(loaded),
-        }
+        self.read(|shared| shared.state(keys::TIMELINE)).await
     }
 
     async fn set_series(&self, series: &Saved) -> Result<(), Error> {
@@ -564,11 +565,7 @@ impl Store for Sled {
     }
 
     async fn series(&self) -> Result<Option<Saved>, Error> {
-        match record::load(&self.shared.overlay, keys::SERIES) {
-            // The charts then start empty.
-            Err(record::Trouble::Damaged) => Ok(None),
-            loaded => self.shared.sound(loaded),
-        }
+        self.read(|shared| shared.state(keys::SERIES)).await
     }
 
     fn ended(&self) -> Ended {
@@ -587,11 +584,8 @@ impl Store for Sled {
     }
 
     async fn standings(&self) -> Result<Standings, Error> {
-        match record::load(&self.shared.overlay, keys::STANDINGS) {
-            // Ignored for the same reason as above: the next observation replaces it.
-            Err(record::Trouble::Damaged) => Ok(Standings::default()),
-            loaded => self.shared.sound(loaded).map(Option::unwrap_or_default),
-        }
+        let standings = self.read(|shared| shared.state(keys::STANDINGS)).await?;
+        Ok(standings.unwrap_or_default())
     }
 
     async fn prune(&self, cutoffs: &RetentionCutoffs, now: Timestamp) -> Result<bool, Error> {

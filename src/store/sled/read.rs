@@ -2,17 +2,18 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::Shared;
+use serde::de::DeserializeOwned;
+
 use super::keys::{self, Place, Queue};
 use super::leases::Lease;
 use super::queues::Slot;
-use super::record::{Root, Trouble};
+use super::record::{self, Root, Trouble};
 use super::stored;
 use super::table::Table;
 use super::view::View;
+use super::{Shared, lock};
 use crate::model::delivery::Delivery;
 use crate::model::message::{Conversation, Message, MessageId, Name, Timestamp};
 use crate::store::{
@@ -26,14 +27,27 @@ const SCAN_TIME: Duration = Duration::from_millis(150);
 const SCAN_STEP: usize = 256;
 
 impl Shared {
-    pub(super) fn claim(
-        &self,
-        destination: &Name,
-        now: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<Claim>, Error> {
+    /// Blocks the queues of due deliveries for a claim.
+    pub(super) fn hold_due(&self, destination: &Name, now: Timestamp, limit: usize) -> Vec<Slot> {
+        let hold = |slot: &Slot| self.leases.hold(&slot.queue, slot.place);
+        self.index.queues().take_due(destination, now, limit, hold)
+    }
+
+    /// Returns true if a claim of these deliveries needs nothing from the disk, as with messages that were just
+    /// accepted.
+    pub(super) fn are_recent(&self, slots: &[Slot]) -> bool {
+        let threaded = lock(&self.threaded);
+        slots.iter().all(|slot| {
+            let needs_no_thread = || !threaded.contains(&slot.queue.destination);
+            self.overlay.is_recent(&keys::message(slot.place.seq))
+                && (needs_no_thread() || self.overlay.is_recent(&keys::thread(&slot.queue)))
+        })
+    }
+
+    /// Leases deliveries whose queues are blocked.
+    pub(super) fn lease(&self, slots: Vec<Slot>) -> Result<Vec<Claim>, Error> {
         let (mut claims, mut size) = (Vec::new(), 0);
-        for slot in self.hold_due(destination, now, limit) {
+        for slot in slots {
             if size >= CLAIM_BYTES {
                 self.leases.free(&slot.queue);
                 self.index.free(&[slot.queue]);
@@ -140,7 +154,7 @@ impl Shared {
 
     fn find_with_seq(&self, id: MessageId) -> Result<Option<(u64, Found)>, Error> {
         let view = View::new(&self.overlay);
-        let candidates = self.index.table().candidates(&[id]);
+        let candidates = self.index.table().candidates(id);
         for seq in candidates {
             let found = self.sound(view.found(seq))?;
             if let Some(found) = found.filter(|found| found.message.id == id) {
@@ -204,12 +218,6 @@ impl Shared {
         Ok(self.these_deliveries(&places, &query)?.items.pop())
     }
 
-    /// Blocks the queues of due deliveries for this claim.
-    fn hold_due(&self, destination: &Name, now: Timestamp, limit: usize) -> Vec<Slot> {
-        let hold = |slot: &Slot| self.leases.hold(&slot.queue, slot.place);
-        self.index.queues().take_due(destination, now, limit, hold)
-    }
-
     /// Leases one delivery whose queue is blocked. If it cannot be read, its queue stays blocked, so that no later
     /// message overtakes it, until the next start recovers it.
     fn claim_one(&self, slot: Slot) -> Result<Option<Claim>, Error> {
@@ -223,7 +231,8 @@ impl Shared {
             return Ok(None);
         };
         let thread = stored::thread(&message, &delivery.destination);
-        let root = match self.has_threads.load(Ordering::Acquire) {
+        let has_threads = lock(&self.threaded).contains(&delivery.destination);
+        let root = match has_threads {
             true => self.sound(view.load::<Root>(&keys::thread(&thread)))?,
             false => None,
         };
@@ -316,6 +325,15 @@ impl Shared {
         }
         let next = places.get(query.limit).map(|place| place.packed() + 1);
         Ok(Page { items, next })
+    }
+
+    /// A state that a run stores for the next one. One that is damaged or of another version is ignored: the next
+    /// observation replaces it.
+    pub(super) fn state<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, Error> {
+        match record::load(&self.overlay, key) {
+            Err(Trouble::Damaged) => Ok(None),
+            loaded => self.sound(loaded),
+        }
     }
 
     /// Treats a damaged record as missing, and reports it.

@@ -1,8 +1,9 @@
 //! The rows of all stored messages, by sequence number.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use super::row::{self, LOOK, Row};
+use super::seq_index::SeqIndex;
 use crate::model::message::{Message, MessageId, Name, Timestamp};
 use crate::store::{MessageState, Query, RetentionCutoffs, Undelivered};
 
@@ -13,6 +14,8 @@ const CHUNK: u64 = 1_024;
 #[derive(Default)]
 pub(super) struct Table {
     chunks: BTreeMap<u64, Chunk>,
+    /// The rows by the ends of their ids.
+    by_id: SeqIndex,
     receivers: Words,
     sources: Words,
     present: u64,
@@ -90,6 +93,9 @@ impl Table {
             chunk.present += u64::from(!place.is_present());
             self.present += u64::from(!place.is_present());
             let before = *place;
+            if !before.is_present() {
+                self.by_id.add(row.id(), seq);
+            }
             *place = row.with_counts_of(place);
             count(&mut self.undelivered, &before, place);
         }
@@ -100,6 +106,7 @@ impl Table {
             return;
         };
         if let Some(row) = chunk.rows.get_mut((seq % CHUNK) as usize) {
+            self.by_id.remove(row.id(), seq);
             chunk.present -= u64::from(row.is_present());
             self.present -= u64::from(row.is_present());
             count(&mut self.undelivered, row, &Row::default());
@@ -140,12 +147,12 @@ impl Table {
         self.undelivered
     }
 
-    /// The messages that may have one of these ids, by comparing the ends of the ids.
-    pub(super) fn candidates(&self, ids: &[MessageId]) -> Vec<u64> {
-        let wanted: HashSet<u32> = ids.iter().copied().map(row::short).collect();
-        self.rows(0)
-            .filter(|(_, row)| wanted.contains(&row.id()))
-            .map(|(seq, _)| seq)
+    /// The messages that may have this id, by comparing the ends of the ids.
+    pub(super) fn candidates(&self, id: MessageId) -> Vec<u64> {
+        let end = row::short(id);
+        let candidates = self.by_id.candidates(end);
+        candidates
+            .filter(|&seq| self.get(seq).is_some_and(|row| row.id() == end))
             .collect()
     }
 
@@ -333,7 +340,7 @@ mod tests {
         assert_eq!(gone, 2_899, "one is still pending");
         assert!(table.get(5).is_some() && table.get(6).is_none() && table.get(2_901).is_some());
         assert_eq!(table.chunks.len(), 2);
-        assert_eq!(table.candidates(&[arrival(5, 1, &[]).message.id]), [5]);
+        assert_eq!(table.candidates(arrival(5, 1, &[]).message.id), [5]);
     }
 
     #[test]

@@ -200,6 +200,49 @@ async fn acknowledged_messages_are_on_disk_without_closing_the_store() {
     assert_three(&store).await;
 }
 
+#[tokio::test]
+async fn a_claim_needs_the_disk_only_for_older_messages_and_threads() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let is_recent = |store: &Sled| {
+        let slots = store.shared.hold_due(&name("desk"), FAR, 9);
+        assert_eq!(slots.len(), 1);
+        let is_recent = store.shared.are_recent(&slots);
+        store.shared.leases.free(&slots[0].queue);
+        store.shared.index.free(&[slots[0].queue.clone()]);
+        is_recent
+    };
+    accept(&store, 1, 1, &["desk", "room"]).await;
+    assert!(is_recent(&store));
+    let settlement = |claim: &Claim| Settlement {
+        thread: Some("1.2".to_owned()),
+        ..delivered(claim)
+    };
+    let at_room = claim_one(&store, "room", FAR).await;
+    store.settle(&settlement(&at_room)).await.unwrap();
+    assert!(is_recent(&store), "only the other destination has threads");
+    store.close().await.unwrap();
+    drop(store);
+    let store = folder.open();
+    assert!(!is_recent(&store));
+    let first = claim_one(&store, "desk", FAR).await;
+    store.settle(&settlement(&first)).await.unwrap();
+    accept(&store, 2, 1, &["desk"]).await;
+    assert!(is_recent(&store), "its thread is recent as well");
+    store.close().await.unwrap();
+    drop(store);
+    let store = folder.open();
+    let second = claim_one(&store, "desk", FAR).await;
+    assert_eq!(second.thread.as_deref(), Some("1.2"));
+    store.settle(&delivered(&second)).await.unwrap();
+    accept(&store, 3, 1, &["desk"]).await;
+    assert!(!is_recent(&store), "its thread is not");
+    assert_eq!(
+        claim_one(&store, "desk", FAR).await.thread.as_deref(),
+        Some("1.2")
+    );
+}
+
 fn copy_all(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
