@@ -4,7 +4,7 @@
 //! there is no `safe` filter. What the operator wrote outside of `{{ }}` is printed as it is and may be
 //! markup. The result of `{% set x %}…{% endset %}` is a value like any other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::sync::{Arc, LazyLock};
@@ -12,17 +12,18 @@ use std::sync::{Arc, LazyLock};
 use minijinja::value::{Object, Value, ValueKind};
 use minijinja::{Environment, ErrorKind, Output, State, UndefinedBehavior, functions};
 
-use crate::model::message::{Media, Message};
-
 mod check;
 mod comparisons;
 mod escape;
 mod filters;
 mod limits;
 mod link;
+mod values;
 
 pub use escape::{html, one_line, replace, shorten, visible};
 pub use link::safe_link;
+pub use values::Values;
+use values::{context, map};
 
 /// Limits for the steps of one rendering: far more than a sensible template needs, and finished in
 /// milliseconds. A long template gets fewer, because one step may write all of it; the trial at compile time
@@ -90,24 +91,6 @@ pub struct TemplateError {
     pub message: String,
     /// Counted from 1.
     pub line: Option<usize>,
-}
-
-/// The values that a template can use.
-#[derive(Clone)]
-pub struct Values<'a> {
-    /// `message.id`, `provider_id`, `source`, `from`, `to`, `text`, `keyword`, `received_at`,
-    /// `media`.
-    pub message: &'a Message,
-    /// `from_name`; empty if there is none, so that `{{ from_name or from }}` works.
-    pub from_name: Option<&'a str>,
-    /// `to_name`; empty if there is none.
-    pub to_name: Option<&'a str>,
-    /// `route`; empty if no route matched.
-    pub route: Option<&'a str>,
-    /// `fallback`: which destination this delivery replaces, and why; empty if it is no fallback.
-    pub fallback: String,
-    /// `match.*`; a group that does not exist or took no part in the match prints nothing.
-    pub groups: &'a BTreeMap<String, String>,
 }
 
 impl Template {
@@ -247,67 +230,6 @@ impl io::Write for Bounded {
     }
 }
 
-fn context(medium: Medium, values: &Values<'_>) -> Value {
-    let message = values.message;
-    let limit = message
-        .text
-        .len()
-        .saturating_mul(OUTPUT_FACTOR)
-        .saturating_add(OUTPUT_MAX);
-    map([
-        (MEDIUM, Value::from_object(medium)),
-        (LIMIT, Value::from(limit)),
-        ("message", map([("id", message.id.to_string())])),
-        ("provider_id", Value::from(message.provider_id.as_str())),
-        ("source", Value::from(message.source.as_str())),
-        ("from", Value::from(message.from.to_string())),
-        ("from_name", Value::from(values.from_name.unwrap_or_default())),
-        ("to", Value::from(message.to.to_string())),
-        ("to_name", Value::from(values.to_name.unwrap_or_default())),
-        ("text", Value::from(message.text.as_str())),
-        ("keyword", Value::from(message.keyword())),
-        ("received_at", Value::from(message.received_at.to_string())),
-        ("route", Value::from(values.route.unwrap_or_default())),
-        ("fallback", Value::from(values.fallback.as_str())),
-        (
-            "media",
-            message
-                .media
-                .iter()
-                .map(|media| attachment(medium, media))
-                .collect(),
-        ),
-        (
-            "match",
-            map(values
-                .groups
-                .iter()
-                .map(|(group, found)| (group.as_str(), found.as_str()))),
-        ),
-    ])
-}
-
-fn map<'a, V: Into<Value>>(entries: impl IntoIterator<Item = (&'a str, V)>) -> Value {
-    let map: BTreeMap<String, Value> = entries
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value.into()))
-        .collect();
-    Value::from(map)
-}
-
-/// A program gets the link as received; people get it only if it may be clickable.
-fn attachment(medium: Medium, media: &Media) -> Value {
-    let link = match medium {
-        Medium::Json => media.link.as_str(),
-        _ => safe_link(&media.link).unwrap_or_default(),
-    };
-    map([
-        ("link", link),
-        ("content_type", media.content_type.as_deref().unwrap_or_default()),
-        ("filename", media.filename.as_deref().unwrap_or_default()),
-    ])
-}
-
 /// Describes an error of the compiler, which has not seen a message yet and may be quoted.
 fn explain(error: &minijinja::Error) -> TemplateError {
     let message = match error.detail() {
@@ -330,8 +252,10 @@ fn explain(error: &minijinja::Error) -> TemplateError {
 mod tests {
     use proptest::prelude::*;
 
+    use std::collections::BTreeMap;
+
     use super::*;
-    use crate::model::message::{MessageId, Timestamp};
+    use crate::model::message::{Media, Message, MessageId, Timestamp};
     use crate::model::number::Number;
 
     fn message(text: &str) -> Message {

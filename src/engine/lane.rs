@@ -9,11 +9,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::attempt;
 use super::circuit_breaker::Cause;
 use super::in_flight::MemoryPermit;
 use super::lane_state::LaneState;
 use super::rate_limiter::RateLimiter;
+use super::{attempt, outcome};
 use crate::mask::Reason;
 use crate::model::message::Timestamp;
 use crate::plan::{Plan, PlannedDestination};
@@ -337,7 +337,7 @@ impl Lane {
             .for_each_concurrent(EXPIRE_AT_ONCE, |claim| {
                 let dead = claim.delivery.dead(None, now, reason.shown());
                 let settlement = attempt::mark_dead(&self.state, &self.destination, claim.token, dead);
-                attempt::settle(&self.state, settlement, vec![Some(reason.clone())])
+                outcome::settle(&self.state, settlement, vec![Some(reason.clone())])
             })
             .await;
         count

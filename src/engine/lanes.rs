@@ -10,11 +10,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::attempt;
 use super::in_flight::MemoryBudget;
 use super::lane::Lane;
 pub use super::lane_state::{LaneContext, Outlook, Status};
 use super::lane_state::{LaneDirectory, LaneState};
+use super::outcome;
 use crate::destination::Failure;
 use crate::engine::events::Events;
 use crate::model::delivery::Attempt;
@@ -144,7 +144,7 @@ impl Lanes {
         if let Some(lane) = lane {
             lane.attempted(attempt);
             let change = lane.breaker().works();
-            attempt::breaker_changed(&lane, change).await;
+            outcome::breaker_changed(&lane, change).await;
             lane.announce();
             lane.wake();
         }
@@ -177,7 +177,7 @@ impl Lanes {
             lane.attempted(attempt);
             let (policy, now) = (&destination.policy, lane.clock.now());
             let change = lane.breaker().failed(failure, epoch, policy, now, rand::random());
-            attempt::breaker_changed(&lane, change).await;
+            outcome::breaker_changed(&lane, change).await;
             lane.announce();
             lane.wake();
         }

@@ -13,6 +13,7 @@ pub mod joining;
 mod lane;
 mod lane_state;
 pub mod lanes;
+mod outcome;
 mod rate_limiter;
 pub mod retention;
 mod trial;

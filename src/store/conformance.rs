@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::model::delivery::{Attempt, Verdict};
 use crate::model::message::Message;
-use crate::model::number::Number;
+use crate::model::number::{Number, Pattern};
 
 mod cases;
 

@@ -3,22 +3,23 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::acknowledge::{acknowledged_by, covered, is_meant};
 use super::backup::{Part, Position};
 use super::{
-    Acceptance, Arrival, Backlog, CLAIM_BYTES, Claim, Counts, DeliveryQuery, Discarded, Ended, Error, Found,
-    Health, MessageState, Overdue, PAGE_BYTES, Page, Query, Queued, Requeued, RetentionCutoffs, Selector,
-    Settlement, Standings, Store, Turn, Undelivered, changed_at, is_new, redacted,
+    Acceptance, Arrival, Backlog, Claim, Counts, DeliveryQuery, Discarded, Ended, Error, Found, Health,
+    MessageState, Overdue, PAGE_BYTES, Page, Query, Queued, Requeued, RetentionCutoffs, Selector, Settlement,
+    Standings, Store, Turn, Undelivered, redacted,
 };
 use crate::metrics::series::Saved;
 use crate::model::delivery::{Delivery, DeliveryId, State};
 use crate::model::message::{Conversation, MessageId, Name, Timestamp};
 use crate::timeline::Timeline;
 
+mod claims;
+mod commands;
 mod export;
 mod turns;
 
@@ -56,13 +57,6 @@ struct Seen {
 
 /// The position of a delivery in the order of acceptance.
 type Place = (u64, u16);
-
-/// The first delivery of a conversation, which can be claimed once it is due.
-struct Head {
-    due: Timestamp,
-    pending_since: Timestamp,
-    place: Place,
-}
 
 fn position((seq, ordinal): Place) -> u64 {
     seq << 16 | u64::from(ordinal)
@@ -105,61 +99,6 @@ impl Inner {
             .find(|delivery| delivery.id.ordinal == ordinal)
     }
 
-    /// The first pending delivery of every conversation without a claim, in the order of acceptance.
-    fn heads(&self, destination: &Name) -> Vec<Head> {
-        let leased: BTreeSet<Place> = self.leases.values().copied().collect();
-        let mut heads = BTreeMap::new();
-        let mut busy = BTreeSet::new();
-        for (place, found, delivery) in self
-            .deliveries()
-            .filter(|(.., delivery)| delivery.destination == *destination)
-        {
-            if self.answered.contains(&place) {
-                continue;
-            }
-            let queue = delivery.queue(found.message.conversation());
-            if leased.contains(&place) {
-                busy.insert(queue);
-            }
-            if let State::Waiting { due } = delivery.state {
-                heads.entry(queue).or_insert(Head {
-                    due,
-                    pending_since: delivery.pending_since(),
-                    place,
-                });
-            }
-        }
-        let mut heads: Vec<_> = heads
-            .into_iter()
-            .filter(|(queue, _)| !busy.contains(queue))
-            .map(|(_, head)| head)
-            .collect();
-        heads.sort_by_key(|head| head.place);
-        heads
-    }
-
-    fn grant(&mut self, place: Place) -> Option<Claim> {
-        let found = self.messages.get(&place.0)?;
-        let delivery = found
-            .deliveries
-            .iter()
-            .find(|delivery| delivery.id.ordinal == place.1)?
-            .clone();
-        let message = Arc::new(found.message.clone());
-        let thread = self
-            .threads
-            .get(&(delivery.destination.clone(), message.conversation()));
-        let thread = thread.map(|(thread, _)| thread.clone());
-        self.last_token += 1;
-        self.leases.insert(self.last_token, place);
-        Some(Claim {
-            delivery,
-            message,
-            thread,
-            token: self.last_token,
-        })
-    }
-
     /// Adds a delivery to a stored message.
     fn add(&mut self, seq: u64, mut delivery: Delivery) -> Option<DeliveryId> {
         let found = self.messages.get_mut(&seq)?;
@@ -172,24 +111,6 @@ impl Inner {
         found.deliveries.push(delivery);
         self.created += 1;
         Some(id)
-    }
-
-    fn selected(&self, selector: &Selector) -> Vec<Place> {
-        let wanted = |delivery: &Delivery| {
-            let is_named = match selector {
-                Selector::Ids(ids) => ids.contains(&delivery.id),
-                Selector::Dead(name) | Selector::Pending(name) => delivery.destination == *name,
-            };
-            is_named && selector.includes(delivery)
-        };
-        self.deliveries()
-            .filter(|(.., delivery)| wanted(delivery))
-            .map(|(place, ..)| place)
-            .collect()
-    }
-
-    fn is_leased(&self, place: Place) -> bool {
-        self.leases.values().any(|leased| *leased == place)
     }
 
     fn count(&self, wanted: impl Fn(&Delivery) -> bool) -> u64 {
@@ -220,15 +141,6 @@ impl Inner {
             MessageState::Dead => self.ended.insert((seq, false)),
             MessageState::Pending | MessageState::Kept | MessageState::Unrouted => false,
         };
-    }
-
-    /// Acknowledges a dead delivery for an operator.
-    fn acknowledge(&mut self, place: Place, now: Timestamp) {
-        let found = self.messages.get(&place.0).cloned();
-        if let (Some(found), Some(delivery)) = (found, self.delivery(place)) {
-            let by = acknowledged_by(delivery, &found.deliveries);
-            *delivery = delivery.clone().acknowledged(now, by);
-        }
     }
 
     fn purge(&mut self, seq: u64) {
@@ -272,22 +184,7 @@ impl Store for Memory {
     }
 
     async fn claim(&self, destination: &Name, now: Timestamp, limit: usize) -> Result<Vec<Claim>, Error> {
-        let mut inner = self.inner();
-        let due = inner
-            .heads(destination)
-            .into_iter()
-            .filter(|head| head.due <= now)
-            .take(limit);
-        let (mut claims, mut size) = (Vec::new(), 0);
-        for Head { place, .. } in due {
-            if size >= CLAIM_BYTES {
-                break;
-            }
-            let claim = inner.grant(place);
-            size += claim.as_ref().map_or(0, |claim| claim.message.size());
-            claims.extend(claim);
-        }
-        Ok(claims)
+        self.inner().claim(destination, now, limit)
     }
 
     async fn claim_overdue(
@@ -296,81 +193,15 @@ impl Store for Memory {
         pending_since: RangeInclusive<Timestamp>,
         limit: usize,
     ) -> Result<Vec<Overdue>, Error> {
-        let mut inner = self.inner();
-        let heads = inner.heads(destination).into_iter();
-        let overdue = heads.filter(|head| pending_since.contains(&head.pending_since));
-        let claims = overdue.take(limit).filter_map(|head| inner.grant(head.place));
-        let overdue = claims.map(|Claim { delivery, token, .. }| Overdue { delivery, token });
-        Ok(overdue.collect())
+        self.inner().claim_overdue(destination, pending_since, limit)
     }
 
     async fn answered(&self, claim: &Claim) -> bool {
-        let mut inner = self.inner();
-        let Some(&place) = inner.leases.get(&claim.token) else {
-            return false;
-        };
-        let queue = claim.delivery.queue(claim.message.conversation());
-        let mut after = inner.deliveries().filter(|(other, found, delivery)| {
-            *other > place
-                && delivery.is_waiting()
-                && delivery.destination == claim.delivery.destination
-                && delivery.queue(found.message.conversation()) == queue
-        });
-        let is_followed = after.next().is_some();
-        drop(after);
-        if is_followed {
-            inner.answered.insert(place);
-        }
-        is_followed
+        self.inner().answered(claim)
     }
 
     async fn settle(&self, settlement: &Settlement) -> Result<Vec<DeliveryId>, Error> {
-        let Settlement {
-            token,
-            delivery,
-            follow_ups,
-            thread,
-        } = settlement.clone();
-        let mut inner = self.inner();
-        let place = *inner.leases.get(&token).ok_or(Error::LostClaim)?;
-        let conversation = inner
-            .messages
-            .get(&place.0)
-            .ok_or(Error::LostClaim)?
-            .message
-            .conversation();
-        let old = inner
-            .delivery(place)
-            .filter(|old| old.id == delivery.id)
-            .ok_or(Error::LostClaim)?;
-        *old = delivery.clone();
-        inner.leases.remove(&token);
-        inner.answered.remove(&place);
-        if let Some(thread) = thread {
-            inner.threads.insert(
-                (delivery.destination.clone(), conversation),
-                (thread, changed_at(&delivery)),
-            );
-        }
-        let mut ids = Vec::new();
-        for follow_up in follow_ups {
-            let there = inner.messages.get(&place.0).map(|found| &*found.deliveries);
-            if is_new(&follow_up, there.unwrap_or_default()) {
-                ids.extend(inner.add(place.0, follow_up));
-            }
-        }
-        if let Some(found) = inner.messages.get_mut(&place.0) {
-            for covered in covered(&found.deliveries, changed_at(&delivery)) {
-                let mut all = found.deliveries.iter_mut();
-                all.find(|dead| dead.id == covered.id)
-                    .into_iter()
-                    .for_each(|dead| *dead = covered.clone());
-            }
-        }
-        if !delivery.is_waiting() {
-            inner.count_ended(place.0);
-        }
-        Ok(ids)
+        self.inner().settle(settlement)
     }
 
     async fn held(
@@ -379,18 +210,7 @@ impl Store for Memory {
         conversation: Conversation,
         recipients: &[String],
     ) -> Result<Vec<String>, Error> {
-        let inner = self.inner();
-        let waiting = inner.deliveries().filter(|(place, found, delivery)| {
-            delivery.is_waiting()
-                && !inner.answered.contains(place)
-                && delivery.destination == *destination
-                && found.message.conversation() == conversation
-        });
-        let held: BTreeSet<&String> = waiting
-            .filter_map(|(.., delivery)| delivery.recipient.as_ref())
-            .collect();
-        let held = recipients.iter().filter(|recipient| held.contains(recipient));
-        Ok(held.cloned().collect())
+        self.inner().held(destination, conversation, recipients)
     }
 
     async fn release(&self, claim: Claim) {
@@ -467,73 +287,15 @@ impl Store for Memory {
     }
 
     async fn requeue(&self, selector: &Selector, now: Timestamp) -> Result<Requeued, Error> {
-        let mut inner = self.inner();
-        let mut requeued = Requeued::default();
-        for place in inner.selected(selector) {
-            let leased = inner.is_leased(place);
-            let redacted = inner
-                .messages
-                .get(&place.0)
-                .is_some_and(|found| found.message.redacted_at.is_some());
-            let Some(delivery) = inner.delivery(place) else {
-                continue;
-            };
-            match delivery.state {
-                State::Dead { .. } | State::Waiting { .. } if redacted => {
-                    requeued.redacted += 1;
-                    continue;
-                }
-                State::Dead { .. } => *delivery = delivery.clone().requeued(now),
-                State::Waiting { due } if due > now && !leased => {
-                    delivery.state = State::Waiting { due: now }
-                }
-                State::Waiting { .. } => {
-                    match leased {
-                        true => requeued.claimed += 1,
-                        false => requeued.due += 1,
-                    }
-                    continue;
-                }
-                State::Delivered { .. } => continue,
-            }
-            requeued.touched += 1;
-        }
-        Ok(requeued)
+        self.inner().requeue(selector, now)
     }
 
     async fn retry_now(&self, destination: &Name, now: Timestamp) -> Result<u64, Error> {
-        let mut inner = self.inner();
-        let heads = inner.heads(destination).into_iter();
-        let later: Vec<Place> = heads
-            .filter(|head| head.due > now)
-            .map(|head| head.place)
-            .collect();
-        let mut touched = 0;
-        for place in later {
-            let found = inner.messages.get(&place.0);
-            let is_redacted = found.is_some_and(|found| found.message.redacted_at.is_some());
-            if let Some(delivery) = inner.delivery(place).filter(|_| !is_redacted) {
-                delivery.state = State::Waiting { due: now };
-                touched += 1;
-            }
-        }
-        Ok(touched)
+        self.inner().retry_now(destination, now)
     }
 
     async fn advance(&self, beyond: Timestamp, now: Timestamp) -> Result<u64, Error> {
-        let mut inner = self.inner();
-        let is_late = |delivery: &Delivery| matches!(delivery.state, State::Waiting { due } if due > beyond);
-        let late = inner.deliveries().filter(|(.., delivery)| is_late(delivery));
-        let places: Vec<Place> = late.map(|(place, ..)| place).collect();
-        let mut touched = 0;
-        for place in places {
-            let leased = inner.is_leased(place);
-            if let Some(delivery) = inner.delivery(place).filter(|_| !leased) {
-                *delivery = delivery.clone().advanced(now);
-                touched += 1;
-            }
-        }
-        Ok(touched)
+        self.inner().advance(beyond, now)
     }
 
     async fn acknowledge_dead(
@@ -542,36 +304,11 @@ impl Store for Memory {
         since: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<u64, Error> {
-        let mut inner = self.inner();
-        let mut touched = 0;
-        for place in inner.selected(selector) {
-            let dead = inner.delivery(place).filter(|dead| is_meant(dead, since));
-            if dead.is_some() {
-                inner.acknowledge(place, now);
-                touched += 1;
-            }
-        }
-        Ok(touched)
+        self.inner().acknowledge_dead(selector, since, now)
     }
 
     async fn discard(&self, selector: &Selector, now: Timestamp, reason: &str) -> Result<Discarded, Error> {
-        let mut inner = self.inner();
-        let mut discarded = Discarded::default();
-        for place in inner.selected(selector) {
-            let leased = inner.is_leased(place);
-            let Some(delivery) = inner.delivery(place).filter(|delivery| delivery.is_waiting()) else {
-                continue;
-            };
-            if leased {
-                discarded.claimed += 1;
-                continue;
-            }
-            *delivery = delivery.clone().dead(None, now, reason);
-            inner.acknowledge(place, now);
-            inner.count_ended(place.0);
-            discarded.touched += 1;
-        }
-        Ok(discarded)
+        self.inner().discard(selector, now, reason)
     }
 
     async fn add_deliveries(
@@ -579,12 +316,7 @@ impl Store for Memory {
         id: MessageId,
         deliveries: Vec<Delivery>,
     ) -> Result<Vec<DeliveryId>, Error> {
-        let mut inner = self.inner();
-        let seq = inner.seq(id).ok_or(Error::NotFound)?;
-        Ok(deliveries
-            .into_iter()
-            .filter_map(|delivery| inner.add(seq, delivery))
-            .collect())
+        self.inner().add_deliveries(id, deliveries)
     }
 
     async fn backlog(&self, destination: &Name) -> Result<Backlog, Error> {

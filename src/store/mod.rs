@@ -4,7 +4,6 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::broadcast;
@@ -12,20 +11,26 @@ use tokio::sync::broadcast;
 use crate::metrics::series::Saved;
 use crate::model::delivery::{Delivery, DeliveryId, State};
 use crate::model::message::{Conversation, Message, MessageId, Name, Timestamp};
-use crate::model::number::Pattern;
 use crate::timeline::Timeline;
 
 mod acknowledge;
 pub mod backup;
+mod counts;
+mod health;
 pub mod memory;
 pub mod postgres;
 mod queue;
+mod search;
 pub mod sled;
 mod standing;
 
-pub use standing::{Cause, Fault, Pause, Standing, Standings};
-
+pub use counts::{Backlog, Counts, Ended, Undelivered};
+use health::COMMIT_LATE;
+pub use health::Health;
 pub use queue::{Queued, Turn};
+use search::state_of;
+pub use search::{DeliveryQuery, Found, MessageState, Page, Query};
+pub use standing::{Cause, Fault, Pause, Standing, Standings};
 
 /// The size in bytes at which a page ends early: `limit` counts messages, which may be large.
 pub const PAGE_BYTES: usize = 2 << 20;
@@ -126,59 +131,6 @@ pub struct Settlement {
     pub thread: Option<String>,
 }
 
-/// The numbers of deliveries of one destination.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Backlog {
-    /// Pending deliveries.
-    pub pending: u64,
-    /// Dead deliveries that need attention.
-    pub dead: u64,
-    /// Dead deliveries that need none: they were acknowledged, or another delivery delivered the message instead.
-    pub acknowledged: u64,
-    /// Since when the oldest pending delivery has been pending.
-    pub oldest: Option<Timestamp>,
-}
-
-/// Counters since the store was created. `accepted` counts messages, the others count deliveries. `created = delivered +
-/// dead + pending + purged` holds at every commit: a delivery that is removed with its message moves from `delivered`
-/// or `dead` to `purged`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Counts {
-    /// Accepted messages.
-    pub accepted: u64,
-    /// Messages removed after `retain`.
-    pub messages_purged: u64,
-    /// Deliveries created.
-    pub created: u64,
-    /// Delivered and still stored.
-    pub delivered: u64,
-    /// Dead and still stored.
-    pub dead: u64,
-    /// Pending.
-    pub pending: u64,
-    /// Ended, and removed with their messages.
-    pub purged: u64,
-}
-
-/// Stored messages that have no delivery, because no destination was to receive them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Undelivered {
-    /// Messages whose routes have no destination.
-    pub kept: u64,
-    /// Messages that matched no route.
-    pub unrouted: u64,
-}
-
-/// Messages whose last pending delivery has ended. Each is counted once per result: one that was dead and is delivered
-/// after a retry is counted in both, one that is sent again after it was delivered is not counted again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ended {
-    /// Delivered to all destinations, or by their fallbacks.
-    pub delivered: u64,
-    /// With a dead delivery.
-    pub dead: u64,
-}
-
 /// The deliveries that an operator's command applies to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selector {
@@ -223,135 +175,6 @@ pub struct Requeued {
     pub redacted: u64,
 }
 
-/// The state of a message, derived from its deliveries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum MessageState {
-    /// It has a pending delivery.
-    Pending,
-    /// No delivery is pending, and one is dead that no other delivery made up for.
-    Dead,
-    /// All deliveries were delivered, by themselves or by others instead.
-    Delivered,
-    /// Its routes have no destination (`deliver = []`).
-    Kept,
-    /// No route matched it, and `unmatched` has no destination.
-    Unrouted,
-}
-
-/// A search for stored messages, newest first. All given conditions must hold.
-#[derive(Clone, Debug, Default)]
-pub struct Query {
-    /// The sender.
-    pub from: Option<Pattern>,
-    /// The receiver.
-    pub to: Option<Pattern>,
-    /// A part of the text, ignoring case.
-    pub text: Option<String>,
-    /// The source.
-    pub source: Option<Name>,
-    /// The state. `Unrouted` finds all messages that matched no route, whatever their deliveries.
-    pub state: Option<MessageState>,
-    /// Received at or after this time.
-    pub since: Option<Timestamp>,
-    /// Received before this time.
-    pub until: Option<Timestamp>,
-    /// The maximum number of results.
-    pub limit: usize,
-    /// The cursor that the previous page returned.
-    pub cursor: Option<u64>,
-}
-
-/// A message with its deliveries.
-#[derive(Clone, Debug)]
-pub struct Found {
-    /// The message.
-    pub message: Message,
-    /// All its deliveries, by ordinal.
-    pub deliveries: Vec<Delivery>,
-}
-
-impl Query {
-    /// Returns true if all conditions hold that depend on the message alone, which are all but the state.
-    #[must_use]
-    pub fn matches(&self, message: &Message) -> bool {
-        let text = self.text.as_ref().map(|text| text.to_lowercase());
-        self.from.as_ref().is_none_or(|from| from.matches(&message.from))
-            && self.to.as_ref().is_none_or(|to| to.matches(&message.to))
-            && self
-                .source
-                .as_ref()
-                .is_none_or(|source| *source == message.source)
-            && self.since.is_none_or(|since| message.received_at >= since)
-            && self.until.is_none_or(|until| message.received_at < until)
-            && text.is_none_or(|text| message.text.to_lowercase().contains(&text))
-    }
-}
-
-impl Found {
-    /// The size of the message and its deliveries, in bytes.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        self.message.size() + self.deliveries.iter().map(Delivery::size).sum::<usize>()
-    }
-
-    /// The state of the message.
-    #[must_use]
-    pub fn state(&self) -> MessageState {
-        state_of(self.deliveries.iter()).unwrap_or(match self.message.routes.is_empty() {
-            true => MessageState::Unrouted,
-            false => MessageState::Kept,
-        })
-    }
-
-    /// Returns true if a search for this state finds the message.
-    #[must_use]
-    pub fn is(&self, state: MessageState) -> bool {
-        match state {
-            MessageState::Unrouted => self.message.routes.is_empty(),
-            state => self.state() == state,
-        }
-    }
-}
-
-/// A search for deliveries, newest first.
-#[derive(Clone, Debug, Default)]
-pub struct DeliveryQuery {
-    /// The destination.
-    pub destination: Option<Name>,
-    /// `Pending`, `Dead` or `Delivered`.
-    pub state: Option<MessageState>,
-    /// The maximum number of results.
-    pub limit: usize,
-    /// The cursor that the previous page returned.
-    pub cursor: Option<u64>,
-}
-
-impl DeliveryQuery {
-    /// Returns true if all conditions hold. No delivery is `Kept` or `Unrouted`.
-    #[must_use]
-    pub fn matches(&self, delivery: &Delivery) -> bool {
-        let state = match delivery.state {
-            State::Waiting { .. } => MessageState::Pending,
-            State::Delivered { .. } => MessageState::Delivered,
-            State::Dead { .. } => MessageState::Dead,
-        };
-        self.destination
-            .as_ref()
-            .is_none_or(|destination| *destination == delivery.destination)
-            && self.state.is_none_or(|wanted| wanted == state)
-    }
-}
-
-/// Part of a long list.
-#[derive(Clone, Debug)]
-pub struct Page<T> {
-    /// The items.
-    pub items: Vec<T>,
-    /// The cursor of the next page; `None` on the last one.
-    pub next: Option<u64>,
-}
-
 /// The limits of what may be removed. Messages with pending deliveries are never affected.
 #[derive(Clone, Copy, Debug)]
 pub struct RetentionCutoffs {
@@ -361,60 +184,6 @@ pub struct RetentionCutoffs {
     pub redact_before: Option<Timestamp>,
     /// Provider ids received before this time are removed, because no later arrival needs them.
     pub dedup_before: Timestamp,
-}
-
-/// A commit that takes longer than this indicates a problem of the disk.
-const COMMIT_LATE: Duration = Duration::from_secs(2);
-
-/// The health of the store.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Health {
-    /// The size of the store on disk, in bytes.
-    pub bytes: u64,
-    /// Free bytes on its file system.
-    pub free: u64,
-    /// The bytes that must be free for new messages: `store.min_free`, or what the store itself needs for writing.
-    pub needed: u64,
-    /// New messages are rejected because of a lack of space.
-    pub full: bool,
-    /// The limit of the process for the size of a file, if it is less than the free space.
-    pub file_limit: Option<u64>,
-    /// No more files can be created on the file system. New messages need none; a start, a backup and a compaction
-    /// do.
-    pub no_inodes: bool,
-    /// The error after which nothing more is written.
-    pub failed: Option<String>,
-    /// Why the database cannot be used at the moment, if it cannot.
-    pub unavailable: Option<String>,
-    /// How long the oldest unfinished commit has been running.
-    pub commit_running: Option<Duration>,
-    /// The duration of the last commit.
-    pub commit_last: Option<Duration>,
-    /// The number of commits since the start.
-    pub commits: u64,
-    /// The findings of the audit, as sentences, until they are acknowledged.
-    pub findings: Vec<String>,
-}
-
-impl Health {
-    /// The free and the required space, and what to do if it is too little.
-    #[must_use]
-    pub fn space(&self) -> String {
-        let size = |bytes| bytesize::ByteSize(bytes).display().iec();
-        let (free, needed) = (size(self.free), size(self.needed));
-        match self.file_limit {
-            _ if !self.full => format!("{free} free, {needed} must stay free (`store.min_free`)"),
-            Some(limit) => format!(
-                "the store is full: its file may not grow beyond {} (RLIMIT_FSIZE), {needed} must stay free \
-                 (`store.min_free`); raise LimitFSIZE= of the unit, or `ulimit -f`",
-                size(limit)
-            ),
-            None => format!(
-                "the store is full: {free} free, {needed} must stay free (`store.min_free`); free disk space, or lower \
-                 `store.min_free` and restart"
-            ),
-        }
-    }
 }
 
 /// A change by another process that shares the store.
@@ -631,19 +400,6 @@ pub trait Store: Send + Sync + 'static {
 
     /// Writes the queued changes, syncs and closes. The store must not be used afterwards.
     async fn close(&self) -> Result<(), Error>;
-}
-
-/// The state that a message has by its deliveries; `None` without any.
-fn state_of<'a>(deliveries: impl Iterator<Item = &'a Delivery> + Clone) -> Option<MessageState> {
-    let mut all = deliveries.clone();
-    let is_lost = |delivery: &Delivery| delivery.is_dead() && !delivery.is_delivered_otherwise();
-    if all.clone().any(Delivery::is_waiting) {
-        Some(MessageState::Pending)
-    } else if deliveries.clone().any(is_lost) {
-        Some(MessageState::Dead)
-    } else {
-        all.next().map(|_| MessageState::Delivered)
-    }
 }
 
 /// Returns true if a follow-up must be stored in addition to the existing deliveries. A fallback is omitted if its

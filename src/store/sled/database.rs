@@ -12,7 +12,8 @@ use tracing::warn;
 
 use super::disk::Disk;
 use super::folders::{self, sync_files, sync_folder};
-use super::{OpenError, Options, at, intact};
+use super::options::at;
+use super::{OpenError, Options, intact};
 
 /// sled's cache capacity. Its real memory use is several times that.
 const CACHE_BYTES: u64 = 24 << 20;

@@ -1,10 +1,10 @@
 //! A backup, read in parts on the writer's thread between commits, so that every part is consistent and messages are
 //! accepted in between. Messages accepted after the start of the backup are not included.
 
-use super::change::WriteBatch;
 use super::keys;
 use super::lock;
 use super::record::{self, Kept, Root, Seen, Trouble};
+use super::write_batch::WriteBatch;
 use crate::store::backup::{Part, Position, Record};
 use crate::store::{Error, PAGE_BYTES};
 

@@ -32,7 +32,8 @@ use std::time::SystemTime;
 
 use tracing::warn;
 
-use super::{OpenError, at, disk_space};
+use super::options::at;
+use super::{OpenError, disk_space};
 
 /// The names of new databases that are not complete yet.
 pub(super) const RESTORING: &str = "sled.restoring";

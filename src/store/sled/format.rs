@@ -3,8 +3,9 @@
 use std::io;
 use std::path::Path;
 
+use super::OpenError;
 use super::folders::replace;
-use super::{OpenError, at};
+use super::options::at;
 
 /// The format that this build writes and reads.
 const FORMAT: u32 = 4;

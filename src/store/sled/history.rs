@@ -16,13 +16,13 @@ use std::path::{Path, PathBuf};
 use ::sled::IVec;
 use tracing::info;
 
-use super::change::WriteBatch;
 use super::folders::replace;
 use super::index::IndexUpdate;
 use super::keys::{self, Place};
 use super::record::{self, Entry, Kept, Lookup, MAGIC, Trouble};
 use super::requests::Requests;
 use super::stored::queue;
+use super::write_batch::WriteBatch;
 use super::{Shared, lock};
 use crate::model::delivery::Delivery;
 use crate::store::{Error, backup};

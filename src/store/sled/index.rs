@@ -9,7 +9,8 @@ use std::sync::{Mutex, MutexGuard};
 
 use super::keys::{Place, Queue};
 use super::lock;
-use super::queues::{Queues, Times};
+use super::queue_line::Times;
+use super::queues::Queues;
 use super::table::{Draft, Table};
 use crate::model::delivery::{Delivery, State};
 use crate::model::message::{Message, Name};

@@ -8,11 +8,11 @@
 //!   to the database. `renew`, `keeper`: keep the log small and complete for pending messages.
 //! * `keys`, `record`: the format of keys and records, and the detection of damage.
 //! * `view`, `stored`: the store as it will be after the current batch, and its content.
-//! * `index`: the indexes in memory: `queues`, and the `table` of `row`s for searches. `dedup_index`: provider ids, in a
+//! * `index`: the indexes in memory: `queues` (`queue_line`: those of one destination), and the `table` of `row`s for searches. `dedup_index`: provider ids, in a
 //!   `seq_index`.
-//! * `change`, `prune`: changes. `read`, `leases`: claims and searches.
+//! * `write_batch`, `commands`, `prune`: changes. `read`, `leases`: claims and searches.
 //! * `export`, `import`: backups. `compact`: replaces a database that is mostly empty.
-//! * `start`, `audit`: open the store and verify all of it. `history`: recovers records from a damaged database.
+//! * `open` (with `options`), `start`, `audit`: open the store and verify all of it. `history`: recovers records from a damaged database.
 //!   `migrate`: earlier formats. `database`: a database of sled. `intact`: checks its files before sled opens them.
 //!   `folders`: selects the current database after any interruption.
 //! * `disk_space`: handles a full disk. `status`, `findings`: the health of the store and the problems found. `access`:
@@ -20,24 +20,18 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use prometheus_client::metrics::histogram::Histogram;
 
-use self::change::{Incoming, Left, STEP, Sweep, WriteBatch};
-use self::checkpoint::{Checkpointer, Progress};
-use self::compact::{Compaction, Weight};
+use self::checkpoint::Progress;
+use self::commands::Left;
+use self::compact::Weight;
 use self::counters::Counters;
-use self::disk_space::DiskSpace;
 use self::findings::Findings;
 use self::index::Index;
-use self::keeper::Keeper;
 use self::keys::Place;
 use self::leases::Leases;
 use self::overlay::Overlay;
@@ -45,7 +39,7 @@ use self::record::Kept;
 use self::status::Status;
 use self::table::Draft;
 use self::threads::Threads;
-use self::writer::Writer;
+use self::write_batch::{Incoming, STEP, WriteBatch};
 use super::backup::{self, Part, Position};
 use super::{
     Acceptance, Arrival, Backlog, Claim, Counts, DeliveryQuery, Discarded, Ended, Error, Found, Health,
@@ -59,9 +53,9 @@ use crate::timeline::Timeline;
 
 mod access;
 mod audit;
-mod change;
 mod changes;
 mod checkpoint;
+mod commands;
 mod compact;
 mod counters;
 mod database;
@@ -83,8 +77,11 @@ mod keys;
 mod leases;
 mod log;
 mod migrate;
+mod open;
+mod options;
 mod overlay;
 mod prune;
+mod queue_line;
 mod queues;
 mod read;
 mod record;
@@ -101,80 +98,12 @@ mod table;
 mod tests;
 mod threads;
 mod view;
+mod write_batch;
 mod writer;
 
 pub use self::import::{Import, ImportError};
+pub use self::options::{OpenError, Options};
 pub use self::start::is_in_use;
-
-/// Options for opening a store.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The store's folder; created if it does not exist.
-    pub path: PathBuf,
-    /// New messages are rejected if less than this is free on the file system.
-    pub min_free: u64,
-    /// The time after which a caller that waits for a commit gets [`Error::Slow`].
-    pub commit_deadline: Duration,
-    /// The duration of a commit after which the process aborts, to be restarted.
-    pub abort_after: Duration,
-    /// Measures the duration of commits.
-    pub commits: Option<Histogram>,
-    /// Omits the sync that makes a commit durable. Only for tests that write much and do not test durability.
-    #[doc(hidden)]
-    pub skip_sync: bool,
-}
-
-impl Options {
-    /// The default deadlines: ten seconds for a caller, thirty for the process.
-    #[must_use]
-    pub fn new(path: impl Into<PathBuf>, min_free: u64) -> Self {
-        Self {
-            path: path.into(),
-            min_free,
-            commit_deadline: Duration::from_secs(10),
-            abort_after: Duration::from_secs(30),
-            commits: None,
-            skip_sync: false,
-        }
-    }
-}
-
-/// Why a store could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Two processes with the same store would destroy it.
-    #[error("the store {} is in use by another process", path.display())]
-    InUse {
-        /// The store's folder.
-        path: PathBuf,
-    },
-    /// A newer version of the program has written to it.
-    #[error("the store {} has format {found}, this version reads up to {known}: use the newer version", path.display())]
-    Newer {
-        /// The store's folder.
-        path: PathBuf,
-        /// The format of the store.
-        found: u32,
-        /// The newest format that this build supports.
-        known: u32,
-    },
-    /// The file system returned an error.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// The error.
-        source: io::Error,
-    },
-    /// Not even an empty store could be opened.
-    #[error("the store {} cannot be read: {reason}", path.display())]
-    Unreadable {
-        /// The folder of the database.
-        path: PathBuf,
-        /// The error.
-        reason: String,
-    },
-}
 
 /// The store. Dropping it waits for the current commit and closes it.
 pub struct Sled {
@@ -200,86 +129,6 @@ struct Shared {
 }
 
 impl Sled {
-    /// Opens the store, repairs the effects of a crash, and starts its threads. This reads the whole store, so call
-    /// it where blocking is allowed.
-    ///
-    /// # Errors
-    /// If it is in use, was written by a newer version, or not even an empty store can be created. Damage is not an
-    /// error: the damaged database is set aside and reported in [`Health::findings`].
-    pub fn open(options: &Options) -> Result<Self, OpenError> {
-        Self::open_with(options, Compaction::new(options))
-    }
-
-    fn open_with(options: &Options, compaction: Compaction) -> Result<Self, OpenError> {
-        let folder = &options.path;
-        let io = at(folder);
-        let lock = start::enter(folder)?;
-        let space = DiskSpace::new(folder, &folders::log(folder), options.min_free).map_err(&io)?;
-        let start::Opened {
-            db,
-            disk,
-            log,
-            mark,
-            audited,
-            history,
-            findings,
-            findings_file,
-        } = start::open(options)?;
-
-        let status = Arc::new(Status::new(options.commits.clone()));
-        let segments = log.segments();
-        status.measured(&space, segments.bytes());
-        for finding in &findings {
-            status.find(finding);
-        }
-        let paused = paused(&db).map_err(|error| io(io::Error::other(error)))?;
-        let shared = Arc::new(Shared {
-            overlay: Overlay::over(db),
-            threaded: Mutex::new(audited.threaded),
-            progress: Progress::new(mark),
-            weight: Mutex::new(audited.weight),
-            findings: findings_file,
-            index: audited.index,
-            counters: Mutex::new(audited.counters),
-            leases: Leases::default(),
-            paused: Mutex::new(paused),
-            status,
-            _lock: lock,
-        });
-        let checkpointer = Checkpointer {
-            shared: Arc::clone(&shared),
-            disk,
-            segments: segments.clone(),
-            compaction,
-            mark,
-            last: Instant::now(),
-        };
-        let threads = Threads::start(
-            options,
-            &shared,
-            |requests| Writer {
-                shared: Arc::clone(&shared),
-                requests,
-                log,
-                space,
-                sweep: Sweep::default(),
-                dedup_index: audited.dedup_index,
-                last_size: 0,
-            },
-            checkpointer,
-            |requests| Keeper {
-                shared: Arc::clone(&shared),
-                requests,
-                left: Some(segments.bytes() / 2),
-                segments,
-                is_renewal_due: !mark.is_covered,
-                history,
-            },
-        )
-        .map_err(io)?;
-        Ok(Self { threads, shared })
-    }
-
     /// Runs a read that may need the disk on a thread where blocking is allowed.
     async fn read<T: Send + 'static>(
         &self,
@@ -635,38 +484,6 @@ fn incoming(arrival: Arrival) -> Incoming {
         payload: record::encode(&kept),
         draft: Box::new(Draft::of(&kept.message)),
         deliveries: kept.deliveries,
-    }
-}
-
-fn paused(db: &::sled::Db) -> Result<BTreeSet<Name>, ::sled::Error> {
-    let mut names = BTreeSet::new();
-    for key in db.scan_prefix([keys::PAUSED]).keys() {
-        names.extend(
-            std::str::from_utf8(&key?[1..])
-                .ok()
-                .and_then(|name| name.parse::<Name>().ok()),
-        );
-    }
-    Ok(names)
-}
-
-fn at(path: &Path) -> impl Fn(io::Error) -> OpenError {
-    let path = path.to_owned();
-    move |source| {
-        // The folder may not exist yet.
-        let mut folders = path.ancestors();
-        let no_inodes = source.kind() == io::ErrorKind::StorageFull
-            && folders
-                .find_map(|folder| disk_space::no_inodes(folder).ok())
-                .unwrap_or(false);
-        OpenError::Io {
-            path: path.clone(),
-            source: if no_inodes {
-                io::Error::other("no free inodes on its file system: delete files there")
-            } else {
-                source
-            },
-        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! Retention: removes and redacts messages in limited steps, so that messages are accepted in between.
 
-use super::change::{STEP, Sweep, WriteBatch};
 use super::index::IndexUpdate;
 use super::keys::{self, Place};
 use super::record;
 use super::record::{Kept, Root, Seen, Trouble};
+use super::write_batch::{STEP, Sweep, WriteBatch};
 use crate::model::delivery::{Delivery, State};
 use crate::model::message::{Message, Timestamp};
 use crate::store::{Error, Found, RetentionCutoffs, backup, redacted};

@@ -10,59 +10,19 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::ops::RangeInclusive;
 
 use super::keys::{Place, Queue};
-use crate::model::delivery::Delivery;
-use crate::model::message::{Conversation, Name, Timestamp};
+use super::queue_line::{Line, Slot, Times, number, queue};
+use crate::model::message::{Name, Timestamp};
 use crate::store::{ANY_TIME, Turn};
 
 /// The queues of all destinations.
 #[derive(Default)]
 pub(super) struct Queues(BTreeMap<Name, Line>);
 
-/// When a pending delivery is due, and since when it is pending.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Times {
-    pub(super) due: Timestamp,
-    pub(super) pending_since: Timestamp,
-}
-
-impl Times {
-    /// The times of a pending delivery that is due at `due`.
-    pub(super) fn new(due: Timestamp, delivery: &Delivery) -> Self {
-        Self {
-            due,
-            pending_since: delivery.pending_since(),
-        }
-    }
-}
-
-/// The queues of one destination. Places are packed.
-#[derive(Default)]
-struct Line {
-    /// The pending deliveries, by conversation and place.
-    waiting: BTreeMap<(u64, u64), Times>,
-    /// Those in `waiting` whose destination has answered, so that the next one of the conversation is the head.
-    answered: BTreeSet<(u64, u64)>,
-    /// The unclaimed heads due at `ready_until`, by place and conversation, and since when they are pending.
-    ready: BTreeMap<(u64, u64), Timestamp>,
-    /// All other unclaimed heads, by due time, place and conversation, and since when they are pending.
-    later: BTreeMap<(i64, u64, u64), Timestamp>,
-    ready_until: Option<i64>,
-    dead: BTreeSet<u64>,
-}
-
 /// The conversation and place of the last delivery of a step.
 pub(super) type Cursor = (u64, u64);
 
 /// One step of a list, and its end if there may be more.
 pub(super) type Listed = (Vec<Place>, Option<Cursor>);
-
-/// A scheduled head.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Slot {
-    pub(super) due: Timestamp,
-    pub(super) place: Place,
-    pub(super) queue: Queue,
-}
 
 impl Queues {
     /// Adds a delivery to its queue, before those whose messages were accepted later.
@@ -340,70 +300,6 @@ impl Queues {
     }
 }
 
-impl Line {
-    /// The first delivery of a conversation whose destination has not answered.
-    fn head(&self, conversation: u64) -> Option<(u64, Times)> {
-        let queue = self.waiting.range((conversation, 0)..=(conversation, u64::MAX));
-        let mut left = queue.filter(|(key, _)| self.answered.is_empty() || !self.answered.contains(key));
-        left.next().map(|(&(_, place), &times)| (place, times))
-    }
-
-    fn schedule(&mut self, times: Times, place: u64, conversation: u64) {
-        let Times { due, pending_since } = times;
-        if self.ready_until.is_some_and(|until| due.0 <= until) {
-            self.ready.insert((place, conversation), pending_since);
-        } else {
-            self.later.insert((due.0, place, conversation), pending_since);
-        }
-    }
-
-    /// Returns false if it was not scheduled.
-    fn unschedule(&mut self, due: Timestamp, place: u64, conversation: u64) -> bool {
-        let ready = self.ready.remove(&(place, conversation));
-        ready
-            .or_else(|| self.later.remove(&(due.0, place, conversation)))
-            .is_some()
-    }
-
-    fn slot(&self, destination: &Name, (place, conversation): (u64, u64)) -> Option<Slot> {
-        Some(Slot {
-            due: self.waiting.get(&(conversation, place))?.due,
-            place: Place::unpacked(place),
-            queue: queue(destination, conversation),
-        })
-    }
-
-    /// Takes heads out of the schedule.
-    fn take(&mut self, taken: &[Slot]) {
-        for Slot { due, place, queue } in taken {
-            self.unschedule(*due, place.packed(), number(queue.conversation));
-        }
-    }
-
-    /// Moves the heads that have become due to `ready`.
-    fn make_ready(&mut self, now: Timestamp) {
-        if now == ANY_TIME || self.ready_until.is_some_and(|until| now.0 <= until) {
-            return;
-        }
-        self.ready_until = Some(now.0);
-        while let Some(first) = self.later.first_entry().filter(|first| first.key().0 <= now.0) {
-            let ((_, place, conversation), since) = first.remove_entry();
-            self.ready.insert((place, conversation), since);
-        }
-    }
-
-    /// The heads that are not due yet and have been pending since a wanted time, in the order of acceptance. The cost
-    /// is proportional to the number of heads.
-    fn later_by_place(&self, is_wanted: impl Fn(&Timestamp) -> bool) -> Vec<(u64, u64)> {
-        let wanted = self.later.iter().filter(|(_, since)| is_wanted(since));
-        let mut heads: Vec<(u64, u64)> = wanted
-            .map(|(&(_, place, conversation), _)| (place, conversation))
-            .collect();
-        heads.sort_unstable();
-        heads
-    }
-}
-
 /// Merges two ascending sequences.
 fn merged<T: Ord>(left: impl Iterator<Item = T>, right: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
     let (mut left, mut right) = (left.peekable(), right.peekable());
@@ -414,19 +310,15 @@ fn merged<T: Ord>(left: impl Iterator<Item = T>, right: impl Iterator<Item = T>)
     })
 }
 
-fn queue(destination: &Name, conversation: u64) -> Queue {
-    Queue {
-        destination: destination.clone(),
-        conversation: Conversation(conversation.to_be_bytes()),
-    }
-}
-
 /// The first `limit` of these, and the last of them if there may be more.
 fn step(keys: impl Iterator<Item = Cursor>, limit: usize) -> Listed {
     let keys: Vec<Cursor> = keys.take(limit).collect();
     let last = keys.last().copied().filter(|_| keys.len() == limit);
     let places = keys.into_iter().map(|(_, place)| Place::unpacked(place));
-    (places.collect(), last)
+    let mut places: Vec<Place> = places.collect();
+    // What happens to a delivery may depend on the other ones of its message.
+    places.sort_unstable();
+    (places, last)
 }
 
 /// The greatest `limit` places, in memory proportional to `limit`.
@@ -442,13 +334,10 @@ fn newest(places: impl Iterator<Item = u64>, limit: usize) -> Vec<Place> {
     sorted.into_iter().map(|place| Place::unpacked(place.0)).collect()
 }
 
-fn number(conversation: Conversation) -> u64 {
-    u64::from_be_bytes(conversation.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::message::Conversation;
 
     fn queue(conversation: u8) -> Queue {
         Queue {

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::keys::{self, Place, Queue};
 use super::leases::Lease;
-use super::queues::Slot;
+use super::queue_line::Slot;
 use super::record::{self, Root, Trouble};
 use super::stored;
 use super::table::Table;

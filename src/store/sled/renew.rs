@@ -9,11 +9,11 @@
 //!
 //! A message whose deliveries had all ended and that becomes pending again is appended together with that change.
 
-use super::change::WriteBatch;
 use super::keys;
 use super::lock;
 use super::record::{self, Kept, Lookup as _, Trouble};
 use super::stored::thread;
+use super::write_batch::WriteBatch;
 use crate::model::delivery::Delivery;
 use crate::store::Error;
 

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::oneshot;
 
-use super::change::WriteBatch;
 use super::lock;
 use super::status::Status;
+use super::write_batch::WriteBatch;
 use super::writer::{Answer, Request};
 use crate::store::Error;
 

@@ -25,8 +25,9 @@ use super::findings::{self, Findings};
 use super::folders::{self, REBUILDING, free_name, sync_folder};
 use super::history::History;
 use super::log::{self, Found, Log};
+use super::options::at;
 use super::record::{self, Mark};
-use super::{OpenError, Options, at};
+use super::{OpenError, Options};
 use super::{format, keys, migrate};
 
 /// The bytes of replayed changes that are applied together.

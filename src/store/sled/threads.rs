@@ -13,11 +13,11 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{OwnedPermit, Receiver, Sender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::change::WriteBatch;
 use super::checkpoint::Checkpointer;
 use super::keeper::Keeper;
 use super::requests::{Requests, closed, request};
 use super::status::Status;
+use super::write_batch::WriteBatch;
 use super::writer::{self, Request, Writer};
 use super::{Options, Shared, lock};
 use crate::store::Error;

@@ -19,7 +19,6 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::error;
 
-use super::change::{Sweep, WriteBatch};
 use super::changes::Changes;
 use super::dedup_index::DedupIndex;
 use super::disk_space::DiskSpace;
@@ -28,6 +27,7 @@ use super::keys;
 use super::log::Log;
 use super::record;
 use super::status::Status;
+use super::write_batch::{Sweep, WriteBatch};
 use super::{Shared, lock};
 use crate::store::Error;
 
