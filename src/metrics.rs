@@ -65,7 +65,8 @@ pub struct Metrics {
     webhook_problems: Family<BySource, Gauge>,
     reloaded: Gauge,
     store_bytes: Gauge,
-    store_free_bytes: Gauge,
+    /// Without a value if the store is not on this machine.
+    store_free_bytes: Family<Vec<(String, String)>, Gauge>,
     store_findings: Gauge,
     /// Duration of commits.
     pub store_commit: Histogram,
@@ -116,7 +117,7 @@ impl Default for Metrics {
             webhook_problems: Family::default(),
             reloaded: Gauge::default(),
             store_bytes: Gauge::default(),
-            store_free_bytes: Gauge::default(),
+            store_free_bytes: Family::default(),
             store_findings: Gauge::default(),
             store_commit: Histogram::new(COMMIT_BUCKETS),
             shown: Mutex::default(),
@@ -369,10 +370,12 @@ impl Metrics {
     }
 
     /// Sets the gauges of the store.
-    pub fn show_store(&self, bytes: u64, free: u64, findings: usize) {
+    pub fn show_store(&self, bytes: u64, free: Option<u64>, findings: usize) {
         self.store_findings.set(signed(findings as u64));
         self.store_bytes.set(signed(bytes));
-        self.store_free_bytes.set(signed(free));
+        if let Some(free) = free {
+            self.store_free_bytes.get_or_create(&Vec::new()).set(signed(free));
+        }
     }
 
     /// The counters and histograms in OpenMetrics' text form.

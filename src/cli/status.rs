@@ -148,12 +148,11 @@ fn store(store: &StoreView) -> String {
     let commit = store
         .commit_ms
         .map(|took| format!(", last commit took {took:.1} ms"));
-    format!(
-        "{} on disk, {} free{}",
-        size(store.bytes),
-        size(store.free_bytes),
-        commit.unwrap_or_default()
-    )
+    let place = match store.free_bytes {
+        Some(free) => format!("on disk, {} free", size(free)),
+        None => "in the database".to_owned(),
+    };
+    format!("{} {place}{}", size(store.bytes), commit.unwrap_or_default())
 }
 
 fn messages(counts: &CountsView) -> String {

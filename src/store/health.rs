@@ -10,8 +10,8 @@ pub(super) const COMMIT_LATE: Duration = Duration::from_secs(2);
 pub struct Health {
     /// The size of the store on disk, in bytes.
     pub bytes: u64,
-    /// Free bytes on its file system.
-    pub free: u64,
+    /// Free bytes on its file system; `None` if it is not on this machine.
+    pub free: Option<u64>,
     /// The bytes that must be free for new messages: `store.min_free`, or what the store itself needs for writing.
     pub needed: u64,
     /// New messages are rejected because of a lack of space.
@@ -40,7 +40,7 @@ impl Health {
     #[must_use]
     pub fn space(&self) -> String {
         let size = |bytes| bytesize::ByteSize(bytes).display().iec();
-        let (free, needed) = (size(self.free), size(self.needed));
+        let (free, needed) = (size(self.free.unwrap_or_default()), size(self.needed));
         match self.file_limit {
             _ if !self.full => format!("{free} free, {needed} must stay free (`store.min_free`)"),
             Some(limit) => format!(

@@ -148,8 +148,8 @@ pub enum ProblemKind {
 pub struct StoreView {
     /// Bytes on disk.
     pub bytes: u64,
-    /// Bytes free on its file system.
-    pub free_bytes: u64,
+    /// Bytes free on its file system; null if the store is not on this machine.
+    pub free_bytes: Option<u64>,
     /// The duration of the last commit, in milliseconds.
     pub commit_ms: Option<f64>,
     /// The number of commits since the start.

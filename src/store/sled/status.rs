@@ -116,7 +116,7 @@ impl Status {
         *lock(&self.measured) = Some(Instant::now());
         self.room.store(space.room, Ordering::Relaxed);
         let mut health = lock(&self.health);
-        health.free = space.free;
+        health.free = Some(space.free);
         health.bytes = space.bytes + log;
         health.needed = space.needed();
         health.full = space.is_full();

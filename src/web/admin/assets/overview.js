@@ -46,7 +46,7 @@ export class Overview {
       figure('Delivered', count(messages.delivered), 'deliveries'),
       figure('Pending', count(messages.pending), 'deliveries'),
       figure('Dead', count(messages.dead), messages.acknowledged ? `need attention; ${count(messages.acknowledged)} do not` : 'need attention', messages.dead > 0 && 'bad'),
-      figure('Store', bytes(store.bytes), `${bytes(store.free_bytes)} free`),
+      figure('Store', bytes(store.bytes), store.free_bytes === null ? 'in the database' : `${bytes(store.free_bytes)} free`),
       figure('Uptime', duration((now() - Date.parse(status.started_at)) / 1000), status.stopping ? 'stopping' : status.ready ? 'ready' : 'not ready', !status.ready && 'bad'));
     fill(this.health, status.destinations.map(row));
     fill(this.foot, `smsbridge ${status.version}, started `, time(status.started_at),
