@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::gather::Committer;
 use super::pool::Connection;
-use super::record;
+use super::record::{self, KEPT, ROUTED, UNROUTED, UNROUTED_DELIVERED};
 use super::rows;
 use super::shared::{Shared, Work};
 use super::trouble::Trouble;
@@ -76,15 +76,6 @@ const ACCEPT: &str = "
 
 /// The messages that hold these digests.
 const HOLDERS: &str = "SELECT digest, message FROM seen WHERE digest = ANY($1::bytea[])";
-
-/// The disposition of a message with deliveries.
-pub(super) const ROUTED: i16 = 0;
-/// That of a message whose routes have no destination.
-pub(super) const KEPT: i16 = 1;
-/// That of a message that matched no route.
-pub(super) const UNROUTED: i16 = 2;
-/// That of a message that matched no route, and has deliveries.
-pub(super) const UNROUTED_DELIVERED: i16 = 3;
 
 /// An arrival in its stored form.
 pub(super) struct Prepared {

@@ -1,6 +1,6 @@
 //! Whether the database answers, and how large it is. A task asks it regularly, so that the answer is always at hand.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -17,61 +17,6 @@ const ROUNDS: u32 = 15;
 
 /// The time without an answer after which the database is unavailable.
 const LATE: Duration = Duration::from_secs(3);
-
-/// What is known about the database.
-#[derive(Default)]
-pub(super) struct Monitor(Mutex<Seen>);
-
-#[derive(Default)]
-struct Seen {
-    bytes: u64,
-    /// When the question was asked that has no answer yet.
-    asked: Option<Instant>,
-    unavailable: Option<Away>,
-}
-
-/// The database is unavailable.
-struct Away {
-    reason: String,
-    since: Instant,
-}
-
-impl Monitor {
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Why the last question failed, if it did.
-    pub(super) fn unavailable(&self) -> Option<String> {
-        self.seen().unavailable.as_ref().map(|away| away.reason.clone())
-    }
-
-    /// Stores an answer and logs a change.
-    fn answered(&self, answer: Result<(), Error>) {
-        let mut seen = self.seen();
-        seen.asked = None;
-        match (answer, seen.unavailable.take()) {
-            (Ok(()), None) => {}
-            (Ok(()), Some(away)) => {
-                let seconds = away.since.elapsed().as_secs();
-                tracing::info!(seconds, "the database is available again after {seconds} s");
-            }
-            (Err(error), before) => {
-                let reason = match error {
-                    Error::Unavailable(reason) => reason,
-                    error => error.to_string(),
-                };
-                if before.is_none() {
-                    tracing::warn!(
-                        "the database is unavailable, new messages are answered 503 and deliveries wait: {reason}"
-                    );
-                }
-                let since = before.map_or_else(Instant::now, |away| away.since);
-                seen.unavailable = Some(Away { reason, since });
-            }
-        }
-    }
-}
 
 impl Shared {
     /// Asks the database regularly until `stop`.

@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::accept::{KEPT, ROUTED, UNROUTED, UNROUTED_DELIVERED};
 use super::counters::Deltas;
 use super::migrate::{SchemaError, migrate};
 use super::pool::{Connection, Pool};
-use super::record;
+use super::record::{self, KEPT, ROUTED, UNROUTED, UNROUTED_DELIVERED};
 use super::rows::{due, ordinal};
 use super::session::{ConnectError, described};
 use crate::model::delivery::Delivery;

@@ -80,6 +80,34 @@ pub async fn migrate(connection: &mut Connection) -> Result<Migrated, SchemaErro
     run(connection, &MIGRATIONS, READABLE_BY).await
 }
 
+/// Creates the index for searching the text of messages, if the extension `pg_trgm` is in the database. It makes
+/// accepting messages slower, so the operator decides. Returns true if there is one now.
+///
+/// # Errors
+/// Those of the database.
+pub async fn index_words(connection: &Connection) -> Result<bool, SchemaError> {
+    let extension = "SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_trgm')";
+    let exists = connection.query_one(extension, &[]).await;
+    let exists: bool = exists
+        .and_then(|row| row.try_get(0))
+        .map_err(|error| failed(&error))?;
+    if exists {
+        // Its settings are not those of other connections any more.
+        connection.discard();
+        for statement in [
+            "SET statement_timeout = 0",
+            "SET lock_timeout = 0",
+            "CREATE INDEX CONCURRENTLY IF NOT EXISTS message_words ON message USING gin (folded gin_trgm_ops)",
+        ] {
+            connection
+                .batch_execute(statement)
+                .await
+                .map_err(|error| failed(&error))?;
+        }
+    }
+    Ok(exists)
+}
+
 async fn run(
     connection: &mut Connection,
     migrations: &[&str],
@@ -106,15 +134,10 @@ async fn within(
         "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; SELECT pg_advisory_xact_lock({LOCK})"
     );
     transaction.batch_execute(&begin).await.map_err(failed)?;
-    let exists = transaction
-        .query_one("SELECT to_regclass('smsbridge_schema') IS NOT NULL", &[])
-        .await;
-    let exists: bool = exists.and_then(|row| row.try_get(0)).map_err(failed)?;
-    if !exists {
-        let table = "CREATE TABLE smsbridge_schema (version integer NOT NULL, readable_by integer NOT NULL); \
-                     INSERT INTO smsbridge_schema VALUES (0, 0)";
-        transaction.batch_execute(table).await.map_err(failed)?;
-    }
+    // `to_regclass` may still not see the table that the transaction before created.
+    let table = "CREATE TABLE IF NOT EXISTS smsbridge_schema (version integer NOT NULL, readable_by integer NOT NULL); \
+                 INSERT INTO smsbridge_schema SELECT 0, 0 WHERE NOT EXISTS (SELECT FROM smsbridge_schema)";
+    transaction.batch_execute(table).await.map_err(failed)?;
     let row = transaction
         .query_one("SELECT version, readable_by FROM smsbridge_schema", &[])
         .await

@@ -20,10 +20,10 @@ use uuid::Uuid;
 
 use self::accept::{Accepting, Prepared};
 use self::gather::Gather;
-use self::health::Monitor;
 use self::keeper::{About, Keeper};
 use self::lanes::Lanes;
-use self::retention::Retention;
+use self::monitor::Monitor;
+use self::phase::Retention;
 use self::settle::Settling;
 use self::shared::{Commits, Shared, Totals};
 use self::wake::Notice;
@@ -52,6 +52,9 @@ mod keeper;
 mod lanes;
 mod leases;
 mod migrate;
+mod monitor;
+mod overview;
+mod phase;
 mod pool;
 mod positions;
 mod reading;
@@ -70,7 +73,8 @@ mod wake;
 
 pub use address::Address;
 pub use import::{Import, ImportError};
-pub use migrate::{Migrated, SchemaError, VERSION, migrate, version};
+pub use migrate::{Migrated, SchemaError, VERSION, index_words, migrate, version};
+pub use overview::{Lane, Node, Overview};
 pub use pool::{Connection, Dedicated, Pool};
 pub use session::{ConnectError, SynchronousCommit};
 

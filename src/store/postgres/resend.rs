@@ -1,9 +1,9 @@
 //! Adds deliveries to a stored message.
 
-use super::accept::{KEPT, ROUTED, UNROUTED, UNROUTED_DELIVERED};
 use super::commands::WRITER;
 use super::counters::Deltas;
 use super::pool::Connection;
+use super::record::{KEPT, ROUTED, UNROUTED, UNROUTED_DELIVERED};
 use super::rows::{self, Locked, Roots, Touched};
 use super::shared::{Shared, Work};
 use super::trouble::Trouble;

@@ -1,15 +1,14 @@
 //! Retention: removes and redacts messages in limited steps. Of several daemons, one performs a step at a time.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::accept::{KEPT, UNROUTED};
 use super::counters::Deltas;
+use super::phase::Phase;
 use super::pool::Connection;
-use super::record::{self, BEHIND};
+use super::record::{self, BEHIND, KEPT, UNROUTED};
 use super::shared::{Shared, Work};
 use super::states::name;
 use super::trouble::Trouble;
@@ -55,57 +54,6 @@ const REMOVE_THREADS: &str = "
         SELECT destination, conversation FROM thread WHERE at < $1 ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED
     ) old
     WHERE t.destination = old.destination AND t.conversation = old.conversation";
-
-/// Where the next step of this daemon begins.
-#[derive(Default)]
-pub(super) struct Retention(Mutex<Phase>);
-
-/// What a step does, and the time of receipt from which on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Removes messages that are redacted, or that are not.
-    Purge { redacted: bool, from: i64 },
-    /// Redacts messages.
-    Redact { from: i64 },
-    /// Removes provider ids.
-    Forget,
-    /// Removes the roots of threads.
-    Threads,
-}
-
-impl Default for Phase {
-    fn default() -> Self {
-        Self::Purge {
-            redacted: true,
-            from: i64::MIN,
-        }
-    }
-}
-
-impl Phase {
-    /// The phase after a step that read up to a time of receipt; `None` if it read everything.
-    fn after(self, reached: Option<i64>) -> Option<Self> {
-        Some(match (self, reached) {
-            (Self::Purge { redacted, .. }, Some(from)) => Self::Purge { redacted, from },
-            (Self::Redact { .. }, Some(from)) => Self::Redact { from },
-            (Self::Forget | Self::Threads, Some(_)) => self,
-            (Self::Purge { redacted: true, .. }, None) => Self::Purge {
-                redacted: false,
-                from: i64::MIN,
-            },
-            (Self::Purge { .. }, None) => Self::Redact { from: i64::MIN },
-            (Self::Redact { .. }, None) => Self::Forget,
-            (Self::Forget, None) => Self::Threads,
-            (Self::Threads, None) => return None,
-        })
-    }
-}
-
-impl Retention {
-    fn phase(&self) -> MutexGuard<'_, Phase> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 impl Shared {
     /// Performs one step. Returns true if there is more to do.

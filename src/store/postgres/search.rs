@@ -24,6 +24,9 @@ const SCAN_TIME: Duration = Duration::from_millis(300);
 const RANGE_FIRST: i64 = 4_000;
 const RANGE_MAX: i64 = 128_000;
 
+/// The limit for a search for words with an index of them.
+const RANGE_OF_WORDS: i64 = 2_000_000;
+
 /// The number of messages read at a time.
 const STEP: i64 = 256;
 
@@ -102,6 +105,7 @@ impl Shared {
         let search = async || -> Result<Page<Found>, Trouble> {
             let mut page = MessagePage::new(query);
             let mut ranges = Ranges::new(&connection, query.cursor).await?;
+            ranges.is_for_words(query.text.is_some());
             while let Some((low, high)) = ranges.next() {
                 let seqs = message_seqs(&connection, query, low, high).await?;
                 let is_cut = i64::try_from(seqs.len()).is_ok_and(|count| count >= STEP);
@@ -165,14 +169,16 @@ struct Ranges {
     /// The search has read what is not below this.
     below: i64,
     size: i64,
+    size_max: i64,
+    has_words: bool,
     started: Instant,
 }
 
+const BOUNDS: &str = "SELECT min(seq), max(seq), to_regclass('message_words') IS NOT NULL FROM message";
+
 impl Ranges {
     async fn new(connection: &Connection, cursor: Option<u64>) -> Result<Self, Trouble> {
-        let statement = connection
-            .prepare_cached("SELECT min(seq), max(seq) FROM message")
-            .await?;
+        let statement = connection.prepare_cached(BOUNDS).await?;
         let row = connection.query_one(&statement, &[]).await?;
         let (first, last): (Option<i64>, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
         let end = last.map_or(0, |last| last.saturating_add(1));
@@ -181,8 +187,17 @@ impl Ranges {
             first: first.unwrap_or(0),
             below: cursor.min(end),
             size: RANGE_FIRST,
+            size_max: RANGE_MAX,
+            has_words: row.try_get(2)?,
             started: Instant::now(),
         })
+    }
+
+    /// The search is for words, or not.
+    fn is_for_words(&mut self, is_for_words: bool) {
+        if is_for_words && self.has_words {
+            self.size_max = RANGE_OF_WORDS;
+        }
     }
 
     /// Everything in one range.
@@ -199,7 +214,7 @@ impl Ranges {
     /// Everything from `low` on was read. Returns true if the rest is left for the next call.
     fn reach(&mut self, low: i64, is_cut: bool) -> bool {
         self.below = low;
-        if !is_cut && self.size < RANGE_MAX {
+        if !is_cut && self.size < self.size_max {
             self.size *= 4;
         }
         low > self.first && self.started.elapsed() >= SCAN_TIME

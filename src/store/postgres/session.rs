@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use deserr::Deserr;
 use tokio::sync::mpsc;
 use tokio_postgres::{AsyncMessage, Client, Notification};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::address::{Address, shown};
+use crate::model::setting::Errors;
 use crate::store::Error;
 
 /// Notifications that wait to be read. They are hints, so more of them are dropped.
@@ -16,15 +18,17 @@ const NOTIFICATIONS: usize = 256;
 const OLDEST_SERVER: i32 = 13_00_00;
 
 /// What a commit waits for, as PostgreSQL's setting of this name. `off` is not among them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserr)]
+#[deserr(error = Errors, rename_all = lowercase)]
 pub enum SynchronousCommit {
     /// The disk of the server, and those of its synchronous standbys.
     #[default]
     On,
     /// Also until synchronous standbys show the commit.
+    #[deserr(rename = "remote_apply")]
     RemoteApply,
     /// The disk of the server, and the memory of its synchronous standbys.
+    #[deserr(rename = "remote_write")]
     RemoteWrite,
     /// The disk of the server only.
     Local,

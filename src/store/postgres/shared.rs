@@ -9,12 +9,12 @@ use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::{RwLock, broadcast, mpsc};
 use uuid::Uuid;
 
-use super::accept::{KEPT, UNROUTED};
-use super::health::Monitor;
 use super::lanes::Lanes;
 use super::leases::Leases;
+use super::monitor::Monitor;
+use super::phase::Retention;
 use super::pool::{Connection, Pool};
-use super::retention::Retention;
+use super::record::{KEPT, UNROUTED};
 use super::trouble::Trouble;
 use super::wake::Notice;
 use crate::store::{Change, Ended, Error, Undelivered};

@@ -2,7 +2,9 @@
 
 use super::cluster::{self, Cluster};
 use super::*;
+use crate::store::conformance::accept;
 
+mod moving;
 mod nodes;
 
 fn address(url: &str) -> Address {
@@ -313,4 +315,28 @@ async fn certificates_are_verified_as_sslmode_says() {
             }
         }
     }
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: tests/run"]
+async fn words_have_an_index_if_the_extension_is_there() {
+    let store = testing::fresh().await;
+    let connection = store.shared.pool.get().await.unwrap();
+    assert_eq!(index_words(&connection).await, Ok(false));
+    connection
+        .batch_execute("CREATE EXTENSION pg_trgm")
+        .await
+        .unwrap();
+    assert_eq!(index_words(&connection).await, Ok(true));
+    drop(connection);
+    for n in 1..=3 {
+        accept(&*store, n, n, &["desk"]).await;
+    }
+    let query = Query {
+        text: Some("TEXT 2".to_owned()),
+        limit: 9,
+        ..Query::default()
+    };
+    let found = store.messages(&query).await.unwrap().items;
+    assert_eq!(found.len(), 1);
 }
