@@ -28,6 +28,7 @@ mod serve;
 mod service;
 mod simulate;
 mod status;
+mod store;
 mod style;
 mod table;
 mod time;
@@ -116,6 +117,9 @@ enum Command {
     Backup(backup::Arguments),
     /// Read a backup into an empty store; the daemon must not run
     Restore(restore::Arguments),
+    /// Create, migrate or show the database of the store
+    #[command(subcommand)]
+    Store(store::Action),
 }
 
 /// Makes all files that this process creates readable only by their owner, independent of the umask: they contain
@@ -201,6 +205,7 @@ fn run(global: &Global, command: &Command) -> Result<Exit, CommandError> {
         Command::Intelepeer(action) => intelepeer::run(global, action),
         Command::Backup(arguments) => backup::run(global, arguments),
         Command::Restore(arguments) => restore::run(global, arguments),
+        Command::Store(action) => store::run(global, action),
         Command::Completions { shell } => generate::completions(*shell),
         Command::Man { page, out } => generate::man(*page, out.as_deref()),
     }

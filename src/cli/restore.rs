@@ -12,7 +12,9 @@ use super::backup::verify;
 use super::progress::Progress;
 use super::service::Places;
 use super::{CommandError, Exit, Global, print};
-use crate::store::backup::Reader;
+use crate::config;
+use crate::store::backup::{Reader, Record};
+use crate::store::postgres;
 use crate::store::sled::{Import, ImportError, OpenError, Options};
 
 /// The arguments of `restore`.
@@ -26,28 +28,62 @@ pub struct Arguments {
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, CommandError> {
     let places = Places::find(global);
     let store = places.read(&["store"])?.store;
-    places.refuse_to_guess(&store.path)?;
+    if store.database.is_none() {
+        places.refuse_to_guess(&store.path)?;
+    }
     let path = &arguments.path;
     // Read the whole file before writing: a damaged one must not change the store.
     verify(global, path).with_context(|| path.display().to_string())?;
-    super::keep_files_private();
-    let options = Options::new(&store.path, store.min_free);
-    let restored = Import::begin(&options)
-        .map_err(|error| explain(&error, &places, &store.path))
-        .and_then(|import| Ok(read(global, import, path)?));
-    // Also after a failure, because the daemon must be able to remove the files.
-    let handed_over = hand_over(&store.path);
-    let (messages, deliveries) = restored?;
-    handed_over.with_context(|| format!("the owner of {} cannot be changed", store.path.display()))?;
+    let (messages, deliveries) = match &store.database {
+        None => restore_folder(global, &places, &store, path)?,
+        Some(database) => restore_database(global, database, path)?,
+    };
     if global.json {
         print::json(&serde_json::json!({ "messages": messages, "deliveries": deliveries }))?;
     } else {
         print::text(&format!(
             "{messages} messages with {deliveries} deliveries restored into {}\n",
-            store.path.display()
+            store.place()
         ))?;
     }
     Ok(Exit::Done)
+}
+
+fn restore_folder(
+    global: &Global,
+    places: &Places,
+    store: &config::Store,
+    path: &Path,
+) -> Result<(u64, u64), CommandError> {
+    super::keep_files_private();
+    let options = Options::new(&store.path, store.min_free);
+    let restored = Import::begin(&options)
+        .map_err(|error| explain(&error, places, &store.path))
+        .and_then(|import| Ok(read(global, import, path)?));
+    // Also after a failure, because the daemon must be able to remove the files.
+    let handed_over = hand_over(&store.path);
+    let counts = restored?;
+    handed_over.with_context(|| format!("the owner of {} cannot be changed", store.path.display()))?;
+    Ok(counts)
+}
+
+fn restore_database(
+    global: &Global,
+    database: &config::Database,
+    path: &Path,
+) -> Result<(u64, u64), CommandError> {
+    super::store::run_with(database, async |pool, _| {
+        let import = postgres::Import::begin(&pool).await;
+        let mut import = import.map_err(|error| match error {
+            postgres::ImportError::NotEmpty(_) => CommandError::refused(error.to_string()),
+            _ => CommandError::failed(error.to_string()),
+        })?;
+        let mut records = Records::open(global, path)?;
+        while let Some(record) = records.next()? {
+            import.add(record).await.map_err(anyhow::Error::from)?;
+        }
+        Ok(import.finish().await.map_err(anyhow::Error::from)?)
+    })
 }
 
 /// Why the store cannot be imported into, and the next step.
@@ -98,14 +134,34 @@ fn hand_over(store: &Path) -> io::Result<()> {
 }
 
 fn read(global: &Global, mut import: Import, path: &Path) -> anyhow::Result<(u64, u64)> {
-    let length = std::fs::metadata(path)?.len();
-    let mut reader = Reader::begin(BufReader::with_capacity(1 << 20, File::open(path)?))?;
-    let progress = Progress::towards(global, "restoring", length);
-    let mut last = 0;
-    while let Some(record) = reader.next_record()? {
+    let mut records = Records::open(global, path)?;
+    while let Some(record) = records.next()? {
         import.add(record)?;
-        progress.add(reader.offset() - last);
-        last = reader.offset();
     }
     Ok(import.finish()?)
+}
+
+/// The records of a file, with the progress of reading them.
+struct Records {
+    reader: Reader<BufReader<File>>,
+    progress: Progress,
+    shown: u64,
+}
+
+impl Records {
+    fn open(global: &Global, path: &Path) -> anyhow::Result<Self> {
+        let length = std::fs::metadata(path)?.len();
+        Ok(Self {
+            reader: Reader::begin(BufReader::with_capacity(1 << 20, File::open(path)?))?,
+            progress: Progress::towards(global, "restoring", length),
+            shown: 0,
+        })
+    }
+
+    fn next(&mut self) -> anyhow::Result<Option<Record>> {
+        let record = self.reader.next_record()?;
+        self.progress.add(self.reader.offset() - self.shown);
+        self.shown = self.reader.offset();
+        Ok(record)
+    }
 }

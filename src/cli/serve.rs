@@ -10,22 +10,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::service::Places;
 use super::{Exit, Global, check};
 use crate::config::{Outside, Problems, Purpose};
-use crate::daemon::{Daemon, Sockets, Start, log, notify};
-use crate::engine::clock::{Clock, Stopwatch};
+use crate::daemon::{Daemon, Sockets, Start, log, notify, store};
+use crate::engine::clock::Clock;
 use crate::metrics::Metrics;
 use crate::plan::{self, Loaded, Loader, Plan};
-use crate::store::Store;
-use crate::store::sled::{self, Sled};
 
 /// The interval of the health checks of the store.
 const PULSE: Duration = Duration::from_millis(500);
 
 /// A commit that takes this long stops the watchdog notifications.
 const COMMIT_DEAD: Duration = Duration::from_secs(20);
-
-/// While the store is being opened, a line is logged after this time and whenever the time has doubled: opening for
-/// an hour logs ten lines.
-const FIRST_PROGRESS: Duration = Duration::from_secs(5);
 
 /// Threads for reading the store and files. `TasksMax` of the unit allows for these and for name lookups.
 const BLOCKING_MAX: usize = 64;
@@ -67,7 +61,15 @@ fn run_logging(global: &Global, plan: Plan, metrics: Arc<Metrics>) -> anyhow::Re
 async fn serve(global: &Global, plan: Plan, metrics: Arc<Metrics>) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen()?;
     let sockets = Sockets::passed()?;
-    let store = open(&plan, &metrics).await?;
+    // A store on disk is opened in any case: what it has begun is soon done.
+    let may_wait = plan.store.database.is_some();
+    let store = tokio::select! {
+        store = store::open(&plan, &metrics) => store?,
+        () = signals.end.recv(), if may_wait => {
+            tracing::info!("stopped before the database was available");
+            return Ok(Exit::Done);
+        }
+    };
     let clock = Clock::system();
     let daemon = Daemon::start(Start {
         plan,
@@ -133,7 +135,7 @@ async fn announce(daemon: &Daemon, config: &Path, status: &str) {
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             config = %config.display(),
-            store = %plan.store.path.display(),
+            store = %plan.store.place(),
             destinations = plan.destinations.len(),
             routes = plan.routes.all().len(),
             pending,
@@ -229,44 +231,6 @@ impl End {
             _ = self.interrupt.recv() => {}
         }
     }
-}
-
-/// Opens the store. Extends systemd's start timeout meanwhile, because a large store is audited first.
-async fn open(plan: &Plan, metrics: &Metrics) -> anyhow::Result<Arc<dyn Store>> {
-    let mut options = sled::Options::new(&plan.store.path, plan.store.min_free);
-    options.commits = Some(metrics.store_commit.clone());
-    // A carrier must get a 503 before its request times out.
-    options.commit_deadline = options
-        .commit_deadline
-        .min(plan.server.request_timeout.mul_f64(0.8));
-    let path = plan.store.path.display();
-    tracing::info!(store = %path, "opening the store {path}");
-    let stopwatch = Stopwatch::start();
-    let opening = tokio::task::spawn_blocking(move || Sled::open(&options));
-    tokio::pin!(opening);
-    let mut extension = tokio::time::interval(Duration::from_secs(5));
-    let mut told = FIRST_PROGRESS;
-    let store = loop {
-        tokio::select! {
-            opened = &mut opening => break opened.context("opening the store was interrupted")?,
-            _ = extension.tick() => notify::going_on("opening the store", Duration::from_secs(20)),
-        }
-        let elapsed = stopwatch.elapsed();
-        if elapsed >= told {
-            tracing::info!(
-                "still opening the store {path}: {} s so far, it is read as a whole",
-                elapsed.as_secs()
-            );
-            told = elapsed * 2;
-        }
-    };
-    let store = store.map_err(|error| anyhow::anyhow!("the store cannot be opened: {error}"))?;
-    let took_ms = stopwatch.elapsed().as_millis();
-    tracing::info!(store = %path, took_ms, "opened the store {path} in {took_ms} ms");
-    for finding in store.health().findings {
-        tracing::warn!("store: {finding}");
-    }
-    Ok(Arc::new(store))
 }
 
 fn loader(global: &Global) -> Loader {

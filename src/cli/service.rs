@@ -81,10 +81,10 @@ impl Places {
         }
     }
 
-    /// Reads these tables of the configuration. Errors in other tables are ignored, and secrets are not read.
+    /// Reads these tables of the configuration, with their secrets. Errors in other tables are ignored.
     pub(super) fn read(&self, tables: &[&str]) -> Result<Config, CommandError> {
         let (config, problems) =
-            Config::load(&self.config, Purpose::Route, &self.outside).map_err(print_all)?;
+            Config::load(&self.config, Purpose::Serve, &self.outside).map_err(print_all)?;
         Self::sound(tables, config, problems)
     }
 
@@ -168,7 +168,8 @@ impl Places {
 
     /// An explanation if a process has the store open: the daemon is running, although it does not respond.
     fn held_open(&self) -> Option<String> {
-        let store = self.recover(&["store"]).ok()?.store.path;
+        let store = self.recover(&["store"]).ok()?.store;
+        let store = store.database.is_none().then_some(store.path)?;
         sled::is_in_use(&store).then(|| {
             format!(
                 "smsbridge is starting or stopping: it has the store {} open, see its log (or was \

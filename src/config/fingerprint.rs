@@ -38,6 +38,12 @@ impl Fingerprint {
         )
     }
 
+    /// The first four bytes, for comparing daemons.
+    #[must_use]
+    pub fn short(self) -> String {
+        hex::encode(&self.0[..4])
+    }
+
     /// The fingerprint of two parts together.
     #[must_use]
     pub fn and(self, other: Self) -> Self {

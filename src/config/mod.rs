@@ -28,6 +28,7 @@ mod routes;
 mod secrets;
 mod section;
 mod settings;
+mod store;
 pub(crate) mod suggest;
 mod syntax;
 
@@ -38,7 +39,8 @@ pub use fingerprint::Fingerprint;
 pub use places::Places;
 pub use reading::Reading;
 pub use routes::{Conditions, Route};
-pub use settings::{Admin, Log, LogFormat, Server, Store, Tls};
+pub use settings::{Admin, Log, LogFormat, Server, Tls};
+pub use store::{Database, Store};
 
 /// Upper bound of the size of a configuration file, in bytes. Parsing takes up to a hundred times as much memory.
 const FILE_MAX: u64 = 4 * 1024 * 1024;

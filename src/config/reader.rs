@@ -14,7 +14,8 @@ use super::environment::{Outside, Purpose};
 use super::routes::Route;
 use super::secrets::{self, Fetcher};
 use super::section::Section;
-use super::settings::{Admin, AdminTyped, LogTyped, Retry, Server, Store, Tls};
+use super::settings::{Admin, AdminTyped, LogTyped, Retry, Server, Tls};
+use super::store::Store;
 use super::suggest::suggestion;
 use super::{Config, Declared, Places, include, syntax};
 use crate::destination::email::SmtpConfig;
@@ -246,7 +247,12 @@ impl<'t> Reader<'t, '_> {
 
     fn store(&mut self) -> Store {
         let place = self.place("store");
-        let store: Store = self.settings("store").unwrap_or_default();
+        if let Some(store) = self.root.get_mut("store") {
+            secrets::paths_are_files(store.get_mut(), Store::FILES);
+        }
+        let section = self.take("store").and_then(|section| self.ready(section));
+        let store = section.and_then(|section| Store::read(section, self.problems));
+        let store = store.unwrap_or_default();
         if store
             .redact_after
             .zip(store.retain)

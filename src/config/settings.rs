@@ -1,4 +1,4 @@
-//! The tables that occur once: `[server]`, `[admin]`, `[store]`, `[log]`, `[retry]`.
+//! The tables that occur once: `[server]`, `[admin]`, `[log]`, `[retry]`.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use super::suggest::suggestion;
 use crate::model::secret::{Secret, Secrets};
 use crate::model::setting::{self, Errors, Wrong};
 use crate::model::units::{
-    Address, BodySize, Bounded, FilePath, Network, Period, PublicUrl, Retention, Size, Timeout, list, some,
+    Address, BodySize, Bounded, FilePath, Network, Period, PublicUrl, Timeout, list, some,
 };
 use crate::retry::Policy;
 
@@ -114,52 +114,6 @@ impl AdminTyped {
             listen: self.listen,
             token: self.token,
         }
-    }
-}
-
-/// `[store]`
-#[derive(Clone, Debug, PartialEq, Eq, Deserr)]
-#[deserr(error = Errors, deny_unknown_fields)]
-pub struct Store {
-    /// Its folder.
-    #[deserr(default, from(FilePath) = PathBuf::from)]
-    pub path: PathBuf,
-    /// How long ended messages are kept; `None` means forever.
-    #[deserr(default = Self::default().retain, from(Retention) = Option::from)]
-    pub retain: Option<Duration>,
-    /// The age at which texts and numbers are redacted.
-    #[deserr(default, from(Period) = some)]
-    pub redact_after: Option<Duration>,
-    /// Bytes to keep free on the file system.
-    #[deserr(default = Self::default().min_free, from(Size) = u64::from)]
-    pub min_free: u64,
-    /// How long a provider id is kept to detect duplicates.
-    #[deserr(default = Self::default().dedup_window, from(Period) = Duration::from)]
-    pub dedup_window: Duration,
-}
-
-impl Default for Store {
-    fn default() -> Self {
-        Self {
-            path: PathBuf::new(),
-            retain: Some(Duration::from_secs(90 * 86400)),
-            redact_after: None,
-            min_free: 256 * 1024 * 1024,
-            dedup_window: Duration::from_secs(7 * 86400),
-        }
-    }
-}
-
-impl Store {
-    /// Completes the path: relative to `folder`, whose file gives it; without a path, the state folder of the service
-    /// manager, or a folder beside the main file.
-    pub(super) fn resolve(self, folder: &Path, main: &Path, outside: &Outside) -> Self {
-        let path = match outside.folder("STATE_DIRECTORY") {
-            Some(state) if self.path.as_os_str().is_empty() => state,
-            _ if self.path.as_os_str().is_empty() => main.join("smsbridge-data"),
-            _ => folder.join(&self.path),
-        };
-        Self { path, ..self }
     }
 }
 

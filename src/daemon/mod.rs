@@ -37,6 +37,7 @@ pub mod log;
 pub mod notify;
 mod series;
 mod sockets;
+pub mod store;
 mod timekeeping;
 
 pub use sockets::Sockets;

@@ -77,6 +77,17 @@ fn parse_timeout(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("`{text}`: must be from 10ms to 10m"))
 }
 
+/// The time after which the right of a daemon to serve a destination ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Lease(pub Duration);
+
+read_from_text!(Lease(Duration), DURATION, |text| {
+    let duration = parse_duration(text)?;
+    let fits = (Duration::from_secs(2)..=Duration::from_secs(300)).contains(&duration);
+    fits.then_some(duration)
+        .ok_or_else(|| format!("`{text}`: must be from 2s to 5m"))
+});
+
 /// A duration, or `None` for "forever".
 #[derive(Clone, Copy, Debug)]
 pub struct Retention(pub Option<Duration>);

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::Plan;
-use crate::config::Fingerprint;
+use crate::config::{Database, Fingerprint};
 use crate::model::message::Name;
 
 /// One difference between two plans.
@@ -59,6 +59,9 @@ fn settings(old: &Plan, new: &Plan) -> Vec<Change> {
     let (admin, admin_old) = (&new.admin, &old.admin);
     let (store, store_old) = (&new.store, &old.store);
     let (log, log_old) = (&new.log, &old.log);
+    let databases = store.database.as_ref().zip(store_old.database.as_ref());
+    let database =
+        |differs: fn(&Database, &Database) -> bool| databases.is_some_and(|(new, old)| differs(new, old));
     let fixed_at_start = [
         ("server.listen", server.listen != server_old.listen),
         (
@@ -79,6 +82,22 @@ fn settings(old: &Plan, new: &Plan) -> Vec<Change> {
         ("admin.token", admin.token != admin_old.token),
         ("store.path", store.path != store_old.path),
         ("store.min_free", store.min_free != store_old.min_free),
+        (
+            "store.kind",
+            store.database.is_some() != store_old.database.is_some(),
+        ),
+        ("store.url", database(|new, old| new.url != old.url)),
+        ("store.ca_file", database(|new, old| new.ca_file != old.ca_file)),
+        ("store.node", database(|new, old| new.node != old.node)),
+        ("store.pool", database(|new, old| new.pool != old.pool)),
+        (
+            "store.lane_lease",
+            database(|new, old| new.lane_lease != old.lane_lease),
+        ),
+        (
+            "store.synchronous_commit",
+            database(|new, old| new.synchronous_commit != old.synchronous_commit),
+        ),
         ("log.level", log.level != log_old.level),
         ("log.format", log.format != log_old.format),
     ];

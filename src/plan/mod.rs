@@ -117,6 +117,32 @@ impl PlannedDestination {
 }
 
 impl Plan {
+    /// A short digest of what daemons that share a store must have in common: sources, destinations, routes and how long
+    /// messages are kept. Too short to say anything about a secret.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let all = &self.fingerprints;
+        let parts = all.sources.iter().chain(&all.destinations);
+        let parts = parts.map(|(name, part)| part.with(name.as_str().as_bytes()));
+        let routes = self
+            .routes
+            .all()
+            .iter()
+            .filter_map(|route| all.routes.get(&route.name));
+        let rest = format!(
+            "{:?} {:?} {:?} {:?} {:?}",
+            self.routes.unmatched(),
+            self.contacts,
+            self.store.retain,
+            self.store.redact_after,
+            self.store.dedup_window
+        );
+        let whole = parts
+            .chain(routes.copied())
+            .fold(Fingerprint::default(), Fingerprint::and);
+        whole.with(rest.as_bytes()).short()
+    }
+
     /// The contact's name for a number in normal form.
     #[must_use]
     pub fn contact(&self, normal: &str) -> Option<&str> {

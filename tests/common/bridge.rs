@@ -23,8 +23,8 @@ pub struct Bridge {
 
 struct Place {
     path: PathBuf,
-    /// The other keys of the section.
-    keys: &'static str,
+    /// The keys of the section.
+    keys: String,
 }
 
 /// The process, and what it writes.
@@ -103,6 +103,16 @@ impl Bridge {
     /// The same with its store elsewhere, on a file system of its own for example.
     pub fn placed(store: &Path, keys: &'static str, rest: &str) -> Self {
         let path = store.to_owned();
+        let keys = format!("path = \"{}\"\n{keys}", path.display());
+        Self::new(Some(Place { path, keys }), rest)
+    }
+
+    /// The same with its store in the database at a URL. `keys` are further keys of `[store]`.
+    #[allow(dead_code, reason = "only tests/system has a database")]
+    pub fn on_database(url: &str, keys: &str, rest: &str) -> Self {
+        // The folder of the socket only.
+        let path = PathBuf::from("smsbridge-data");
+        let keys = format!("kind = \"postgres\"\nurl = \"{url}\"\n{keys}");
         Self::new(Some(Place { path, keys }), rest)
     }
 
@@ -126,18 +136,16 @@ impl Bridge {
     /// Writes another configuration after [`head`].
     pub fn configure(&self, rest: &str) {
         let mut head = head();
-        if let Some(Place { path, keys }) = &self.store {
-            let place = format!("path = \"{}\"\n{keys}", path.display());
-            head = head.replace("path = \"data\"\nmin_free = \"1MiB\"", &place);
+        if let Some(Place { keys, .. }) = &self.store {
+            head = head.replace("path = \"data\"\nmin_free = \"1MiB\"", keys);
         }
         std::fs::write(self.folder.path().join("config.toml"), head + rest).unwrap();
     }
 
     /// The store's folder.
     pub fn store(&self) -> PathBuf {
-        self.store
-            .as_ref()
-            .map_or_else(|| self.folder().join("data"), |place| place.path.clone())
+        let path = self.store.as_ref().map_or(Path::new("data"), |place| &place.path);
+        self.folder().join(path)
     }
 
     /// Its folder.

@@ -501,3 +501,59 @@ fn fifty_thousand_invalid_lines_give_a_hundred_errors_and_a_count() {
         assert!(took.as_secs() < 60, "{what}: {took:?}");
     }
 }
+
+#[test]
+fn a_store_has_the_keys_of_its_kind_only() {
+    let error = |store: &str| {
+        let problems = problems(&format!("[store]\n{store}\n{BASE}"), &Outside::default());
+        problems.first().cloned().unwrap_or_default()
+    };
+    for (store, expected) in [
+        (
+            "pool = 8",
+            "store.pool: belongs to `kind = \"postgres\"`, and this store has `kind = \"sled\"`",
+        ),
+        (
+            "kind = 'postgres'\nurl = 'postgres://sms@localhost/sms'\npath = 'x'",
+            "store.path: belongs to `kind = \"sled\"`, and this store has `kind = \"postgres\"`",
+        ),
+        ("kind = 'postgres'", "missing key `url`"),
+        (
+            "kind = 'postgres'\nurl = 'mysql://sms@localhost/sms'",
+            "store.url: expected a URL: postgres://",
+        ),
+        (
+            "kind = 'postgres'\nurl = 'postgres://sms@localhost/sms'\nsynchronous_commit = 'off'",
+            "store.synchronous_commit",
+        ),
+        (
+            "kind = 'postgres'\nurl = 'postgres://sms@localhost/sms'\nlane_lease = '1s'",
+            "must be from 2s to 5m",
+        ),
+        (
+            "kind = 'postgres'\nurl = 'postgres://sms@localhost/sms'\npool = 1",
+            "must be from 2 to 100",
+        ),
+        (
+            "kind = 'postgres'\nurl = 'postgres://sms@db.example/sms'",
+            "the identity of the server is not verified",
+        ),
+        ("kind = 'sqlite'", "unknown kind `sqlite`"),
+    ] {
+        let found = error(store);
+        assert!(found.contains(expected), "{store}: {found}");
+    }
+    for sound in [
+        "kind = 'sled'",
+        "kind = 'postgres'\nurl = 'postgres://sms@db/sms?sslmode=verify-full'",
+    ] {
+        assert_eq!(error(sound), "", "{sound}");
+    }
+    let plan = plan(&format!(
+        "[store]\nkind = 'postgres'\nurl = 'postgres://sms:hunter2@localhost/sms'\n{BASE}"
+    ));
+    let database = plan.store.database.as_ref().unwrap();
+    assert_eq!((database.pool, database.lane_lease.as_secs()), (8, 10));
+    assert_eq!(plan.store.place(), "PostgreSQL on localhost:5432");
+    assert!(!format!("{:?}", plan.store).contains("hunter2"));
+}

@@ -118,12 +118,16 @@ fn the_page_lists_exactly_the_tables_and_kinds_of_the_parser() {
 #[test]
 fn every_documented_default_is_valid_and_in_use() {
     let schema = generator::schema().unwrap();
-    let plain = Config::read(BASE, Path::new("/c.toml"), Purpose::Serve, &Outside::default())
-        .unwrap()
-        .0;
     let mut checked = 0;
     for place in PLACES.iter().filter(|place| place.2 == place.0) {
-        let properties = schema["$defs"][place.0]["properties"].as_object().unwrap();
+        let plain = format!("{}\n{BASE}", place.3);
+        let plain = Config::read(&plain, Path::new("/c.toml"), Purpose::Serve, &Outside::default());
+        let plain = plain.unwrap().0;
+        let definition = &schema["$defs"][place.0];
+        let of_kind = |choice: &&serde_json::Value| choice["properties"]["kind"]["const"] == place.1;
+        let choices = definition["oneOf"].as_array();
+        let definition = choices.map_or(definition, |choices| choices.iter().find(of_kind).unwrap());
+        let properties = definition["properties"].as_object().unwrap();
         for (key, default) in properties
             .iter()
             .filter_map(|(key, property)| Some((key, property.get("default")?)))

@@ -28,11 +28,14 @@ mod mail;
 mod matrix;
 #[path = "../common/metrics.rs"]
 mod metrics;
+mod nodes;
 mod page;
 #[path = "../common/pages.rs"]
 mod pages;
 #[path = "../common/places.rs"]
 mod places;
+#[path = "../common/postgres.rs"]
+mod postgres;
 mod prometheus;
 mod promises;
 mod proxies;
@@ -44,4 +47,5 @@ mod reloads;
 mod schema;
 mod servers;
 mod sockets;
+mod store_command;
 mod systemd;
