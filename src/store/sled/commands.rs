@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::index::IndexUpdate;
+use super::index::line::Times;
 use super::keys::{Place, Queue};
-use super::queue_line::Times;
 use super::stored;
 use super::write_batch::WriteBatch;
 use crate::model::delivery::{Delivery, DeliveryId, State};

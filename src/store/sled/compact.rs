@@ -18,7 +18,7 @@ use super::Options;
 use super::changes::Changes;
 use super::database::{self, Database};
 use super::disk::Disk;
-use super::folders::{self, COMPACTING, Step, Unfinished};
+use super::recovery::folders::{self, COMPACTING, Step, Unfinished};
 use super::scan::Scan;
 
 /// Smaller files are not compacted.

@@ -11,9 +11,10 @@ use ::sled::Db;
 use tracing::warn;
 
 use super::disk::Disk;
-use super::folders::{self, sync_files, sync_folder};
 use super::options::at;
-use super::{OpenError, Options, intact};
+use super::recovery::folders::{self, sync_files, sync_folder};
+use super::recovery::intact;
+use super::{OpenError, Options};
 
 /// sled's cache capacity. Its real memory use is several times that.
 const CACHE_BYTES: u64 = 24 << 20;

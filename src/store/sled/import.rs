@@ -6,13 +6,14 @@
 use std::fs::File;
 
 use super::changes::Changes;
-use super::counters::Counters;
 use super::database::{self, Database};
 use super::disk::Disk;
-use super::folders::{self, RESTORING};
+use super::index::counters::Counters;
 use super::keys::{self, Queue};
 use super::record::{self, Kept, Ledger, Mark, OLDEST, Root, Seen};
-use super::{OpenError, Options, format, start};
+use super::recovery::folders::{self, RESTORING};
+use super::recovery::{self, format};
+use super::{OpenError, Options};
 use crate::model::message::Conversation;
 use crate::store::Counts;
 use crate::store::backup::Record;
@@ -57,8 +58,8 @@ impl Import {
     /// # Errors
     /// When it is not empty or in use.
     pub fn begin(options: &Options) -> Result<Self, ImportError> {
-        let lock = start::enter(&options.path)?;
-        let opened = start::open(options)?;
+        let lock = recovery::enter(&options.path)?;
+        let opened = recovery::open(options)?;
         let accepted = opened.audited.counters.ledger.counts.accepted;
         if accepted > 0 {
             return Err(ImportError::NotEmpty(accepted));

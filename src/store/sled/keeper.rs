@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use super::Shared;
-use super::history::History;
 use super::log::{self, Segments};
+use super::recovery::history::History;
 use super::requests::Requests;
 use crate::store::Error;
 

@@ -29,15 +29,16 @@ use async_trait::async_trait;
 use self::checkpoint::Progress;
 use self::commands::Left;
 use self::compact::Weight;
-use self::counters::Counters;
-use self::findings::Findings;
 use self::index::Index;
+use self::index::counters::Counters;
+use self::index::queues;
+use self::index::table::Draft;
 use self::keys::Place;
 use self::leases::Leases;
 use self::overlay::Overlay;
 use self::record::Kept;
+use self::recovery::findings::Findings;
 use self::status::Status;
-use self::table::Draft;
 use self::threads::Threads;
 use self::write_batch::{Incoming, STEP, WriteBatch};
 use super::backup::{self, Part, Position};
@@ -52,48 +53,34 @@ use crate::model::message::{Conversation, MessageId, Name, Timestamp};
 use crate::timeline::Timeline;
 
 mod access;
-mod audit;
 mod changes;
 mod checkpoint;
 mod commands;
 mod compact;
-mod counters;
 mod database;
-mod dedup_index;
 mod disk;
 mod disk_space;
 mod export;
-mod findings;
-mod folders;
-mod format;
 #[cfg(fuzzing)]
 pub mod fuzzing;
-mod history;
 mod import;
 mod index;
-mod intact;
 mod keeper;
 mod keys;
 mod leases;
 mod log;
-mod migrate;
 mod open;
 mod options;
 mod overlay;
 mod prune;
-mod queue_line;
-mod queues;
 mod read;
 mod record;
+mod recovery;
 mod renew;
 mod requests;
-mod row;
 mod scan;
-mod seq_index;
-mod start;
 mod status;
 mod stored;
-mod table;
 #[cfg(test)]
 mod tests;
 mod threads;
@@ -103,7 +90,7 @@ mod writer;
 
 pub use self::import::{Import, ImportError};
 pub use self::options::{OpenError, Options};
-pub use self::start::is_in_use;
+pub use self::recovery::is_in_use;
 
 /// The store. Dropping it waits for the current commit and closes it.
 pub struct Sled {

@@ -12,11 +12,12 @@ use super::keeper::Keeper;
 use super::leases::Leases;
 use super::options::{OpenError, Options, at};
 use super::overlay::Overlay;
+use super::recovery::{self, folders};
 use super::status::Status;
 use super::threads::Threads;
 use super::write_batch::Sweep;
 use super::writer::Writer;
-use super::{Shared, Sled, folders, keys, start};
+use super::{Shared, Sled, keys};
 use crate::model::message::Name;
 
 impl Sled {
@@ -33,9 +34,9 @@ impl Sled {
     pub(super) fn open_with(options: &Options, compaction: Compaction) -> Result<Self, OpenError> {
         let folder = &options.path;
         let io = at(folder);
-        let lock = start::enter(folder)?;
+        let lock = recovery::enter(folder)?;
         let space = DiskSpace::new(folder, &folders::log(folder), options.min_free).map_err(&io)?;
-        let start::Opened {
+        let recovery::Opened {
             db,
             disk,
             log,
@@ -44,7 +45,7 @@ impl Sled {
             history,
             findings,
             findings_file,
-        } = start::open(options)?;
+        } = recovery::open(options)?;
 
         let status = Arc::new(Status::new(options.commits.clone()));
         let segments = log.segments();

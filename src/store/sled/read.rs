@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 
+use super::index::line::Slot;
+use super::index::table::Table;
 use super::keys::{self, Place, Queue};
 use super::leases::Lease;
-use super::queue_line::Slot;
 use super::record::{self, Root, Trouble};
 use super::stored;
-use super::table::Table;
 use super::view::View;
 use super::{Shared, lock};
 use crate::model::delivery::Delivery;

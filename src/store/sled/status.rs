@@ -8,7 +8,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use tracing::{error, info};
 
 use super::disk_space::DiskSpace;
-use super::{findings, lock};
+use super::lock;
+use super::recovery::findings;
 use crate::store::{Error, Health};
 
 /// The state of the store.

@@ -6,17 +6,17 @@
 use std::collections::HashSet;
 
 use super::changes::Changes;
-use super::counters::Uncommitted;
-use super::dedup_index::DedupIndex;
 use super::disk_space::DiskSpace;
 use super::index::IndexUpdate;
+use super::index::counters::Uncommitted;
+use super::index::dedup_index::DedupIndex;
+use super::index::line::Times;
+use super::index::row::Row;
+use super::index::table::Draft;
 use super::keys::{self, Digest, Place, Queue};
 use super::leases::Lease;
-use super::queue_line::Times;
 use super::record::{Kept, Root, Seen, Trouble};
-use super::row::Row;
 use super::stored;
-use super::table::Draft;
 use super::view::View;
 use super::{Shared, lock};
 use crate::metrics::series::Saved;

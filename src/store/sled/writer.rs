@@ -20,9 +20,9 @@ use tokio::sync::mpsc;
 use tracing::error;
 
 use super::changes::Changes;
-use super::dedup_index::DedupIndex;
 use super::disk_space::DiskSpace;
 use super::index::IndexUpdate;
+use super::index::dedup_index::DedupIndex;
 use super::keys;
 use super::log::Log;
 use super::record;

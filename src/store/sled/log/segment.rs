@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::store::sled::folders::sync_folder;
+use crate::store::sled::recovery::folders::sync_folder;
 
 /// The length of a segment, unless one frame is longer or the disk is nearly full.
 pub(super) const LENGTH: u64 = 4 << 20;

@@ -32,13 +32,14 @@ use std::time::SystemTime;
 
 use tracing::warn;
 
-use super::options::at;
-use super::{OpenError, disk_space};
+use super::super::OpenError;
+use super::super::disk_space;
+use super::super::options::at;
 
 /// The names of new databases that are not complete yet.
-pub(super) const RESTORING: &str = "sled.restoring";
-pub(super) const REBUILDING: &str = "sled.rebuilding";
-pub(super) const COMPACTING: &str = "sled.compacting";
+pub(in crate::store::sled) const RESTORING: &str = "sled.restoring";
+pub(in crate::store::sled) const REBUILDING: &str = "sled.rebuilding";
+pub(in crate::store::sled) const COMPACTING: &str = "sled.compacting";
 
 const DATABASE: &str = "sled";
 const UNTOUCHED: &str = "sled.untouched";
@@ -47,11 +48,11 @@ const COPYING: &str = "sled.copying";
 const WHOLE: &str = "sled.salvaged";
 /// The name of the copy that earlier versions made while they opened the database.
 const SPARE: &str = "sled.spare";
-pub(super) const FORMER: &str = "sled.former";
+pub(in crate::store::sled) const FORMER: &str = "sled.former";
 
 /// One step of the replacement after a compaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(in crate::store::sled) enum Step {
     SyncFiles(&'static str),
     SyncFolder,
     Remove(&'static str),
@@ -72,7 +73,7 @@ const PREPARE: [Step; 6] = [
 const COMPLETE: [Step; 2] = [Step::Rename(WHOLE, DATABASE), Step::SyncFolder];
 
 impl Step {
-    pub(super) fn carry_out(self, folder: &Path) -> io::Result<()> {
+    pub(in crate::store::sled) fn carry_out(self, folder: &Path) -> io::Result<()> {
         match self {
             Self::SyncFiles(name) => sync_files(&folder.join(name)),
             Self::SyncFolder => sync_folder(folder),
@@ -84,7 +85,7 @@ impl Step {
 
 /// Why a compacted database did not replace the old one.
 #[derive(Debug)]
-pub(super) enum Unfinished {
+pub(in crate::store::sled) enum Unfinished {
     /// The old database is in its place and the store can continue with it.
     Unchanged(io::Error),
     /// Only the next start can determine which database is the store: nothing may be written until then.
@@ -100,17 +101,17 @@ impl From<Unfinished> for io::Error {
 }
 
 /// The folder of the database.
-pub(super) fn database(folder: &Path) -> PathBuf {
+pub(in crate::store::sled) fn database(folder: &Path) -> PathBuf {
     folder.join(DATABASE)
 }
 
 /// The file of sled's log.
-pub(super) fn log(folder: &Path) -> PathBuf {
+pub(in crate::store::sled) fn log(folder: &Path) -> PathBuf {
     database(folder).join("db")
 }
 
 /// Completes or undoes a replacement that a crash has interrupted.
-pub(super) fn recover(folder: &Path) -> io::Result<()> {
+pub(in crate::store::sled) fn recover(folder: &Path) -> io::Result<()> {
     settle(folder)?;
     drop_compaction(folder);
     Ok(())
@@ -118,7 +119,7 @@ pub(super) fn recover(folder: &Path) -> io::Result<()> {
 
 /// Replaces the empty database by the restored one, as after a compaction: without a database, the next start would
 /// report a lost one.
-pub(super) fn finish_restore(folder: &Path) -> Result<(), OpenError> {
+pub(in crate::store::sled) fn finish_restore(folder: &Path) -> Result<(), OpenError> {
     std::fs::rename(folder.join(RESTORING), folder.join(COMPACTING))
         .map_err(Unfinished::Unchanged)
         .and_then(|()| finish_compaction(folder, |folder, step| step.carry_out(folder)))
@@ -127,7 +128,7 @@ pub(super) fn finish_restore(folder: &Path) -> Result<(), OpenError> {
 }
 
 /// Syncs the copy and replaces the database, which is not written to any more, by it. Returns the size of the copy.
-pub(super) fn finish_compaction(
+pub(in crate::store::sled) fn finish_compaction(
     folder: &Path,
     carry_out: impl Fn(&Path, Step) -> io::Result<()>,
 ) -> Result<u64, Unfinished> {
@@ -154,7 +155,7 @@ pub(super) fn finish_compaction(
 }
 
 /// Removes what an interrupted or just completed compaction has left. The database must be in its place.
-pub(super) fn drop_compaction(folder: &Path) {
+pub(in crate::store::sled) fn drop_compaction(folder: &Path) {
     for name in [COMPACTING, WHOLE, FORMER] {
         if let Err(error) = remove(&folder.join(name)) {
             warn!("{} cannot be removed: {error}", folder.join(name).display());
@@ -163,7 +164,7 @@ pub(super) fn drop_compaction(folder: &Path) {
 }
 
 /// Removes the files of earlier versions beside a database that was migrated.
-pub(super) fn drop_earlier(folder: &Path) -> io::Result<()> {
+pub(in crate::store::sled) fn drop_earlier(folder: &Path) -> io::Result<()> {
     remove(&folder.join(SPARE))?;
     remove(&folder.join("sled.salvaging"))?;
     // The position of the earlier store, which is now recorded in the log.
@@ -175,7 +176,7 @@ pub(super) fn drop_earlier(folder: &Path) -> io::Result<()> {
 
 /// Copies the database before sled opens it, if there is enough space. An existing copy comes from an interrupted
 /// start and is kept, because it is closer to the original.
-pub(super) fn copy_untouched(folder: &Path) {
+pub(in crate::store::sled) fn copy_untouched(folder: &Path) {
     let (untouched, copying, database) = (folder.join(UNTOUCHED), folder.join(COPYING), database(folder));
     if untouched.exists() {
         return;
@@ -198,7 +199,7 @@ pub(super) fn copy_untouched(folder: &Path) {
 }
 
 /// Removes that copy, because the database is sound or the copy was set aside.
-pub(super) fn drop_untouched(folder: &Path) {
+pub(in crate::store::sled) fn drop_untouched(folder: &Path) {
     for name in [COPYING, UNTOUCHED] {
         if let Err(error) = remove(&folder.join(name)) {
             warn!("{} cannot be removed: {error}", folder.join(name).display());
@@ -207,7 +208,7 @@ pub(super) fn drop_untouched(folder: &Path) {
 }
 
 /// Sets the database aside under this name, using the copy made before sled opened it if there is one.
-pub(super) fn set_aside(folder: &Path, aside: &Path) -> io::Result<()> {
+pub(in crate::store::sled) fn set_aside(folder: &Path, aside: &Path) -> io::Result<()> {
     let (database, untouched) = (database(folder), folder.join(UNTOUCHED));
     if untouched.exists() {
         std::fs::rename(&untouched, aside)?;
@@ -221,7 +222,7 @@ pub(super) fn set_aside(folder: &Path, aside: &Path) -> io::Result<()> {
 }
 
 /// An unused name for something that is set aside.
-pub(super) fn free_name(folder: &Path, what: &str) -> PathBuf {
+pub(in crate::store::sled) fn free_name(folder: &Path, what: &str) -> PathBuf {
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default()
@@ -233,7 +234,7 @@ pub(super) fn free_name(folder: &Path, what: &str) -> PathBuf {
 }
 
 /// Replaces a small file atomically.
-pub(super) fn replace(path: &Path, contents: &str) -> io::Result<()> {
+pub(in crate::store::sled) fn replace(path: &Path, contents: &str) -> io::Result<()> {
     let new = path.with_extension("new");
     let file = File::create(&new)?;
     file.write_all_at(contents.as_bytes(), 0)?;
@@ -243,7 +244,7 @@ pub(super) fn replace(path: &Path, contents: &str) -> io::Result<()> {
 }
 
 /// Removes a folder with its content if it exists.
-pub(super) fn remove(folder: &Path) -> io::Result<()> {
+pub(in crate::store::sled) fn remove(folder: &Path) -> io::Result<()> {
     match std::fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -252,7 +253,7 @@ pub(super) fn remove(folder: &Path) -> io::Result<()> {
 
 /// sled syncs neither the files it creates nor their folder. Without this, a power cut right after the first
 /// acknowledged message could lose the directory entry of the log.
-pub(super) fn sync_files(database: &Path) -> io::Result<()> {
+pub(in crate::store::sled) fn sync_files(database: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(database)? {
         let path = entry?.path();
         if path.is_file() {
@@ -263,7 +264,7 @@ pub(super) fn sync_files(database: &Path) -> io::Result<()> {
 }
 
 /// Syncs a folder and its parent.
-pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+pub(in crate::store::sled) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()?;
     match folder.canonicalize()?.parent() {
         Some(parent) => File::open(parent)?.sync_all(),

@@ -16,19 +16,28 @@ use std::path::Path;
 use ::sled::IVec;
 use tracing::warn;
 
+use self::audit::Audited;
+use self::findings::Findings;
+use self::folders::{REBUILDING, free_name, sync_folder};
+use self::history::History;
+use super::OpenError;
+use super::Options;
 use super::access;
-use super::audit::{self, Audited};
 use super::changes::Changes;
 use super::database::{self, Database, Fault};
 use super::disk::Disk;
-use super::findings::{self, Findings};
-use super::folders::{self, REBUILDING, free_name, sync_folder};
-use super::history::History;
+use super::keys;
 use super::log::{self, Found, Log};
 use super::options::at;
 use super::record::{self, Mark};
-use super::{OpenError, Options};
-use super::{format, keys, migrate};
+
+pub(super) mod audit;
+pub(super) mod findings;
+pub(super) mod folders;
+pub(super) mod format;
+pub(super) mod history;
+pub(super) mod intact;
+pub(super) mod migrate;
 
 /// The bytes of replayed changes that are applied together.
 const REPLAY_BYTES: usize = 2 << 20;

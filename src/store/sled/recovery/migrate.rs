@@ -7,15 +7,16 @@
 use ::sled::{Db, IVec};
 use serde::de::DeserializeOwned;
 
-use super::changes::Changes;
-use super::counters::Counters;
-use super::database::{self, Database, Fault};
-use super::disk::Disk;
+use super::super::Options;
+use super::super::changes::Changes;
+use super::super::database::{self, Database, Fault};
+use super::super::disk::Disk;
+use super::super::index::counters::Counters;
+use super::super::keys;
+use super::super::record::{self, Kept, Ledger, Mark, OLDEST, Root, Seen};
 use super::folders::{self, COMPACTING, Step, free_name};
+use super::format;
 use super::history::LOST_END;
-use super::keys;
-use super::record::{self, Kept, Ledger, Mark, OLDEST, Root, Seen};
-use super::{Options, format};
 use crate::model::delivery::Delivery;
 use crate::store::{Counts, Standings};
 use crate::timeline::Timeline;
@@ -28,7 +29,7 @@ const HEADER: usize = 7;
 const STEP_BYTES: usize = 1 << 20;
 
 /// Replaces the open database by a copy. Before that, calls `find` for everything that could not be copied.
-pub(super) fn migrate(
+pub(in crate::store::sled) fn migrate(
     options: &Options,
     old: Database,
     find: impl FnMut(String) -> Result<(), Fault>,

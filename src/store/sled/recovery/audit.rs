@@ -8,31 +8,31 @@ use std::collections::BTreeSet;
 
 use ::sled::{Db, IVec};
 
-use super::compact::Weight;
-use super::counters::Counters;
-use super::database::Fault;
-use super::dedup_index::DedupIndex;
-use super::index::{Index, IndexUpdate};
-use super::keys::{self, Place};
-use super::record::{self, Entry, Kept, Ledger, Trouble};
-use super::scan;
-use super::stored::queue;
+use super::super::compact::Weight;
+use super::super::database::Fault;
+use super::super::index::counters::Counters;
+use super::super::index::dedup_index::DedupIndex;
+use super::super::index::{Index, IndexUpdate};
+use super::super::keys::{self, Place};
+use super::super::record::{self, Entry, Kept, Ledger, Trouble};
+use super::super::scan;
+use super::super::stored::queue;
 use crate::model::delivery::Delivery;
 use crate::model::message::Name;
 use crate::store::{Counts, Found, backup};
 
 /// The result of an audit.
 #[derive(Default)]
-pub(super) struct Audited {
+pub(in crate::store::sled) struct Audited {
     /// The counters, as computed from the records.
-    pub(super) counters: Counters,
-    pub(super) index: Index,
-    pub(super) dedup_index: DedupIndex,
-    pub(super) weight: Weight,
+    pub(in crate::store::sled) counters: Counters,
+    pub(in crate::store::sled) index: Index,
+    pub(in crate::store::sled) dedup_index: DedupIndex,
+    pub(in crate::store::sled) weight: Weight,
     /// The destinations at which a conversation has a thread.
-    pub(super) threaded: BTreeSet<Name>,
+    pub(in crate::store::sled) threaded: BTreeSet<Name>,
     /// The difference from the stored counters.
-    pub(super) differences: Option<String>,
+    pub(in crate::store::sled) differences: Option<String>,
     messages: u64,
     last_seq: u64,
 }
@@ -47,7 +47,7 @@ impl From<Trouble> for Fault {
 }
 
 /// Reads the complete database.
-pub(super) fn audit(db: &Db) -> Result<Audited, Fault> {
+pub(in crate::store::sled) fn audit(db: &Db) -> Result<Audited, Fault> {
     let mut audited = Audited::default();
     audited.read_all(db)?;
     audited.read_the_rest(db)?;

@@ -5,14 +5,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::Shared;
+use super::super::Shared;
 use super::folders::replace;
 
 /// Upper bound of the kept findings; the daemon's log has all of them.
 const FINDINGS_MAX: usize = 100;
 
 /// The file.
-pub(super) struct Findings {
+pub(in crate::store::sled) struct Findings {
     path: PathBuf,
     /// Whether it lacks findings because it could not be written.
     is_outdated: AtomicBool,
@@ -20,7 +20,7 @@ pub(super) struct Findings {
 
 impl Findings {
     /// The file and its content.
-    pub(super) fn open(folder: &Path) -> io::Result<(Self, Vec<String>)> {
+    pub(in crate::store::sled) fn open(folder: &Path) -> io::Result<(Self, Vec<String>)> {
         let path = folder.join("findings");
         let there = match std::fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -33,14 +33,14 @@ impl Findings {
     }
 
     /// Writes the file.
-    pub(super) fn write(&self, findings: &[String]) -> io::Result<()> {
+    pub(in crate::store::sled) fn write(&self, findings: &[String]) -> io::Result<()> {
         let lines: String = findings.iter().map(|finding| format!("{finding}\n")).collect();
         replace(&self.path, &lines)
     }
 }
 
 /// Adds a finding unless it exists already. Returns true if it was added.
-pub(super) fn add(findings: &mut Vec<String>, finding: &str) -> bool {
+pub(in crate::store::sled) fn add(findings: &mut Vec<String>, finding: &str) -> bool {
     let finding = finding.replace(['\n', '\r'], " ");
     let is_new = findings.len() < FINDINGS_MAX && !findings.contains(&finding);
     if is_new {
@@ -51,14 +51,14 @@ pub(super) fn add(findings: &mut Vec<String>, finding: &str) -> bool {
 
 impl Shared {
     /// Adds a finding. It is reported until the operator acknowledges it, also after a restart.
-    pub(super) fn report(&self, finding: impl AsRef<str>) {
+    pub(in crate::store::sled) fn report(&self, finding: impl AsRef<str>) {
         if self.status.find(finding.as_ref()) {
             self.write_findings();
         }
     }
 
     /// Removes all findings. Returns their number.
-    pub(super) fn acknowledge(&self) -> u64 {
+    pub(in crate::store::sled) fn acknowledge(&self) -> u64 {
         let count = self.status.acknowledge();
         self.write_findings();
         count
@@ -78,7 +78,7 @@ impl Shared {
     }
 
     /// Writes the file again if that failed: the next start would not find again what was repaired meanwhile.
-    pub(super) fn retry_findings(&self) {
+    pub(in crate::store::sled) fn retry_findings(&self) {
         if self.findings.is_outdated.load(Ordering::Relaxed) {
             self.write_findings();
         }

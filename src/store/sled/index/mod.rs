@@ -7,14 +7,22 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard};
 
+use self::line::Times;
+use self::queues::Queues;
+use self::table::{Draft, Table};
 use super::keys::{Place, Queue};
 use super::lock;
-use super::queue_line::Times;
-use super::queues::Queues;
-use super::table::{Draft, Table};
 use crate::model::delivery::{Delivery, State};
 use crate::model::message::{Message, Name};
 use crate::store::{Ended, MessageState};
+
+pub(super) mod counters;
+pub(super) mod dedup_index;
+pub(super) mod line;
+pub(super) mod queues;
+pub(super) mod row;
+pub(super) mod seq_index;
+pub(super) mod table;
 
 /// The indexes. No thread waits for one of the two locks while it holds the other.
 #[derive(Default)]
@@ -104,7 +112,7 @@ impl IndexUpdate {
     }
 
     fn table(self, table: &mut Table) {
-        let mut count = |place: Place, count: fn(&mut super::row::Row)| {
+        let mut count = |place: Place, count: fn(&mut self::row::Row)| {
             table.change(place.seq, count);
         };
         match self {
@@ -119,7 +127,7 @@ impl IndexUpdate {
                 }
             }
             Self::Covered { place } => count(place, |row| row.count_covered(true)),
-            Self::Delivered { place } => count(place, super::row::Row::add_delivery),
+            Self::Delivered { place } => count(place, self::row::Row::add_delivery),
             Self::Revived {
                 place, is_covered, ..
             } => {

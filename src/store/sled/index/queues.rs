@@ -9,24 +9,24 @@
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::ops::RangeInclusive;
 
-use super::keys::{Place, Queue};
-use super::queue_line::{Line, Slot, Times, number, queue};
+use super::super::keys::{Place, Queue};
+use super::line::{Line, Slot, Times, number, queue};
 use crate::model::message::{Name, Timestamp};
 use crate::store::{ANY_TIME, Turn};
 
 /// The queues of all destinations.
 #[derive(Default)]
-pub(super) struct Queues(BTreeMap<Name, Line>);
+pub(in crate::store::sled) struct Queues(BTreeMap<Name, Line>);
 
 /// The conversation and place of the last delivery of a step.
-pub(super) type Cursor = (u64, u64);
+pub(in crate::store::sled) type Cursor = (u64, u64);
 
 /// One step of a list, and its end if there may be more.
-pub(super) type Listed = (Vec<Place>, Option<Cursor>);
+pub(in crate::store::sled) type Listed = (Vec<Place>, Option<Cursor>);
 
 impl Queues {
     /// Adds a delivery to its queue, before those whose messages were accepted later.
-    pub(super) fn enqueue(&mut self, queue: &Queue, place: Place, times: Times) {
+    pub(in crate::store::sled) fn enqueue(&mut self, queue: &Queue, place: Place, times: Times) {
         let line = self.line(&queue.destination);
         let (conversation, place) = (number(queue.conversation), place.packed());
         let head = line.head(conversation);
@@ -40,7 +40,7 @@ impl Queues {
     }
 
     /// Removes a delivery from its queue. If it was the head, the next one becomes the head.
-    pub(super) fn dequeue(&mut self, queue: &Queue, place: Place) {
+    pub(in crate::store::sled) fn dequeue(&mut self, queue: &Queue, place: Place) {
         let line = self.line(&queue.destination);
         let (conversation, place) = (number(queue.conversation), place.packed());
         line.answered.remove(&(conversation, place));
@@ -55,7 +55,7 @@ impl Queues {
     }
 
     /// Changes the times of a pending delivery. If it is not the head, this takes effect once it is.
-    pub(super) fn reschedule(&mut self, queue: &Queue, place: Place, times: Times) {
+    pub(in crate::store::sled) fn reschedule(&mut self, queue: &Queue, place: Place, times: Times) {
         let line = self.line(&queue.destination);
         let (conversation, place) = (number(queue.conversation), place.packed());
         let Some(before) = line.waiting.get_mut(&(conversation, place)) else {
@@ -68,7 +68,7 @@ impl Queues {
     }
 
     /// Takes due heads for which `hold` returns true out of the schedule, in the order of acceptance.
-    pub(super) fn take_due(
+    pub(in crate::store::sled) fn take_due(
         &mut self,
         destination: &Name,
         now: Timestamp,
@@ -91,7 +91,7 @@ impl Queues {
 
     /// Like `take_due`, for heads that have been pending since a time in this range, due or not. The cost is
     /// proportional to the number of heads.
-    pub(super) fn take_overdue(
+    pub(in crate::store::sled) fn take_overdue(
         &mut self,
         destination: &Name,
         pending_since: &RangeInclusive<Timestamp>,
@@ -110,7 +110,7 @@ impl Queues {
     }
 
     /// The due time of the next unclaimed head whose queue is free according to `is_free`; `now` if one is due.
-    pub(super) fn next_due(
+    pub(in crate::store::sled) fn next_due(
         &self,
         destination: &Name,
         now: Timestamp,
@@ -142,7 +142,7 @@ impl Queues {
 
     /// Called when the destination has answered a claimed delivery whose outcome is not written yet: the next one in
     /// its queue becomes the head. Returns false, and changes nothing, if there is none.
-    pub(super) fn answer(&mut self, queue: &Queue, place: Place) -> bool {
+    pub(in crate::store::sled) fn answer(&mut self, queue: &Queue, place: Place) -> bool {
         let line = self.line(&queue.destination);
         let (conversation, place) = (number(queue.conversation), place.packed());
         let mut next = line
@@ -156,7 +156,7 @@ impl Queues {
     }
 
     /// Schedules the head of a queue that is not claimed any more.
-    pub(super) fn free(&mut self, queue: &Queue) {
+    pub(in crate::store::sled) fn free(&mut self, queue: &Queue) {
         let line = self.line(&queue.destination);
         let conversation = number(queue.conversation);
         if let Some((place, times)) = line.head(conversation) {
@@ -165,7 +165,7 @@ impl Queues {
     }
 
     /// The first delivery of the queue, and the turn of the one at `place`.
-    pub(super) fn turn(&self, queue: &Queue, place: Place) -> Option<(Place, Turn)> {
+    pub(in crate::store::sled) fn turn(&self, queue: &Queue, place: Place) -> Option<(Place, Turn)> {
         let line = self.0.get(&queue.destination)?;
         let conversation = number(queue.conversation);
         let upto = line
@@ -180,7 +180,7 @@ impl Queues {
 
     /// The number of pending deliveries of a destination before this turn. Those due at `now` are in the order of
     /// acceptance.
-    pub(super) fn ahead(&self, destination: &Name, turn: Turn, now: Timestamp) -> u64 {
+    pub(in crate::store::sled) fn ahead(&self, destination: &Name, turn: Turn, now: Timestamp) -> u64 {
         let turn = turn.seen_at(now);
         let waiting = self.0.get(destination).into_iter().flat_map(|line| &line.waiting);
         let (mut conversation, mut due, mut ahead) = (None, Timestamp(i64::MIN), 0);
@@ -197,26 +197,31 @@ impl Queues {
     }
 
     /// Returns true if a queue has a pending delivery, claimed or not.
-    pub(super) fn waits(&self, queue: &Queue) -> bool {
+    pub(in crate::store::sled) fn waits(&self, queue: &Queue) -> bool {
         let line = self.0.get(&queue.destination);
         line.is_some_and(|line| line.head(number(queue.conversation)).is_some())
     }
 
-    pub(super) fn add_dead(&mut self, destination: &Name, place: Place) {
+    pub(in crate::store::sled) fn add_dead(&mut self, destination: &Name, place: Place) {
         self.line(destination).dead.insert(place.packed());
     }
 
-    pub(super) fn remove_dead(&mut self, destination: &Name, place: Place) {
+    pub(in crate::store::sled) fn remove_dead(&mut self, destination: &Name, place: Place) {
         self.line(destination).dead.remove(&place.packed());
     }
 
     /// Up to `limit` pending deliveries of a destination, after those of the previous step.
-    pub(super) fn waiting_after(&self, destination: &Name, after: Option<Cursor>, limit: usize) -> Listed {
+    pub(in crate::store::sled) fn waiting_after(
+        &self,
+        destination: &Name,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Listed {
         step(self.waiting_from(destination, after).map(|(key, _)| key), limit)
     }
 
     /// Like `waiting_after`, for those that are due after `beyond`.
-    pub(super) fn due_after(
+    pub(in crate::store::sled) fn due_after(
         &self,
         destination: &Name,
         beyond: Timestamp,
@@ -230,7 +235,7 @@ impl Queues {
     }
 
     /// Like `waiting_after`, for the unclaimed heads that are due after `beyond`.
-    pub(super) fn later_after(
+    pub(in crate::store::sled) fn later_after(
         &self,
         destination: &Name,
         beyond: Timestamp,
@@ -257,7 +262,12 @@ impl Queues {
     }
 
     /// Like `waiting_after`, for dead deliveries.
-    pub(super) fn dead_after(&self, destination: &Name, after: Option<Cursor>, limit: usize) -> Listed {
+    pub(in crate::store::sled) fn dead_after(
+        &self,
+        destination: &Name,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Listed {
         let from = after.map_or(0, |(_, place)| place + 1);
         let dead = self
             .0
@@ -271,13 +281,18 @@ impl Queues {
     }
 
     /// The pending delivery of a destination whose message was accepted first.
-    pub(super) fn first_waiting(&self, destination: &Name) -> Option<Place> {
+    pub(in crate::store::sled) fn first_waiting(&self, destination: &Name) -> Option<Place> {
         let places = self.0.get(destination)?.waiting.keys().map(|(_, place)| *place);
         places.min().map(Place::unpacked)
     }
 
     /// The newest `limit` pending deliveries of a destination before a place, newest first.
-    pub(super) fn waiting_before(&self, destination: &Name, before: u64, limit: usize) -> Vec<Place> {
+    pub(in crate::store::sled) fn waiting_before(
+        &self,
+        destination: &Name,
+        before: u64,
+        limit: usize,
+    ) -> Vec<Place> {
         let waiting = self.0.get(destination).into_iter().flat_map(|line| &line.waiting);
         let places = waiting
             .map(|(&(_, place), _)| place)
@@ -286,7 +301,12 @@ impl Queues {
     }
 
     /// Like `waiting_before`, for dead deliveries.
-    pub(super) fn dead_before(&self, destination: &Name, before: u64, limit: usize) -> Vec<Place> {
+    pub(in crate::store::sled) fn dead_before(
+        &self,
+        destination: &Name,
+        before: u64,
+        limit: usize,
+    ) -> Vec<Place> {
         let dead = self
             .0
             .get(destination)

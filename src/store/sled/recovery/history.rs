@@ -16,19 +16,21 @@ use std::path::{Path, PathBuf};
 use ::sled::IVec;
 use tracing::info;
 
+use super::super::Shared;
+use super::super::index::IndexUpdate;
+use super::super::keys::{self, Place};
+use super::super::lock;
+use super::super::record::{self, Entry, Kept, Lookup, MAGIC, Trouble};
+use super::super::requests::Requests;
+use super::super::stored::queue;
+use super::super::write_batch::WriteBatch;
 use super::folders::replace;
-use super::index::IndexUpdate;
-use super::keys::{self, Place};
-use super::record::{self, Entry, Kept, Lookup, MAGIC, Trouble};
-use super::requests::Requests;
-use super::stored::queue;
-use super::write_batch::WriteBatch;
-use super::{Shared, lock};
 use crate::model::delivery::Delivery;
 use crate::store::{Error, backup};
 
 /// The reason of a dead delivery whose end was lost.
-pub(super) const LOST_END: &str = "its record was damaged: it may or may not have been delivered";
+pub(in crate::store::sled) const LOST_END: &str =
+    "its record was damaged: it may or may not have been delivered";
 
 /// How much of a file is read at once, and how much of it overlaps with the next part; no entry is longer.
 const CHUNK: usize = 1 << 20;
@@ -42,7 +44,7 @@ const STEP: usize = 64;
 
 /// The databases to search.
 #[derive(Debug)]
-pub(super) struct History {
+pub(in crate::store::sled) struct History {
     store: PathBuf,
     folders: Vec<String>,
 }
@@ -52,7 +54,7 @@ type Entries = HashMap<IVec, (u64, IVec)>;
 
 impl History {
     /// The databases named in the file.
-    pub(super) fn load(store: &Path) -> io::Result<Option<Self>> {
+    pub(in crate::store::sled) fn load(store: &Path) -> io::Result<Option<Self>> {
         let named = match std::fs::read_to_string(store.join("recovering")) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             named => named.unwrap_or_default(),
@@ -69,7 +71,7 @@ impl History {
     }
 
     /// Records that a database will be set aside under this name and must be searched.
-    pub(super) fn begin(store: &Path, name: &str) -> io::Result<()> {
+    pub(in crate::store::sled) fn begin(store: &Path, name: &str) -> io::Result<()> {
         let mut folders = Self::load(store)?.map_or_else(Vec::new, |history| history.folders);
         folders.push(name.to_owned());
         Self {
@@ -80,7 +82,7 @@ impl History {
     }
 
     /// Searches all of them.
-    pub(super) fn bring_back(
+    pub(in crate::store::sled) fn bring_back(
         mut self,
         shared: &Shared,
         requests: &Requests,

@@ -10,19 +10,19 @@ const SEQ_BITS: u32 = 36;
 
 /// The hash table.
 #[derive(Default)]
-pub(super) struct SeqIndex {
+pub(in crate::store::sled) struct SeqIndex {
     entries: HashTable<u64>,
 }
 
 impl SeqIndex {
-    pub(super) fn add(&mut self, key: u32, seq: u64) {
+    pub(in crate::store::sled) fn add(&mut self, key: u32, seq: u64) {
         let entry = entry(key, seq);
         self.entries
             .insert_unique(hash(entry), entry, |&entry| hash(entry));
     }
 
     /// The sequence numbers of the messages that may have this key.
-    pub(super) fn candidates(&self, key: u32) -> impl Iterator<Item = u64> {
+    pub(in crate::store::sled) fn candidates(&self, key: u32) -> impl Iterator<Item = u64> {
         let wanted = entry(key, 0);
         let alike = self.entries.iter_hash(hash(wanted)).copied();
         alike
@@ -30,7 +30,7 @@ impl SeqIndex {
             .map(seq)
     }
 
-    pub(super) fn remove(&mut self, key: u32, seq: u64) {
+    pub(in crate::store::sled) fn remove(&mut self, key: u32, seq: u64) {
         let gone = entry(key, seq);
         if let Ok(found) = self.entries.find_entry(hash(gone), |&entry| entry == gone) {
             found.remove();
@@ -39,7 +39,7 @@ impl SeqIndex {
     }
 
     /// Removes the entries of messages that are no longer needed.
-    pub(super) fn retain(&mut self, keep: impl Fn(u64) -> bool) {
+    pub(in crate::store::sled) fn retain(&mut self, keep: impl Fn(u64) -> bool) {
         self.entries.retain(|&mut entry| keep(seq(entry)));
         self.shrink();
     }

@@ -2,21 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::keys::{Place, Queue};
+use super::super::keys::{Place, Queue};
 use crate::model::delivery::Delivery;
 use crate::model::message::{Conversation, Name, Timestamp};
 use crate::store::ANY_TIME;
 
 /// When a pending delivery is due, and since when it is pending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Times {
-    pub(super) due: Timestamp,
-    pub(super) pending_since: Timestamp,
+pub(in crate::store::sled) struct Times {
+    pub(in crate::store::sled) due: Timestamp,
+    pub(in crate::store::sled) pending_since: Timestamp,
 }
 
 impl Times {
     /// The times of a pending delivery that is due at `due`.
-    pub(super) fn new(due: Timestamp, delivery: &Delivery) -> Self {
+    pub(in crate::store::sled) fn new(due: Timestamp, delivery: &Delivery) -> Self {
         Self {
             due,
             pending_since: delivery.pending_since(),
@@ -26,36 +26,36 @@ impl Times {
 
 /// A scheduled head.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Slot {
-    pub(super) due: Timestamp,
-    pub(super) place: Place,
-    pub(super) queue: Queue,
+pub(in crate::store::sled) struct Slot {
+    pub(in crate::store::sled) due: Timestamp,
+    pub(in crate::store::sled) place: Place,
+    pub(in crate::store::sled) queue: Queue,
 }
 
 /// The queues of one destination. Places are packed.
 #[derive(Default)]
-pub(super) struct Line {
+pub(in crate::store::sled) struct Line {
     /// The pending deliveries, by conversation and place.
-    pub(super) waiting: BTreeMap<(u64, u64), Times>,
+    pub(in crate::store::sled) waiting: BTreeMap<(u64, u64), Times>,
     /// Those in `waiting` whose destination has answered, so that the next one of the conversation is the head.
-    pub(super) answered: BTreeSet<(u64, u64)>,
+    pub(in crate::store::sled) answered: BTreeSet<(u64, u64)>,
     /// The unclaimed heads due at `ready_until`, by place and conversation, and since when they are pending.
-    pub(super) ready: BTreeMap<(u64, u64), Timestamp>,
+    pub(in crate::store::sled) ready: BTreeMap<(u64, u64), Timestamp>,
     /// All other unclaimed heads, by due time, place and conversation, and since when they are pending.
-    pub(super) later: BTreeMap<(i64, u64, u64), Timestamp>,
-    pub(super) ready_until: Option<i64>,
-    pub(super) dead: BTreeSet<u64>,
+    pub(in crate::store::sled) later: BTreeMap<(i64, u64, u64), Timestamp>,
+    pub(in crate::store::sled) ready_until: Option<i64>,
+    pub(in crate::store::sled) dead: BTreeSet<u64>,
 }
 
 impl Line {
     /// The first delivery of a conversation whose destination has not answered.
-    pub(super) fn head(&self, conversation: u64) -> Option<(u64, Times)> {
+    pub(in crate::store::sled) fn head(&self, conversation: u64) -> Option<(u64, Times)> {
         let queue = self.waiting.range((conversation, 0)..=(conversation, u64::MAX));
         let mut left = queue.filter(|(key, _)| self.answered.is_empty() || !self.answered.contains(key));
         left.next().map(|(&(_, place), &times)| (place, times))
     }
 
-    pub(super) fn schedule(&mut self, times: Times, place: u64, conversation: u64) {
+    pub(in crate::store::sled) fn schedule(&mut self, times: Times, place: u64, conversation: u64) {
         let Times { due, pending_since } = times;
         if self.ready_until.is_some_and(|until| due.0 <= until) {
             self.ready.insert((place, conversation), pending_since);
@@ -65,14 +65,23 @@ impl Line {
     }
 
     /// Returns false if it was not scheduled.
-    pub(super) fn unschedule(&mut self, due: Timestamp, place: u64, conversation: u64) -> bool {
+    pub(in crate::store::sled) fn unschedule(
+        &mut self,
+        due: Timestamp,
+        place: u64,
+        conversation: u64,
+    ) -> bool {
         let ready = self.ready.remove(&(place, conversation));
         ready
             .or_else(|| self.later.remove(&(due.0, place, conversation)))
             .is_some()
     }
 
-    pub(super) fn slot(&self, destination: &Name, (place, conversation): (u64, u64)) -> Option<Slot> {
+    pub(in crate::store::sled) fn slot(
+        &self,
+        destination: &Name,
+        (place, conversation): (u64, u64),
+    ) -> Option<Slot> {
         Some(Slot {
             due: self.waiting.get(&(conversation, place))?.due,
             place: Place::unpacked(place),
@@ -81,14 +90,14 @@ impl Line {
     }
 
     /// Takes heads out of the schedule.
-    pub(super) fn take(&mut self, taken: &[Slot]) {
+    pub(in crate::store::sled) fn take(&mut self, taken: &[Slot]) {
         for Slot { due, place, queue } in taken {
             self.unschedule(*due, place.packed(), number(queue.conversation));
         }
     }
 
     /// Moves the heads that have become due to `ready`.
-    pub(super) fn make_ready(&mut self, now: Timestamp) {
+    pub(in crate::store::sled) fn make_ready(&mut self, now: Timestamp) {
         if now == ANY_TIME || self.ready_until.is_some_and(|until| now.0 <= until) {
             return;
         }
@@ -101,7 +110,10 @@ impl Line {
 
     /// The heads that are not due yet and have been pending since a wanted time, in the order of acceptance. The cost
     /// is proportional to the number of heads.
-    pub(super) fn later_by_place(&self, is_wanted: impl Fn(&Timestamp) -> bool) -> Vec<(u64, u64)> {
+    pub(in crate::store::sled) fn later_by_place(
+        &self,
+        is_wanted: impl Fn(&Timestamp) -> bool,
+    ) -> Vec<(u64, u64)> {
         let wanted = self.later.iter().filter(|(_, since)| is_wanted(since));
         let mut heads: Vec<(u64, u64)> = wanted
             .map(|(&(_, place, conversation), _)| (place, conversation))
@@ -111,13 +123,13 @@ impl Line {
     }
 }
 
-pub(super) fn queue(destination: &Name, conversation: u64) -> Queue {
+pub(in crate::store::sled) fn queue(destination: &Name, conversation: u64) -> Queue {
     Queue {
         destination: destination.clone(),
         conversation: Conversation(conversation.to_be_bytes()),
     }
 }
 
-pub(super) fn number(conversation: Conversation) -> u64 {
+pub(in crate::store::sled) fn number(conversation: Conversation) -> u64 {
     u64::from_be_bytes(conversation.0)
 }

@@ -13,7 +13,7 @@ use crate::store::{Ended, MessageState};
 const TEXT_BYTES: usize = 24;
 
 /// The value of a recipient or source that has no number, or of a count that is too high: the message must be read.
-pub(super) const LOOK: u16 = u16::MAX;
+pub(in crate::store::sled) const LOOK: u16 = u16::MAX;
 const MANY: u8 = u8::MAX;
 
 /// The flags of a row.
@@ -28,12 +28,12 @@ const WAS_DEAD: u8 = 32;
 
 /// One message.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Row {
+pub(in crate::store::sled) struct Row {
     id: u32,
     from: [u32; 2],
     second: u32,
-    pub(super) to: u16,
-    pub(super) source: u16,
+    pub(in crate::store::sled) to: u16,
+    pub(in crate::store::sled) source: u16,
     waiting: u8,
     /// Dead deliveries, and the number of them that another one made up for.
     dead: u8,
@@ -44,7 +44,7 @@ pub(super) struct Row {
 
 impl Row {
     /// A message without pending deliveries. The table assigns the numbers of recipient and source.
-    pub(super) fn of(message: &Message) -> Self {
+    pub(in crate::store::sled) fn of(message: &Message) -> Self {
         let packed = pack(message.from.normal());
         let flag = |on: bool, flag| if on { flag } else { 0 };
         Self {
@@ -63,16 +63,16 @@ impl Row {
         }
     }
 
-    pub(super) fn is_present(&self) -> bool {
+    pub(in crate::store::sled) fn is_present(&self) -> bool {
         self.flags & PRESENT != 0
     }
 
-    pub(super) fn is_redacted(&self) -> bool {
+    pub(in crate::store::sled) fn is_redacted(&self) -> bool {
         self.flags & REDACTED != 0
     }
 
     /// `Kept` or `Unrouted` if it has no delivery.
-    pub(super) fn undelivered(&self) -> Option<MessageState> {
+    pub(in crate::store::sled) fn undelivered(&self) -> Option<MessageState> {
         match self.flags & (PRESENT | HAS_DELIVERIES | UNROUTED) {
             PRESENT => Some(MessageState::Kept),
             flags if flags == PRESENT | UNROUTED => Some(MessageState::Unrouted),
@@ -80,40 +80,40 @@ impl Row {
         }
     }
 
-    pub(super) fn id(&self) -> u32 {
+    pub(in crate::store::sled) fn id(&self) -> u32 {
         self.id
     }
 
     /// Returns true if it may have been received before this time.
-    pub(super) fn is_before(&self, moment: Timestamp) -> bool {
+    pub(in crate::store::sled) fn is_before(&self, moment: Timestamp) -> bool {
         self.second <= second(moment)
     }
 
     /// Returns true if it may have been received at or after this time.
-    pub(super) fn is_since(&self, moment: Timestamp) -> bool {
+    pub(in crate::store::sled) fn is_since(&self, moment: Timestamp) -> bool {
         self.second >= second(moment)
     }
 
-    pub(super) fn may_wait(&self) -> bool {
+    pub(in crate::store::sled) fn may_wait(&self) -> bool {
         self.waiting > 0
     }
 
-    pub(super) fn may_be_dead(&self) -> bool {
+    pub(in crate::store::sled) fn may_be_dead(&self) -> bool {
         self.dead > 0
     }
 
     /// Returns true if it may have a dead delivery that no other one made up for.
-    pub(super) fn may_be_lost(&self) -> bool {
+    pub(in crate::store::sled) fn may_be_lost(&self) -> bool {
         self.dead > self.covered || self.dead == MANY
     }
 
     /// Returns true if it may have no pending delivery.
-    pub(super) fn may_be_ended(&self) -> bool {
+    pub(in crate::store::sled) fn may_be_ended(&self) -> bool {
         matches!(self.waiting, 0 | MANY)
     }
 
     /// This row with the delivery counts of another one.
-    pub(super) fn with_counts_of(self, other: &Self) -> Self {
+    pub(in crate::store::sled) fn with_counts_of(self, other: &Self) -> Self {
         Self {
             waiting: other.waiting,
             dead: other.dead,
@@ -124,26 +124,26 @@ impl Row {
     }
 
     /// Records that it has a delivery.
-    pub(super) fn add_delivery(&mut self) {
+    pub(in crate::store::sled) fn add_delivery(&mut self) {
         self.flags |= HAS_DELIVERIES;
     }
 
-    pub(super) fn count_waiting(&mut self, up: bool) {
+    pub(in crate::store::sled) fn count_waiting(&mut self, up: bool) {
         self.add_delivery();
         self.waiting = count(self.waiting, up);
     }
 
-    pub(super) fn count_dead(&mut self, up: bool) {
+    pub(in crate::store::sled) fn count_dead(&mut self, up: bool) {
         self.add_delivery();
         self.dead = count(self.dead, up);
     }
 
-    pub(super) fn count_covered(&mut self, up: bool) {
+    pub(in crate::store::sled) fn count_covered(&mut self, up: bool) {
         self.covered = count(self.covered, up);
     }
 
     /// Counts the message, all of whose deliveries have ended, unless it was counted with this result before.
-    pub(super) fn count_ended(&mut self, ended: &mut Ended) {
+    pub(in crate::store::sled) fn count_ended(&mut self, ended: &mut Ended) {
         let (flag, count) = match self.may_be_lost() {
             true => (WAS_DEAD, &mut ended.dead),
             false => (WAS_DELIVERED, &mut ended.delivered),
@@ -153,7 +153,7 @@ impl Row {
     }
 
     /// Records that all deliveries had ended with this result.
-    pub(super) fn note_ended(&mut self, result: MessageState) {
+    pub(in crate::store::sled) fn note_ended(&mut self, result: MessageState) {
         self.flags |= match result {
             MessageState::Delivered => WAS_DELIVERED,
             MessageState::Dead => WAS_DEAD,
@@ -162,7 +162,7 @@ impl Row {
     }
 
     /// Returns true if the sender may match.
-    pub(super) fn may_be_from(&self, pattern: &Pattern) -> bool {
+    pub(in crate::store::sled) fn may_be_from(&self, pattern: &Pattern) -> bool {
         let packed = u64::from(self.from[0]) << 32 | u64::from(self.from[1]);
         match (pattern, packed) {
             (Pattern::Any, _) | (_, u64::MAX) => true,
@@ -176,7 +176,7 @@ impl Row {
     }
 
     /// Returns true if a search for this state may match.
-    pub(super) fn may_be(&self, state: MessageState) -> bool {
+    pub(in crate::store::sled) fn may_be(&self, state: MessageState) -> bool {
         match state {
             MessageState::Pending => self.waiting > 0,
             MessageState::Dead => self.may_be_lost() && self.may_be_ended(),
@@ -190,7 +190,7 @@ impl Row {
     }
 
     /// Returns true if the text may contain all of these trigrams.
-    pub(super) fn may_have(&self, wanted: &[u8; TEXT_BYTES]) -> bool {
+    pub(in crate::store::sled) fn may_have(&self, wanted: &[u8; TEXT_BYTES]) -> bool {
         self.text
             .iter()
             .zip(wanted)
@@ -199,7 +199,7 @@ impl Row {
 }
 
 /// The last four bytes of an id, which are random.
-pub(super) fn short(id: MessageId) -> u32 {
+pub(in crate::store::sled) fn short(id: MessageId) -> u32 {
     let [.., a, b, c, d] = *id.0.as_bytes();
     u32::from_be_bytes([a, b, c, d])
 }
@@ -209,7 +209,7 @@ pub(super) fn short(id: MessageId) -> u32 {
 const TOLD_MAX: usize = 4_096;
 
 /// The trigrams of a text, compared without case.
-pub(super) fn letters(text: &str) -> [u8; TEXT_BYTES] {
+pub(in crate::store::sled) fn letters(text: &str) -> [u8; TEXT_BYTES] {
     if text.len() > TOLD_MAX {
         return [u8::MAX; TEXT_BYTES];
     }

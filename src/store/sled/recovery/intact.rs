@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use super::record::{Entry, MAGIC};
+use super::super::record::{Entry, MAGIC};
 
 const SEGMENT: usize = 512 << 10;
 const HEAD: usize = 20;
@@ -25,7 +25,7 @@ const CAP: u8 = 2;
 const KINDS: std::ops::RangeInclusive<u8> = 1..=11;
 
 /// Checks the complete file. An I/O error is returned as such.
-pub(super) fn looks_intact(path: &Path) -> io::Result<bool> {
+pub(in crate::store::sled) fn looks_intact(path: &Path) -> io::Result<bool> {
     let file = File::open(path)?;
     let mut bytes = vec![0; SEGMENT];
     let (mut is_intact, mut tip, mut stable) = (true, None, 0);

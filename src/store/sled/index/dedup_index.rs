@@ -2,33 +2,33 @@
 //!
 //! A message that is removed before its provider id leaves a `k` record, which is looked up on disk.
 
-use super::keys::Digest;
+use super::super::keys::Digest;
 use super::seq_index::SeqIndex;
 
 /// The provider ids of the stored messages.
 #[derive(Default)]
-pub(super) struct DedupIndex {
+pub(in crate::store::sled) struct DedupIndex {
     stored: SeqIndex,
     /// The number of `k` records.
-    pub(super) on_disk: u64,
+    pub(in crate::store::sled) on_disk: u64,
 }
 
 impl DedupIndex {
-    pub(super) fn add(&mut self, digest: Digest, seq: u64) {
+    pub(in crate::store::sled) fn add(&mut self, digest: Digest, seq: u64) {
         self.stored.add(key(digest), seq);
     }
 
     /// The sequence numbers of the messages that may have this provider id.
-    pub(super) fn candidates(&self, digest: Digest) -> impl Iterator<Item = u64> {
+    pub(in crate::store::sled) fn candidates(&self, digest: Digest) -> impl Iterator<Item = u64> {
         self.stored.candidates(key(digest))
     }
 
-    pub(super) fn remove(&mut self, digest: Digest, seq: u64) {
+    pub(in crate::store::sled) fn remove(&mut self, digest: Digest, seq: u64) {
         self.stored.remove(key(digest), seq);
     }
 
     /// Removes the entries of messages that are no longer needed.
-    pub(super) fn retain(&mut self, keep: impl Fn(u64) -> bool) {
+    pub(in crate::store::sled) fn retain(&mut self, keep: impl Fn(u64) -> bool) {
         self.stored.retain(keep);
     }
 }

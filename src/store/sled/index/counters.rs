@@ -5,15 +5,15 @@
 
 use std::collections::BTreeMap;
 
-use super::record::Ledger;
+use super::super::record::Ledger;
 use crate::model::delivery::{Delivery, State};
 use crate::model::message::{Name, Timestamp};
 use crate::store::{Backlog, Counts};
 
 /// The counters of the whole store and of every destination.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Counters {
-    pub(super) ledger: Ledger,
+pub(in crate::store::sled) struct Counters {
+    pub(in crate::store::sled) ledger: Ledger,
     destinations: BTreeMap<Name, DestinationCounters>,
 }
 
@@ -28,8 +28,8 @@ struct DestinationCounters {
 }
 
 /// The changes of a batch: the new ledger, and the changes per destination.
-pub(super) struct Uncommitted {
-    pub(super) ledger: Ledger,
+pub(in crate::store::sled) struct Uncommitted {
+    pub(in crate::store::sled) ledger: Ledger,
     moves: Vec<Move>,
 }
 
@@ -50,14 +50,14 @@ enum Counted {
 
 impl Counters {
     /// Counts a delivery in its state.
-    pub(super) fn enter(&mut self, delivery: &Delivery) {
+    pub(in crate::store::sled) fn enter(&mut self, delivery: &Delivery) {
         let state = Counted::of(delivery);
         state.enter(&mut self.ledger.counts);
         self.destination(&delivery.destination).enter(state);
     }
 
     /// The counters for the next batch.
-    pub(super) fn begin(&self) -> Uncommitted {
+    pub(in crate::store::sled) fn begin(&self) -> Uncommitted {
         Uncommitted {
             ledger: self.ledger,
             moves: Vec::new(),
@@ -65,7 +65,7 @@ impl Counters {
     }
 
     /// Adds the changes of a batch that is on disk.
-    pub(super) fn commit(&mut self, changes: Uncommitted) {
+    pub(in crate::store::sled) fn commit(&mut self, changes: Uncommitted) {
         for change in changes.moves {
             let destination = self.destination(&change.destination);
             match change.is_entering {
@@ -77,7 +77,7 @@ impl Counters {
     }
 
     /// The numbers of deliveries of a destination.
-    pub(super) fn backlog(&self, destination: &Name) -> Backlog {
+    pub(in crate::store::sled) fn backlog(&self, destination: &Name) -> Backlog {
         let Some(counted) = self.destinations.get(destination) else {
             return Backlog::default();
         };
@@ -90,7 +90,7 @@ impl Counters {
     }
 
     /// The destinations that have deliveries.
-    pub(super) fn destinations(&self) -> impl Iterator<Item = &Name> {
+    pub(in crate::store::sled) fn destinations(&self) -> impl Iterator<Item = &Name> {
         let all = self.destinations.iter();
         let known = all.filter(|(_, counted)| counted.pending + counted.dead + counted.delivered > 0);
         known.map(|(name, _)| name)
@@ -103,19 +103,19 @@ impl Counters {
 
 impl Uncommitted {
     /// Counts a delivery in its state.
-    pub(super) fn enter(&mut self, delivery: &Delivery) {
+    pub(in crate::store::sled) fn enter(&mut self, delivery: &Delivery) {
         let state = Counted::of(delivery);
         state.enter(&mut self.ledger.counts);
         self.note(&delivery.destination, state, true);
     }
 
     /// Uncounts a delivery in its previous state.
-    pub(super) fn leave(&mut self, delivery: &Delivery) {
+    pub(in crate::store::sled) fn leave(&mut self, delivery: &Delivery) {
         self.leave_state(&delivery.destination, Counted::of(delivery));
     }
 
     /// Uncounts a pending delivery.
-    pub(super) fn leave_pending(&mut self, destination: &Name, since: Timestamp) {
+    pub(in crate::store::sled) fn leave_pending(&mut self, destination: &Name, since: Timestamp) {
         self.leave_state(destination, Counted::Pending { since });
     }
 

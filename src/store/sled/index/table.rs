@@ -12,7 +12,7 @@ const CHUNK: u64 = 1_024;
 
 /// The rows, in chunks that are freed when all of their messages are removed.
 #[derive(Default)]
-pub(super) struct Table {
+pub(in crate::store::sled) struct Table {
     chunks: BTreeMap<u64, Chunk>,
     /// The rows by the ends of their ids.
     by_id: SeqIndex,
@@ -30,14 +30,14 @@ struct Chunk {
 }
 
 /// The row of a message, with the values that the table replaces by numbers.
-pub(super) struct Draft {
+pub(in crate::store::sled) struct Draft {
     row: Row,
     to: String,
     source: Name,
 }
 
 impl Draft {
-    pub(super) fn of(message: &Message) -> Self {
+    pub(in crate::store::sled) fn of(message: &Message) -> Self {
         Self {
             row: Row::of(message),
             to: message.to.normal().to_owned(),
@@ -47,7 +47,7 @@ impl Draft {
 }
 
 /// The conditions of a search that rows can evaluate.
-pub(super) struct Sieve {
+pub(in crate::store::sled) struct Sieve {
     query: Query,
     /// For each number of a recipient or source, whether it matches.
     receivers: Option<Vec<bool>>,
@@ -80,7 +80,7 @@ impl Sieve {
 
 impl Table {
     /// Adds the row of a message, or replaces it after a redaction.
-    pub(super) fn set(&mut self, seq: u64, draft: Draft) {
+    pub(in crate::store::sled) fn set(&mut self, seq: u64, draft: Draft) {
         let Draft { mut row, to, source } = draft;
         row.to = self.receivers.number(&to);
         row.source = self.sources.number(source.as_str());
@@ -101,7 +101,7 @@ impl Table {
         }
     }
 
-    pub(super) fn remove(&mut self, seq: u64) {
+    pub(in crate::store::sled) fn remove(&mut self, seq: u64) {
         let Some(chunk) = self.chunks.get_mut(&(seq / CHUNK)) else {
             return;
         };
@@ -117,7 +117,7 @@ impl Table {
         }
     }
 
-    pub(super) fn get(&self, seq: u64) -> Option<&Row> {
+    pub(in crate::store::sled) fn get(&self, seq: u64) -> Option<&Row> {
         let row = self
             .chunks
             .get(&(seq / CHUNK))?
@@ -127,7 +127,7 @@ impl Table {
     }
 
     /// Changes the row of a message, if it is present.
-    pub(super) fn change(&mut self, seq: u64, change: impl FnOnce(&mut Row)) {
+    pub(in crate::store::sled) fn change(&mut self, seq: u64, change: impl FnOnce(&mut Row)) {
         let rows = self.chunks.get_mut(&(seq / CHUNK)).map(|chunk| &mut chunk.rows);
         let row = rows.and_then(|rows| rows.get_mut((seq % CHUNK) as usize));
         if let Some(row) = row.filter(|row| row.is_present()) {
@@ -138,17 +138,17 @@ impl Table {
     }
 
     /// The number of messages.
-    pub(super) fn len(&self) -> u64 {
+    pub(in crate::store::sled) fn len(&self) -> u64 {
         self.present
     }
 
     /// The number of messages without a delivery.
-    pub(super) fn undelivered(&self) -> Undelivered {
+    pub(in crate::store::sled) fn undelivered(&self) -> Undelivered {
         self.undelivered
     }
 
     /// The messages that may have this id, by comparing the ends of the ids.
-    pub(super) fn candidates(&self, id: MessageId) -> Vec<u64> {
+    pub(in crate::store::sled) fn candidates(&self, id: MessageId) -> Vec<u64> {
         let end = row::short(id);
         let candidates = self.by_id.candidates(end);
         candidates
@@ -156,7 +156,7 @@ impl Table {
             .collect()
     }
 
-    pub(super) fn sieve(&self, query: &Query) -> Sieve {
+    pub(in crate::store::sled) fn sieve(&self, query: &Query) -> Sieve {
         let to = query.to.as_ref();
         let source = query.source.as_ref();
         Sieve {
@@ -169,12 +169,16 @@ impl Table {
 
     /// The messages of one chunk that may match a search, newest first, and the sequence number below which to
     /// continue.
-    pub(super) fn sift(&self, below: u64, sieve: &Sieve) -> (Vec<u64>, Option<u64>) {
+    pub(in crate::store::sled) fn sift(&self, below: u64, sieve: &Sieve) -> (Vec<u64>, Option<u64>) {
         self.step(below, |row| sieve.lets_through(row))
     }
 
     /// The same for messages with a delivery that may be in this state.
-    pub(super) fn with_delivery(&self, below: u64, state: Option<MessageState>) -> (Vec<u64>, Option<u64>) {
+    pub(in crate::store::sled) fn with_delivery(
+        &self,
+        below: u64,
+        state: Option<MessageState>,
+    ) -> (Vec<u64>, Option<u64>) {
         self.step(below, |row| match state {
             Some(MessageState::Pending) => row.may_wait(),
             Some(MessageState::Dead) => row.may_be_dead(),
@@ -198,7 +202,12 @@ impl Table {
     }
 
     /// Up to `limit` messages after this one that may be removed or redacted, oldest first.
-    pub(super) fn ended(&self, after: u64, cutoffs: &RetentionCutoffs, limit: usize) -> Vec<u64> {
+    pub(in crate::store::sled) fn ended(
+        &self,
+        after: u64,
+        cutoffs: &RetentionCutoffs,
+        limit: usize,
+    ) -> Vec<u64> {
         let is_before =
             |row: &Row, moment: Option<Timestamp>| moment.is_some_and(|moment| row.is_before(moment));
         let ended = self.rows(after + 1).filter(|(_, row)| {
@@ -209,7 +218,7 @@ impl Table {
     }
 
     /// Up to `limit` messages after this one, up to `last`, that may have a pending delivery, oldest first.
-    pub(super) fn waiting(&self, after: u64, last: u64, limit: usize) -> Vec<u64> {
+    pub(in crate::store::sled) fn waiting(&self, after: u64, last: u64, limit: usize) -> Vec<u64> {
         let rows = self.rows(after + 1).take_while(|(seq, _)| *seq <= last);
         rows.filter(|(_, row)| row.may_wait())
             .map(|(seq, _)| seq)

@@ -3,15 +3,15 @@
 use std::io;
 use std::path::Path;
 
-use super::OpenError;
+use super::super::OpenError;
+use super::super::options::at;
 use super::folders::replace;
-use super::options::at;
 
 /// The format that this build writes and reads.
 const FORMAT: u32 = 4;
 
 /// Writes the file.
-pub(super) fn write(folder: &Path) -> Result<(), OpenError> {
+pub(in crate::store::sled) fn write(folder: &Path) -> Result<(), OpenError> {
     let text = format!("smsbridge store {FORMAT}\n");
     let path = folder.join("format");
     if std::fs::read_to_string(&path).is_ok_and(|there| there == text) {
@@ -34,7 +34,7 @@ fn read(folder: &Path) -> io::Result<Option<u32>> {
 }
 
 /// Rejects a store that was written by a newer version.
-pub(super) fn check(folder: &Path) -> Result<(), OpenError> {
+pub(in crate::store::sled) fn check(folder: &Path) -> Result<(), OpenError> {
     match read(folder).map_err(at(&folder.join("format")))? {
         Some(found) if found > FORMAT => Err(OpenError::Newer {
             path: folder.to_owned(),
