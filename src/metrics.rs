@@ -19,11 +19,13 @@ pub mod series;
 
 pub use labels::{
     ByDestination, ByEvent, BySource, ByState, EVENTS, OUTCOMES, Outcome, REASONS, REASONS_WITHOUT_SOURCE,
-    Rejected, STATES,
+    Rejected,
 };
 use log::Log;
 use rates::Rates;
 use series::Series;
+
+use crate::model::destination_state::DestinationState;
 
 /// All metrics. Gauges are set just before they are read.
 pub struct Metrics {
@@ -318,7 +320,7 @@ impl Metrics {
             self.queue_dead.remove(&by);
             self.queue_oldest.remove(&by);
             self.attempt_oldest.remove(&by);
-            for state in STATES {
+            for state in DestinationState::ALL.map(DestinationState::as_str) {
                 let destination = gone.clone();
                 self.destination_state.remove(&ByState { destination, state });
             }
@@ -327,17 +329,24 @@ impl Metrics {
     }
 
     /// Sets the gauges of one destination.
-    pub fn show_destination(&self, name: &str, state: &str, pending: u64, dead: u64, oldest: Duration) {
+    pub fn show_destination(
+        &self,
+        name: &str,
+        state: DestinationState,
+        pending: u64,
+        dead: u64,
+        oldest: Duration,
+    ) {
         let by = ByDestination {
             destination: name.to_owned(),
         };
         self.queue_pending.get_or_create(&by).set(signed(pending));
         self.queue_dead.get_or_create(&by).set(signed(dead));
         self.queue_oldest.get_or_create(&by).set(oldest.as_secs_f64());
-        for known in STATES {
+        for known in DestinationState::ALL {
             let by = ByState {
                 destination: name.to_owned(),
-                state: known,
+                state: known.as_str(),
             };
             self.destination_state
                 .get_or_create(&by)

@@ -9,6 +9,7 @@ use super::table::{Table, terminal_width, wrapped};
 use super::{CommandError, Exit, Global, listing, print, style, time};
 use crate::control::view::{DestinationView, Tested};
 use crate::model::delivery::{Attempt, Verdict};
+use crate::model::destination_state::DestinationState;
 use crate::model::message::{Name, Timestamp};
 use crate::template::one_line;
 
@@ -66,7 +67,7 @@ pub(super) fn table(destinations: &[DestinationView], now: Timestamp) -> Table {
             style(destination),
             [
                 destination.name.to_string(),
-                destination.state.clone(),
+                destination.state.to_string(),
                 next(destination, now),
                 destination.pending.to_string(),
                 ago(destination.oldest),
@@ -95,14 +96,14 @@ pub(super) fn failed_last(destination: &DestinationView) -> Option<&Attempt> {
 fn next(destination: &DestinationView, now: Timestamp) -> String {
     let until = destination
         .until
-        .filter(|&until| until > now && destination.state != "paused");
+        .filter(|&until| until > now && destination.state != DestinationState::Paused);
     until.map_or_else(|| "-".to_owned(), |until| time::relative(until, now))
 }
 
 fn style(destination: &DestinationView) -> Style {
-    match destination.state.as_str() {
-        "down" | "parked" | "removed" => style::ERROR,
-        "limited" | "paused" => style::WARNING,
+    match destination.state {
+        DestinationState::Down | DestinationState::Parked | DestinationState::Removed => style::ERROR,
+        DestinationState::Limited | DestinationState::Paused => style::WARNING,
         _ if destination.dead > 0 || failed_last(destination).is_some() => style::WARNING,
         _ => Style::new(),
     }
@@ -172,10 +173,7 @@ fn switch(global: &Global, daemon: &Daemon, name: &Name, action: &str) -> Result
     }
     let destination: DestinationView = answer.read()?;
     let waiting = listing::count(destination.pending);
-    print::text(&format!(
-        "{name} is {}, {waiting} pending\n",
-        one_line(&destination.state)
-    ))?;
+    print::text(&format!("{name} is {}, {waiting} pending\n", destination.state))?;
     Ok(Exit::Done)
 }
 

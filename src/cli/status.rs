@@ -13,6 +13,7 @@ use super::table::{fields_within, terminal_width, wrapped};
 use super::{CommandError, Exit, Global, destination, print, style};
 use crate::control::view::{CountsView, DestinationView, RatesView, StatusView, StoreView};
 use crate::metrics::rates::PerMinute;
+use crate::model::destination_state::DestinationState;
 use crate::plan::Severity;
 use crate::template::one_line;
 
@@ -117,7 +118,7 @@ fn headline(status: &StatusView) -> String {
 fn untested(destinations: &[DestinationView]) -> String {
     let untested = destinations
         .iter()
-        .filter(|destination| destination.state == "untested");
+        .filter(|destination| destination.state == DestinationState::Untested);
     let names: Vec<&str> = untested.map(|destination| destination.name.as_str()).collect();
     match names.is_empty() {
         true => String::new(),
@@ -127,9 +128,9 @@ fn untested(destinations: &[DestinationView]) -> String {
 
 /// `; last attempt failed: crm`, of destinations without another problem.
 fn failing(destinations: &[DestinationView]) -> String {
-    let failing = destinations
-        .iter()
-        .filter(|destination| destination.state == "up" && destination::failed_last(destination).is_some());
+    let failing = destinations.iter().filter(|destination| {
+        destination.state == DestinationState::Up && destination::failed_last(destination).is_some()
+    });
     let names: Vec<&str> = failing.map(|destination| destination.name.as_str()).collect();
     match names.is_empty() {
         true => String::new(),

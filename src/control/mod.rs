@@ -434,7 +434,7 @@ impl Control {
             let age = |since: Option<Timestamp>| since.map(|since| now.since(since)).unwrap_or_default();
             let oldest = age(view.oldest);
             self.metrics
-                .show_destination(view.name.as_str(), &view.state, view.pending, view.dead, oldest);
+                .show_destination(view.name.as_str(), view.state, view.pending, view.dead, oldest);
             self.metrics
                 .show_attempt(view.name.as_str(), age(view.attempting_since));
         }

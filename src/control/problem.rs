@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::view::{DestinationView, ProblemKind, ProblemView};
 use crate::model::delivery::{Delivery, State};
+use crate::model::destination_state::DestinationState;
 use crate::model::message::Timestamp;
 use crate::plan::Severity;
 
@@ -120,13 +121,13 @@ impl Facts<'_> {
             view.attempting_since
                 .is_some_and(|since| self.now.since(since) > SLOW)
         };
-        match view.state.as_str() {
-            "parked" => Some(ProblemKind::Parked),
-            "down" => Some(ProblemKind::Down),
-            "paused" => Some(ProblemKind::Paused),
-            "removed" => (view.pending > 0).then_some(ProblemKind::Removed),
+        match view.state {
+            DestinationState::Parked => Some(ProblemKind::Parked),
+            DestinationState::Down => Some(ProblemKind::Down),
+            DestinationState::Paused => Some(ProblemKind::Paused),
+            DestinationState::Removed => (view.pending > 0).then_some(ProblemKind::Removed),
             _ if is_slow() => Some(ProblemKind::Slow),
-            "limited" => (view.pending > 0).then_some(ProblemKind::Limited),
+            DestinationState::Limited => (view.pending > 0).then_some(ProblemKind::Limited),
             _ => self.is_overdue().then_some(ProblemKind::Late),
         }
     }
@@ -261,12 +262,12 @@ mod tests {
 
     const MINUTE: i64 = 60_000;
 
-    fn view(state: &str) -> DestinationView {
+    fn view(state: DestinationState) -> DestinationView {
         DestinationView {
             name: "desk".parse().unwrap(),
             kind: Some("email".to_owned()),
             address: Some("mail.example:25".to_owned()),
-            state: state.to_owned(),
+            state,
             since: Some(Timestamp(0)),
             until: Some(Timestamp(20 * MINUTE)),
             pause_until: None,
@@ -296,33 +297,33 @@ mod tests {
     fn a_problem_says_the_cause_and_then_the_next_step() {
         let cases = [
             (
-                "parked",
+                DestinationState::Parked,
                 "destination desk (mail.example:25) has been parked for 10m: HTTP 403 Forbidden; 3 pending, the oldest for \
                  9m; fix its configuration or account, then `smsbridge reload`",
             ),
             (
-                "down",
+                DestinationState::Down,
                 "destination desk (mail.example:25) has been down for 10m: HTTP 403 Forbidden; 3 pending, the oldest for \
                  9m; it is tried again automatically; check that it runs and can be reached from here",
             ),
             (
-                "limited",
+                DestinationState::Limited,
                 "destination desk (mail.example:25) is rate limited: HTTP 403 Forbidden; 3 \
                  pending, the oldest for 9m (late after 2m), next attempt in 10m; raise the limit there, or send it \
                  fewer messages",
             ),
             (
-                "paused",
+                DestinationState::Paused,
                 "destination desk (mail.example:25) is paused by the operator; 3 pending, the oldest for 9m; `smsbridge destination resume \
                  desk` ends that",
             ),
             (
-                "removed",
+                DestinationState::Removed,
                 "destination desk is no longer configured; 3 pending, the oldest for 9m; configure it again, or \
                  `smsbridge delivery discard --destination desk --state pending`",
             ),
             (
-                "up",
+                DestinationState::Up,
                 "destination desk (mail.example:25) is late: 3 pending, the oldest for 9m (late after 2m); messages arrive \
                  faster than it accepts them: raise its `rate` or `concurrency`, or send it fewer",
             ),
@@ -357,7 +358,7 @@ mod tests {
         let cause = |delivered_at, due| {
             let view = DestinationView {
                 delivered_at,
-                ..view("up")
+                ..view(DestinationState::Up)
             };
             let facts = Facts {
                 view: &view,
@@ -376,11 +377,16 @@ mod tests {
 
     #[test]
     fn a_backlog_is_a_problem_once_it_is_late_and_a_full_mailbox_is_its_cause() {
-        for state in ["up", "untested"] {
+        for state in [DestinationState::Up, DestinationState::Untested] {
             assert_eq!(problem_of(&view(state), 3, None), None, "{state}");
             assert!(problem_of(&view(state), 4, None).is_some(), "{state}");
         }
-        let problem = problem_of(&view("up"), 3 * 24 * 60, Some("452 4.2.2 mailbox full")).unwrap();
+        let problem = problem_of(
+            &view(DestinationState::Up),
+            3 * 24 * 60,
+            Some("452 4.2.2 mailbox full"),
+        )
+        .unwrap();
         assert_eq!(
             problem.message,
             "destination desk (mail.example:25) is late: 452 4.2.2 mailbox full; 3 pending, the oldest for 2days 23h 59m \
@@ -394,7 +400,7 @@ mod tests {
         let view = DestinationView {
             oldest: Some(Timestamp(0)),
             attempting_since: Some(Timestamp(10_000)),
-            ..view("up")
+            ..view(DestinationState::Up)
         };
         assert_eq!(problem_of(&view, 1, None), None);
         assert_eq!(
@@ -406,7 +412,7 @@ mod tests {
 
     #[test]
     fn dead_deliveries_are_a_problem_of_their_own() {
-        let view = view("down");
+        let view = view(DestinationState::Down);
         let facts = Facts {
             view: &view,
             late_after: Duration::from_secs(120),
@@ -426,7 +432,7 @@ mod tests {
     fn a_rate_limit_is_reported_immediately_and_a_pause_even_with_nothing_pending() {
         let asked = DestinationView {
             pause_until: Some(Timestamp(20 * MINUTE)),
-            ..view("limited")
+            ..view(DestinationState::Limited)
         };
         assert_eq!(
             problem_of(&asked, 1, None).unwrap().message,
@@ -434,7 +440,9 @@ mod tests {
              pending, the oldest for 0s, next attempt in 19m"
         );
         assert_eq!(
-            problem_of(&view("limited"), 1, None).unwrap().message,
+            problem_of(&view(DestinationState::Limited), 1, None)
+                .unwrap()
+                .message,
             "destination desk (mail.example:25) is rate limited: HTTP 403 Forbidden; 3 pending, the oldest for 0s, next \
              attempt in 19m"
         );
@@ -443,16 +451,18 @@ mod tests {
             oldest: None,
             ..view(state)
         };
-        assert_eq!(problem_of(&idle("limited"), 1, None), None);
+        assert_eq!(problem_of(&idle(DestinationState::Limited), 1, None), None);
         assert_eq!(
-            problem_of(&idle("paused"), 1, None).unwrap().message,
+            problem_of(&idle(DestinationState::Paused), 1, None)
+                .unwrap()
+                .message,
             "destination desk (mail.example:25) is paused by the operator; 0 pending; `smsbridge destination resume desk` ends that"
         );
     }
 
     #[test]
     fn raising_the_rate_is_advised_only_if_a_rate_is_set() {
-        let view = view("up");
+        let view = view(DestinationState::Up);
         let facts = Facts {
             view: &view,
             late_after: Duration::from_secs(1),

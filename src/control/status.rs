@@ -10,6 +10,7 @@ use super::view::{
 use super::{Control, Error};
 use crate::metrics::series::Totals;
 use crate::model::delivery::{Attempt, Delivery, State};
+use crate::model::destination_state::DestinationState;
 use crate::model::message::{Name, Timestamp};
 use crate::plan::{Plan, Severity};
 use crate::store::{DeliveryQuery, Health, MessageState};
@@ -229,8 +230,7 @@ impl Control {
             address: planned.and_then(|planned| planned.destination.address()),
             state: status
                 .as_ref()
-                .map_or("removed", |status| status.state)
-                .to_owned(),
+                .map_or(DestinationState::Removed, |status| status.state),
             since: shown(of(|status| status.since)),
             until: shown(of(|status| status.until)),
             pause_until: shown(of(|status| status.pause_until)),

@@ -5,6 +5,7 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 
 use crate::model::delivery::{Delivery, DeliveryId, State};
+use crate::model::destination_state::DestinationState;
 use crate::model::message::{MessageId, Name};
 use crate::store::MessageState;
 
@@ -33,8 +34,8 @@ pub enum Event {
     Destination {
         /// Its name.
         name: Name,
-        /// `up`, `limited`, `down`, `parked` or `paused`.
-        state: &'static str,
+        /// The new state.
+        state: DestinationState,
     },
     /// A new configuration is active.
     Reload {},
@@ -101,7 +102,7 @@ mod tests {
     fn event() -> Event {
         Event::Destination {
             name: "desk".parse().unwrap(),
-            state: "up",
+            state: DestinationState::Up,
         }
     }
 

@@ -11,6 +11,7 @@ use crate::engine::clock::Clock;
 use crate::engine::events::{Event, Events};
 use crate::metrics::Metrics;
 use crate::model::delivery::Attempt;
+use crate::model::destination_state::DestinationState;
 use crate::model::message::{Name, Timestamp};
 use crate::plan::Plan;
 use crate::store::{Standing, Standings, Store};
@@ -133,7 +134,7 @@ pub struct Outlook {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Status {
     /// `up`, `untested`, `limited`, `down`, `parked` or `paused`.
-    pub state: &'static str,
+    pub state: DestinationState,
     /// Since when it has not been up.
     pub since: Option<Timestamp>,
     /// When the next attempt may start.
@@ -299,12 +300,12 @@ impl LaneState {
         let breaker = self.breaker();
         let open = breaker.open();
         let state = match open.map(|open| open.cause) {
-            _ if inner.paused => "paused",
-            None if !inner.is_tested => "untested",
-            None => "up",
-            Some(Cause::Limited) => "limited",
-            Some(Cause::Down) => "down",
-            Some(Cause::Parked) => "parked",
+            _ if inner.paused => DestinationState::Paused,
+            None if !inner.is_tested => DestinationState::Untested,
+            None => DestinationState::Up,
+            Some(Cause::Limited) => DestinationState::Limited,
+            Some(Cause::Down) => DestinationState::Down,
+            Some(Cause::Parked) => DestinationState::Parked,
         };
         Status {
             state,

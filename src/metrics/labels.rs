@@ -51,7 +51,7 @@ pub struct Outcome {
 pub struct ByState {
     /// The destination's name.
     pub destination: String,
-    /// One of [`STATES`].
+    /// Its state.
     pub state: &'static str,
 }
 
@@ -79,6 +79,3 @@ pub const REASONS: [&str; 15] = [
 
 /// Why a request that belongs to no source is rejected.
 pub const REASONS_WITHOUT_SOURCE: [&str; 2] = ["path", "tls"];
-
-/// The states of a destination.
-pub const STATES: [&str; 7] = ["up", "untested", "limited", "down", "parked", "paused", "removed"];

@@ -2,6 +2,7 @@
 
 pub mod delivery;
 pub mod der;
+pub mod destination_state;
 pub mod lint;
 pub mod message;
 pub mod network;

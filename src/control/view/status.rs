@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::metrics::rates::PerMinute;
 use crate::model::delivery::Attempt;
+use crate::model::destination_state::DestinationState;
 use crate::model::message::{Name, Timestamp};
 use crate::plan::Severity;
 
@@ -17,7 +18,7 @@ pub struct DestinationView {
     /// The host and port that it connects to.
     pub address: Option<String>,
     /// `up`, `untested`, `limited`, `down`, `parked`, `paused` or `removed`.
-    pub state: String,
+    pub state: DestinationState,
     /// Since when it has not been up.
     pub since: Option<Timestamp>,
     /// When the next attempt starts.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use smsbridge::config::{Outside, Purpose};
 use smsbridge::daemon::{Daemon, Sockets, Start};
 use smsbridge::engine::clock::Clock;
+use smsbridge::model::destination_state::DestinationState;
 use smsbridge::model::message::Timestamp;
 use smsbridge::plan::{self, Loader};
 use smsbridge::store::Store;
@@ -289,7 +290,7 @@ async fn p18_a_start_a_day_ahead_gives_up_nothing_and_delays_nothing_when_the_cl
         "given up after {tried:?} attempts"
     );
     let down = running.control().status().await.unwrap().destinations.remove(0);
-    assert_eq!(down.state, "down");
+    assert_eq!(down.state, DestinationState::Down);
 
     // The date is set while the daemon runs, and the newest message is not pending.
     machine.set_date(0);

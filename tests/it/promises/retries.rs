@@ -274,7 +274,7 @@ impl Bench {
     }
 
     fn state(&self) -> &'static str {
-        self.lanes.status(&"it".parse().unwrap()).unwrap().state
+        self.lanes.status(&"it".parse().unwrap()).unwrap().state.as_str()
     }
 
     fn gaps(&self) -> Vec<Duration> {
