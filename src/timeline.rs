@@ -388,7 +388,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn the_times_of_creation_are_those_that_count_from_then(
+        fn created_between_is_the_inverse_of_give_up_start(
             gaps in proptest::collection::vec((0..200i64, 1..60u64), 0..6),
             (first, last) in (0..250i64, 0..250i64),
         ) {

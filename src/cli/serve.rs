@@ -61,7 +61,7 @@ fn run_logging(global: &Global, plan: Plan, metrics: Arc<Metrics>) -> anyhow::Re
 async fn serve(global: &Global, plan: Plan, metrics: Arc<Metrics>) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen()?;
     let sockets = Sockets::passed()?;
-    // A store on disk is opened in any case: what it has begun is soon done.
+    // Opening a store on disk is not interrupted, because it soon ends.
     let may_wait = plan.store.database.is_some();
     let store = tokio::select! {
         store = store::open(&plan, &metrics) => store?,

@@ -46,6 +46,14 @@ pub async fn open(plan: &Plan, metrics: &Metrics) -> anyhow::Result<Arc<dyn Stor
     Ok(store)
 }
 
+/// A carrier must get a 503 before its request times out.
+fn answer_within(plan: &Plan) -> Duration {
+    plan.server
+        .request_timeout
+        .mul_f64(0.8)
+        .min(Duration::from_secs(10))
+}
+
 async fn open_folder(
     plan: &Plan,
     metrics: &Metrics,
@@ -54,12 +62,9 @@ async fn open_folder(
 ) -> anyhow::Result<Arc<dyn Store>> {
     let mut options = sled::Options::new(&plan.store.path, plan.store.min_free);
     options.commits = Some(metrics.store_commit.clone());
-    // A carrier must get a 503 before its request times out.
-    options.commit_deadline = options
-        .commit_deadline
-        .min(plan.server.request_timeout.mul_f64(0.8));
+    options.commit_deadline = options.commit_deadline.min(answer_within(plan));
     let opening = tokio::task::spawn_blocking(move || Sled::open(&options));
-    let why = || "it is read as a whole".to_owned();
+    let why = || "all of it is read and verified".to_owned();
     let store = patiently(opening, place, stopwatch, why).await;
     let store = store.context("opening the store was interrupted")?;
     Ok(Arc::new(store.map_err(|error| {
@@ -75,7 +80,7 @@ async fn open_database(
     stopwatch: &Stopwatch,
 ) -> anyhow::Result<Arc<dyn Store>> {
     if let Some(folder) = plan.admin.socket.parent() {
-        // The folder of the default socket is that of the store on disk, which there is none of.
+        // By default the socket is in the folder of the store on disk, which nothing else creates here.
         std::fs::create_dir_all(folder).with_context(|| {
             format!(
                 "the folder of `admin.socket` cannot be created: {}",
@@ -115,6 +120,7 @@ async fn open_database(
                 node: node.clone(),
                 lease: database.lane_lease,
                 fingerprint: plan.fingerprint(),
+                answer_within: answer_within(plan),
                 commits: Some(metrics.store_commit.clone()),
             };
             return Postgres::open(options)
@@ -167,7 +173,7 @@ async fn patiently<T>(
         let elapsed = stopwatch.elapsed();
         if elapsed >= told {
             tracing::info!(
-                "still opening the store {place}: {} s so far, {}",
+                "still opening the store {place} after {} s: {}",
                 elapsed.as_secs(),
                 why()
             );

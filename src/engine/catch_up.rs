@@ -1,5 +1,5 @@
-//! Lists at the carrier what it has received, and accepts the messages whose webhooks did not arrive: at start, after
-//! an outage, and every hour. The ids are those of the webhooks, so that no message is accepted twice.
+//! Lists the messages that the carrier has received, and accepts those whose webhooks did not arrive: at start, after an
+//! outage, and every hour. The ids are those of the webhooks, so that no message is accepted twice.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -194,7 +194,7 @@ impl CatchingUp {
                 state.due = Instant::now() + wait;
                 let since = state.problem.as_ref().map_or(began, |(_, since)| *since);
                 let next = humantime::format_duration(Duration::from_secs(wait.as_secs()));
-                tracing::warn!(source = %name, "cannot list the messages that {name} missed: {reason}; retrying in {next}");
+                tracing::warn!(source = %name, "cannot list the messages that source {name} missed: {reason}; retrying in {next}");
                 state.problem = Some((reason, since));
             }
         }
@@ -261,8 +261,8 @@ impl CatchingUp {
     }
 
     /// The begin of the list: the last complete round, or the last accepted message of the source, minus the overlap.
-    /// Never so early that the id of a stored message may be forgotten, because it would be accepted again; nothing
-    /// before the first message of a source.
+    /// Never so early that the id of a stored message may be forgotten, because it would be accepted again. The
+    /// first list of a source without messages begins now.
     async fn since(
         &self,
         plan: &Plan,

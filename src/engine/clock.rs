@@ -97,7 +97,7 @@ impl Clock {
         self.timeline().give_up_start(pending_since)
     }
 
-    /// Since when deliveries are pending for which [`Clock::give_up_start`] is in `starts`.
+    /// The values of `pending_since` for which [`Clock::give_up_start`] is in `starts`.
     #[must_use]
     pub fn pending_since(&self, starts: RangeInclusive<Timestamp>) -> RangeInclusive<Timestamp> {
         self.timeline().created_between(starts)

@@ -184,7 +184,7 @@ impl CatchUp for List {
 
     async fn page(&self, page: &str, since: Timestamp) -> Result<Listed, ListError> {
         let url = self.url(page);
-        let url = url.ok_or_else(|| ListError::new("its answer names a next page that is no path"))?;
+        let url = url.ok_or_else(|| ListError::new("the answer names an invalid next page"))?;
         let body = self.get(url).await?;
         let page: Page = serde_json::from_slice(&body)
             .map_err(|_| ListError::new("its answer is not a list of messages; check `catch_up.api_url`"))?;

@@ -193,7 +193,7 @@ pub enum Change {
     Work(Name),
     /// An operator paused or resumed a destination.
     Paused,
-    /// Any of these: some changes were not noticed.
+    /// Any of these may have happened: notices were lost.
     All,
 }
 
@@ -363,8 +363,8 @@ pub trait Store: Send + Sync + 'static {
         Ok(0)
     }
 
-    /// Tells the store which destinations this process serves. Of several processes with a shared store, one claims the
-    /// deliveries of each destination.
+    /// Tells the store which destinations this process serves. If several processes share the store, only one of them
+    /// claims the deliveries of a destination.
     fn serve(&self, _destinations: &[Name]) {}
 
     /// The changes by other processes from now on; `None` if the store is not shared.

@@ -91,8 +91,8 @@ impl Set {
         found.map(|(_, message)| message)
     }
 
-    /// The message. Its id contains the first part and the numbers of those that are there, so that whoever joins the
-    /// same parts stores it once.
+    /// The message. Its id contains the id of the first part and the numbers of the parts that are there, so that it is
+    /// stored once even if several daemons join the same parts.
     pub fn joined(&self) -> Option<(Name, Incoming)> {
         let (_, first) = self.parts.first()?;
         let mut parts: Vec<&(u8, Message)> = self.parts.iter().collect();

@@ -16,7 +16,7 @@ use crate::source::{BasicAuth, Refusal, Request, Target};
 const TRIED_MAX: usize = 12;
 
 /// The refusal of a request whose signature is not valid for `server.public_url`. It names the base of another URL if
-/// the signature is valid for that one. Nobody without the key can achieve this.
+/// the signature is valid for that one. Only a sender with the key can cause this.
 pub fn refusal(
     request: &Request<'_>,
     basic_auth: Option<&BasicAuth>,

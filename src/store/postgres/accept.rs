@@ -165,7 +165,7 @@ impl Committer for Accepting {
             }
         }
         self.after(changes, &outcomes);
-        let unknown = || Err(Error::Failed("an arrival was not decided".to_owned()));
+        let unknown = || Err(Error::Failed("the database returned no result".to_owned()));
         outcomes
             .into_iter()
             .map(|outcome| outcome.unwrap_or_else(unknown))

@@ -48,7 +48,7 @@ impl Address {
             return Err("the URL names no database".to_owned());
         }
         if config.get_target_session_attrs() == TargetSessionAttrs::ReadOnly {
-            return Err("the store writes: `target_session_attrs` can only be `read-write`".to_owned());
+            return Err("`target_session_attrs` must be `read-write`: the store writes".to_owned());
         }
         if config.get_channel_binding() == ChannelBinding::Require {
             return Err("`channel_binding=require` is not supported; use `sslmode=verify-full`".to_owned());
@@ -149,7 +149,7 @@ fn modes(
         Some("verify-ca") => (Require, Verification::Authority),
         Some("verify-full") => (Require, Verification::Full),
         Some(_) => {
-            return Err("`sslmode` is one of disable, prefer, require, verify-ca, verify-full".to_owned());
+            return Err("`sslmode` must be disable, prefer, require, verify-ca or verify-full".to_owned());
         }
     })
 }
@@ -290,7 +290,7 @@ mod tests {
             ("host=db user=sms", "expected a URL"),
             (
                 "postgres://sms:hunter2@db.example/sms?sslmode=allow",
-                "`sslmode` is one of",
+                "`sslmode` must be",
             ),
             (
                 "postgres://sms:hunter2@db.example/sms?sslrootcert=/x",

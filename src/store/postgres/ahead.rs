@@ -11,7 +11,7 @@ use super::trouble::Trouble;
 use crate::model::delivery::DeliveryId;
 use crate::model::message::{Conversation, MessageId, Timestamp};
 
-/// How long what was read ahead is used: a delayed delivery that is due meanwhile waits so long.
+/// Maximum age of deliveries that were read ahead. A delayed delivery that becomes due may wait this long.
 const AHEAD_TIME: Duration = Duration::from_secs(1);
 
 /// A delivery found by a look.

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::store::Error;
 
-/// How long a caller waits for its change, and how long a transaction is repeated.
+/// How long a caller waits for its change at most, and how long a transaction is repeated.
 pub(super) const WAIT: Duration = Duration::from_secs(10);
 
 /// Upper bound of the changes that wait for a worker.
@@ -50,18 +50,20 @@ struct Item<C: Committer> {
 /// The queues of the workers. Changes with the same key are committed in the order of their requests.
 pub(super) struct Gather<C: Committer> {
     workers: Mutex<Vec<mpsc::Sender<Item<C>>>>,
+    wait: Duration,
 }
 
 impl<C: Committer> Gather<C> {
-    /// Starts workers with these numbers.
-    pub(super) fn start(committer: &Arc<C>, numbers: &[i16], tasks: &TaskTracker) -> Self {
+    /// Starts workers with these numbers. A caller waits for its change for at most `wait`.
+    pub(super) fn start(committer: &Arc<C>, numbers: &[i16], wait: Duration, tasks: &TaskTracker) -> Self {
         let start = |&number: &i16| {
             let (sender, receiver) = mpsc::channel(QUEUED);
-            tasks.spawn(work(committer.clone(), number, receiver));
+            tasks.spawn(work(committer.clone(), number, wait, receiver));
             sender
         };
         Self {
             workers: Mutex::new(numbers.iter().map(start).collect()),
+            wait,
         }
     }
 
@@ -78,10 +80,13 @@ impl<C: Committer> Gather<C> {
             mpsc::error::TrySendError::Full(_) => Error::Busy,
             mpsc::error::TrySendError::Closed(_) => closed(),
         })?;
-        match tokio::time::timeout(WAIT, outcome).await {
+        match tokio::time::timeout(self.wait, outcome).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(closed()),
-            Err(_) => Err(Error::Unavailable("no answer within 10 s".to_owned())),
+            Err(_) => Err(Error::Unavailable(format!(
+                "no answer within {:.0} s",
+                self.wait.as_secs_f64()
+            ))),
         }
     }
 
@@ -105,14 +110,19 @@ fn closed() -> Error {
     Error::Failed("the store is closed".to_owned())
 }
 
-async fn work<C: Committer>(committer: Arc<C>, number: i16, mut queue: mpsc::Receiver<Item<C>>) {
+async fn work<C: Committer>(
+    committer: Arc<C>,
+    number: i16,
+    wait: Duration,
+    mut queue: mpsc::Receiver<Item<C>>,
+) {
     let mut items = Vec::new();
     while queue.recv_many(&mut items, GROUP).await > 0 {
         while !items.is_empty() {
             let (changes, waiting) = take(&mut items);
             // At the end of an outage, callers of the first group may have given up already.
             let since = waiting.iter().map(|(_, since)| *since).min();
-            let deadline = since.map_or_else(Instant::now, |since| since + WAIT);
+            let deadline = since.map_or_else(Instant::now, |since| since + wait);
             let deadline = deadline.max(Instant::now() + Duration::from_secs(1));
             let outcomes = committer.commit(number, &changes, deadline).await;
             for ((reply, _), outcome) in waiting.into_iter().zip(outcomes) {
@@ -165,7 +175,7 @@ mod tests {
     #[tokio::test]
     async fn changes_gather_in_order_up_to_the_size_of_a_group() {
         let (groups, tasks) = (Arc::new(Groups::default()), TaskTracker::new());
-        let gather = Gather::start(&groups, &[1], &tasks);
+        let gather = Gather::start(&groups, &[1], WAIT, &tasks);
         let sizes = [1, 5, 4, 3, 20, 1];
         let put = sizes.map(|size| gather.put(7, size));
         let outcomes = futures_util::future::join_all(put).await;
@@ -177,5 +187,12 @@ mod tests {
         assert!(matches!(gather.put(7, 1).await, Err(Error::Failed(_))));
         tasks.close();
         tasks.wait().await;
+    }
+
+    #[tokio::test]
+    async fn a_caller_is_answered_before_its_own_time_limit() {
+        let (groups, tasks) = (Arc::new(Groups::default()), TaskTracker::new());
+        let gather = Gather::start(&groups, &[1], Duration::from_micros(10), &tasks);
+        assert!(matches!(gather.put(7, 1).await, Err(Error::Unavailable(_))));
     }
 }

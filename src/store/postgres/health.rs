@@ -12,7 +12,7 @@ use crate::store::{Error, Health};
 /// How often the database is asked.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many questions are between two measurements of its size and sums of its counters.
+/// Checks between two measurements of the size of the database and the sums of its counters.
 const ROUNDS: u32 = 15;
 
 /// The time without an answer after which the database is unavailable.

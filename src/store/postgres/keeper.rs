@@ -118,7 +118,7 @@ struct Session {
 }
 
 impl Keeper {
-    /// Keeps the lanes until it is stopped, over any number of connections. Then it releases them.
+    /// Keeps the lanes until it is stopped, and reconnects when a connection is lost. Then it releases them.
     pub(super) async fn run(mut self) {
         let stop = self.stop.clone();
         loop {
@@ -239,7 +239,7 @@ impl Keeper {
             if renewed.contains(name) {
                 lanes.hold(name, *epoch, sent + *lease);
             } else {
-                tracing::warn!(destination = %name, "another daemon serves destination {name} now: the lease of this one ended");
+                tracing::warn!(destination = %name, "another daemon serves destination {name} now, because its lease expired here");
                 self.shared.leases().lose(name);
                 lanes.forget(name);
             }
@@ -404,7 +404,7 @@ impl Keeper {
 struct Inspected {
     name: Name,
     is_free: bool,
-    /// The daemon that is to serve it has left it alone.
+    /// No daemon has acquired it for two leases.
     is_neglected: bool,
     live: Vec<String>,
     settled: Vec<String>,

@@ -35,7 +35,7 @@ pub enum SchemaError {
     /// The user may not create tables.
     #[error("{0}: the user must own the database, or a schema in its search_path")]
     Forbidden(String),
-    /// The database did not do it.
+    /// Any other error of the database.
     #[error("{0}")]
     Failed(String),
 }
@@ -129,7 +129,7 @@ async fn within(
     readable_by: i32,
 ) -> Result<Migrated, SchemaError> {
     let failed = |error: tokio_postgres::Error| failed(&error);
-    // Another daemon may be migrating, which takes as long as it takes.
+    // Waits without a limit, because another daemon may be running a long migration.
     let begin = format!(
         "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; SELECT pg_advisory_xact_lock({LOCK})"
     );

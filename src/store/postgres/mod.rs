@@ -99,6 +99,8 @@ pub struct Options {
     pub lease: Duration,
     /// A digest of the configuration, which should be the same for all daemons.
     pub fingerprint: String,
+    /// How long an arrival may take, at most ten seconds: the carrier must get its 503 before its request times out.
+    pub answer_within: Duration,
     /// Receives the durations of the commits.
     pub commits: Option<Histogram>,
 }
@@ -151,8 +153,18 @@ impl Postgres {
         keepers.spawn(keeper.run());
         keepers.spawn(shared.clone().monitor(stop.clone()));
         Ok(Self {
-            accepting: Gather::start(&Arc::new(Accepting(shared.clone())), &accept::WRITERS, &writers),
-            settling: Gather::start(&Arc::new(Settling(shared.clone())), &settle::WRITERS, &writers),
+            accepting: Gather::start(
+                &Arc::new(Accepting(shared.clone())),
+                &accept::WRITERS,
+                options.answer_within,
+                &writers,
+            ),
+            settling: Gather::start(
+                &Arc::new(Settling(shared.clone())),
+                &settle::WRITERS,
+                gather::WAIT,
+                &writers,
+            ),
             shared,
             writers,
             keepers,

@@ -52,7 +52,7 @@ impl Monitor {
                 };
                 if before.is_none() {
                     tracing::warn!(
-                        "the database is unavailable, new messages are answered 503 and deliveries wait: {reason}"
+                        "the database is unavailable; new messages are answered 503 and deliveries stay pending: {reason}"
                     );
                 }
                 let since = before.map_or_else(Instant::now, |away| away.since);

@@ -1,4 +1,4 @@
-//! Where retention stands.
+//! The progress of retention.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 #[derive(Default)]
 pub(super) struct Retention(Mutex<Phase>);
 
-/// What a step does, and the time of receipt from which on.
+/// What a step does, and the time of receipt at which it begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// Removes messages that are redacted, or that are not.

@@ -14,6 +14,7 @@ pub(crate) async fn open(url: &str, node: &str, lease: Duration) -> Arc<Postgres
         node: node.to_owned(),
         lease,
         fingerprint: String::new(),
+        answer_within: Duration::from_secs(10),
         commits: None,
     };
     Arc::new(Postgres::open(options).await.unwrap())

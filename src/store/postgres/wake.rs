@@ -1,4 +1,4 @@
-//! What daemons tell each other through `NOTIFY`. A notice is a hint: polls find what was lost.
+//! The notices that daemons send each other with `NOTIFY`. They are hints: polling finds the work of a lost notice.
 
 use uuid::Uuid;
 

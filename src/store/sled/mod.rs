@@ -8,15 +8,16 @@
 //!   to the database. `renew`, `keeper`: keep the log small and complete for pending messages.
 //! * `keys`, `record`: the format of keys and records, and the detection of damage.
 //! * `view`, `stored`: the store as it will be after the current batch, and its content.
-//! * `index`: the indexes in memory: `queues` (`queue_line`: those of one destination), and the `table` of `row`s for searches. `dedup_index`: provider ids, in a
-//!   `seq_index`.
+//! * `index`: the indexes in memory: `queues` (`line`: those of one destination), the `table` of `row`s for searches,
+//!   `dedup_index` (provider ids), `seq_index` (from a key to messages) and `counters`.
 //! * `write_batch`, `commands`, `prune`: changes. `read`, `leases`: claims and searches.
 //! * `export`, `import`: backups. `compact`: replaces a database that is mostly empty.
-//! * `open` (with `options`), `start`, `audit`: open the store and verify all of it. `history`: recovers records from a damaged database.
-//!   `migrate`: earlier formats. `database`: a database of sled. `intact`: checks its files before sled opens them.
-//!   `folders`: selects the current database after any interruption.
-//! * `disk_space`: handles a full disk. `status`, `findings`: the health of the store and the problems found. `access`:
-//!   the permissions of its files. `scan`: reads all of it in little memory.
+//! * `open` (with `options`): opens the store. `recovery`: brings a database in any state up to date and verifies all of it
+//!   (`audit`). Its `history` recovers records from a damaged database, `migrate` and `format` handle earlier formats,
+//!   `intact` checks the files before sled opens them, `folders` selects the current database after any interruption, and
+//!   `findings` are the problems found. `database`: a database of sled.
+//! * `disk_space`: handles a full disk. `status`: the health of the store. `access`: the permissions of its files. `scan`:
+//!   reads all of it in little memory.
 
 use std::collections::BTreeSet;
 use std::fs::File;

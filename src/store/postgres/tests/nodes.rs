@@ -272,7 +272,7 @@ async fn nothing_is_lost_or_stored_twice_when_connections_break() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs PostgreSQL: tests/run"]
-async fn what_was_read_ahead_is_read_again_after_a_command() {
+async fn deliveries_that_were_read_ahead_are_read_again_after_a_command() {
     let store = fresh().await;
     for n in 1..=4 {
         accept(&*store, n, n, &["desk"]).await;

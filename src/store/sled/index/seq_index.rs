@@ -1,7 +1,7 @@
 //! Maps keys to the sequence numbers of messages, in nine bytes per entry.
 //!
-//! Of a key only twenty-eight bits are kept. The caller reads the message and compares; among a million messages,
-//! about one in some hundred lookups is a false match.
+//! Only twenty-eight bits of each key are kept, so the caller reads the message and compares its key. With a million
+//! messages, about one lookup in 270 finds a message with another key.
 
 use hashbrown::HashTable;
 
