@@ -17,7 +17,7 @@ use super::settings::Retry;
 use crate::model::message::Name;
 use crate::model::number::BareDigits;
 use crate::model::registry::{self, Registered};
-use crate::model::setting::{Errors, Placed};
+use crate::model::setting::{Errors, Members, Placed};
 use crate::model::units::{BodySize, Bounded, Network, OwnNumber, Period, Rate, Timeout, some, some_list};
 use crate::retry::Policy;
 use crate::{destination, source};
@@ -131,7 +131,7 @@ struct SourceTyped {
     dedup_window: Option<Duration>,
     #[deserr(default)]
     bare_digits: Option<BareDigits>,
-    #[deserr(default)]
+    #[deserr(default, from(Members<OwnNumber>) = BTreeMap::from)]
     numbers: BTreeMap<String, OwnNumber>,
 }
 

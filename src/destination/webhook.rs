@@ -28,7 +28,7 @@ use crate::model::lint::{self, Lint};
 use crate::model::message::{Media, Message, MessageId, Name, NameError, Timestamp};
 use crate::model::number::Number;
 use crate::model::secret::Secrets;
-use crate::model::setting::Errors;
+use crate::model::setting::{Errors, Members};
 use crate::template::{Medium, Template};
 
 const CONTENT_TYPE: &str = "application/json";
@@ -59,7 +59,7 @@ pub struct Config {
     #[deserr(default)]
     pub method: Option<String>,
     /// Additional headers. The values are secrets.
-    #[deserr(default)]
+    #[deserr(default, from(Members<Secrets>) = BTreeMap::from)]
     pub headers: BTreeMap<String, Secrets>,
     /// A template for the complete body, instead of the default JSON object.
     #[deserr(default)]

@@ -3,6 +3,7 @@
 //! A type of the configuration derives `Deserr` with the error [`Errors`]; a value with a form of its own implements it
 //! with [`text`] or [`whole_number`].
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::ControlFlow;
 
@@ -274,6 +275,46 @@ impl<T: Deserr<Errors>> Deserr<Errors> for Placed<T> {
     }
 }
 
+/// A table with keys of the operator's choice. The implementation for maps in `deserr` ignores wrong values.
+#[derive(Clone, Debug)]
+pub struct Members<T>(pub BTreeMap<String, T>);
+
+impl<T: Deserr<Errors>> Deserr<Errors> for Members<T> {
+    fn deserialize_from_value<V: IntoValue>(
+        value: Value<V>,
+        location: ValuePointerRef<'_>,
+    ) -> Result<Self, Errors> {
+        let map = match value {
+            Value::Map(map) => map,
+            other => {
+                return Err(Errors::mistyped(
+                    location,
+                    expected_type(ValueKind::Map),
+                    other.kind(),
+                ));
+            }
+        };
+        let (mut members, mut errors) = (BTreeMap::new(), Errors::default());
+        for (key, value) in map.into_iter() {
+            match T::deserialize_from_value(value.into_value(), location.push_key(&key)) {
+                Ok(value) => drop(members.insert(key, value)),
+                Err(found) => errors.0.extend(found.0),
+            }
+        }
+        if errors.0.is_empty() {
+            Ok(Self(members))
+        } else {
+            Err(errors)
+        }
+    }
+}
+
+impl<T> From<Members<T>> for BTreeMap<String, T> {
+    fn from(Members(members): Members<T>) -> Self {
+        members
+    }
+}
+
 impl<'t> IntoValue for Node<'t> {
     type Sequence = List<'t>;
     type Map = Table<'t>;
@@ -341,5 +382,23 @@ impl<'t> Map for Table<'t> {
         self.0
             .into_iter()
             .map(|(key, value)| (key.into_inner().into_owned(), Node(value.into_inner())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::secret::Secret;
+
+    #[test]
+    fn a_wrong_member_of_a_table_is_reported() {
+        let Members(members) = from_toml::<Members<Secret>>("x = 'a'\ny = 'b'").unwrap();
+        assert_eq!(members.len(), 2);
+        let errors = read::<Members<Secret>>(DeValue::Table(
+            DeTable::parse("x = 1\ny = ''\nz = 'a'").unwrap().into_inner(),
+        ))
+        .unwrap_err();
+        let paths: Vec<_> = errors.all().iter().map(|problem| problem.path.clone()).collect();
+        assert_eq!(paths, [[Step::Key("x".to_owned())], [Step::Key("y".to_owned())]]);
     }
 }

@@ -27,7 +27,7 @@ use super::{
 use crate::model::lint::{self, Lint};
 use crate::model::number::BareDigits;
 use crate::model::secret::{Secret, Secrets};
-use crate::model::setting::Errors;
+use crate::model::setting::{Errors, Members};
 
 const SIGNATURE: &str = "x-twilio-signature";
 const SETTINGS: &str = "x-twilio-webhooks-signature-settings";
@@ -41,7 +41,7 @@ pub struct Config {
     #[deserr(default)]
     pub auth_token: Option<Secrets>,
     /// Shared keys by id, for webhooks that are configured to be signed with one of them.
-    #[deserr(default)]
+    #[deserr(default, from(Members<Secrets>) = BTreeMap::from)]
     pub shared_keys: BTreeMap<String, Secrets>,
     /// Lists missed messages.
     #[deserr(default)]

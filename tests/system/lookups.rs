@@ -109,8 +109,9 @@ async fn a_hundred_hanging_name_lookups_delay_no_list_no_other_destination_and_n
     println!("delivered within {latest:.1?}, lists within {slowest:.1?}, {most} threads more");
     assert!(latest < Duration::from_secs(3), "a delivery took {latest:?}");
     assert!(slowest < Duration::from_secs(2), "a list took {slowest:?}");
+    // Reads of the store have threads of their own, too.
     assert!(
-        most <= dead.len() + 20,
+        most <= dead.len() + 50,
         "{most} threads for {} names",
         dead.len() + 1
     );

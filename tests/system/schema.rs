@@ -15,7 +15,19 @@ use crate::servers::synapse::venv;
 
 /// Types and keys whose strings the schema checks by their form only; the parser checks more.
 const FORM_ONLY: &[&str] = &[
-    "timeout", "rate", "size", "URL", "address", "network", "number", "regular", "level", "name", "initial",
+    "timeout",
+    "rate",
+    "size",
+    "URL",
+    "address",
+    "network",
+    "number",
+    "regular",
+    "level",
+    "name",
+    "initial",
+    "lane_lease",
+    "url",
 ];
 
 fn form_only(key: &Key, value: &str) -> bool {

@@ -10,7 +10,8 @@ use super::document::{self, Document};
 use super::{Config, ReplyConfig, Verb, Verify};
 use crate::model::message::{Media, Timestamp};
 use crate::model::number::BareDigits;
-use crate::model::setting::{self, Errors};
+use crate::model::setting::{self, Errors, Members};
+use crate::model::units::some;
 use crate::source::{Events, Incoming, Refusal, fields};
 
 /// The mappings of known services.
@@ -41,7 +42,7 @@ pub(super) struct Mapping {
     segments: Option<String>,
     #[deserr(default)]
     sent_at: Option<String>,
-    #[deserr(default)]
+    #[deserr(default, from(Members<String>) = some)]
     only_if: Option<BTreeMap<String, String>>,
     #[deserr(default)]
     pub(super) reply: Option<ReplyConfig>,
@@ -208,8 +209,8 @@ impl Mapping {
 }
 
 fn preset(name: &str) -> Result<Mapping, String> {
-    let mut presets: BTreeMap<String, Mapping> =
-        setting::from_toml(PRESETS).map_err(|error| format!("the presets cannot be read: {error}"))?;
+    let Members(mut presets) = setting::from_toml::<Members<Mapping>>(PRESETS)
+        .map_err(|error| format!("the presets cannot be read: {error}"))?;
     presets.remove(name).ok_or_else(|| {
         let known: Vec<&str> = presets.keys().map(String::as_str).collect();
         format!("unknown preset `{name}`; there are {}", known.join(", "))
@@ -284,7 +285,7 @@ mod tests {
 
     #[test]
     fn every_preset_is_a_complete_mapping() {
-        let presets: BTreeMap<String, Mapping> = setting::from_toml(PRESETS).unwrap();
+        let Members(presets) = setting::from_toml::<Members<Mapping>>(PRESETS).unwrap();
         assert_eq!(presets.len(), 8);
         for name in presets.into_keys() {
             let config = Config {

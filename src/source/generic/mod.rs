@@ -18,8 +18,8 @@ use super::{
 use crate::model::lint::{self, Lint};
 use crate::model::number::BareDigits;
 use crate::model::secret::Secrets;
-use crate::model::setting::Errors;
-use crate::model::units::Bounded;
+use crate::model::setting::{Errors, Members};
+use crate::model::units::{Bounded, some};
 use document::Document;
 use mapping::Mapping;
 use proof::Proof;
@@ -67,7 +67,7 @@ pub struct Config {
     #[deserr(default)]
     pub sent_at: Option<String>,
     /// Values that fields must have for a request to be a message.
-    #[deserr(default)]
+    #[deserr(default, from(Members<String>) = some)]
     pub only_if: Option<BTreeMap<String, String>>,
     /// The response to an accepted request.
     #[deserr(default)]

@@ -91,10 +91,10 @@ const NEXT: &str = "
     FROM found ORDER BY seq, ordinal";
 
 /// Marks deliveries that are behind others. The lock on those makes a transaction that ends one of them wait, and then
-/// find what it has to make ready.
+/// find what it has to make ready. One that meanwhile became the delivery of a single recipient is in another queue.
 const BEHIND: &str = "
     WITH blocker AS MATERIALIZED (
-        SELECT e.message, e.ordinal FROM delivery e
+        SELECT e.message, e.ordinal, e.destination, e.queue FROM delivery e
         WHERE (e.message, e.ordinal) IN (SELECT * FROM unnest($3::uuid[], $4::smallint[])) AND e.stage < 3
         ORDER BY e.message, e.ordinal
         FOR SHARE
@@ -102,7 +102,8 @@ const BEHIND: &str = "
     UPDATE delivery d SET stage = 2
     FROM unnest($1::uuid[], $2::smallint[], $3::uuid[], $4::smallint[]) AS i(message, ordinal, blocker, blocker_ordinal)
     WHERE d.message = i.message AND d.ordinal = i.ordinal AND d.stage < 2
-        AND (i.blocker, i.blocker_ordinal) IN (SELECT message, ordinal FROM blocker)";
+        AND (i.blocker, i.blocker_ordinal, d.destination, d.queue)
+            IN (SELECT message, ordinal, destination, queue FROM blocker)";
 
 /// Marks deliveries that are due later.
 const DELAYED: &str = "
@@ -291,7 +292,33 @@ impl Postgres {
         let mut claims = Claims::new(limit);
         let version = self.shared.lanes.version(destination);
         ahead.refresh(lane.epoch, version);
-        self.take(&lane, destination, &mut ahead, now, &mut claims)?;
+        let result = self
+            .fill(&lane, destination, &mut ahead, (version, now), &mut claims)
+            .await;
+        let mut claims = claims.all;
+        // While the database answered slowly, the lease may have ended.
+        if !self.shared.lanes.holds(destination, lane.epoch) {
+            for claim in claims.drain(..) {
+                self.shared.leases().end(claim.token);
+            }
+        }
+        // What was claimed before an error is delivered; the error comes again if it lasts.
+        match result {
+            Err(error) if claims.is_empty() => Err(error),
+            _ => Ok(claims),
+        }
+    }
+
+    /// Claims from what was read ahead, and looks for more until there are enough.
+    async fn fill(
+        &self,
+        lane: &Turn,
+        destination: &Name,
+        ahead: &mut Ahead,
+        (version, now): (u64, Timestamp),
+        claims: &mut Claims,
+    ) -> Result<(), Error> {
+        self.take(lane, destination, ahead, now, claims)?;
         if !claims.is_full() {
             ahead.restart(lane.epoch, version);
         }
@@ -320,19 +347,12 @@ impl Postgres {
                 after = (candidate.seq, ordinal(candidate.id));
                 ahead.add(candidate, now);
             }
-            self.take(&lane, destination, &mut ahead, now, &mut claims)?;
+            self.take(lane, destination, ahead, now, claims)?;
             if is_last {
                 break;
             }
         }
-        let mut claims = claims.all;
-        // While the database answered slowly, the lease may have ended.
-        if !self.shared.lanes.holds(destination, lane.epoch) {
-            for claim in claims.drain(..) {
-                self.shared.leases().end(claim.token);
-            }
-        }
-        Ok(claims)
+        Ok(())
     }
 
     /// Claims from what was read ahead.
@@ -409,7 +429,7 @@ impl Postgres {
             let rows = connection
                 .query(&connection.prepare_cached(OLD).await?, &parameters)
                 .await?;
-            let mut overdue = Vec::new();
+            let mut found = Vec::new();
             // One of these may have been read ahead.
             self.shared.lanes.look_again(destination);
             for row in &rows {
@@ -419,12 +439,14 @@ impl Postgres {
                     ordinal: ordinal.cast_unsigned(),
                 };
                 let lease = lane.lease(destination, id, conversation(row.try_get(3)?)?);
-                let delivery = record::delivery(row.try_get(4)?)?;
-                if let Some(token) = self.shared.leases().grant(lease) {
-                    overdue.push(Overdue { delivery, token });
-                }
+                found.push((lease, record::delivery(row.try_get(4)?)?));
             }
-            Ok(overdue)
+            let mut leases = self.shared.leases();
+            let overdue = found.into_iter().filter_map(|(lease, delivery)| {
+                let token = leases.grant(lease)?;
+                Some(Overdue { delivery, token })
+            });
+            Ok(overdue.collect())
         };
         self.shared.within(&connection, old()).await
     }
@@ -462,10 +484,15 @@ impl Postgres {
                 return Ok(Some(now));
             }
             let Some(last) = candidates.last().filter(|_| candidates.len() == LEAST) else {
-                break;
+                return self.next_delayed(destination, now).await;
             };
             after = (last.seq, ordinal(last.id));
         }
+        // There is more to look at.
+        Ok(Some(now))
+    }
+
+    async fn next_delayed(&self, destination: &Name, now: Timestamp) -> Result<Option<Timestamp>, Error> {
         let (messages, ordinals) = self.shared.leases().claimed(destination);
         let connection = self.shared.pool.get().await?;
         let next = async || -> Result<_, Trouble> {

@@ -355,7 +355,12 @@ impl Postgres {
             let stepped = {
                 let _none_is_claimed = self.shared.claiming.write().await;
                 let deadline = std::time::Instant::now() + super::gather::WAIT;
-                self.shared.repeat(&step, deadline).await?
+                let stepped = self.shared.repeat(&step, deadline).await?;
+                // Before the next claim, which must not use what was read ahead.
+                for name in &stepped.touched.changed {
+                    self.shared.lanes.look_again(name);
+                }
+                stepped
             };
             sum(stepped.tally);
             self.shared.totals.add_ended(stepped.ended);

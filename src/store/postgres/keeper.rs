@@ -307,9 +307,12 @@ impl Keeper {
         }
         let names: Vec<&str> = lanes.iter().map(Name::as_str).collect();
         let parameters: [&(dyn ToSql + Sync); 2] = [&names, &self.shared.instance];
-        within(self.patience(), session.connection.execute(RELEASE, &parameters)).await?;
+        // First here: from now on no attempt starts. If the release fails, the lane ends with its lease.
         for name in lanes {
             self.shared.lanes.forget(name);
+        }
+        within(self.patience(), session.connection.execute(RELEASE, &parameters)).await?;
+        for name in lanes {
             self.send(session, [Notice::Free(name.clone())]).await?;
         }
         Ok(())

@@ -138,7 +138,7 @@ async fn prepare(client: &Client, commit: SynchronousCommit) -> Result<(), Conne
     let settings = format!(
         "SET synchronous_commit = {}; SET statement_timeout = '10s'; SET lock_timeout = '8s'; \
          SET idle_in_transaction_session_timeout = '5s'; SET enable_seqscan = off; SET jit = off; \
-         SET client_min_messages = warning; \
+         SET client_min_messages = warning; SET default_transaction_isolation = 'read committed'; \
          SET timezone = 'UTC'",
         commit.as_str()
     );
