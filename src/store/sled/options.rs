@@ -15,7 +15,7 @@ pub struct Options {
     pub path: PathBuf,
     /// New messages are rejected if less than this is free on the file system.
     pub min_free: u64,
-    /// The time after which a caller that waits for a commit gets [`Error::Slow`].
+    /// The time after which a caller that waits for a commit gets [`Error::Slow`](crate::store::Error::Slow).
     pub commit_deadline: Duration,
     /// The duration of a commit after which the process aborts, to be restarted.
     pub abort_after: Duration,
