@@ -66,16 +66,6 @@ impl Conditions {
     }
 }
 
-/// The conditions as written.
-#[derive(Debug)]
-struct Written {
-    to: Option<Placed<Vec<Placed<Numbers>>>>,
-    from: Option<Placed<Vec<Placed<Numbers>>>>,
-    source: Option<Placed<Vec<Placed<String>>>>,
-    message: Option<Placed<Expression>>,
-    keyword: Option<Placed<Vec<Keyword>>>,
-}
-
 #[derive(Debug, Deserr)]
 #[deserr(error = Errors, deny_unknown_fields)]
 struct RouteTyped {
@@ -93,7 +83,7 @@ struct RouteTyped {
     #[deserr(default)]
     keyword: Option<Placed<Vec<Keyword>>>,
     #[deserr(default)]
-    unless: Option<Placed<UnlessTyped>>,
+    unless: Option<Placed<Written>>,
     deliver: Vec<Placed<String>>,
     #[deserr(rename = "continue", default)]
     proceed: bool,
@@ -101,9 +91,10 @@ struct RouteTyped {
     template: Option<Placed<String>>,
 }
 
+/// The conditions as written, in `unless` or in the route itself.
 #[derive(Debug, Deserr)]
 #[deserr(error = Errors, deny_unknown_fields)]
-struct UnlessTyped {
+struct Written {
     #[deserr(default)]
     to: Option<Placed<Vec<Placed<Numbers>>>>,
     #[deserr(default)]
@@ -175,28 +166,12 @@ struct Reading<'r, 't> {
 }
 
 impl Reading<'_, '_> {
-    fn exceptions(&mut self, unless: Placed<UnlessTyped>) -> Conditions {
+    fn exceptions(&mut self, unless: Placed<Written>) -> Conditions {
         let key = format!("{}.unless", self.section.key);
         let place = self.section.place_of(&unless.path);
-        let UnlessTyped {
-            to,
-            from,
-            source,
-            message,
-            keyword,
-        } = unless.value;
         // An invalid condition was reported already.
-        let is_limited = message.is_some();
-        let conditions = self.conditions(
-            &key,
-            Written {
-                to,
-                from,
-                source,
-                message,
-                keyword,
-            },
-        );
+        let is_limited = unless.value.message.is_some();
+        let conditions = self.conditions(&key, unless.value);
         if !is_limited && conditions.is_empty() {
             let message = "without any condition this excludes every message";
             self.problems.error(&place, key, message);
