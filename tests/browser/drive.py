@@ -325,19 +325,19 @@ def claims_only_what_it_knows(browser):
     expect(page.locator(".health tr", has_text="crm").locator(".pill")).to_have_class("pill wait")
     # A page that sees pending deliveries asks every two seconds.
     switch(lambda status: (pending(status), status.update(ready=False, stopping="waiting for 1 delivery to crm, at most 9s")))
-    expect(title).to_have_text("The daemon is stopping", timeout=4_000)
+    expect(title).to_have_text("The daemon is stopping", timeout=10_000)
     expect(box).to_have_attribute("data-tone", "bad")
     expect(box).to_contain_text("waiting for 1 delivery to crm, at most 9s.")
     switch(0)
-    expect(title).to_have_text("The state is unknown", timeout=4_000)
+    expect(title).to_have_text("The state is unknown", timeout=10_000)
     expect(page.locator(".outage")).to_have_text(re.compile("systemctl status smsbridge. Trying again"))
     switch(500)
-    expect(page.locator(".outage")).to_have_text("no Trying again every few seconds.", timeout=4_000)
+    expect(page.locator(".outage")).to_have_text("no Trying again every few seconds.", timeout=10_000)
     expect(box).not_to_contain_text("respond")
 
     def logs_in_again(then):
         switch(401)
-        expect(page.locator(".login .complaint")).to_have_text("Your session ended. Log in again.", timeout=4_000)
+        expect(page.locator(".login .complaint")).to_have_text("Your session ended. Log in again.", timeout=10_000)
         switch(then)
         page.get_by_label("Token").fill(GIVEN["token"])
         page.keyboard.press("Enter")
@@ -365,7 +365,7 @@ def keeps_the_charts_after_a_burst(page):
     expect(bar.last).to_be_visible()
     page.get_by_role("link", name="Routes").click()
     page.get_by_role("link", name="Overview").click()
-    expect(accepted).to_have_text(str(before + 600), timeout=500)
+    expect(accepted).to_have_text(str(before + 600), timeout=5_000)
     expect(bar.last).to_be_visible()
     expect(page.get_by_role("img", name=f"In the last hour {before + 600} accepted")).to_be_visible()
     bodies = [url for url in asked if "/api/v1/messages" in url]
@@ -543,6 +543,7 @@ STEPS = [
 
 def main():
     SHOTS.mkdir(parents=True, exist_ok=True)
+    expect.set_options(timeout=15_000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=GIVEN["chromium"], args=FLAGS, timeout=60_000)
         page = open_page(browser, "operator", viewport={"width": 1280, "height": 800})
