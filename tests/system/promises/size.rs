@@ -150,7 +150,7 @@ async fn p13_memory_is_bounded_at_any_backlog_and_any_inbound_rate() {
 /// More than the store's queue holds and one commit takes, 1 024 each.
 const CROWD: usize = 3_000;
 
-/// Many connections, and a disk that hangs repeatedly for two seconds: messages that do not fit into the queue
+/// Many connections, and a disk that hangs repeatedly for four seconds: messages that do not fit into the queue
 /// are refused with `Retry-After`, those that fit are kept, and no answer takes long.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root, for a control group: tests/run"]
@@ -166,7 +166,7 @@ async fn p13_overload_is_a_503_in_time_and_accepted_messages_are_kept() {
     std::fs::write(&config, text.replacen("[server]\n", &room, 1)).unwrap();
     bridge.run_command(confined.command(), &[], &[]).unwrap();
     let address = bridge.url("").strip_prefix("http://").unwrap().to_owned();
-    let until = Instant::now() + Duration::from_secs(rounds(8, 60) as u64);
+    let until = Instant::now() + Duration::from_secs(rounds(12, 60) as u64);
     let stop = AtomicBool::new(false);
     let posted = std::thread::scope(|scope| {
         let _stop = Stop(&stop);
@@ -174,19 +174,26 @@ async fn p13_overload_is_a_503_in_time_and_accepted_messages_are_kept() {
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 disk.freeze();
-                std::thread::sleep(Duration::from_secs(2));
+                std::thread::sleep(Duration::from_secs(4));
                 disk.thaw();
                 std::thread::sleep(Duration::from_millis(300));
             }
         });
         tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(crowd(&address, until)))
     });
-    let (taken, refused): (Vec<_>, Vec<_>) = posted.iter().partition(|posted| posted.status == 200);
-    let longest = posted.iter().map(|posted| posted.took).max().unwrap();
+    let of = |status| {
+        posted
+            .iter()
+            .filter(|posted| posted.status == status)
+            .collect::<Vec<_>>()
+    };
+    let (taken, refused, closed) = (of(200), of(503), of(0).len());
+    let answered = posted.iter().filter(|posted| posted.status != 0);
+    let longest = answered.map(|posted| posted.took).max().unwrap();
     let quickest = refused.iter().map(|posted| posted.took).min();
     let peak = peak(&bridge);
     let words = format!(
-        "{CROWD} connections on a slow disk: {} taken, {} refused with 503 and Retry-After, the slowest answer after {:.1} s, the quickest 503 after {quickest:.1?}; {peak} MiB, {}",
+        "{CROWD} connections on a slow disk: {} taken, {} refused with 503 and Retry-After, {closed} closed, the slowest answer after {:.1} s, the quickest 503 after {quickest:.1?}; {peak} MiB, {}",
         taken.len(),
         refused.len(),
         longest.as_secs_f64(),
@@ -197,9 +204,18 @@ async fn p13_overload_is_a_503_in_time_and_accepted_messages_are_kept() {
         !taken.is_empty() && refused.len() > CROWD / 10,
         "no overload: the test proves nothing {words}"
     );
-    // The promise is 10 s, of the program as it is released; a build for tests needs longer for thousands at once.
-    let bound = Duration::from_secs(if cfg!(debug_assertions) { 30 } else { 10 });
+    // The promise is 10 s, of the program as it is released. A build for tests on a slow machine does not even read
+    // the heads of thousands of requests within `header_timeout`.
+    let (bound, may_close) = if cfg!(debug_assertions) {
+        (Duration::from_secs(60), posted.len() / 10)
+    } else {
+        (Duration::from_secs(10), 0)
+    };
     assert!(longest < bound, "an answer took too long: {words}");
+    assert!(
+        closed <= may_close,
+        "connections were closed without an answer: {words}"
+    );
     assert!(peak <= BOUND_MIB, "over {BOUND_MIB} MiB: {words}");
     bridge.kill();
     bridge.run();
@@ -233,11 +249,12 @@ async fn crowd(address: &str, until: Instant) -> Vec<Posted> {
         let mut posted = Vec::new();
         while Instant::now() < until {
             let number = next.fetch_add(1, Ordering::Relaxed);
+            let began = Instant::now();
             let (status, took) = post(address, number)
                 .await
-                .unwrap_or_else(|error| panic!("no answer: {error}"));
+                .unwrap_or_else(|_| (0, began.elapsed()));
             posted.push(Posted { number, status, took });
-            if status == 503 {
+            if status != 200 {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
@@ -250,9 +267,9 @@ async fn crowd(address: &str, until: Instant) -> Vec<Posted> {
         .collect()
 }
 
-/// The status of the answer, which is 200 or a 503 with `Retry-After`, and its duration. The time that
-/// the kernel takes to connect is not included: it drops connections that do not fit into its queue, and the other
-/// side's kernel retries after one, three, seven and fifteen seconds.
+/// The status of the answer, which is 200 or a 503 with `Retry-After`, and its duration; an error if there was none.
+/// The time that the kernel takes to connect is not included: it drops connections that do not fit into its queue, and
+/// the other side's kernel retries after one, three, seven and fifteen seconds.
 async fn post(address: &str, number: usize) -> std::io::Result<(u16, Duration)> {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let body = Bridge::body(&refid(number), "+13035550100", &"long ".repeat(200)).to_string();
@@ -265,6 +282,9 @@ async fn post(address: &str, number: usize) -> std::io::Result<(u16, Duration)> 
     stream.write_all((head + &body).as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
+    if answer.is_empty() {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
     let answer = answer.to_lowercase();
     let status = answer
         .split(' ')
