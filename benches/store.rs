@@ -5,7 +5,7 @@
 //! | `raw` | appends and syncs the same bytes in the same groups without a store: what the disk allows |
 //! | `accept` | 64 callers, each message with one delivery |
 //! | `churn` | accepts, claims and settles at the same time |
-//! | `fill` | accepts COUNT texts, which stay waiting |
+//! | `fill` | accepts COUNT messages, which stay pending |
 //! | `open` | opens what `fill` left, and says how long that took and how much memory it needed |
 //! | `search` | first pages of the usual searches over what `fill` left |
 //!
@@ -66,7 +66,7 @@ fn run(work: impl Future<Output = Result<()>>) -> Result<()> {
         .block_on(work)
 }
 
-/// Groups of 64 texts of 400 bytes, each appended and synced.
+/// Groups of 64 messages of 400 bytes, each appended and synced.
 fn raw(groups: u64, folder: &Path) -> Result<()> {
     let mut file = std::fs::File::create(folder.join("log"))?;
     let bytes = vec![7; CALLERS as usize * 400];
@@ -209,7 +209,7 @@ async fn search(path: &Path) -> Result<()> {
         ("no such sender", from("+13039999999")?),
         ("prefix of senders", from("+1303000000*")?),
         (
-            "to nobody",
+            "to an unknown number",
             Query {
                 to: Some(Pattern::parse("+1999*")?),
                 ..Query::default()
@@ -258,14 +258,14 @@ async fn search(path: &Path) -> Result<()> {
             },
         ),
         (
-            "text of one",
+            "body of one",
             Query {
                 text: Some("number 77 ".into()),
                 ..Query::default()
             },
         ),
         (
-            "text of none",
+            "body of none",
             Query {
                 text: Some("no such words".into()),
                 ..Query::default()
@@ -330,7 +330,7 @@ fn arrival(n: u64) -> Result<Arrival> {
             from: Number::parse(&format!("+1303{:07}", n % 10_000))?,
             to: Number::parse("+13038670000")?,
             text: format!(
-                "This is number {n} of many texts, about as long as texts are: your table for two is booked, see you at eight. Reply STOP to end."
+                "This is number {n} of many messages, about as long as usual: your table for two is booked, see you at eight. Reply STOP to end."
             ),
             media: Vec::new(),
             extra: std::collections::BTreeMap::new(),

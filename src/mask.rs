@@ -9,7 +9,7 @@
 //! | masked | if it is |
 //! |---|---|
 //! | a secret | of 6 characters or more; of one with 16 or more, also any 8 in a row |
-//! | the message's text, links and file names | any 6 letters or digits in a row; whole words of 4 letters, of 3 with a digit, or of 2 that are not ASCII |
+//! | the message body, links and file names | any 6 letters or digits in a row; whole words of 4 letters, of 3 with a digit, or of 2 that are not ASCII |
 //! | its numbers | any 5 digits in a row |
 //!
 //! Shorter values are not masked: with a secret `error`, no message would stay readable. Case, white space

@@ -33,7 +33,7 @@ pub struct Metrics {
     pub accepted: Family<BySource, Counter>,
     /// Webhooks of messages that were already stored.
     pub duplicate: Family<BySource, Counter>,
-    /// Duplicates whose sender, receiver, text or attachments differ from the stored message.
+    /// Duplicates whose sender, receiver, body or attachments differ from the stored message.
     pub duplicate_differing: Family<BySource, Counter>,
     /// Messages that were listed at the carrier because their webhook did not arrive.
     pub caught_up: Family<BySource, Counter>,

@@ -60,7 +60,7 @@ pub struct Doubt {
     pub known: Timestamp,
     /// How far the wall clock is from it.
     pub by: Duration,
-    /// Whether it is ahead.
+    /// Whether the clock is ahead.
     pub ahead: bool,
     /// How much longer the daemon must run until the wall clock is trusted as it is.
     pub left: Duration,

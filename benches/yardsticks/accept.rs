@@ -1,4 +1,4 @@
-//! `accept`: how fast a text is on disk and acknowledged.
+//! `accept`: how fast messages are stored and acknowledged.
 
 use std::path::Path;
 
@@ -14,12 +14,12 @@ use crate::report::{Report, Target, median};
 
 const YARDSTICK: &str = "accept";
 
-/// Kept, without a delivery.
-const NOBODY: &str = "[destination.desk]\nkind = \"console\"\n\
+/// Messages without a delivery.
+const KEPT: &str = "[destination.desk]\nkind = \"console\"\n\
     [[route]]\nname = \"all\"\ndeliver = []\n[routing]\nunmatched = [\"desk\"]";
 
-/// Owed to one destination, which is paused.
-const OWED: &str = "[destination.desk]\nkind = \"console\"\n\
+/// One delivery for each message, to a paused destination.
+const PAUSED: &str = "[destination.desk]\nkind = \"console\"\n\
     [[route]]\nname = \"all\"\ndeliver = [\"desk\"]\n[routing]\nunmatched = [\"desk\"]";
 
 /// Measures it.
@@ -34,32 +34,32 @@ struct Contestants {
     parse: Server,
     hand_over: Server,
     log: Server,
-    nobody: Daemon,
-    owed: Daemon,
+    kept: Daemon,
+    paused: Daemon,
 }
 
 impl Contestants {
     fn start(folder: &Path) -> Result<Self> {
-        let owed = Daemon::start(&fresh(folder, "owed")?, OWED)?;
-        owed.tell_destination("desk", "pause")?;
+        let paused = Daemon::start(&fresh(folder, "paused")?, PAUSED)?;
+        paused.tell_destination("desk", "pause")?;
         Ok(Self {
             parse: Server::start(bare::ROLE, &Bare::Parse)?,
             hand_over: Server::start(bare::ROLE, &Bare::HandOver)?,
             log: Server::start(bare::ROLE, &Bare::Log(folder.join("raw")))?,
-            nobody: Daemon::start(&fresh(folder, "nobody")?, NOBODY)?,
-            owed,
+            kept: Daemon::start(&fresh(folder, "unrouted")?, KEPT)?,
+            paused,
         })
     }
 }
 
-/// In rounds, since the machine may be slower in one minute than in the next; ratios within a round.
+/// Measures in rounds and computes ratios within a round, because the speed of the machine varies over minutes.
 fn throughput(run: &Run, contestants: &Contestants, report: &mut Report) -> Result<()> {
     let addresses = [
         contestants.parse.address,
         contestants.hand_over.address,
         contestants.log.address,
-        contestants.nobody.public,
-        contestants.owed.public,
+        contestants.kept.public,
+        contestants.paused.public,
     ];
     let mut rounds = Vec::new();
     for _ in 0..run.rounds {
@@ -107,7 +107,7 @@ fn latency(run: &Run, contestants: &Contestants, folder: &Path, report: &mut Rep
     for _ in 0..run.rounds {
         let sync = disk::sync_milliseconds(folder)?;
         let log = Load::at(contestants.log.address, 1000.0, run.seconds).run()?;
-        let posted = Load::at(contestants.owed.public, 1000.0, run.seconds).run()?;
+        let posted = Load::at(contestants.paused.public, 1000.0, run.seconds).run()?;
         ensure!(posted.refused == 0, "{} requests were refused", posted.refused);
         syncs.push(sync);
         ratios.push(posted.p99 / sync);

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use crate::load::head_length;
 
-/// What was answered.
+/// The response.
 pub struct Answer {
     /// The status.
     pub status: u16,

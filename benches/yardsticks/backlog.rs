@@ -1,4 +1,4 @@
-//! `memory` and `search`: what many waiting texts cost, how soon the bridge is there again with them, and how
+//! `memory` and `search`: the cost of many pending messages, how soon the bridge is ready again with them, and how
 //! soon an operator finds one.
 
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::fill::Fill;
 use crate::load::Load;
 use crate::report::{Report, Target};
 
-/// One destination that nobody reaches: nothing listens there.
+/// One destination that refuses connections.
 const DOWN: &str = "[destination.desk]\nkind = \"webhook\"\nurl = \"http://127.0.0.1:9/\"\n\
     [[route]]\nname = \"all\"\ndeliver = [\"desk\"]\n[routing]\nunmatched = [\"desk\"]";
 
@@ -22,18 +22,18 @@ const SETTLE: Duration = Duration::from_secs(1);
 
 /// A size of backlog, and what may be used of it.
 struct Size {
-    texts: u64,
+    messages: u64,
     memory_max: f64,
     ready_max: f64,
 }
 
 const SMALL: Size = Size {
-    texts: 100_000,
+    messages: 100_000,
     memory_max: 96.0,
     ready_max: 2.0,
 };
 const LARGE: Size = Size {
-    texts: 1_000_000,
+    messages: 1_000_000,
     memory_max: 256.0,
     ready_max: 15.0,
 };
@@ -43,7 +43,7 @@ pub fn measure(run: &Run, report: &mut Report) -> Result<()> {
     idle_and_flood(run, report)?;
     let sizes: &[Size] = if run.full { &[SMALL, LARGE] } else { &[SMALL] };
     for size in sizes {
-        waiting(run, size, report)?;
+        pending(run, size, report)?;
     }
     Ok(())
 }
@@ -73,18 +73,18 @@ fn add_memory(report: &mut Report, what: &str, daemon: &Daemon, most: f64, more:
     Ok(())
 }
 
-fn waiting(run: &Run, size: &Size, report: &mut Report) -> Result<()> {
-    let texts = size.texts;
+fn pending(run: &Run, size: &Size, report: &mut Report) -> Result<()> {
+    let messages = size.messages;
     let folder = fresh(&run.folder, "waiting")?;
     let fill = Fill {
         store: store_path(&folder),
-        texts,
+        messages,
         purge: false,
     };
     let filled = fill.run()?;
     report.note(
         "memory",
-        format!("{texts} waiting, on disk"),
+        format!("{messages} pending, on disk"),
         (filled.mebibytes_full, "MiB"),
         format!("filled in {:.1} s", filled.seconds),
     );
@@ -94,7 +94,7 @@ fn waiting(run: &Run, size: &Size, report: &mut Report) -> Result<()> {
     ensure!(posted.accepted > 0, "nothing was accepted");
     add_memory(
         report,
-        &format!("resident, {texts} waiting"),
+        &format!("resident, {messages} pending"),
         &clean,
         size.memory_max,
         &format!("and {} more accepted", posted.accepted),
@@ -103,12 +103,12 @@ fn waiting(run: &Run, size: &Size, report: &mut Report) -> Result<()> {
     let again = Daemon::start(&folder, DOWN)?;
     report.add(
         "memory",
-        format!("ready after kill -9 with {texts} waiting"),
+        format!("ready after kill -9 with {messages} pending"),
         (again.ready_after.as_secs_f64(), "s"),
         Target::AtMost(size.ready_max),
         format!("{:.2} s after an ordinary stop", after_stop.as_secs_f64()),
     );
-    search(report, &again, texts, &folder)
+    search(report, &again, messages, &folder)
 }
 
 /// Each filter once with what is there and once with what is not, which is the harder question.
@@ -125,13 +125,13 @@ const SEARCHES: [(&str, &str, &str); 6] = [
     ),
 ];
 
-fn search(report: &mut Report, daemon: &Daemon, texts: u64, folder: &Path) -> Result<()> {
+fn search(report: &mut Report, daemon: &Daemon, messages: u64, folder: &Path) -> Result<()> {
     for (filter, there, absent) in SEARCHES {
         let (found, first) = page(daemon, there)?;
         let (none, second) = page(daemon, absent)?;
         report.add(
             "search",
-            format!("first page among {texts} by `{filter}`, the slower of two"),
+            format!("first page among {messages} by `{filter}`, the slower of two"),
             (first.max(second), "ms"),
             Target::AtMost(200.0),
             format!("there: {found} in {first:.1} ms; absent: {none} in {second:.1} ms"),
@@ -140,7 +140,7 @@ fn search(report: &mut Report, daemon: &Daemon, texts: u64, folder: &Path) -> Re
     let (_, peak) = daemon.memory()?;
     report.note(
         "search",
-        format!("resident after searching among {texts}"),
+        format!("resident after searching among {messages}"),
         (peak, "MiB"),
         format!("{:.0} MiB on disk", disk::mebibytes(&store_path(folder))?),
     );

@@ -1,4 +1,4 @@
-//! What the bridge is compared with: servers that do less and less of what it does, behind the same serving
+//! Servers for comparison: each does less of the bridge's work, behind the same serving
 //! loop. What they leave out is what the bridge's promises cost.
 
 use std::fs::File;
@@ -24,7 +24,7 @@ use crate::process;
 /// The role's name.
 pub const ROLE: &str = "bare";
 
-/// How many texts the thread takes in one go, and how many may wait: as in the bridge's store.
+/// Maximum size of a group and of the queue, as in the bridge's store.
 const GROUP_MAX: usize = 1024;
 
 /// POSTs to the sink at once: the most that a destination's `concurrency` can be.
@@ -35,9 +35,9 @@ const POSTS_MAX: usize = 64;
 pub enum Bare {
     /// Reads the JSON, and answers.
     Parse,
-    /// The same, and the body goes to another thread and its answer comes back.
+    /// Also passes the body to another thread and waits for its answer.
     HandOver,
-    /// The same, and the thread appends what is waiting to this file and syncs it before it answers.
+    /// Also appends queued bodies to this file and syncs it before it answers.
     Log(PathBuf),
     /// Reads the JSON, has it posted to this sink by a task of its own, and answers.
     Straight(SocketAddr),
@@ -60,7 +60,7 @@ pub fn play(bare: Bare) -> Result<()> {
     })
 }
 
-/// Those of smsbridge, with room for every connection of a benchmark.
+/// The limits of smsbridge, with enough connections for a benchmark.
 pub fn limits() -> Limits {
     Limits {
         connections: 2048,

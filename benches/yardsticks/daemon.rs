@@ -36,7 +36,7 @@ impl Daemon {
         Self::start_binary(Path::new(BINARY), folder, destinations_and_routes)
     }
 
-    /// The same with another build.
+    /// Starts another build.
     pub fn start_binary(binary: &Path, folder: &Path, destinations_and_routes: &str) -> Result<Self> {
         let (public, admin) = (free_address()?, free_address()?);
         let config = folder.join("config.toml");

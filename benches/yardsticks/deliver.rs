@@ -1,4 +1,4 @@
-//! `deliver`: from the carrier's POST to the destination's, one POST per text.
+//! `deliver`: from the carrier's POST to the destination's, one POST per message.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::sink::{self, Received};
 const YARDSTICK: &str = "deliver";
 
 /// How long nothing may come in before the rest counts as lost.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Measures it.
 pub fn measure(run: &Run, report: &mut Report) -> Result<()> {
@@ -59,7 +59,7 @@ fn throughput(
     );
     report.add(
         YARDSTICK,
-        "texts lost",
+        "messages lost",
         (lost as f64, ""),
         Target::AtMost(0.0),
         format!("{twice} came twice"),
@@ -74,7 +74,7 @@ fn carried(load: Load, sink: &Server) -> Result<(f64, [u64; 2])> {
     ensure!(posted.refused == 0, "{} requests were refused", posted.refused);
     let Received {
         unique, total, last, ..
-    } = sink::wait_for(sink.address, posted.accepted, PATIENCE)?;
+    } = sink::wait_for(sink.address, posted.accepted, WAIT_MAX)?;
     let seconds = last.saturating_sub(posted.began) as f64 / 1e6;
     let lost = posted.accepted.saturating_sub(unique);
     Ok((unique as f64 / seconds, [lost, total - unique]))
@@ -83,9 +83,9 @@ fn carried(load: Load, sink: &Server) -> Result<(f64, [u64; 2])> {
 fn latency(run: &Run, daemon: &Daemon, sink: &Server, report: &mut Report) -> Result<()> {
     sink::reset(sink.address)?;
     let posted = Load::at(daemon.public, 100.0, run.seconds * 3.0).run()?;
-    let received = sink::wait_for(sink.address, posted.accepted, PATIENCE)?;
+    let received = sink::wait_for(sink.address, posted.accepted, WAIT_MAX)?;
     let detail = format!(
-        "{} texts; accepted within {:.1} ms (p50)",
+        "{} messages; accepted within {:.1} ms (p50)",
         received.unique, posted.p50
     );
     for (what, measured, most) in [

@@ -1,4 +1,4 @@
-//! What the disk itself can do, in the same minute and folder.
+//! The speed of the disk itself, in the same minute and folder.
 
 use std::fs::File;
 use std::io::Write as _;

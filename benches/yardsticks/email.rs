@@ -20,7 +20,7 @@ const CONNECTIONS: usize = 8;
 /// A place is held until the outcome is on disk, a connection only until the server has answered.
 const CONCURRENCY: usize = 64;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Measures it.
 pub fn measure(run: &Run, report: &mut Report) -> Result<()> {
@@ -64,7 +64,7 @@ fn drained(run: &Run, daemon: &Daemon, server: &Server) -> Result<f64> {
     sink::reset(server.reports)?;
     let posted = Load::flat_out(daemon.public, run.seconds).run()?;
     daemon.tell_destination("desk", "resume")?;
-    let received = sink::wait_for(server.reports, posted.accepted, PATIENCE)?;
+    let received = sink::wait_for(server.reports, posted.accepted, WAIT_MAX)?;
     ensure!(
         received.unique == posted.accepted,
         "{} e-mails of {} arrived",

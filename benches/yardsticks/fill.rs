@@ -24,23 +24,23 @@ const CALLERS: u64 = 512;
 
 const PURGE_STEPS_MAX: u64 = 1_000_000;
 
-/// What to put into a store.
+/// The messages to put into a store.
 #[derive(Serialize, Deserialize)]
 pub struct Fill {
     /// Where.
     pub store: PathBuf,
     /// How many messages, each with a delivery to the paused destination `desk`.
-    pub texts: u64,
-    /// Whether they are delivered and forgotten then.
+    pub messages: u64,
+    /// Whether they are then delivered and deleted.
     pub purge: bool,
 }
 
 /// How it went.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Filled {
-    /// How long the texts took.
+    /// How long the messages took.
     pub seconds: f64,
-    /// Of the store's files, when all texts were there.
+    /// The size of the store's files with all messages.
     pub mebibytes_full: f64,
     /// When they were forgotten, while the store was still open.
     pub mebibytes_purged: f64,
@@ -67,7 +67,7 @@ async fn work(fill: Fill) -> Result<Filled> {
     let began = std::time::Instant::now();
     let desk: Name = "desk".parse()?;
     store.set_paused(&desk, true).await?;
-    accept(&store, fill.texts).await?;
+    accept(&store, fill.messages).await?;
     let seconds = began.elapsed().as_secs_f64();
     let mebibytes_full = disk::mebibytes(&fill.store)?;
     let (mut mebibytes_purged, mut seconds_purge) = (mebibytes_full, 0.0);
@@ -87,16 +87,16 @@ async fn work(fill: Fill) -> Result<Filled> {
     })
 }
 
-async fn accept(store: &Arc<Sled>, texts: u64) -> Result<()> {
+async fn accept(store: &Arc<Sled>, messages: u64) -> Result<()> {
     let next = Arc::new(AtomicU64::new(0));
-    let start = now().0 - i64::try_from(texts)?;
+    let start = now().0 - i64::try_from(messages)?;
     let tasks: Vec<_> = (0..CALLERS)
         .map(|_| {
             let (store, next) = (Arc::clone(store), Arc::clone(&next));
             tokio::spawn(async move {
                 loop {
                     let n = next.fetch_add(1, Ordering::Relaxed);
-                    if n >= texts {
+                    if n >= messages {
                         return Ok::<_, anyhow::Error>(());
                     }
                     let arrival = arrival(n, Timestamp(start + n.cast_signed()))?;
@@ -193,7 +193,7 @@ fn arrival(n: u64, at: Timestamp) -> Result<Arrival> {
             from: Number::parse(&format!("+1303{:07}", n % 10_000))?,
             to: Number::parse("+13038670000")?,
             text: format!(
-                "This is number {n} of many texts, about as long as texts are: your table for two is booked, see you at eight."
+                "This is number {n} of many messages, about as long as usual: your table for two is booked, see you at eight."
             ),
             media: Vec::new(),
             extra: BTreeMap::new(),

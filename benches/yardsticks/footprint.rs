@@ -20,17 +20,17 @@ pub fn size(report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// A peak of texts, all delivered and forgotten, in a store that stays open.
+/// A peak of messages, all delivered and forgotten, in a store that stays open.
 pub fn purge(run: &Run, report: &mut Report) -> Result<()> {
     let folder = fresh(&run.folder, "purge")?;
-    let texts = if run.full { 1_000_000 } else { 50_000 };
+    let messages = if run.full { 1_000_000 } else { 50_000 };
     let fill = Fill {
         store: store_path(&folder),
-        texts,
+        messages,
         purge: true,
     };
     let filled = fill.run()?;
-    let what = format!("on disk after {texts} were delivered and forgotten");
+    let what = format!("on disk after {messages} were delivered and forgotten");
     let detail = format!(
         "{:.0} MiB at the peak, filled in {:.0} s, emptied in {:.0} s",
         filled.mebibytes_full, filled.seconds, filled.seconds_purge

@@ -1,7 +1,7 @@
 //! The carrier: posts webhooks over keep-alive connections, as cheaply as can be, and notes how long each took.
 //!
-//! Every text has a `refid` of its own: when it was meant to be sent, in microseconds since 1970, and a number
-//! that no other text of this machine has. Whatever sees the text later can tell how old it is.
+//! Every message has a `refid` of its own: its scheduled time, in microseconds since 1970, and a number
+//! that no other message of this machine has. Its age can be computed from the `refid` alone.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ pub const DIGITS: u8 = 3;
 /// Before an open loop's first request.
 const HEAD_START: Duration = Duration::from_millis(50);
 
-/// What to post.
+/// The requests to post.
 #[derive(Serialize, Deserialize)]
 pub struct Load {
     /// Whom to.
@@ -80,7 +80,7 @@ impl Load {
         }
     }
 
-    /// The same, all from one sender.
+    /// Posts all messages from one sender.
     pub fn one_conversation(address: SocketAddr, seconds: f64) -> Self {
         Self {
             senders: 1,
@@ -103,7 +103,7 @@ impl Load {
 }
 
 impl Posted {
-    /// Accepted texts per second.
+    /// Accepted messages per second.
     pub fn per_second(&self) -> f64 {
         self.accepted as f64 / self.seconds
     }
@@ -115,7 +115,7 @@ pub fn now_micros() -> u64 {
     u64::try_from(since.as_micros()).unwrap_or_default()
 }
 
-/// The number inside of a `refid`, and when its text was to be sent.
+/// The number in a `refid`, and the scheduled time of its message.
 pub fn read_refid(refid: &str) -> Option<(u64, u64)> {
     let part = |range| u64::from_str_radix(refid.get(range)?, 16).ok();
     Some((part(16..32)?, part(0..16)?))
@@ -192,7 +192,7 @@ fn pace(rate: f64, seconds: f64) -> mpsc::UnboundedReceiver<Turn> {
     turns
 }
 
-/// What one connection saw.
+/// The results of one connection.
 struct Tally {
     accepted: u64,
     refused: u64,
@@ -298,7 +298,7 @@ pub fn head_length(message: &[u8]) -> Option<usize> {
     Some(end + 4)
 }
 
-/// What a head says of its body's length.
+/// The body length according to a response head.
 pub fn content_length(head: &[u8]) -> Result<usize> {
     const NAME: &[u8] = b"content-length:";
     let line = head
@@ -308,7 +308,7 @@ pub fn content_length(head: &[u8]) -> Result<usize> {
     Ok(std::str::from_utf8(&line[NAME.len()..])?.trim().parse()?)
 }
 
-/// A request made once; what differs from text to text is written over.
+/// A request that is built once; the parts that differ are overwritten for each message.
 struct Request {
     bytes: Vec<u8>,
     refid: usize,

@@ -24,7 +24,7 @@ pub const ROLE: &str = "mail-sink";
 /// See [`ROLE`].
 pub const BARE_ROLE: &str = "bare-lettre";
 
-/// What lettre alone is to do.
+/// The work for lettre alone.
 #[derive(Serialize, Deserialize)]
 pub struct Bare {
     /// The mail server.
@@ -103,7 +103,7 @@ pub fn play() -> Result<()> {
     })
 }
 
-/// What is written waits for a flush, and what is read can be looked at.
+/// Buffers writes until a flush, and allows reading ahead.
 type Stream = BufReader<BufWriter<TcpStream>>;
 
 async fn serve(stream: TcpStream, count: Arc<Mutex<Count>>) -> Result<()> {

@@ -39,7 +39,7 @@ pub struct Run {
     pub rounds: usize,
     /// How long each load lasts.
     pub seconds: f64,
-    /// Whether a million texts are worth the wait.
+    /// Whether to measure with a million messages.
     pub full: bool,
 }
 

@@ -20,7 +20,7 @@ const YARDSTICK: &str = "path";
 /// Names another build of smsbridge.
 const BEFORE: &str = "SMSBRIDGE_BEFORE";
 
-/// What runs is started anew for each measurement, so that no one has more in its store than another.
+/// Every server is restarted for each measurement, so that none has more in its store than another.
 enum Contestant {
     Bare,
     Reference(Store),
@@ -95,7 +95,7 @@ pub fn measure(run: &Run, report: &mut Report) -> Result<()> {
     one_conversation(run, &folder, &contestants[3..], report)
 }
 
-/// What was measured of each contestant, in rounds: rates, and microseconds of processor time for each message.
+/// The results of each contestant by round: rates, and microseconds of processor time for each message.
 struct Rounds(Vec<[Vec<f64>; 2]>);
 
 impl Rounds {
@@ -230,7 +230,7 @@ fn carried(load: &Load, running: &Running, sink: &Server) -> Result<(f64, f64)> 
     let posted = load.run()?;
     ensure!(posted.refused == 0, "{} requests were refused", posted.refused);
     let Received { unique, last, .. } =
-        sink::wait_for(sink.address, posted.accepted, crate::deliver::PATIENCE)?;
+        sink::wait_for(sink.address, posted.accepted, crate::deliver::WAIT_MAX)?;
     ensure!(
         unique == posted.accepted,
         "{unique} of {} arrived",

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 /// The first argument of a process that plays a role; the role's name and its settings as JSON follow.
 pub const ROLE: &str = "role";
 
-/// A server in a role. Dropping it ends it.
+/// A server process. Dropping it ends it.
 pub struct Server {
     process: Child,
     /// Where it listens.
@@ -84,7 +84,7 @@ fn command(role: &str, settings: &impl Serialize) -> Result<Command> {
     Ok(command)
 }
 
-/// In a server's role: listeners on loopback, announced; the process ends with whoever started it.
+/// Runs a server: announces its listeners on loopback, and ends when the parent process ends.
 pub async fn listen<const N: usize>() -> Result<[TcpListener; N]> {
     let mut listeners = Vec::new();
     for _ in 0..N {

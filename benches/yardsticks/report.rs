@@ -1,4 +1,4 @@
-//! What was found: one line per figure, a table at the end, and the same as JSON.
+//! The results: one line per figure, a table at the end, and the same data as JSON.
 
 use std::path::Path;
 
@@ -10,21 +10,21 @@ use serde::Serialize;
 pub struct Figure {
     /// The yardstick it belongs to.
     pub yardstick: &'static str,
-    /// What was measured.
+    /// The name of the figure.
     pub what: String,
     /// The figure.
     pub measured: f64,
     /// Of what; nothing for a ratio.
     pub unit: &'static str,
-    /// What it should be; nothing for one that only explains others.
+    /// The target; `None` for a figure that only explains others.
     pub target: Option<Target>,
-    /// Whether it is.
+    /// Whether the target is met.
     pub reached: Option<bool>,
-    /// What it was made of.
+    /// How it was computed.
     pub detail: String,
 }
 
-/// What a figure should be.
+/// The target of a figure.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
@@ -146,7 +146,7 @@ fn short(number: f64) -> String {
     format!("{number:.places$}")
 }
 
-/// The middle one: a single round on a shared machine says little.
+/// The median, because a single round on a shared machine is not reliable.
 pub fn median(numbers: &[f64]) -> f64 {
     let mut sorted = numbers.to_vec();
     sorted.sort_by(f64::total_cmp);

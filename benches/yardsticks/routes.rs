@@ -1,4 +1,4 @@
-//! `routes`: how long it takes to decide where a text goes, as the routes become many.
+//! `routes`: how long it takes to decide where a message goes, as the routes become many.
 
 use std::time::Instant;
 
@@ -25,7 +25,7 @@ pub fn measure(report: &mut Report) -> Result<()> {
         let built = began.elapsed();
         let kinds = decide(&routes, count)?;
         let middle = kinds.into_iter().fold(0.0, f64::max);
-        let what = format!("one text through {count} routes, a third by words");
+        let what = format!("one message through {count} routes, a third by words");
         let [words, to, from, none] = kinds;
         let detail = format!(
             "medians: {words:.1} by words, {to:.1} by receiver, {from:.1} by sender, {none:.1} by none; built in {built:.1?}"
@@ -79,7 +79,7 @@ fn word(n: usize) -> String {
     format!("pump{n:05}")
 }
 
-/// Median microseconds per text, for texts that a route finds by words, by receiver, by sender, and for those
+/// Median microseconds per message, for messages that a route finds by words, by receiver, by sender, and for those
 /// that none does.
 fn decide(routes: &Routes, count: usize) -> Result<[f64; 4]> {
     let source: Name = "carrier".parse()?;
@@ -95,9 +95,8 @@ fn decide(routes: &Routes, count: usize) -> Result<[f64; 4]> {
         } else {
             "the north door".to_owned()
         };
-        let text = format!(
-            "Number {n}: there is a fault {words}, please have somebody look at it before eight, and call back."
-        );
+        let text =
+            format!("Number {n}: there is a fault {words}, please look at it before eight, and call back.");
         let subject = Subject {
             source: &source,
             from: &from,
@@ -110,7 +109,7 @@ fn decide(routes: &Routes, count: usize) -> Result<[f64; 4]> {
         took[kind].push(began.elapsed().as_secs_f64() * 1e6);
         ensure!(
             decision.routes.is_empty() == (kind == 3),
-            "text {n} took the wrong way"
+            "message {n} took the wrong route"
         );
     }
     Ok(took.map(|took| median(&took)))

@@ -1,4 +1,4 @@
-//! A fast webhook to deliver to: answers 204 at once, and counts each text once.
+//! A fast webhook to deliver to: answers 204 at once, and counts each message once.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -17,10 +17,10 @@ use crate::{ask, process};
 /// The role's name.
 pub const ROLE: &str = "sink";
 
-/// What has come in since the last reset.
+/// The messages received since the last reset.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Received {
-    /// Different texts.
+    /// Different messages.
     pub unique: u64,
     /// All requests.
     pub total: u64,
@@ -28,13 +28,13 @@ pub struct Received {
     pub first: u64,
     /// See `first`.
     pub last: u64,
-    /// Milliseconds from when a text was to be posted to the bridge until it was here.
+    /// Milliseconds from the scheduled time of the post to the arrival here.
     pub p50: f64,
     /// See `p50`.
     pub p99: f64,
 }
 
-/// What a sink has counted since the last reset; both kinds of sink count with this.
+/// The counts since the last reset; both kinds of sink use this.
 pub struct Count {
     seen: HashSet<u64>,
     total: u64,
@@ -87,20 +87,20 @@ pub fn reset(sink: SocketAddr) -> Result<()> {
     ask::get(sink, "/reset", None).map(drop)
 }
 
-/// What came in.
+/// Fetches the counts.
 pub fn received(sink: SocketAddr) -> Result<Received> {
     Ok(serde_json::from_str(&ask::get(sink, "/report", None)?.body)?)
 }
 
-/// Waits until so many different texts have come, or until nothing new has come for a while.
-pub fn wait_for(sink: SocketAddr, texts: u64, patience: Duration) -> Result<Received> {
+/// Waits until so many different messages have arrived, or until none arrived within `limit`.
+pub fn wait_for(sink: SocketAddr, messages: u64, limit: Duration) -> Result<Received> {
     let (mut before, mut since) = (0, Instant::now());
     loop {
         let received = received(sink)?;
         if received.unique != before {
             (before, since) = (received.unique, Instant::now());
         }
-        if received.unique >= texts || since.elapsed() > patience {
+        if received.unique >= messages || since.elapsed() > limit {
             return Ok(received);
         }
         std::thread::sleep(Duration::from_millis(20));
@@ -115,7 +115,7 @@ pub fn play() -> Result<()> {
     })
 }
 
-/// Answers texts, and whoever asks for the count.
+/// Answers deliveries and requests for the count.
 pub async fn accept(listener: TcpListener, count: Arc<Mutex<Count>>) -> Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
@@ -167,7 +167,7 @@ fn answer(request: &[u8], count: &Mutex<Count>) -> Result<String> {
         *count = Count::new()?;
     } else {
         let refid = refid(std::str::from_utf8(request)?);
-        let (number, meant) = read_refid(refid).context("a text without its id")?;
+        let (number, meant) = read_refid(refid).context("a message without its id")?;
         count.add(number, meant);
     }
     Ok("HTTP/1.1 204 No Content\r\n\r\n".to_owned())

@@ -1,4 +1,4 @@
-//! Whatever a disk gives back in place of a record or a backup is refused, or is the record.
+//! Bytes that a disk returns in place of a record or a backup are rejected, or are the record.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

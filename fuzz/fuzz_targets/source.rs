@@ -1,4 +1,4 @@
-//! Whatever a stranger posts, in JSON or as a form, is answered; and nothing gets past the shared code.
+//! Every request, in JSON or as a form, is answered; none is accepted without the shared code.
 #![no_main]
 
 use std::net::{IpAddr, Ipv4Addr};

@@ -86,7 +86,7 @@ struct Change {
     verb: &'static str,
     /// The label of its progress display.
     doing: &'static str,
-    /// What was done, for the summary.
+    /// The action, for the summary.
     done: &'static str,
     /// The state of the selected deliveries by default.
     state: &'static str,

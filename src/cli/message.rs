@@ -48,7 +48,7 @@ pub struct List {
     /// Receiver, exact or with `*` at one end
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     to: Option<String>,
-    /// Part of the text, ignoring case
+    /// Part of the message body, ignoring case
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     text: Option<String>,
     /// Only messages from this source
@@ -162,7 +162,7 @@ fn whole_state(message: &MessageView) -> String {
     }
 }
 
-/// The text, with the number of attachments.
+/// The body, with the number of attachments.
 fn summary(message: &MessageView) -> String {
     match (message.redacted_at, message.media.len()) {
         (Some(_), _) => "(redacted)".to_owned(),
@@ -233,7 +233,7 @@ fn section(title: &str, content: &str) -> String {
     format!("\n{}\n{content}", style::on_stdout(style::DIM, title))
 }
 
-/// Indents a text, so that none of its lines can be mistaken for a line of this program.
+/// Indents a string, so that none of its lines can be mistaken for a line of this program.
 fn indent(text: &str) -> String {
     text.split('\n').map(|line| format!("  {line}\n")).collect()
 }

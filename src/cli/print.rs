@@ -10,7 +10,7 @@ use std::io::{self, Write as _};
 use super::{CommandError, style};
 use crate::model::unseen::{acts_unseen, looks_empty};
 
-/// Writes a text. `smsbridge message list | head` closes the pipe early, which is not an error.
+/// Writes a string. `smsbridge message list | head` closes the pipe early, which is not an error.
 pub(super) fn text(text: &str) -> Result<(), CommandError> {
     bytes(harmless(text).as_bytes())
 }

@@ -19,7 +19,7 @@ pub struct Arguments {
     /// The company's number
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true, requires = "from")]
     to: Option<String>,
-    /// The text of the message
+    /// The message body
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, requires = "from")]
     message: Option<String>,
     /// The source it comes from [default: the first in the configuration]

@@ -23,7 +23,7 @@ pub struct Arguments {
     /// The company's number
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     to: String,
-    /// The text of the message
+    /// The message body
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     message: String,
     /// The configured source to play [default: the only one]

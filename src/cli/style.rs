@@ -25,7 +25,7 @@ const SEQUENCES: [&str; 6] = [
     "\u{1b}[33m",
 ];
 
-/// The sequence at the beginning of a text.
+/// The sequence at the beginning of a string.
 pub(super) fn sequence(text: &str) -> Option<&'static str> {
     SEQUENCES.into_iter().find(|sequence| text.starts_with(sequence))
 }
@@ -39,12 +39,12 @@ pub(super) fn of_state(state: MessageState) -> Style {
     }
 }
 
-/// Styles a text for standard output.
+/// Styles a string for standard output.
 pub(super) fn on_stdout(style: Style, text: &str) -> String {
     styled(std::io::stdout().is_terminal(), style, text)
 }
 
-/// Styles a text for standard error.
+/// Styles a string for standard error.
 pub(super) fn on_stderr(style: Style, text: &str) -> String {
     styled(std::io::stderr().is_terminal(), style, text)
 }

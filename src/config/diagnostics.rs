@@ -128,7 +128,7 @@ impl Problems {
         }
     }
 
-    /// Frees the text of the files. No problem can be added afterwards.
+    /// Frees the content of the files. No problem can be added afterwards.
     #[must_use]
     pub fn complete(self) -> Self {
         Self {

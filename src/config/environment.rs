@@ -59,7 +59,7 @@ impl Outside {
         }
     }
 
-    /// The same environment; `reading` shows which file is being read.
+    /// Returns this environment with `reading`, which shows the file that is being read.
     #[must_use]
     pub fn watched(self, reading: Reading) -> Self {
         Self { reading, ..self }
@@ -98,7 +98,7 @@ impl Outside {
             .map(PathBuf::from)
     }
 
-    /// The same environment, with these files for the credentials that the service manager does not pass.
+    /// Returns this environment with files for the credentials that the service manager does not pass.
     #[must_use]
     pub fn with_credentials(self, files: CredentialFiles) -> Self {
         Self {

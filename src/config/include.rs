@@ -25,7 +25,7 @@ const ROUTES: &str = "route";
 
 /// The content of an included file.
 pub(super) struct Included {
-    /// Its text.
+    /// Its content.
     pub(super) text: String,
     /// The offset of its first byte.
     pub(super) start: usize,

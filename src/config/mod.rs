@@ -2,7 +2,7 @@
 //! first.
 //!
 //! ```text
-//! text ─▶ TOML with places ─▶ secrets resolved ─▶ each section read ─▶ Config ─▶ plan
+//! file ─▶ TOML with places ─▶ secrets resolved ─▶ each section read ─▶ Config ─▶ plan
 //! ```
 //!
 //! Sections with errors are left out. References to them are not reported as a second error.

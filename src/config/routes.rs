@@ -47,7 +47,7 @@ pub struct Conditions {
     pub to: Option<Vec<Spanned<Pattern>>>,
     /// Names of sources.
     pub source: Option<Vec<Spanned<String>>>,
-    /// An expression that the text must match.
+    /// An expression that the message body must match.
     pub message: Option<Regex>,
     /// Opt-out words.
     pub keyword: Option<Vec<Keyword>>,

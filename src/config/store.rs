@@ -22,7 +22,7 @@ pub struct Store {
     pub path: PathBuf,
     /// How long ended messages are kept; `None` means forever.
     pub retain: Option<Duration>,
-    /// The age at which texts and numbers are redacted.
+    /// The age at which bodies and numbers are redacted.
     pub redact_after: Option<Duration>,
     /// Bytes to keep free on the file system.
     pub min_free: u64,
@@ -50,7 +50,7 @@ pub struct Database {
     /// How long a daemon serves a destination after it last renewed its right to.
     #[deserr(default = Duration::from_secs(10), from(Lease) = Duration::from)]
     pub lane_lease: Duration,
-    /// What a commit waits for.
+    /// `synchronous_commit`: what a commit waits for.
     #[deserr(default)]
     pub synchronous_commit: SynchronousCommit,
 }

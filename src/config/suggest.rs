@@ -11,7 +11,7 @@ pub(crate) fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str
     }
 }
 
-/// The same for names that the operator defined, each with its place: `screen at config.toml:5`.
+/// Suggests a name that the operator defined, with its place: `screen at config.toml:5`.
 pub(crate) fn suggestion_of_defined<'a>(
     word: &str,
     what: &str,

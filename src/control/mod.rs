@@ -1,4 +1,4 @@
-//! What operators can query and do, for the admin API, the commands and the page.
+//! The queries and actions of operators, for the admin API, the commands and the page.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
@@ -314,7 +314,7 @@ fn begin_metrics(metrics: &Metrics, plan: &Plan) {
     metrics.begin(sources, plan.destinations.keys().map(Name::as_str));
 }
 
-/// The text of a test message, which says that it is not from a customer.
+/// The body of a test message, which says that it is not from a customer.
 const TEST_TEXT: &str = "This is a test from smsbridge. If you can read it, this destination works.";
 
 async fn send_test(planned: &PlannedDestination, message: &Message) -> Result<String, Failure> {
@@ -371,7 +371,7 @@ pub struct Question {
     pub from: String,
     /// Receiver.
     pub to: String,
-    /// Its text.
+    /// Its body.
     pub text: String,
     /// The source that receives it; by default the first one.
     pub source: Option<Name>,

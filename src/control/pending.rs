@@ -24,7 +24,7 @@ pub(super) struct Lane<'a> {
     pub(super) outlook: Outlook,
 }
 
-/// What a pending delivery waits for, in times of the wall clock. Without its `place` it may also be in progress, or
+/// The reason why a delivery is pending, in times of the wall clock. If `place` is unknown, it may also be in progress, or
 /// behind another delivery of its conversation.
 pub(super) fn view(
     delivery: &Delivery,
@@ -39,7 +39,7 @@ pub(super) fn view(
     Some(shown(pending, clock))
 }
 
-/// What all due deliveries of a destination wait for; `None` if nothing delays them.
+/// The reason why all due deliveries of a destination wait; `None` if nothing delays them.
 pub(super) fn of_destination(name: &Name, lane: Option<&Lane<'_>>, clock: &Clock) -> Option<PendingView> {
     Some(shown(held_up(name, clock.now(), lane, clock.now())?, clock))
 }
@@ -146,7 +146,7 @@ fn probe_at(open: &Open, running: usize, now: Timestamp) -> Option<Timestamp> {
     (open.until > now || running == 0).then(|| open.until.max(now))
 }
 
-/// What a delivery waits for if its destination works.
+/// The reason why a delivery waits if its destination works.
 fn in_turn(
     name: &Name,
     turn: Timestamp,

@@ -43,7 +43,7 @@ pub(super) struct Facts<'a> {
     pub(super) view: &'a DestinationView,
     /// Its `late_after`.
     pub(super) late_after: Duration,
-    /// Whether it has a `rate`.
+    /// Whether the destination has a `rate`.
     pub(super) has_rate: bool,
     pub(super) now: Timestamp,
 }

@@ -169,7 +169,7 @@ impl Control {
         let Some(under_way) = turn.under_way.take() else {
             return Ok(());
         };
-        // What was read long ago may be outdated.
+        // A plan that was read long ago may be outdated.
         if under_way.is_late {
             return Ok(());
         }

@@ -1,4 +1,4 @@
-//! What the daemon still waits for while it stops.
+//! The work that the daemon still waits for while it stops.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ impl Control {
         let _ = self.stop_until.set(self.clock.now().after(grace));
     }
 
-    /// What the daemon still waits for; `None` unless it is stopping.
+    /// The work that the daemon still waits for; `None` unless it is stopping.
     #[must_use]
     pub fn stopping(&self) -> Option<String> {
         let left = self.stop_until.get()?.since(self.clock.now());

@@ -45,7 +45,7 @@ pub struct MessageView {
     pub to: String,
     /// The contact's name of the receiver.
     pub to_name: Option<String>,
-    /// Its text.
+    /// Its body.
     pub text: String,
     /// Its attachments.
     pub media: Vec<Media>,
@@ -59,7 +59,7 @@ pub struct MessageView {
     /// `pending`, `delivered` (also by a fallback) or `dead`; without any delivery `kept`, or `unrouted` when no route
     /// matched.
     pub state: MessageState,
-    /// When its text and numbers were removed.
+    /// When its body and numbers were removed.
     pub redacted_at: Option<Timestamp>,
     /// Its deliveries.
     pub deliveries: Vec<DeliveryView>,

@@ -56,7 +56,7 @@ pub fn start(log: &Log, louder: i8, state: metrics::log::Log) -> anyhow::Result<
     Ok(Flush(queue))
 }
 
-/// Logs a panic. A formatted message may contain parts of a message's text, so only literal ones are logged.
+/// Logs a panic. A formatted message may contain parts of a message body, so only literal ones are logged.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     let words = panic.payload().downcast_ref::<&'static str>().unwrap_or(&"");

@@ -44,7 +44,7 @@ pub fn alive() {
 /// How often [`alive`] must be called, if systemd asked for it: half of its timeout.
 #[must_use]
 pub fn watchdog_interval() -> Option<Duration> {
-    sd_notify::watchdog_enabled().map(|patience| patience / 2)
+    sd_notify::watchdog_enabled().map(|timeout| timeout / 2)
 }
 
 fn send(states: &[NotifyState<'_>]) {

@@ -129,7 +129,7 @@ async fn open_database(
         }
     };
     let store = patiently(opening, place, stopwatch, why).await?;
-    tracing::info!(node = %node, "this daemon is the node {node}");
+    tracing::info!(node = %node, "this daemon is node {node}");
     Ok(Arc::new(store))
 }
 

@@ -158,7 +158,7 @@ impl Timekeeper {
     }
 }
 
-/// What must not be lost by a crash; the time of the last delivery changes too often.
+/// The part that is written immediately, because a crash must not lose it. The time of the last delivery changes too often.
 fn faults(standings: &Standings) -> impl Iterator<Item = (&Name, bool, Option<(Cause, Option<Timestamp>)>)> {
     standings.iter().map(|(name, standing)| {
         let fault = standing.fault.as_ref();

@@ -97,7 +97,7 @@ pub struct Recipients<'a> {
     pub held: &'a [String],
 }
 
-/// Omits the groups, because they are parts of the text.
+/// Omits the groups, because they are parts of the message body.
 impl fmt::Debug for OutboundMessage<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OutboundMessage")
@@ -151,11 +151,11 @@ pub enum Scope {
 pub enum Failure {
     /// The delivery should be retried. Unknown failures belong here.
     Transient {
-        /// What happened.
+        /// The reason.
         reason: Reason,
         /// The delay that the server asked for.
         retry_after: Option<Duration>,
-        /// Whether it concerns other messages.
+        /// Whether the failure concerns other messages.
         scope: Scope,
     },
     /// The message will never be accepted; retrying is pointless.
@@ -185,11 +185,11 @@ pub enum Failure {
 pub struct Other {
     /// The recipient as the destination names it.
     pub recipient: String,
-    /// What happens next for it.
+    /// The next step for it.
     pub fate: Fate,
 }
 
-/// What happens next for one recipient.
+/// The next step for one recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// It was not sent to this recipient: an earlier message of the conversation is still pending for it.

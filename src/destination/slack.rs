@@ -116,7 +116,7 @@ enum Way {
     },
 }
 
-/// What a request omits after Slack rejected it.
+/// The parts that a request omits after Slack rejected it.
 #[derive(Clone, Copy, Default)]
 struct Without {
     blocks: bool,

@@ -333,7 +333,7 @@ fn instead(header: &str) -> &'static str {
     }
 }
 
-/// Compiles the body. A JSON body is rendered with a text full of quotes as a test: a value outside of a JSON string
+/// Compiles the body. A JSON body is rendered with a message full of quotes as a test: a value outside of a JSON string
 /// would let a sender inject keys.
 fn compile_body(source: &str, content_type: &str) -> Result<Template, String> {
     let body = Template::compile(source).map_err(|error| match error.line {
@@ -362,7 +362,7 @@ fn check_json(body: &Template) -> Result<(), String> {
             fallback: HOSTILE.to_owned(),
             groups: &groups,
         };
-        // An expression that fails for the sample text may work for a real one.
+        // An expression that fails for the sample message may work for a real one.
         let Ok(rendered) = body.render(Medium::Json, &values) else {
             continue;
         };

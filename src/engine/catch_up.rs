@@ -217,7 +217,7 @@ impl CatchingUp {
             while let Some(page) = next.take() {
                 pages += 1;
                 if pages > PAGES_MAX {
-                    return Err(Failed::new(format!("its list has more than {PAGES_MAX} pages")));
+                    return Err(Failed::new(format!("the list has more than {PAGES_MAX} pages")));
                 }
                 let found = catch_up.page(&page, since).await.map_err(|error| Failed {
                     reason: error.reason,

@@ -1,4 +1,4 @@
-//! What is known about the sources beside their messages: problems that only the operator can fix.
+//! Problems of the sources that only the operator can fix.
 
 use std::sync::Arc;
 

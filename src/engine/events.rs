@@ -12,7 +12,7 @@ use crate::store::MessageState;
 /// How many events a slow subscriber may lag behind before it must query everything again.
 const LAG_MAX: usize = 256;
 
-/// An event. Small, and without text or numbers: only authorized clients may query those.
+/// An event. Small, and without bodies or numbers: only authorized clients may query those.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Event {

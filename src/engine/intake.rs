@@ -56,7 +56,7 @@ struct Seen {
     to: String,
     odd: Vec<String>,
     origin: Origin,
-    /// Whether it is a part of a long message, which is counted when it is complete.
+    /// Whether it is a part of a long message. Such a message is counted once, when it is complete.
     is_part: bool,
 }
 

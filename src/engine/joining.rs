@@ -23,7 +23,7 @@ pub mod parts;
 
 use parts::{Set, WINDOW};
 
-/// The interval at which sets whose time is over are looked for.
+/// Interval between two searches for overdue messages.
 const EVERY: Duration = Duration::from_secs(60);
 
 /// Added to the window before an incomplete message is delivered: a part that was received in time may take a moment to

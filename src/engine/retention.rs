@@ -1,4 +1,4 @@
-//! Removes expired messages, texts and provider ids in the background, in small steps.
+//! Removes expired messages, message bodies and provider ids in the background, in small steps.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const ROUND_PAUSE: Duration = Duration::from_secs(60);
 /// The pause between two steps of a round, so that messages have priority.
 const STEP_PAUSE: Duration = Duration::from_millis(20);
 
-/// Removes expired messages, texts and provider ids until stopped.
+/// Removes expired messages, message bodies and provider ids until stopped.
 pub async fn prune(
     store: Arc<dyn Store>,
     plan: watch::Receiver<Arc<Plan>>,

@@ -54,7 +54,7 @@ impl UrlCheck {
             .collect()
     }
 
-    /// The same for the public health check, without any URL.
+    /// The problem for the public health check, without any URL.
     #[must_use]
     pub fn summary(&self, plan: &Plan) -> Vec<String> {
         let found = self.found();

@@ -269,7 +269,7 @@ impl Keyword {
         }
     }
 
-    /// The keyword, if it is the whole text; upper or lower case.
+    /// The keyword, if it is the whole body; upper or lower case.
     #[must_use]
     pub fn of(text: &str) -> Option<Self> {
         const LONGEST: usize = 11;
@@ -319,7 +319,7 @@ pub struct Message {
     pub from: Number,
     /// The receiver: the company's number.
     pub to: Number,
-    /// The text, exactly as received; may be empty.
+    /// The body, exactly as received; may be empty.
     pub text: String,
     /// Attachments.
     pub media: Vec<Media>,
@@ -329,7 +329,7 @@ pub struct Message {
     pub received_at: Timestamp,
     /// The routes that matched when it was accepted; empty if none did.
     pub routes: Vec<Name>,
-    /// When its text and numbers were redacted, if they were.
+    /// When its body and numbers were redacted, if they were.
     pub redacted_at: Option<Timestamp>,
 }
 
@@ -367,7 +367,7 @@ impl Message {
     }
 }
 
-/// Writes no text and no full number, so that `{:?}` never puts either into a log.
+/// Writes no message body and no full number, so that `{:?}` never puts either into a log.
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Message")

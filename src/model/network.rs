@@ -9,7 +9,7 @@ const MAPPED_BITS: u8 = 96;
 
 /// Parses a network like `192.0.2.0/24`, or a single address. An IPv4-mapped IPv6 network
 /// (`::ffff:192.0.2.0/120`) becomes the IPv4 network it contains, because the canonical address of the client
-/// is compared. Returns `None` if the text is neither.
+/// is compared. Returns `None` if the string is neither.
 #[must_use]
 pub fn parse(text: &str) -> Option<IpNet> {
     let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));

@@ -29,7 +29,7 @@ mod pattern;
 
 pub use pattern::{Pattern, PatternError};
 
-/// Maximum length of a text that is parsed as a number, in bytes.
+/// Maximum length of a string that is parsed as a number, in bytes.
 const LENGTH_MAX: usize = 64;
 
 /// Maximum number of characters of a name that are compared and shown; the rest of a longer name is only
@@ -62,7 +62,7 @@ pub enum BareDigits {
     AsReceived,
 }
 
-/// The text has no known number format.
+/// The string has no known number format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "not a number in a known format: E.164 (`+13038675309`), `COUNTRYCODE-SHORTCODE` (`1-1234`) or `COUNTRYCODE-SENDER` (`57-MyCompany`)"
@@ -73,7 +73,7 @@ impl Number {
     /// Parses a number leniently.
     ///
     /// # Errors
-    /// The text has no known format.
+    /// The string has no known format.
     pub fn parse(raw: &str) -> Result<Self, NumberError> {
         Self::parse_as(raw, BareDigits::default())
     }
@@ -116,7 +116,7 @@ impl Number {
     /// Parses what an operator typed: a number in a known format, or a name.
     ///
     /// # Errors
-    /// The text is neither, such as a misspelt number.
+    /// The string is neither, such as a misspelt number.
     pub fn typed(text: &str) -> Result<Self, NumberError> {
         match Self::parse(text) {
             Err(_) if is_like_a_name(text) => Ok(Self::received(text)),

@@ -36,16 +36,16 @@ pub enum Step {
 #[derive(Debug, Default)]
 pub struct Errors(Vec<Problem>);
 
-/// What is wrong, and the path of the value that it concerns.
+/// An error, and the path of the value that it concerns.
 #[derive(Debug)]
 pub struct Problem {
     /// The path from the table that was read.
     pub path: Vec<Step>,
-    /// What is wrong.
+    /// The error.
     pub wrong: Wrong,
 }
 
-/// What is wrong with a value.
+/// The error in a value.
 #[derive(Debug)]
 pub enum Wrong {
     /// The table at the path lacks this key.
@@ -206,7 +206,7 @@ pub fn read<T: Deserr<Errors>>(value: DeValue<'_>) -> Result<T, Errors> {
     deserr::deserialize(Node(value))
 }
 
-/// Reads a text in TOML that belongs to the program, or to a test.
+/// Reads a string in TOML that belongs to the program, or to a test.
 ///
 /// # Errors
 /// The first syntax error, or the first problem.

@@ -22,7 +22,7 @@ pub struct DryRun<'a> {
     pub from: &'a Number,
     /// Receiver.
     pub to: &'a Number,
-    /// The text.
+    /// The message body.
     pub text: &'a str,
     /// The time of its receipt.
     pub at: Timestamp,

@@ -87,9 +87,9 @@ impl Loading {
     /// waiting for the file.
     pub async fn ready(&mut self) -> Result<(), Problems> {
         while self.loaded.is_none() {
-            let patience = self.remaining();
-            let limit = patience.as_ref().copied().unwrap_or_default();
-            match (tokio::time::timeout(limit, &mut self.done).await, patience) {
+            let remaining = self.remaining();
+            let limit = remaining.as_ref().copied().unwrap_or_default();
+            match (tokio::time::timeout(limit, &mut self.done).await, remaining) {
                 (Ok(Ok(loaded)), _) => self.loaded = Some(loaded),
                 (Ok(Err(_)), _) => {
                     let bug = "the code that reads it panicked; please report it".to_owned();

@@ -84,7 +84,7 @@ impl Index {
         self.possible(subject.to.normal(), subject.from.normal(), subject.text)
     }
 
-    /// The same for numbers in normal form, or for parts of them.
+    /// Like the previous method, for numbers in normal form or parts of them.
     pub(super) fn possible(&self, to: &str, from: &str, text: &str) -> impl Iterator<Item = usize> {
         let mut lists = vec![self.always.as_slice()];
         self.to.find(to, &mut lists);

@@ -1,4 +1,4 @@
-//! Where a message goes: ordered routes with conditions on its numbers, source, text and keyword.
+//! Where a message goes: ordered routes with conditions on its numbers, source, body and keyword.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -26,7 +26,7 @@ pub struct Conditions {
     pub to: Option<Vec<Pattern>>,
     /// Sources.
     pub source: Option<Vec<Name>>,
-    /// The expression that must match a part of the text.
+    /// The expression that must match a part of the message body.
     pub message: Option<Regex>,
     /// Opt-out words.
     pub keyword: Option<Vec<Keyword>>,
@@ -58,7 +58,7 @@ pub struct Subject<'a> {
     pub from: &'a Number,
     /// Receiver.
     pub to: &'a Number,
-    /// The text.
+    /// The body.
     pub text: &'a str,
     /// The opt-out word that the message is.
     pub keyword: Option<Keyword>,
@@ -165,7 +165,7 @@ impl Route {
         self.when.hold(subject) && !self.unless.as_ref().is_some_and(|unless| unless.hold(subject))
     }
 
-    /// The named groups of the expression in this text, without those that took no part in the match.
+    /// The named groups of the expression in this body, without those that took no part in the match.
     #[must_use]
     pub fn groups(&self, text: &str) -> BTreeMap<String, String> {
         let Some(expression) = &self.when.message else {

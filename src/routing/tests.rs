@@ -40,7 +40,7 @@ fn message(text: &str) -> Conditions {
     }
 }
 
-/// Asks with the numbers and the text given.
+/// Asks with these numbers and this message body.
 fn with_subject<T>(from: &str, to: &str, text: &str, ask: impl Fn(&Subject<'_>) -> T) -> T {
     let (from, to) = (Number::parse(from).unwrap(), Number::parse(to).unwrap());
     ask(&Subject {
@@ -138,7 +138,7 @@ fn unless_excludes_a_message() {
     });
     assert_eq!(
         tried[0].outcome,
-        Outcome::Failed("excluded by `unless`: the text matches `test`".to_owned())
+        Outcome::Failed("excluded by `unless`: the body matches `test`".to_owned())
     );
 }
 
@@ -182,7 +182,7 @@ fn an_explanation_names_the_condition_that_failed() {
         [
             Outcome::Failed("from: +12125550100 is not any of `+1303*`, `1-1234`".to_owned()),
             Outcome::Failed("source: carrier is not `other`".to_owned()),
-            Outcome::Failed("message: the text does not match `down`".to_owned()),
+            Outcome::Failed("message: the body does not match `down`".to_owned()),
             Outcome::Matched,
             Outcome::NotReached,
         ]

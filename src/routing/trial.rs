@@ -97,7 +97,7 @@ impl Conditions {
             .message
             .as_ref()
             .filter(|expression| !expression.is_match(subject.text))?;
-        Some(format!("message: the text does not match `{expression}`"))
+        Some(format!("message: the body does not match `{expression}`"))
     }
 
     /// The conditions of the route, all of which hold.
@@ -117,7 +117,7 @@ impl Conditions {
                 .map(|list| format!("keyword is {}", one_of(Some(list)))),
             self.message
                 .as_ref()
-                .map(|expression| format!("the text matches `{expression}`")),
+                .map(|expression| format!("the body matches `{expression}`")),
         ];
         given.into_iter().flatten().collect::<Vec<_>>().join(" and ")
     }

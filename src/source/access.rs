@@ -16,7 +16,7 @@ use crate::model::secret::{Secret, Secrets};
 use crate::model::setting::Errors;
 use crate::model::units::{Network, some_list};
 
-/// What a caller must satisfy before its request is read.
+/// The conditions that a caller must meet before its request is read.
 #[derive(Clone, Debug, Default, Deserr)]
 #[deserr(error = Errors, deny_unknown_fields)]
 pub struct Access {

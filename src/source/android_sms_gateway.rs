@@ -128,7 +128,7 @@ fn read(body: &[u8]) -> Events {
     }
 }
 
-/// Returns true if the payload of an unknown event has a sender or a text.
+/// Returns true if the payload of an unknown event has a sender or a message body.
 fn has_message(payload: &Map<String, Value>) -> bool {
     let names = ["sender", "message", "body", "data", "textMessage"];
     let mut values = names.iter().filter_map(|name| payload.get(*name));
@@ -178,7 +178,7 @@ fn take(payload: &mut Map<String, Value>, names: &[&str]) -> Option<String> {
     found.map(fields::text)
 }
 
-/// The text, in the field of the event or of older versions. A picture message that the phone has not downloaded has at
+/// The message body, in the field of the event or of older versions. A picture message that the phone has not downloaded has at
 /// most a subject.
 fn text(payload: &mut Map<String, Value>) -> Option<String> {
     let older = payload.remove("textMessage").unwrap_or_default();

@@ -60,13 +60,13 @@ pub struct Incoming {
     pub from: Number,
     /// Recipient.
     pub to: Number,
-    /// The text; may be empty.
+    /// The message body; may be empty.
     pub text: String,
     /// Attachments.
     pub media: Vec<Media>,
     /// Unknown fields, as JSON text by name.
     pub extra: BTreeMap<String, String>,
-    /// The opt-out keyword that the carrier recognised. If the carrier reports none, [`Endpoint`](super::Endpoint) checks the text.
+    /// The opt-out keyword that the carrier recognised. If the carrier reports none, [`Endpoint`](super::Endpoint) checks the body.
     pub keyword: Option<Keyword>,
     /// The number of SMS parts, if the carrier reports it.
     pub segments: Option<u32>,
@@ -74,7 +74,7 @@ pub struct Incoming {
     pub sent_at: Option<Timestamp>,
     /// Its place in a long message, if the carrier sends the parts of those one by one.
     pub part: Option<Part>,
-    /// What was unusual about the request, for the log. Contains no message content.
+    /// Unusual properties of the request, for the log. Contains no message content.
     pub odd: Vec<String>,
 }
 
@@ -133,7 +133,7 @@ impl Incoming {
         self.set_extra_json(unknown.map(|(name, value)| (name, value.to_string())));
     }
 
-    /// The same with fields that are already JSON text.
+    /// Like the previous method, for fields that are already JSON text.
     pub fn set_extra_json(&mut self, unknown: impl Iterator<Item = (String, String)>) {
         let (kept, dropped) = fields::limited(unknown);
         self.extra = kept;
@@ -143,7 +143,7 @@ impl Incoming {
         }
     }
 
-    /// A verified body in which no field could be parsed, stored as the text of a message so that people can read it.
+    /// A verified body in which no field could be parsed, stored as the body of a message so that people can read it.
     /// Its id is the digest of the body, so that retries are detected as duplicates.
     #[must_use]
     pub fn unreadable(body: &[u8]) -> Self {

@@ -170,7 +170,7 @@ pub struct Sample<'a> {
     pub from: &'a str,
     /// Recipient.
     pub to: &'a str,
-    /// The text.
+    /// The message body.
     pub text: &'a str,
     /// The current time.
     pub now: Timestamp,

@@ -187,13 +187,13 @@ impl Plivo {
     }
 }
 
-/// What version 2 signs: the URL without its query, and the nonce.
+/// The string that version 2 signs: the URL without its query, and the nonce.
 fn signed_v2<'a>(url: &'a str, nonce: &'a str) -> [&'a [u8]; 2] {
     let (base, _) = url.split_once('?').unwrap_or((url, ""));
     [base.as_bytes(), nonce.as_bytes()]
 }
 
-/// What version 3 signs before the nonce: the URL with the decoded parameters of its query, sorted, and then the
+/// The string that version 3 signs before the nonce: the URL with the decoded parameters of its query, sorted, and then the
 /// fields of the form, sorted. `form` is `None` for a GET.
 fn signed_v3(url: &str, form: Option<&Form<'_>>) -> String {
     let (base, query) = url.split_once('?').unwrap_or((url, ""));

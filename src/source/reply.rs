@@ -71,7 +71,7 @@ impl Refusal {
     }
 }
 
-/// The same message for every cause, so that no response reveals how close a guess was.
+/// The body for every cause, so that no response reveals how close a guess was.
 const REFUSED: &str = "refused";
 
 /// The result for one message.
@@ -79,7 +79,7 @@ const REFUSED: &str = "refused";
 pub struct Receipt {
     /// The id assigned to the message.
     pub id: MessageId,
-    /// Whether it was stored before.
+    /// Whether the message was stored before.
     pub duplicate: bool,
 }
 

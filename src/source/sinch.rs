@@ -143,7 +143,7 @@ fn read(body: &[u8]) -> Events {
     Events::ignored()
 }
 
-/// A message of the SMS API. `body` is the text, or an object for a message with attachments.
+/// A message of the SMS API. `body` is a string, or an object for a message with attachments.
 fn sms(mut rest: Map<String, Value>) -> Incoming {
     let mut take = |name: &str| rest.remove(name).unwrap_or_default();
     let (id, from, to, body) = (take("id"), take("from"), take("to"), take("body"));

@@ -150,7 +150,7 @@ impl List {
         while let Some(chunk) = response.chunk().await.map_err(failed)? {
             if body.len() + chunk.len() > BODY_MAX {
                 return Err(ListError::new(format!(
-                    "its answer is longer than {BODY_MAX} bytes"
+                    "the answer is longer than {BODY_MAX} bytes"
                 )));
             }
             body.extend_from_slice(&chunk);
@@ -187,7 +187,7 @@ impl CatchUp for List {
         let url = url.ok_or_else(|| ListError::new("the answer names an invalid next page"))?;
         let body = self.get(url).await?;
         let page: Page = serde_json::from_slice(&body)
-            .map_err(|_| ListError::new("its answer is not a list of messages; check `catch_up.api_url`"))?;
+            .map_err(|_| ListError::new("the answer is not a list of messages; check `catch_up.api_url`"))?;
         Ok(page.read(since))
     }
 }

@@ -21,7 +21,7 @@ pub(super) fn covered(deliveries: &[Delivery], at: Timestamp) -> Vec<Delivery> {
     covered
 }
 
-/// What made up for a dead delivery; `None` if nothing did, or if that is known already.
+/// The delivery that replaced a dead one; `None` if there is none, or if it is recorded already.
 fn covered_by(dead: &Delivery, all: &[Delivery]) -> Option<AcknowledgedBy> {
     if !dead.is_dead() || dead.is_delivered_otherwise() {
         return None;

@@ -35,7 +35,7 @@ pub use standing::{Cause, Fault, Pause, Standing, Standings};
 /// The size in bytes at which a page ends early: `limit` counts messages, which may be large.
 pub const PAGE_BYTES: usize = 2 << 20;
 
-/// The same limit for the messages of one claim.
+/// The limit for the messages of one claim.
 pub const CLAIM_BYTES: usize = 4 << 20;
 
 /// As the time of a claim: deliveries are claimed whether or not they are due.
@@ -180,7 +180,7 @@ pub struct Requeued {
 pub struct RetentionCutoffs {
     /// Messages received before this time, whose deliveries have all ended, are removed.
     pub purge_before: Option<Timestamp>,
-    /// Messages received before this time, whose deliveries have all ended, lose their text and numbers.
+    /// Messages received before this time, whose deliveries have all ended, lose their body and numbers.
     pub redact_before: Option<Timestamp>,
     /// Provider ids received before this time are removed, because no later arrival needs them.
     pub dedup_before: Timestamp,

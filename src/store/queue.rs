@@ -27,7 +27,7 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// The same turn in the order that holds at `now`.
+    /// This turn in the order at `now`.
     #[must_use]
     pub fn seen_at(self, now: Timestamp) -> Self {
         Self {

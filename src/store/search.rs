@@ -27,7 +27,7 @@ pub struct Query {
     pub from: Option<Pattern>,
     /// The receiver.
     pub to: Option<Pattern>,
-    /// A part of the text, ignoring case.
+    /// A part of the body, ignoring case.
     pub text: Option<String>,
     /// The source.
     pub source: Option<Name>,

@@ -29,7 +29,7 @@ pub struct Standing {
 pub struct Fault {
     /// The kind of failure.
     pub cause: Cause,
-    /// What happened, and the response of the destination.
+    /// The reason, with the response of the destination.
     pub reason: Reason,
     /// The time of the first failure.
     pub since: Timestamp,

@@ -37,7 +37,7 @@ pub fn one_line(text: &str) -> String {
     visible(text).replace(['\n', '\t'], " ")
 }
 
-/// The first `characters` of a text, with an ellipsis if there are more.
+/// The first `characters` of a string, with an ellipsis if there are more.
 #[must_use]
 pub fn shorten(text: &str, characters: usize) -> String {
     match text.char_indices().nth(characters) {
@@ -67,7 +67,7 @@ pub fn json(text: &str) -> String {
     quoted[1..quoted.len() - 1].to_owned()
 }
 
-/// Replaces characters of a text that has already passed [`visible`].
+/// Replaces characters of a string that has already passed [`visible`].
 pub fn replace(text: &str, substitute: impl Fn(char) -> Option<&'static str>) -> String {
     let mut replaced = String::with_capacity(text.len() + text.len() / 8);
     for character in text.chars() {

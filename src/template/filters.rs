@@ -149,7 +149,7 @@ fn indent(
     Ok(lines.collect::<Vec<_>>().join("\n"))
 }
 
-/// Joins texts, with a separator if given.
+/// Joins strings, with a separator if given.
 fn join(
     state: &State,
     list: Value,

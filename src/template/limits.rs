@@ -262,7 +262,7 @@ fn too_many(given: &[&str]) -> String {
         names => format!("`{}`", names.join("`, `")),
     };
     format!(
-        "{what} is made of more than {PARTS_MAX} values; to put a text together, render it between {{% set name %}} and \
+        "{what} is made of more than {PARTS_MAX} values; to build a longer string, render it between {{% set name %}} and \
          {{% endset %}}"
     )
 }

@@ -41,7 +41,7 @@ impl Budget {
         })
     }
 
-    /// The same, but waits for the bytes until `limit` has passed.
+    /// Like the previous method, but waits up to `limit` for the bytes.
     pub async fn wait(&self, bytes: usize, limit: Duration) -> Option<Held> {
         let permits = self.permits.clone().acquire_many_owned(self.count(bytes));
         let permits = tokio::time::timeout(limit, permits).await.ok()?.ok()?;

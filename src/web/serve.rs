@@ -73,7 +73,7 @@ pub trait Listener: Send + 'static {
     /// A connection that requests can be read from.
     type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
 
-    /// What precedes the first request: a TLS handshake, or nothing. It runs in the connection's own task and
+    /// The step before the first request: a TLS handshake, or nothing. It runs in the connection's own task and
     /// time, so that a slow client delays no other.
     type Opening: Future<Output = io::Result<Self::Stream>> + Send + 'static;
 

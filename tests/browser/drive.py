@@ -212,7 +212,7 @@ def searches_and_moves_by_keyboard(page):
     page.locator(".more summary").click()
     page.get_by_label("From", exact=True).fill("303")
     page.get_by_label("From", exact=True).fill("+1*2")
-    expect(page.locator(".complaint")).to_contain_text("from")
+    expect(page.locator(".failure")).to_contain_text("from")
     page.get_by_role("button", name="Clear", exact=True).click()
     # The one that was dead was resent and delivered.
     page.locator("select[name=state]").select_option("dead")
@@ -337,7 +337,7 @@ def claims_only_what_it_knows(browser):
 
     def logs_in_again(then):
         switch(401)
-        expect(page.locator(".login .complaint")).to_have_text("Your session ended. Log in again.", timeout=10_000)
+        expect(page.locator(".login .failure")).to_have_text("Your session ended. Log in again.", timeout=10_000)
         switch(then)
         page.get_by_label("Token").fill(GIVEN["token"])
         page.keyboard.press("Enter")
@@ -431,13 +431,13 @@ def explains_a_route(page):
     expect(routes.nth(3)).to_contain_text("screen")
     page.get_by_label("From").fill("+13035550142")
     page.get_by_label("To").fill("+13038675309")
-    page.get_by_label("Text").fill("The <b>server</b> is down")
+    page.locator("textarea[name=message]").fill("The <b>server</b> is down")
     page.get_by_role("button", name="Where would it go?").click()
     expect(page.locator(".tried li.matched").first).to_contain_text("urgent")
     expect(page.locator(".payload", has_text="crm").locator("pre")).to_contain_text("<b>server</b>")
     page.get_by_label("Source").fill("nowhere")
     page.get_by_role("button", name="Where would it go?").click()
-    expect(page.locator(".try .complaint")).to_contain_text("nowhere")
+    expect(page.locator(".try .failure")).to_contain_text("nowhere")
     page.get_by_label("Source").fill("")
     page.get_by_label("From").fill("Google")
     page.get_by_role("button", name="Where would it go?").click()

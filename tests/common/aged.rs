@@ -15,7 +15,7 @@ use crate::servers::recorder::webhook;
 /// How many messages of each kind.
 pub const EACH: usize = 40;
 
-/// What a receiver gets of a message, by its id: provider id, sender and body.
+/// The messages that a receiver gets, by id: provider id, sender and body.
 pub type Messages = BTreeMap<String, (String, String, String)>;
 
 pub struct Aged {
@@ -88,7 +88,7 @@ fn post(bridge: &Bridge, from: usize) -> Messages {
             format!("+13035550{number:03}"),
             format!("{number} {}", "é".repeat(number * number / 2)),
         );
-        let (status, body) = bridge.text(&refid(number), &sender, &text);
+        let (status, body) = bridge.post_message(&refid(number), &sender, &text);
         assert_eq!(status, 200);
         messages.insert(
             body["id"].as_str().unwrap().to_owned(),

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// The time limit for everything that a healthy daemon does in milliseconds.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Time limit for operations that take a healthy daemon milliseconds.
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The shared code of the configurations made here.
 pub const CODE: &str = "canary-shared-code";
@@ -35,7 +35,7 @@ pub struct Running {
     pub log: Lines,
 }
 
-/// What a pipe of the process has brought.
+/// The lines read from a pipe of the process.
 #[derive(Clone, Default)]
 pub struct Lines {
     read: Arc<Mutex<Vec<String>>>,
@@ -66,7 +66,7 @@ impl Lines {
     }
 }
 
-/// The head that every configuration here begins with: a free port, JSON logs, the source `intelepeer`.
+/// The beginning of every configuration: a free port, JSON logs, the source `intelepeer`.
 pub fn head() -> String {
     format!(
         "[server]\nlisten = \"127.0.0.1:0\"\n[store]\npath = \"data\"\nmin_free = \"1MiB\"\n[log]\nformat = \"json\"\n\
@@ -74,40 +74,40 @@ pub fn head() -> String {
     )
 }
 
-/// Waits until `ready` gives something, and fails with `what` otherwise.
+/// Waits until `ready` returns a value; panics with `what` after [`TIMEOUT`].
 pub fn wait_for<T>(what: &str, ready: impl FnMut() -> Option<T>) -> T {
-    wait_within(PATIENCE, what, ready)
+    wait_within(TIMEOUT, what, ready)
 }
 
-/// The same with another patience.
-pub fn wait_within<T>(patience: Duration, what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + patience;
+/// Waits with another time limit than [`TIMEOUT`].
+pub fn wait_within<T>(limit: Duration, what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
     loop {
         if let Some(found) = ready() {
             return found;
         }
         assert!(
             Instant::now() < deadline,
-            "timed out after {patience:?} waiting for {what}"
+            "timed out after {limit:?} waiting for {what}"
         );
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
 impl Bridge {
-    /// A folder with this configuration after [`head`]; nothing runs yet.
+    /// Writes this configuration after [`head`] into a new folder; starts nothing.
     pub fn configured(rest: &str) -> Self {
         Self::new(None, rest)
     }
 
-    /// The same with its store elsewhere, on a file system of its own for example.
+    /// Configures a daemon whose store is elsewhere, for example on its own file system.
     pub fn placed(store: &Path, keys: &'static str, rest: &str) -> Self {
         let path = store.to_owned();
         let keys = format!("path = \"{}\"\n{keys}", path.display());
         Self::new(Some(Place { path, keys }), rest)
     }
 
-    /// The same with its store in the database at a URL. `keys` are further keys of `[store]`.
+    /// Configures a daemon whose store is the database at a URL. `keys` are further keys of `[store]`.
     #[allow(dead_code, reason = "only tests/system has a database")]
     pub fn on_database(url: &str, keys: &str, rest: &str) -> Self {
         // The folder of the socket only.
@@ -126,7 +126,7 @@ impl Bridge {
         bridge
     }
 
-    /// The same, running.
+    /// Configures and starts a daemon.
     pub fn start(rest: &str) -> Self {
         let mut bridge = Self::configured(rest);
         bridge.run();
@@ -187,7 +187,7 @@ impl Bridge {
     /// Starts a command that becomes the daemon, and waits until that is ready.
     ///
     /// # Errors
-    /// When it ended instead.
+    /// If the daemon ends instead.
     pub fn run_command(
         &mut self,
         mut command: Command,
@@ -203,18 +203,18 @@ impl Bridge {
         self.run_as_it_is(command, variables)
     }
 
-    /// The same for a command that is complete.
+    /// Starts a command that already has all its arguments, and waits until the daemon is ready.
     ///
     /// # Errors
-    /// When it ended instead.
+    /// If the daemon ends instead.
     pub fn run_as_it_is(&mut self, command: Command, variables: &[(&str, &str)]) -> Result<(), String> {
         self.run_logging(command, variables, Vec::new)
     }
 
-    /// The same for a daemon that may log elsewhere than to standard error.
+    /// Starts a command and waits until the daemon is ready, according to standard error or to the lines of `elsewhere`.
     ///
     /// # Errors
-    /// When it ended instead.
+    /// If the daemon ends instead.
     pub fn run_logging(
         &mut self,
         mut command: Command,
@@ -270,12 +270,12 @@ impl Bridge {
         self.running().child.id()
     }
 
-    /// What the console destination has printed.
+    /// The output of the console destination.
     pub fn console(&self) -> Vec<String> {
         self.running().console.all()
     }
 
-    /// What it has logged.
+    /// The log lines so far.
     pub fn log(&self) -> Vec<String> {
         self.running().log.all()
     }
@@ -293,7 +293,7 @@ impl Bridge {
     }
 
     /// Posts a message as the carrier would; returns the status and body of the answer.
-    pub fn text(&self, refid: &str, from: &str, text: &str) -> (u16, serde_json::Value) {
+    pub fn post_message(&self, refid: &str, from: &str, text: &str) -> (u16, serde_json::Value) {
         self.post(&Self::body(refid, from, text).to_string(), "application/json")
     }
 
@@ -324,7 +324,7 @@ impl Bridge {
         running.child.wait().unwrap();
     }
 
-    /// Sends a request to the admin API over its socket; returns nothing without an answer.
+    /// Sends a request to the admin API over its socket; `None` without a response.
     pub fn admin(&self, method: &str, path: &str, body: &str) -> Option<(u16, serde_json::Value)> {
         ask(&self.store().join("admin.sock"), method, path, body)
     }
@@ -383,7 +383,7 @@ impl Bridge {
     }
 }
 
-/// A failing test leaves no daemon behind, and shows the log.
+/// Stops the daemon, and prints its log if the test failed.
 impl Drop for Bridge {
     fn drop(&mut self) {
         if let Some(mut running) = self.running.take() {
@@ -396,11 +396,11 @@ impl Drop for Bridge {
     }
 }
 
-/// Sends a request to the admin API at this socket; returns nothing without an answer in time.
+/// Sends a request to the admin API at this socket; `None` without a response in time.
 pub fn ask(socket: &Path, method: &str, path: &str, body: &str) -> Option<(u16, serde_json::Value)> {
     use std::io::{Read as _, Write as _};
     let mut stream = std::os::unix::net::UnixStream::connect(socket).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     let length = body.len();
     let head = format!("{method} /api/v1{path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
     write!(stream, "{head}content-length: {length}\r\n\r\n{body}").ok()?;
@@ -420,7 +420,7 @@ pub fn http(method: &str, url: &str, fields: &[(&str, &str)], body: &str) -> Ans
     try_http(method, url, fields, body).unwrap_or_else(|| panic!("no answer from {url}"))
 }
 
-/// The same; nothing when the connection is refused or broken.
+/// Like [`http`], but `None` if the connection is refused or breaks.
 pub fn try_http(method: &str, url: &str, fields: &[(&str, &str)], body: &str) -> Option<Answer> {
     let (address, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let fields: String = fields
@@ -435,11 +435,11 @@ pub fn try_http(method: &str, url: &str, fields: &[(&str, &str)], body: &str) ->
     )
 }
 
-/// Sends these bytes and reads the answer to the end; nothing when the connection is refused or broken.
+/// Sends these bytes and reads the response to the end; `None` if the connection is refused or breaks.
 pub fn try_raw(address: &str, request: &str) -> Option<Answer> {
     use std::io::{Read as _, Write as _};
     let mut stream = std::net::TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     // The other side may answer and close before it has read everything.
     let _ = stream.write_all(request.as_bytes());
     let mut answer = Vec::new();
@@ -450,7 +450,7 @@ pub fn try_raw(address: &str, request: &str) -> Option<Answer> {
     Some((status, head.to_owned(), body.to_owned()))
 }
 
-/// A refid for each number.
+/// The refid of a numbered message.
 pub fn refid(number: usize) -> String {
     format!("{number:032X}")
 }

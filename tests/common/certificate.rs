@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::bridge::Bridge;
 
-/// Makes `cert.pem`, for `localhost` and `sms.example.com` and signed by itself, and `key.pem`.
+/// Makes `cert.pem`, a self-signed certificate for `localhost` and `sms.example.com`, and `key.pem`.
 pub fn certificate(folder: &Path, days: u32) {
     let output = Command::new("openssl")
         .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes".split(' '))
@@ -32,7 +32,7 @@ pub fn curl(folder: &Path) -> Command {
     curl
 }
 
-/// What follows the head of a configuration with TLS.
+/// The keys after the head of a configuration with TLS.
 pub const CONFIG: &str = "[server.tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n\
     [destination.screen]\nkind = \"console\"\n[routing]\nunmatched = [\"screen\"]\n";
 

@@ -58,7 +58,7 @@ pub fn build(kind: &str, config: Value, template: Option<&str>) -> Result<Box<dy
     build_within(kind, config, template, TIMEOUT)
 }
 
-/// The same with another timeout.
+/// Builds a destination with another timeout.
 pub fn build_within(
     kind: &str,
     config: Value,
@@ -68,7 +68,7 @@ pub fn build_within(
     build_with(&http::Client::new()?, kind, config, template, timeout)
 }
 
-/// The same with a client that exists.
+/// Builds a destination with an existing client.
 pub fn build_with(
     http: &http::Client,
     kind: &str,

@@ -60,7 +60,7 @@ impl Carrier {
         *self.address.lock().unwrap() = bridge.url("/inbound/intelepeer");
     }
 
-    /// What was acknowledged until now.
+    /// The messages acknowledged so far.
     pub fn acknowledged(&self) -> Acknowledged {
         self.acknowledged.lock().unwrap().clone()
     }
@@ -194,7 +194,7 @@ pub fn audit(bridge: &Bridge, acknowledged: &Acknowledged, destinations: &[&str]
     assert!(accepted >= stored.len() as u64, "{accepted} of {}", stored.len());
     let newest = acknowledged.iter().next_back().into_iter();
     for (refid, id) in newest.chain(acknowledged.iter().next()) {
-        let (status, body) = bridge.text(refid, "+13035550100", "again");
+        let (status, body) = bridge.post_message(refid, "+13035550100", "again");
         assert_eq!(
             (status, body["status"].as_str()),
             (200, Some("duplicate")),
@@ -218,9 +218,9 @@ pub fn deliveries(message: &Value) -> impl Iterator<Item = &Value> {
     message["deliveries"].as_array().unwrap().iter()
 }
 
-/// Waits until nothing is pending any more; `patience` limits the time in which the number does
+/// Waits until nothing is pending any more; `limit` is the longest time in which the number does
 /// not decrease.
-pub fn drained(bridge: &Bridge, patience: Duration) {
+pub fn drained(bridge: &Bridge, limit: Duration) {
     let pending = || bridge.status()["messages"]["pending"].as_u64().unwrap();
     let (mut least, mut last) = (u64::MAX, std::time::Instant::now());
     loop {
@@ -233,7 +233,7 @@ pub fn drained(bridge: &Bridge, patience: Duration) {
         if pending < least {
             (least, last) = (pending, std::time::Instant::now());
         }
-        assert!(last.elapsed() < patience, "{pending} messages are held back");
+        assert!(last.elapsed() < limit, "{pending} messages are held back");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -241,7 +241,7 @@ pub fn with(place: &Place, key: &str, value: &str) -> toml::Table {
     whole
 }
 
-/// What the parser finds in one table at a time.
+/// The problems that the parser reports, one table at a time.
 pub fn read(whole: &toml::Table) -> (Config, Problems) {
     let text = toml::to_string(whole).unwrap();
     let outside = Outside::of([("X", "https://x.example/")]);

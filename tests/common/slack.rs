@@ -63,7 +63,7 @@ fn ascii(json: &str) -> String {
         .collect()
 }
 
-/// What Slack would refuse in a payload.
+/// The errors that Slack would report for a payload.
 fn fault(payload: &Value) -> Option<&'static str> {
     let text = payload["text"].as_str();
     if !payload.is_object() {

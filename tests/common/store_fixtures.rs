@@ -30,7 +30,7 @@ pub fn unpack(name: &str, folder: &Path) {
     assert!(unpacked.unwrap().success());
 }
 
-/// What is in a fixture.
+/// The content of a fixture.
 pub fn expected(name: &str) -> Value {
     let bytes = std::fs::read(fixtures().join(format!("{name}.json"))).unwrap();
     let mut expected: Value = serde_json::from_slice(&bytes).unwrap();
@@ -46,7 +46,7 @@ pub fn expected(name: &str) -> Value {
     expected
 }
 
-/// What every later version must still read from a store.
+/// The content of a store that every later version must still read.
 pub fn known(bridge: &Bridge) -> Value {
     let messages: Vec<Value> = stored(bridge)
         .into_values()

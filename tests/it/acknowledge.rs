@@ -28,7 +28,7 @@ fn dead(bridge: &Bridge) -> Vec<Value> {
 /// Sends this many messages, waits until their deliveries are dead, and returns the ids of these, newest first.
 fn die(bridge: &Bridge, from: u32, to: u32) -> Vec<String> {
     for n in from..=to {
-        bridge.text(&refid(n as usize), &format!("+130355501{n:02}"), "hello");
+        bridge.post_message(&refid(n as usize), &format!("+130355501{n:02}"), "hello");
     }
     let dead = wait_for("the dead", || {
         let dead = dead(bridge);
@@ -184,7 +184,7 @@ async fn dead_deliveries_with_a_delivered_fallback_or_discarded_need_no_acknowle
     let listed = run(&bridge, &["delivery", "list", "--state", "dead"]);
     assert!(listed.contains("  dead (fallback)  "), "{listed}");
     run(&bridge, &["destination", "pause", "crm"]);
-    bridge.text(&refid(2), "+13035550102", "hello");
+    bridge.post_message(&refid(2), "+13035550102", "hello");
     run(&bridge, &["delivery", "discard", "--destination", "crm", "--yes"]);
     assert_eq!(dead(&bridge).len(), 2);
     assert_eq!(attention(&bridge), (0, false));

@@ -41,8 +41,8 @@ fn names(metrics: &str) -> BTreeSet<String> {
 /// The metrics of a daemon that has accepted, rejected, delivered and retried a message.
 pub fn metrics() -> String {
     let bridge = Bridge::start(CONFIG);
-    bridge.text(&refid(1), "+13035550100", "x");
-    bridge.text(&refid(1), "+13035550100", "x");
+    bridge.post_message(&refid(1), "+13035550100", "x");
+    bridge.post_message(&refid(1), "+13035550100", "x");
     bridge.post("{", "application/json");
     wait_for("an attempt to be counted", || {
         let metrics = bridge.metrics();
@@ -119,8 +119,8 @@ fn every_series_with_known_labels_begins_with_zero() {
         assert_eq!(found.get(&series), Some(&0.0), "{series}: {metrics}");
     }
     // No event adds a series.
-    bridge.text(&refid(1), "+13035550100", "x");
-    bridge.text(&refid(1), "+13035550100", "x");
+    bridge.post_message(&refid(1), "+13035550100", "x");
+    bridge.post_message(&refid(1), "+13035550100", "x");
     bridge.post("{", "application/json");
     bridge.post("x", "text/plain");
     bridge.post(&"x".repeat(100_000), "application/json");

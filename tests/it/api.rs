@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::admin::{TOKEN, ask, bearer, host, start};
-use crate::bridge::{PATIENCE, http, wait_for};
+use crate::bridge::{TIMEOUT, http, wait_for};
 
 #[test]
 fn no_request_is_accepted_without_the_token() {
@@ -231,7 +231,7 @@ fn a_cursor_lists_every_item_once() {
     for n in 0..7 {
         assert_eq!(
             bridge
-                .text(&format!("{n:032}"), "+13035550100", &format!("text {n}"))
+                .post_message(&format!("{n:032}"), "+13035550100", &format!("text {n}"))
                 .0,
             200
         );
@@ -275,9 +275,9 @@ fn the_rates_count_what_goes_through() {
     assert_eq!(rates(), json!({ "accepted": none, "delivered": none }));
     for n in 0..3 {
         // The last one is a repetition.
-        bridge.text(&format!("{:032}", n.min(1)), "+13035550100", "hello");
+        bridge.post_message(&format!("{:032}", n.min(1)), "+13035550100", "hello");
     }
-    bridge.text("c", "+13035550100", "lost");
+    bridge.post_message("c", "+13035550100", "lost");
     let counted = wait_for("the deliveries to be counted", || {
         let rates = rates();
         (rates["delivered"]["last_1m"] == 2.0).then_some(rates)
@@ -298,7 +298,7 @@ impl Stream {
             .trim_end_matches('/')
             .to_owned();
         let mut stream = TcpStream::connect(&address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         let token = bearer();
         write!(
             stream,
@@ -336,14 +336,14 @@ impl Stream {
 fn events_are_sent_as_they_happen_and_end_with_the_daemon() {
     let (mut bridge, page) = start();
     let mut stream = Stream::open(&page);
-    let (_, accepted) = bridge.text("a", "+13035550100", "hello");
+    let (_, accepted) = bridge.post_message("a", "+13035550100", "hello");
     assert_eq!(stream.event("message"), json!({ "id": accepted["id"] }));
     let delivered = stream.event("delivery");
     assert_eq!(
         (&delivered["destination"], &delivered["state"]),
         (&json!("screen"), &json!("delivered"))
     );
-    let (_, lost) = bridge.text("b", "+13035550100", "lost");
+    let (_, lost) = bridge.post_message("b", "+13035550100", "lost");
     assert_eq!(
         stream.event("destination"),
         json!({ "name": "gone", "state": "down" })
@@ -401,7 +401,7 @@ fn event_streams_do_not_take_all_connections() {
 #[test]
 fn stored_items_are_shown_as_described() {
     let (bridge, page) = start();
-    let (_, text) = bridge.text("a", "+13035550100", "hello \u{202e} <b>");
+    let (_, text) = bridge.post_message("a", "+13035550100", "hello \u{202e} <b>");
     let id = text["id"].as_str().unwrap().to_owned();
     let (_, _, description) = ask(&page, "GET", "api/v1/openapi.json", "");
     let schemas = &description["components"]["schemas"];
@@ -438,7 +438,7 @@ fn stored_items_are_shown_as_described() {
     described("Minute", &series["minutes"][0]);
     described("Rate", &status["rates"]["accepted"]);
     ask(&page, "POST", "api/v1/destinations/screen/pause", "");
-    bridge.text("b", "+13035550100", "paused");
+    bridge.post_message("b", "+13035550100", "paused");
     let (_, _, paused) = ask(&page, "GET", "api/v1/status", "");
     described("StatusProblem", &paused["problems"][0]);
     ask(&page, "POST", "api/v1/destinations/screen/resume", "");

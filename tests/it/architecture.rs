@@ -295,7 +295,7 @@ fn no_modules_depend_on_each_other_in_a_circle() {
     {
         graph.remove(free);
     }
-    // The same from above: what nothing names is in no circle.
+    // In the other direction: a file that no other file names is in no cycle.
     while let Some(free) = graph
         .keys()
         .find(|name| !graph.values().flatten().any(|other| other == *name))

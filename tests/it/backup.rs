@@ -32,7 +32,9 @@ fn an_online_backup_restores_everything_accepted_before_it_began() {
     let mut bridge = Bridge::start(ROUTES);
     for n in 0..300 {
         assert_eq!(
-            bridge.text(&refid(n), "+13038675308", &format!("text {n}")).0,
+            bridge
+                .post_message(&refid(n), "+13038675308", &format!("text {n}"))
+                .0,
             200
         );
     }
@@ -63,9 +65,12 @@ fn an_online_backup_restores_everything_accepted_before_it_began() {
     );
 
     bridge.run();
-    let repeated = bridge.text(&refid(7), "+13038675308", "text 7");
+    let repeated = bridge.post_message(&refid(7), "+13038675308", "text 7");
     assert_eq!(repeated.0, 200);
-    assert_eq!(bridge.text(&refid(300), "+13038675308", "text 300").0, 200);
+    assert_eq!(
+        bridge.post_message(&refid(300), "+13038675308", "text 300").0,
+        200
+    );
     wait_for("the new message to be delivered", || {
         bridge
             .console()
@@ -87,7 +92,7 @@ fn an_online_backup_restores_everything_accepted_before_it_began() {
 #[test]
 fn a_damaged_backup_is_rejected_with_file_and_offset_and_changes_nothing() {
     let mut bridge = Bridge::start(ROUTES);
-    assert_eq!(bridge.text(&refid(1), "+13038675308", "text").0, 200);
+    assert_eq!(bridge.post_message(&refid(1), "+13038675308", "text").0, 200);
     assert!(command(&bridge, &["backup", "copy"]).status.success());
     bridge.stop();
     std::fs::rename(bridge.folder().join("data"), bridge.folder().join("old")).unwrap();

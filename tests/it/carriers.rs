@@ -37,7 +37,7 @@ struct Fixture {
     source: BTreeMap<String, toml::Table>,
     /// The answers to what is stored, stored before, ignored, refused and failing.
     answers: Answers,
-    /// The answers of sources that answer otherwise.
+    /// The sources whose response is not the usual one.
     #[serde(default)]
     own_answers: BTreeMap<String, Answers>,
     /// Whether `simulate` can sign.
@@ -71,7 +71,7 @@ struct Case {
     source: String,
     #[serde(default = "post")]
     method: String,
-    /// What follows the path.
+    /// The rest of the URL after the path.
     #[serde(default)]
     query: String,
     #[serde(default)]
@@ -267,7 +267,7 @@ fn check_answers(endpoint: &Endpoint, answers: &Answers, file: &str) {
     }
 }
 
-/// What `simulate` posts is accepted by the source itself, and by no other source of the same kind.
+/// A request of `simulate` is accepted by its source, and by no other source of the same kind.
 fn check_simulation(endpoint: &Endpoint, path: &str, others: &[&Endpoint], file: &str) {
     let sample = Sample {
         provider_id: "ABCDEF1234567890ABCDEF1234567890",

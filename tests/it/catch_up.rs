@@ -9,7 +9,7 @@ use crate::servers::recorder::{Received, Recorder, Reply};
 
 const LIST: &str = "/api/2010-04-01/Accounts/AC1/Messages.json";
 
-/// What the carrier answers at the moment.
+/// The current responses of the carrier.
 #[derive(Clone, Default)]
 struct Stage {
     first: Option<Reply>,
@@ -38,13 +38,13 @@ fn items(bridge: &Bridge) -> Vec<Value> {
     found["items"].as_array().unwrap().clone()
 }
 
-fn texts(bridge: &Bridge) -> Vec<String> {
+fn bodies(bridge: &Bridge) -> Vec<String> {
     let items = items(bridge);
-    let texts = items
+    let bodies = items
         .iter()
         .rev()
         .map(|item| item["text"].as_str().unwrap().to_owned());
-    texts.collect()
+    bodies.collect()
 }
 
 /// The current problem of the list.
@@ -108,7 +108,7 @@ async fn missed_messages_are_accepted_once_over_failures_and_a_kill() {
     let (code, out, err) =
         bridge.command(&[&simulate[..], &["--message", "by webhook", "--url", &url]].concat());
     assert_eq!(code, 0, "{out}{err}");
-    assert_eq!(texts(&bridge), ["by webhook"]);
+    assert_eq!(bodies(&bridge), ["by webhook"]);
     let known = items(&bridge)[0]["provider_id"].as_str().unwrap().to_owned();
 
     bridge.kill();
@@ -134,13 +134,13 @@ async fn missed_messages_are_accepted_once_over_failures_and_a_kill() {
     bridge.signal("HUP");
     problem(&bridge, "HTTP 429 Too Many Requests");
     assert!(bridge.logged("HTTP 429").contains("retrying in 1h"));
-    assert_eq!(texts(&bridge), ["by webhook"]);
+    assert_eq!(bodies(&bridge), ["by webhook"]);
 
     bridge.kill();
     set(first, Some(page(&oldest, None)));
     bridge.run();
     let all = ["by webhook", "second", "third"];
-    wait_for("the missed messages", || (texts(&bridge) == all).then_some(()));
+    wait_for("the missed messages", || (bodies(&bridge) == all).then_some(()));
     bridge.logged("accepted 2 missed messages");
     let metrics = bridge.metrics();
     for line in [
@@ -160,7 +160,7 @@ async fn missed_messages_are_accepted_once_over_failures_and_a_kill() {
     });
     let (status, _, _) = http("GET", &bridge.url("/readyz"), &[], "");
     assert_eq!(status, 200);
-    assert_eq!(texts(&bridge), all);
+    assert_eq!(bodies(&bridge), all);
 
     let request = &carrier.received()[0];
     assert!(

@@ -28,7 +28,7 @@ fn run(bridge: &Bridge, status: i32, arguments: &[&str]) -> String {
     out
 }
 
-/// The same; returns standard error.
+/// Runs a command that must fail; returns standard error.
 #[track_caller]
 fn complaint(bridge: &Bridge, status: i32, arguments: &[&str]) -> String {
     let (code, out, err) = bridge.command(arguments);
@@ -46,7 +46,7 @@ fn run_json(bridge: &Bridge, status: i32, arguments: &[&str]) -> Value {
 /// A daemon that has accepted a message, and the message's id after the first attempts.
 fn with_text(text: &str) -> (Bridge, String) {
     let bridge = Bridge::start(TWO);
-    let (status, body) = bridge.text("ABCDEF1234567890ABCDEF1234567890", "+13035550100", text);
+    let (status, body) = bridge.post_message("ABCDEF1234567890ABCDEF1234567890", "+13035550100", text);
     assert_eq!(status, 200, "{body}");
     let id = body["id"].as_str().unwrap().to_owned();
     wait_for("the first attempts", || {
@@ -174,7 +174,7 @@ fn deliveries_are_listed_discarded_and_retried() {
         run_json(&bridge, 0, &["delivery", "show", &crm])["reason"],
         "discarded by the operator"
     );
-    // What was discarded needs no attention: only its id retries it.
+    // A discarded delivery needs no attention: only a retry by id selects it.
     let rest = run_json(
         &bridge,
         0,
@@ -245,9 +245,9 @@ fn a_message_can_be_resent() {
 fn a_message_whose_route_has_no_destination_is_kept() {
     let quiet = "[[route]]\nname = \"quiet\"\nmessage = \"you have won\"\ndeliver = []\n[routing]";
     let bridge = Bridge::start(&TWO.replace("[routing]", quiet));
-    let (_, body) = bridge.text(&"1".repeat(32), "+19005550100", "you have won");
+    let (_, body) = bridge.post_message(&"1".repeat(32), "+19005550100", "you have won");
     let id = body["id"].as_str().unwrap();
-    bridge.text(&"2".repeat(32), "+13035550100", "Hello");
+    bridge.post_message(&"2".repeat(32), "+13035550100", "Hello");
     wait_for("the other one to be delivered", || {
         let found = run_json(&bridge, 0, &["message", "list", "--state", "delivered"]);
         let found = found["items"].as_array().unwrap();
@@ -296,7 +296,7 @@ fn destinations_are_tested_paused_and_resumed() {
         run(&bridge, 0, &["destination", "pause", "screen"]),
         "screen is paused, 0 deliveries pending\n"
     );
-    assert_eq!(bridge.text("1", "+13035550100", "Hello").0, 200);
+    assert_eq!(bridge.post_message("1", "+13035550100", "Hello").0, 200);
     let listed = run(&bridge, 0, &["destination", "list"]);
     let line = listed.lines().find(|line| line.starts_with("screen")).unwrap();
     let cells: Vec<&str> = line.split_whitespace().take(4).collect();

@@ -383,7 +383,7 @@ fn a_template_that_nests_too_deep_is_an_error_with_its_place() {
             );
         }
     }
-    assert_eq!(bridge.text("A", "+13035550100", "hello").0, 200);
+    assert_eq!(bridge.post_message("A", "+13035550100", "hello").0, 200);
     assert!(bridge.stop().0.success());
 }
 

@@ -20,7 +20,7 @@ fn unmatched(names: &str) -> String {
 #[test]
 fn a_message_reaches_the_console() {
     let bridge = Bridge::start(CONSOLE);
-    let (status, body) = bridge.text(&refid(1), "+13035550100", "Hello World!");
+    let (status, body) = bridge.post_message(&refid(1), "+13035550100", "Hello World!");
     assert_eq!((status, body["status"].as_str()), (200, Some("accepted")));
     let line = wait_for("the message on the console", || {
         bridge.console().into_iter().next()
@@ -152,7 +152,10 @@ fn misbehaving_clients_do_no_harm() {
         413,
         "a chunked body has the same limit"
     );
-    assert_eq!(bridge.text(&refid(3), "+13035550100", "still here").0, 200);
+    assert_eq!(
+        bridge.post_message(&refid(3), "+13035550100", "still here").0,
+        200
+    );
 }
 
 /// Request heads that a proxy may parse differently: each is rejected, and the rest of the connection is not read.
@@ -260,7 +263,7 @@ async fn a_rate_limited_destination_is_paused_and_the_other_is_not() {
     );
     let bridge = Bridge::start(&(slack + &webhook("crm", &quick, "") + &unmatched("\"ops\", \"crm\"")));
     for number in 0..20 {
-        assert_eq!(bridge.text(&refid(number), "+13035550100", "text").0, 200);
+        assert_eq!(bridge.post_message(&refid(number), "+13035550100", "text").0, 200);
     }
     wait_for("all messages at the fast one", || {
         (quick.received().len() == 20).then_some(())
@@ -290,7 +293,7 @@ async fn a_dead_or_hanging_destination_delays_no_other() {
     for number in 0..100 {
         assert_eq!(
             bridge
-                .text(&refid(number), &format!("+1303555{number:04}"), "text")
+                .post_message(&refid(number), &format!("+1303555{number:04}"), "text")
                 .0,
             200
         );
@@ -317,7 +320,7 @@ async fn a_misconfigured_destination_is_parked_and_loses_no_message() {
     };
     let bridge = Bridge::start(&(slack("/old") + &unmatched("\"ops\"")));
     for number in 0..5 {
-        bridge.text(&refid(number), "+13035550100", &format!("text {number}"));
+        bridge.post_message(&refid(number), "+13035550100", &format!("text {number}"));
     }
     bridge.logged("ops is parked");
     wait_for("probes", || (recorder.received().len() > 3).then_some(()));
@@ -354,7 +357,7 @@ async fn a_refused_delivery_goes_to_the_fallback() {
     let taking = Recorder::start(|_| Reply::new(200, "ok")).await;
     let config = webhook("first", &refusing, "fallback = \"second\"") + &webhook("second", &taking, "");
     let bridge = Bridge::start(&(config + &unmatched("\"first\"")));
-    bridge.text(&refid(1), "+13035550100", "hello");
+    bridge.post_message(&refid(1), "+13035550100", "hello");
     wait_for("the fallback", || (taking.received().len() == 1).then_some(()));
     assert_eq!(
         refusing.received().len(),
@@ -384,7 +387,7 @@ async fn a_conversation_keeps_its_order_across_retries() {
     let bridge = Bridge::start(&(webhook("crm", &recorder, more) + &unmatched("\"crm\"")));
     for number in 0..12 {
         let from = format!("+130355501{:02}", number % 3);
-        bridge.text(&refid(number), &from, &format!("{from} {}", number / 3));
+        bridge.post_message(&refid(number), &from, &format!("{from} {}", number / 3));
     }
     wait_for("every message three times", || {
         (recorder.received().len() >= 36).then_some(())
@@ -409,7 +412,8 @@ async fn a_kill_between_200_and_delivery_delivers_once_after_the_restart() {
     let mut bridge = Bridge::start(&(nowhere.to_owned() + &unmatched("\"crm\"")));
     let ids: Vec<String> = (0..50)
         .map(|number| {
-            let (status, body) = bridge.text(&refid(number), "+13035550100", &format!("text {number}"));
+            let (status, body) =
+                bridge.post_message(&refid(number), "+13035550100", &format!("text {number}"));
             assert_eq!(status, 200);
             body["id"].as_str().unwrap().to_owned()
         })
@@ -421,7 +425,7 @@ async fn a_kill_between_200_and_delivery_delivers_once_after_the_restart() {
         (recorder.received().len() >= ids.len()).then_some(())
     });
     assert_eq!(
-        bridge.text(&refid(3), "+13035550100", "text 3").1["status"],
+        bridge.post_message(&refid(3), "+13035550100", "text 3").1["status"],
         "duplicate",
         "known over the restart"
     );
@@ -449,26 +453,26 @@ async fn an_invalid_configuration_never_replaces_a_valid_one() {
     bridge.configure("[destination.crm]\nkind = \"webhok\"\n[routing]\nunmatched = [\"cmr\"]\n");
     bridge.signal("HUP");
     bridge.logged("reload failed");
-    bridge.text(&refid(1), "+13035550100", "still delivered");
+    bridge.post_message(&refid(1), "+13035550100", "still delivered");
     wait_for("the message", || (recorder.received().len() == 1).then_some(()));
     let route = "[[route]]\nname = \"spam\"\nfrom = [\"+1900*\"]\ndeliver = []\n";
     bridge.configure(&(good + route));
     bridge.signal("HUP");
     bridge.logged("reloaded: route.spam added");
-    let (status, body) = bridge.text(&refid(2), "+19005550100", "kept, nobody told");
+    let (status, body) = bridge.post_message(&refid(2), "+19005550100", "kept, nobody told");
     assert_eq!((status, body["status"].as_str()), (200, Some("accepted")));
 }
 
 #[test]
 fn stopping_ends_with_zero_and_starts_again() {
     let mut bridge = Bridge::start(CONSOLE);
-    bridge.text(&refid(1), "+13035550100", "before");
+    bridge.post_message(&refid(1), "+13035550100", "before");
     let (status, log, console) = bridge.stop();
     assert!(status.success(), "{log:#?}");
     assert_eq!(console.len(), 1);
     bridge.run();
     assert_eq!(
-        bridge.text(&refid(1), "+13035550100", "before").1["status"],
+        bridge.post_message(&refid(1), "+13035550100", "before").1["status"],
         "duplicate"
     );
 }

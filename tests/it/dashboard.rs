@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::alerts::metrics;
 use crate::metrics::{Query, dashboard, filled, queries};
 
-/// What Prometheus adds to every sample it fetches.
+/// The labels that Prometheus adds to every sample.
 const ADDED: [&str; 2] = ["instance", "job"];
 
 /// `label_values(metric{…}, label)` of the variables: the metric with its conditions, and the label.

@@ -218,7 +218,7 @@ fn no_link_in_the_documentation_is_broken() {
     assert!(checked > 20, "{checked}");
 }
 
-/// What a heading is called in links.
+/// The anchor of a heading.
 fn anchor_of(line: &str) -> Option<String> {
     let heading = line.trim_start_matches('#');
     let heading = (heading.len() < line.len())
@@ -326,13 +326,13 @@ fn every_command_for_a_message_that_did_not_arrive_works() {
         "[destination.crm]\nkind = \"webhook\"\nurl = \"http://127.0.0.1:1/\"\n[destination.screen]\nkind = \"console\"\n\
          [routing]\nunmatched = [\"crm\", \"screen\"]\n",
     );
-    let (status, body) = bridge.text("ABCDEF1234567890ABCDEF1234567890", "+13035550100", "hello");
+    let (status, body) = bridge.post_message("ABCDEF1234567890ABCDEF1234567890", "+13035550100", "hello");
     assert_eq!(status, 200);
     let id = body["id"].as_str().unwrap();
     wait_for("the console", || (!bridge.console().is_empty()).then_some(()));
     let url = bridge.url("/inbound/intelepeer");
     for command in commands {
-        // Only with an account, which intelepeer's own tests have.
+        // These need an account; the tests of `intelepeer` cover them.
         if command.starts_with("intelepeer ") {
             continue;
         }

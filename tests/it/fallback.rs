@@ -16,8 +16,8 @@ async fn a_fallback_names_the_original_destination_and_gets_each_message_once() 
     let config = webhook("crm", &refusing, "fallback = \"desk\"") + &webhook("desk", &taking, "");
     let both = "[[route]]\nname = \"both\"\nmessage = \"both\"\ndeliver = [\"crm\", \"desk\"]\n";
     let bridge = Bridge::start(&format!("{config}{both}[routing]\nunmatched = [\"crm\"]\n"));
-    bridge.text(&refid(1), "+13035550100", "both");
-    bridge.text(&refid(2), "+13035550101", "only crm");
+    bridge.post_message(&refid(1), "+13035550100", "both");
+    bridge.post_message(&refid(2), "+13035550101", "only crm");
     wait_for("two dead ones", || {
         let messages = &bridge.status()["messages"];
         let dead = ["dead", "acknowledged"].map(|kind| messages[kind].as_u64().unwrap());

@@ -58,12 +58,12 @@ fn the_stores_files_are_private_with_any_umask_and_folder() {
     std::fs::create_dir(bridge.store()).unwrap();
     set_mode(&bridge.store(), 0o755);
     bridge.run_command(careless(&[]), &[], &[]).unwrap();
-    assert_eq!(bridge.text(&refid(1), "+13035550100", "hello").0, 200);
+    assert_eq!(bridge.post_message(&refid(1), "+13035550100", "hello").0, 200);
     assert_eq!(open_to_others(&bridge.store()), [""; 0], "made with umask 0");
     bridge.logged("is accessible by other users (mode 0755): chmod 0700 it");
     bridge.stop();
 
-    // As an earlier version may have left them.
+    // An earlier version may have left files with these modes.
     let paths = below(&bridge.store());
     assert!(paths.len() > 4, "{paths:?}");
     for path in paths {
@@ -89,7 +89,7 @@ fn the_stores_files_are_private_with_any_umask_and_folder() {
 #[test]
 fn a_backup_is_private_and_follows_no_link() {
     let bridge = Bridge::start(ROUTES);
-    assert_eq!(bridge.text(&refid(1), "+13035550100", "hello").0, 200);
+    assert_eq!(bridge.post_message(&refid(1), "+13035550100", "hello").0, 200);
     let (copy, part) = (bridge.folder().join("copy"), bridge.folder().join("copy.part"));
     let victim = bridge.folder().join("victim");
     std::fs::write(&victim, "precious").unwrap();

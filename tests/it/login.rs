@@ -142,7 +142,10 @@ fn idle_unauthenticated_connections_delay_no_carrier() {
     for (number, says) in ["", "POST /inbound/inte", half].into_iter().enumerate() {
         let strangers = strangers(&url, 16, says);
         let began = Instant::now();
-        assert_eq!(bridge.text(&refid(number), "+13035550100", "hello").0, 200);
+        assert_eq!(
+            bridge.post_message(&refid(number), "+13035550100", "hello").0,
+            200
+        );
         assert!(
             began.elapsed() < Duration::from_secs(4),
             "{says:?}: {:?}",

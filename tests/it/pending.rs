@@ -1,4 +1,4 @@
-//! What a pending delivery waits for, and the effect of a retry: as shown, and as seen by the destination.
+//! The reason why a delivery is pending, and the effect of a retry: as shown, and as seen by the destination.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,8 +18,8 @@ fn crm(recorder: &Recorder, more: &str) -> String {
 }
 
 /// Sends a message from the `n`th number; the id of its delivery.
-fn text(bridge: &Bridge, refid: u32, n: u32) -> String {
-    let (status, body) = bridge.text(&format!("{refid:032X}"), &format!("+130355501{n:02}"), "hello");
+fn post(bridge: &Bridge, refid: u32, n: u32) -> String {
+    let (status, body) = bridge.post_message(&format!("{refid:032X}"), &format!("+130355501{n:02}"), "hello");
     assert_eq!(status, 200, "{body}");
     format!("{}-1", body["id"].as_str().unwrap())
 }
@@ -73,9 +73,9 @@ fn retry(bridge: &Bridge, ids: &[&str]) -> Vec<Value> {
 async fn a_delivery_to_a_paused_destination_shows_when_and_a_retry_respects_the_pause() {
     let recorder = Recorder::answering(Reply::new(429, "slow down").with("retry-after", "600")).await;
     let bridge = Bridge::start(&crm(&recorder, "concurrency = 1"));
-    let first = text(&bridge, 1, 1);
+    let first = post(&bridge, 1, 1);
     pending(&bridge, &first, "limited");
-    let [second, third] = [(2, 2), (3, 3)].map(|(refid, n)| text(&bridge, refid, n));
+    let [second, third] = [(2, 2), (3, 3)].map(|(refid, n)| post(&bridge, refid, n));
     let waits = pending(&bridge, &third, "limited");
     assert!(
         waits["why"].as_str().unwrap().contains("is rate limiting"),
@@ -139,7 +139,7 @@ async fn a_delivery_to_a_paused_destination_shows_when_and_a_retry_respects_the_
 async fn after_a_requested_pause_a_retry_and_a_resume_probe_immediately() {
     let recorder = Recorder::answering(Reply::new(429, "slow down").with("retry-after", "1")).await;
     let bridge = Bridge::start(&crm(&recorder, "retry = { initial = \"10m\" }"));
-    let first = text(&bridge, 1, 1);
+    let first = post(&bridge, 1, 1);
     let after_the_pause = || {
         wait_for("the end of the pause", || {
             let waits = pending(&bridge, &first, "limited");
@@ -170,7 +170,7 @@ async fn after_a_requested_pause_a_retry_and_a_resume_probe_immediately() {
 async fn a_requested_pause_ends_at_the_same_time_after_a_restart() {
     let recorder = Recorder::answering(Reply::new(429, "slow down").with("retry-after", "600")).await;
     let mut bridge = Bridge::start(&crm(&recorder, "retry = { initial = \"2h\", max = \"2h\" }"));
-    let first = text(&bridge, 1, 1);
+    let first = post(&bridge, 1, 1);
     let before = pending(&bridge, &first, "limited");
     assert!(shown(&bridge, &first).contains("; it asked for a pause until "));
     for is_killed in [false, true] {
@@ -202,7 +202,7 @@ async fn a_retried_delivery_keeps_its_creation_time_and_gets_a_new_give_up_time(
     .await;
     let retry_keys = "retry = { initial = \"10m\", give_up_after = \"3s\" }";
     let bridge = Bridge::start(&crm(&recorder, retry_keys));
-    let (_, body) = bridge.text(&format!("{:032X}", 1), "+13035550101", "refused");
+    let (_, body) = bridge.post_message(&format!("{:032X}", 1), "+13035550101", "refused");
     let id = format!("{}-1", body["id"].as_str().unwrap());
     let before = wait_for("a dead delivery", || {
         Some(delivery(&bridge, &id)).filter(|delivery| delivery["state"] == "dead")
@@ -242,7 +242,7 @@ async fn a_retry_after_in_answer_to_a_test_message_counts_like_one_for_a_deliver
         Moment::from(tested["pause_until"].as_str().unwrap()).is_in(590, 600),
         "{tested}"
     );
-    let first = text(&bridge, 1, 1);
+    let first = post(&bridge, 1, 1);
     pending(&bridge, &first, "limited");
     assert_eq!(retry(&bridge, &[&first])[0]["outcome"], "waiting");
     std::thread::sleep(Duration::from_millis(300));
@@ -259,7 +259,7 @@ async fn a_destination_that_was_removed_and_is_back_is_as_parked_or_limited_as_b
         .await;
         let with = crm(&recorder, "");
         let mut bridge = Bridge::start(&with);
-        let first = text(&bridge, 1, 1);
+        let first = post(&bridge, 1, 1);
         pending(&bridge, &first, state);
         let before = destination(&bridge);
         for restart in [false, true] {
@@ -295,9 +295,9 @@ async fn a_delivery_to_a_parked_or_down_destination_says_so_and_a_retry_probes_i
     for (status, cause) in [(403, "parked"), (500, "down")] {
         let recorder = Recorder::answering(Reply::new(status, "no")).await;
         let bridge = Bridge::start(&crm(&recorder, "retry = { initial = \"10m\" }"));
-        let first = text(&bridge, 1, 1);
+        let first = post(&bridge, 1, 1);
         pending(&bridge, &first, cause);
-        let second = text(&bridge, 2, 2);
+        let second = post(&bridge, 2, 2);
         let waits = pending(&bridge, &second, cause);
         let next: Moment = waits["next_attempt"].as_str().unwrap().into();
         assert!(next.is_in(20, 610), "{waits}");
@@ -319,7 +319,7 @@ async fn a_paused_destination_is_sent_nothing_by_a_retry() {
     let recorder = Recorder::answering(Reply::new(200, "ok")).await;
     let bridge = Bridge::start(&crm(&recorder, ""));
     assert_eq!(bridge.command(&["destination", "pause", "crm"]).0, 0);
-    let first = text(&bridge, 1, 1);
+    let first = post(&bridge, 1, 1);
     let waits = pending(&bridge, &first, "paused");
     assert_eq!(
         (&waits["next_attempt"], &waits["ahead"]),
@@ -389,9 +389,9 @@ async fn deliveries_that_failed_during_an_outage_are_due_when_it_ends() {
             "retry = { initial = \"10m\", max = \"1h\" }\nconcurrency = 1",
         );
         let bridge = Bridge::start(&config);
-        let first = text(&bridge, 1, 1);
+        let first = post(&bridge, 1, 1);
         pending(&bridge, &first, cause);
-        let [behind, other] = [(2, 1), (3, 2)].map(|(refid, n)| text(&bridge, refid, n));
+        let [behind, other] = [(2, 1), (3, 2)].map(|(refid, n)| post(&bridge, refid, n));
         for id in [&first, &behind, &other] {
             let waits = pending(&bridge, id, cause);
             let (_, page) = bridge
@@ -427,7 +427,7 @@ async fn a_retry_while_stopping_is_rejected_and_lists_show_attempts_in_progress(
     })
     .await;
     let mut bridge = Bridge::start(&crm(&recorder, "concurrency = 1"));
-    let first = text(&bridge, 1, 1);
+    let first = post(&bridge, 1, 1);
     wait_for("the attempt", || (recorder.received().len() == 1).then_some(()));
     let (_, page) = bridge
         .admin("GET", "/deliveries?destination=crm&state=pending", "")
@@ -450,7 +450,7 @@ async fn discarded_deliveries_and_those_in_progress_are_counted() {
     .await;
     let bridge = Bridge::start(&crm(&recorder, "concurrency = 1"));
     for n in 1..=3 {
-        text(&bridge, n, n);
+        post(&bridge, n, n);
     }
     wait_for("the attempt", || (recorder.received().len() == 1).then_some(()));
     let command = ["delivery", "discard", "--destination", "crm", "--yes"];
@@ -472,18 +472,18 @@ async fn a_slow_attempt_delays_its_conversation_and_those_beyond_concurrency() {
     })
     .await;
     let bridge = Bridge::start(&crm(&recorder, "concurrency = 2"));
-    let first = text(&bridge, 1, 1);
+    let first = post(&bridge, 1, 1);
     let under_way = pending(&bridge, &first, "attempting");
     assert!(under_way["attempting_since"].is_string(), "{under_way}");
-    let later = text(&bridge, 2, 1);
+    let later = post(&bridge, 2, 1);
     let waits = pending(&bridge, &later, "conversation");
     assert_eq!((&waits["behind"], &waits["ahead"]), (&json!(first), &json!(1)));
     assert!(shown(&bridge, &later).contains(&format!(
         "earlier message of the conversation comes first ({first})"
     )));
-    let other = text(&bridge, 3, 2);
+    let other = post(&bridge, 3, 2);
     pending(&bridge, &other, "attempting");
-    let last = text(&bridge, 4, 3);
+    let last = post(&bridge, 4, 3);
     let waits = pending(&bridge, &last, "queue");
     assert_eq!(waits["ahead"], 3, "{waits}");
     let results = retry(&bridge, &[&first, &last]);
@@ -508,7 +508,7 @@ async fn a_rate_limited_delivery_shows_the_time_of_its_attempt() {
     })
     .await;
     let bridge = Bridge::start(&crm(&recorder, "rate = \"1/s\""));
-    let ids: Vec<String> = (1..=5).map(|n| text(&bridge, n, n)).collect();
+    let ids: Vec<String> = (1..=5).map(|n| post(&bridge, n, n)).collect();
     let waits = pending(&bridge, &ids[4], "rate");
     let next: Moment = waits["next_attempt"].as_str().unwrap().into();
     let told = began.elapsed() + next.time_left();

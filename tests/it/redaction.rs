@@ -22,7 +22,7 @@ fn redact(bridge: &mut Bridge) {
 async fn a_redacted_message_is_not_resent() {
     let receiver = Recorder::start(|_| Reply::new(422, "not wanted")).await;
     let mut bridge = Bridge::start(&(webhook("crm", &receiver, "") + "[routing]\nunmatched = [\"crm\"]\n"));
-    let (status, answer) = bridge.text(&refid(1), "+13035550100", "secret words");
+    let (status, answer) = bridge.post_message(&refid(1), "+13035550100", "secret words");
     assert_eq!(status, 200);
     let id = answer["id"].as_str().unwrap().to_owned();
     let message = |bridge: &Bridge| bridge.admin("GET", &format!("/messages/{id}"), "").unwrap().1;

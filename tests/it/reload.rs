@@ -51,7 +51,7 @@ fn a_secret_file_that_is_a_fifo_is_rejected_and_blocks_nothing() {
     let reloads = [reload(&bridge), reload(&bridge)];
     bridge.signal("HUP");
     std::thread::sleep(Duration::from_millis(200));
-    assert_eq!(bridge.text(&refid(1), "+13035550100", "hello").0, 200);
+    assert_eq!(bridge.post_message(&refid(1), "+13035550100", "hello").0, 200);
     for reload in reloads {
         let (status, said) = reload.join().unwrap().expect("an answer to the reload");
         assert_eq!(status, 422, "{said}");

@@ -40,7 +40,7 @@ async fn the_series_counts_messages_and_survives_a_restart() {
     assert_eq!(sums(&bridge), ([0, 0, 0], Some(0)));
     for n in 1..=20 {
         let text = if n % 10 == 0 { "bad" } else { "hello" };
-        bridge.text(&refid(n), &format!("+130355501{n:02}"), text);
+        bridge.post_message(&refid(n), &format!("+130355501{n:02}"), text);
     }
     // Twenty messages are forty deliveries: a chart of messages counts each once.
     wait_for("the messages to end", || {
@@ -49,7 +49,7 @@ async fn the_series_counts_messages_and_survives_a_restart() {
     bridge.stop();
     bridge.run();
     assert_eq!(sums(&bridge).0, [20, 18, 2]);
-    bridge.text(&refid(99), "+13035550199", "hello");
+    bridge.post_message(&refid(99), "+13035550199", "hello");
     wait_for("one more", || (sums(&bridge).0 == [21, 19, 2]).then_some(()));
     let raw = bridge.admin("GET", "/series", "").unwrap().1.to_string();
     assert!(!raw.contains("hello") && !raw.contains("+1303"), "{raw}");

@@ -46,7 +46,7 @@ async fn a_reload_keeps_the_state_of_a_destination_and_probes_it_immediately() {
         .await;
         let crm = |more: &str| config(&[destination("crm", &recorder, more)], "\"crm\"");
         let bridge = Bridge::start(&crm(""));
-        bridge.text(&refid(1), "+13035550100", "hello");
+        bridge.post_message(&refid(1), "+13035550100", "hello");
         let before = wait_for_state(&bridge, "crm", state);
         // With the same file, and with another one.
         for (probes, more) in [(2, ""), (3, "timeout = \"7s\"")] {
@@ -111,7 +111,7 @@ async fn a_destination_is_untested_until_its_first_attempt_and_keeps_its_state_o
     );
     let untested = "smsbridge_destination_state{destination=\"crm\",state=\"untested\"} 1";
     assert!(bridge.metrics().contains(untested), "{}", bridge.metrics());
-    bridge.text(&refid(1), "+13035550100", "hello");
+    bridge.post_message(&refid(1), "+13035550100", "hello");
     let states = [
         ("crm", "up"),
         ("ops", "parked"),
@@ -195,11 +195,11 @@ async fn every_problem_of_a_destination_shows_cause_address_and_backlog() {
         destination("box", &deferring, late),
     ];
     let bridge = Bridge::start(&config(&destinations, "\"crm\", \"pager\", \"box\""));
-    bridge.text(&refid(1), "+13035550100", "bad");
+    bridge.post_message(&refid(1), "+13035550100", "bad");
     wait_for("the dead letter", || {
         (shown(&bridge.status(), "crm")["dead"] == 1).then_some(())
     });
-    bridge.text(&refid(2), "+13035550101", "good");
+    bridge.post_message(&refid(2), "+13035550101", "good");
     let status = wait_for("the late ones", || {
         let status = bridge.status();
         let all = ["crm", "pager", "box"].map(|name| problems(&status, name).len());
@@ -305,7 +305,7 @@ async fn the_end_of_an_outage_is_logged_after_a_test_and_after_the_next_message(
             .count()
     };
     let set = |value| code.store(value, std::sync::atomic::Ordering::Relaxed);
-    bridge.text(&refid(1), "+13035550100", "hello");
+    bridge.post_message(&refid(1), "+13035550100", "hello");
     wait_for_state(&bridge, "crm", "parked");
     // Nothing is pending any more, so only a test can show that it works.
     // The attempt that failed may not be settled yet.
@@ -322,7 +322,7 @@ async fn the_end_of_an_outage_is_logged_after_a_test_and_after_the_next_message(
     wait_for("the recovery", || (recoveries() == 1).then_some(()));
     assert_eq!(shown(&bridge.status(), "crm")["state"], "up");
     set(503);
-    bridge.text(&refid(2), "+13035550100", "hello");
+    bridge.post_message(&refid(2), "+13035550100", "hello");
     wait_for_state(&bridge, "crm", "down");
     // Pausing and resuming hide no problem.
     bridge.command(&["destination", "pause", "crm"]);
@@ -368,7 +368,7 @@ async fn a_destination_that_refuses_every_message_is_up_and_its_last_attempt_say
     let bridge = Bridge::start(&config(std::slice::from_ref(&crm), "\"crm\""));
     let last = |bridge: &Bridge| shown(&bridge.status(), "crm")["last_attempt"].take();
     assert_eq!(last(&bridge), Value::Null, "nothing was attempted");
-    bridge.text(&refid(1), "+13035550100", "hello");
+    bridge.post_message(&refid(1), "+13035550100", "hello");
     let up = wait_for_state(&bridge, "crm", "up");
     assert_eq!(
         (&up["last_attempt"]["verdict"], &up["delivered_at"]),
@@ -393,7 +393,7 @@ async fn a_rate_limit_is_over_with_its_pause_when_nothing_is_pending() {
     let recorder = Recorder::answering(busy).await;
     let crm = destination("crm", &recorder, "").replace("10m", "1s");
     let bridge = Bridge::start(&config(&[crm], "\"crm\""));
-    bridge.text(&refid(1), "+13035550100", "hello");
+    bridge.post_message(&refid(1), "+13035550100", "hello");
     wait_for_state(&bridge, "crm", "limited");
     let (code, said, _) = bridge.command(&["delivery", "discard", "--destination", "crm", "--yes"]);
     assert!(code == 0 && said.starts_with("1 delivery discarded"), "{said}");

@@ -39,7 +39,7 @@ async fn an_attempt_in_progress_may_take_its_timeout_when_the_daemon_stops() {
     let path = bridge.folder().join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
     bridge.run_with(&[], &[("NOTIFY_SOCKET", path.to_str().unwrap())]);
-    bridge.text(&refid(1), "+13035550100", "once");
+    bridge.post_message(&refid(1), "+13035550100", "once");
     wait_for("the attempt", || (slow.received().len() == 1).then_some(()));
     told(&manager);
     bridge.signal("TERM");
@@ -78,7 +78,7 @@ async fn an_attempt_in_progress_may_take_its_timeout_when_the_daemon_stops() {
 async fn a_second_signal_ends_the_daemon_at_once() {
     let hanging = slow(Duration::from_secs(600)).await;
     let mut bridge = Bridge::start(&(webhook("crm", &hanging, "timeout = \"60s\"") + TO_CRM));
-    bridge.text(&refid(1), "+13035550100", "x");
+    bridge.post_message(&refid(1), "+13035550100", "x");
     wait_for("the attempt", || (hanging.received().len() == 1).then_some(()));
     bridge.signal("TERM");
     bridge.logged("waiting for 1 delivery to crm");
@@ -106,7 +106,7 @@ async fn a_stopping_daemon_is_not_ready_and_shows_what_it_waits_for() {
     let page = bridge.logged("admin page on ");
     let page = page.split("admin page on ").nth(1).unwrap();
     let page = page.split('"').next().unwrap().to_owned();
-    bridge.text(&refid(1), "+13035550100", "x");
+    bridge.post_message(&refid(1), "+13035550100", "x");
     wait_for("the attempt", || (hanging.received().len() == 1).then_some(()));
     assert_eq!(http("GET", &format!("{page}readyz"), &[], "").0, 200);
     assert_eq!(bridge.status()["stopping"], serde_json::Value::Null);

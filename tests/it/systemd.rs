@@ -1,10 +1,10 @@
-//! What a restart through a socket unit relies on; `tests/system` has the units under a real systemd.
+//! The properties that a restart through a socket unit relies on; `tests/system` tests the units under a real systemd.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
 use crate::bridge::refid;
-use crate::bridge::{Bridge, PATIENCE};
+use crate::bridge::{Bridge, TIMEOUT};
 
 const CONSOLE: &str = "[destination.screen]\nkind = \"console\"\n[routing]\nunmatched = [\"screen\"]\n";
 
@@ -13,9 +13,9 @@ fn an_idle_connection_is_still_answered_when_the_daemon_stops() {
     let mut bridge = Bridge::start(CONSOLE);
     let address = bridge.url("").replace("http://", "");
     let mut quiet = TcpStream::connect(address).unwrap();
-    quiet.set_read_timeout(Some(PATIENCE)).unwrap();
+    quiet.set_read_timeout(Some(TIMEOUT)).unwrap();
     // Connections are accepted in order: once this one is answered, the daemon has accepted the idle one, too.
-    assert_eq!(bridge.text(&refid(1), "+13035550100", "before").0, 200);
+    assert_eq!(bridge.post_message(&refid(1), "+13035550100", "before").0, 200);
     bridge.signal("TERM");
     bridge.logged("stopping");
     let body = Bridge::body(&refid(2), "+13035550100", "after").to_string();

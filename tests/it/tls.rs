@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::bridge::refid;
-use crate::bridge::{Bridge, PATIENCE, head};
+use crate::bridge::{Bridge, TIMEOUT, head};
 use crate::servers::certificate::{self, CONFIG, bridge, certificate};
 
 fn running() -> Bridge {
@@ -30,7 +30,7 @@ fn client(bridge: &Bridge) -> reqwest::Client {
     reqwest::Client::builder()
         .no_proxy()
         .tls_certs_only([reqwest::Certificate::from_pem(&pem).unwrap()])
-        .timeout(PATIENCE)
+        .timeout(TIMEOUT)
         .build()
         .unwrap()
 }
@@ -169,7 +169,7 @@ async fn an_invalid_certificate_is_reported_and_the_previous_one_stays_in_use() 
 fn plain_http_on_the_tls_port_ends_the_connection_and_nothing_else() {
     let bridge = running();
     let mut stream = TcpStream::connect(address(&bridge)).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream
         .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
         .unwrap();
@@ -190,7 +190,7 @@ fn a_slow_handshake_is_closed_and_frees_its_connection() {
     bridge.run();
     let started = Instant::now();
     let mut stream = TcpStream::connect(address(&bridge)).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01]).unwrap();
     let (_, said) = curl(&bridge, 1, &[]);
     assert!(said.ends_with(" 200"), "the only place was free again: {said}");

@@ -12,8 +12,8 @@ use crate::page::installed;
 #[ignore = "needs Schemathesis: tests/run"]
 fn the_openapi_description_is_correct() {
     let (bridge, page) = start();
-    bridge.text("a", "+13035550100", "hello");
-    bridge.text("b", "+13035550100", "lost");
+    bridge.post_message("a", "+13035550100", "hello");
+    bridge.post_message("b", "+13035550100", "lost");
     let (_, _, mut description) = ask(&page, "GET", "api/v1/openapi.json", "");
     assert_eq!(description["openapi"], "3.1.0");
     let refused = description["components"]["schemas"]["Refused"].clone();
@@ -31,7 +31,7 @@ fn the_openapi_description_is_correct() {
             &format!("Authorization: {}", bearer()),
         ])
         .args(["--exclude-path", "/api/v1/events", "--exclude-path", "/login"])
-        // That a number or a name is known cannot be described: what is well-formed may still be refused.
+        // The schema cannot describe which numbers and names exist, so a well-formed request may still be rejected.
         // A wrong token is answered late, which `login` tests.
         .args(["--exclude-checks", "positive_data_acceptance,ignored_auth"])
         .args([

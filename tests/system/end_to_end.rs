@@ -70,8 +70,11 @@ async fn a_message_arrives_at_postfix_synapse_and_slack() {
     let bridge = Bridge::start(&config(&postfix, &room, &user.token, &slack_url));
 
     let hostile = "URGENT <!channel> @room\r\nBcc: victim@example.com\r\n\r\n<https://evil.example|your bank> \u{202e}x";
-    assert_eq!(bridge.text(&refid(1), "+13035550100", hostile).0, 200);
-    assert_eq!(bridge.text(&refid(2), "+13035550100", "all is well").0, 200);
+    assert_eq!(bridge.post_message(&refid(1), "+13035550100", hostile).0, 200);
+    assert_eq!(
+        bridge.post_message(&refid(2), "+13035550100", "all is well").0,
+        200
+    );
 
     let mails = tokio::task::block_in_place(|| postfix.mails("desk", 2));
     assert!(

@@ -41,7 +41,7 @@ impl Bridge {
         self.running().log.stopped.store(stopped, Ordering::Relaxed);
     }
 
-    /// The same for the console.
+    /// Stops reading the console.
     pub fn stop_reading_console(&self, stopped: bool) {
         self.running().console.stopped.store(stopped, Ordering::Relaxed);
     }

@@ -92,7 +92,7 @@ async fn a_hundred_hanging_name_lookups_delay_no_list_no_other_destination_and_n
     let (mut slowest, mut latest, mut most) = (Duration::ZERO, Duration::ZERO, 0);
     let (started, mut posted) = (Instant::now(), 0);
     while started.elapsed() < WATCHED {
-        bridge.text(&refid(posted), &format!("+1303555{posted:04}"), "x");
+        bridge.post_message(&refid(posted), &format!("+1303555{posted:04}"), "x");
         posted += 1;
         let accepted = Instant::now();
         wait_for("the destination that is alive", || {

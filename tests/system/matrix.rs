@@ -36,7 +36,7 @@ impl Setting {
         build("matrix", self.config(), None).unwrap()
     }
 
-    async fn texts(&self) -> Vec<Value> {
+    async fn messages(&self) -> Vec<Value> {
         self.reader.messages(&self.room).await
     }
 }
@@ -50,12 +50,12 @@ async fn an_invited_user_joins_and_another_user_reads_the_message() {
         .deliver(&outbound(&fresh_message("hello <b>@room</b>\n\u{202e}")))
         .await
         .unwrap();
-    let texts = setting.texts().await;
-    assert_eq!(texts.len(), 1);
-    assert_eq!(texts[0]["sender"], json!(setting.bridge.id));
-    assert_eq!(delivered.thread.as_deref(), texts[0]["event_id"].as_str());
+    let messages = setting.messages().await;
+    assert_eq!(messages.len(), 1);
+    assert_eq!(messages[0]["sender"], json!(setting.bridge.id));
+    assert_eq!(delivered.thread.as_deref(), messages[0]["event_id"].as_str());
     assert_eq!(
-        texts[0]["content"],
+        messages[0]["content"],
         json!({
             "msgtype": "m.text",
             "body": "Front door (+13035550100) → +13038675309\nhello <b>@room</b>\n[U+202E]",
@@ -76,7 +76,7 @@ async fn a_repeated_delivery_is_one_event() {
     // A second instance does not share state with the first, as after a crash.
     let second = setting.destination().deliver(&outbound(&message)).await.unwrap();
     assert_eq!(first, second);
-    assert_eq!(setting.texts().await.len(), 1);
+    assert_eq!(setting.messages().await.len(), 1);
 }
 
 #[tokio::test]
@@ -94,7 +94,7 @@ async fn a_conversation_keeps_one_thread() {
     let mut second = outbound(&message);
     second.thread = Some(&root);
     assert_eq!(destination.deliver(&second).await.unwrap().thread, None);
-    let relation = &setting.texts().await[1]["content"]["m.relates_to"];
+    let relation = &setting.messages().await[1]["content"]["m.relates_to"];
     assert_eq!(
         (&relation["rel_type"], &relation["event_id"]),
         (&json!("m.thread"), &json!(root))
@@ -118,7 +118,10 @@ async fn a_rejected_thread_is_left_out() {
     second.thread = Some(&root);
     destination.deliver(&second).await.unwrap();
     // An event inside a thread cannot be the root of another one: the server refuses that.
-    let inside = setting.texts().await[1]["event_id"].as_str().unwrap().to_owned();
+    let inside = setting.messages().await[1]["event_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let message = fresh_message("three");
     let mut third = outbound(&message);
     third.thread = Some(&inside);
@@ -128,12 +131,12 @@ async fn a_rejected_thread_is_left_out() {
         delivered,
         "a repeat is the same event"
     );
-    let texts = setting.texts().await;
-    assert_eq!(texts.len(), 3);
-    assert!(texts[2]["content"].get("m.relates_to").is_none());
+    let messages = setting.messages().await;
+    assert_eq!(messages.len(), 3);
+    assert!(messages[2]["content"].get("m.relates_to").is_none());
     assert_eq!(
         delivered.thread.as_deref(),
-        texts[2]["event_id"].as_str(),
+        messages[2]["event_id"].as_str(),
         "it begins the next thread"
     );
 }
@@ -150,7 +153,7 @@ async fn an_alias_stands_for_its_room() {
         .deliver(&outbound(&fresh_message("hi")))
         .await
         .unwrap();
-    assert_eq!(setting.texts().await.len(), 1);
+    assert_eq!(setting.messages().await.len(), 1);
 
     config["room"] = json!("#nowhere:localhost");
     let failure = build("matrix", config, None)
@@ -275,9 +278,13 @@ async fn the_longest_body_is_accepted() {
             .await
             .unwrap();
     }
-    let texts = setting.texts().await;
-    assert!(texts.iter().all(|text| text["content"]["msgtype"] == "m.notice"));
-    assert_eq!(texts.len(), 2);
+    let messages = setting.messages().await;
+    assert!(
+        messages
+            .iter()
+            .all(|text| text["content"]["msgtype"] == "m.notice")
+    );
+    assert_eq!(messages.len(), 2);
 }
 
 /// A message with a new id, for servers that keep state.

@@ -27,7 +27,7 @@ fn rest(recorder: &Recorder) -> String {
 /// Sends message `n`, one of 10 conversations, and requires that it is acknowledged.
 fn send(bridge: &Bridge, n: usize) {
     let from = format!("+1303555010{}", n % 10);
-    let (status, answer) = bridge.text(&refid(n), &from, &format!("text {n}"));
+    let (status, answer) = bridge.post_message(&refid(n), &from, &format!("text {n}"));
     assert_eq!(status, 200, "{answer}");
 }
 
@@ -97,7 +97,7 @@ async fn two_daemons_deliver_each_message_once_and_one_survives_the_other() {
 
     // The same webhook at both daemons is one message. Stopping one hands over at once.
     bridges[first].run();
-    let answers = [0, 1].map(|index| bridges[index].text(&refid(200), "+13035550100", "text 200"));
+    let answers = [0, 1].map(|index| bridges[index].post_message(&refid(200), "+13035550100", "text 200"));
     assert!(answers.iter().all(|(status, _)| *status == 200), "{answers:?}");
     assert_eq!(answers[0].1["id"], answers[1].1["id"]);
     let began = Instant::now();

@@ -54,7 +54,7 @@ async fn the_first_dead_letter_of_a_daemon_fires() {
     let bridge = Bridge::start(&CONFIG.replace("http://127.0.0.1:9/", &recorder.url("/")));
     let first = bridge.metrics();
     assert!(!fires("SmsbridgeDeadLetters", &first, &first));
-    bridge.text(&refid(1), "+13035550100", "x");
+    bridge.post_message(&refid(1), "+13035550100", "x");
     let later = wait_for("a dead letter", || {
         let metrics = bridge.metrics();
         let dead = "smsbridge_queue_dead{destination=\"crm\"} 1";
@@ -76,7 +76,7 @@ fn the_first_refusal_for_lack_of_space_fires() {
     bridge.run();
     let first = bridge.metrics();
     assert!(!fires("SmsbridgeStoreFull", &first, &first));
-    assert_eq!(bridge.text(&refid(1), "+13035550100", "x").0, 503);
+    assert_eq!(bridge.post_message(&refid(1), "+13035550100", "x").0, 503);
     let later = bridge.metrics();
     assert!(fires("SmsbridgeStoreFull", &first, &later));
     assert!(fires("SmsbridgeStoreFull", "", &later));

@@ -89,7 +89,7 @@ fn post(bridge: &Bridge, url: &str, from: &str, number: usize, more: &[&str]) ->
     String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
 }
 
-/// What the document promises for every proxy.
+/// The behaviour that the document promises for every proxy.
 fn holds(bridge: &Bridge, port: u16) {
     let url = format!("https://sms.example.com:{port}/inbound/intelepeer");
     let resolve = format!("sms.example.com:{port}:127.0.0.1");

@@ -45,7 +45,10 @@ fn a_file_that_never_opens_is_reported_and_blocks_nothing() {
     bridge.signal("HUP");
     std::thread::sleep(Duration::from_millis(500));
     for number in 0..20 {
-        assert_eq!(bridge.text(&refid(number), "+13035550100", "hello").0, 200);
+        assert_eq!(
+            bridge.post_message(&refid(number), "+13035550100", "hello").0,
+            200
+        );
     }
     assert_eq!(bridge.admin("GET", "/status", "").unwrap().0, 200);
     assert!(started.elapsed() < FILE_PATIENCE, "{:?}", started.elapsed());

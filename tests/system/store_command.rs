@@ -68,7 +68,7 @@ fn a_daemon_on_an_empty_database_creates_the_tables_and_is_shown() {
     bridge.run();
     assert_eq!(
         bridge
-            .text("ABCDEF1234567890ABCDEF1234567890", "+13035550100", "first")
+            .post_message("ABCDEF1234567890ABCDEF1234567890", "+13035550100", "first")
             .0,
         200
     );
@@ -98,7 +98,9 @@ fn messages_move_from_a_folder_into_a_database_and_back() {
     let mut folder = Bridge::start(ROUTES);
     for n in 0..50 {
         assert_eq!(
-            folder.text(&refid(n), "+13035550100", &format!("message {n}.")).0,
+            folder
+                .post_message(&refid(n), "+13035550100", &format!("message {n}."))
+                .0,
             200
         );
     }
@@ -130,9 +132,12 @@ fn messages_move_from_a_folder_into_a_database_and_back() {
         said(&again)
     );
     database.run();
-    let repeated = database.text(&refid(7), "+13035550100", "message 7.");
+    let repeated = database.post_message(&refid(7), "+13035550100", "message 7.");
     assert_eq!(repeated.0, 200);
-    assert_eq!(database.text(&refid(50), "+13035550100", "message 50.").0, 200);
+    assert_eq!(
+        database.post_message(&refid(50), "+13035550100", "message 50.").0,
+        200
+    );
     wait_for("the new message", || {
         database
             .console()

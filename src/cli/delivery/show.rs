@@ -20,7 +20,7 @@ fn to(delivery: &DeliveryView) -> String {
     }
 }
 
-/// What created it, if not a route.
+/// The origin of the delivery, if not a route.
 fn origin(delivery: &DeliveryView) -> Option<String> {
     match &delivery.fallback_of {
         Some(destination) => Some(format!("fallback of {destination}")),
@@ -183,7 +183,7 @@ fn standing(delivery: &DeliveryView, now: Timestamp) -> String {
     said
 }
 
-/// What a pending delivery waits for, when its next attempt starts, and how many deliveries are ahead of it.
+/// Why a delivery is pending, when its next attempt starts, and how many deliveries are ahead of it.
 pub(super) fn waits(pending: &PendingView, now: Timestamp) -> String {
     let mut said = one_line(&pending.why);
     if let Some(since) = pending.attempting_since {

@@ -92,7 +92,7 @@ impl Account {
         url.map(Some).map_err(CommandError::wrong)
     }
 
-    /// The same, or an error if `server.public_url` is not set.
+    /// Like the previous method, but fails if `server.public_url` is not set.
     pub(super) fn wanted_url(&self) -> Result<Secret, CommandError> {
         self.webhook_url()?.ok_or_else(|| {
             CommandError::wrong(

@@ -33,7 +33,7 @@ pub struct DeliveryView {
     pub retried_at: Option<Timestamp>,
     /// When its own retry delay ends, while pending. Other causes are in `pending`.
     pub due: Option<Timestamp>,
-    /// What it waits for, while pending.
+    /// The reason why it is pending; null otherwise.
     #[serde(default)]
     pub pending: Option<PendingView>,
     /// When it ended.
@@ -104,7 +104,7 @@ impl DeliveryView {
     }
 }
 
-/// What a pending delivery waits for.
+/// The reason why a delivery is pending.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingView {
     /// The kind of cause.

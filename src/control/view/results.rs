@@ -51,7 +51,7 @@ pub struct RetryView {
     pub destination: Option<Name>,
     /// The result.
     pub outcome: RetryOutcome,
-    /// What it waits for, unless an attempt starts now.
+    /// The reason why it is pending, unless an attempt starts now.
     pub pending: Option<PendingView>,
 }
 

@@ -68,7 +68,7 @@ pub struct ConditionsView {
     pub to: Option<Vec<String>>,
     /// Sources.
     pub source: Option<Vec<Name>>,
-    /// The regular expression for the text.
+    /// The regular expression for the message body.
     pub message: Option<String>,
     /// Opt-out words.
     pub keyword: Option<Vec<Keyword>>,

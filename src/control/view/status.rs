@@ -60,7 +60,7 @@ pub struct StatusView {
     pub now: Timestamp,
     /// Whether messages are accepted.
     pub ready: bool,
-    /// What the daemon still waits for, while it is stopping.
+    /// The work that the daemon still waits for, while it is stopping.
     #[serde(default)]
     pub stopping: Option<String>,
     /// The current problems, errors first.

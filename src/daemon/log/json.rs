@@ -145,7 +145,7 @@ mod tests {
     use super::*;
     use crate::metrics::log::Log;
 
-    /// What is written for the events of `log`.
+    /// The output for the events of `log`.
     fn written(log: impl FnOnce()) -> String {
         let (sender, lines) = mpsc::channel();
         let sink = move |bytes: &[u8]| sender.send(bytes.to_vec()).map_err(std::io::Error::other);

@@ -77,7 +77,7 @@ enum Task {
     Report([u64; LEVELS.len()]),
 }
 
-/// What is written at once, and how many lines of each level that is.
+/// Lines that are written at once, with their number by level.
 #[derive(Default)]
 struct Lines {
     bytes: Vec<u8>,

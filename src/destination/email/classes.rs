@@ -230,7 +230,7 @@ pub(super) fn class(step: Step, reply: &Reply) -> Class {
     }
 }
 
-/// What the operator should check, if the response tells.
+/// The setting that the operator should check, if the response indicates it.
 fn advice(step: Step, reply: &Reply) -> &'static str {
     if class(step, reply) != Class::Misconfigured {
         return "";

@@ -1,7 +1,7 @@
 //! Composes the e-mail of a message: headers for threading and identification, a plain part, and an HTML part.
 //!
-//! The same message gives the same bytes at every attempt. Every value from a message passes [`template::one_line`]
-//! before it is used in a header, and both parts are always encoded, so that no text can end a header or begin a MIME
+//! A message gives the same bytes at every attempt. Every value from a message passes [`template::one_line`]
+//! before it is used in a header, and both parts are always encoded, so that no message can end a header or begin a MIME
 //! part.
 
 use std::time::{Duration, SystemTime};
@@ -143,7 +143,7 @@ fn render(
         .map_err(|error| Failure::permanent(format!("{what}: {error}")))
 }
 
-/// The lines below the text: a label and a one-line value each.
+/// The lines below the body: a label and a one-line value each.
 fn facts(outbound: &OutboundMessage<'_>) -> Vec<(&'static str, String)> {
     let message = outbound.message;
     let person = |name: Option<&str>, number: &str| match name {
@@ -227,7 +227,7 @@ fn part(content_type: ContentType, text: String) -> SinglePart {
         .body(text)
 }
 
-/// The boundary, the same for every attempt. `=_` occurs neither in quoted-printable nor in base64, so no text can
+/// The boundary, the same for every attempt. `=_` occurs neither in quoted-printable nor in base64, so no message can
 /// contain it (RFC 2045, section 6.7).
 fn boundary(outbound: &OutboundMessage<'_>) -> String {
     format!("=_{}", outbound.id)
@@ -236,14 +236,14 @@ fn boundary(outbound: &OutboundMessage<'_>) -> String {
 /// A header with a generated value or with text from the message, which must already be on one line.
 fn text_header(name: &'static str, text: &str) -> HeaderValue {
     let header = HeaderName::new_from_ascii_str(name);
-    // lettre does not encode ASCII, and a text may imitate encoded words.
+    // lettre does not encode ASCII, and a message may imitate encoded words.
     if text.is_ascii() && !text.contains("=?") {
         return HeaderValue::new(header, text.to_owned());
     }
     HeaderValue::dangerous_new_pre_encoded(header, text.to_owned(), encoded_words(text))
 }
 
-/// The text as encoded words of RFC 2047, one per line.
+/// The string as encoded words of RFC 2047, one per line.
 fn encoded_words(text: &str) -> String {
     const BYTES_MAX: usize = 36;
     let mut words = vec![String::new()];

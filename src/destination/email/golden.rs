@@ -1,4 +1,4 @@
-//! Tests of complete e-mails: byte for byte, and with hostile texts, numbers and names.
+//! Tests of complete e-mails: byte for byte, and with hostile bodies, numbers and names.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

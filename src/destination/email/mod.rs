@@ -63,7 +63,7 @@ pub struct Config {
     /// A template for the subject.
     #[deserr(default)]
     pub subject: Option<String>,
-    /// A template for the text; the same as `template`.
+    /// A template for the body; the same as `template`.
     #[deserr(default)]
     pub body: Option<String>,
     /// Whether to add an HTML part.

@@ -70,7 +70,7 @@ impl Session {
         Ok(receipt)
     }
 
-    /// What to write before reading each of the responses up to that of `DATA`: one command each, or all commands
+    /// The commands to write before reading each of the responses up to that of `DATA`: one command each, or all commands
     /// before the first.
     fn commands(&self, envelope: &Envelope<'_>) -> Result<Vec<String>, Trouble> {
         let parameters = self.mail_parameters(envelope)?;

@@ -47,7 +47,7 @@ impl Words {
         })
     }
 
-    /// Renders the message so that its `payload` is not larger than an event may be. A longer text is cut and marked
+    /// Renders the message so that its `payload` is not larger than an event may be. A longer body is cut and marked
     /// as cut.
     pub fn fit(
         &self,
@@ -66,8 +66,8 @@ impl Words {
                     "{size} bytes even without the text: too large for Matrix"
                 )));
             }
-            // The overhead of escaping varies along the text, so this may take several rounds; each one shortens the
-            // text by at least a tenth.
+            // The overhead of escaping varies along the body, so this may take several rounds; each one shortens the
+            // body by at least a tenth.
             keep = (keep * CONTENT_MAX / size).min(keep * 9 / 10);
         }
     }
@@ -121,7 +121,7 @@ impl Written {
     }
 }
 
-/// The message with only the first `keep` bytes of its text; `None` if the text is not longer.
+/// The message with only the first `keep` bytes of its body; `None` if the body is not longer.
 fn cut(message: &Message, keep: usize) -> Option<Message> {
     if keep >= message.text.len() {
         return None;

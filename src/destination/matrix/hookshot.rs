@@ -47,7 +47,7 @@ impl Hookshot {
         judge(&answer)
     }
 
-    /// Always contains `html`: without it matrix-hookshot interprets `text` as Markdown, and a text could contain
+    /// Always contains `html`: without it matrix-hookshot interprets `text` as Markdown, and a message could contain
     /// links.
     pub fn payload(&self, outbound: &OutboundMessage<'_>, words: &Words) -> Result<Value, Failure> {
         words.fit(outbound, |written: &Written| {

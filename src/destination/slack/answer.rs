@@ -12,7 +12,7 @@ use super::super::Failure;
 use super::super::http::Answer;
 use crate::retry;
 
-/// What to omit so that Slack accepts the message.
+/// The part to omit so that Slack accepts the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remedy {
     /// The blocks: send only the text.

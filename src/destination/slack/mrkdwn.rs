@@ -6,7 +6,7 @@ use crate::template::{Medium, replace, visible};
 pub(super) const MRKDWN: Medium = Medium::Markup(escape);
 
 /// Makes invisible characters visible and escapes Slack's control characters, [exactly `&`, `<` and `>`][1], so that
-/// nothing in the text is a mention or a link with another label. `*`, `_`, `~` and backquotes are unchanged: Slack
+/// nothing in the body is a mention or a link with another label. `*`, `_`, `~` and backquotes are unchanged: Slack
 /// has no escape for them.
 ///
 /// [1]: https://docs.slack.dev/messaging/formatting-message-text/#escaping

@@ -12,7 +12,7 @@ use crate::template::{Template, TemplateError, one_line, safe_link, shorten};
 /// [1]: https://docs.slack.dev/reference/block-kit/blocks/section-block
 const SECTION_MAX: usize = 3000;
 
-/// Upper bound of the sections for the text; with the header and the attachments the message stays below 50 blocks.
+/// Upper bound of the sections for the body; with the header and the attachments the message stays below 50 blocks.
 const SECTIONS_MAX: usize = 45;
 
 /// Upper bound of the attachments that are shown; further ones are counted.
@@ -37,7 +37,7 @@ pub struct Content {
 }
 
 impl Content {
-    /// Renders a message. The output of a template is mrkdwn and replaces everything. Without a template, the text is
+    /// Renders a message. The output of a template is mrkdwn and replaces everything. Without a template, the body is
     /// shown in `plain_text` objects, where no formatting applies.
     pub fn new(outbound: &OutboundMessage<'_>, template: Option<&Template>) -> Result<Self, TemplateError> {
         let marker = marker(outbound.message.id);
@@ -97,7 +97,7 @@ impl Content {
 
     fn sections(&self) -> Vec<String> {
         if self.text.trim().is_empty() {
-            // Slack rejects an empty section, but the text of a message may be empty.
+            // Slack rejects an empty section, but the body of a message may be empty.
             return vec!["(empty text)".to_owned()];
         }
         let mut pieces = pieces(&self.text, SECTION_MAX);

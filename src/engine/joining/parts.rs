@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::message::{Keyword, Message, Name, Timestamp};
 use crate::source::{Incoming, Part};
 
-/// How long after its first part a message is delivered although parts are missing.
+/// Time after the first part at which an incomplete message is delivered.
 pub const WINDOW: Duration = Duration::from_secs(10 * 60);
 
 /// The minimum time for which parts keep their content, whatever `store.redact_after` and `store.retain` say.
@@ -138,7 +138,7 @@ impl Set {
         numbers.filter(|number| self.has(*number).is_none()).collect()
     }
 
-    /// The texts in their order, with a note in place of each gap.
+    /// The bodies in their order, with a note in place of each gap.
     fn text(&self) -> String {
         let (mut text, mut gap) = (String::new(), None);
         for number in 1..=self.total {
@@ -173,7 +173,7 @@ fn push_gap(text: &mut String, from: u8, to: u8, total: u8) {
 
 /// Groups stored messages by what belongs together: the parts of one source, sender and receiver with the same reference
 /// and total, received within ten minutes after the first one. A number that is there already begins another message,
-/// because carriers use references again; with the same text it is a repetition.
+/// because carriers use references again; with the same body it is a repetition.
 pub fn sets(messages: impl IntoIterator<Item = Message>) -> Vec<Set> {
     let mut keyed: BTreeMap<_, Vec<(u8, Message)>> = BTreeMap::new();
     for message in messages {
@@ -253,7 +253,7 @@ mod tests {
         }
     }
 
-    /// The texts of the messages that these parts make, with those that are not due in parentheses.
+    /// The bodies of the messages that these parts make, with those that are not due in parentheses.
     fn texts(parts: &[(i64, &str)], now: i64) -> Vec<String> {
         let stored = parts
             .iter()

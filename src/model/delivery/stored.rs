@@ -62,7 +62,7 @@ enum Standing<'a> {
     },
 }
 
-/// What a delivery may have besides the fields that all have.
+/// The optional fields of a delivery.
 #[derive(Default)]
 struct More {
     origin: Option<u16>,

@@ -5,7 +5,7 @@ use std::fmt;
 use super::{Number, NumberError, digits, is_like_a_name, without_case};
 use crate::model::unseen::acts_unseen;
 
-/// What a route compares a number or name with: exact, or with one `*` at the start or the end.
+/// A pattern for a number or name in a route: exact, or with one `*` at the start or the end.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Pattern {
     /// Every number and name (`*`).
@@ -18,7 +18,7 @@ pub enum Pattern {
     Suffix(String),
 }
 
-/// Why a text is not a pattern.
+/// Why a string is not a pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
     /// No wildcard, and neither a number nor a name.
@@ -67,7 +67,7 @@ impl Pattern {
         Ok(kind(part))
     }
 
-    /// The pattern of a search: a pattern, or exactly this text, because any text may be the name of a
+    /// The pattern of a search: a pattern, or exactly this string, because any string may be the name of a
     /// sender.
     ///
     /// # Errors

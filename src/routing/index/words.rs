@@ -6,7 +6,7 @@ use std::sync::Arc;
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use regex_syntax::hir::literal::{ExtractKind, Extractor};
 
-/// Routes by word. One pass over the text finds all words.
+/// Routes by word. One pass over the body finds all words.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Words {
     ids: HashMap<String, usize>,
@@ -15,7 +15,7 @@ pub(super) struct Words {
     finder: Option<Arc<AhoCorasick>>,
 }
 
-/// The words of which any matching text contains at least one, in ASCII lower case: those it may begin with,
+/// The words of which any matching body contains at least one, in ASCII lower case: those it may begin with,
 /// and those it may end with. A set is omitted if it is empty or too large.
 pub(super) fn required(expression: &str) -> Vec<BTreeSet<String>> {
     let Ok(hir) = regex_syntax::parse(expression) else {
@@ -57,7 +57,7 @@ pub(super) fn shared<'w>(routes: impl Iterator<Item = &'w BTreeSet<String>>) -> 
 
 impl Shared<'_> {
     /// The number of routes that would be found together with a route with these words. Numbers are preferred
-    /// if equal; words of one or two letters, which many texts contain, count as shared by many.
+    /// if equal; words of one or two letters, which many messages contain, count as shared by many.
     pub(super) fn company(&self, words: &BTreeSet<String>) -> usize {
         let company = |word: &String| {
             let routes = self.0.get(word.as_str()).copied().unwrap_or_default();
@@ -94,7 +94,7 @@ impl Words {
         }
     }
 
-    /// Adds the routes whose words occur in the text.
+    /// Adds the routes whose words occur in the body.
     pub(super) fn find<'i>(&'i self, text: &str, lists: &mut Vec<&'i [usize]>) {
         let Some(finder) = &self.finder else { return };
         let mut seen = BTreeSet::new();

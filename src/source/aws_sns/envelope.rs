@@ -68,7 +68,7 @@ impl Envelope {
         self.timestamp.parse().ok()
     }
 
-    /// The message in a notification. Other publications to the topic are messages, too, with their whole text, except
+    /// The message in a notification. Other publications to the topic are messages, too, with their whole content, except
     /// the statuses of messages that were sent.
     pub(super) fn events(self) -> Events {
         let sent_at = self.time();

@@ -54,7 +54,7 @@ pub(super) struct Host {
 struct Key {
     path: String,
     key: CertifiedKey,
-    /// Whether a request to this source was signed with it.
+    /// True once a request to this source was signed with it.
     is_used: bool,
 }
 

@@ -1,10 +1,10 @@
-//! Whether the subscription to the topic has ended, as SNS reports it.
+//! Records whether the subscription to the topic has ended, as SNS reports it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::model::message::Timestamp;
 
-/// What SNS has reported. A report that is repeated or late does not hide a newer one, so the signed times are compared.
+/// The reports of SNS. The signed times are compared, so that a repeated or late report does not replace a newer one.
 #[derive(Default)]
 pub(super) struct Subscription(Mutex<Reports>);
 

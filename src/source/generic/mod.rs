@@ -54,7 +54,7 @@ pub struct Config {
     /// The place of the recipient.
     #[deserr(default)]
     pub to: Option<String>,
-    /// The place of the text.
+    /// The place of the message body.
     #[deserr(default)]
     pub text: Option<String>,
     /// The place of the links of the attachments.

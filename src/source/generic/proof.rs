@@ -7,7 +7,7 @@ use crate::source::verify::jwt::{self, Claims};
 use crate::source::verify::{Hmac, StandardWebhooks, Window, other_url, url_form};
 use crate::source::{Context, Refusal, Request, Target};
 
-/// What is verified.
+/// The method of verification.
 pub(super) enum Proof {
     None,
     Header {

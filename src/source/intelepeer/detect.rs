@@ -104,7 +104,7 @@ impl Candidates {
     }
 }
 
-/// A text that may be signed, as the setting `over` and as data from the sample.
+/// A string that may be signed, as the setting `over` and as data from the sample.
 fn layouts(fields: &Fields) -> Vec<(String, String)> {
     let mut layouts = Vec::new();
     for order in orders() {
@@ -122,7 +122,7 @@ fn layouts(fields: &Fields) -> Vec<(String, String)> {
     layouts
 }
 
-/// Every order of one to four fields: first those with both the id and the text, as documented, the shorter ones
+/// Every order of one to four fields: first those with both the id and the body, as documented, the shorter ones
 /// first.
 fn orders() -> Vec<Vec<&'static str>> {
     let mut orders: Vec<Vec<&str>> = vec![Vec::new()];

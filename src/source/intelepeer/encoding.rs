@@ -32,7 +32,7 @@ impl Charset {
         }
     }
 
-    /// Decodes bytes. Valid UTF-8 is always decoded as such, because text in another encoding is hardly ever valid
+    /// Decodes bytes. Valid UTF-8 is always decoded as such, because text in another encoding is almost never valid
     /// UTF-8.
     pub(super) fn decode(self, bytes: &[u8]) -> Cow<'_, str> {
         match (std::str::from_utf8(bytes), self) {

@@ -28,7 +28,7 @@ pub struct Config {
     #[deserr(default = Self::default().over)]
     pub over: String,
     /// The length of every `refid`; a message with another length is rejected. Fields are signed without a separator,
-    /// so moving a character from the text to the id would keep the signature valid and turn an old message into a
+    /// so moving a character from the body to the id would keep the signature valid and turn an old message into a
     /// new one.
     #[deserr(default = Self::default().refid_length)]
     pub refid_length: usize,

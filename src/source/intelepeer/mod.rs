@@ -33,7 +33,7 @@ mod verify;
 #[derive(Clone, Debug, Deserr)]
 #[deserr(error = Errors, deny_unknown_fields)]
 pub struct Config {
-    /// What `signature` must contain.
+    /// The required content of `signature`.
     #[deserr(default)]
     pub verify: Verify,
     /// The shared code, or the key of the HMAC.

@@ -6,7 +6,7 @@ use super::body::Fields;
 use super::hmac::{Scheme, Signed};
 use super::{Config, Refusal, Verify};
 
-/// What `signature` must contain.
+/// The required content of `signature`.
 #[derive(Clone, Debug)]
 pub(super) enum Signature {
     Unchecked,

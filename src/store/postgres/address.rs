@@ -160,10 +160,10 @@ fn one_by_one(config: &tokio_postgres::Config) -> Result<Vec<tokio_postgres::Con
     let (hosts, addresses, ports) = (config.get_hosts(), config.get_hostaddrs(), config.get_ports());
     let count = hosts.len().max(addresses.len());
     if !hosts.is_empty() && !addresses.is_empty() && hosts.len() != addresses.len() {
-        return Err("the URL has as many values in `hostaddr` as hosts, or none".to_owned());
+        return Err("the URL needs one value in `hostaddr` for each host, or none".to_owned());
     }
     if ports.len() > 1 && ports.len() != count {
-        return Err("the URL has one port, or one for each host".to_owned());
+        return Err("the URL needs one port, or one for each host".to_owned());
     }
     let one = |index: usize| {
         let mut one = tokio_postgres::Config::new();

@@ -119,7 +119,7 @@ const NEXT_DUE: &str = "
         WHERE c.message = d.message AND c.ordinal = d.ordinal)
     ORDER BY d.due_at LIMIT 1";
 
-/// Unclaimed deliveries of an age, the first ones of their queues.
+/// Unclaimed deliveries that are the first of their queues and have been pending since a time in a range.
 const OLD: &str = "
     SELECT * FROM (
         SELECT d.message, d.ordinal, d.seq, d.queue, d.record FROM delivery d

@@ -65,7 +65,7 @@ pub enum ImportError {
     /// It is not empty. Existing messages are never overwritten.
     #[error("the database already has messages ({0} were accepted): use an empty one")]
     NotEmpty(i64),
-    /// It did not store the backup.
+    /// The database did not store the backup.
     #[error("the database could not be written: {0}")]
     Failed(String),
 }

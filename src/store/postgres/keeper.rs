@@ -136,7 +136,7 @@ impl Keeper {
             };
             match ended {
                 Ok(()) => return,
-                Err(trouble) => tracing::debug!("the lanes cannot be renewed: {}", Error::from(trouble)),
+                Err(trouble) => tracing::debug!("cannot renew the lane leases: {}", Error::from(trouble)),
             }
             if stop
                 .run_until_cancelled(tokio::time::sleep(RECONNECT))

@@ -131,12 +131,12 @@ impl Lanes {
         self.names(|lane| !lane.is_unwanted)
     }
 
-    /// Those whose lanes it does not own.
+    /// The destinations to serve whose lanes this daemon does not own.
     pub(super) fn missing(&self) -> Vec<Name> {
         self.names(|lane| !lane.is_unwanted && lane.owned.is_none())
     }
 
-    /// Those that it owns and is to release once their claims have ended.
+    /// The lanes that this daemon releases once their claims have ended.
     pub(super) fn leaving(&self) -> Vec<Name> {
         self.names(|lane| {
             lane.owned

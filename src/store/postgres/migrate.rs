@@ -80,7 +80,7 @@ pub async fn migrate(connection: &mut Connection) -> Result<Migrated, SchemaErro
     run(connection, &MIGRATIONS, READABLE_BY).await
 }
 
-/// Creates the index for searching the text of messages, if the extension `pg_trgm` is in the database. It makes
+/// Creates the index for searching message bodies, if the extension `pg_trgm` is in the database. It makes
 /// accepting messages slower, so the operator decides. Returns true if there is one now.
 ///
 /// # Errors
@@ -92,7 +92,7 @@ pub async fn index_words(connection: &Connection) -> Result<bool, SchemaError> {
         .and_then(|row| row.try_get(0))
         .map_err(|error| failed(&error))?;
     if exists {
-        // Its settings are not those of other connections any more.
+        // The settings below must not apply to later users of the connection, so it is closed.
         connection.discard();
         for statement in [
             "SET statement_timeout = 0",

@@ -93,7 +93,7 @@ const WAITING: usize = 1_024;
 pub struct Options {
     /// The connections.
     pub pool: Pool,
-    /// The name of this daemon, which no other one has.
+    /// The unique name of this daemon.
     pub node: String,
     /// How long a lane stays with a daemon that does not renew it.
     pub lease: Duration,

@@ -13,7 +13,7 @@ pub(super) struct Monitor(Mutex<Seen>);
 pub(super) struct Seen {
     /// The size of the database.
     pub(super) bytes: u64,
-    /// When the question was asked that has no answer yet.
+    /// When the query that has no answer yet was sent.
     pub(super) asked: Option<Instant>,
     pub(super) unavailable: Option<Away>,
 }

@@ -138,7 +138,7 @@ impl Inner {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An idle connection that is still open. The latest used one: the others may then be closed by the server.
+    /// Takes the most recently used idle connection that is open. The server may close the others while they are unused.
     fn reusable(&self) -> Option<Idle> {
         let mut idle = self.idle();
         while let Some(found) = idle.pop() {

@@ -35,7 +35,7 @@ pub(super) struct Shared {
     pub(super) node: String,
     /// This run of it.
     pub(super) instance: Uuid,
-    /// How long a lane stays its own after the last renewal.
+    /// How long a lane belongs to this daemon after its last renewal.
     pub(super) lease: Duration,
     pub(super) totals: Totals,
     pub(super) commits: Commits,

@@ -319,7 +319,7 @@ async fn certificates_are_verified_as_sslmode_says() {
 
 #[tokio::test]
 #[ignore = "needs PostgreSQL: tests/run"]
-async fn words_have_an_index_if_the_extension_is_there() {
+async fn the_index_of_words_is_created_if_the_extension_is_installed() {
     let store = testing::fresh().await;
     let connection = store.shared.pool.get().await.unwrap();
     assert_eq!(index_words(&connection).await, Ok(false));

@@ -14,7 +14,7 @@ use tracing::warn;
 /// The permission bits of the group and of others.
 const OTHERS: u32 = 0o077;
 
-/// The same bits without entering and reading by the group, which an admin socket in the store's folder may need.
+/// The mode without access for the group, which an admin socket in the store's folder may need.
 const OTHERS_IN_FOLDER: u32 = 0o027;
 
 /// The prefixes of the store's own files and folders. Nothing else in the folder is changed.

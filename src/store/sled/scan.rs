@@ -24,7 +24,7 @@ pub(super) fn prefix(tree: &Tree, prefix: impl AsRef<[u8]>) -> Scan<'_> {
 }
 
 impl<'a> Scan<'a> {
-    /// The same for any entries of a tree.
+    /// Like the previous method, for any entries of a tree.
     pub(super) fn of(tree: &'a Tree, entries: Iter) -> Self {
         Self {
             tree,

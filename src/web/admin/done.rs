@@ -1,4 +1,4 @@
-//! What an operator's action did, in words for the log: how many deliveries, of which destination, with which ids.
+//! Describes the result of an operator's action for the log: how many deliveries, of which destination, with which ids.
 
 use crate::control::view::{DestinationView, Touched};
 use crate::model::delivery::DeliveryId;
@@ -7,7 +7,7 @@ use crate::store::Selector;
 /// How many ids a line of the log names.
 const IDS_MAX: usize = 20;
 
-/// What an action did.
+/// The result of an action.
 #[derive(Clone)]
 pub(super) struct Done(pub(super) String);
 

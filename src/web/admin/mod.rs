@@ -33,7 +33,7 @@ pub use events::Watching;
 use login::Entry;
 pub use login::Guard;
 
-/// Upper bound of a request body: a list of ids, or a text for testing the routes.
+/// Upper bound of a request body: a list of ids, or a message for testing the routes.
 const BODY_MAX: usize = 512 * 1024;
 
 /// Upper bound of an unauthenticated request body: the token of the login.

@@ -21,7 +21,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/assets/api.js", SCRIPT, include_str!("assets/api.js")),
     ("/assets/dom.js", SCRIPT, include_str!("assets/dom.js")),
     ("/assets/time.js", SCRIPT, include_str!("assets/time.js")),
-    ("/assets/words.js", SCRIPT, include_str!("assets/words.js")),
+    ("/assets/text.js", SCRIPT, include_str!("assets/text.js")),
     (
         "/assets/components.js",
         SCRIPT,
@@ -123,7 +123,7 @@ mod tests {
     /// The commands and the page must agree on what a message can hide.
     #[test]
     fn every_character_that_acts_unseen_is_shown_by_name() {
-        let script = include_str!("assets/words.js");
+        let script = include_str!("assets/text.js");
         let class = script
             .split("const INVISIBLE = /")
             .nth(1)

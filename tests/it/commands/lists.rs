@@ -7,7 +7,7 @@ fn messages_are_listed_filtered_and_shown_with_every_attempt() {
     let (bridge, id) = with_text("urgent: the pump is down");
     assert_eq!(
         bridge
-            .text("11111111111111111111111111111111", "1-1234", "Hello")
+            .post_message("11111111111111111111111111111111", "1-1234", "Hello")
             .0,
         200
     );
@@ -103,7 +103,7 @@ fn json_output_equals_the_api_s() {
 #[test]
 fn an_id_may_be_a_unique_prefix_or_latest() {
     let (bridge, first) = with_text("urgent");
-    let (status, body) = bridge.text("BBCDEF1234567890ABCDEF1234567890", "+13035550101", "hello");
+    let (status, body) = bridge.post_message("BBCDEF1234567890ABCDEF1234567890", "+13035550101", "hello");
     assert_eq!(status, 200, "{body}");
     let second = body["id"].as_str().unwrap().to_owned();
     let shown = |command: &[&str]| run_json(&bridge, 0, command)["id"].as_str().unwrap().to_owned();

@@ -24,7 +24,7 @@ fn at_a_terminal(bridge: &Bridge, arguments: &str) -> String {
 #[test]
 fn progress_is_shown_at_a_terminal_and_nowhere_else() {
     let mut bridge = Bridge::start(TWO);
-    assert_eq!(bridge.text("1", "+13035550100", "Hello").0, 200);
+    assert_eq!(bridge.post_message("1", "+13035550100", "Hello").0, 200);
     let backup = at_a_terminal(&bridge, "backup copy");
     assert!(
         backup.contains("receiving") && backup.contains("checking ["),

@@ -1,4 +1,4 @@
-//! What a reload changes.
+//! The changes that a reload applies.
 
 use super::*;
 

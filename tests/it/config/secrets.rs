@@ -37,7 +37,7 @@ fn credentials_come_from_the_unit_s_folder_or_one_by_one() {
     let admin =
         |name: &str| format!("[admin]\nlisten = '127.0.0.1:1'\ntoken = {{ credential = '{name}' }}\n{BASE}");
     let credentials = tempfile::tempdir().unwrap();
-    // What systemd makes of LoadCredential=smsbridge:FOLDER, LoadCredential=single:FILE and SetCredential=smsbridge:none.
+    // The files that systemd creates for LoadCredential=smsbridge:FOLDER, LoadCredential=single:FILE and SetCredential=smsbridge:none.
     let files = [
         ("smsbridge_code", "a"),
         ("single", "b"),

@@ -216,7 +216,7 @@ async fn a_server_that_scans_for_longer_than_timeout_gets_one_copy() {
          [routing]\nunmatched = [\"desk\"]\n",
         fake.port
     ));
-    let (status, _) = bridge.text(&format!("{:032X}", 1), "+13035550100", "text");
+    let (status, _) = bridge.post_message(&format!("{:032X}", 1), "+13035550100", "text");
     assert_eq!(status, 200);
     wait_for("an attempt under way", || {
         let status = bridge.status();

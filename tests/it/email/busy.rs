@@ -47,7 +47,8 @@ async fn e_mails_wait_for_a_free_connection_without_counting_as_failures() {
         fake.port
     ));
     for number in 10..20 {
-        let (status, _) = bridge.text(&format!("{number:032X}"), &format!("+130355501{number}"), "text");
+        let (status, _) =
+            bridge.post_message(&format!("{number:032X}"), &format!("+130355501{number}"), "text");
         assert_eq!(status, 200);
     }
     let delivered = wait_for("ten e-mails", || {
@@ -75,7 +76,7 @@ async fn a_stop_finishes_the_e_mail_in_progress_and_begins_no_other() {
         fake.port
     ));
     for number in 1..=3 {
-        let (status, _) = bridge.text(
+        let (status, _) = bridge.post_message(
             &format!("{number:032X}"),
             &format!("+130355501{number:02}"),
             "text",

@@ -63,7 +63,7 @@ async fn a_server_that_does_not_offer_it_gets_one_command_at_a_time() {
     }
 }
 
-/// What a login means is forgotten by [some servers](https://github.com/jstedfast/MailKit/issues/162) at an `EHLO`.
+/// [Some servers](https://github.com/jstedfast/MailKit/issues/162) forget a login at the next `EHLO`.
 #[tokio::test]
 async fn the_server_is_asked_what_it_offers_before_the_login() {
     let fake = FakeSmtp::start(&["AUTH PLAIN", "PIPELINING"], |_, _, _| None).await;

@@ -66,7 +66,7 @@ impl MailServer {
     }
 
     /// The bodies that a recipient received, in order.
-    fn texts(&self, recipient: &str) -> Vec<String> {
+    fn messages(&self, recipient: &str) -> Vec<String> {
         self.found(recipient, |line| line.starts_with("text "))
     }
 
@@ -88,11 +88,11 @@ impl MailServer {
         own.map(|(line, _)| line).collect()
     }
 
-    fn wait_for(&self, recipient: &str, texts: &[String]) {
-        wait_for(&format!("{texts:?} at {recipient}"), || {
-            (self.texts(recipient).len() >= texts.len()).then_some(())
+    fn wait_for(&self, recipient: &str, messages: &[String]) {
+        wait_for(&format!("{messages:?} at {recipient}"), || {
+            (self.messages(recipient).len() >= messages.len()).then_some(())
         });
-        assert_eq!(self.texts(recipient), texts, "{recipient}");
+        assert_eq!(self.messages(recipient), messages, "{recipient}");
     }
 }
 
@@ -115,14 +115,14 @@ impl Mailboxes {
 }
 
 /// The bodies of numbered messages of one conversation.
-fn texts(numbers: std::ops::RangeInclusive<u32>) -> Vec<String> {
+fn messages(numbers: std::ops::RangeInclusive<u32>) -> Vec<String> {
     numbers.map(|number| format!("text {number}")).collect()
 }
 
 fn receive(bridge: &Bridge, numbers: std::ops::RangeInclusive<u32>) {
     for number in numbers {
         let text = format!("text {number}");
-        let (status, _) = bridge.text(&format!("{number:032X}"), "+13035550100", &text);
+        let (status, _) = bridge.post_message(&format!("{number:032X}"), "+13035550100", &text);
         assert_eq!(status, 200);
     }
 }
@@ -145,8 +145,8 @@ async fn one_full_mailbox_delays_no_other_recipient() {
     let server = MailServer::start(&[(NIGHT, FULL)]).await;
     let mut bridge = server.bridge(&[DESK, NIGHT], "");
     receive(&bridge, 1..=6);
-    server.wait_for(DESK, &texts(1..=6));
-    assert!(server.texts(NIGHT).is_empty());
+    server.wait_for(DESK, &messages(1..=6));
+    assert!(server.messages(NIGHT).is_empty());
     let pending = wait_for("night's own deliveries", || {
         let own = deliveries(&bridge);
         let pending = own
@@ -169,10 +169,10 @@ async fn one_full_mailbox_delays_no_other_recipient() {
     bridge.kill();
     bridge.run();
     server.answer(NIGHT, None);
-    server.wait_for(NIGHT, &texts(1..=6));
+    server.wait_for(NIGHT, &messages(1..=6));
     receive(&bridge, 7..=8);
-    server.wait_for(DESK, &texts(1..=8));
-    server.wait_for(NIGHT, &texts(1..=8));
+    server.wait_for(DESK, &messages(1..=8));
+    server.wait_for(NIGHT, &messages(1..=8));
     assert_eq!(server.message_ids(DESK), server.message_ids(NIGHT));
     wait_for("nothing pending", || {
         let own = deliveries(&bridge);
@@ -187,7 +187,7 @@ async fn a_permanently_refused_recipient_is_a_dead_letter_and_the_fallback_takes
     let server = MailServer::start(&[(NIGHT, UNKNOWN), ("gone@example.com", UNKNOWN)]).await;
     let bridge = server.bridge(&[DESK, NIGHT, "gone@example.com"], "fallback = \"screen\"");
     receive(&bridge, 1..=1);
-    server.wait_for(DESK, &texts(1..=1));
+    server.wait_for(DESK, &messages(1..=1));
     let own = wait_for("four deliveries", || {
         Some(deliveries(&bridge)).filter(|own| own.len() == 4)
     });
@@ -224,8 +224,8 @@ async fn a_permanently_refused_recipient_is_a_dead_letter_and_the_fallback_takes
     server.answer(NIGHT, None);
     let (status, _, _) = bridge.command(&["delivery", "retry", of(&own[1], "id")]);
     assert_eq!(status, 0);
-    server.wait_for(NIGHT, &texts(1..=1));
-    assert_eq!(server.texts(DESK), texts(1..=1));
+    server.wait_for(NIGHT, &messages(1..=1));
+    assert_eq!(server.messages(DESK), messages(1..=1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -242,11 +242,11 @@ async fn deferred_recipients_are_tried_together_and_split_when_one_accepts() {
         "no recipient has accepted, so nothing is split"
     );
     server.answer(DESK, None);
-    server.wait_for(DESK, &texts(1..=3));
-    assert!(server.texts(NIGHT).is_empty());
+    server.wait_for(DESK, &messages(1..=3));
+    assert!(server.messages(NIGHT).is_empty());
     server.answer(NIGHT, None);
-    server.wait_for(NIGHT, &texts(1..=3));
-    assert_eq!(server.texts(DESK), texts(1..=3));
+    server.wait_for(NIGHT, &messages(1..=3));
+    assert_eq!(server.messages(DESK), messages(1..=3));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -261,9 +261,9 @@ async fn a_deferred_recipient_beside_a_refused_one_keeps_its_order() {
     });
     server.answer(NIGHT, None);
     receive(&bridge, 4..=4);
-    server.wait_for(NIGHT, &texts(4..=4));
-    assert!(server.texts(DESK).is_empty());
+    server.wait_for(NIGHT, &messages(4..=4));
+    assert!(server.messages(DESK).is_empty());
     server.answer(DESK, None);
-    server.wait_for(DESK, &texts(1..=4));
-    assert_eq!(server.texts(NIGHT), texts(4..=4));
+    server.wait_for(DESK, &messages(1..=4));
+    assert_eq!(server.messages(NIGHT), messages(4..=4));
 }

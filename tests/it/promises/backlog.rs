@@ -46,13 +46,13 @@ async fn p11_a_dead_slow_or_limited_destination_delays_no_other() {
     for number in 0..count {
         let (text, from) = (format!("text {number}"), format!("+1303555{:04}", number % 500));
         sent.push((text.clone(), Instant::now()));
-        assert_eq!(bridge.text(&refid(number), &from, &text).0, 200);
+        assert_eq!(bridge.post_message(&refid(number), &from, &text).0, 200);
         std::thread::sleep(Duration::from_millis(10));
     }
     // Long enough to measure the slowest deliveries, and too short for a shared lane to pass.
-    let patience = Duration::from_secs(30 + count as u64 / 50);
+    let limit = Duration::from_secs(30 + count as u64 / 50);
     wait_within(
-        patience,
+        limit,
         "all messages at the good one: it is delayed by the others",
         || (arrivals.lock().unwrap().len() == count).then_some(()),
     );
@@ -116,7 +116,9 @@ async fn p12_a_backlog_drains_at_its_rate_and_each_conversation_in_order() {
                 for number in (sender..count).step_by(senders) {
                     let from = format!("+13035550{sender}{:02}", number / senders % 20);
                     assert_eq!(
-                        bridge.text(&refid(number), &from, &format!("{from} {number}")).0,
+                        bridge
+                            .post_message(&refid(number), &from, &format!("{from} {number}"))
+                            .0,
                         200
                     );
                 }
@@ -125,8 +127,8 @@ async fn p12_a_backlog_drains_at_its_rate_and_each_conversation_in_order() {
     });
     bridge.admin("POST", "/destinations/crm/resume", "").unwrap();
     let so_far = || order.lock().unwrap().len();
-    let patience = Duration::from_secs(30 + 3 * (count / RATE) as u64);
-    wait_within(patience, "half of the backlog", || {
+    let limit = Duration::from_secs(30 + 3 * (count / RATE) as u64);
+    wait_within(limit, "half of the backlog", || {
         (so_far() > count / 2).then_some(())
     });
     bridge.kill();
@@ -137,12 +139,12 @@ async fn p12_a_backlog_drains_at_its_rate_and_each_conversation_in_order() {
         let from = format!("+1404555{number:06}");
         assert_eq!(
             bridge
-                .text(&refid(number), &from[..12], &format!("{} {number}", &from[..12]))
+                .post_message(&refid(number), &from[..12], &format!("{} {number}", &from[..12]))
                 .0,
             200
         );
     }
-    wait_within(patience, "the whole backlog and what came after it", || {
+    wait_within(limit, "the whole backlog and what came after it", || {
         (so_far() >= count + 20).then_some(())
     });
     drained(&bridge, Duration::from_secs(20));

@@ -17,7 +17,7 @@ use crate::bridge::refid;
 use crate::servers::recorder::webhook;
 use crate::servers::recorder::{Recorder, Reply};
 
-/// What is damaged, in turn: a record inside a sound database, or a file.
+/// The damaged part, in turn: a record inside a sound database, or a file.
 const PARTS: [&str; 14] = [
     RECORD,
     "sled/db",
@@ -123,7 +123,7 @@ fn damage_a_record(store: &Path, rng: &mut Rng) -> String {
     format!("record {key:?}: flipped at {place}")
 }
 
-/// What the receiver got, if it equals what was accepted.
+/// The message that the receiver got, if it equals the accepted one.
 fn check(received: &Value, pending: &Messages, how: &str) -> String {
     let id = received["id"].as_str().unwrap().to_owned();
     let field = |name: &str| received[name].as_str().unwrap_or_default().to_owned();
@@ -222,7 +222,7 @@ async fn p17_damage_to_any_one_file_loses_nothing_pending_and_is_reported_until_
         }
         started.unwrap_or_else(|ended| panic!("{how}: the daemon does not start: {ended}"));
         assert_eq!(format(&store), current, "{how}: `format` is not rewritten");
-        let (status, body) = bridge.text(&refid(1_000), "+13035559999", "new");
+        let (status, body) = bridge.post_message(&refid(1_000), "+13035559999", "new");
         assert_eq!(status, 200, "{how}: a new message is not accepted: {body}");
         bridge.admin("POST", "/destinations/crm/resume", "").unwrap();
         bridge

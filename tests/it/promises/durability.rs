@@ -9,7 +9,7 @@ use super::{report, rounds};
 use crate::bridge::Bridge;
 use crate::servers::recorder::Reply;
 
-/// What the daemon does when it is killed.
+/// The work of the daemon when it is killed.
 #[derive(Clone, Copy)]
 enum Moment {
     Working,

@@ -1,4 +1,4 @@
-//! What a receiver must have got.
+//! Checks which messages a receiver got.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -7,8 +7,8 @@ use super::ledger::{Acknowledged, Receiver};
 
 impl Receiver {
     /// Waits until every acknowledged message arrived with this ordinal, and returns how many arrived more than once.
-    /// `patience` limits the time in which nothing arrives.
-    pub fn expect(&self, acknowledged: &Acknowledged, ordinal: u16, patience: Duration) -> usize {
+    /// `limit` is the longest time in which nothing arrives.
+    pub fn expect(&self, acknowledged: &Acknowledged, ordinal: u16, limit: Duration) -> usize {
         let expected = acknowledged.values().map(|id| format!("{id}-{ordinal}"));
         let mut missing: BTreeSet<String> = expected.collect();
         let mut distinct = BTreeSet::new();
@@ -28,7 +28,7 @@ impl Receiver {
                 return seen - distinct.len();
             }
             assert!(
-                last.elapsed() < patience,
+                last.elapsed() < limit,
                 "acknowledged messages were lost or held: {} came, {} did not: {:?}",
                 distinct.len(),
                 missing.len(),

@@ -34,11 +34,11 @@ fn p26_a_store_of_every_earlier_format_is_read() {
         }
         bridge.run();
         assert_eq!(
-            bridge.text(&refid(1), "+13035550100", "again").1["status"],
+            bridge.post_message(&refid(1), "+13035550100", "again").1["status"],
             "duplicate"
         );
         assert_eq!(
-            bridge.text(&refid(999), "+13035550100", "new").1["status"],
+            bridge.post_message(&refid(999), "+13035550100", "new").1["status"],
             "accepted"
         );
         let destinations = bridge.admin("GET", "/destinations", "").unwrap().1;
@@ -58,7 +58,7 @@ fn p26_a_store_of_every_earlier_format_is_read() {
 #[test]
 fn p26_a_store_of_a_later_format_is_rejected_and_unchanged() {
     let mut bridge = Bridge::start(&config());
-    assert_eq!(bridge.text(&refid(1), "+13035550100", "x").0, 200);
+    assert_eq!(bridge.post_message(&refid(1), "+13035550100", "x").0, 200);
     bridge.stop();
     let format = bridge.store().join("format");
     let now = std::fs::read_to_string(&format).unwrap();
@@ -100,7 +100,7 @@ async fn write_a_store_fixture() {
     let texts = ["plain", "", "ünïcödé 👩‍🚀 \u{202e}", &"long ".repeat(1_000)];
     for number in 0..40 {
         let (from, text) = (format!("+13035550{:03}", number % 7), texts[number % texts.len()]);
-        assert_eq!(bridge.text(&refid(number), &from, text).0, 200);
+        assert_eq!(bridge.post_message(&refid(number), &from, text).0, 200);
     }
     wait_for("all but the paused", || {
         (bridge.status()["messages"]["pending"] == 40).then_some(())

@@ -12,7 +12,7 @@ use crate::servers::fake_intelepeer::{Answer, FakeIntelepeer};
 use crate::servers::fake_smtp::{FakeSmtp, Turn};
 use crate::servers::recorder::{Received, Recorder, Reply};
 
-/// What must not appear: the body, the numbers, and every secret that a request contains.
+/// The strings that must not appear: the body, the numbers, and every secret that a request contains.
 const TEXT: &str = "canary <zebra> & \"Привет\" pin 471199";
 const PRIVATE: &[&str] = &[
     "canary",
@@ -142,7 +142,7 @@ async fn p22_an_answer_that_quotes_the_request_reveals_nothing() {
     );
     std::fs::write(&path, text + &api).unwrap();
     bridge.run_with(&["-vvv"], &[("RUST_LOG", "trace")]);
-    assert_eq!(bridge.text(&refid(1), "+13035550188", TEXT).0, 200);
+    assert_eq!(bridge.post_message(&refid(1), "+13035550188", TEXT).0, 200);
     wait_for("every destination to have failed, and the portal", || {
         let (_, deliveries) = bridge.admin("GET", "/deliveries?limit=200", "").unwrap();
         let tried = deliveries["items"]

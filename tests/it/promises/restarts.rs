@@ -114,7 +114,7 @@ async fn p16_an_invalid_configuration_changes_nothing_and_a_removed_destination_
     let mut number = 0;
     let mut text = || {
         number += 1;
-        let (status, body) = bridge.text(&refid(number), "+13035550100", "x");
+        let (status, body) = bridge.post_message(&refid(number), "+13035550100", "x");
         assert_eq!(status, 200);
         body["id"].as_str().unwrap().to_owned()
     };
@@ -231,7 +231,9 @@ fn p23_a_truncated_backup_is_rejected() {
     let mut bridge = Bridge::start(&(nowhere("crm") + &unmatched(&["crm"])));
     for number in 0..500 {
         assert_eq!(
-            bridge.text(&refid(number), "+13035550100", &"x".repeat(2_000)).0,
+            bridge
+                .post_message(&refid(number), "+13035550100", &"x".repeat(2_000))
+                .0,
             200
         );
     }

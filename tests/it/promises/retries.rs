@@ -194,7 +194,7 @@ impl Bench {
         self.accept_each(numbers, |_| {}).await;
     }
 
-    /// The same after a change.
+    /// Changes the configuration and measures again.
     async fn accept_each(&self, numbers: RangeInclusive<u128>, change: impl Fn(&mut Message)) {
         for number in numbers {
             let mut text = message("hello");

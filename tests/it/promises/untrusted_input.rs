@@ -47,8 +47,16 @@ async fn p19_a_poison_message_becomes_the_only_dead_letter() {
     let hard = "a".repeat(30_000) + &"x".repeat(30_000) + "poison";
     for number in 0..poisons {
         let text = if number % 3 == 1 { hard.as_str() } else { "poison" };
-        assert_eq!(bridge.text(&refid(number * 2), "+13035550100", text).0, 200);
-        assert_eq!(bridge.text(&refid(number * 2 + 1), "+13035550100", "fine").0, 200);
+        assert_eq!(
+            bridge.post_message(&refid(number * 2), "+13035550100", text).0,
+            200
+        );
+        assert_eq!(
+            bridge
+                .post_message(&refid(number * 2 + 1), "+13035550100", "fine")
+                .0,
+            200
+        );
     }
     drained(&bridge, Duration::from_secs(60));
     let all = stored(&bridge);
@@ -260,7 +268,7 @@ async fn p22_no_secret_body_or_number_reaches_logs_metrics_or_errors() {
         bridge.run_with(&["-vvv"], &[("RUST_LOG", "trace")]);
         let mut told = vec![
             bridge
-                .text(&refid(1), "+13035550188", "canary-text")
+                .post_message(&refid(1), "+13035550188", "canary-text")
                 .1
                 .to_string(),
         ];

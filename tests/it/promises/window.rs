@@ -20,7 +20,7 @@ async fn p8_fifty_copies_at_once_are_stored_and_sent_once() {
     for round in 0..rounds {
         let answers: Vec<(u16, serde_json::Value)> = std::thread::scope(|scope| {
             let posts: Vec<_> = (0..50)
-                .map(|_| scope.spawn(|| bridge.text(&refid(round), "+13035550100", "once")))
+                .map(|_| scope.spawn(|| bridge.post_message(&refid(round), "+13035550100", "once")))
                 .collect();
             posts.into_iter().map(|post| post.join().unwrap()).collect()
         });
@@ -79,7 +79,7 @@ async fn p9_a_kill_while_sending_repeats_only_what_was_in_flight_and_under_the_s
     for kill in 0..kills {
         // Two messages: one waits behind the one in flight and must not be repeated.
         for copy in 0..2 {
-            let (status, body) = bridge.text(&refid(kill * 2 + copy), "+13035550100", "text");
+            let (status, body) = bridge.post_message(&refid(kill * 2 + copy), "+13035550100", "text");
             assert_eq!(status, 200);
             texts.push(body["id"].as_str().unwrap().to_owned());
         }

@@ -28,7 +28,7 @@ pub struct Seen {
     pub body: Option<Value>,
 }
 
-/// What is answered.
+/// The response.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Answer {

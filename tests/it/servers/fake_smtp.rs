@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// What the server does with one line instead of the usual answer.
+/// The reaction of the server to one line, if not the usual response.
 pub enum Turn {
     /// Answers so (without the line end).
     Say(&'static str),
@@ -19,7 +19,7 @@ pub enum Turn {
     SayAndClose(&'static str),
     /// Answers with these bytes and adds nothing.
     Bytes(&'static [u8]),
-    /// The same, and closes the connection.
+    /// Sends the response and closes the connection.
     BytesAndClose(&'static [u8]),
     /// Answers with the first bytes, and then the second ones again and again, up to [`FLOOD_MAX`].
     Flood(&'static [u8], &'static [u8]),
@@ -33,7 +33,7 @@ pub enum Turn {
 /// `.` stands for the end of a message, [`GREETING`] for what comes before all lines.
 type Script = dyn Fn(usize, usize, &str) -> Option<Turn> + Send + Sync;
 
-/// What the script is called with before the first line.
+/// The argument of the script before the first line.
 pub const GREETING: &str = "(greeting)";
 
 /// Upper bound of the bytes of a flood, so that a failing test does not exhaust the machine.
@@ -78,7 +78,7 @@ impl FakeSmtp {
         self.ears.flooded.load(Ordering::Relaxed)
     }
 
-    /// The same as received, one string for each read.
+    /// The received bytes, one string for each read.
     pub fn reads(&self) -> Vec<String> {
         self.ears.reads.lock().expect("the reads").clone()
     }

@@ -58,7 +58,7 @@ impl Disk {
         run(as_root("fsfreeze").arg("--unfreeze").arg(&self.mount));
     }
 
-    /// What would be on the disk if the power went out now: everything that was handed to the device, and nothing
+    /// The content of the disk after a power cut now: everything that was handed to the device, and nothing
     /// that only the file system has in memory. The copy shares the file's blocks, and the file is locked for
     /// the time it takes, so it is of one instant.
     pub fn cut(&self, name: &str) -> PathBuf {

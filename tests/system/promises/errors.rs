@@ -13,7 +13,7 @@ use super::inject::{CALLS, Counts, Injection, counted, variables};
 use super::ledger::stored;
 use super::{is_long, report, rounds};
 use crate::bridge::refid;
-use crate::bridge::{Bridge, PATIENCE, wait_for};
+use crate::bridge::{Bridge, TIMEOUT, wait_for};
 use crate::fixtures::arrival;
 
 /// `EX_IOERR`, which the manual promises.
@@ -41,7 +41,7 @@ struct Faults {
     call: &'static str,
     error: &'static str,
     nth: usize,
-    /// Whether all later ones fail as well.
+    /// Whether all later calls fail as well.
     forever: bool,
     /// A disk retries before it gives up, and by then a thread waits for the call.
     slowly: bool,
@@ -166,7 +166,7 @@ fn p4_a_passing_error_while_opening_loses_nothing() {
     let mut bridge = Bridge::start(&waiting());
     for number in 0..100 {
         let text = "long ".repeat(200);
-        assert_eq!(bridge.text(&refid(number), "+13035550100", &text).0, 200);
+        assert_eq!(bridge.post_message(&refid(number), "+13035550100", &text).0, 200);
     }
     bridge.kill();
     let (mut started, mut refused) = (0, 0);
@@ -234,7 +234,7 @@ fn stopped_with(bridge: &mut Bridge, injection: Option<Injection>) -> Option<(i3
 }
 
 /// A large store full of messages from 1970: the daemon removes them when it starts, and begins to compact the log.
-async fn old_texts(folder: &Path) {
+async fn old_messages(folder: &Path) {
     let mut options = Options::new(folder, 0);
     options.skip_sync = true;
     let store = Sled::open(&options).unwrap();
@@ -256,7 +256,7 @@ async fn p4_an_error_during_compaction_loses_nothing() {
         return report("P4", "a call that fails during compaction: long form only");
     }
     let old = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    old_texts(old.path()).await;
+    old_messages(old.path()).await;
     let calls = [("rename", rounds(6, 8)), ("fsync", rounds(6, 40))];
     let mut seen = [0; 3];
     for (call, nth) in calls
@@ -269,7 +269,7 @@ async fn p4_an_error_during_compaction_loses_nothing() {
         let (mut acknowledged, mut after) = (Vec::new(), 0);
         if bridge.run_with_faults(&[&what]).is_ok() {
             let says = |words: &str| bridge.log().iter().any(|line| line.contains(words));
-            let deadline = Instant::now() + PATIENCE;
+            let deadline = Instant::now() + TIMEOUT;
             for number in 0.. {
                 match post(&bridge, number) {
                     Some((200, _)) => acknowledged.push(number),

@@ -59,7 +59,7 @@ fn p5_a_hung_disk_is_a_503_in_time() {
     }
     let (late, took) = late.expect("no sync hung: the test proves nothing");
     wait_for("the disk to come back", || {
-        (bridge.text(&refid(late), "+13035550100", "x").0 == 200).then_some(())
+        (bridge.post_message(&refid(late), "+13035550100", "x").0 == 200).then_some(())
     });
     report(
         "P5",
@@ -205,7 +205,7 @@ fn a_file_size_limit_is_handled_like_a_full_disk() {
     let text = "x".repeat(50_000);
     let mut accepted = 0;
     let refused = (0..400).find(|number| {
-        let (status, _) = bridge.text(&refid(*number), &format!("+1303555{number:04}"), &text);
+        let (status, _) = bridge.post_message(&refid(*number), &format!("+1303555{number:04}"), &text);
         accepted += usize::from(status == 200);
         status == 503
     });
@@ -217,7 +217,7 @@ fn a_file_size_limit_is_handled_like_a_full_disk() {
     // Without the limit it accepts messages again.
     assert!(bridge.stop().0.success());
     bridge.run();
-    assert_eq!(bridge.text(&refid(999), "+13035550100", "hello").0, 200);
+    assert_eq!(bridge.post_message(&refid(999), "+13035550100", "hello").0, 200);
 }
 
 #[test]

@@ -21,7 +21,7 @@ pub const CALLS: [&str; 12] = [
     "sync_file_range",
 ];
 
-/// What becomes of a call. `TORN` writes half of the bytes and then kills.
+/// The result of a call. `TORN` writes half of the bytes and then kills the process.
 pub const ENDS: [&str; 4] = ["EIO", "ENOSPC", "KILL", "TORN"];
 
 /// One call, counted over all threads of the process, and what becomes of it.
@@ -35,7 +35,7 @@ pub struct Injection {
 }
 
 impl Injection {
-    /// Whether this kind of call can end so.
+    /// Whether this kind of call can have this result.
     pub fn is_possible(call: usize, end: &str) -> bool {
         end != "TORN" || ["write", "pwrite"].contains(&CALLS[call])
     }
@@ -73,7 +73,7 @@ pub fn variables(below: &Path, counts: &Path, injection: Option<Injection>) -> V
     variables
 }
 
-/// What a program counted that ran with these [`variables`].
+/// The counts of a program that ran with these [`variables`].
 pub fn counted(file: &Path) -> Counts {
     let bytes = std::fs::read(file).expect("the program was not injected into: the test proves nothing");
     let numbers: Vec<u64> = bytes

@@ -18,7 +18,7 @@ fn workers() -> usize {
     if is_long() { 8 } else { 4 }
 }
 
-/// What was done and seen in a case.
+/// The calls and results of a case.
 #[derive(Default)]
 struct Tally {
     /// The calls that a run without a fault makes.
@@ -105,7 +105,7 @@ async fn p4_whichever_call_fails_or_is_the_last_one_nothing_is_lost_unreported()
         tally.left = injections.len();
         cases.push((*case, injections));
     }
-    // What is short is reported first.
+    // The shortest is reported first.
     cases.sort_by_key(|(_, injections)| injections.len());
     let jobs: Vec<(Case, Injection)> = cases
         .into_iter()

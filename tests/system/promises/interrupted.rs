@@ -11,10 +11,10 @@ use super::aged::{Aged, EACH, config, copy, recovered};
 use super::inject::{Counts, Injection, counted, variables};
 use super::ledger::{deliveries, nowhere, stored};
 use super::store_fixtures;
-use crate::bridge::{Bridge, PATIENCE, refid, try_http, wait_for};
+use crate::bridge::{Bridge, TIMEOUT, refid, try_http, wait_for};
 use crate::servers::recorder::Recorder;
 
-/// What is done while a call fails or is the last one.
+/// The operation during which a call fails or is the last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Case {
     /// A sound store starts, takes messages, delivers some, makes a checkpoint and stops.
@@ -112,10 +112,10 @@ fn inflate(database: &Path) {
     database.flush().unwrap();
 }
 
-/// What all runs begin with.
+/// The store that every run starts with.
 pub struct Stores {
     sound: Aged,
-    /// The same with a large database that is mostly free.
+    /// Starts with a large database that is mostly free.
     emptied: tempfile::TempDir,
     /// A store that was never renewed, so that its log is small, and what it has.
     small: (Bridge, Posted),
@@ -200,7 +200,7 @@ impl Stores {
         Outcome { counts, refused: 0 }
     }
 
-    /// What has the name of a backup is a whole one, with at least these messages.
+    /// A file with the name of a backup is complete and contains at least these messages.
     fn assert_restores(&self, file: &Path, expected: &Acknowledged) {
         let mut other = Run::new(self, Case::RestoreCommand);
         let (exit, _, error) = other.bridge.command(&["restore", file.to_str().unwrap()]);
@@ -230,7 +230,7 @@ pub struct Outcome {
     pub refused: usize,
 }
 
-/// What was acknowledged: the number of a message, and where it goes.
+/// The acknowledged messages: their numbers and destinations.
 type Acknowledged = BTreeMap<usize, &'static str>;
 
 /// The destination that does not answer, and the one that does.
@@ -240,7 +240,7 @@ const OLD: &str = "old";
 /// No destination at all.
 const KEPT: &str = "";
 
-/// What was posted.
+/// A posted message.
 #[derive(Clone, Default)]
 struct Posted {
     acknowledged: Acknowledged,
@@ -248,7 +248,7 @@ struct Posted {
 }
 
 impl Posted {
-    /// Posts a message. Returns false once nobody answers.
+    /// Posts a message. Returns false once the daemon does not respond.
     fn send(&mut self, bridge: &Bridge, number: usize, to: &'static str, text: &str) -> bool {
         let from = match to {
             OLD => "+13037770001",
@@ -274,7 +274,7 @@ struct Run<'a> {
     _folder: tempfile::TempDir,
     bridge: Bridge,
     posted: Posted,
-    /// Whether a fault may keep what is waited for from coming.
+    /// Whether a fault may prevent the awaited event.
     is_faulty: bool,
     /// The last backup, and what was acknowledged before it began.
     backup: Option<(PathBuf, Acknowledged)>,
@@ -373,7 +373,7 @@ impl<'a> Run<'a> {
             if self.is_faulty && (Instant::now() > deadline || !lives()) {
                 return;
             }
-            assert!(Instant::now() < deadline + PATIENCE, "no {what}");
+            assert!(Instant::now() < deadline + TIMEOUT, "no {what}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -384,7 +384,7 @@ impl<'a> Run<'a> {
         });
     }
 
-    /// What the daemon does in the case.
+    /// The operation of the daemon in the case.
     fn traffic(&mut self) {
         match self.case {
             Case::Segments => self.fill_segments(),
@@ -507,7 +507,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// What the sound store has.
+    /// The content of the undamaged store.
     fn assert_sound_is_there(&self, is_pending: impl Fn(&str) -> bool, is_reported: bool) {
         let pending = self.stores.sound.pending.values();
         let lost: Vec<&String> = pending

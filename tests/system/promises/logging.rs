@@ -11,7 +11,7 @@ use super::disk::Disk;
 use super::ledger::{Receiver, drained, unmatched};
 use super::{report, rounds};
 use crate::bridge::refid;
-use crate::bridge::{Bridge, PATIENCE, http, try_http, wait_for};
+use crate::bridge::{Bridge, TIMEOUT, http, try_http, wait_for};
 use crate::faults::private_mounts;
 
 /// How long the daemon may take to end with nothing to deliver, even if its log is blocked.
@@ -105,7 +105,7 @@ async fn p32_an_unread_log_delays_nothing() {
     let mut bridge = Bridge::start(&(receiver.config("crm", "concurrency = 8") + &unmatched(&["crm"])));
     bridge.stop_reading_log(true);
     let (posted, slowest) = post_until_dropped(&bridge);
-    drained(&bridge, PATIENCE);
+    drained(&bridge, TIMEOUT);
     is_ready_and_says(&bridge, "standard error");
 
     bridge.stop_reading_log(false);
@@ -198,7 +198,7 @@ async fn p32_a_journal_that_hangs_delays_nothing() {
 
     journal.stopped.store(true, Ordering::Relaxed);
     let (posted, slowest) = post_until_dropped(&bridge);
-    drained(&bridge, PATIENCE);
+    drained(&bridge, TIMEOUT);
     is_ready_and_says(&bridge, "the journal");
 
     journal.stopped.store(false, Ordering::Relaxed);
@@ -245,7 +245,7 @@ async fn p32_an_unread_console_delays_nothing() {
     assert!(written < messages, "{written}: the test proves nothing");
 
     bridge.stop_reading_console(false);
-    drained(&bridge, PATIENCE);
+    drained(&bridge, TIMEOUT);
     let mut lines = bridge.console();
     lines.sort_unstable();
     assert_eq!(lines.len(), messages, "each message is written once");
@@ -303,7 +303,7 @@ async fn p32_a_log_file_on_a_full_disk_delays_nothing_and_continues_when_there_i
             .into_iter()
             .find(|line| line.contains("log lines were dropped"))
     });
-    drained(&bridge, PATIENCE);
+    drained(&bridge, TIMEOUT);
     let dropped = dropped(&bridge);
     end(&mut bridge);
     let broken = lines()

@@ -340,7 +340,7 @@ async fn p14_the_daemon_is_ready_soon_after_a_kill() {
         passed.push(started.elapsed());
         worked.push(processor_time(&bridge));
         assert_eq!(bridge.status()["messages"]["pending"], count + passed.len() - 1);
-        bridge.text(&refid(passed.len()), "+13035550100", "between two kills");
+        bridge.post_message(&refid(passed.len()), "+13035550100", "between two kills");
         bridge.kill();
     }
     let (bound, build) = bound(count);

@@ -39,7 +39,7 @@ async fn p8_a_crash_between_commit_and_reply_makes_no_second_message() {
         });
         assert!(answer.is_none(), "it was answered: {answer:?}");
         bridge.run();
-        let (status, body) = bridge.text(&refid(round), "+13035550100", "once");
+        let (status, body) = bridge.post_message(&refid(round), "+13035550100", "once");
         assert_eq!(
             (status, body["status"].as_str()),
             (200, Some("duplicate")),
@@ -71,7 +71,7 @@ async fn p9_a_kill_repeats_at_most_concurrency_messages_of_one_conversation() {
         bridge.admin("POST", "/destinations/crm/pause", "").unwrap();
         let keys: Vec<String> = (each * kill..each * (kill + 1))
             .map(|number| {
-                let (status, body) = bridge.text(&refid(number), "+13035550100", "one of many");
+                let (status, body) = bridge.post_message(&refid(number), "+13035550100", "one of many");
                 assert_eq!(status, 200);
                 format!("{}-1", body["id"].as_str().unwrap())
             })

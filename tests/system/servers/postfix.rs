@@ -102,7 +102,7 @@ impl Postfix {
         }
     }
 
-    /// What it wrote into its log so far.
+    /// Its log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("mail.log")).unwrap_or_default()
     }

@@ -35,7 +35,7 @@ pub fn compare(wanted: &Secret, outcomes: Vec<(String, Outcome)>) -> Vec<Row> {
         .collect()
 }
 
-/// Masks the credentials and the query of every URL in a text: `https://***@host/path?***`.
+/// Masks the credentials and the query of every URL in a string: `https://***@host/path?***`.
 #[must_use]
 pub fn mask_url(text: &str) -> String {
     let mut masked = String::with_capacity(text.len());

@@ -37,7 +37,7 @@ pub(in crate::store::sled) struct Slot {
 pub(in crate::store::sled) struct Line {
     /// The pending deliveries, by conversation and place.
     pub(in crate::store::sled) waiting: BTreeMap<(u64, u64), Times>,
-    /// Those in `waiting` whose destination has answered, so that the next one of the conversation is the head.
+    /// The entries of `waiting` whose destination has answered, so that the next one of the conversation is the head.
     pub(in crate::store::sled) answered: BTreeSet<(u64, u64)>,
     /// The unclaimed heads due at `ready_until`, by place and conversation, and since when they are pending.
     pub(in crate::store::sled) ready: BTreeMap<(u64, u64), Timestamp>,

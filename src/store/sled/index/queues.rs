@@ -336,7 +336,7 @@ fn step(keys: impl Iterator<Item = Cursor>, limit: usize) -> Listed {
     let last = keys.last().copied().filter(|_| keys.len() == limit);
     let places = keys.into_iter().map(|(_, place)| Place::unpacked(place));
     let mut places: Vec<Place> = places.collect();
-    // What happens to a delivery may depend on the other ones of its message.
+    // The outcome of a delivery may depend on the others of its message.
     places.sort_unstable();
     (places, last)
 }

@@ -1,15 +1,15 @@
 //! The row kept in memory for every message, so that a search reads only messages that can match.
 //!
 //! Forty-eight bytes: the sender packed into sixteen characters of four bits, numbers that represent the recipient
-//! and the source, and the trigrams of the text as a bit set. A row can exclude a message with certainty; a possible
+//! and the source, and the trigrams of the body as a bit set. A row can exclude a message with certainty; a possible
 //! match must be verified by reading the message.
 
 use crate::model::message::{Message, MessageId, Timestamp};
 use crate::model::number::Pattern;
 use crate::store::{Ended, MessageState};
 
-/// The size of the bit set of trigrams. A text of a hundred letters sets half of the bits: a word of five letters is
-/// then found in one of ten texts that do not contain it, a word of eight in one of a hundred.
+/// The size of the bit set of trigrams. A body of a hundred letters sets half of the bits: a word of five letters is
+/// then found in one of ten messages that do not contain it, a word of eight in one of a hundred.
 const TEXT_BYTES: usize = 24;
 
 /// The value of a recipient or source that has no number, or of a count that is too high: the message must be read.
@@ -189,7 +189,7 @@ impl Row {
         }
     }
 
-    /// Returns true if the text may contain all of these trigrams.
+    /// Returns true if the body may contain all of these trigrams.
     pub(in crate::store::sled) fn may_have(&self, wanted: &[u8; TEXT_BYTES]) -> bool {
         self.text
             .iter()
@@ -204,11 +204,11 @@ pub(in crate::store::sled) fn short(id: MessageId) -> u32 {
     u32::from_be_bytes([a, b, c, d])
 }
 
-/// A longer text contains most trigrams anyway, and computing them would slow down every start, so it is read
+/// A longer body contains most trigrams anyway, and computing them would slow down every start, so it is read
 /// instead.
 const TOLD_MAX: usize = 4_096;
 
-/// The trigrams of a text, compared without case.
+/// The trigrams of a string, compared without case.
 pub(in crate::store::sled) fn letters(text: &str) -> [u8; TEXT_BYTES] {
     if text.len() > TOLD_MAX {
         return [u8::MAX; TEXT_BYTES];

@@ -173,7 +173,7 @@ impl Table {
         self.step(below, |row| sieve.lets_through(row))
     }
 
-    /// The same for messages with a delivery that may be in this state.
+    /// Like the previous method, for messages with a delivery that may be in this state.
     pub(in crate::store::sled) fn with_delivery(
         &self,
         below: u64,

@@ -1,4 +1,4 @@
-//! What a start makes of a missing, damaged or unfinished file.
+//! Starts with missing, damaged or unfinished files.
 
 use super::*;
 

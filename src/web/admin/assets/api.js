@@ -56,10 +56,10 @@ const KINDS = ['message', 'delivery', 'destination', 'reload', 'lagged'];
 const HIDDEN_MAX = 30_000;
 
 /**
- * Live events from the daemon. Fires `news` with `kind` and `data`, and `state` when the stream opens or breaks. After
+ * Live events from the daemon. Fires `event` with `kind` and `data`, and `state` when the stream opens or breaks. After
  * each opening, the page must fetch everything it shows again.
  */
-export class News extends EventTarget {
+export class EventStream extends EventTarget {
   #source = null;
   #timer = 0;
   #hidden = () => this.#visibility();
@@ -87,7 +87,7 @@ export class News extends EventTarget {
     };
     for (const kind of KINDS) {
       source.addEventListener(kind, (event) => {
-        this.dispatchEvent(new CustomEvent('news', { detail: { kind, data: JSON.parse(event.data) } }));
+        this.dispatchEvent(new CustomEvent('event', { detail: { kind, data: JSON.parse(event.data) } }));
       });
     }
   }

@@ -1,6 +1,6 @@
 // The page: login, navigation, and the state shared by all views.
 
-import { News, RequestError, get, login, logout, post, session } from './api.js';
+import { EventStream, RequestError, get, login, logout, post, session } from './api.js';
 import { hour } from './chart.js';
 import { act, say } from './components.js';
 import { fill, h, soon } from './dom.js';
@@ -10,7 +10,7 @@ import { Overview } from './overview.js';
 import { heading } from './problems.js';
 import { Routes } from './routes.js';
 import { clockSeconds, setClock, tick, time } from './time.js';
-import { prose } from './words.js';
+import { prose } from './text.js';
 
 const VIEWS = {
   overview: ['Overview', Overview],
@@ -23,7 +23,7 @@ const VIEWS = {
 const POLL = 10_000;
 const POLL_CHANGING = 2_000;
 
-const app = document.getElementById('app');
+const root = document.getElementById('app');
 
 /** Parses the address: `#/messages/ID?state=dead` holds the view, the rest of the path, and the filters. */
 function place() {
@@ -39,33 +39,33 @@ function showLogin(note = {}) {
   const token = h('input', {
     type: 'password', id: 'token', name: 'token', autocomplete: 'current-password', required: true, spellcheck: 'false',
   });
-  const complaint = h('p', { class: 'complaint', role: 'alert' }, note.words);
+  const failure = h('p', { class: 'failure', role: 'alert' }, note.text);
   const button = h('button', { class: 'primary', type: 'submit' }, 'Log in');
   const submit = async (event) => {
     event.preventDefault();
-    fill(complaint);
+    fill(failure);
     button.disabled = true;
     try {
       await login(token.value.trim());
       logins.opened();
       await begin();
-      const started = desk?.status.started_at;
+      const started = app?.status.started_at;
       if (note.started && started && started !== note.started) {
         say(['The daemon was restarted ', time(started), `, at ${clockSeconds(started)}, which ends all sessions`]);
       }
     } catch (error) {
-      fill(complaint, error.status === 401 ? 'Wrong token.' : prose(error.message));
+      fill(failure, error.status === 401 ? 'Wrong token.' : prose(error.message));
       token.select();
       button.disabled = false;
     }
   };
-  fill(app, h('main', { class: 'alone' },
+  fill(root, h('main', { class: 'alone' },
     h('form', { class: 'card login', onsubmit: submit },
       h('h1', {}, h('img', { src: '/assets/icon.svg', alt: '', width: 28, height: 28 }), 'smsbridge'),
       h('label', { for: 'token' }, 'Token'),
       token,
       h('p', { class: 'muted' }, prose('The value of `admin.token` in the configuration. If it is written `{ file = "…" }` or `{ credential = "…" }`, the token is in that file.')),
-      complaint,
+      failure,
       button)));
   token.focus();
 }
@@ -102,12 +102,12 @@ function remembered() {
 // --- The frame ---------------------------------------------------------------------------------------------------
 
 /** The page while an operator is logged in. */
-class Desk {
+class App {
   constructor(status) {
     this.status = status;
     /** The last hour by minute. */
     this.minutes = [];
-    this.news = new News();
+    this.events = new EventStream();
     this.live = h('span', { class: 'live', role: 'status' });
     this.links = Object.entries(VIEWS).map(([name, [title]]) => h('a', { href: `#/${name}`, 'data-view': name }, title));
     this.main = h('main', { id: 'view', tabindex: '-1' });
@@ -121,7 +121,7 @@ class Desk {
   }
 
   start() {
-    fill(app,
+    fill(root,
       h('a', { class: 'skip', href: '#view', onclick: (event) => { event.preventDefault(); this.main.focus(); } }, 'Skip to content'),
       h('header', { class: 'top' },
         h('a', { class: 'brand', href: '#/overview' }, h('img', { src: '/assets/icon.svg', alt: '', width: 22, height: 22 }), 'smsbridge'),
@@ -131,9 +131,9 @@ class Desk {
       this.outage, this.main, h('div', { id: 'toasts', role: 'status' }));
     addEventListener('hashchange', this.onhash);
     addEventListener('focus', this.reloadStatus);
-    this.news.addEventListener('state', () => this.showStream());
-    this.news.addEventListener('news', ({ detail }) => this.handle(detail));
-    this.news.start();
+    this.events.addEventListener('state', () => this.showStream());
+    this.events.addEventListener('event', ({ detail }) => this.handle(detail));
+    this.events.start();
     this.timer = setInterval(() => this.#second(), 1000);
     this.go();
     this.showStatus(this.status);
@@ -142,7 +142,7 @@ class Desk {
   stop() {
     removeEventListener('hashchange', this.onhash);
     removeEventListener('focus', this.reloadStatus);
-    this.news.stop();
+    this.events.stop();
     clearInterval(this.timer);
     this.reloadStatus.cancel();
     this.reloadHour.cancel();
@@ -173,7 +173,7 @@ class Desk {
 
   /** Shows whether the event stream is open. After it opens, fetches everything again: events were missed. */
   showStream() {
-    const live = this.news.live;
+    const live = this.events.live;
     fill(this.live, live ? 'Live' : 'Not live');
     this.live.classList.toggle('on', live);
     this.live.title = live ? 'Changes appear immediately' : 'The event stream is broken; reconnecting every few seconds';
@@ -183,7 +183,7 @@ class Desk {
 
   handle({ kind, data }) {
     if (kind === 'lagged' || kind === 'reload') this.refresh();
-    else this.view.news?.(kind, data);
+    else this.view.event?.(kind, data);
     this.reloadStatus();
   }
 
@@ -258,34 +258,34 @@ class Desk {
   async leave(button) {
     await act(button, logout);
     logins.closed();
-    end({ words: 'You are logged out.' });
+    end({ text: 'You are logged out.' });
   }
 }
 
-let desk = null;
+let app = null;
 
 async function begin() {
   try {
     const status = await get('/status');
-    desk?.stop();
-    desk = new Desk(status);
-    desk.start();
+    app?.stop();
+    app = new App(status);
+    app.start();
   } catch (error) {
     if (error instanceof RequestError && error.status === 401) throw error;
     const again = h('button', { class: 'primary', onclick: () => begin().catch(() => showLogin()) }, 'Try again');
-    fill(app, h('main', { class: 'alone' }, h('div', { class: 'card login' }, h('h1', {}, 'No response'), h('p', {}, prose(error.message)), again)));
+    fill(root, h('main', { class: 'alone' }, h('div', { class: 'card login' }, h('h1', {}, 'No response'), h('p', {}, prose(error.message)), again)));
     again.focus();
   }
 }
 
 function end(note) {
-  desk?.stop();
-  desk = null;
+  app?.stop();
+  app = null;
   showLogin(note);
 }
 
 session.addEventListener('ended', () => {
-  if (desk) end({ words: logins.ended(), started: desk.status.started_at });
+  if (app) end({ text: logins.ended(), started: app.status.started_at });
 });
 
 // --- Keys --------------------------------------------------------------------------------------------------------
@@ -293,14 +293,14 @@ session.addEventListener('ended', () => {
 const isTyping = (target) => target.closest('input, textarea, select, dialog') !== null;
 
 document.addEventListener('keydown', (event) => {
-  if (!desk || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (!app || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === '/' && !isTyping(event.target)) {
     event.preventDefault();
     if (place().view !== 'messages') location.hash = '#/messages';
     // The view changes after the address has changed.
     setTimeout(() => document.querySelector('[data-search]')?.focus(), 0);
   }
-  if (event.key === 'Escape' && !document.querySelector('dialog[open]')) desk.view.escape?.(event);
+  if (event.key === 'Escape' && !document.querySelector('dialog[open]')) app.view.escape?.(event);
 });
 
 begin().catch(() => showLogin());

@@ -1,7 +1,7 @@
 // Parts that several views use: labels of states, notices, dialogs, and buttons that do something.
 
 import { h, plural } from './dom.js';
-import { prose } from './words.js';
+import { prose } from './text.js';
 
 /** The colour of each state: good, bad, wait or calm; the others, such as `kept`, are grey. */
 const TONES = {

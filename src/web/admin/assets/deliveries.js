@@ -4,7 +4,7 @@ import { get } from './api.js';
 import { confirm, pill } from './components.js';
 import { count, fill, h, plural } from './dom.js';
 import { clockSeconds } from './time.js';
-import { party, prose } from './words.js';
+import { contact, prose } from './text.js';
 
 const LISTED = 20;
 
@@ -14,8 +14,8 @@ export class Deliveries {
   /** The senders of the messages listed, by id, so that each is fetched once. */
   #senders = new Map();
 
-  constructor(desk, name) {
-    this.desk = desk;
+  constructor(app, name) {
+    this.app = app;
     this.name = name;
     this.element = h('div', { class: 'listed' });
   }
@@ -31,7 +31,7 @@ export class Deliveries {
       const page = await get('/deliveries', { destination: this.name, state, limit: LISTED });
       if (state === this.state) this.#fill(page);
     } catch (error) {
-      fill(this.element, h('p', { class: 'complaint' }, prose(error.message)));
+      fill(this.element, h('p', { class: 'failure' }, prose(error.message)));
     }
   }
 
@@ -64,12 +64,12 @@ export class Deliveries {
   /** Names the sender, which the list of deliveries does not contain; the end of the id if it is not known. */
   async #sender(id, element) {
     const known = this.#senders.get(id);
-    fill(element, known ? party(known.from, known.from_name) : `\u2026${id.slice(-8)}`);
+    fill(element, known ? contact(known.from, known.from_name) : `\u2026${id.slice(-8)}`);
     if (known) return;
     try {
       const { from, from_name } = await get(`/messages/${id}`);
       this.#senders.set(id, { from, from_name });
-      fill(element, party(from, from_name));
+      fill(element, contact(from, from_name));
     } catch {
       // The end of the id stays.
     }
@@ -103,7 +103,7 @@ export class Deliveries {
   }
 
   #change(button, action, verb) {
-    return this.desk.change(button, `/deliveries/${action}`, { destination: this.name, state: this.state }, (answer) => report(answer, verb));
+    return this.app.change(button, `/deliveries/${action}`, { destination: this.name, state: this.state }, (answer) => report(answer, verb));
   }
 }
 

@@ -6,14 +6,14 @@ import { Deliveries } from './deliveries.js';
 import { count, fill, h } from './dom.js';
 import { NOTES, details, failed } from './problems.js';
 import { dueTime, now, time } from './time.js';
-import { prose } from './words.js';
+import { prose } from './text.js';
 
 /** How long the result of a test is shown at least, in milliseconds, whatever happens to the destination meanwhile. */
 const TEST_SHOWN = 10_000;
 
 export class Destinations {
-  constructor(desk) {
-    this.desk = desk;
+  constructor(app) {
+    this.app = app;
     this.cards = new Map();
     this.list = h('div', { class: 'destinations' });
     this.element = h('div', { class: 'stack' }, h('h1', { class: 'hidden' }, 'Destinations'), this.list);
@@ -36,7 +36,7 @@ export class Destinations {
     destinations.forEach((destination, at) => {
       let card = this.cards.get(destination.name);
       if (!card) {
-        card = new Card(this.desk, destination.name);
+        card = new Card(this.app, destination.name);
         this.cards.set(destination.name, card);
         this.list.insertBefore(card.element, this.list.children[at] ?? null);
       }
@@ -57,14 +57,14 @@ export class Destinations {
 }
 
 class Card {
-  constructor(desk, name) {
-    this.desk = desk;
+  constructor(app, name) {
+    this.app = app;
     this.name = name;
     this.head = h('header');
     this.facts = h('dl', { class: 'facts' });
     this.problems = h('div', { class: 'stack' });
     this.outcome = h('div', { class: 'outcome', role: 'status' });
-    this.deliveries = new Deliveries(desk, name);
+    this.deliveries = new Deliveries(app, name);
     const path = `/destinations/${encodeURIComponent(name)}`;
     this.test = h('button', { onclick: ({ currentTarget }) => this.#test(currentTarget, path) }, 'Test');
     this.pause = h('button', { onclick: ({ currentTarget }) => this.#pause(currentTarget, path) }, 'Pause');
@@ -107,7 +107,7 @@ class Card {
       const sure = await confirm({ title: `Pause ${this.name}?`, text: 'Messages for it are accepted and stay pending until you resume it, even after a restart.', action: 'Pause' });
       if (!sure) return;
     }
-    await this.desk.change(button, `${path}/${isPaused ? 'resume' : 'pause'}`, undefined, () => `${this.name} is ${isPaused ? 'resumed' : 'paused'}`);
+    await this.app.change(button, `${path}/${isPaused ? 'resume' : 'pause'}`, undefined, () => `${this.name} is ${isPaused ? 'resumed' : 'paused'}`);
   }
 
   async #test(button, path) {
@@ -121,7 +121,7 @@ class Card {
       h('b', {}, delivered ? 'The test message was accepted' : 'The test message failed'), ' ', time(at), `, after ${count(took)} ms`, detail && [': ', prose(detail)]),
     !delivered && h('p', { class: 'muted' }, FAILURES[failure]));
     this.verdict = { at: Date.parse(at), delivered, state: this.shown.state };
-    this.desk.reloadStatus();
+    this.app.reloadStatus();
   }
 
   /** Removes the result of a test that the destination's state or a later delivery has overtaken. */

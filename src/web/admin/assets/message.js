@@ -1,4 +1,4 @@
-// One message: its text, its deliveries, and their attempts.
+// One message: its body, its deliveries, and their attempts.
 
 import { get } from './api.js';
 import { confirm, deliveredBy, pill, say, statePill } from './components.js';
@@ -7,15 +7,15 @@ import { fill, h, plural } from './dom.js';
 import { isSafeLink } from './link.js';
 import { retried, waits } from './pending.js';
 import { duration, time } from './time.js';
-import { party, prose, words } from './words.js';
+import { contact, prose, visible } from './text.js';
 
 export class Detail {
   id = '';
   #asked = 0;
   #answered = 0;
 
-  constructor(desk, close) {
-    this.desk = desk;
+  constructor(app, close) {
+    this.app = app;
     this.close = h('button', { class: 'plain close', 'aria-label': 'Close', title: 'Close (Esc)', onclick: close }, '\u00d7');
     this.content = h('div', { class: 'content' });
     this.element = h('aside', { class: 'detail', role: 'dialog', 'aria-label': 'Message', hidden: true }, this.close, this.content);
@@ -55,53 +55,53 @@ export class Detail {
   }
 
   #fill(message) {
-    const forgotten = message.redacted_at !== null;
+    const redacted = message.redacted_at !== null;
     fill(this.content,
-      h('header', {}, h('h2', {}, party(message.from, message.from_name)),
-        h('p', { class: 'muted' }, 'to ', party(message.to, message.to_name), ', ', time(message.received_at))),
-      forgotten
-        ? h('p', { class: 'said muted' }, 'Text and numbers were redacted ', time(message.redacted_at), '.')
-        : words(message.text || '', 'blockquote', { class: message.text ? 'said' : 'said none' }),
+      h('header', {}, h('h2', {}, contact(message.from, message.from_name)),
+        h('p', { class: 'muted' }, 'to ', contact(message.to, message.to_name), ', ', time(message.received_at))),
+      redacted
+        ? h('p', { class: 'body muted' }, 'Body and numbers were redacted ', time(message.redacted_at), '.')
+        : visible(message.text || '', 'blockquote', { class: message.text ? 'body' : 'body none' }),
       message.media.length > 0 && h('ul', { class: 'media' }, message.media.map(attachment)),
-      h('div', { class: 'buttons' }, statePill(message), h('span', { class: 'muted' }, deliveredBy(message)), !forgotten && h('button', { onclick: ({ currentTarget }) => this.#resend(currentTarget, message) }, 'Resend')),
+      h('div', { class: 'buttons' }, statePill(message), h('span', { class: 'muted' }, deliveredBy(message)), !redacted && h('button', { onclick: ({ currentTarget }) => this.#resend(currentTarget, message) }, 'Resend')),
       h('h3', {}, message.deliveries.length ? plural(message.deliveries.length, 'delivery', 'deliveries') : 'No deliveries'),
-      message.deliveries.length === 0 && h('p', { class: 'muted' }, `${message.state === 'kept' ? 'Its routes deliver it to no destination' : 'No route matched it'}.`, !forgotten && ' Resend sends it to a destination you choose.'),
-      message.deliveries.map((delivery) => this.#delivery(delivery, forgotten)),
+      message.deliveries.length === 0 && h('p', { class: 'muted' }, `${message.state === 'kept' ? 'Its routes deliver it to no destination' : 'No route matched it'}.`, !redacted && ' Resend sends it to a destination you choose.'),
+      message.deliveries.map((delivery) => this.#delivery(delivery, redacted)),
       h('dl', { class: 'facts' },
         fact('Routes', message.routes.length ? message.routes.join(', ') : 'none matched'),
         fact('Source', message.source),
-        fact('Carrier’s id', words(message.provider_id)),
-        Object.entries(message.extra).map(([name, json]) => fact(words(`Field ${name}`), words(json))),
+        fact('Carrier’s id', visible(message.provider_id)),
+        Object.entries(message.extra).map(([name, json]) => fact(visible(`Field ${name}`), visible(json))),
         fact('Id', message.id)));
   }
 
-  #delivery(delivery, forgotten) {
+  #delivery(delivery, redacted) {
     const { id, destination, recipient, state, attempts, attempts_made: made, ended_at: ended, reason, acknowledged_at: acknowledged, acknowledged_by: by } = delivery;
     const discarded = isDiscarded(delivery);
     const button = (name, action, danger) => h('button', { class: danger ? 'danger' : null, onclick: ({ currentTarget }) => action(currentTarget) }, name);
     const result = (done, none) => ({ deliveries }) => (deliveries ? done : none);
-    const retry = (at) => this.desk.change(at, '/deliveries/retry', { ids: [id] }, ({ results }) => retried(results[0]));
-    const acknowledge = (at) => this.desk.change(at, '/deliveries/acknowledge', { ids: [id] }, result('Acknowledged', 'Not acknowledged: it is already acknowledged or no longer dead'));
+    const retry = (at) => this.app.change(at, '/deliveries/retry', { ids: [id] }, ({ results }) => retried(results[0]));
+    const acknowledge = (at) => this.app.change(at, '/deliveries/acknowledge', { ids: [id] }, result('Acknowledged', 'Not acknowledged: it is already acknowledged or no longer dead'));
     const discard = async (at) => {
       const sure = await confirm({ title: 'Discard this delivery?', text: `${destination} will not receive this message. The message stays stored and can be resent.`, action: 'Discard', danger: true });
-      if (sure) await this.desk.change(at, '/deliveries/discard', { ids: [id] }, result('Discarded', 'Not discarded: an attempt is in progress, or the delivery has ended'));
+      if (sure) await this.app.change(at, '/deliveries/discard', { ids: [id] }, result('Discarded', 'Not discarded: an attempt is in progress, or the delivery has ended'));
     };
     const given = discarded
       ? ['Discarded by the operator ', time(ended), '.']
       : ['Given up ', time(ended), ': ', prose(reason ?? 'no reason given'), '.', acknowledged && settled(delivery)];
     return h('section', { class: 'delivery', 'aria-label': `Delivery to ${destination}${recipient ? `, ${recipient}` : ''}` },
-      h('header', {}, h('a', { href: `#/destinations/${destination}` }, h('b', {}, destination)), recipient && words(recipient), pill(state === 'pending' && made ? 'retrying' : state), acknowledged && !discarded && pill(STANDING[by]),
+      h('header', {}, h('a', { href: `#/destinations/${destination}` }, h('b', {}, destination)), recipient && visible(recipient), pill(state === 'pending' && made ? 'retrying' : state), acknowledged && !discarded && pill(STANDING[by]),
         h('span', { class: 'muted' }, origin(delivery))),
       h('p', { class: 'standing' }, state === 'pending' && waits(delivery),
         state === 'delivered' && ['Delivered ', time(ended), made > 1 ? `, at attempt ${made}.` : '.'],
         state === 'dead' && given),
       attempts.length > 0 && h('ol', { class: 'attempts' }, attempts.map(attempt)),
       made > attempts.length && h('p', { class: 'muted' }, `Only the first and the most recent of ${made} attempts are stored.`),
-      state !== 'delivered' && h('div', { class: 'buttons' }, !forgotten && button('Retry now', retry), state === 'dead' && !acknowledged && button('Acknowledge', acknowledge), state === 'pending' && button('Discard', discard, true)));
+      state !== 'delivered' && h('div', { class: 'buttons' }, !redacted && button('Retry now', retry), state === 'dead' && !acknowledged && button('Acknowledge', acknowledge), state === 'pending' && button('Discard', discard, true)));
   }
 
   async #resend(button, message) {
-    const names = this.desk.status.destinations.filter(({ kind }) => kind).map(({ name }) => name);
+    const names = this.app.status.destinations.filter(({ kind }) => kind).map(({ name }) => name);
     const extra = h('fieldset', {}, h('legend', {}, 'To'), names.map((name) => {
       const there = message.deliveries.filter(({ destination }) => destination === name);
       return h('label', { class: 'check' },
@@ -115,7 +115,7 @@ export class Detail {
       say('Nothing was sent: no destination was selected', 'bad');
       return;
     }
-    await this.desk.change(button, `/messages/${message.id}/resend`, { destinations }, ({ deliveries }) => `${plural(deliveries, 'new delivery', 'new deliveries')}`);
+    await this.app.change(button, `/messages/${message.id}/resend`, { destinations }, ({ deliveries }) => `${plural(deliveries, 'new delivery', 'new deliveries')}`);
   }
 }
 
@@ -154,7 +154,7 @@ const attempt = ({ at, took_ms: took, verdict, detail }) => h('li', { class: ver
 /** Shows an attachment; a link that is not safe to click is shown as plain text. */
 function attachment({ link, content_type: type, filename }) {
   const name = filename ?? type ?? 'attachment';
-  return h('li', {}, words(name), ' ', isSafeLink(link)
-    ? h('a', { href: link, target: '_blank', rel: 'noopener noreferrer' }, words(link))
-    : words(link, 'span', { class: 'muted' }));
+  return h('li', {}, visible(name), ' ', isSafeLink(link)
+    ? h('a', { href: link, target: '_blank', rel: 'noopener noreferrer' }, visible(link))
+    : visible(link, 'span', { class: 'muted' }));
 }

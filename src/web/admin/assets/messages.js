@@ -5,12 +5,12 @@ import { statePill } from './components.js';
 import { count, fill, h, plural, soon } from './dom.js';
 import { Detail } from './message.js';
 import { time } from './time.js';
-import { line, party, plain, prose } from './words.js';
+import { line, contact, plain, prose } from './text.js';
 
 const PAGE = 50;
 
 /** Delay that joins a burst of events into one request, and the most messages that are fetched one by one. */
-const PATIENCE = 250;
+const REFRESH_DELAY = 250;
 const SINGLY_MAX = 4;
 
 /** A list scrolled by less shows its top: new rows appear there at once. */
@@ -19,16 +19,16 @@ const TOP = 80;
 const FILTERS = ['text', 'from', 'to', 'state', 'source', 'since', 'until'];
 
 export class Messages {
-  constructor(desk) {
-    this.desk = desk;
+  constructor(app) {
+    this.app = app;
     this.rows = new Map();
-    this.touched = new Set();
+    this.changed = new Set();
     this.arrived = false;
-    this.asking = 0;
+    this.requests = 0;
     this.query = {};
-    this.detail = new Detail(desk, () => this.close());
-    this.follow = soon(() => this.#follow(), PATIENCE);
-    this.search = soon(() => this.#search(), PATIENCE);
+    this.detail = new Detail(app, () => this.close());
+    this.follow = soon(() => this.#follow(), REFRESH_DELAY);
+    this.search = soon(() => this.#search(), REFRESH_DELAY);
     this.#build();
   }
 
@@ -47,17 +47,17 @@ export class Messages {
           label('Since', field('since', { type: 'datetime-local' })),
           label('Until', field('until', { type: 'datetime-local' })),
           h('button', { type: 'button', class: 'plain', onclick: () => this.clear() }, 'Clear'))));
-    this.complaint = h('p', { class: 'complaint', role: 'alert' });
+    this.failure = h('p', { class: 'failure', role: 'alert' });
     this.body = h('tbody', { onkeydown: (event) => this.#key(event) });
     this.table = h('table', { class: 'messages' },
-      h('thead', {}, h('tr', {}, ['Time', 'From', 'To', 'Text', 'State'].map((title) => h('th', { scope: 'col' }, title)))), this.body);
+      h('thead', {}, h('tr', {}, ['Time', 'From', 'To', 'Message', 'State'].map((title) => h('th', { scope: 'col' }, title)))), this.body);
     this.empty = h('div', { class: 'empty', hidden: true });
     this.older = h('button', { class: 'older', hidden: true, onclick: () => this.#older() }, 'Older messages');
     this.newer = h('button', { class: 'newer', hidden: true, onclick: () => this.#toTop() });
-    this.held = false;
+    this.hasNews = false;
     this.onscroll = () => this.#release();
     addEventListener('scroll', this.onscroll, { passive: true });
-    this.element = h('div', { class: 'stack' }, h('h1', { class: 'hidden' }, 'Messages'), this.form, this.complaint, this.newer,
+    this.element = h('div', { class: 'stack' }, h('h1', { class: 'hidden' }, 'Messages'), this.form, this.failure, this.newer,
       h('section', { class: 'card list', 'aria-label': 'Messages' }, this.table, this.empty), this.older, this.detail.element);
   }
 
@@ -73,9 +73,9 @@ export class Messages {
     this.detail.show(rest);
     for (const [id, { element }] of this.rows) element.classList.toggle('open', id === rest);
     if (before && !rest) {
-      if (this.rising) this.#toTop();
+      if (this.returning) this.#toTop();
       else this.rows.get(before)?.element.focus();
-      this.rising = false;
+      this.returning = false;
       this.#release();
     }
   }
@@ -112,21 +112,21 @@ export class Messages {
   async refresh() {
     this.follow.cancel();
     this.arrived = false;
-    const touched = [...this.touched];
-    this.touched.clear();
+    const changed = [...this.changed];
+    this.changed.clear();
     const query = this.query;
-    this.asking += 1;
+    this.requests += 1;
     try {
       const page = await get('/messages', { ...query, limit: PAGE });
       if (query !== this.query) return;
-      fill(this.complaint);
-      if (this.loaded === query && this.rows.size > 0 && this.#isReading()) await this.#hold(page, touched);
+      fill(this.failure);
+      if (this.loaded === query && this.rows.size > 0 && this.#isReading()) await this.#announce(page, changed);
       else this.#first(page);
     } catch (error) {
       if (query !== this.query || !(error instanceof RequestError)) throw error;
-      fill(this.complaint, prose(error.message));
+      fill(this.failure, prose(error.message));
     } finally {
-      this.asking -= 1;
+      this.requests -= 1;
     }
     this.detail.refresh();
   }
@@ -153,15 +153,15 @@ export class Messages {
   }
 
   /** Updates the rows shown, and announces the new ones instead of inserting them. */
-  async #hold(page, touched) {
-    this.held = true;
+  async #announce(page, changed) {
+    this.hasNews = true;
     let fresh = 0;
     for (const message of page.items) {
       if (this.rows.has(message.id)) this.rows.set(message.id, this.#row(message, false));
       else fresh += 1;
     }
     const ids = new Set(page.items.map(({ id }) => id));
-    await this.#update(touched.filter((id) => this.rows.has(id) && !ids.has(id)));
+    await this.#update(changed.filter((id) => this.rows.has(id) && !ids.has(id)));
     if (fresh === 0) return;
     const isPart = fresh === page.items.length && page.next;
     fill(this.newer, isPart ? `More than ${count(fresh)} new messages` : plural(fresh, 'new message'));
@@ -170,8 +170,8 @@ export class Messages {
 
   /** Shows the rows that were held back, once the operator has read the others. */
   async #release() {
-    if (!this.held || this.#isReading()) return;
-    this.held = false;
+    if (!this.hasNews || this.#isReading()) return;
+    this.hasNews = false;
     await this.refresh();
   }
 
@@ -213,8 +213,8 @@ export class Messages {
     if (shown?.json === json) return shown;
     const cells = [
       h('td', { class: 'when' }, time(message.received_at)),
-      h('td', { class: 'from' }, party(message.from, message.from_name)),
-      h('td', { class: 'to' }, party(message.to, message.to_name)),
+      h('td', { class: 'from' }, contact(message.from, message.from_name)),
+      h('td', { class: 'to' }, contact(message.to, message.to_name)),
       h('td', { class: 'text' }, excerpt(message)),
       h('td', { class: 'state' }, statePill(message)),
     ];
@@ -257,11 +257,11 @@ export class Messages {
     if (this.detail.id) this.open(rows[to].dataset.id);
   }
 
-  news(kind, data) {
+  event(kind, data) {
     if (kind === 'message') this.arrived = true;
     if (kind === 'delivery') {
       const id = data.id.slice(0, data.id.lastIndexOf('-'));
-      this.touched.add(id);
+      this.changed.add(id);
     }
     this.follow();
   }
@@ -269,27 +269,27 @@ export class Messages {
   /** Fetches what changed: single messages, or the first page if many changed or a new one arrived. */
   async #follow() {
     // A pending response may be older than this event, or may already contain the message.
-    if (this.asking > 0) {
+    if (this.requests > 0) {
       this.follow();
       return;
     }
-    const shown = [...this.touched].filter((id) => this.rows.has(id));
-    const detail = this.detail.id && this.touched.has(this.detail.id);
+    const shown = [...this.changed].filter((id) => this.rows.has(id));
+    const detail = this.detail.id && this.changed.has(this.detail.id);
     if (this.arrived || shown.length > SINGLY_MAX || (shown.length > 0 && this.query.state)) {
       await this.refresh();
       return;
     }
-    this.touched.clear();
-    this.asking += 1;
+    this.changed.clear();
+    this.requests += 1;
     if (detail) this.detail.refresh();
     await this.#update(shown);
-    this.asking -= 1;
+    this.requests -= 1;
   }
 
   /** Leaves what is being read, and shows the new messages. */
   async #toTop() {
     if (this.detail.id) {
-      this.rising = true;
+      this.returning = true;
       this.close();
       return;
     }
@@ -306,7 +306,7 @@ export class Messages {
       for (const message of page.items) this.rows.set(message.id, this.#row(message, false));
       this.#place();
     } catch (error) {
-      fill(this.complaint, prose(error.message));
+      fill(this.failure, prose(error.message));
     }
     this.older.disabled = false;
   }
@@ -333,5 +333,5 @@ function local(iso) {
 const excerpt = (message) => {
   if (message.redacted_at) return h('span', { class: 'muted' }, 'redacted');
   if (message.text) return line(message.text.slice(0, 400));
-  return h('span', { class: 'muted' }, message.media.length ? plural(message.media.length, 'attachment') : 'no text');
+  return h('span', { class: 'muted' }, message.media.length ? plural(message.media.length, 'attachment') : 'empty');
 };

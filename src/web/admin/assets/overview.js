@@ -5,14 +5,14 @@ import { pill } from './components.js';
 import { bytes, count, fill, h } from './dom.js';
 import { failed, heading, problem } from './problems.js';
 import { clockSeconds, duration, lasting, now, time } from './time.js';
-import { plain, prose } from './words.js';
+import { plain, prose } from './text.js';
 
 /** A delivery that is pending for longer, in milliseconds, has probably failed at least once. */
 const PROMPT = 5_000;
 
 export class Overview {
-  constructor(desk) {
-    this.desk = desk;
+  constructor(app) {
+    this.app = app;
     this.problems = h('section', { class: 'card problems', 'aria-label': 'Problems' });
     this.figures = h('dl', { class: 'figures card' });
     this.accepted = h('b');
@@ -51,11 +51,11 @@ export class Overview {
     fill(this.health, status.destinations.map(row));
     fill(this.foot, `smsbridge ${status.version}, started `, time(status.started_at),
       store.commit_ms === null ? '' : `. The last commit took ${store.commit_ms.toFixed(1)} ms.`);
-    this.element.classList.toggle('stale', this.desk.silent !== null);
+    this.element.classList.toggle('stale', this.app.silent !== null);
   }
 
   charts() {
-    const minutes = this.desk.minutes;
+    const minutes = this.app.minutes;
     const known = minutes.filter(Boolean);
     for (const name of ['accepted', 'delivered', 'dead']) fill(this[name], count(known.reduce((sum, minute) => sum + minute[name], 0)));
     fill(this.since, span(minutes));
@@ -74,7 +74,7 @@ export class Overview {
       this.problems.dataset.tone = tone;
       return [h('h2', {}, title), content];
     };
-    const { silent } = this.desk;
+    const { silent } = this.app;
     if (silent !== null) return box('bad', 'The state is unknown', h('p', { class: 'muted' }, `Below is the state at ${clockSeconds(silent)}, the last one received.`));
     const others = problems.filter(({ kind }) => kind !== 'stopping');
     const listed = others.length > 0 && h('ul', {}, others.map((each) => problem(each, destinations.find(({ name }) => name === each.destination))));

@@ -2,7 +2,7 @@
 
 import { count, h, plural } from './dom.js';
 import { lasting, left, upcoming } from './time.js';
-import { prose } from './words.js';
+import { prose } from './text.js';
 
 /** The number changes while the deliveries ahead are retried, so it is not exact. */
 const queue = (ahead) => (ahead === 1 ? 'about 1 delivery is ahead of it' : `about ${count(ahead)} deliveries are ahead of it`);

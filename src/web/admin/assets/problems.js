@@ -3,7 +3,7 @@
 import { pill } from './components.js';
 import { count, h, plural } from './dom.js';
 import { lasting, upcoming } from './time.js';
-import { plain, prose } from './words.js';
+import { plain, prose } from './text.js';
 
 /** The list of a destination's deliveries that shows the problem. */
 const LISTS = { dead: 'dead', late: 'pending', limited: 'pending', slow: 'pending', paused: 'pending', removed: 'pending' };

@@ -3,11 +3,11 @@
 import { get, post } from './api.js';
 import { act } from './components.js';
 import { fill, h } from './dom.js';
-import { prose, words } from './words.js';
+import { prose, visible } from './text.js';
 
 export class Routes {
-  constructor(desk) {
-    this.desk = desk;
+  constructor(app) {
+    this.app = app;
     this.list = h('ol', { class: 'routes' });
     this.answer = h('div', { class: 'answer stack', 'aria-live': 'polite' });
     const field = (title, input) => h('label', {}, h('span', {}, title), input);
@@ -17,9 +17,9 @@ export class Routes {
       h('div', { class: 'pair' },
         field('From', h('input', { name: 'from', required: true, autocomplete: 'off', placeholder: '+13035550100' })),
         field('To', h('input', { name: 'to', required: true, autocomplete: 'off', placeholder: '+13038675309' }))),
-      field('Text', h('textarea', { name: 'message', rows: 4 })),
+      field('Message', h('textarea', { name: 'message', rows: 4 })),
       field('Source', h('input', { name: 'source', autocomplete: 'off', placeholder: 'the first one' })),
-      this.complaint = h('p', { class: 'complaint', role: 'alert' }),
+      this.failure = h('p', { class: 'failure', role: 'alert' }),
       h('div', { class: 'buttons' }, h('button', { class: 'primary', type: 'submit' }, 'Where would it go?')));
     this.element = h('div', { class: 'stack' }, h('h1', { class: 'hidden' }, 'Routes'),
       h('div', { class: 'two' }, h('section', { class: 'card' }, h('h2', { class: 'pad' }, 'Routes, in evaluation order'), this.list),
@@ -34,7 +34,7 @@ export class Routes {
         h('header', {}, h('span', { class: 'muted' }, routes.length ? 'Messages that match no route' : 'No routes: all messages'), targets(unmatched, 'unrouted')),
         routes.length === 0 && h('p', { class: 'muted' }, 'To add a route, write a ', h('code', {}, '[[route]]'), ' table in the configuration.')));
     } catch (error) {
-      fill(this.list, h('li', { class: 'complaint' }, prose(error.message)));
+      fill(this.list, h('li', { class: 'failure' }, prose(error.message)));
     }
   }
 
@@ -43,13 +43,13 @@ export class Routes {
     const { from, to, message, source } = Object.fromEntries(new FormData(event.target));
     const question = { from: from.trim(), to: to.trim(), message, render: true };
     if (source.trim()) question.source = source.trim();
-    fill(this.complaint);
+    fill(this.failure);
     const button = event.target.querySelector('[type=submit]');
     const explained = await act(button, async () => {
       try {
         return await post('/route', question);
       } catch (error) {
-        fill(this.complaint, prose(error.message));
+        fill(this.failure, prose(error.message));
         return undefined;
       }
     });
@@ -60,11 +60,11 @@ export class Routes {
 /** Longer lists are collapsed. */
 const LISTED = 8;
 
-function route({ name, deliver, continue: goesOn, template, unless, ...when }) {
+function route({ name, deliver, continue: continues, template, unless, ...when }) {
   const conditions = rows(when);
   return h('li', {},
     h('header', {}, h('b', {}, name),
-      goesOn && h('span', { class: 'tag', title: 'Later routes are evaluated, too' }, 'continues'),
+      continues && h('span', { class: 'tag', title: 'Later routes are evaluated, too' }, 'continues'),
       template && h('span', { class: 'tag', title: 'This route has its own template' }, 'template'),
       targets(deliver)),
     h('dl', {}, conditions.length ? conditions : h('div', {}, h('dt', {}, 'any message'))),
@@ -81,12 +81,12 @@ function rows({ source, to, from, message, keyword }) {
   const row = (title, value) => value && h('div', {}, h('dt', {}, title), h('dd', {}, value));
   return [
     row('source', source && values(source)), row('to', to && values(to)), row('from', from && values(from)),
-    row('keyword', keyword && values(keyword)), row('text matches', message !== null && words(message, 'code')),
+    row('keyword', keyword && values(keyword)), row('body matches', message !== null && visible(message, 'code')),
   ].filter(Boolean);
 }
 
 function values(list) {
-  const codes = (items) => items.map((item) => [words(item, 'code'), ' ']);
+  const codes = (items) => items.map((item) => [visible(item, 'code'), ' ']);
   const rest = list.slice(LISTED);
   return [codes(list.slice(0, LISTED)), rest.length > 0 && h('details', {}, h('summary', {}, `and ${rest.length} more`), codes(rest))];
 }
@@ -107,7 +107,7 @@ function explain({ from, from_name: fromName, to, to_name: toName, routes, match
     destinations.length === 0 && h('section', { class: 'card pad' }, h('h2', {}, 'No destination'), h('p', { class: 'muted' }, 'The message would be stored and not delivered.')),
     destinations.map(({ destination, kind, route: by, payload, error }) => h('section', { class: 'card pad payload' },
       h('h2', {}, destination, ' ', h('span', { class: 'muted' }, `${kind}, ${by ? `by route ${by}` : 'for messages that match no route'}`)),
-      error && h('p', { class: 'complaint' }, 'The payload cannot be rendered: ', words(error)),
-      payload && words(payload, 'pre', { tabindex: '0', 'aria-label': `Payload for ${destination}` }))),
+      error && h('p', { class: 'failure' }, 'The payload cannot be rendered: ', visible(error)),
+      payload && visible(payload, 'pre', { tabindex: '0', 'aria-label': `Payload for ${destination}` }))),
   ];
 }

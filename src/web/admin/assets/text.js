@@ -21,7 +21,7 @@ const MARK = /[\p{Mn}\p{Me}]/u;
 const MARKS_MAX = 6;
 
 /** Shows a string with its invisible characters made visible, and isolates its direction from the text around it. */
-export function words(text, tag = 'span', attributes = {}) {
+export function visible(text, tag = 'span', attributes = {}) {
   const element = h(tag, { dir: 'auto', ...attributes });
   let seen = '';
   let marks = 0;
@@ -48,15 +48,15 @@ export function words(text, tag = 'span', attributes = {}) {
   return element;
 }
 
-/** A string for an attribute, which cannot hold elements: what `words` makes visible is named in brackets. */
+/** A string for an attribute, which cannot hold elements: what `visible` makes visible is named in brackets. */
 export function plain(text) {
-  const element = words(text);
+  const element = visible(text);
   for (const name of element.children) name.textContent = `[${name.textContent}]`;
   return element.textContent;
 }
 
-/** Shows a string as `words` does, on one line. */
-export const line = (text, tag, attributes) => words(text.replace(/\r?\n/g, ' \u21b5 '), tag, attributes);
+/** Shows a string as `visible` does, on one line. */
+export const line = (text, tag, attributes) => visible(text.replace(/\r?\n/g, ' \u21b5 '), tag, attributes);
 
 const chip = (name, title) => h('span', { class: 'unseen', title }, name);
 
@@ -70,16 +70,16 @@ export function prose(text) {
   const parts = text.split('`');
   // Without a partner, a backtick is only a character.
   if (parts.length % 2 === 0) parts.push(`${parts.splice(-2, 1)}\`${parts.pop()}`);
-  return parts.map((part, at) => (at % 2 ? code(part) : words(part)));
+  return parts.map((part, at) => (at % 2 ? code(part) : visible(part)));
 }
 
 /** A command or a key. Short ones are not broken into lines, longer ones only between their words. */
-const code = (text) => h('code', {}, text.split(/(?<= )/).map((word) => h('span', { class: 'whole' }, words(word))));
+const code = (text) => h('code', {}, text.split(/(?<= )/).map((word) => h('span', { class: 'whole' }, visible(word))));
 
 /** A number with its contact's name, if any. */
-export function party(number, name) {
+export function contact(number, name) {
   if (!number) return h('span', { class: 'muted' }, 'redacted');
   return name
-    ? h('span', { class: 'party' }, words(name, 'b'), ' ', words(number, 'span', { class: 'number' }))
-    : h('span', { class: 'party' }, words(number, 'b', { class: 'number' }));
+    ? h('span', { class: 'party' }, visible(name, 'b'), ' ', visible(number, 'span', { class: 'number' }))
+    : h('span', { class: 'party' }, visible(number, 'b', { class: 'number' }));
 }
