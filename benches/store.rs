@@ -1,16 +1,16 @@
-//! How fast and how small the store is: `cargo bench --bench store -- WHAT [COUNT] [PATH]`.
+//! Measures the speed and size of the store: `cargo bench --bench store -- WHAT [COUNT] [PATH]`.
 //!
 //! | WHAT | |
 //! |---|---|
-//! | `raw` | appends and syncs the same bytes in the same groups without a store: what the disk allows |
+//! | `raw` | appends and syncs the same bytes in the same groups without a store: the limit of the disk |
 //! | `accept` | 64 callers, each message with one delivery |
 //! | `churn` | accepts, claims and settles at the same time |
 //! | `fill` | accepts COUNT messages, which stay pending |
-//! | `open` | opens what `fill` left, and says how long that took and how much memory it needed |
-//! | `search` | first pages of the usual searches over what `fill` left |
+//! | `open` | opens the store of `fill`; reports the time and the memory |
+//! | `search` | first pages of the usual searches in the store of `fill` |
 //!
-//! Without arguments `raw` and `accept` run, short. The numbers of a machine that does other things too mean
-//! little by themselves: compare with `raw` of the same minute.
+//! Without arguments, `raw` and `accept` run briefly. On a machine with other load, compare the figures with `raw` of
+//! the same minute.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Asks an HTTP server one thing: for readiness, the admin API and the sinks' reports.
+//! Sends a single HTTP request: for readiness, the admin API and the sinks' reports.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -32,7 +32,7 @@ fn ask(address: SocketAddr, method: &str, path: &str, token: Option<&str>) -> Re
     let authorization = token
         .map(|token| format!("Authorization: Bearer {token}\r\n"))
         .unwrap_or_default();
-    // One write: a second part would wait for the acknowledgement of the first.
+    // A single write, because a second one would wait for the acknowledgement of the first.
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n{authorization}Content-Length: 0\r\n\r\n"
     );
@@ -45,7 +45,7 @@ fn ask(address: SocketAddr, method: &str, path: &str, token: Option<&str>) -> Re
     Ok(Answer { status, body })
 }
 
-/// To the end of the connection, or of the body where the other side keeps the connection.
+/// Reads to the end of the connection, or of the body if the server keeps the connection open.
 fn read_answer(stream: &mut TcpStream, answer: &mut Vec<u8>) -> Result<()> {
     let mut part = [0; 16 * 1024];
     loop {

@@ -17,10 +17,10 @@ use crate::report::{Report, Target};
 const DOWN: &str = "[destination.desk]\nkind = \"webhook\"\nurl = \"http://127.0.0.1:9/\"\n\
     [[route]]\nname = \"all\"\ndeliver = [\"desk\"]\n[routing]\nunmatched = [\"desk\"]";
 
-/// Before memory is read, so that what a start needed for a moment shows as what it is.
+/// Delay before memory is read, so that memory used only during the start is not counted.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// A size of backlog, and what may be used of it.
+/// The size of a backlog, and its limits.
 struct Size {
     messages: u64,
     memory_max: f64,
@@ -65,7 +65,7 @@ fn idle_and_flood(run: &Run, report: &mut Report) -> Result<()> {
     add_memory(report, "resident, flooded", &daemon, 128.0, &detail)
 }
 
-/// Memory is judged by the most it has been: that is what a limit would have ended.
+/// Reports the peak memory, because a memory limit applies to the peak.
 fn add_memory(report: &mut Report, what: &str, daemon: &Daemon, most: f64, more: &str) -> Result<()> {
     let (now, peak) = daemon.memory()?;
     let detail = format!("{now:.1} MiB at the end {more}");
@@ -111,7 +111,7 @@ fn pending(run: &Run, size: &Size, report: &mut Report) -> Result<()> {
     search(report, &again, messages, &folder)
 }
 
-/// Each filter once with what is there and once with what is not, which is the harder question.
+/// Each filter with a value that exists and with one that does not, which takes longer.
 const SEARCHES: [(&str, &str, &str); 6] = [
     ("from", "from=%2B13030000007", "from=%2B13039999999"),
     ("to", "to=%2B13038670000", "to=%2B1999*"),
@@ -147,7 +147,7 @@ fn search(report: &mut Report, daemon: &Daemon, messages: u64, folder: &Path) ->
     Ok(())
 }
 
-/// How many a first page has, with a `+` when a cursor says that it has only begun, and in how many milliseconds.
+/// The number of messages on a first page, with a `+` if there is a cursor, and the time in milliseconds.
 fn page(daemon: &Daemon, query: &str) -> Result<(String, f64)> {
     let began = Instant::now();
     let body = daemon.get(&format!("/api/v1/messages?limit=50&{query}"))?;

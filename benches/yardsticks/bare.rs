@@ -1,5 +1,5 @@
-//! Servers for comparison: each does less of the bridge's work, behind the same serving
-//! loop. What they leave out is what the bridge's promises cost.
+//! Servers for comparison: each does less of the bridge's work, behind the same serving loop. The difference is the
+//! cost of the bridge's promises.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -27,10 +27,10 @@ pub const ROLE: &str = "bare";
 /// Maximum size of a group and of the queue, as in the bridge's store.
 const GROUP_MAX: usize = 1024;
 
-/// POSTs to the sink at once: the most that a destination's `concurrency` can be.
+/// Simultaneous POSTs to the sink: the maximum of a destination's `concurrency`.
 const POSTS_MAX: usize = 64;
 
-/// A server that is not the bridge.
+/// A server for comparison.
 #[derive(Serialize, Deserialize)]
 pub enum Bare {
     /// Reads the JSON, and answers.
@@ -39,11 +39,11 @@ pub enum Bare {
     HandOver,
     /// Also appends queued bodies to this file and syncs it before it answers.
     Log(PathBuf),
-    /// Reads the JSON, has it posted to this sink by a task of its own, and answers.
+    /// Reads the JSON, starts a task that posts it to this sink, and answers.
     Straight(SocketAddr),
 }
 
-/// The fields that a carrier's webhook has.
+/// The fields of a carrier's webhook.
 #[derive(Deserialize)]
 struct Fields<'a> {
     refid: &'a str,
@@ -101,7 +101,7 @@ pub fn answer(body: &[u8]) -> Response {
     }
 }
 
-/// A body on its way to the thread, and how the thread answers.
+/// A body for the thread, and the channel for its reply.
 type Parcel = (Bytes, oneshot::Sender<bool>);
 
 fn over(thread: mpsc::Sender<Parcel>) -> Filter {
@@ -121,7 +121,7 @@ fn over(thread: mpsc::Sender<Parcel>) -> Filter {
     .boxed()
 }
 
-/// Takes all that waits, writes and syncs it if there is a file, and answers everybody.
+/// Takes all queued bodies, writes and syncs them if there is a file, and replies to all.
 fn thread(mut file: Option<File>) -> Result<mpsc::Sender<Parcel>> {
     let (sender, mut parcels) = mpsc::channel::<Parcel>(GROUP_MAX);
     std::thread::Builder::new().spawn(move || {
@@ -142,7 +142,7 @@ fn append(file: &mut File, group: &[Parcel]) -> std::io::Result<()> {
     file.sync_data()
 }
 
-/// Posts bodies with the bridge's own client, a bounded number at once.
+/// Posts bodies with the bridge's own client, with limited concurrency.
 #[derive(Clone)]
 struct Poster {
     http: Client,

@@ -16,22 +16,22 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_smsbridge");
 
 const TOKEN: &str = "yardstick-token";
 
-/// The longest wait for readiness.
+/// Time limit for readiness.
 const START_MAX: Duration = Duration::from_secs(300);
 
-/// A running bridge. Dropping it kills it.
+/// A running bridge. Killed when dropped.
 pub struct Daemon {
     process: Child,
-    /// Where webhooks are taken.
+    /// The address for webhooks.
     pub public: SocketAddr,
     admin: SocketAddr,
-    /// How long it took until `/readyz` said yes.
+    /// The time until `/readyz` answered 200.
     pub ready_after: Duration,
 }
 
 impl Daemon {
-    /// Starts it on the store in `folder`, with these destinations and routes. All else is as by default, but
-    /// for the connections at once; the log goes to a file, at its usual level.
+    /// Starts it on the store in `folder`, with these destinations and routes. All other settings are the defaults,
+    /// except for the number of connections; the log goes to a file, at the default level.
     pub fn start(folder: &Path, destinations_and_routes: &str) -> Result<Self> {
         Self::start_binary(Path::new(BINARY), folder, destinations_and_routes)
     }
@@ -87,7 +87,7 @@ impl Daemon {
         bail!("the bridge was not ready within {START_MAX:?}")
     }
 
-    /// Asks the admin API.
+    /// Sends a request to the admin API.
     pub fn get(&self, path: &str) -> Result<String> {
         let answer = ask::get(self.admin, path, Some(TOKEN))?;
         ensure!(answer.status == 200, "{path}: {} {}", answer.status, answer.body);
@@ -102,7 +102,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Resident memory in MiB: now, and the most it has been.
+    /// Resident memory in MiB: now, and its peak.
     pub fn memory(&self) -> Result<(f64, f64)> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
         let mebibytes = |name: &str| -> Result<f64> {
@@ -118,7 +118,7 @@ impl Daemon {
         self.process.id()
     }
 
-    /// Ends it as a power cut would.
+    /// Kills it without a shutdown.
     pub fn kill(mut self) -> Result<()> {
         self.process.kill()?;
         self.process.wait()?;
@@ -133,12 +133,12 @@ impl Drop for Daemon {
     }
 }
 
-/// Where the bridge of this folder has its store.
+/// The path of the store in this folder.
 pub fn store_path(folder: &Path) -> PathBuf {
     folder.join("store")
 }
 
-/// Given back at once, and taken again by the bridge a moment later.
+/// Finds a free port: it is released at once, and bound again by the bridge a moment later.
 fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }

@@ -14,7 +14,7 @@ use crate::sink::{self, Received};
 
 const YARDSTICK: &str = "deliver";
 
-/// How long nothing may come in before the rest counts as lost.
+/// Time without an arrival after which the missing messages count as lost.
 pub const WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Measures it.
@@ -22,7 +22,7 @@ pub fn measure(run: &Run, report: &mut Report) -> Result<()> {
     let folder = fresh(&run.folder, YARDSTICK)?;
     let sink = Server::start(sink::ROLE, &())?;
     let straight = Server::start(bare::ROLE, &Bare::Straight(sink.address))?;
-    // As an operator would have it for a fast server of the house.
+    // A typical configuration for a fast internal server.
     let config = format!(
         "[destination.crm]\nkind = \"webhook\"\nurl = \"http://{}/\"\nconcurrency = 64\n\
          [[route]]\nname = \"all\"\ndeliver = [\"crm\"]\n[routing]\nunmatched = [\"crm\"]",
@@ -67,7 +67,7 @@ fn throughput(
     Ok(())
 }
 
-/// Texts per second from the first POST to the last one's arrival; how many never arrived, how many twice.
+/// Messages per second from the first POST to the last arrival; and the numbers of lost and repeated messages.
 fn carried(load: Load, sink: &Server) -> Result<(f64, [u64; 2])> {
     sink::reset(sink.address)?;
     let posted = load.run()?;

@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use crate::report::median;
 
-/// Milliseconds that `fdatasync` takes after a small append: the median of many.
+/// The median time in milliseconds of `fdatasync` after a small append.
 pub fn sync_milliseconds(folder: &Path) -> Result<f64> {
     let path = folder.join("sync");
     let mut file = File::create(&path)?;
@@ -24,7 +24,7 @@ pub fn sync_milliseconds(folder: &Path) -> Result<f64> {
     Ok(median(&took))
 }
 
-/// Bytes that a folder's files take on disk, in MiB.
+/// The disk space of a folder's files, in MiB.
 pub fn mebibytes(folder: &Path) -> Result<f64> {
     use std::os::unix::fs::MetadataExt as _;
     let (mut blocks, mut folders) = (0, vec![folder.to_owned()]);

@@ -1,4 +1,4 @@
-//! `email`: how fast a backlog of e-mails leaves, against lettre alone.
+//! `email`: how fast a backlog of e-mails is sent, compared with lettre alone.
 
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ const YARDSTICK: &str = "email";
 /// For both.
 const CONNECTIONS: usize = 8;
 
-/// A place is held until the outcome is on disk, a connection only until the server has answered.
+/// A delivery holds its `concurrency` slot until its outcome is on disk, but its connection only until the server has
+/// answered.
 const CONCURRENCY: usize = 64;
 
 const WAIT_MAX: Duration = Duration::from_secs(10);
@@ -58,7 +59,7 @@ pub fn measure(run: &Run, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Fills a backlog while the destination is paused, and lets it go.
+/// Fills a backlog while the destination is paused, and resumes it.
 fn drained(run: &Run, daemon: &Daemon, server: &Server) -> Result<f64> {
     daemon.tell_destination("desk", "pause")?;
     sink::reset(server.reports)?;

@@ -1,4 +1,4 @@
-//! Fills a store without a bridge around it, in a process of its own: a million webhooks would take long.
+//! Fills a store directly, in its own process, because a million webhooks would take too long.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ use crate::{disk, process};
 /// The role's name.
 pub const ROLE: &str = "fill";
 
-/// Callers at once: more than a carrier's, for speed.
+/// Concurrent callers: more than a carrier uses, for speed.
 const CALLERS: u64 = 512;
 
 const PURGE_STEPS_MAX: u64 = 1_000_000;
@@ -29,7 +29,7 @@ const PURGE_STEPS_MAX: u64 = 1_000_000;
 pub struct Fill {
     /// Where.
     pub store: PathBuf,
-    /// How many messages, each with a delivery to the paused destination `desk`.
+    /// The number of messages, each with a delivery to the paused destination `desk`.
     pub messages: u64,
     /// Whether they are then delivered and deleted.
     pub purge: bool,
@@ -38,18 +38,18 @@ pub struct Fill {
 /// How it went.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Filled {
-    /// How long the messages took.
+    /// The duration of storing the messages.
     pub seconds: f64,
     /// The size of the store's files with all messages.
     pub mebibytes_full: f64,
-    /// When they were forgotten, while the store was still open.
+    /// The size after they were deleted, while the store was still open.
     pub mebibytes_purged: f64,
-    /// How long delivering and forgetting took.
+    /// The duration of delivering and deleting.
     pub seconds_purge: f64,
 }
 
 impl Fill {
-    /// Does it in another process.
+    /// Fills the store in another process.
     pub fn run(&self) -> Result<Filled> {
         process::work(ROLE, self)
     }
@@ -149,7 +149,7 @@ async fn forget(store: &Arc<Sled>) -> Result<()> {
     anyhow::bail!("the store does not come to an end with forgetting")
 }
 
-/// A store may give its space back a little later.
+/// A store may release its space a little later.
 async fn settled_size(fill: &Fill) -> Result<f64> {
     let mut size = disk::mebibytes(&fill.store)?;
     for _ in 0..30 {
@@ -168,7 +168,7 @@ fn now() -> Timestamp {
     Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Text number `n`, of one of ten thousand senders.
+/// Message number `n`, from one of ten thousand senders.
 fn arrival(n: u64, at: Timestamp) -> Result<Arrival> {
     let random = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let id = MessageId(uuid::Uuid::from_u64_pair(

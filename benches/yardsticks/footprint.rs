@@ -1,4 +1,4 @@
-//! `size` and `purge`: what stays on the disk.
+//! `size` and `purge`: disk space of the binary, and of a store after a purge.
 
 use anyhow::Result;
 
@@ -20,7 +20,7 @@ pub fn size(report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// A peak of messages, all delivered and forgotten, in a store that stays open.
+/// A peak of messages that are all delivered and deleted, in a store that stays open.
 pub fn purge(run: &Run, report: &mut Report) -> Result<()> {
     let folder = fresh(&run.folder, "purge")?;
     let messages = if run.full { 1_000_000 } else { 50_000 };

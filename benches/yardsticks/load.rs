@@ -1,4 +1,4 @@
-//! The carrier: posts webhooks over keep-alive connections, as cheaply as can be, and notes how long each took.
+//! The carrier: posts webhooks over keep-alive connections, with little overhead, and records the time of each.
 //!
 //! Every message has a `refid` of its own: its scheduled time, in microseconds since 1970, and a number
 //! that no other message of this machine has. Its age can be computed from the `refid` alone.
@@ -20,18 +20,18 @@ use crate::process;
 /// The role's name.
 pub const ROLE: &str = "load";
 
-/// Where webhooks are posted to, and the shared code inside of them.
+/// The path of the webhooks, and their shared code.
 pub const PATH: &str = "/inbound/carrier";
 /// See [`PATH`].
 pub const SECRET: &str = "yardstick";
 
-/// How many senders there are, unless said otherwise.
+/// The default number of senders.
 const SENDERS: u64 = 10_000;
 
-/// Digits of the histograms.
+/// Significant digits of the histograms.
 pub const DIGITS: u8 = 3;
 
-/// Before an open loop's first request.
+/// The delay before the first request of an open loop.
 const HEAD_START: Duration = Duration::from_millis(50);
 
 /// The requests to post.
@@ -39,13 +39,13 @@ const HEAD_START: Duration = Duration::from_millis(50);
 pub struct Load {
     /// Whom to.
     pub address: SocketAddr,
-    /// Over how many connections.
+    /// The number of connections.
     pub connections: usize,
     /// For how long.
     pub seconds: f64,
-    /// How many senders take turns, each a conversation of its own.
+    /// The number of senders, each with its own conversation, which take turns.
     pub senders: u64,
-    /// Requests per second, whatever the answers do; nothing for as fast as answers come.
+    /// Requests per second, independent of the answers; `None` for a new request after each answer.
     pub rate: Option<f64>,
 }
 
@@ -54,13 +54,13 @@ pub struct Load {
 pub struct Posted {
     /// Answered 200.
     pub accepted: u64,
-    /// Answered otherwise, or not at all.
+    /// Requests with another answer or none.
     pub refused: u64,
-    /// From the first request to the last answer.
+    /// The time from the first request to the last answer.
     pub seconds: f64,
-    /// When that began, in microseconds since 1970.
+    /// The time of the first request, in microseconds since 1970.
     pub began: u64,
-    /// Milliseconds from when a request was to be sent to its answer.
+    /// Milliseconds from the scheduled time of a request to its answer.
     pub p50: f64,
     /// See `p50`.
     pub p99: f64,
@@ -69,7 +69,7 @@ pub struct Posted {
 }
 
 impl Load {
-    /// 64 connections, as fast as answers come.
+    /// A load over 64 connections, each of which sends a request after each answer.
     pub fn flat_out(address: SocketAddr, seconds: f64) -> Self {
         Self {
             address,
@@ -88,7 +88,7 @@ impl Load {
         }
     }
 
-    /// 64 connections, so many requests per second.
+    /// A load over 64 connections with a fixed number of requests per second.
     pub fn at(address: SocketAddr, rate: f64, seconds: f64) -> Self {
         Self {
             rate: Some(rate),
@@ -96,7 +96,7 @@ impl Load {
         }
     }
 
-    /// Posts from another process, and waits for its end.
+    /// Posts from another process, and waits until it ends.
     pub fn run(&self) -> Result<Posted> {
         process::work(ROLE, self)
     }
@@ -109,7 +109,7 @@ impl Posted {
     }
 }
 
-/// Microseconds since 1970: what `refid`s begin with.
+/// Microseconds since 1970, with which each `refid` begins.
 pub fn now_micros() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or_default()
@@ -128,7 +128,7 @@ pub fn play(load: Load) -> Result<()> {
     Ok(())
 }
 
-/// A moment at which a request is to be sent.
+/// The scheduled time of a request.
 type Turn = Instant;
 
 async fn post_all(load: Load) -> Result<Posted> {
@@ -175,8 +175,8 @@ async fn post_all(load: Load) -> Result<Posted> {
     })
 }
 
-/// The moments of an open loop. A thread of its own keeps them: an async timer would round to milliseconds.
-/// When all connections are busy the moments wait, and their lateness counts.
+/// The schedule of an open loop. A separate thread follows it, because an async timer would round to milliseconds. When
+/// all connections are busy, requests are delayed, and the delay counts.
 fn pace(rate: f64, seconds: f64) -> mpsc::UnboundedReceiver<Turn> {
     let (sender, turns) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
@@ -263,7 +263,7 @@ impl Caller {
         Ok(())
     }
 
-    /// Sends a request, reads its answer to the end, and gives back the three digits of its status.
+    /// Sends a request, reads its answer completely, and returns the three digits of the status.
     async fn exchange(&mut self, request: &[u8]) -> Result<[u8; 3]> {
         self.stream.write_all(request).await?;
         let mut buffer = [0; 2048];
@@ -281,7 +281,7 @@ impl Caller {
     }
 }
 
-/// The status of an answer, once all of it is there.
+/// The status of an answer, once it is complete.
 fn answered(answer: &[u8]) -> Result<Option<[u8; 3]>> {
     let Some(head) = head_length(answer) else {
         return Ok(None);
@@ -292,7 +292,7 @@ fn answered(answer: &[u8]) -> Result<Option<[u8; 3]>> {
     Ok(Some(answer.get(9..12).context("no status")?.try_into()?))
 }
 
-/// How long the head of a message is, with its empty line.
+/// The length of the head of an HTTP message, with its empty line.
 pub fn head_length(message: &[u8]) -> Option<usize> {
     let end = message.windows(4).position(|part| part == b"\r\n\r\n")?;
     Some(end + 4)

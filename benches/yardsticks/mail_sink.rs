@@ -1,5 +1,5 @@
-//! A fast mail server to deliver to, which takes every message and counts its Message-ID once; and lettre
-//! without a bridge, to compare with. On a second port it is asked what came in, as [`crate::sink`] is.
+//! A fast mail server that accepts every message and counts each Message-ID once; and lettre without a bridge, for
+//! comparison. A second port serves the counts, like [`crate::sink`].
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::SocketAddr;
@@ -29,21 +29,21 @@ pub const BARE_ROLE: &str = "bare-lettre";
 pub struct Bare {
     /// The mail server.
     pub address: SocketAddr,
-    /// Over how many connections, each kept.
+    /// The number of persistent connections.
     pub connections: usize,
     /// For how long.
     pub seconds: f64,
 }
 
 impl Bare {
-    /// Sends from another process, and says how many messages went per second.
+    /// Sends from another process; returns the messages per second.
     pub fn run(&self) -> Result<f64> {
         process::work(BARE_ROLE, self)
     }
 }
 
-/// Plays lettre alone. Its own pool asks `NOOP` before each message, and its `send` writes the final dot apart,
-/// which then waits for an acknowledgement: a comparison with that would flatter.
+/// Plays lettre alone. Does not use lettre's pool, which sends `NOOP` before each message, nor its `send`, which writes
+/// the final dot separately and so waits for an acknowledgement: both would make the bridge look faster.
 pub fn play_bare(bare: Bare) -> Result<()> {
     let rate: f64 = process::on_all_threads(async move {
         let start = Instant::now();
@@ -68,7 +68,7 @@ async fn send_until(address: SocketAddr, end: Instant) -> Result<u32> {
             .await?;
     let mut sent = 0;
     while Instant::now() < end {
-        // Made anew each time, as a bridge has to.
+        // Built for each message, as a bridge must.
         let message = Message::builder()
             .from("SMS bridge <sms@example.com>".parse()?)
             .to("desk@example.com".parse()?)
@@ -89,7 +89,7 @@ async fn send_until(address: SocketAddr, end: Instant) -> Result<u32> {
     Ok(sent)
 }
 
-/// Plays the mail server.
+/// Runs the mail server.
 pub fn play() -> Result<()> {
     process::on_one_thread(async {
         let [listener, reports] = process::listen().await?;
@@ -132,7 +132,7 @@ async fn serve(stream: TcpStream, count: Arc<Mutex<Count>>) -> Result<()> {
     }
 }
 
-/// Reads a message to its final dot, and makes a key of its Message-ID.
+/// Reads a message up to its final dot, and returns a key derived from its Message-ID.
 async fn message(stream: &mut Stream, line: &mut Vec<u8>) -> Result<u64> {
     let mut hasher = DefaultHasher::new();
     loop {
@@ -149,7 +149,7 @@ async fn message(stream: &mut Stream, line: &mut Vec<u8>) -> Result<u64> {
     }
 }
 
-/// Answers, as good servers do, all commands that came together in one write.
+/// Answers all commands that arrived together in one write, as good servers do.
 async fn say(stream: &mut Stream, line: &str) -> Result<()> {
     stream.write_all(format!("{line}\r\n").as_bytes()).await?;
     if stream.buffer().is_empty() {

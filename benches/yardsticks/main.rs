@@ -26,18 +26,18 @@ mod sink;
 
 use report::Report;
 
-/// All of them, in the order they are measured; `purge` only runs when it is named or with `--full`.
+/// All benchmarks, in the order in which they run; `purge` runs only when it is named or with `--full`.
 const YARDSTICKS: [&str; 8] = [
     "size", "routes", "accept", "deliver", "path", "email", "memory", "purge",
 ];
 
-/// How this run is to go.
+/// The settings of this run.
 pub struct Run {
-    /// Where stores and files go, on the disk that is measured.
+    /// The folder for stores and files, on the disk that is measured.
     pub folder: PathBuf,
-    /// How often each comparison is made; the median counts.
+    /// The number of rounds of each comparison; the median is reported.
     pub rounds: usize,
-    /// How long each load lasts.
+    /// The duration of each load.
     pub seconds: f64,
     /// Whether to measure with a million messages.
     pub full: bool,

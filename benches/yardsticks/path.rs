@@ -17,7 +17,7 @@ use crate::sink::{self, Received};
 
 const YARDSTICK: &str = "path";
 
-/// Names another build of smsbridge.
+/// The environment variable with the path of another build of smsbridge.
 const BEFORE: &str = "SMSBRIDGE_BEFORE";
 
 /// Every server is restarted for each measurement, so that none has more in its store than another.
@@ -203,7 +203,7 @@ fn one_conversation(
     Ok(())
 }
 
-/// All rounds of all contestants with a load that is posted on to a sink.
+/// All rounds of all contestants with a load that is forwarded to a sink.
 fn delivered(
     run: &Run,
     folder: &Path,

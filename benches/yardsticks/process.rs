@@ -1,6 +1,6 @@
-//! Roles: the load, the sinks and the servers to compare with run in processes of their own, which are this
-//! binary once more. A server says `ready ADDRESS …` on its first line and ends with its standard input; a
-//! worker says what it found as JSON and ends.
+//! Roles: the load, the sinks and the servers for comparison are separate processes of this binary. A server prints
+//! `ready ADDRESS …` on its first line and ends when its standard input is closed; a worker prints its result as JSON
+//! and ends.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
@@ -14,12 +14,12 @@ use tokio::net::TcpListener;
 /// The first argument of a process that plays a role; the role's name and its settings as JSON follow.
 pub const ROLE: &str = "role";
 
-/// A server process. Dropping it ends it.
+/// A server process. Ended when dropped.
 pub struct Server {
     process: Child,
     /// Where it listens.
     pub address: SocketAddr,
-    /// Where a sink is asked what came in; the same for what speaks HTTP anyway.
+    /// The address for the counts of a sink; the same address if the sink speaks HTTP anyway.
     pub reports: SocketAddr,
 }
 
@@ -52,7 +52,7 @@ impl Server {
 
 /// The processor time that a process has used so far, in all its threads.
 pub fn processor_seconds(process: u32) -> Result<f64> {
-    /// `USER_HZ`: what Linux counts in, whatever its kernel was built with.
+    /// `USER_HZ`: the unit that Linux counts in, independent of its kernel configuration.
     const TICKS: f64 = 100.0;
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
     // The name, in parentheses, may have spaces.
@@ -69,7 +69,7 @@ impl Drop for Server {
     }
 }
 
-/// Runs a worker to its end, and reads what it found.
+/// Runs a worker to its end, and reads its result.
 pub fn work<R: DeserializeOwned>(role: &str, settings: &impl Serialize) -> Result<R> {
     let output = command(role, settings)?.stdin(Stdio::null()).output()?;
     anyhow::ensure!(output.status.success(), "the {role} failed: {}", output.status);
@@ -102,7 +102,7 @@ pub async fn listen<const N: usize>() -> Result<[TcpListener; N]> {
         .map_err(|_| anyhow::anyhow!("as many as were asked for"))
 }
 
-/// In a role that must leave the cores to others: everything on one thread.
+/// Runs a role that must leave the cores to others, on one thread.
 pub fn on_one_thread<R>(work: impl Future<Output = Result<R>>) -> Result<R> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -110,7 +110,7 @@ pub fn on_one_thread<R>(work: impl Future<Output = Result<R>>) -> Result<R> {
         .block_on(work)
 }
 
-/// In a role that is compared with the product: a runtime like the product's.
+/// Runs a role that is compared with the product, with the same kind of runtime.
 pub fn on_all_threads<R>(work: impl Future<Output = Result<R>>) -> Result<R> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -1,5 +1,5 @@
-//! Reference paths: the least that can take a webhook, keep it on disk before the answer, and post it on. A bare server,
-//! a store, and 32 workers with the product's own HTTP client; no rules, no retries, no order, no logs.
+//! Reference paths: minimal programs that store a webhook on disk before they answer, and forward it. A bare server, a
+//! store, and 32 workers with the product's own HTTP client; no rules, no retries, no order, no logs.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -24,7 +24,7 @@ use crate::process;
 /// The role's name.
 pub const ROLE: &str = "reference";
 
-/// How many requests go into one commit, and how many may wait: as in smsbridge's store.
+/// Maximum size of a commit and of the queue, as in smsbridge's store.
 const GROUP_MAX: usize = 1024;
 
 const WORKERS: usize = 32;
@@ -33,13 +33,13 @@ const WORKERS: usize = 32;
 #[derive(Serialize, Deserialize)]
 pub struct Reference {
     pub store: Store,
-    /// Where its data goes; a folder.
+    /// The folder for its data.
     pub folder: PathBuf,
-    /// Where messages are posted to; nowhere if only accepting is measured.
+    /// The destination of the messages; `None` if only accepting is measured.
     pub sink: Option<SocketAddr>,
 }
 
-/// Where it keeps messages.
+/// The kind of store.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub enum Store {
     /// sled: one batch for each group, `flush`, and `fdatasync` of its file.
@@ -50,7 +50,7 @@ pub enum Store {
 
 enum Job {
     Keep(Bytes, oneshot::Sender<bool>),
-    /// A kept message was posted.
+    /// A stored message was posted.
     Posted(u64),
 }
 
@@ -88,7 +88,7 @@ fn filter(reference: &Reference) -> Result<Filter> {
     Ok(filter.boxed())
 }
 
-/// Takes all that waits, commits it as one group, answers, and passes new messages on.
+/// Takes all queued requests, commits them as one group, answers, and forwards new messages.
 fn keep(
     mut disk: Disk,
     mut jobs: mpsc::Receiver<Job>,
@@ -158,7 +158,7 @@ impl Disk {
         })
     }
 
-    /// Numbers the new messages of a group on from `last`.
+    /// Numbers the new messages of a group from `last` + 1.
     fn commit(&mut self, group: &[Job], last: &mut u64) -> Result<()> {
         match self {
             Self::Sled(db, file) => {

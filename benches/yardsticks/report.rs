@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde::Serialize;
 
-/// One figure, with what it should be.
+/// One figure, with its target.
 #[derive(Debug, Serialize)]
 pub struct Figure {
     /// The yardstick it belongs to.
@@ -14,7 +14,7 @@ pub struct Figure {
     pub what: String,
     /// The figure.
     pub measured: f64,
-    /// Of what; nothing for a ratio.
+    /// The unit; empty for a ratio.
     pub unit: &'static str,
     /// The target; `None` for a figure that only explains others.
     pub target: Option<Target>,
@@ -57,7 +57,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Takes a figure that has a target.
+    /// Adds a figure with a target.
     pub fn add(
         &mut self,
         yardstick: &'static str,
@@ -77,7 +77,7 @@ impl Report {
         });
     }
 
-    /// Takes a figure that only explains others.
+    /// Adds a figure without a target.
     pub fn note(
         &mut self,
         yardstick: &'static str,
@@ -136,7 +136,7 @@ fn line(figure: &Figure) -> String {
     )
 }
 
-/// Three digits are all that such figures are good for.
+/// Formats three significant digits: such figures are not more precise.
 fn short(number: f64) -> String {
     let places = match number.abs() {
         large if large >= 100.0 => 0,

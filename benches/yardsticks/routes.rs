@@ -1,4 +1,4 @@
-//! `routes`: how long it takes to decide where a message goes, as the routes become many.
+//! `routes`: the time of a routing decision with an increasing number of routes.
 
 use std::time::Instant;
 
@@ -79,14 +79,14 @@ fn word(n: usize) -> String {
     format!("pump{n:05}")
 }
 
-/// Median microseconds per message, for messages that a route finds by words, by receiver, by sender, and for those
-/// that none does.
+/// Median microseconds per message, for messages that a route finds by words, by receiver, by sender, and for messages
+/// that match none.
 fn decide(routes: &Routes, count: usize) -> Result<[f64; 4]> {
     let source: Name = "carrier".parse()?;
     let mut took: [Vec<f64>; 4] = std::array::from_fn(|_| Vec::new());
     for n in 0..TEXTS {
         let kind = n % 4;
-        // A route of that kind, anywhere among them.
+        // A random route of that kind.
         let at = n.wrapping_mul(7_919) % (count / 3) * 3 + kind % 3;
         let to = Number::parse(&format!("+1303{:07}", if kind == 1 { at } else { 9_999_999 }))?;
         let from = Number::parse(&format!("+1212{:05}77", if kind == 2 { at } else { 99_999 }))?;

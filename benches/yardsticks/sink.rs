@@ -1,4 +1,4 @@
-//! A fast webhook to deliver to: answers 204 at once, and counts each message once.
+//! A fast webhook server: answers 204 at once, and counts each message once.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ pub struct Received {
     pub unique: u64,
     /// All requests.
     pub total: u64,
-    /// When the first and the last one came, in microseconds since 1970.
+    /// The times of the first and the last message, in microseconds since 1970.
     pub first: u64,
     /// See `first`.
     pub last: u64,
@@ -55,7 +55,7 @@ impl Count {
         })
     }
 
-    /// One more, told from others by `key`, and meant to be sent at that moment.
+    /// Counts a message, identified by `key` and scheduled for that time.
     pub fn add(&mut self, key: u64, meant: u64) {
         let now = now_micros();
         self.total += 1;
@@ -68,7 +68,7 @@ impl Count {
         }
     }
 
-    /// How far it has come.
+    /// The counts so far.
     pub fn received(&self) -> Received {
         let milliseconds = |quantile| self.micros.value_at_quantile(quantile) as f64 / 1000.0;
         Received {
@@ -82,7 +82,7 @@ impl Count {
     }
 }
 
-/// Begins to count anew.
+/// Resets the counts.
 pub fn reset(sink: SocketAddr) -> Result<()> {
     ask::get(sink, "/reset", None).map(drop)
 }
@@ -145,7 +145,7 @@ async fn serve(mut stream: TcpStream, count: Arc<Mutex<Count>>) -> Result<()> {
     }
 }
 
-/// The length of the first request, once all of it is there.
+/// The length of the first request, once it is complete.
 fn whole(bytes: &[u8]) -> Result<Option<usize>> {
     let Some(head) = head_length(bytes) else {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! Every kind of source with any content: nothing panics, no signed message is refused, and nothing is accepted without a
+//! Every kind of source with arbitrary content: none panics, rejects a signed message, or accepts a request without a
 //! signature.
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Any text at all is a configuration or a list of problems, and each problem has words.
+//! Any input is a configuration or a list of problems, and no problem is empty.
 #![no_main]
 
 use std::path::Path;
@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use smsbridge::config::{Config, Outside, Purpose};
 
 fuzz_target!(|text: &str| {
-    // Secrets are files that it could name: none of this machine's are read.
+    // The input can name files as secrets: none of them is read.
     if text.contains("file") || text.contains("certificate") || text.contains("credential") {
         return;
     }

@@ -12,7 +12,7 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(fuzzing::with_checksum(key, &found).as_deref(), Some(&*found));
     }
     if let Ok(mut reader) = Reader::begin(data) {
-        // Bounded by the data: every record takes some of it.
+        // Bounded by the data, because every record consumes some of it.
         while let Ok(Some(_)) = reader.next_record() {}
     }
 });

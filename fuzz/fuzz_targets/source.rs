@@ -47,7 +47,7 @@ fuzz_target!(|data: &[u8]| {
         has_code || CLOSED.receive(&request).is_err(),
         "accepted without the code"
     );
-    // Nobody without the key makes a right signature, but by a chance that does not come.
+    // The input cannot contain a valid signature: the key is unknown to the fuzzer.
     assert!(
         SIGNED.receive(&request).is_err(),
         "accepted without the key"

@@ -1,4 +1,4 @@
-//! A template compiles or says why not; what it makes of a hostile text stays within its medium.
+//! A template compiles or reports an error; its output for a hostile message is escaped for its medium.
 #![no_main]
 
 use std::collections::BTreeMap;

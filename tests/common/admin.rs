@@ -12,7 +12,7 @@ pub fn admin() -> String {
     format!("[admin]\nlisten = \"127.0.0.1:0\"\ntoken = \"{TOKEN}\"\n")
 }
 
-/// Where the page of a daemon is, `http://ADDRESS/`.
+/// The URL of a daemon's page, `http://ADDRESS/`.
 pub fn page_of(bridge: &Bridge) -> String {
     let line = bridge.logged("admin page on http://");
     let rest = line.split("admin page on ").nth(1).unwrap();
@@ -46,7 +46,7 @@ pub fn bearer() -> String {
     format!("Bearer {TOKEN}")
 }
 
-/// With the token: status, head in lower case, body.
+/// Sends a request with the token; returns the status, the head in lower case, and the body.
 pub fn ask(page: &str, method: &str, path: &str, body: &str) -> (u16, String, Value) {
     let (status, head, body) = http(
         method,

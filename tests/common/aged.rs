@@ -12,7 +12,7 @@ use crate::bridge::{Bridge, wait_for};
 use crate::servers::recorder::Recorder;
 use crate::servers::recorder::webhook;
 
-/// How many messages of each kind.
+/// The number of messages of each kind.
 pub const EACH: usize = 40;
 
 /// The messages that a receiver gets, by id: provider id, sender and body.
@@ -24,13 +24,13 @@ pub struct Aged {
     pub history: Messages,
 }
 
-/// The destinations: `old` has everything already, `crm` nothing yet.
+/// The destinations: Everything is delivered to `old`, and nothing to `crm`.
 pub fn config(old: &Recorder, crm: &str, unmatched_to: &str) -> String {
     webhook("old", old, "") + crm + &unmatched(&[unmatched_to])
 }
 
 impl Aged {
-    /// Makes one and stops its daemon.
+    /// Creates one and stops its daemon.
     pub fn new(old: &Recorder) -> Self {
         let mut bridge = Bridge::start(&config(old, &nowhere("crm"), "old"));
         let history = post(&bridge, 0);
@@ -48,7 +48,7 @@ impl Aged {
         bridge.logged("the store's log was renewed");
         bridge.admin("POST", "/findings/acknowledge", "").unwrap();
         bridge.stop();
-        // sled writes its snapshot when it opens what is there already.
+        // sled writes its snapshot when it opens an existing database.
         bridge.run();
         bridge.stop();
         Self {
@@ -98,7 +98,7 @@ fn post(bridge: &Bridge, from: usize) -> Messages {
     messages
 }
 
-/// Waits until all history came back that can.
+/// Waits until all recoverable history is restored.
 pub fn recovered(bridge: &Bridge) {
     wait_for("the history", || {
         (!bridge.store().join("recovering").exists()).then_some(())

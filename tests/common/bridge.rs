@@ -16,7 +16,7 @@ pub const CODE: &str = "canary-shared-code";
 /// A folder with a configuration, and the daemon that runs on it, if it runs.
 pub struct Bridge {
     folder: tempfile::TempDir,
-    /// `[store]` when it is not in the folder.
+    /// The store, if it is not in the folder.
     store: Option<Place>,
     running: Option<Running>,
 }
@@ -27,7 +27,7 @@ struct Place {
     keys: String,
 }
 
-/// The process, and what it writes.
+/// The process and its output.
 pub struct Running {
     child: Child,
     address: String,
@@ -41,7 +41,7 @@ pub struct Lines {
     read: Arc<Mutex<Vec<String>>>,
     /// While set, the reader does not read: the pipe fills up.
     pub stopped: Arc<AtomicBool>,
-    /// Set once there is nothing more to read.
+    /// Set at the end of the stream.
     ended: Arc<AtomicBool>,
 }
 
@@ -110,7 +110,7 @@ impl Bridge {
     /// Configures a daemon whose store is the database at a URL. `keys` are further keys of `[store]`.
     #[allow(dead_code, reason = "only tests/system has a database")]
     pub fn on_database(url: &str, keys: &str, rest: &str) -> Self {
-        // The folder of the socket only.
+        // Contains only the socket.
         let path = PathBuf::from("smsbridge-data");
         let keys = format!("kind = \"postgres\"\nurl = \"{url}\"\n{keys}");
         Self::new(Some(Place { path, keys }), rest)
@@ -414,8 +414,8 @@ pub fn ask(socket: &Path, method: &str, path: &str, body: &str) -> Option<(u16, 
 /// Status, head and body.
 pub type Answer = (u16, String, String);
 
-/// One HTTP request over a connection of its own: status, head, body. Small on purpose: it must be able to
-/// send what a well-behaved client would not.
+/// One HTTP request over a connection of its own: status, head, body. Not a library, because tests send requests that a
+/// well-behaved client would not send.
 pub fn http(method: &str, url: &str, fields: &[(&str, &str)], body: &str) -> Answer {
     try_http(method, url, fields, body).unwrap_or_else(|| panic!("no answer from {url}"))
 }

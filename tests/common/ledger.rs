@@ -13,7 +13,7 @@ use crate::bridge::refid;
 use crate::bridge::{Bridge, try_http};
 use crate::servers::recorder::{Received, Recorder, Reply};
 
-/// Provider id to the bridge's id.
+/// The bridge's ids by provider id.
 pub type Acknowledged = BTreeMap<String, String>;
 
 /// Posts as fast as possible over several connections, records what was acknowledged, and resends what was not.

@@ -1,4 +1,4 @@
-//! E-mail destinations for tests, and what their failures are.
+//! E-mail destinations for tests, and the results of their deliveries.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -20,7 +20,7 @@ const VERSIONS: &str = "/usr/lib/postgresql";
 const SETTINGS: &str = "listen_addresses = '127.0.0.1'\nunix_socket_directories = ''\nmax_connections = 200\n\
                         fsync = on\nfull_page_writes = on\nsynchronous_commit = on\nlog_min_messages = warning\n";
 
-/// Distinguishes folders and databases of one process.
+/// Numbers the folders and databases of one process.
 static NUMBER: AtomicU32 = AtomicU32::new(1);
 
 /// A running server.

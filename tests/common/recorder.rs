@@ -1,4 +1,4 @@
-//! A small HTTP server that records its requests and answers as a closure says.
+//! A small HTTP server that records its requests and calls a closure for the answers.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -112,7 +112,7 @@ async fn serve(stream: TcpStream, received: Arc<Mutex<Vec<Received>>>, answer: A
             let request = record(request).await;
             let reply = answer(&request);
             received.lock().unwrap().push(request);
-            // On a clock that stands still not even the shortest sleep ends.
+            // While the test's clock is stopped, no sleep ends.
             if !reply.delay.is_zero() {
                 tokio::time::sleep(reply.delay).await;
             }

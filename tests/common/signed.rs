@@ -1,8 +1,8 @@
 //! Requests with any content, signed as the carrier of each kind of source signs, so that all of it is parsed. Used by the
 //! fuzz target `carriers` and by a test.
 //!
-//! The first byte of the input chooses the source, the second the form of the request; the rest is the body, or the query
-//! of a GET, or for `aws-sns` the published text.
+//! The first byte of the input chooses the source, the second the form of the request; the rest is the body, or the
+//! query of a GET, or for `aws-sns` the published message.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
@@ -33,7 +33,7 @@ const TOPIC: &str = "arn:aws:sns:us-east-1:123456789012:inbound-sms";
 const CERTIFICATE: &str =
     include_str!("../fixtures/sns/SimpleNotificationService-1111111111111111111111.pem");
 
-/// How the carrier proves a request.
+/// How the carrier authenticates a request.
 #[derive(Clone, Copy)]
 enum Proof {
     Basic,
@@ -165,7 +165,7 @@ fn certificate_server() -> String {
     format!("http://{address}")
 }
 
-/// The envelope of a published text.
+/// The envelope of a published message.
 fn sns(text: &str) -> String {
     let signed = format!(
         "Message\n{text}\nMessageId\n1\nTimestamp\n2026-01-01T12:00:00.000Z\nTopicArn\n{TOPIC}\nType\nNotification\n"
@@ -183,7 +183,7 @@ fn sns(text: &str) -> String {
     .to_string()
 }
 
-/// One request before it is proven.
+/// One request before it is signed.
 struct Draft {
     is_get: bool,
     target: String,
@@ -232,7 +232,7 @@ impl Draft {
         !self.is_get && smsbridge::source::fields::is_json(headers, &self.body)
     }
 
-    /// The fields that prove it.
+    /// The header fields that authenticate it.
     fn proof(&self, proof: Proof, headers: &HeaderMap) -> Vec<(&'static str, String)> {
         let url = format!("{URL}{}", self.target);
         let secret = Secret::new(KEY);
@@ -348,7 +348,7 @@ pub fn run(data: &[u8]) {
     for (field, value) in signed {
         headers.insert(HeaderName::from_static(field), value.parse().expect("a value"));
     }
-    // Only IntelePeer's source has a required form: a body with none of sender, receiver and text is malformed.
+    // Only IntelePeer's source has a required form: a body without sender, receiver and message is malformed.
     let refused = receive(source, &draft, &headers);
     let is_malformed = refused == Some(400) && name == "intelepeer";
     assert!(

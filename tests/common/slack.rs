@@ -49,7 +49,7 @@ fn post_message(request: &Received, posted: &mut Vec<String>) -> String {
     )
 }
 
-/// JSON with everything but ASCII, and slashes, escaped: the way Slack writes it.
+/// JSON as Slack writes it: slashes and all characters outside ASCII are escaped.
 fn ascii(json: &str) -> String {
     let escaped = |unit: &u16| match char::from_u32(u32::from(*unit)).filter(char::is_ascii) {
         Some('/') => "\\/".to_owned(),

@@ -41,7 +41,7 @@ fn die(bridge: &Bridge, from: u32, to: u32) -> Vec<String> {
 
 /// The dead deliveries of `crm` that need attention, by the status and by the metric, and whether they are a problem.
 fn attention(bridge: &Bridge) -> (u64, bool) {
-    // They are asked one after the other, and a delivery may end in between.
+    // The queries follow each other, and a delivery may end in between.
     wait_for("status and metrics to agree", || {
         let status = bridge.status();
         let mut destinations = status["destinations"].as_array().unwrap().iter();
@@ -132,7 +132,7 @@ async fn acknowledged_deliveries_are_no_problem_and_stay_listed_over_a_restart()
     bridge.stop();
     bridge.run();
     check(&bridge);
-    // Also in a backup.
+    // A backup contains it, too.
     let copy = bridge.folder().join("copy");
     let copy = copy.to_str().unwrap();
     run(&bridge, &["backup", copy]);
@@ -276,7 +276,7 @@ async fn what_a_resend_delivered_needs_no_attention_and_is_not_retried_with_the_
         "{shown}"
     );
 
-    // The question and the retry mean the same deliveries.
+    // The confirmation prompt and the retry concern the same deliveries.
     let before = crm.received().len();
     let all = ["delivery", "retry", "--destination", "crm"];
     let (code, _, err) = bridge.command(&all);

@@ -15,7 +15,7 @@ fn named(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The names of all metrics, also of those that are declared and have no value yet.
+/// The names of all metrics, including those without a value.
 fn names(metrics: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for line in metrics.lines() {
@@ -110,7 +110,7 @@ fn every_series_with_known_labels_begins_with_zero() {
         assert_eq!(found.get(&series), Some(&0.0), "{series}: {metrics}");
     }
     let known: BTreeSet<String> = found.into_keys().collect();
-    // A destination that a reload adds has all of them, too.
+    // A destination that a reload adds has all series, too.
     bridge.configure(&CONFIG.replace("[routing]", "[destination.desk]\nkind = \"console\"\n[routing]"));
     assert_eq!(bridge.command(&["reload"]).0, 0);
     let metrics = bridge.metrics();

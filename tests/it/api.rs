@@ -311,7 +311,7 @@ impl Stream {
         stream
     }
 
-    /// The next line that begins so.
+    /// Returns the next line with this prefix.
     fn next(&mut self, begins: &str) -> String {
         for _ in 0..200 {
             let mut line = String::new();

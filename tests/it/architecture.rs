@@ -79,8 +79,8 @@ fn place(file: &Path) -> String {
         .to_owned()
 }
 
-/// The code outside of tests and comments. A module of tests stands at the end of its file; what is declared in another
-/// file for tests only (`#[cfg(test)] mod golden;`) hides nothing of this one.
+/// The code outside of tests and comments. A module of tests is at the end of its file; a test module in another file
+/// (`#[cfg(test)] mod golden;`) hides nothing of this one.
 fn code(file: &Path) -> String {
     let text = std::fs::read_to_string(file).unwrap();
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap().to_owned();
@@ -201,7 +201,7 @@ fn module(place: &str) -> String {
     place.strip_suffix("/mod").unwrap_or(place).replace('/', "::")
 }
 
-/// Paths of the code that begin with `prefix`, groups in braces spread out: `a::{b, c::d}` is `a::b` and `a::c`.
+/// Paths of the code that begin with `prefix`, with groups in braces expanded: `a::{b, c::d}` is `a::b` and `a::c`.
 fn paths(code: &str, prefix: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (at, _) in code.match_indices(prefix) {
@@ -267,7 +267,7 @@ fn arrows(module: &str, code: &str, modules: &BTreeMap<String, String>) -> Vec<S
     let mut found: Vec<String> = named.into_iter().filter_map(longest).collect();
     found.sort();
     found.dedup();
-    // A file may use what the modules that it stands in declare.
+    // A file may use the declarations of its parent modules.
     found.retain(|other| other != module && !module.starts_with(&format!("{other}::")));
     found
 }
@@ -287,7 +287,7 @@ fn no_modules_depend_on_each_other_in_a_circle() {
         count > 300,
         "only {count} arrows were found: the test proves nothing"
     );
-    // Takes away what names nothing that is left; what remains stands in a circle or names one.
+    // Repeatedly removes modules that name no remaining module; the rest is in a cycle or names one.
     while let Some(free) = graph
         .iter()
         .find(|(_, others)| others.iter().all(|other| !graph.contains_key(other.as_str())))

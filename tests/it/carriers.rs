@@ -35,7 +35,7 @@ const NOW: Timestamp = Timestamp(1_767_268_800_000);
 struct Fixture {
     /// `[source.carrier]`, several where cases need different ones.
     source: BTreeMap<String, toml::Table>,
-    /// The answers to what is stored, stored before, ignored, refused and failing.
+    /// The answers to requests that are stored, duplicates, ignored, rejected or failing.
     answers: Answers,
     /// The sources whose response is not the usual one.
     #[serde(default)]
@@ -87,7 +87,7 @@ fn post() -> String {
     "POST".to_owned()
 }
 
-/// Of a message only what is given is compared.
+/// Only the given fields of a message are compared.
 #[derive(Deserialize)]
 #[serde(untagged, deny_unknown_fields)]
 enum Expect {
@@ -124,7 +124,7 @@ struct Message {
     part: Option<String>,
 }
 
-/// The sources as the configuration makes them.
+/// The sources, built from the configuration.
 fn plan(fixture: &Fixture, carrier: &str) -> Plan {
     let mut table: toml::Table =
         "[server]\npublic_url = 'https://sms.example.com'\n[destination.screen]\nkind = 'console'\n\

@@ -1,4 +1,4 @@
-//! The operator's commands, as typed, against a real daemon.
+//! The operator's commands against a real daemon.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ mod lists;
 mod progress;
 mod service;
 
-/// A destination that works, one that refuses connections, and a route to both for whatever is urgent.
+/// A destination that works, one that refuses connections, and a route to both for urgent messages.
 const TWO: &str = "[destination.screen]\nkind = \"console\"\n\
      [destination.crm]\nkind = \"webhook\"\nurl = \"http://127.0.0.1:1/crm\"\n\
      retry = { initial = \"1h\", max = \"1h\", give_up_after = \"3d\" }\n\
@@ -373,7 +373,7 @@ fn the_routes_are_listed_without_a_daemon() {
     let shown = run_json(&bridge, 0, &["route"]);
     assert_eq!(shown["routes"][1]["to"], json!(["+13038675309", "1-1234"]));
     assert_eq!(shown["unmatched"], json!(["screen"]));
-    // A truncated JSON document is neither.
+    // A truncated JSON document is not valid.
     for half in [&["--from", "1-1234"][..], &["--message", "x"], &["--render"]] {
         let (status, _, err) = bridge.command(&[&["route"], half].concat());
         assert_eq!(status, 2, "{half:?}: {err}");
@@ -433,11 +433,11 @@ fn a_command_without_a_running_daemon_says_so() {
             "{words}"
         );
     }
-    // Nor when a killed one left its socket behind.
+    // A killed daemon has left its socket behind.
     bridge.run();
     bridge.kill();
     assert!(complaint(&bridge, 3, &["status"]).contains("admin.sock: the daemon is not running"));
-    // A file that does not say where the socket is proves nothing about the daemon.
+    // If the configuration does not name the socket, the command cannot know whether a daemon runs.
     for (file, why) in [
         ("", "names neither `admin.socket` nor `store.path`, and has "),
         ("[destination\n", "config.toml cannot be read ("),
@@ -449,7 +449,7 @@ fn a_command_without_a_running_daemon_says_so() {
             "{said}"
         );
     }
-    // Nor can it be found when the configuration hides it.
+    // An invalid configuration hides the path of the socket, too.
     bridge.configure("[admin]\nsocket = 7\n");
     assert!(complaint(&bridge, 2, &["status"]).contains("admin.socket"));
 }

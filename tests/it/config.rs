@@ -387,7 +387,7 @@ fn a_template_that_nests_too_deep_is_an_error_with_its_place() {
     assert!(bridge.stop().0.success());
 }
 
-/// Rejecting a small file must not take gigabytes of memory, nor a minute.
+/// Rejecting a small file must take neither gigabytes of memory nor a minute.
 #[test]
 fn a_small_configuration_that_asks_for_much_is_rejected() {
     let routes = |line: &dyn Fn(usize) -> String| {

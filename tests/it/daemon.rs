@@ -1,4 +1,4 @@
-//! The daemon from end to end: what a carrier posts, what comes out, and what happens in between.
+//! The daemon from end to end: from a carrier's request to the delivery.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -191,7 +191,8 @@ fn an_ambiguous_head_is_refused_and_ends_the_connection() {
     ] {
         let request = format!("POST /inbound/intelepeer HTTP/1.1\r\n{head}\r\n\r\n0\r\n\r\n{behind}");
         let (status, answer, body) = raw(address, &request);
-        // The HTTP library drops a length beside an encoding before we see it: there only the end of the connection counts.
+        // The HTTP library removes a length beside an encoding before the daemon sees it, so only the end of the
+        // connection is checked.
         if words != "Content-Length" {
             assert_eq!(status, 400, "{head}: {answer} {body}");
             assert!(body.contains(words), "{head}: {body}");
@@ -369,7 +370,7 @@ async fn a_refused_delivery_goes_to_the_fallback() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_conversation_keeps_its_order_across_retries() {
-    // Every message fails twice on its own, which gives later ones the chance to overtake it.
+    // Every message fails twice, so that later ones could overtake it.
     let tries: std::sync::Mutex<HashMap<String, u32>> = std::sync::Mutex::default();
     let recorder = Recorder::start(move |received| {
         let text = received.json()["text"].as_str().unwrap_or_default().to_owned();

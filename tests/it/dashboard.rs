@@ -127,7 +127,7 @@ fn every_metric_and_label_of_the_dashboard_exists() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}\n{samples:#?}");
     assert!(checked.len() > 20, "{checked:?}");
-    // Dead ones are shown as they come.
+    // Dead deliveries are shown without a rate.
     let left_out: Vec<&String> = samples
         .keys()
         .filter(|name| name.starts_with("smsbridge_") && !checked.contains(*name))

@@ -25,7 +25,7 @@ fn blocks() -> Vec<Block> {
     files.iter().flat_map(|file| blocks_of(file)).collect()
 }
 
-/// Table headers to try above a piece of a configuration, and the rest of the file.
+/// Table headers under which a piece of a configuration may be valid, and the rest of the file.
 const HEADERS: &[&str] = &[
     "",
     "[source.intelepeer]\n",
@@ -48,7 +48,7 @@ const REST: &str = "
     unmatched = ['ops', 'desk', 'screen']
 ";
 
-/// Adds of `rest` what is missing. A destination or a server that is there is there in full.
+/// Adds the missing tables of `rest`. A destination or server that exists is complete.
 fn fill(text: &mut toml::Table, rest: &toml::Table) {
     for (key, value) in rest {
         match (text.get_mut(key), value) {
@@ -92,7 +92,7 @@ fn assert_right(block: &Block, text: &str) {
     }
 }
 
-/// With the examples in comments taken as meant.
+/// Activates the examples in comments.
 fn uncommented(text: &str) -> String {
     let meant = |line: &str| match line.strip_prefix("# ") {
         Some(example)
@@ -148,7 +148,7 @@ fn no_command_of_the_documentation_changes_the_reader_s_umask() {
 #[test]
 fn the_readme_s_first_lines_name_every_carrier_and_destination() {
     let readme = page("README.md");
-    // Up to the first list.
+    // Reads up to the first list.
     let first = readme.split("\n* ").next().unwrap().to_lowercase();
     assert!(first.lines().count() < 20, "{first}");
     let sources = source::KINDS.iter().map(|kind| kind.name);

@@ -14,7 +14,7 @@ mod busy;
 mod pipelining;
 mod recipients;
 
-/// Through a fake without TLS, and without a login unless `more` has one.
+/// A destination at a fake server without TLS, and without a login unless `more` has one.
 fn plainly(fake: &FakeSmtp, more: &str) -> Email {
     let smtp = format!(
         "host = \"127.0.0.1\"\nport = {}\nsecurity = \"none\"\n{more}",

@@ -1,4 +1,4 @@
-//! Files and sockets: their permissions, and what is never followed, replaced or removed.
+//! Files and sockets: their permissions, and which links and files are never followed, replaced or removed.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;

@@ -82,7 +82,7 @@ fn p21_slack_gets_no_mention_and_no_link_from_the_body() {
     }
 }
 
-/// No string has an unescaped control character of Slack's, and nothing asks Slack to look for more.
+/// No string has an unescaped control character of Slack's, and no field makes Slack search for mentions.
 fn check_slack(payload: &Value, template: bool) {
     for string in strings(payload) {
         assert!(!string.contains(['<', '>']), "markup leaked: {string:?}");
@@ -142,7 +142,7 @@ fn p21_hookshot_always_gets_html_and_no_keyword() {
     }
 }
 
-/// Only tags of ours.
+/// Only our own tags.
 fn check_html(html: &str) {
     let bare = ["<strong>", "</strong>", "<br>", "<b>", "</b>"]
         .iter()
@@ -335,7 +335,7 @@ fn link() -> impl Strategy<Value = String> {
         .prop_map(|(scheme, pieces)| scheme + &pieces.concat())
 }
 
-/// The links of HTML: where each leads, and what it shows.
+/// The links of HTML: the target and the label of each.
 fn html_links(html: &str) -> Vec<(String, String)> {
     let plain = |text: &str| {
         [
@@ -361,7 +361,7 @@ fn html_links(html: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// A link leads to the host that a reader sees first in it.
+/// A link leads to the host that it shows first.
 fn check_links(links: &[(String, String)]) {
     for (target, shown) in links {
         assert_eq!(target, shown);

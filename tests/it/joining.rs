@@ -1,4 +1,5 @@
-//! Long messages that a carrier sends part by part: they are delivered once and whole, also over a kill and a restart.
+//! Long messages that a carrier sends part by part: they are delivered once and complete, even across a kill and a
+//! restart.
 
 use std::fs;
 
@@ -33,7 +34,7 @@ fn post(url: &str, words: &str) -> serde_json::Value {
     serde_json::from_str(&body).unwrap()
 }
 
-/// The messages in the store that are no parts, oldest first: state, text, and the missing parts.
+/// The messages in the store that are no parts, oldest first: state, body, and the missing parts.
 fn messages(page: &serde_json::Value) -> Vec<(String, String, String)> {
     let items = page["items"].as_array().unwrap().iter().rev();
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
@@ -93,7 +94,7 @@ fn parts_become_one_message_over_a_kill_whatever_their_order() {
     ] {
         assert!(metrics.lines().any(|found| found == line), "{line}: {metrics}");
     }
-    // A start joins what it finds again, but nothing is delivered twice; nor when the reference is used again.
+    // A start joins stored parts again, but nothing is delivered twice, even if the reference is used again.
     bridge.kill();
     bridge.run();
     for part in [
@@ -113,7 +114,7 @@ async fn an_incomplete_message_is_delivered_after_ten_minutes_and_marked() {
     let bridge = Bridge::configured(CONFIG);
     let path = bridge.folder().join("config.toml");
     let text = fs::read_to_string(&path).unwrap();
-    // Shorter than the ten minutes: parts keep their content and ids nevertheless.
+    // Although it is shorter than the ten minutes, parts keep their content and ids.
     let short = "[store]\nretain = \"3m\"\nredact_after = \"2m\"\ndedup_window = \"1m\"\n";
     fs::write(&path, text.replace("[store]\n", short)).unwrap();
     let machine = Machine::off_by(0);
@@ -123,7 +124,7 @@ async fn an_incomplete_message_is_delivered_after_ten_minutes_and_marked() {
         for part in parts {
             post(&url, part);
         }
-        // Joining at start has ended when it is not waited for any more.
+        // Joining at start has ended when no problem mentions it.
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(2);
         let mut found = Vec::new();
         while std::time::Instant::now() < deadline {
@@ -148,7 +149,7 @@ async fn an_incomplete_message_is_delivered_after_ten_minutes_and_marked() {
     let incomplete = [("delivered".to_owned(), text, "[2]".to_owned())];
     assert_eq!(run(&[]).await, incomplete);
     assert_eq!(run(&[]).await, incomplete, "only once");
-    // A part that comes later is a message of its own.
+    // A part that arrives later is a separate message.
     machine.pass(MINUTE);
     assert_eq!(run(&["A2 447700900001 7 2/3 later"]).await.len(), 1);
     machine.pass(12 * MINUTE);

@@ -75,7 +75,7 @@ fn wrong_tokens_are_logged_counted_and_slowed_down_for_their_sender_alone() {
         began.elapsed()
     );
 
-    // Twenty more at once: some wait, the others are refused immediately. Other clients are not delayed.
+    // Twenty more at once: some are delayed, the others are rejected immediately. Other clients are not delayed.
     let guessing: Vec<_> = (0..20)
         .map(|_| {
             let page = page.clone();

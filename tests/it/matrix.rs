@@ -48,7 +48,7 @@ async fn answers_of_hookshot_are_classified() {
     }
 }
 
-/// A room on many servers has an answer of many names, and a server may add what it likes to any.
+/// A room on many servers has a long list of names, and a server may add fields to any answer.
 #[tokio::test]
 async fn answers_of_any_length_are_parsed() {
     let servers: Vec<String> = (0..600)

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::bridge::{Bridge, wait_for, wait_within};
 use crate::servers::recorder::{Recorder, Reply};
 
-/// A destination `crm` where `recorder` is, and nothing else.
+/// A single destination `crm`, which is `recorder`.
 fn crm(recorder: &Recorder, more: &str) -> String {
     format!(
         "[destination.crm]\nkind = \"webhook\"\nurl = \"{}\"\n{more}\n[routing]\nunmatched = [\"crm\"]\n",
@@ -42,7 +42,7 @@ fn shown(bridge: &Bridge, id: &str) -> String {
     assert_eq!(code, 0, "{err}");
     let (_, message, _) = bridge.command(&["message", "show", id.rsplit_once('-').unwrap().0]);
     let (_, listed, _) = bridge.command(&["delivery", "list"]);
-    // While it is held up, neither says that it is attempted now; nor does the list.
+    // While it is blocked, neither reports an attempt; nor does the list.
     for line in (out.clone() + &message).lines() {
         assert!(
             !line.contains("next attempt") || !line.contains("(now)"),

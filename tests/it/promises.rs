@@ -2,7 +2,7 @@
 //! `tests/system/promises`. The name of each begins with the number of its promise.
 //!
 //! `cargo test` runs the quick form, seconds each. `tests/torture` runs the same code for long, and shows with
-//! `--controls` that the tests fail without what they test.
+//! `--controls` that the tests fail without the protection.
 
 #[path = "../common/aged.rs"]
 mod aged;

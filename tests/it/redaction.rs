@@ -1,4 +1,4 @@
-//! Redacted messages: what remains of them, and what is no longer possible.
+//! Redacted messages: which data remains, and which actions are rejected.
 
 use crate::bridge::refid;
 use crate::bridge::{Bridge, wait_for};

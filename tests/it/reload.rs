@@ -254,7 +254,7 @@ async fn a_destination_removed_and_added_at_once_keeps_its_one_lane() {
             }
             bench.reload(&bench.with, &[]);
         }
-        // With another lane beside it, there would be another request before this one is answered.
+        // With a second lane, there would be another request before this one is answered.
         tokio::time::sleep(TAKES / 2).await;
         assert_eq!(bench.server.received().len(), 1, "one at a time (seen: {seen})");
         bench.sent(3).await;

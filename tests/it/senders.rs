@@ -1,4 +1,4 @@
-//! Alphanumeric senders and other unusual webhooks, from the webhook to everything that shows them.
+//! Alphanumeric senders and other unusual webhooks, from the webhook to every list and destination.
 
 use serde_json::{Value, json};
 

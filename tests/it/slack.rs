@@ -1,4 +1,4 @@
-//! Slack, against a server that behaves as Slack's documents say.
+//! Slack, against a server that behaves as Slack documents it.
 
 use std::time::Duration;
 
@@ -232,7 +232,7 @@ async fn messages_of_any_length_are_accepted() {
     );
 }
 
-/// A posted message is not posted again, whatever Slack adds to its answer and wherever the connection breaks.
+/// A posted message is not posted again, even if Slack adds fields to its answer or the connection breaks at any point.
 #[tokio::test]
 async fn an_answer_of_any_length_counts_as_posted() {
     for filler in [9 * 1024, 2 * 1024 * 1024] {

@@ -48,7 +48,7 @@ async fn a_reload_keeps_the_state_of_a_destination_and_probes_it_immediately() {
         let bridge = Bridge::start(&crm(""));
         bridge.post_message(&refid(1), "+13035550100", "hello");
         let before = wait_for_state(&bridge, "crm", state);
-        // With the same file, and with another one.
+        // Reloads the same file, and then another one.
         for (probes, more) in [(2, ""), (3, "timeout = \"7s\"")] {
             bridge.configure(&crm(more));
             assert_eq!(bridge.command(&["reload"]).0, 0);

@@ -1,4 +1,5 @@
-//! How the daemon stops: what it waits for, what it logs and shows meanwhile, and that a second signal ends the wait.
+//! How the daemon stops: which attempts it waits for, what it logs and reports meanwhile, and that a second signal ends
+//! the wait.
 
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! The tests by where they run: every promise has one, those that need root or a service say so, and the patches of
-//! `tests/controls`, which take protections away, apply and name tests.
+//! The tests by where they run: every promise has one, those that need root or a service are marked, and the patches of
+//! `tests/controls`, which remove protections, apply and name tests.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -160,7 +160,7 @@ async fn an_invalid_certificate_is_reported_and_the_previous_one_stays_in_use() 
         std::fs::write(file("cert.pem"), &cert).unwrap();
         std::fs::write(file("key.pem"), &key).unwrap();
     }
-    // A connection of its own: the old certificate is still the one shown.
+    // A new connection still gets the old certificate.
     assert_eq!(post(&client(&bridge), &bridge, 10).await.unwrap(), 200);
     assert_eq!(bridge.command(&["check"]).0, 0);
 }

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use crate::admin::{ask, bearer, host, start};
 use crate::page::installed;
 
-/// Schemathesis asks everything that is described, well and badly, and compares each answer with the description.
+/// Schemathesis sends valid and invalid requests for every described operation, and compares each answer with the
+/// description.
 #[test]
 #[ignore = "needs Schemathesis: tests/run"]
 fn the_openapi_description_is_correct() {

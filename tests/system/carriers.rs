@@ -99,7 +99,7 @@ const SOURCES: &[(&str, &str, &str)] = &[
 const VONAGE_SMS: &str =
     "kind = 'vonage'\napi = 'sms'\nsignature_method = 'METHOD'\nsignature_secret = 'KEY'";
 
-/// The sources that only the carrier can sign for.
+/// The sources whose requests only the carrier can sign.
 const NOT_SIMULATED: &[&str] = &["aws", "telnyx"];
 
 /// The sources that JavaScript libraries verify, too. `aws-sns` has a library only there.
@@ -197,7 +197,7 @@ fn check(process: &str, sources: &BTreeSet<&str>, answers: &BTreeMap<String, Val
     }
 }
 
-/// The texts of all stored messages by source and id.
+/// The bodies of all stored messages by source and id.
 fn stored(bridge: &Bridge) -> BTreeMap<(String, String), String> {
     let mut found = BTreeMap::new();
     let mut cursor = String::new();

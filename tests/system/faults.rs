@@ -1,4 +1,4 @@
-//! The daemon with system calls that fail, and with mounts of its own.
+//! The daemon with failing system calls, and in a private mount namespace.
 
 use std::process::Command;
 use std::sync::atomic::Ordering;
@@ -9,7 +9,7 @@ impl Bridge {
     /// Starts the daemon with system calls that fail: each is an `inject` expression of strace.
     ///
     /// # Errors
-    /// When it ended instead of getting ready.
+    /// If the daemon ends instead of becoming ready.
     pub fn run_with_faults(&mut self, faults: &[&str]) -> Result<(), String> {
         let mut strace = Command::new("strace");
         // -D keeps the daemon our own child.
@@ -47,8 +47,8 @@ impl Bridge {
     }
 }
 
-/// A shell that runs `script` with mounts of its own; `$0` in it is the daemon's binary, `$1` and so on what the
-/// caller appends.
+/// A shell that runs `script` in a private mount namespace; `$0` is the daemon's binary, and `$1`, … are the arguments
+/// that the caller appends.
 pub fn private_mounts(script: &str) -> Command {
     let mut unshare = Command::new("unshare");
     if crate::promises::disk::user() != 0 {

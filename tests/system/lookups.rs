@@ -69,7 +69,7 @@ const WATCHED: Duration = Duration::from_secs(15);
 #[ignore = "needs root, for a name server: tests/run"]
 async fn a_hundred_hanging_name_lookups_delay_no_list_no_other_destination_and_no_shutdown() {
     let server = NameServer::start();
-    // Each message needs a connection and so a lookup of its own.
+    // Each message needs its own connection, and so its own lookup.
     let alive = Recorder::start(|_| Reply::new(200, "ok").with("connection", "close")).await;
     let url = alive.url("/sms").replace("127.0.0.1", "alive.test");
     let impatient = "timeout = \"2s\"\nretry = { initial = \"100ms\", max = \"200ms\" }";
@@ -109,7 +109,7 @@ async fn a_hundred_hanging_name_lookups_delay_no_list_no_other_destination_and_n
     println!("delivered within {latest:.1?}, lists within {slowest:.1?}, {most} threads more");
     assert!(latest < Duration::from_secs(3), "a delivery took {latest:?}");
     assert!(slowest < Duration::from_secs(2), "a list took {slowest:?}");
-    // Reads of the store have threads of their own, too.
+    // Reads of the store have separate threads, too.
     assert!(
         most <= dead.len() + 50,
         "{most} threads for {} names",

@@ -1,4 +1,4 @@
-//! Several daemons on one database: which of them delivers, and what happens when one dies or stands still.
+//! Several daemons on one database: which one delivers, also after one dies or is suspended.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -123,7 +123,7 @@ async fn a_daemon_that_stood_still_writes_nothing_about_what_another_has_taken_o
     });
     let hanging = hanging.await;
     let mut bridges = two(&cluster.url(&database), &rest(&hanging));
-    // The daemon that started second may be the one that is to serve the destination.
+    // The destination may belong to the daemon that started second.
     std::thread::sleep(LEASE * 2);
     let first = wait_for("an owner", || owner(cluster, &database));
     (0..10).for_each(|n| send(&bridges[first], n));
@@ -146,7 +146,7 @@ async fn a_daemon_that_stood_still_writes_nothing_about_what_another_has_taken_o
     );
     std::thread::sleep(LEASE);
     bridges[first].signal("CONT");
-    // It notices that the lane is gone, and drops the outcomes of its attempts, which have timed out meanwhile.
+    // It notices that it has lost the lane, and drops the outcomes of its attempts, which have timed out meanwhile.
     bridges[first].logged("another daemon serves destination desk now");
     std::thread::sleep(LEASE);
     let after = cluster.sql(

@@ -1,4 +1,5 @@
-//! The proxies of `docs/operations.md`: its own lines, run by a real nginx and a real Caddy in front of the bridge.
+//! The proxies of `docs/operations.md`: the documented configuration in a real nginx and a real Caddy in front of the
+//! bridge.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -71,7 +72,7 @@ fn post(bridge: &Bridge, url: &str, from: &str, number: usize, more: &[&str]) ->
     let body = Bridge::body(&refid(number), "+13035550100", "hello").to_string();
     let output = curl(bridge.folder())
         .args([
-            // Over HTTP/2 a 404 may come, and the stream end, before the body is sent: curl takes that for an error.
+            // Over HTTP/2, a 404 may arrive and end the stream before the body is sent, which curl reports as an error.
             "--http1.1",
             "--interface",
             from,

@@ -49,7 +49,7 @@ fn positional(key: &Key, value: &str) -> bool {
     key.kind.starts_with("table ") && value.starts_with('[')
 }
 
-/// The errors of the schema for each of these.
+/// The errors that the schema reports for each instance.
 fn complaints(instances: &[Value]) -> Vec<Vec<String>> {
     let mut python = Command::new(venv().join("bin/python"))
         .arg(root().join("tests/schema/judge.py"))

@@ -1,4 +1,5 @@
-//! Requests that are signed for another URL than `server.public_url`: they stay refused, and the operator learns why.
+//! Requests that are signed for another URL than `server.public_url`: they are rejected, and the operator sees the
+//! reason.
 
 use std::fs;
 use std::path::Path;

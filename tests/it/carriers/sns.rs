@@ -94,7 +94,7 @@ async fn a_subscription_is_confirmed_before_it_is_acknowledged() {
         let (status, head, body) = post(&subscription);
         assert_eq!(status, 503, "no certificate: {body}");
         assert!(head.to_lowercase().contains("\r\nretry-after: "), "{head}");
-        // Unverified requests do not make it call the carrier at once again.
+        // Unverified requests do not cause another call to the carrier.
         assert_eq!(post(&subscription).0, 503);
         std::thread::sleep(std::time::Duration::from_millis(1100));
         assert_eq!(post(&subscription).0, 503, "not confirmed");

@@ -39,7 +39,7 @@ impl Provider {
         Self { server, bridge }
     }
 
-    /// No secret may show up anywhere.
+    /// No output may contain a secret.
     #[track_caller]
     fn run(&self, status: i32, arguments: &[&str]) -> (String, String) {
         let (code, out, err) = self.bridge.command(&[&["intelepeer"], arguments].concat());
@@ -205,7 +205,7 @@ async fn a_sync_changes_what_differs_and_reports_each_number_s_own_outcome() {
     ]) {
         assert!(words.iter().all(|word| line.contains(word)), "{words:?}: {out}");
     }
-    // The second time there is nothing left to do for the one that could be set.
+    // The second time, the number that could be set needs no change.
     let again = provider.run_json(1, &["webhook", "sync", "--dry-run"]);
     assert_eq!(actions(&again)[1], (AWAY, "unchanged"));
 }

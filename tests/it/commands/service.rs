@@ -8,7 +8,7 @@ use super::TWO;
 /// An installed service that is not running: its unit and its configuration.
 struct Installed {
     folder: tempfile::TempDir,
-    /// The name of the unit's folders below /var/lib and /run. Nothing ever makes them.
+    /// The name of the unit's folders below /var/lib and /run. They are never created.
     name: String,
 }
 

@@ -1,4 +1,4 @@
-//! Secrets: where they are read from, and that nothing repeats them.
+//! Secrets: their sources, and that no output repeats them.
 
 use super::*;
 

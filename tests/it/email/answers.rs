@@ -3,12 +3,12 @@
 use super::*;
 use crate::bridge::{Bridge, wait_for};
 
-/// How often the content was sent completely.
+/// Counts how often the content was sent completely.
 fn completed(fake: &FakeSmtp) -> usize {
     fake.heard().iter().filter(|line| line.as_str() == ".").count()
 }
 
-/// A script that answers the first command that begins so with these bytes.
+/// A script that answers the first command with this prefix with these bytes.
 fn at(
     step: &'static str,
     answer: &'static [u8],

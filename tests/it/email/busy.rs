@@ -3,7 +3,7 @@
 use super::*;
 use crate::bridge::{Bridge, wait_for};
 
-/// Takes this long for each e-mail.
+/// Needs this long for each e-mail.
 async fn slow(pause: Duration) -> FakeSmtp {
     FakeSmtp::start(&["PIPELINING"], move |_, _, line| {
         (line == ".").then_some(Turn::SayAfter(pause, "250 2.0.0 Ok"))
@@ -11,7 +11,7 @@ async fn slow(pause: Duration) -> FakeSmtp {
     .await
 }
 
-/// How many e-mails came over how many connections.
+/// The numbers of e-mails and of connections.
 fn came(fake: &FakeSmtp) -> (usize, usize) {
     let heard = fake.heard();
     let connections = heard.iter().filter(|line| line.starts_with("connection"));

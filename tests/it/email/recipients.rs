@@ -11,7 +11,7 @@ const FULL: &str = "452 4.2.2 mailbox full";
 const GREYLISTED: &str = "451 4.7.1 greylisted";
 const UNKNOWN: &str = "550 5.1.1 no such user";
 
-/// The answers of a server to recipients, and who accepted which message.
+/// The answers of a server to recipients, and the recipients of each message.
 #[derive(Default)]
 struct Mailboxes {
     refusing: BTreeMap<String, &'static str>,
@@ -20,7 +20,7 @@ struct Mailboxes {
     taken: Vec<Vec<String>>,
 }
 
-/// A mail server with mailboxes, which is asked over one connection.
+/// A mail server with mailboxes and a single connection.
 struct MailServer {
     fake: FakeSmtp,
     mailboxes: Arc<Mutex<Mailboxes>>,

@@ -49,7 +49,7 @@ async fn p11_a_dead_slow_or_limited_destination_delays_no_other() {
         assert_eq!(bridge.post_message(&refid(number), &from, &text).0, 200);
         std::thread::sleep(Duration::from_millis(10));
     }
-    // Long enough to measure the slowest deliveries, and too short for a shared lane to pass.
+    // Long enough to measure the slowest deliveries, and short enough that a shared lane fails the test.
     let limit = Duration::from_secs(30 + count as u64 / 50);
     wait_within(
         limit,
@@ -86,7 +86,7 @@ async fn p12_a_backlog_drains_at_its_rate_and_each_conversation_in_order() {
     let times = requests.clone();
     let order: Arc<Mutex<Vec<(String, Instant)>>> = Arc::default();
     let kept = order.clone();
-    // One message in thirty fails once, which gives a later one of its conversation the chance to overtake it.
+    // One message in thirty fails once, so that a later one of its conversation could overtake it.
     let receiver = Recorder::start(move |received| {
         times.lock().unwrap().push(Instant::now());
         let text = received.json()["text"].as_str().unwrap_or_default().to_owned();
@@ -151,7 +151,7 @@ async fn p12_a_backlog_drains_at_its_rate_and_each_conversation_in_order() {
     let order = order.lock().unwrap();
     let requests = requests.lock().unwrap();
     let (before, after) = requests.split_at(requests.partition_point(|at| *at < killed));
-    // Without the last ones, where messages of one conversation wait for a second attempt of another.
+    // Excludes the last ones, where messages of one conversation wait for the second attempt of an earlier one.
     let rates = [
         pace("before the kill", before),
         pace("after it", &after[AT_ONCE..after.len() - count / 20]),
@@ -166,7 +166,7 @@ async fn p12_a_backlog_drains_at_its_rate_and_each_conversation_in_order() {
     );
 }
 
-/// The requests per second, which must be what was configured, and in no second more than that.
+/// Asserts that the requests per second are as configured, and in no second more.
 fn pace(what: &str, requests: &[Instant]) -> f64 {
     let took = requests[requests.len() - 1].duration_since(requests[0]);
     let rate = (requests.len() - 1) as f64 / took.as_secs_f64();

@@ -50,7 +50,7 @@ async fn p7_every_accepted_message_is_delivered_dead_or_pending_and_each_dead_on
         }
     }
     let acknowledged = carrier.end();
-    // One with an attempt in progress is left alone.
+    // A delivery with an attempt in progress is not changed.
     let all = r#"{"destination":"none","state":"pending"}"#;
     wait_for("all to be discarded", || {
         let (_, touched) = bridge.admin("POST", "/deliveries/discard", all)?;

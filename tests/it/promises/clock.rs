@@ -22,7 +22,7 @@ use crate::servers::recorder::Reply;
 const DAY: i64 = 86_400_000;
 const RATE: usize = 50;
 
-/// Starts a daemon in this process with a clock of its own.
+/// Starts a daemon in this process with a simulated clock.
 pub async fn daemon(folder: &std::path::Path, clock: Clock) -> (Daemon, Arc<dyn Store>) {
     let path = folder.join("config.toml");
     let text = std::fs::read_to_string(&path).unwrap();
@@ -199,7 +199,7 @@ async fn p18_a_start_far_ahead_removes_nothing_for_a_day() {
     running.stop().await.unwrap();
     drop(store);
 
-    // Far beyond `retain`, and the status says so.
+    // Far beyond `retain`, and the status reports it.
     let machine = Machine::off_by(100 * DAY);
     let (running, store) = daemon(folder.path(), machine.clock()).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -230,7 +230,7 @@ async fn p18_a_start_far_ahead_removes_nothing_for_a_day() {
     assert!(!said.contains("clock"), "{said}");
     machine.set_date(100 * DAY + DAY / 2);
 
-    // A machine that was really off for that long.
+    // A machine that was actually off for that long.
     machine.pass(DAY / 2);
     running.stop().await.unwrap();
     drop(store);
@@ -316,7 +316,7 @@ async fn p18_a_start_a_day_ahead_gives_up_nothing_and_delays_nothing_when_the_cl
     );
 }
 
-/// A machine without a battery: its clock starts decades in the past and is set while the daemon runs.
+/// A machine without a battery-backed clock: its clock starts decades in the past and is set while the daemon runs.
 #[tokio::test(flavor = "multi_thread")]
 async fn p18_messages_received_decades_behind_are_kept_when_the_clock_is_set() {
     let folder = tempfile::tempdir().unwrap();

@@ -37,7 +37,7 @@ const PARTS: [&str; 14] = [
 const RECORD: &str = "a record";
 const LATER_FORMAT: &str = "a later format";
 
-/// How a file is damaged, in turn.
+/// The kinds of damage to a file, in turn.
 const KINDS: [&str; 4] = ["flipped", "zeroed", "cut", "gone"];
 
 /// The file of the store whose path has this prefix.
@@ -154,7 +154,7 @@ fn findings(bridge: &Bridge) -> Vec<Value> {
     bridge.status()["store"]["findings"].as_array().unwrap().clone()
 }
 
-/// The outcomes of the damages to one part.
+/// The results for one part.
 #[derive(Default)]
 struct Tally {
     damages: usize,
@@ -209,7 +209,7 @@ async fn p17_damage_to_any_one_file_loses_nothing_pending_and_is_reported_until_
         let smsbridge = Command::new(env!("CARGO_BIN_EXE_smsbridge"));
         let started = bridge.run_command(smsbridge, &[], &[]);
         if is_newer {
-            // It cannot be distinguished from the store of a later version, which must not be changed.
+            // The damaged store looks like that of a later version, which must not be changed.
             let refusal = started.expect_err("a store that says it is newer is opened");
             assert!(refusal.contains("use the newer version"), "{how}: {refusal}");
             assert_eq!(

@@ -1,4 +1,4 @@
-//! P2 and P3: kills at any instant, and what must be there afterwards.
+//! P2 and P3: kills at any instant, and the checks afterwards.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;

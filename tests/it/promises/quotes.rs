@@ -39,7 +39,7 @@ const QUOTINGS: &[fn(&str) -> String] = &[
     |said| said.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect(),
 ];
 
-/// The forms that a quotation gives these values.
+/// The encodings of these values in a quotation.
 fn forbidden() -> Vec<String> {
     let quoted = PRIVATE
         .iter()

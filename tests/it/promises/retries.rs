@@ -38,7 +38,7 @@ enum Expect {
     Waits(Duration),
     /// Given up at once, after this many requests.
     Dies(usize),
-    /// Nothing is given up; the destination is probed from time to time.
+    /// Nothing is given up; the destination is probed at intervals.
     Parks,
 }
 use Expect::{BacksOff, BacksOffAlone, Dies, Parks, Waits};
@@ -133,7 +133,7 @@ fn config(kind: &str, url: &str) -> String {
     format!("[destination.it]\n{settings}\n{RETRY}")
 }
 
-/// A lane on a store in memory, and when each request came, from the start of the test.
+/// A lane on a store in memory, and the time of each request from the start of the test.
 struct Bench {
     store: Arc<Memory>,
     clock: Clock,
@@ -283,7 +283,7 @@ impl Bench {
     }
 }
 
-/// The longest wait after the nth failure.
+/// The maximum delay after the nth failure.
 fn ceiling(nth: usize) -> Duration {
     seconds(4 << nth.min(2)).min(seconds(16))
 }
@@ -315,7 +315,7 @@ async fn judge(what: &str, bench: &Bench, expect: Expect) {
             assert_eq!(bench.state(), state, "{what}");
         }
         BacksOffAlone => {
-            // Two messages with their own retries: bounds are the longest and the shortest jitter.
+            // Two messages with their own retries: the bounds are the delays with the most and the least jitter.
             assert!(
                 (4..=40).contains(&count) && waiting == 2,
                 "{what}: {count} requests"

@@ -1,4 +1,4 @@
-//! P19, P20, P22 and P24: untrusted input, and what it must not cause.
+//! P19, P20, P22 and P24: untrusted input does no harm.
 
 use std::time::Duration;
 
@@ -231,7 +231,7 @@ async fn p20_nothing_unauthenticated_is_stored_and_a_replay_delivers_nothing() {
     );
 }
 
-/// Secrets wherever the configuration accepts one, and messages that fail in all kinds of ways.
+/// Secrets in all places that accept one, and messages that fail in many ways.
 #[tokio::test(flavor = "multi_thread")]
 async fn p22_no_secret_body_or_number_reaches_logs_metrics_or_errors() {
     let failing = Receiver::start(|_| Reply::new(503, "later")).await;

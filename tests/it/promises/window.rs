@@ -41,7 +41,8 @@ async fn p8_fifty_copies_at_once_are_stored_and_sent_once() {
     );
 }
 
-/// Servers of three kinds accept the message and do not answer in every odd run of the daemon, which is then killed.
+/// In every odd run of the daemon, servers of three kinds accept the message and do not answer; the daemon is then
+/// killed.
 #[tokio::test(flavor = "multi_thread")]
 async fn p9_a_kill_while_sending_repeats_only_what_was_in_flight_and_under_the_same_key() {
     let life = Arc::new(AtomicUsize::new(1));
@@ -77,7 +78,7 @@ async fn p9_a_kill_while_sending_repeats_only_what_was_in_flight_and_under_the_s
     let kills = rounds(3, 100);
     let mut texts = Vec::new();
     for kill in 0..kills {
-        // Two messages: one waits behind the one in flight and must not be repeated.
+        // Two messages: the second is behind the one in flight and must not be repeated.
         for copy in 0..2 {
             let (status, body) = bridge.post_message(&refid(kill * 2 + copy), "+13035550100", "text");
             assert_eq!(status, 200);

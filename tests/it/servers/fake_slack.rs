@@ -26,7 +26,7 @@ impl FakeSlack {
         Self { recorder, script }
     }
 
-    /// Answers the next request so, whatever it is.
+    /// Sets the answer to the next request.
     pub fn script(&self, reply: Reply) {
         self.script.lock().unwrap().push_back(reply);
     }

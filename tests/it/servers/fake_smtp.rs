@@ -1,4 +1,4 @@
-//! A fake mail server that misbehaves as a script says.
+//! A fake mail server that follows a script.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,17 +11,17 @@ use tokio::task::JoinHandle;
 
 /// The reaction of the server to one line, if not the usual response.
 pub enum Turn {
-    /// Answers so (without the line end).
+    /// Answers with this line (without the line end).
     Say(&'static str),
-    /// Answers so, but only after a while.
+    /// Answers with this line after a delay.
     SayAfter(Duration, &'static str),
-    /// Answers so and closes the connection.
+    /// Answers with this line and closes the connection.
     SayAndClose(&'static str),
     /// Answers with these bytes and adds nothing.
     Bytes(&'static [u8]),
     /// Sends the response and closes the connection.
     BytesAndClose(&'static [u8]),
-    /// Answers with the first bytes, and then the second ones again and again, up to [`FLOOD_MAX`].
+    /// Answers with the first bytes, and then repeats the second ones, up to [`FLOOD_MAX`].
     Flood(&'static [u8], &'static [u8]),
     /// Closes the connection without an answer.
     Close,
@@ -73,7 +73,7 @@ impl FakeSmtp {
         self.ears.lines.lock().expect("the lines").clone()
     }
 
-    /// How many bytes of floods the client accepted.
+    /// The number of bytes of floods that the client accepted.
     pub fn flooded(&self) -> usize {
         self.ears.flooded.load(Ordering::Relaxed)
     }

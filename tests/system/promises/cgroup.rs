@@ -1,5 +1,5 @@
-//! A control group that limits the memory of what runs in it, as `MemoryMax=` of a service does: version 2 where
-//! the kernel keeps memory there, else version 1. A machine that lets us make neither fails the test.
+//! A control group that limits the memory of its processes, as `MemoryMax=` of a service does: version 2 where the
+//! kernel keeps memory there, else version 1. The test fails if neither version can be used.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::disk::{as_root, run};
 
-/// Removed when it is dropped; nothing may run in it by then.
+/// Removed when dropped; no process may be left in it.
 pub struct Cgroup {
     folder: PathBuf,
     files: &'static Files,
@@ -15,7 +15,7 @@ pub struct Cgroup {
 
 /// The names in the two versions.
 struct Files {
-    /// Written in this order; one that is not there is left out if it is about swap.
+    /// Written in this order; a missing file is skipped if it concerns swap.
     limits: &'static [(&'static str, Option<u64>)],
     /// The file with the number of OOM kills.
     events: &'static str,

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A mounted file system; unmounted when it is dropped. The loop device goes with the mount.
+/// A mounted file system; unmounted when it is dropped. Unmounting removes the loop device.
 pub struct Disk {
     image: PathBuf,
     mount: PathBuf,
@@ -35,7 +35,7 @@ impl Disk {
         Self::mounted(image)
     }
 
-    /// Mounts what is in the image, as after a power cut.
+    /// Mounts the image, as after a power cut.
     pub fn mounted(image: PathBuf) -> Self {
         let mount = image.with_extension("mount");
         std::fs::create_dir_all(&mount).unwrap();
@@ -58,9 +58,9 @@ impl Disk {
         run(as_root("fsfreeze").arg("--unfreeze").arg(&self.mount));
     }
 
-    /// The content of the disk after a power cut now: everything that was handed to the device, and nothing
-    /// that only the file system has in memory. The copy shares the file's blocks, and the file is locked for
-    /// the time it takes, so it is of one instant.
+    /// The content of the disk after a power cut now: everything that was handed to the device, and nothing that only
+    /// the file system has in memory. The copy shares the file's blocks, and the file is locked meanwhile, so the copy
+    /// is consistent.
     pub fn cut(&self, name: &str) -> PathBuf {
         let copy = self.image.with_file_name(name);
         run(Command::new("cp")
@@ -75,7 +75,7 @@ impl Drop for Disk {
     fn drop(&mut self) {
         let unmounted = as_root("umount").arg(&self.mount).status();
         if !unmounted.is_ok_and(|status| status.success()) {
-            // Something is still open there; the mount goes as soon as that is closed.
+            // A file is still open there; it is unmounted as soon as that file is closed.
             let _ = as_root("umount").arg("--lazy").arg(&self.mount).status();
         }
     }

@@ -1,4 +1,4 @@
-//! P4: a disk that answers with errors.
+//! P4: a disk that returns errors.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,8 +19,8 @@ use crate::fixtures::arrival;
 /// `EX_IOERR`, which the manual promises.
 const STORE_FAILED: i32 = 74;
 
-/// How long after the first refusal the process may take to end: a second for the watchdog, one more for the
-/// daemon, and the rest for a tracer on a busy machine. The abort comes only after thirty seconds.
+/// Time limit for the process to end after the first refusal: a second for the watchdog, one more for the daemon, and
+/// the rest for a tracer on a busy machine. The abort comes only after thirty seconds.
 const END: Duration = Duration::from_secs(15);
 
 fn was_injected(bridge: &Bridge) -> bool {
@@ -36,7 +36,7 @@ fn lost(bridge: &Bridge, acknowledged: &[usize]) -> Vec<usize> {
         .collect()
 }
 
-/// Calls of one kind that fail, as strace counts them: in each thread by itself.
+/// Failing calls of one kind, counted by strace for each thread separately.
 struct Faults {
     call: &'static str,
     error: &'static str,
@@ -55,8 +55,8 @@ impl Faults {
         format!("{call}:error={error}:when={nth}{forever}{slowly}")
     }
 
-    /// Posts messages one after the other. Each needs at least one such call, so the 200s must end, the daemon must exit
-    /// with its own status, and what it had acknowledged must be there at the next start. Returns what happened, and how
+    /// Posts messages one after the other. Each needs at least one such call, so the 200s must end, the daemon must
+    /// exit with its own status, and the next start must have all acknowledged messages. Returns the result, and how
     /// long the exit took after the first message that was not acknowledged.
     fn meet(&self) -> (&'static str, Duration) {
         let mut bridge = Bridge::configured(&waiting());
@@ -172,7 +172,7 @@ fn p4_a_passing_error_while_opening_loses_nothing() {
     let (mut started, mut refused) = (0, 0);
     for nth in 1..=rounds(3, 30) {
         for call in ["pread64", "openat", "rename", "fsync", "ftruncate"] {
-            // The loader's own calls come first, and a program that cannot be loaded proves nothing.
+            // Skips the calls of the loader: a program that cannot be loaded tests nothing.
             let nth = if call == "openat" { nth + 12 } else { nth };
             match bridge.run_with_faults(&[&format!("{call}:error=EIO:when={nth}")]) {
                 Ok(()) => {
@@ -207,7 +207,7 @@ fn p4_a_sync_that_fails_while_the_daemon_stops_ends_it_in_order() {
         let mut failed = 0;
         for nth in 1..=all {
             let end = "EIO";
-            // It may not start, and it may not make the call this time.
+            // It may fail to start, or not make the call this time.
             if let Some((status, log, counts)) = stopped_with(&mut bridge, Some(Injection { call, nth, end }))
                 && counts.is_hit
             {

@@ -1,4 +1,4 @@
-//! Lets one chosen call of the program fail, or be its last: builds `inject.c`, and reads what that counted.
+//! Makes one chosen call of the program fail, or be its last one: builds `inject.c`, and reads its counts.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -24,10 +24,10 @@ pub const CALLS: [&str; 12] = [
 /// The result of a call. `TORN` writes half of the bytes and then kills the process.
 pub const ENDS: [&str; 4] = ["EIO", "ENOSPC", "KILL", "TORN"];
 
-/// One call, counted over all threads of the process, and what becomes of it.
+/// One call, counted over all threads of the process, and its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Injection {
-    /// Its place in [`CALLS`].
+    /// Its index in [`CALLS`].
     pub call: usize,
     /// Counted from 1.
     pub nth: u64,
@@ -47,7 +47,7 @@ impl fmt::Display for Injection {
     }
 }
 
-/// How often each kind of call was made.
+/// The number of calls of each kind.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
     pub calls: [u64; CALLS.len()],

@@ -1,6 +1,6 @@
-//! P4 at every single call: each write, sync, rename, unlink, … that is made at work, at a checkpoint, when the log
-//! changes its segments, at a compaction, a backup, a restore, a migration and every kind of start fails, or is the
-//! last thing that the process does.
+//! P4 at every single call: each write, sync, rename, unlink, … fails, or is the last call of the process: during
+//! normal work, a checkpoint, a change of log segments, a compaction, a backup, a restore, a migration and every kind
+//! of start.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -13,7 +13,7 @@ use super::rng::Rng;
 use super::{is_long, report, rounds};
 use crate::servers::recorder::{Recorder, Reply};
 
-/// Runs at once: they mostly wait.
+/// The number of concurrent runs, which mostly wait.
 fn workers() -> usize {
     if is_long() { 8 } else { 4 }
 }
@@ -21,14 +21,14 @@ fn workers() -> usize {
 /// The calls and results of a case.
 #[derive(Default)]
 struct Tally {
-    /// The calls that a run without a fault makes.
+    /// The calls of a run without a fault.
     calls: [u64; CALLS.len()],
     runs: [usize; ENDS.len()],
-    /// The runs in which the call was not made this time.
+    /// The runs that did not reach the call.
     missed: usize,
     refused: usize,
     failed: usize,
-    /// The runs to come.
+    /// The remaining runs.
     left: usize,
 }
 
@@ -134,7 +134,7 @@ async fn p4_whichever_call_fails_or_is_the_last_one_nothing_is_lost_unreported()
     );
 }
 
-/// Every call of a case with every end, or some of them.
+/// Every call of a case with every result, or a selection of them.
 fn injections(calls: &[u64; CALLS.len()]) -> Vec<Injection> {
     let mut all: Vec<Injection> = Vec::new();
     for (call, &count) in calls.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Work that is interrupted by one fault, and what has to be true afterwards.
+//! Operations that one fault interrupts, and the checks afterwards.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::servers::recorder::Recorder;
 /// The operation during which a call fails or is the last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Case {
-    /// A sound store starts, takes messages, delivers some, makes a checkpoint and stops.
+    /// An undamaged store starts, accepts messages, delivers some, makes a checkpoint and stops.
     Work,
     /// The log fills its segments, is renewed, and removes the old ones.
     Segments,
@@ -73,7 +73,7 @@ impl Case {
         matches!(self, DamagedDatabase | LostDatabase | DamagedLog | LostLog)
     }
 
-    /// Makes of a sound store one of this case.
+    /// Changes an undamaged store into one of this case.
     fn prepare(self, store: &Path) {
         match self {
             Self::DamagedDatabase => overwrite(&store.join("sled/db"), 3_000),
@@ -89,7 +89,7 @@ impl Case {
     }
 }
 
-/// Overwrites this many bytes in the middle of what a file is used for.
+/// Overwrites this many bytes in the middle of the used part of a file.
 fn overwrite(file: &Path, length: usize) {
     let mut bytes = std::fs::read(file).unwrap();
     let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
@@ -97,7 +97,7 @@ fn overwrite(file: &Path, length: usize) {
     std::fs::write(file, bytes).unwrap();
 }
 
-/// Makes a database as large as after a peak: mostly free, with what is left at its end.
+/// Creates a database as after a peak: large and mostly free, with the remaining entries at its end.
 fn inflate(database: &Path) {
     let database = sled::open(database).unwrap();
     let kept = database.iter().map(Result::unwrap).next_back().unwrap();
@@ -117,11 +117,11 @@ pub struct Stores {
     sound: Aged,
     /// Starts with a large database that is mostly free.
     emptied: tempfile::TempDir,
-    /// A store that was never renewed, so that its log is small, and what it has.
+    /// A store that was never renewed, so that its log is small, and its content.
     small: (Bridge, Posted),
     /// A backup of it.
     backup: PathBuf,
-    /// The destinations of the sound store, and routes to `old`, which answers, and to no destination.
+    /// The destinations of the undamaged store, and routes to `old`, which answers, and to no destination.
     config: String,
 }
 
@@ -157,7 +157,7 @@ impl Stores {
         }
     }
 
-    /// One run with at most one fault, and what has to be true afterwards.
+    /// One run with at most one fault, and the checks afterwards.
     pub fn run(&self, case: Case, injection: Option<Injection>) -> Outcome {
         match case {
             Case::BackupCommand => self.back_up(injection),
@@ -169,7 +169,7 @@ impl Stores {
     fn back_up(&self, injection: Option<Injection>) -> Outcome {
         let mut run = Run::new(self, Case::BackupCommand);
         run.bridge.run();
-        // More than is written at once.
+        // More than a single write.
         for number in 2_000..2_030 {
             run.send(number, CRM, &"x".repeat(60_000));
         }
@@ -216,7 +216,7 @@ impl Stores {
         let (is_done, counts) = run.command(&restore, &run.bridge.store(), injection);
         if !is_done {
             let (exit, _, error) = run.bridge.command(&restore);
-            // It may have failed when everything was in its place.
+            // It may have failed after the backup was complete.
             assert!(exit == 0 || exit == 3, "the second one fails: {error}");
         }
         run.assert_next_starts();
@@ -270,7 +270,7 @@ impl Posted {
 struct Run<'a> {
     stores: &'a Stores,
     case: Case,
-    /// Of the store of an earlier format.
+    /// The content of the store of an earlier format.
     _folder: tempfile::TempDir,
     bridge: Bridge,
     posted: Posted,
@@ -365,7 +365,7 @@ impl<'a> Run<'a> {
         self.posted.send(&self.bridge, number, to, text)
     }
 
-    /// Waits for a part of the work, which a fault may keep from coming.
+    /// Waits for a part of the work, which a fault may prevent.
     fn wait(&self, what: &str, until: impl Fn() -> bool) {
         let lives = || try_http("GET", &self.bridge.url("/healthz"), &[], "").is_some();
         let deadline = Instant::now() + Duration::from_secs(4);

@@ -188,7 +188,7 @@ async fn p13_what_is_being_sent_is_bounded_by_bytes() {
     drop(store);
     bridge.run();
     let start = peak(&bridge);
-    // Every destination gets its first message, however many others are silent.
+    // Every destination gets its first message, no matter how many others do not answer.
     crate::bridge::wait_within(Duration::from_secs(60), "every destination", || {
         (silent.received().len() >= destinations).then_some(())
     });

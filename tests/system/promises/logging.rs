@@ -14,7 +14,7 @@ use crate::bridge::refid;
 use crate::bridge::{Bridge, TIMEOUT, http, try_http, wait_for};
 use crate::faults::private_mounts;
 
-/// How long the daemon may take to end with nothing to deliver, even if its log is blocked.
+/// Time limit for the daemon to end without pending deliveries, even if its log is blocked.
 const END: Duration = Duration::from_secs(5);
 
 /// Posts messages over several connections; each must be answered 200. Returns the longest time an answer took.
@@ -55,7 +55,7 @@ fn post(bridge: &Bridge, numbers: std::ops::Range<usize>) -> Duration {
     })
 }
 
-/// How many lines were dropped, as the metrics say.
+/// The number of dropped lines according to the metrics.
 fn dropped(bridge: &Bridge) -> u64 {
     let lines = bridge.metrics();
     let lines = lines
@@ -160,7 +160,7 @@ impl Journal {
     }
 }
 
-/// The daemon with this folder in the place of journald's.
+/// The daemon with this folder mounted in place of journald's.
 fn beside(journal: &Path, bridge: &Bridge) -> Command {
     let script = "mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/journal && \
                   mount --bind \"$1\" /run/systemd/journal && exec \"$0\" serve --config \"$2\"";
@@ -309,7 +309,7 @@ async fn p32_a_log_file_on_a_full_disk_delays_nothing_and_continues_when_there_i
     let broken = lines()
         .into_iter()
         .filter(|line| serde_json::from_str::<serde_json::Value>(line).is_err());
-    // A full disk gives back a block now and then, which has room for part of a line; that line counts as dropped.
+    // A full disk sometimes frees a block, which has space for part of a line; that line counts as dropped.
     let broken = broken.count();
     assert!(
         broken as u64 <= dropped,

@@ -1,4 +1,4 @@
-//! P1: power cuts, and what must be there afterwards.
+//! P1: power cuts, and the checks afterwards.
 
 use super::disk::{Disk, yard};
 use super::ledger::{Acknowledged, Carrier, audit, nowhere, unmatched};
@@ -8,11 +8,11 @@ use crate::bridge::Bridge;
 
 const MIB: u64 = 1 << 20;
 
-/// How many cuts one store sees, from its first start on.
+/// The number of power cuts of one store, from its first start on.
 const CUTS_PER_STORE: usize = 4;
 
-/// The daemon's disk is an ext4 image on an XFS that copies by reference: the copy has what reached the device and
-/// nothing that was only in the file system's memory. What was acknowledged before the copy must be in it.
+/// The daemon's disk is an ext4 image on an XFS that copies by reference: the copy has the data that reached the
+/// device, and none that was only in the file system's memory. All messages acknowledged before the copy must be in it.
 #[test]
 #[ignore = "needs root, for file systems: tests/run"]
 fn p1_a_power_cut_loses_nothing_acknowledged() {

@@ -49,8 +49,8 @@ pub fn peak(bridge: &Bridge) -> u64 {
 pub const BOUND_MIB: u64 = 256;
 pub const BOUND_QUICK_MIB: u64 = 128;
 
-/// The daemon in a control group of its own with exactly the promised memory and no swap, and the most that it had
-/// there apart from the page cache.
+/// The daemon in a control group with exactly the promised memory and no swap, and its peak memory without the page
+/// cache.
 struct Confined {
     group: Cgroup,
     peak: AtomicU64,
@@ -315,8 +315,8 @@ fn processor_time(bridge: &Bridge) -> Duration {
     Duration::from_millis(ticks * 1_000 / TICKS)
 }
 
-/// The promise is 2 s with 100 000 waiting, of the program as it is released. A build for tests is not optimised; it
-/// gets ten times as long, which only shows that nothing grows out of bounds: `tests/torture` takes a release build.
+/// The promise is 2 s with 100 000 pending messages, for the released program. A test build is not optimised and may
+/// take ten times as long, which only shows that the time is bounded: `tests/torture` takes a release build.
 fn bound(count: usize) -> (Duration, &'static str) {
     let (slowness, build) = if cfg!(debug_assertions) {
         (10, "a build for tests")

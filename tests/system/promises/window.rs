@@ -7,7 +7,7 @@ use super::ledger::{Receiver, drained, stored, unmatched};
 use super::{report, rounds};
 use crate::bridge::{Bridge, refid, wait_for};
 
-/// The sync is done and the answer is delayed; the daemon is killed in between; the carrier sends again.
+/// The sync has ended and the answer is delayed; the daemon is killed in between; the carrier sends the message again.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs strace: tests/run"]
 async fn p8_a_crash_between_commit_and_reply_makes_no_second_message() {

@@ -241,7 +241,7 @@ fn open_to_all(folder: &Path) {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("permissions of the folder");
 }
 
-/// Two free ports. They are held until both are found, so that they differ.
+/// Two free ports. Both are bound until both are found, so that they differ.
 fn free_ports<const N: usize>() -> [u16; N] {
     let held: [TcpListener; N] =
         std::array::from_fn(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port"));
@@ -260,7 +260,7 @@ refused@example.com 550 5.1.1 User unknown in the test
 deferred@example.com 451 4.3.0 Not now, says the test
 ";
 
-/// A policy server that records in a folder whom it has deferred.
+/// A policy server that records in a folder which recipients it has deferred.
 const GREYLIST: &str = r#"
 while read -r line; do
   case "$line" in

@@ -1,4 +1,4 @@
-//! A real Synapse homeserver on a port of its own, started once for all tests of this binary.
+//! A real Synapse homeserver on a free port, started once for all tests of this binary.
 //!
 //! Its files are in a temporary folder, and it ends with the test process: a shell watches a pipe from
 //! us, and when the pipe closes it stops the server it started and removes the folder.
@@ -163,7 +163,7 @@ impl Synapse {
         self.register(name, false).await
     }
 
-    /// Sets a rate limit for a user: one event, and then hardly any more.
+    /// Sets a rate limit for a user: one event, and then almost none.
     pub async fn slow_down(&self, user: &User) {
         let administrator = self.register("administrator", true).await;
         let path = format!("/_synapse/admin/v1/users/{}/override_ratelimit", user.id);
