@@ -14,6 +14,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 mod labels;
 pub mod log;
+pub mod nodes;
 pub mod rates;
 pub mod series;
 
@@ -22,6 +23,7 @@ pub use labels::{
     Rejected,
 };
 use log::Log;
+use nodes::Nodes;
 use rates::Rates;
 use series::Series;
 
@@ -70,6 +72,8 @@ pub struct Metrics {
     /// Without a value if the store is not on this machine.
     store_free_bytes: Family<Vec<(String, String)>, Gauge>,
     store_findings: Gauge,
+    /// The nodes that share the store.
+    pub nodes: Nodes,
     /// Duration of commits.
     pub store_commit: Histogram,
     /// Destinations that have gauges.
@@ -121,6 +125,7 @@ impl Default for Metrics {
             store_bytes: Gauge::default(),
             store_free_bytes: Family::default(),
             store_findings: Gauge::default(),
+            nodes: Nodes::default(),
             store_commit: Histogram::new(COMMIT_BUCKETS),
             shown: Mutex::default(),
             process: Process::default(),
@@ -244,6 +249,7 @@ impl Metrics {
             "Findings of the store audit that are not acknowledged",
             self.store_findings.clone(),
         );
+        self.nodes.register(registry);
         registry.register_with_unit(
             "store_commit",
             "Duration of commits, from the first change to the end of the sync",

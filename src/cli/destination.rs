@@ -57,27 +57,57 @@ pub(super) fn table(destinations: &[DestinationView], now: Timestamp) -> Table {
         "DELIVERED",
         "REASON",
     ];
+    if destinations.iter().any(|destination| destination.node.is_some()) {
+        return table_with_nodes(header, destinations, now);
+    }
     let mut table = Table::new(&header)
         .right(&[3, 5])
         .whole(&[1])
         .optional(&[6, 4, 2, 7]);
-    let ago = |time: Option<Timestamp>| time.map_or_else(|| "-".to_owned(), |at| time::relative(at, now));
     for destination in destinations {
+        table.row(style(destination), cells(destination, now));
+    }
+    table
+}
+
+/// The same with the node that serves each destination, and since when.
+fn table_with_nodes(header: [&str; 8], destinations: &[DestinationView], now: Timestamp) -> Table {
+    let [name, state, rest @ ..] = header;
+    let mut with_node = vec![name, state, "NODE", "SINCE"];
+    with_node.extend(rest);
+    let mut table = Table::new(&with_node)
+        .right(&[5, 7])
+        .whole(&[1, 2])
+        .optional(&[8, 6, 4, 9]);
+    for destination in destinations {
+        let [name, state, next, pending, oldest, dead, delivered, reason] = cells(destination, now);
+        let node = destination.node.clone().unwrap_or_else(|| "none".to_owned());
+        let since = ago(destination.node_since, now);
         table.row(
             style(destination),
             [
-                destination.name.to_string(),
-                destination.state.to_string(),
-                next(destination, now),
-                destination.pending.to_string(),
-                ago(destination.oldest),
-                destination.dead.to_string(),
-                ago(destination.delivered_at),
-                reason(destination).unwrap_or_default(),
+                name, state, node, since, next, pending, oldest, dead, delivered, reason,
             ],
         );
     }
     table
+}
+
+fn ago(time: Option<Timestamp>, now: Timestamp) -> String {
+    time.map_or_else(|| "-".to_owned(), |at| time::relative(at, now))
+}
+
+fn cells(destination: &DestinationView, now: Timestamp) -> [String; 8] {
+    [
+        destination.name.to_string(),
+        destination.state.to_string(),
+        next(destination, now),
+        destination.pending.to_string(),
+        ago(destination.oldest, now),
+        destination.dead.to_string(),
+        ago(destination.delivered_at, now),
+        reason(destination).unwrap_or_default(),
+    ]
 }
 
 /// Why it is not up, or why its last attempt failed although it is.
@@ -145,8 +175,11 @@ fn outcome(name: &Name, tested: &Tested) -> String {
         .failure
         .as_deref()
         .map(|kind| format!(", {}", meaning(kind)));
+    let from = tested.node.as_ref();
+    let from = from.map(|node| format!(" from node {}", one_line(node)));
     let line = format!(
-        "{word} to {name} in {} ms{}: {}",
+        "{word} to {name}{} in {} ms{}: {}",
+        from.unwrap_or_default(),
         tested.took_ms,
         kind.unwrap_or_default(),
         one_line(&tested.detail)

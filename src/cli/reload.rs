@@ -14,6 +14,11 @@ struct Reloaded {
     changes: Vec<Changed>,
     warnings: Vec<Found>,
     unlisted: Option<String>,
+    /// The node that was reloaded, if the store is shared, and the others.
+    #[serde(default)]
+    node: Option<String>,
+    #[serde(default)]
+    others: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -61,7 +66,19 @@ fn report(global: &Global, answer: &Answer) -> Result<Exit, CommandError> {
     } else {
         print::text(&format!("reloaded:\n{lines}"))?;
     }
+    if let (Some(node), false) = (&reloaded.node, reloaded.others.is_empty()) {
+        print::text(&one_node(node, &reloaded.others))?;
+    }
     Ok(Exit::Done)
+}
+
+fn one_node(node: &str, others: &[String]) -> String {
+    let others: Vec<String> = others.iter().map(|other| one_line(other)).collect();
+    format!(
+        "only node {} was reloaded; reload the others as well: {}\n",
+        one_line(node),
+        others.join(", ")
+    )
 }
 
 fn line(change: &Changed) -> String {

@@ -9,11 +9,14 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::client::Daemon;
-use super::table::{fields_within, terminal_width, wrapped};
-use super::{CommandError, Exit, Global, destination, print, style};
-use crate::control::view::{CountsView, DestinationView, RatesView, StatusView, StoreView};
+use super::table::{Table, fields_within, terminal_width, wrapped};
+use super::{CommandError, Exit, Global, destination, print, style, time};
+use crate::control::view::{
+    CountsView, DestinationView, NodeState, NodesView, RatesView, StatusView, StoreView,
+};
 use crate::metrics::rates::PerMinute;
 use crate::model::destination_state::DestinationState;
+use crate::model::message::Timestamp;
 use crate::plan::Severity;
 use crate::template::one_line;
 
@@ -82,6 +85,10 @@ fn screen(status: &StatusView, width: Option<u16>) -> String {
         screen += "\n";
         screen += &destination::table(&status.destinations, status.now).render(width);
     }
+    if let Some(nodes) = &status.nodes {
+        screen += "\n";
+        screen += &node_table(nodes, status.now).render(width);
+    }
     screen
 }
 
@@ -106,12 +113,55 @@ fn headline(status: &StatusView) -> String {
         untested(&status.destinations),
         failing(&status.destinations)
     );
+    let node = status.nodes.as_ref();
+    let node = node.map(|nodes| format!(" on node {}", one_line(&nodes.node)));
     format!(
-        "smsbridge {}, up for {}: {}",
+        "smsbridge {}{}, up for {}: {}",
         one_line(&status.version),
+        node.unwrap_or_default(),
         uptime(status.now.since(status.started_at)),
         style::on_stdout(style, &ready)
     )
+}
+
+/// The nodes that share the store.
+fn node_table(nodes: &NodesView, now: Timestamp) -> Table {
+    let header = [
+        "NODE",
+        "STATE",
+        "VERSION",
+        "CONFIGURATION",
+        "STARTED",
+        "SEEN",
+        "SERVES",
+    ];
+    let mut table = Table::new(&header)
+        .whole(&[0, 1])
+        .right(&[6])
+        .optional(&[2, 4, 3]);
+    for node in &nodes.nodes {
+        let style = match node.state {
+            NodeState::Up => anstyle::Style::new(),
+            NodeState::Gone => style::WARNING,
+        };
+        let serves = |lane: &&crate::control::view::LaneView| lane.node.as_deref() == Some(&node.name);
+        table.row(
+            style,
+            [
+                node.name.clone(),
+                node.state.as_str().to_owned(),
+                node.version.clone(),
+                node.configuration.clone(),
+                time::relative(node.started_at, now),
+                time::relative(node.seen_at, now),
+                match nodes.lanes.iter().filter(serves).count() {
+                    1 => "1 destination".to_owned(),
+                    many => format!("{many} destinations"),
+                },
+            ],
+        );
+    }
+    table
 }
 
 /// `; untested: crm, desk`

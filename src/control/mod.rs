@@ -20,9 +20,10 @@ use crate::store::{self, Found, Query, Store, backup};
 
 mod deliveries;
 mod ids;
+mod nodes;
 mod pending;
 mod problem;
-mod process;
+pub(crate) mod process;
 mod reload;
 mod status;
 pub mod stopping;
@@ -231,7 +232,8 @@ impl Control {
         self.planned(&plan, name)?;
         self.store.set_paused(name, paused).await?;
         self.lanes.set_paused(name, paused);
-        self.destination(&plan, name).await
+        let nodes = self.store.nodes().await?;
+        self.destination(&plan, name, nodes.as_ref()).await
     }
 
     /// Deletes the findings of the store's audit, which the operator has read. Returns their number.
@@ -254,6 +256,7 @@ impl Control {
         let (started, stopwatch) = (self.clock.now(), Stopwatch::start());
         let outcome = send_test(planned, &self.test_message()?).await;
         let took = stopwatch.elapsed();
+        let node = self.own_node().await;
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         match &outcome {
             Ok(detail) => {
@@ -271,12 +274,14 @@ impl Control {
                 failure: None,
                 detail,
                 took_ms,
+                node,
             },
             Err(failure) => Tested {
                 delivered: false,
                 failure: Some(kind(&failure).to_owned()),
                 detail: failure.reason().shown().to_owned(),
                 took_ms,
+                node,
             },
         })
     }
@@ -438,6 +443,8 @@ impl Control {
             self.metrics
                 .show_attempt(view.name.as_str(), age(view.attempting_since));
         }
+        let nodes = self.nodes().await?;
+        self.metrics.nodes.show(&nodes.facts());
         let health = self.store.health();
         self.metrics
             .show_store(health.bytes, health.free, health.findings.len());

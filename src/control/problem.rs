@@ -280,6 +280,8 @@ mod tests {
             delivered_at: None,
             last_attempt: None,
             fallback: None,
+            node: None,
+            node_since: None,
         }
     }
 

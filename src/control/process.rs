@@ -1,9 +1,16 @@
-//! Metrics of this process, read from the kernel.
+//! Facts about this process and its host, read from the kernel.
 
 use std::time::Duration;
 
 use crate::metrics::Metrics;
-use crate::model::message::Timestamp;
+use crate::model::message::{Name, Timestamp};
+
+/// The name of this host, if it can be the name of a node.
+pub(crate) fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    let name: Name = name.trim().parse().ok()?;
+    Some(name.to_string())
+}
 
 /// Reads the statistics of the kernel. Where they are not readable, the previous values stay.
 pub(super) fn show(metrics: &Metrics, started_at: Timestamp) {

@@ -13,7 +13,7 @@ use crate::model::delivery::{Attempt, Delivery, State};
 use crate::model::destination_state::DestinationState;
 use crate::model::message::{Name, Timestamp};
 use crate::plan::{Plan, Severity};
-use crate::store::{DeliveryQuery, Health, MessageState};
+use crate::store::{DeliveryQuery, Health, MessageState, Nodes};
 
 /// `late_after` of a destination that is no longer configured.
 const LATE_AFTER: Duration = Duration::from_secs(120);
@@ -31,9 +31,11 @@ impl Control {
         let health = self.store.health();
         let counts = self.store.counts().await?;
         let undelivered = self.store.undelivered();
-        let destinations = self.destinations(&plan).await?;
+        let nodes = self.store.nodes().await?;
+        let destinations = self.destinations_on(&plan, nodes.as_ref()).await?;
         let taking = self.store.ready();
         let mut problems = self.general_problems(&plan, &health, taking.as_ref().err());
+        problems.extend(nodes.iter().flat_map(|nodes| self.node_problems(nodes)));
         for view in &destinations {
             problems.extend(self.destination_problems(&plan, view).await?);
         }
@@ -69,6 +71,7 @@ impl Control {
                 delivered: self.metrics.rates.delivered.per_minute(now),
             },
             destinations,
+            nodes: nodes.map(|nodes| self.nodes_view(&plan, &nodes)),
         })
     }
 
@@ -197,6 +200,15 @@ impl Control {
     /// # Errors
     /// Errors of the store.
     pub async fn destinations(&self, plan: &Plan) -> Result<Vec<DestinationView>, Error> {
+        let nodes = self.store.nodes().await?;
+        self.destinations_on(plan, nodes.as_ref()).await
+    }
+
+    pub(super) async fn destinations_on(
+        &self,
+        plan: &Plan,
+        nodes: Option<&Nodes>,
+    ) -> Result<Vec<DestinationView>, Error> {
         let mut names: Vec<Name> = plan.destinations.keys().cloned().collect();
         for name in self.store.destinations().await? {
             if !names.contains(&name) {
@@ -205,7 +217,7 @@ impl Control {
         }
         let mut views = Vec::with_capacity(names.len());
         for name in names {
-            let view = self.destination(plan, &name).await?;
+            let view = self.destination(plan, &name, nodes).await?;
             if view.kind.is_some() || view.pending + view.dead + view.acknowledged > 0 {
                 views.push(view);
             }
@@ -213,10 +225,17 @@ impl Control {
         Ok(views)
     }
 
+    /// One destination.
     ///
     /// # Errors
     /// Errors of the store.
-    pub async fn destination(&self, plan: &Plan, name: &Name) -> Result<DestinationView, Error> {
+    pub(super) async fn destination(
+        &self,
+        plan: &Plan,
+        name: &Name,
+        nodes: Option<&Nodes>,
+    ) -> Result<DestinationView, Error> {
+        let owner = nodes.and_then(|nodes| nodes.lane(name)?.owner.as_ref());
         let backlog = self.store.backlog(name).await?;
         let planned = plan.destinations.get(name);
         // The lane of a removed destination remains until its last attempt has ended.
@@ -246,6 +265,8 @@ impl Control {
                 ..last
             }),
             fallback: planned.and_then(|planned| planned.fallback.clone()),
+            node: owner.map(|(node, _)| node.clone()),
+            node_since: owner.map(|(_, served)| self.clock.wall().before(*served)),
         })
     }
 }
@@ -274,7 +295,8 @@ fn store_problems(health: &Health, refused: Option<&String>) -> Vec<ProblemView>
     }
     let is_explained = health.failed.is_some() || health.unavailable.is_some() || health.full;
     if let (false, Some(why)) = (is_explained, refused) {
-        problems.push(format!("messages are not accepted, the disk may hang: {why}"));
+        let what = if health.free.is_some() { "disk" } else { "database" };
+        problems.push(format!("messages are not accepted, the {what} may hang: {why}"));
     }
     let error = |message| problem::general(Severity::Error, ProblemKind::Store, message);
     problems.into_iter().map(error).collect()

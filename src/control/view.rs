@@ -10,11 +10,13 @@ use crate::model::message::{Media, Message, MessageId, Name, Timestamp};
 use crate::store::MessageState;
 
 mod delivery;
+mod nodes;
 mod results;
 mod routes;
 mod status;
 
 pub use delivery::{DeliveryView, PendingCause, PendingView};
+pub use nodes::{LaneView, NodeState, NodeView, NodesView};
 pub use results::{Retried, RetryOutcome, RetryView, Tested, Touched};
 pub use routes::{ConditionsView, RouteView, RoutesView};
 pub use status::{CountsView, DestinationView, ProblemKind, ProblemView, RatesView, StatusView, StoreView};

@@ -21,7 +21,7 @@ use crate::engine::intake::Intake;
 use crate::engine::joining::Joining;
 use crate::engine::lanes::{LaneContext, Lanes};
 use crate::engine::webhook_check;
-use crate::engine::{following, retention};
+use crate::engine::{following, node_check, retention};
 use crate::metrics::Metrics;
 use crate::plan::{Loader, Plan};
 use crate::store::{Health, Store};
@@ -162,6 +162,7 @@ impl Daemon {
             plan.clone(),
             stop.clone(),
         ));
+        tasks.spawn(node_check::watch(checks.nodes, store.clone(), stop.clone()));
         let timekeeper = Timekeeper {
             store: store.clone(),
             lanes: lanes.clone(),

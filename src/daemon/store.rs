@@ -8,6 +8,7 @@ use anyhow::Context as _;
 
 use super::notify;
 use crate::config;
+use crate::control::process;
 use crate::engine::clock::Stopwatch;
 use crate::metrics::Metrics;
 use crate::plan::Plan;
@@ -21,9 +22,6 @@ const FIRST_PROGRESS: Duration = Duration::from_secs(5);
 
 /// The pause between two attempts to reach the database at the start.
 const RETRY: Duration = Duration::from_secs(1);
-
-/// The file with the host name.
-const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 
 /// Opens the store. Extends systemd's start timeout meanwhile, because a large store is audited first, and a database
 /// may be away.
@@ -143,16 +141,10 @@ pub fn pool(database: &config::Database) -> anyhow::Result<(Pool, String)> {
         .map_err(|error| anyhow::anyhow!("store: {error}"))?;
     let node = match &database.node {
         Some(node) => node.to_string(),
-        None => host_name().context("the host has no usable name; set `store.node`")?,
+        None => process::host_name().context("the host has no usable name; set `store.node`")?,
     };
     let pool = Pool::new(address, &node, database.synchronous_commit, database.pool);
     Ok((pool, node))
-}
-
-fn host_name() -> anyhow::Result<String> {
-    let name = std::fs::read_to_string(HOST_NAME)?;
-    let name: crate::model::message::Name = name.trim().parse()?;
-    Ok(name.to_string())
 }
 
 /// Waits for the store, and meanwhile logs why it takes long.

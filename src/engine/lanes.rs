@@ -72,6 +72,7 @@ impl Lanes {
         let mut plan = plan.clone();
         let current = plan.borrow_and_update().clone();
         let names: Vec<Name> = current.destinations.keys().cloned().collect();
+        self.context.store.configured(&current.fingerprint());
         self.context.store.serve(&names);
         for (name, destination) in &current.destinations {
             if lanes.contains_key(name) {

@@ -13,6 +13,7 @@ pub mod joining;
 mod lane;
 mod lane_state;
 pub mod lanes;
+pub mod node_check;
 mod outcome;
 mod rate_limiter;
 pub mod retention;

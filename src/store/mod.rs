@@ -18,6 +18,7 @@ pub mod backup;
 mod counts;
 mod health;
 pub mod memory;
+mod nodes;
 pub mod postgres;
 mod queue;
 mod search;
@@ -27,6 +28,7 @@ mod standing;
 pub use counts::{Backlog, Counts, Ended, Undelivered};
 use health::COMMIT_LATE;
 pub use health::Health;
+pub use nodes::{Lane, Node, Nodes, REMEMBERED};
 pub use queue::{Queued, Turn};
 use search::state_of;
 pub use search::{DeliveryQuery, Found, MessageState, Page, Query};
@@ -366,6 +368,15 @@ pub trait Store: Send + Sync + 'static {
     /// Tells the store which destinations this process serves. If several processes share the store, only one of them
     /// claims the deliveries of a destination.
     fn serve(&self, _destinations: &[Name]) {}
+
+    /// Tells the store the digest of the configuration that this process uses, for the others that share the store.
+    fn configured(&self, _fingerprint: &str) {}
+
+    /// The processes that share the store, and which destinations they serve; `None` if it belongs to one process, which
+    /// serves all.
+    async fn nodes(&self) -> Result<Option<Nodes>, Error> {
+        Ok(None)
+    }
 
     /// The changes by other processes from now on; `None` if the store is not shared.
     fn changes(&self) -> Option<broadcast::Receiver<Change>> {

@@ -433,6 +433,15 @@ fn stored_items_are_shown_as_described() {
     let (_, _, status) = ask(&page, "GET", "api/v1/status", "");
     described("Status", &status);
     described("Destination", &status["destinations"][0]);
+    assert_eq!(status["nodes"], Value::Null, "the store is not shared");
+    let (_, _, nodes) = ask(&page, "GET", "api/v1/nodes", "");
+    described("Nodes", &nodes);
+    described("Node", &nodes["nodes"][0]);
+    described("Lane", &nodes["lanes"][0]);
+    assert_eq!(
+        (&nodes["shared"], nodes["nodes"].as_array().map(Vec::len)),
+        (&json!(false), Some(1))
+    );
     let (_, _, series) = ask(&page, "GET", "api/v1/series", "");
     described("Series", &series);
     described("Minute", &series["minutes"][0]);

@@ -121,4 +121,7 @@ pub struct Tested {
     pub detail: String,
     /// The duration in milliseconds.
     pub took_ms: u64,
+    /// The node that sent it, which need not be the one that serves the destination; null if the store is not shared.
+    #[serde(default)]
+    pub node: Option<String>,
 }

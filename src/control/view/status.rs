@@ -8,6 +8,8 @@ use crate::model::destination_state::DestinationState;
 use crate::model::message::{Name, Timestamp};
 use crate::plan::Severity;
 
+use super::NodesView;
+
 /// A destination.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DestinationView {
@@ -47,6 +49,12 @@ pub struct DestinationView {
     pub last_attempt: Option<Attempt>,
     /// The destination that gets its dead deliveries.
     pub fallback: Option<Name>,
+    /// The node that serves it; null if none does at the moment, or if the store is not shared.
+    #[serde(default)]
+    pub node: Option<String>,
+    /// Since when that node has been serving it.
+    #[serde(default)]
+    pub node_since: Option<Timestamp>,
 }
 
 /// A summary of the daemon's state.
@@ -73,6 +81,9 @@ pub struct StatusView {
     pub rates: RatesView,
     /// All destinations.
     pub destinations: Vec<DestinationView>,
+    /// The nodes that share the store; null if it is not shared.
+    #[serde(default)]
+    pub nodes: Option<NodesView>,
 }
 
 /// A current problem.
@@ -140,6 +151,8 @@ pub enum ProblemKind {
     CatchUp,
     /// Log lines are dropped.
     Log,
+    /// A node that shares the store does not report, or has another configuration.
+    Nodes,
     /// The daemon is stopping.
     Stopping,
 }

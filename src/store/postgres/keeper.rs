@@ -17,7 +17,7 @@ use super::shared::Shared;
 use super::trouble::Trouble;
 use super::wake::{CHANNEL, Notice};
 use crate::model::message::Name;
-use crate::store::{Change, Error};
+use crate::store::{Change, Error, REMEMBERED};
 
 /// Interval between two looks at the lanes of others and at deliveries whose notice was lost.
 const LOOK: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ const RECONNECT: Duration = Duration::from_millis(500);
 /// Upper bound of the notices that are sent together.
 const TOGETHER: usize = 64;
 
-/// Renews the row of this daemon and its lanes.
+/// Renews the row of this daemon and its lanes, and removes the rows of those that died long ago.
 const RENEW: &str = "
     WITH present AS (
         INSERT INTO node AS n (name, instance, started_at, seen_at, version, fingerprint, destinations)
@@ -37,6 +37,11 @@ const RENEW: &str = "
             started_at = CASE WHEN n.instance = excluded.instance THEN n.started_at ELSE excluded.started_at END,
             instance = excluded.instance, seen_at = excluded.seen_at, version = excluded.version,
             fingerprint = excluded.fingerprint, destinations = excluded.destinations
+    ), forgotten AS (
+        DELETE FROM node WHERE name <> $1 AND name = ANY (ARRAY(
+            SELECT name FROM node WHERE seen_at < clock_timestamp() - $9::double precision * interval '1 second'
+            FOR UPDATE SKIP LOCKED
+        ))
     )
     UPDATE lane l SET lease_until = clock_timestamp() + $6::double precision * interval '1 second'
     FROM unnest($7::text[], $8::bigint[]) AS o(destination, epoch)
@@ -95,17 +100,9 @@ const POLL: &str = "
 
 const NOTIFY: &str = "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload";
 
-/// Who this daemon is, for the others.
-#[derive(Clone, Debug, Default)]
-pub(super) struct About {
-    pub(super) version: String,
-    pub(super) fingerprint: String,
-}
-
 /// The task.
 pub(super) struct Keeper {
     pub(super) shared: Arc<Shared>,
-    pub(super) about: About,
     pub(super) requests: mpsc::Receiver<Request>,
     pub(super) notices: mpsc::Receiver<Notice>,
     pub(super) stop: CancellationToken,
@@ -220,18 +217,19 @@ impl Keeper {
             owned.iter().map(|(name, epoch)| (name.as_str(), *epoch)).unzip();
         let wanted = lanes.wanted();
         let wanted: Vec<&str> = wanted.iter().map(Name::as_str).collect();
-        let About { version, fingerprint } = &self.about;
-        let seconds = lease.as_secs_f64();
+        let (version, fingerprint) = (env!("CARGO_PKG_VERSION"), self.shared.fingerprint());
+        let (seconds, remembered) = (lease.as_secs_f64(), REMEMBERED.as_secs_f64());
         let sent = Instant::now();
-        let parameters: [&(dyn ToSql + Sync); 8] = [
+        let parameters: [&(dyn ToSql + Sync); 9] = [
             node,
             instance,
-            version,
-            fingerprint,
+            &version,
+            &fingerprint,
             &wanted,
             &seconds,
             &names,
             &epochs,
+            &remembered,
         ];
         let rows = within(self.patience(), session.connection.query(RENEW, &parameters)).await?;
         let renewed = names_of(&rows)?;

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use self::accept::{Accepting, Prepared};
 use self::gather::Gather;
-use self::keeper::{About, Keeper};
+use self::keeper::Keeper;
 use self::lanes::Lanes;
 use self::monitor::Monitor;
 use self::phase::Retention;
@@ -30,8 +30,8 @@ use self::wake::Notice;
 use super::backup::{Part, Position};
 use super::{
     Acceptance, Arrival, Backlog, Change, Claim, Counts, DeliveryQuery, Discarded, Ended, Error, Found,
-    Health, Overdue, Page, Query, Queued, Requeued, RetentionCutoffs, Selector, Settlement, Standings, Store,
-    Turn, Undelivered,
+    Health, Nodes, Overdue, Page, Query, Queued, Requeued, RetentionCutoffs, Selector, Settlement, Standings,
+    Store, Turn, Undelivered,
 };
 use crate::metrics::series::Saved;
 use crate::model::delivery::{Delivery, DeliveryId};
@@ -53,6 +53,7 @@ mod lanes;
 mod leases;
 mod migrate;
 mod monitor;
+mod nodes;
 mod overview;
 mod phase;
 mod pool;
@@ -126,6 +127,7 @@ impl Postgres {
         let shared = Arc::new(Shared {
             pool: options.pool,
             node: options.node,
+            fingerprint: std::sync::Mutex::new(options.fingerprint),
             instance: Uuid::new_v4(),
             lease: options.lease,
             totals: Totals::default(),
@@ -142,10 +144,6 @@ impl Postgres {
         let (writers, keepers, stop) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
         let keeper = Keeper {
             shared: shared.clone(),
-            about: About {
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                fingerprint: options.fingerprint,
-            },
             requests: incoming_requests,
             notices: outgoing_notices,
             stop: stop.clone(),
@@ -360,6 +358,14 @@ impl Store for Postgres {
 
     fn serve(&self, destinations: &[Name]) {
         self.shared.lanes.serve(destinations);
+    }
+
+    fn configured(&self, fingerprint: &str) {
+        self.shared.set_fingerprint(fingerprint);
+    }
+
+    async fn nodes(&self) -> Result<Option<Nodes>, Error> {
+        Ok(Some(self.shared.nodes().await?))
     }
 
     fn changes(&self) -> Option<broadcast::Receiver<Change>> {

@@ -33,6 +33,8 @@ pub(super) struct Shared {
     pub(super) pool: Pool,
     /// The name of this daemon.
     pub(super) node: String,
+    /// A digest of its configuration, for the others.
+    pub(super) fingerprint: Mutex<String>,
     /// This run of it.
     pub(super) instance: Uuid,
     /// How long a lane belongs to this daemon after its last renewal.
@@ -63,6 +65,16 @@ pub(super) trait Work: Sync {
 impl Shared {
     pub(super) fn leases(&self) -> MutexGuard<'_, Leases> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn fingerprint(&self) -> String {
+        let fingerprint = self.fingerprint.lock();
+        fingerprint.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_fingerprint(&self, fingerprint: &str) {
+        let mut own = self.fingerprint.lock().unwrap_or_else(PoisonError::into_inner);
+        fingerprint.clone_into(&mut own);
     }
 
     /// Tells the other daemons.

@@ -68,7 +68,7 @@ fn methods(path: &[&str]) -> Option<&'static str> {
         | ["messages", _, "resend"]
         | ["deliveries", "retry" | "discard" | "acknowledge"]
         | ["destinations", _, "test" | "pause" | "resume"] => Some(CHANGE),
-        ["status" | "series" | "messages" | "deliveries" | "destinations" | "routes"]
+        ["status" | "series" | "nodes" | "messages" | "deliveries" | "destinations" | "routes"]
         | ["messages" | "deliveries", _] => Some(READ),
         _ => None,
     }
@@ -77,6 +77,7 @@ fn methods(path: &[&str]) -> Option<&'static str> {
 async fn read(control: &Control, call: &Call, path: &[&str]) -> Outcome {
     match path {
         ["status"] => show(control.status().await?),
+        ["nodes"] => show(control.nodes().await?),
         ["series"] => show(control.series().await?),
         ["messages"] => show(
             control
@@ -153,12 +154,18 @@ async fn change(control: &Control, call: &Call, path: &[&str], done: &mut Option
             show(control.explain(&question.into()).map_err(Trouble::Control)?)
         }
         ["reload"] => match control.reload().await {
-            Ok(reloaded) => show(serde_json::json!({
-                "changes": reloaded.changes,
-                "file": reloaded.warnings.file(),
-                "warnings": reloaded.warnings.all(),
-                "unlisted": reloaded.warnings.unlisted(),
-            })),
+            Ok(reloaded) => {
+                // The reload succeeded, whether or not the other nodes can be named.
+                let nodes = control.reloaded_nodes().await.ok().flatten().unzip();
+                show(serde_json::json!({
+                    "node": nodes.0,
+                    "others": nodes.1.unwrap_or_default(),
+                    "changes": reloaded.changes,
+                    "file": reloaded.warnings.file(),
+                    "warnings": reloaded.warnings.all(),
+                    "unlisted": reloaded.warnings.unlisted(),
+                }))
+            }
             Err(problems) => {
                 let mut value = serde_json::to_value(&problems).unwrap_or_default();
                 value["error"] = "the configuration has errors, nothing was changed".into();

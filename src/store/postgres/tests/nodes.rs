@@ -8,6 +8,7 @@ use super::super::cluster;
 use super::super::testing::{database, fresh, open};
 use super::super::*;
 use crate::store::conformance::{FAR, accept, again, arrival, claim, claim_one, delivered, name, numbers};
+use crate::store::{Lane, Node};
 
 /// Long enough for commits of a busy disk.
 const LEASE: Duration = Duration::from_secs(4);
@@ -300,4 +301,59 @@ async fn deliveries_that_were_read_ahead_are_read_again_after_a_command() {
         .unwrap();
     while changes.recv().await.unwrap() != Change::Work(name("desk")) {}
     assert_eq!(numbers(&claim(&*store, "desk", FAR).await), [5]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: tests/run"]
+async fn every_daemon_knows_all_others_and_who_serves_which_destination() {
+    let url = database();
+    let one = open(&url, "one", LEASE).await;
+    let two = open(&url, "two", LEASE).await;
+    one.configured("1f3e9a7c");
+    two.configured("77aa01bc");
+    one.serve(&destinations());
+    two.serve(&destinations());
+    let lanes = async |store: &Postgres| {
+        let nodes = store.nodes().await.unwrap().unwrap();
+        let owner = |lane: Lane| Some((lane.destination, lane.owner?.0));
+        nodes.lanes.into_iter().filter_map(owner).collect::<BTreeSet<_>>()
+    };
+    until("both daemons serve some destinations", async || {
+        let owners: BTreeSet<String> = lanes(&one).await.into_iter().map(|(_, owner)| owner).collect();
+        owners.len() == 2 && lanes(&one).await.len() == 8
+    })
+    .await;
+    assert_eq!(lanes(&one).await, lanes(&two).await);
+    let nodes = two.nodes().await.unwrap().unwrap();
+    let facts = |node: &Node| (node.name.clone(), node.configuration.clone(), node.is_live);
+    assert_eq!(nodes.own, "two");
+    assert_eq!(
+        nodes.nodes.iter().map(facts).collect::<Vec<_>>(),
+        [
+            ("one".to_owned(), "1f3e9a7c".to_owned(), true),
+            ("two".to_owned(), "77aa01bc".to_owned(), true)
+        ]
+    );
+    // A reload renews the configuration. A node that died is gone, and forgotten after a day.
+    two.configured("1f3e9a7c");
+    two.serve(&destinations());
+    cluster::shared().sql(
+        base(&url),
+        "INSERT INTO node (name, instance, started_at, seen_at, version, fingerprint) VALUES
+            ('dead', gen_random_uuid(), now() - interval '3 days', now() - interval '1 hour', '1', ''),
+            ('forgotten', gen_random_uuid(), now() - interval '3 days', now() - interval '25 hours', '1', '')",
+    );
+    until("the rows are up to date", async || {
+        let nodes = one.nodes().await.unwrap().unwrap();
+        let same = nodes.live().all(|node| node.configuration == "1f3e9a7c");
+        let names: Vec<&str> = nodes.nodes.iter().map(|node| node.name.as_str()).collect();
+        same && names == ["dead", "one", "two"] && nodes.others() == ["two"]
+    })
+    .await;
+    two.close().await.unwrap();
+    until("a node that stopped is not listed", async || {
+        let nodes = one.nodes().await.unwrap().unwrap();
+        nodes.nodes.len() == 2 && nodes.others().is_empty()
+    })
+    .await;
 }

@@ -25,6 +25,12 @@ export class Overview {
     ], rates);
     this.backlog = chart('Deliveries pending', [], backlog);
     this.health = h('tbody');
+    this.nodes = h('tbody');
+    this.shared = h('section', { class: 'card', hidden: true },
+      h('h2', { class: 'pad' }, 'Nodes'),
+      h('table', { class: 'health nodes' },
+        h('thead', {}, h('tr', {}, ['Name', 'State', 'Version', 'Started', 'Seen', 'Serves'].map((title) => h('th', { scope: 'col' }, title)))),
+        this.nodes));
     this.foot = h('p', { class: 'foot muted' });
     this.element = h('div', { class: 'stack' },
       h('h1', { class: 'hidden' }, 'Overview'),
@@ -35,7 +41,7 @@ export class Overview {
         h('table', { class: 'health' },
           h('thead', {}, h('tr', {}, ['Name', 'State', 'Pending', 'Oldest', 'Dead', 'Last delivery'].map((title) => h('th', { scope: 'col' }, title)))),
           this.health)),
-      this.foot);
+      this.shared, this.foot);
   }
 
   status(status) {
@@ -49,7 +55,9 @@ export class Overview {
       figure('Store', bytes(store.bytes), store.free_bytes === null ? 'in the database' : `${bytes(store.free_bytes)} free`),
       figure('Uptime', duration((now() - Date.parse(status.started_at)) / 1000), status.stopping ? 'stopping' : status.ready ? 'ready' : 'not ready', !status.ready && 'bad'));
     fill(this.health, status.destinations.map(row));
-    fill(this.foot, `smsbridge ${status.version}, started `, time(status.started_at),
+    this.shared.hidden = !status.nodes;
+    fill(this.nodes, status.nodes?.nodes.map((node) => nodeRow(node, status.nodes)));
+    fill(this.foot, `smsbridge ${status.version}${status.nodes ? ` on node ${status.nodes.node}` : ''}, started `, time(status.started_at),
       store.commit_ms === null ? '' : `. The last commit took ${store.commit_ms.toFixed(1)} ms.`);
     this.element.classList.toggle('stale', this.app.silent !== null);
   }
@@ -104,6 +112,19 @@ function untested(destinations) {
 }
 
 const figure = (name, value, note, tone) => h('div', {}, h('dt', {}, name), h('dd', { class: tone || null }, value), h('dd', { class: 'muted' }, note));
+
+/** A node that shares the store, and the destinations that it serves. */
+function nodeRow({ name, state, version, configuration, started_at: started, seen_at: seen }, { node, lanes }) {
+  const served = lanes.filter((lane) => lane.node === name).map(({ destination }) => destination);
+  const links = served.flatMap((destination, at) => [at > 0 && ', ', h('a', { href: `#/destinations/${destination}` }, destination)]);
+  return h('tr', {},
+    h('th', { scope: 'row' }, name, ' ', name === node && h('span', { class: 'kind' }, 'this node')),
+    h('td', { class: 'state' }, pill(state, null, state === 'up' ? 'good' : 'bad'), ' ', h('span', { class: 'reason muted', title: 'a digest of its configuration, the same on all nodes' }, configuration)),
+    h('td', { class: 'muted' }, version),
+    h('td', { class: 'last' }, time(started)),
+    h('td', {}, time(seen)),
+    h('td', {}, links.length > 0 ? links : h('span', { class: 'muted' }, 'none')));
+}
 
 /** A destination. On a narrow screen the table has no heads and no columns: the words say what the numbers are. */
 function row(destination) {
