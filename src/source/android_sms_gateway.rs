@@ -26,7 +26,7 @@ const TIMESTAMP: &str = "x-timestamp";
 const MAX_BODY: usize = 8 << 20;
 
 /// Events of messages that were sent.
-const STATUSES: &[&str] = &["sms:sent", "sms:delivered", "sms:failed"];
+const STATUSES: &[&str] = &["sms:sent", "sms:delivered", "sms:failed", "sms:cancelled"];
 
 /// `[source.NAME]` with `kind = "android-sms-gateway"`.
 #[derive(Clone, Debug, Deserr)]
