@@ -348,7 +348,7 @@ pub fn run(data: &[u8]) {
     for (field, value) in signed {
         headers.insert(HeaderName::from_static(field), value.parse().expect("a value"));
     }
-    // Only IntelePeer's source has a required form: a body without sender, receiver and message is malformed.
+    // Only IntelePeer's source has a required form: a body without any field of a message is malformed.
     let refused = receive(source, &draft, &headers);
     let is_malformed = refused == Some(400) && name == "intelepeer";
     assert!(

@@ -48,7 +48,7 @@ pub(super) fn read(mut fields: Fields) -> Result<Incoming, Refusal> {
         true => fields.take_text("message"),
         false => take(&mut fields, "message"),
     };
-    let nothing = from.is_none() && to.is_none() && text.is_none() && !attached.any;
+    let is_empty = [&refid, &from, &to, &text].iter().all(|field| field.is_none()) && !attached.any;
     let media = attached.odd.map(|value| ("media".to_owned(), value));
     let unknown = media.into_iter().chain(fields.rest());
     let (from, to) = (from.unwrap_or_default(), to.unwrap_or_default());
@@ -58,8 +58,8 @@ pub(super) fn read(mut fields: Fields) -> Result<Incoming, Refusal> {
         ..Incoming::new(refid.unwrap_or_default(), &from, &to, text.unwrap_or_default())
     };
     incoming.set_extra_json(unknown.map(|(name, value)| (name, value.into_json())));
-    if nothing && incoming.extra.is_empty() {
-        return Err(Refusal::malformed("`from`, `to` and `message` are missing"));
+    if is_empty && incoming.extra.is_empty() {
+        return Err(Refusal::malformed("the body has no field of a message"));
     }
     Ok(incoming)
 }
