@@ -17,7 +17,7 @@ use url::Url;
 use super::twilio_form::without_channel;
 use super::{CatchUp, Incoming, ListError, Listed, fields};
 use crate::http_client;
-use crate::model::message::{Timestamp, dated};
+use crate::model::message::{Media, Timestamp, dated};
 use crate::model::number::Number;
 use crate::model::secret::{Secret, Secrets};
 use crate::model::setting::Errors;
@@ -128,17 +128,52 @@ impl List {
         (page.starts_with('/') && url.origin() == self.api_url.origin()).then_some(url)
     }
 
-    async fn get(&self, url: Url) -> Result<Vec<u8>, ListError> {
+    /// The attachments of a listed message, with the links that its webhook has.
+    ///
+    /// # Errors
+    /// When they cannot be read now: the message is then listed again later. A message whose attachments the carrier
+    /// does not know any more has none.
+    async fn media(&self, listed: &mut Map<String, Value>) -> Result<Vec<Media>, ListError> {
+        let count = listed.get("num_media").cloned().map(fields::text);
+        let list = listed.remove("subresource_uris").unwrap_or_default();
+        let list = list.get("media").and_then(Value::as_str);
+        let (Some(list), false) = (list, matches!(count.as_deref(), None | Some("" | "0"))) else {
+            return Ok(Vec::new());
+        };
+        let Some(url) = self.url(list) else {
+            return Ok(Vec::new());
+        };
+        let Some(body) = self.get(url).await? else {
+            return Ok(Vec::new());
+        };
+        let list: MediaList = serde_json::from_slice(&body).map_err(|_| {
+            ListError::new("the answer is not a list of attachments; check `catch_up.api_url`")
+        })?;
+        let one = |listed: ListedMedia| {
+            let link = self.url(listed.uri.trim_end_matches(".json"))?;
+            Some(Media {
+                link: link.into(),
+                content_type: listed.content_type,
+                filename: None,
+            })
+        };
+        Ok(list.media_list.into_iter().filter_map(one).collect())
+    }
+
+    /// The body at a URL; `None` if the carrier answers 404.
+    async fn get(&self, url: Url) -> Result<Option<Vec<u8>>, ListError> {
         let request = self
             .client
             .get(url)
             .basic_auth(&self.user, Some(self.password.reveal()));
         let mut response = request.send().await.map_err(failed)?;
         let status = response.status();
+        if status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
         if status != StatusCode::OK {
             let advice = match status {
                 StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "; check the credentials in `catch_up`",
-                StatusCode::NOT_FOUND => "; check `catch_up.account_sid` and `api_url`",
                 _ => "",
             };
             return Err(ListError {
@@ -155,7 +190,7 @@ impl List {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(body)
+        Ok(Some(body))
     }
 }
 
@@ -185,10 +220,18 @@ impl CatchUp for List {
     async fn page(&self, page: &str, since: Timestamp) -> Result<Listed, ListError> {
         let url = self.url(page);
         let url = url.ok_or_else(|| ListError::new("the answer names an invalid next page"))?;
-        let body = self.get(url).await?;
+        let body = self.get(url).await?.ok_or_else(|| {
+            ListError::new("HTTP 404 Not Found; check `catch_up.account_sid` and `api_url`")
+        })?;
         let page: Page = serde_json::from_slice(&body)
             .map_err(|_| ListError::new("the answer is not a list of messages; check `catch_up.api_url`"))?;
-        Ok(page.read(since))
+        let (found, next) = page.read(since);
+        let mut messages = Vec::with_capacity(found.len());
+        for mut listed in found {
+            let media = self.media(&mut listed).await?;
+            messages.push(message(listed, media));
+        }
+        Ok(Listed { messages, next })
     }
 }
 
@@ -220,14 +263,26 @@ fn failed(error: reqwest::Error) -> ListError {
 }
 
 #[derive(Deserialize)]
+struct MediaList {
+    media_list: Vec<ListedMedia>,
+}
+
+#[derive(Deserialize)]
+struct ListedMedia {
+    /// The path of its description; the attachment has the same path without `.json`.
+    uri: String,
+    content_type: Option<String>,
+}
+
+#[derive(Deserialize)]
 struct Page {
     messages: Vec<Map<String, Value>>,
     next_page_uri: Option<String>,
 }
 
 impl Page {
-    /// The received messages of a page. The list ends when the messages, newest first, are all older than `since`.
-    fn read(self, since: Timestamp) -> Listed {
+    /// The received messages of a page, and the next page. The list ends when the messages, newest first, are all older than `since`.
+    fn read(self, since: Timestamp) -> (Vec<Map<String, Value>>, Option<String>) {
         let times: Vec<Timestamp> = self.messages.iter().filter_map(sent_at).collect();
         let (newest, oldest) = (times.first(), times.last());
         let is_past = newest
@@ -237,10 +292,8 @@ impl Page {
             let is_inbound = message.get("direction").and_then(Value::as_str) == Some("inbound");
             is_inbound && sent_at(message).is_none_or(|at| at >= since)
         };
-        Listed {
-            messages: self.messages.into_iter().filter(is_wanted).map(message).collect(),
-            next: self.next_page_uri.filter(|next| !next.is_empty() && !is_past),
-        }
+        let next = self.next_page_uri.filter(|next| !next.is_empty() && !is_past);
+        (self.messages.into_iter().filter(is_wanted).collect(), next)
     }
 }
 
@@ -254,12 +307,12 @@ fn sent_at(message: &Map<String, Value>) -> Option<Timestamp> {
     at.or_else(|| text.parse().ok())
 }
 
-/// A listed message, with the id that its webhook has. The list has no links to attachments.
-fn message(mut listed: Map<String, Value>) -> Incoming {
+/// A listed message, with the id that its webhook has.
+fn message(mut listed: Map<String, Value>, media: Vec<Media>) -> Incoming {
     let sent_at = sent_at(&listed);
     let mut take = |name: &str| listed.remove(name).map(fields::text).unwrap_or_default();
     let (id, from, to, text) = (take("sid"), take("from"), take("to"), take("body"));
-    let (segments, media) = (take("num_segments"), take("num_media"));
+    let (segments, count) = (take("num_segments"), take("num_media"));
     let (channel, from) = without_channel(&from);
     let (_, to) = without_channel(&to);
     let mut message = Incoming::new(id, from, to, text);
@@ -269,11 +322,12 @@ fn message(mut listed: Map<String, Value>) -> Incoming {
     let account = listed.remove("account_sid").filter(|sid| !sid.is_null());
     let account = account.map(|sid| ("AccountSid".to_owned(), sid));
     message.set_extra(channel.into_iter().chain(account));
-    if !matches!(media.as_str(), "" | "0") {
+    if media.is_empty() && !matches!(count.as_str(), "" | "0") {
         message
             .odd
-            .push(format!("attachments that only the carrier has: {media}"));
+            .push(format!("attachments that only the carrier has: {count}"));
     }
+    message.media = media;
     message
 }
 
@@ -345,15 +399,16 @@ mod tests {
             "Thu, 01 Jan 2026 12:00:00 +0000",
             "Thu, 01 Jan 2026 11:59:59 +0000",
         );
-        let listed = page(vec![
+        let (listed, next) = page(vec![
             one("SM1", "inbound", after),
             one("SM2", "outbound-api", after),
             one("SM3", "inbound", before),
         ]);
-        assert_eq!(listed.next.as_deref(), Some("/next"));
-        let [message] = &listed.messages[..] else {
+        assert_eq!(next.as_deref(), Some("/next"));
+        let [listed] = &listed[..] else {
             panic!("{listed:?}")
         };
+        let message = message(listed.clone(), Vec::new());
         assert_eq!(
             (message.provider_id.as_str(), message.from.raw()),
             ("SM1", "+14045550123")
@@ -361,13 +416,10 @@ mod tests {
         assert_eq!(message.sent_at, Some(Timestamp(1_767_268_800_000)));
         assert_eq!(message.odd, ["attachments that only the carrier has: 1"]);
         assert_eq!(message.extra.len(), 2);
-        let older = page(vec![
+        let (older, next) = page(vec![
             one("SM3", "inbound", before),
             one("SM4", "inbound", "Thu, 01 Jan 2026 11:00:00 +0000"),
         ]);
-        assert!(
-            older.messages.is_empty() && older.next.is_none(),
-            "older pages are not read"
-        );
+        assert!(older.is_empty() && next.is_none(), "older pages are not read");
     }
 }

@@ -9,6 +9,10 @@ use crate::servers::recorder::{Received, Recorder, Reply};
 
 const LIST: &str = "/api/2010-04-01/Accounts/AC1/Messages.json";
 
+/// The attachments of the message `SM3`, and the only one.
+const MEDIA: &str = "/api/2010-04-01/Accounts/AC1/Messages/SM3/Media.json";
+const MEDIUM: &str = "/2010-04-01/Accounts/AC1/Messages/SM3/Media/ME1.json";
+
 /// The current responses of the carrier.
 #[derive(Clone, Default)]
 struct Stage {
@@ -65,6 +69,12 @@ async fn missed_messages_are_accepted_once_over_failures_and_a_kill() {
     let played = stage.clone();
     let carrier = Recorder::start(move |request: &Received| {
         let stage = played.lock().unwrap().clone();
+        if request.path == MEDIA {
+            return Reply::new(
+                200,
+                &json!({ "media_list": [{ "uri": MEDIUM, "content_type": "image/png" }] }).to_string(),
+            );
+        }
         let reply = match request.path.contains("PageToken") {
             true => stage.second,
             false => stage.first,
@@ -117,8 +127,11 @@ async fn missed_messages_are_accepted_once_over_failures_and_a_kill() {
     problem(&bridge, "HTTP 401 Unauthorized; check the credentials");
 
     let next = format!("{LIST}?Page=1&PageToken=PA1");
+    let mut third = listed("SM3", "inbound", "third", 1);
+    third["num_media"] = "1".into();
+    third["subresource_uris"] = json!({ "media": MEDIA.trim_start_matches("/api") });
     let newest = [
-        listed("SM3", "inbound", "third", 1),
+        third,
         listed("SM9", "outbound-api", "sent by us", 2),
         listed(&known, "inbound", "by webhook", 3),
     ];
@@ -142,6 +155,11 @@ async fn missed_messages_are_accepted_once_over_failures_and_a_kill() {
     let all = ["by webhook", "second", "third"];
     wait_for("the missed messages", || (bodies(&bridge) == all).then_some(()));
     bridge.logged("accepted 2 missed messages");
+    let media = json!([{
+        "link": carrier.url(&format!("/api{}", MEDIUM.trim_end_matches(".json"))),
+        "content_type": "image/png", "filename": null,
+    }]);
+    assert_eq!(items(&bridge)[0]["media"], media);
     let metrics = bridge.metrics();
     for line in [
         "smsbridge_messages_caught_up_total{source=\"twilio\"} 2",
@@ -156,7 +174,7 @@ async fn missed_messages_are_accepted_once_over_failures_and_a_kill() {
     bridge.kill();
     bridge.run();
     wait_for("two more pages", || {
-        (carrier.received().len() >= requests + 2).then_some(())
+        (carrier.received().len() >= requests + 3).then_some(())
     });
     let (status, _, _) = http("GET", &bridge.url("/readyz"), &[], "");
     assert_eq!(status, 200);
