@@ -11,7 +11,7 @@ use super::{CommandError, Exit, Global, check, complain, pinned_tls, print, styl
 use crate::config::Purpose;
 use crate::model::message::{Name, Timestamp};
 use crate::plan::{Plan, PlannedSource, Tls};
-use crate::source::Sample;
+use crate::source::{Composed, Part, Sample};
 use crate::template::one_line;
 
 /// The arguments of `simulate`.
@@ -135,17 +135,21 @@ async fn post_all(
             (Some(refid), 0) => refid.clone(),
             _ => uuid::Uuid::now_v7().simple().to_string().to_uppercase(),
         };
-        let answer = match post(client, source, url, &refid, arguments).await? {
-            Ok(answer) => answer,
-            Err(error) => {
-                complain(&unreached(global, arguments, url, &error));
-                return Ok(Exit::Refused);
+        let mut is_accepted = true;
+        for composed in compose(source, &refid, arguments)? {
+            let answer = match post(client, url, composed).await {
+                Ok(answer) => answer,
+                Err(error) => {
+                    complain(&unreached(global, arguments, url, &error));
+                    return Ok(Exit::Refused);
+                }
+            };
+            is_accepted &= answer.status == 200;
+            if arguments.count == 1 || answer.status != 200 {
+                show(global, &answer)?;
             }
-        };
-        accepted += u32::from(answer.status == 200);
-        if arguments.count == 1 || answer.status != 200 {
-            show(global, &answer)?;
         }
+        accepted += u32::from(is_accepted);
     }
     if arguments.count > 1 {
         sum_up(global, arguments.count, accepted, started.elapsed())?;
@@ -157,24 +161,45 @@ async fn post_all(
     })
 }
 
-async fn post(
-    client: &reqwest::Client,
+/// The requests for one message: one for each part, if the carrier sends the parts of long messages one by one.
+fn compose(
     source: &PlannedSource,
-    url: &str,
     refid: &str,
     arguments: &Arguments,
-) -> Result<Result<Answer, reqwest::Error>, CommandError> {
-    let Arguments {
-        from, to, message, ..
-    } = arguments;
-    let composed = source.source.compose(&Sample {
+) -> Result<Vec<Composed>, CommandError> {
+    let source = &source.source;
+    let whole = Sample {
         provider_id: refid,
-        from,
-        to,
-        text: message,
+        from: &arguments.from,
+        to: &arguments.to,
+        text: &arguments.message,
         now: Timestamp(jiff::Timestamp::now().as_millisecond()),
+        part: None,
+    };
+    let segments = whole.segments();
+    if !source.sends_parts() || segments.len() == 1 {
+        let composed = source.compose(&whole).map_err(CommandError::failed)?;
+        return Ok(vec![composed]);
+    }
+    let total = u8::try_from(segments.len())
+        .map_err(|_| CommandError::wrong("the message is longer than 255 segments"))?;
+    let parts = segments.into_iter().zip(1..=total).map(|(text, number)| {
+        let part = Part {
+            reference: refid.to_owned(),
+            number,
+            total,
+        };
+        source.compose(&Sample {
+            provider_id: &format!("{refid}{number}"),
+            text,
+            part: Some(&part),
+            ..whole
+        })
     });
-    let composed = composed.map_err(CommandError::failed)?;
+    parts.collect::<Result<_, _>>().map_err(CommandError::failed)
+}
+
+async fn post(client: &reqwest::Client, url: &str, composed: Composed) -> Result<Answer, reqwest::Error> {
     let url = match &composed.query {
         Some(query) => format!("{url}?{query}"),
         None => url.to_owned(),
@@ -183,10 +208,6 @@ async fn post(
         .request(composed.method, url)
         .headers(composed.headers)
         .body(composed.body);
-    Ok(answer(request).await)
-}
-
-async fn answer(request: reqwest::RequestBuilder) -> Result<Answer, reqwest::Error> {
     let response = request.send().await?;
     Ok(Answer {
         status: response.status().as_u16(),

@@ -85,7 +85,7 @@ impl Source for Bandwidth {
                 "text": sample.text,
                 "owner": sample.to,
                 "direction": "in",
-                "segmentCount": 1,
+                "segmentCount": sample.segments().len(),
             },
         }]);
         Ok(Composed::post(

@@ -41,6 +41,7 @@ pub mod intelepeer;
 mod plivo;
 mod reply;
 mod request;
+mod segments;
 mod signalwire;
 mod sinch;
 mod telnyx;
@@ -174,6 +175,8 @@ pub struct Sample<'a> {
     pub text: &'a str,
     /// The current time.
     pub now: Timestamp,
+    /// Its place in a long message, for a carrier that sends the parts of those one by one.
+    pub part: Option<&'a Part>,
 }
 
 impl<'a> Sample<'a> {
@@ -182,6 +185,12 @@ impl<'a> Sample<'a> {
     pub fn bare_numbers(&self) -> (&'a str, &'a str) {
         let bare = |number: &'a str| number.strip_prefix('+').unwrap_or(number);
         (bare(self.from), bare(self.to))
+    }
+
+    /// The segments in which an SMS with this body is sent.
+    #[must_use]
+    pub fn segments(&self) -> Vec<&'a str> {
+        segments::split(self.text)
     }
 }
 

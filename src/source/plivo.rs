@@ -286,13 +286,14 @@ fn medium_number(name: &str) -> Option<usize> {
 /// The form of a message, for a simulated request.
 fn compose(sample: &Sample<'_>) -> String {
     let (from, to) = sample.bare_numbers();
+    let segments = sample.segments().len().to_string();
     url::form_urlencoded::Serializer::new(String::new())
         .append_pair("From", from)
         .append_pair("To", to)
         .append_pair("Text", sample.text)
         .append_pair("Type", "sms")
         .append_pair("MessageUUID", sample.provider_id)
-        .append_pair("Units", "1")
+        .append_pair("Units", &segments)
         .finish()
 }
 

@@ -185,6 +185,7 @@ pub(super) fn reply(outcome: &Outcome<'_>) -> Reply {
 
 /// The form of a message, for a simulated request.
 fn compose(sample: &Sample<'_>) -> String {
+    let segments = sample.segments().len().to_string();
     url::form_urlencoded::Serializer::new(String::new())
         .extend_pairs([
             ("MessageSid", sample.provider_id),
@@ -194,7 +195,7 @@ fn compose(sample: &Sample<'_>) -> String {
             ("To", sample.to),
             ("Body", sample.text),
             ("NumMedia", "0"),
-            ("NumSegments", "1"),
+            ("NumSegments", &segments),
         ])
         .finish()
 }

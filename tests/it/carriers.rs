@@ -275,6 +275,7 @@ fn check_simulation(endpoint: &Endpoint, path: &str, others: &[&Endpoint], file:
         to: "+13038675309",
         text: "Hello & café=1\n",
         now: NOW,
+        part: None,
     };
     let Composed {
         method,

@@ -56,6 +56,20 @@ fn delivered(text: &str) -> (String, String, String) {
 }
 
 #[test]
+fn a_simulated_long_message_arrives_in_parts_and_is_joined() {
+    let bridge = Bridge::start(CONFIG);
+    let body = "One message, 5 € each. ".repeat(20);
+    let numbers = ["--from", "+447700900001", "--to", "+447700900000"];
+    let arguments = ["simulate", "--source", "vonage", "--message", &body, "--url"];
+    let url = bridge.url("/inbound/vonage");
+    let (code, out, err) = bridge.command(&[&arguments[..], &[&url], &numbers].concat());
+    assert_eq!((code, out.lines().count()), (0, 4), "{out}{err}");
+    wait_for("the message", || {
+        (listed(&bridge) == [delivered(&body)]).then_some(())
+    });
+}
+
+#[test]
 fn parts_become_one_message_over_a_kill_whatever_their_order() {
     let mut bridge = Bridge::start(CONFIG);
     let url = |bridge: &Bridge| bridge.url("/inbound/vonage");

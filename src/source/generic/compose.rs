@@ -14,11 +14,13 @@ use crate::source::verify::{Algorithm, url_form};
 use crate::source::{Composed, Sample, Target, fields};
 
 pub(super) fn compose(source: &Generic, sample: &Sample<'_>) -> Result<Composed, String> {
+    let segments = sample.segments().len().to_string();
     let fields = [
         ("id", sample.provider_id),
         ("from", sample.from),
         ("to", sample.to),
         ("text", sample.text),
+        ("segments", &segments),
     ];
     let document = source.mapping.compose(&fields, sample.now);
     let is_get = source.methods == [Method::GET];

@@ -178,6 +178,7 @@ impl Mapping {
             ("from", &self.from),
             ("to", &self.to),
             ("text", &self.text),
+            ("segments", &self.segments),
         ];
         for (key, place) in places {
             let value = fields.iter().find(|(name, _)| *name == key);

@@ -15,7 +15,7 @@ pub(super) fn compose(source: &Intelepeer, sample: &Sample<'_>) -> Composed {
         from,
         to,
         text: message,
-        now: _,
+        ..
     } = *sample;
     let mut body = json!({ "refid": refid, "from": from, "to": to, "message": message });
     if let Some(signature) = source.signature.sign(&Signed {
@@ -60,6 +60,7 @@ mod tests {
                 to: "+13038675309",
                 text: "Hi \"there\"\n",
                 now: Timestamp(0),
+                part: None,
             };
             let Composed { headers, body, .. } = source.compose(&sample).unwrap();
             let request = Request::post([127, 0, 0, 1].into(), &headers, &body);

@@ -50,7 +50,7 @@ impl Messages {
             "timestamp": sample.now.to_string(),
             "message_type": "text",
             "text": sample.text,
-            "sms": { "num_messages": "1" },
+            "sms": { "num_messages": sample.segments().len().to_string() },
         })
         .to_string();
         let claims = json!({

@@ -95,7 +95,7 @@ impl Sms {
         }
     }
 
-    /// Simulates Vonage: a form.
+    /// Simulates Vonage: a form, with the place of a part in its message.
     pub(super) fn simulate(&self, sample: &Sample<'_>) -> Result<Composed, String> {
         let seconds = (sample.now.0 / 1000).to_string();
         let (from, to) = sample.bare_numbers();
@@ -108,6 +108,12 @@ impl Sms {
             ("timestamp", &seconds),
             ("nonce", sample.provider_id),
         ];
+        let numbers = sample
+            .part
+            .map(|part| (part.number.to_string(), part.total.to_string()));
+        if let (Some(part), Some((number, total))) = (sample.part, &numbers) {
+            pairs.extend(PART.into_iter().zip(["true", &part.reference, total, number]));
+        }
         let sign = |signature: &Signature| signature.sign(pairs.iter().copied());
         let sig = self.0.as_ref().map(sign).transpose()?;
         pairs.extend(sig.as_deref().map(|sig| (signature::NAME, sig)));

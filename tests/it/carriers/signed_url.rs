@@ -42,6 +42,7 @@ fn post(bridge: &Bridge, signed_for: &str, source: &str, number: usize) -> (u16,
         to: "+13038675309",
         text: "Hello",
         now: NOW,
+        part: None,
     };
     let composed = plan.sources[source].source.compose(&sample).unwrap();
     let fields = composed.headers.iter();
