@@ -23,6 +23,9 @@ pub const ATTEMPTS_KEPT: usize = 12;
 /// Upper bound of the recorded response of an attempt, in bytes.
 pub const DETAIL_MAX: usize = 200;
 
+/// Distinguishes the queue of urgent deliveries from those of recipients.
+const URGENT: &str = "\0urgent";
+
 /// The id of a delivery, written `MESSAGEID-ORDINAL`. It is the idempotency key towards the destination and never
 /// changes between attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -183,6 +186,12 @@ pub struct Delivery {
     pub acknowledged: Option<Acknowledged>,
     /// Whether an operator created it by resending the message.
     pub is_resent: bool,
+    /// Whether its route is urgent: it passes holds, and other deliveries of its conversation.
+    pub is_urgent: bool,
+    /// The end of the time interval that last held it.
+    pub held_until: Option<Timestamp>,
+    /// When the message was also handed over to the fallback, because this delivery took too long.
+    pub handed_over: Option<Timestamp>,
 }
 
 /// The acknowledgement of a dead delivery.
@@ -225,6 +234,9 @@ impl Delivery {
             origin: None,
             acknowledged: None,
             is_resent: false,
+            is_urgent: false,
+            held_until: None,
+            handed_over: None,
         }
     }
 
@@ -261,9 +273,13 @@ impl Delivery {
     }
 
     /// The queue in which its order is kept: the conversation, or the conversation and the recipient if it is for one
-    /// recipient.
+    /// recipient. Urgent deliveries have queues of their own.
     #[must_use]
     pub fn queue(&self, conversation: Conversation) -> Conversation {
+        let conversation = match self.is_urgent {
+            true => conversation.with(URGENT),
+            false => conversation,
+        };
         match &self.recipient {
             Some(recipient) => conversation.with(recipient),
             None => conversation,
@@ -276,10 +292,31 @@ impl Delivery {
         matches!(self.state, State::Waiting { .. })
     }
 
-    /// Since when it has been pending, or was until it ended: `give_up_after` counts from here.
+    /// Since when it has been pending, or was until it ended: `give_up_after` counts from here. While a time interval
+    /// holds it, this is the end of the hold.
     #[must_use]
     pub fn pending_since(&self) -> Timestamp {
-        self.retried_at.unwrap_or(self.created_at)
+        let since = self.retried_at.unwrap_or(self.created_at);
+        self.held_until.map_or(since, |until| until.max(since))
+    }
+
+    /// The state of a delivery that must wait until a time interval ends.
+    #[must_use]
+    pub fn held(self, until: Timestamp) -> Self {
+        Self {
+            state: State::Waiting { due: until },
+            held_until: Some(until),
+            ..self
+        }
+    }
+
+    /// The end of the hold, if a time interval holds it.
+    #[must_use]
+    pub fn hold(&self) -> Option<Timestamp> {
+        match self.state {
+            State::Waiting { due } => self.held_until.filter(|until| *until == due),
+            State::Delivered { .. } | State::Dead { .. } => None,
+        }
     }
 
     /// Returns true if it was given up.
@@ -357,6 +394,7 @@ impl Delivery {
         Self {
             state: State::Waiting { due: now },
             retried_at: Some(now),
+            held_until: None,
             acknowledged: None,
             ..self
         }
@@ -369,6 +407,7 @@ impl Delivery {
             state: State::Waiting { due: now },
             created_at: self.created_at.min(now),
             retried_at: self.retried_at.map(|at| at.min(now)),
+            held_until: self.held_until.map(|until| until.min(now)),
             ..self
         }
     }
@@ -466,6 +505,42 @@ mod tests {
         };
         assert_eq!((fallback.key(), fallback.origin), (fallback.id, Some(1)));
         assert_eq!(fallback.queue(conversation), conversation);
+    }
+
+    #[test]
+    fn a_hold_does_not_count_as_pending() {
+        let held = delivery().held(Timestamp(5000));
+        assert_eq!(held.state, State::Waiting { due: Timestamp(5000) });
+        assert_eq!(
+            (held.hold(), held.pending_since()),
+            (Some(Timestamp(5000)), Timestamp(5000))
+        );
+        let tried = held
+            .clone()
+            .retry(attempt(5001, Verdict::Transient), Timestamp(6000));
+        assert_eq!((tried.hold(), tried.pending_since()), (None, Timestamp(5000)));
+        assert_eq!(held.clone().requeued(Timestamp(2000)).hold(), None);
+        assert_eq!(held.advanced(Timestamp(3000)).pending_since(), Timestamp(3000));
+    }
+
+    #[test]
+    fn urgent_deliveries_have_their_own_queues() {
+        let conversation = Conversation([7; 8]);
+        let urgent = Delivery {
+            is_urgent: true,
+            ..delivery()
+        };
+        let all = [
+            delivery(),
+            delivery().split("a"),
+            urgent.clone(),
+            urgent.split("a"),
+        ];
+        let queues: std::collections::BTreeSet<[u8; 8]> = all
+            .iter()
+            .map(|delivery| delivery.queue(conversation).0)
+            .collect();
+        assert_eq!(queues.len(), 4);
     }
 
     #[test]

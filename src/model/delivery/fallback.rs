@@ -9,6 +9,7 @@ impl Delivery {
     pub fn fallback(&self, destination: Name, now: Timestamp) -> Self {
         Self {
             origin: Some(self.key().ordinal),
+            is_urgent: self.is_urgent,
             ..Self::new(self.id, destination, self.route.clone(), now)
         }
     }

@@ -1,7 +1,7 @@
 //! The stored form of a delivery, used by every store and by backups.
 //!
-//! The first format had no `recipient`, `origin`, `acknowledged`, `retried_at` and `is_resent`. A delivery without them
-//! is still written in that format, and records of earlier versions can be read.
+//! The first format had only the fields that all deliveries have. A delivery without others is still written in that
+//! format, and records of earlier versions can be read.
 
 use std::borrow::Cow;
 
@@ -60,6 +60,17 @@ enum Standing<'a> {
         acknowledged: Option<Acknowledged>,
         retried_at: Option<Timestamp>,
     },
+    Timed {
+        origin: Option<u16>,
+        recipient: Cow<'a, Option<String>>,
+        state: Cow<'a, State>,
+        acknowledged: Option<Acknowledged>,
+        retried_at: Option<Timestamp>,
+        is_resent: bool,
+        is_urgent: bool,
+        held_until: Option<Timestamp>,
+        handed_over: Option<Timestamp>,
+    },
 }
 
 /// The optional fields of a delivery.
@@ -70,12 +81,28 @@ struct More {
     acknowledged: Option<Acknowledged>,
     retried_at: Option<Timestamp>,
     is_resent: bool,
+    is_urgent: bool,
+    held_until: Option<Timestamp>,
+    handed_over: Option<Timestamp>,
 }
 
 impl<'a> Standing<'a> {
     fn of(delivery: &'a Delivery) -> Self {
         let (state, origin) = (Cow::Borrowed(&delivery.state), delivery.origin);
         let recipient = Cow::Borrowed(&delivery.recipient);
+        if delivery.is_urgent || delivery.held_until.is_some() || delivery.handed_over.is_some() {
+            return Self::Timed {
+                origin,
+                recipient,
+                state,
+                acknowledged: delivery.acknowledged,
+                retried_at: delivery.retried_at,
+                is_resent: delivery.is_resent,
+                is_urgent: delivery.is_urgent,
+                held_until: delivery.held_until,
+                handed_over: delivery.handed_over,
+            };
+        }
         if delivery.is_resent {
             return Self::Resent {
                 origin,
@@ -182,6 +209,30 @@ impl Standing<'_> {
                     acknowledged,
                     retried_at,
                     is_resent: true,
+                    ..More::default()
+                };
+                (state.into_owned(), more)
+            }
+            Self::Timed {
+                origin,
+                recipient,
+                state,
+                acknowledged,
+                retried_at,
+                is_resent,
+                is_urgent,
+                held_until,
+                handed_over,
+            } => {
+                let more = More {
+                    origin,
+                    recipient: recipient.into_owned(),
+                    acknowledged,
+                    retried_at,
+                    is_resent,
+                    is_urgent,
+                    held_until,
+                    handed_over,
                 };
                 (state.into_owned(), more)
             }
@@ -224,6 +275,9 @@ impl<'de> Deserialize<'de> for Delivery {
             origin: more.origin,
             acknowledged: more.acknowledged,
             is_resent: more.is_resent,
+            is_urgent: more.is_urgent,
+            held_until: more.held_until,
+            handed_over: more.handed_over,
         })
     }
 }
@@ -318,6 +372,12 @@ mod tests {
                     .requeued(Timestamp(7))
                     .acknowledged(Timestamp(8), AcknowledgedBy::Delivery),
                 whole.split("b@example.com"),
+                whole.clone().held(Timestamp(20)),
+                Delivery {
+                    is_urgent: true,
+                    handed_over: Some(Timestamp(21)),
+                    ..resent.split("b@example.com").requeued(Timestamp(7))
+                },
                 whole.fallback("room".parse().unwrap(), Timestamp(4)),
                 whole.clone().acknowledged(Timestamp(5), AcknowledgedBy::Operator),
                 whole
