@@ -20,7 +20,7 @@ mod limits;
 mod link;
 mod values;
 
-pub use escape::{html, one_line, replace, shorten, visible};
+pub use escape::{html, markdown, one_line, replace, shorten, visible};
 pub use link::safe_link;
 pub use values::Values;
 use values::{context, map};
@@ -65,7 +65,9 @@ pub enum Medium {
 impl Object for Medium {}
 
 impl Medium {
-    fn escape(self, value: &str) -> String {
+    /// Makes a value harmless in this medium.
+    #[must_use]
+    pub fn escape(self, value: &str) -> String {
         match self {
             Self::Text => visible(value),
             Self::Line => one_line(value),

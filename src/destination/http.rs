@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -119,6 +119,7 @@ impl Client {
         Ok(Answer {
             status: response.status(),
             retry_after: retry_after(response.headers()),
+            headers: response.headers().clone(),
             start,
             members,
         })
@@ -154,6 +155,8 @@ pub struct Answer {
     pub status: StatusCode,
     /// The delay from `Retry-After`.
     pub retry_after: Option<Duration>,
+    /// All headers.
+    pub headers: HeaderMap,
     /// The first 2 KiB of the body; less if the connection broke. Must be masked before it is shown.
     pub start: String,
     /// The members of the body, if it is a JSON object.
@@ -169,9 +172,23 @@ impl Answer {
         Self {
             status,
             retry_after: None,
+            headers: HeaderMap::new(),
             start: body.to_owned(),
             members,
         }
+    }
+
+    /// The body as JSON, with its nested values; null if it is longer than what is kept of it, or no JSON.
+    #[must_use]
+    pub fn document(&self) -> serde_json::Value {
+        serde_json::from_str(&self.start).unwrap_or_default()
+    }
+
+    /// The value of a header that is a number.
+    #[must_use]
+    pub fn number(&self, header: &str) -> Option<f64> {
+        let number: f64 = self.headers.get(header)?.to_str().ok()?.trim().parse().ok()?;
+        number.is_finite().then_some(number)
     }
 
     /// `HTTP 503 Service Unavailable`

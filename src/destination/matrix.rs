@@ -10,7 +10,7 @@ use super::http::{Client, address, parse_url};
 use super::{BuildContext, Delivered, Destination, Failure, Kind, OutboundMessage};
 use crate::mask::Mask;
 use crate::model::lint::{self, Lint};
-use crate::model::secret::{Secret, Secrets};
+use crate::model::secret::Secrets;
 use crate::model::setting::Errors;
 
 mod answer;
@@ -54,18 +54,14 @@ pub struct Config {
 
 impl Kind for Config {
     fn lints(&self) -> Vec<Lint> {
-        let mut lints = Vec::new();
-        let url = self.webhook_url.as_ref().and_then(|url| url.all().first());
-        let plain =
-            url.and_then(|url| lint::plain_http(url.reveal(), "the webhook's URL, which is a secret,"));
-        lints.extend(plain.map(|message| Lint::new("webhook_url", message)));
-        let server = self.homeserver.as_deref();
-        let plain = server.and_then(|url| lint::plain_http(url, "the access token"));
-        lints.extend(plain.map(|message| Lint::new("homeserver", message)));
-        let token = self.access_token.as_ref();
-        let example = token.and_then(|token| token.find(lint::example_secret));
-        lints.extend(example.map(|message| Lint::new("access_token", message)));
-        lints
+        [
+            lint::secret_url("webhook_url", self.webhook_url.as_ref()),
+            lint::open_url("homeserver", self.homeserver.as_deref(), "the access token"),
+            lint::issued("access_token", self.access_token.as_ref()),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 
     fn build(&self, context: BuildContext<'_>) -> Result<Box<dyn Destination>, String> {
@@ -153,7 +149,7 @@ fn way(config: &Config, http: &Client) -> Result<Way, String> {
             "`msgtype`, `threads` and `join` need `homeserver`, `room` and `access_token`".to_owned(),
         );
     }
-    let url = parse_url("webhook_url", first(url)?.reveal())?;
+    let url = parse_url("webhook_url", url.first()?.reveal())?;
     Ok(Way::Hookshot(Hookshot {
         http: http.clone(),
         mask: Mask::default().url(&url),
@@ -180,21 +176,13 @@ fn room(config: &Config, http: &Client) -> Result<Room, String> {
         http: http.clone(),
         homeserver: parse_url("homeserver", homeserver)?,
         address: room.clone(),
-        token: first(token)?.clone(),
+        token: token.first()?.clone(),
         mask: Mask::default().secrets(token),
         msgtype: config.msgtype.unwrap_or_default(),
         threads: config.threads.unwrap_or(true),
         join: config.join.unwrap_or(true),
         known: Default::default(),
     })
-}
-
-/// Of several secrets, the first is used for sending.
-fn first(secrets: &Secrets) -> Result<&Secret, String> {
-    secrets
-        .all()
-        .first()
-        .ok_or_else(|| "a secret is needed".to_owned())
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Destinations: send messages to e-mail, Slack, Matrix and HTTP APIs.
+//! Destinations: send messages to e-mail, chats, push services and HTTP APIs.
 //!
 //! A destination renders and sends one message; the engine does the retrying, counting and logging. A new kind is one
 //! new file with a `Config` that implements [`Kind`], and one line in [`KINDS`].
@@ -20,18 +20,38 @@ use crate::model::setting::{self, Errors};
 use crate::template::{Template, Values, one_line};
 
 pub mod console;
+pub mod discord;
 pub mod email;
+pub mod google_chat;
+pub mod gotify;
 pub mod http;
 pub mod matrix;
+pub mod mattermost;
+pub mod ntfy;
+pub mod pagerduty;
+pub mod pushover;
+mod service;
 pub mod slack;
+pub mod teams;
+pub mod telegram;
 pub mod webhook;
+mod wording;
 
 /// The registered kinds of destinations.
 pub const KINDS: &[Registered<dyn Kind>] = &[
     register::<console::Config>("console"),
+    register::<discord::Config>("discord"),
     register::<email::Config>("email"),
+    register::<google_chat::Config>("google-chat"),
+    register::<gotify::Config>("gotify"),
     register::<matrix::Config>("matrix"),
+    register::<mattermost::Config>("mattermost"),
+    register::<ntfy::Config>("ntfy"),
+    register::<pagerduty::Config>("pagerduty"),
+    register::<pushover::Config>("pushover"),
     register::<slack::Config>("slack"),
+    register::<teams::Config>("teams"),
+    register::<telegram::Config>("telegram"),
     register::<webhook::Config>("webhook"),
 ];
 

@@ -64,19 +64,14 @@ fn is_id(channel: &str) -> bool {
 
 impl Kind for Config {
     fn lints(&self) -> Vec<Lint> {
-        let mut lints = Vec::new();
-        let url = self.webhook_url.as_ref().map(|url| url.all());
-        let url = url.and_then(|urls| urls.first()).map(Secret::reveal);
-        let plain = url.and_then(|url| lint::plain_http(url, "the webhook's URL, which is a secret,"));
-        lints.extend(plain.map(|message| Lint::new("webhook_url", message)));
-        let api = self.api_url.as_deref();
-        let plain = api.and_then(|url| lint::plain_http(url, "the token"));
-        lints.extend(plain.map(|message| Lint::new("api_url", message)));
-        let token = self
-            .token
-            .as_ref()
-            .and_then(|token| token.find(lint::example_secret));
-        lints.extend(token.map(|message| Lint::new("token", message)));
+        let mut lints: Vec<Lint> = [
+            lint::secret_url("webhook_url", self.webhook_url.as_ref()),
+            lint::open_url("api_url", self.api_url.as_deref(), "the token"),
+            lint::issued("token", self.token.as_ref()),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
         if self.channel.as_deref().is_some_and(|channel| !is_id(channel)) {
             let message = "is not a channel's id (C0123ABCD): copy it in Slack from the end of the channel's details; a \
                            channel may be renamed, and private ones are not found by name";
@@ -255,14 +250,14 @@ fn way(config: &Config) -> Result<Way, String> {
                 );
             }
             Ok(Way::Webhook {
-                url: parse_url("webhook_url", first(url)?.reveal())?,
+                url: parse_url("webhook_url", url.first()?.reveal())?,
             })
         }
         (None, Some(token), Some(channel)) => {
             let api = config.api_url.as_deref().unwrap_or(API).trim_end_matches('/');
             Ok(Way::Token {
                 url: parse_url("api_url", &format!("{api}/chat.postMessage"))?,
-                token: first(token)?.clone(),
+                token: token.first()?.clone(),
                 channel: channel.clone(),
                 threads: config.threads.unwrap_or(true),
             })
@@ -271,14 +266,6 @@ fn way(config: &Config) -> Result<Way, String> {
         (None, None, _) => Err("either `webhook_url`, or `token` and `channel`, is needed".to_owned()),
         (Some(_), _, _) => Err("`webhook_url` has its channel: leave `token` and `channel` out".to_owned()),
     }
-}
-
-/// Of several secrets, the first is used for sending.
-fn first(secrets: &Secrets) -> Result<&Secret, String> {
-    secrets
-        .all()
-        .first()
-        .ok_or_else(|| "a secret is needed".to_owned())
 }
 
 /// A UUID that is the same for every attempt of one delivery.

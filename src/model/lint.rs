@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use url::Url;
 
+use super::secret::Secrets;
+
 /// A lint for one key of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lint {
@@ -55,6 +57,25 @@ pub fn plain_http(url: &str, what: &str) -> Option<String> {
     let host = url.host_str()?;
     (url.scheme() == "http" && !is_this_host(host))
         .then(|| format!("{what} would cross the network to {host} unencrypted: use https://"))
+}
+
+/// The lint for the URL of a webhook, which is a secret, if it crosses the network unencrypted.
+#[must_use]
+pub fn secret_url(key: &'static str, url: Option<&Secrets>) -> Option<Lint> {
+    let found = url?.find(|url| plain_http(url, "the webhook's URL, which is a secret,"));
+    Some(Lint::new(key, found?))
+}
+
+/// The lint for the address of an API to which `what` is sent, if that crosses the network unencrypted.
+#[must_use]
+pub fn open_url(key: &'static str, url: Option<&str>, what: &str) -> Option<Lint> {
+    Some(Lint::new(key, plain_http(url?, what)?))
+}
+
+/// The lint for a token that another service issues, if it is the placeholder of the examples.
+#[must_use]
+pub fn issued(key: &'static str, token: Option<&Secrets>) -> Option<Lint> {
+    Some(Lint::new(key, token?.find(example_secret)?))
 }
 
 /// Returns true if the host is this machine: `localhost`, or a loopback address with or without brackets.

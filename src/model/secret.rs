@@ -96,6 +96,14 @@ impl Secrets {
         &self.0
     }
 
+    /// The one that is used for sending.
+    ///
+    /// # Errors
+    /// Never in practice: the list is not empty.
+    pub fn first(&self) -> Result<&Secret, String> {
+        self.0.first().ok_or_else(|| "a secret is needed".to_owned())
+    }
+
     /// The first result of `look` for any of the secrets.
     pub fn find<T>(&self, look: impl Fn(&str) -> Option<T>) -> Option<T> {
         self.0.iter().find_map(|secret| look(secret.reveal()))

@@ -160,7 +160,10 @@ fn adapters_do_not_name_each_other() {
             continue;
         };
         let kind = kind.split('/').next().unwrap();
-        for other in ["console", "email", "matrix", "slack", "webhook"] {
+        for other in smsbridge::destination::KINDS
+            .iter()
+            .map(|kind| kind.name.replace('-', "_"))
+        {
             let names = code(&file).contains(&format!("super::{other}"));
             if kind != "mod" && other != kind && names {
                 wrong.push(format!("{place} names {other}"));

@@ -55,6 +55,7 @@ mod security;
 mod senders;
 mod series;
 mod servers;
+mod services;
 #[path = "../common/signed.rs"]
 mod signed;
 mod slack;

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::super::wording::cut_note;
 use super::super::{Failure, Fallback, OutboundMessage};
 use crate::model::message::Message;
 use crate::template::{self, Medium, Template, Values};
@@ -131,10 +132,7 @@ fn cut(message: &Message, keep: usize) -> Option<Message> {
         .find(|&at| message.text.is_char_boundary(at))
         .unwrap_or(0);
     let start = &message.text[..end];
-    let text = format!(
-        "{start}…\n[cut here; full message: smsbridge message show {}]",
-        message.id
-    );
+    let text = format!("{start}…\n{}", cut_note(message.id));
     Some(Message {
         text,
         ..message.clone()

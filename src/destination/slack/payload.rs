@@ -3,9 +3,10 @@
 use serde_json::{Value, json};
 
 use super::super::OutboundMessage;
+use super::super::wording::{cut_note, header, name};
 use super::mrkdwn::{MRKDWN, escape};
-use crate::model::message::{Media, MessageId};
-use crate::template::{Template, TemplateError, one_line, safe_link, shorten};
+use crate::model::message::Media;
+use crate::template::{Template, TemplateError, safe_link};
 
 /// [Slack's limit][1] for the text of one section, counted here in UTF-16 units, the strictest way to count.
 ///
@@ -24,9 +25,6 @@ const FALLBACK_MAX: usize = 1000;
 /// Maximum length of a message without blocks: Slack cuts at 40 000.
 const PLAIN_MAX: usize = 39_000;
 
-/// Maximum length of the name of a contact or a file on its own line.
-const NAME_MAX: usize = 150;
-
 /// A message whose parts are escaped for Slack.
 pub struct Content {
     header: Option<String>,
@@ -40,7 +38,7 @@ impl Content {
     /// Renders a message. The output of a template is mrkdwn and replaces everything. Without a template, the body is
     /// shown in `plain_text` objects, where no formatting applies.
     pub fn new(outbound: &OutboundMessage<'_>, template: Option<&Template>) -> Result<Self, TemplateError> {
-        let marker = marker(outbound.message.id);
+        let marker = cut_note(outbound.message.id);
         let note = outbound
             .fallback
             .as_ref()
@@ -57,8 +55,8 @@ impl Content {
         }
         Ok(Self {
             header: Some(match note {
-                Some(note) => format!("{}\n{note}", header(outbound)),
-                None => header(outbound),
+                Some(note) => format!("{}\n{note}", header(outbound, escape)),
+                None => header(outbound, escape),
             }),
             text: escape(&outbound.message.text),
             kind: "plain_text",
@@ -136,17 +134,6 @@ impl Content {
     }
 }
 
-/// `Front door (+13035550100) → +13038675309`
-fn header(outbound: &OutboundMessage<'_>) -> String {
-    let party = |name: Option<&str>, number: &str| match name {
-        Some(name) => escape(&format!("{} ({number})", shorten(&one_line(name), NAME_MAX))),
-        None => escape(number),
-    };
-    let from = party(outbound.from_name, &outbound.message.from.shown());
-    let to = party(outbound.to_name, &outbound.message.to.shown());
-    format!("{from} → {to}")
-}
-
 /// Two elements per attachment: a description, and the link if it may be clickable.
 fn attachments(media: &[Media]) -> Vec<Value> {
     let mut blocks: Vec<Value> = media.iter().take(MEDIA_MAX).map(attachment).collect();
@@ -158,12 +145,7 @@ fn attachments(media: &[Media]) -> Vec<Value> {
 }
 
 fn attachment(media: &Media) -> Value {
-    let name = media
-        .filename
-        .as_deref()
-        .or(media.content_type.as_deref())
-        .unwrap_or("attachment");
-    let mut elements = vec![plain_text(&escape(&shorten(&one_line(name), NAME_MAX)))];
+    let mut elements = vec![plain_text(&escape(&name(media)))];
     elements.push(match safe_link(&media.link) {
         Some(link) => json!({ "type": "mrkdwn", "text": format!("<{}>", escape(link)), "verbatim": true }),
         None => plain_text("(its link is not usable)"),
@@ -179,10 +161,6 @@ fn plain_text(text: &str) -> Value {
     // Slack rejects an empty object, and with it the message.
     let text = if text.trim().is_empty() { "-" } else { text };
     json!({ "type": "plain_text", "text": text, "emoji": false })
-}
-
-fn marker(id: MessageId) -> String {
-    format!("[cut here; full message: smsbridge message show {id}]")
 }
 
 /// Splits escaped text into pieces of at most `max` UTF-16 units, never inside an entity (`&amp;`).

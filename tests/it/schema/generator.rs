@@ -154,7 +154,7 @@ fn value(kind: &str, fetched: bool) -> Option<Value> {
         return Some(reference(quoted(table)?.trim_matches(['[', ']'])));
     }
     if let Some((least, most)) = kind.split_once(" to ") {
-        let (least, most): (u64, u64) = (least.parse().ok()?, most.parse().ok()?);
+        let (least, most): (i64, i64) = (least.parse().ok()?, most.parse().ok()?);
         return Some(json!({ "type": "integer", "minimum": least, "maximum": most }));
     }
     Some(match kind {
