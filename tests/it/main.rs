@@ -44,6 +44,7 @@ mod pending;
 mod places;
 mod promises;
 mod proxies;
+mod recipes;
 mod redaction;
 #[path = "../common/reference.rs"]
 mod reference;
