@@ -285,6 +285,7 @@ mod tests {
             route: None,
             fallback: "Fallback for crm: no".to_owned(),
             groups: &groups,
+            zone: None,
         };
         Template::compile(template)?.render(medium, &values)
     }

@@ -14,11 +14,13 @@ use super::places::Places;
 use super::secrets;
 use super::section::Section;
 use super::settings::Retry;
+use crate::model::content::Content;
 use crate::model::message::Name;
 use crate::model::number::BareDigits;
 use crate::model::registry::{self, Registered};
 use crate::model::setting::{Errors, Members, Placed};
 use crate::model::units::{BodySize, Bounded, Network, OwnNumber, Period, Rate, Timeout, some, some_list};
+use crate::model::zone::Zone;
 use crate::retry::Policy;
 use crate::{destination, source};
 
@@ -81,6 +83,10 @@ pub struct Destination {
     pub fallback: Option<Spanned<String>>,
     /// A template that replaces the default format.
     pub template: Option<Spanned<String>>,
+    /// How much of a message it may show.
+    pub content: Content,
+    /// The time zone of the people who read it.
+    pub zone: Option<Zone>,
     /// The SMTP server that it refers to.
     pub smtp: Option<Spanned<String>>,
     /// The keys that its kind adds.
@@ -111,6 +117,8 @@ const DESTINATION_KEYS: &[&str] = &[
     "late_after",
     "fallback",
     "template",
+    "content",
+    "timezone",
 ];
 
 #[derive(Debug, Deserr)]
@@ -171,6 +179,10 @@ struct DestinationTyped {
     fallback: Option<Placed<String>>,
     #[deserr(default)]
     template: Option<Placed<String>>,
+    #[deserr(default)]
+    content: Content,
+    #[deserr(default)]
+    timezone: Option<Zone>,
 }
 
 impl Source {
@@ -248,6 +260,8 @@ impl Destination {
             late_after: typed.late_after.unwrap_or(Duration::from_secs(120)),
             fallback: typed.fallback.map(|fallback| common.spanned(fallback)),
             template: typed.template.map(|template| common.spanned(template)),
+            content: typed.content,
+            zone: typed.timezone,
             smtp: smtp.filter(|named| config.smtp() == Some(named.get_ref())),
             config,
             fingerprint,

@@ -337,6 +337,7 @@ async fn send_test(planned: &PlannedDestination, message: &Message) -> Result<St
         recipients: Recipients::default(),
         thread: None,
         fallback: None,
+        zone: planned.zone.as_ref(),
     };
     let _held = planned.destination.permit().await?;
     let limit = planned.attempt_max();

@@ -148,6 +148,7 @@ mod tests {
             recipients: crate::destination::Recipients::default(),
             thread: None,
             fallback: None,
+            zone: None,
         };
         console.deliver(&outbound).await
     }

@@ -17,6 +17,7 @@ use crate::model::lint::Lint;
 use crate::model::message::{Conversation, Message, Name};
 use crate::model::registry::Registered;
 use crate::model::setting::{self, Errors};
+use crate::model::zone::Zone;
 use crate::template::{Template, Values, one_line};
 
 pub mod console;
@@ -86,6 +87,8 @@ pub struct OutboundMessage<'a> {
     pub thread: Option<&'a str>,
     /// Why this delivery is a fallback, if it is one.
     pub fallback: Option<Fallback<'a>>,
+    /// The time zone of the people who read it; UTC without one.
+    pub zone: Option<&'a Zone>,
 }
 
 /// The dead letter that caused a fallback delivery.
@@ -144,6 +147,7 @@ impl OutboundMessage<'_> {
             route: self.route.map(Name::as_str),
             fallback: self.fallback.as_ref().map(Fallback::note).unwrap_or_default(),
             groups: &self.groups,
+            zone: self.zone,
         }
     }
 }

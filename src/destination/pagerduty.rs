@@ -18,6 +18,7 @@ use crate::mask::Mask;
 use crate::model::lint::{self, Lint};
 use crate::model::secret::{Secret, Secrets};
 use crate::model::setting::Errors;
+use crate::model::zone;
 use crate::template::{Medium, one_line, safe_link};
 
 const API: &str = "https://events.pagerduty.com";
@@ -124,7 +125,7 @@ impl PagerDuty {
             "from": message.from.shown(),
             "to": message.to.shown(),
             "text": text,
-            "received_at": message.received_at,
+            "received_at": zone::shown(message.received_at, outbound.zone),
             "message_id": message.id,
         });
         if let Some(note) = wording.fallback() {

@@ -29,6 +29,7 @@ use crate::model::message::{Media, Message, MessageId, Name, NameError, Timestam
 use crate::model::number::Number;
 use crate::model::secret::Secrets;
 use crate::model::setting::{Errors, Members};
+use crate::model::zone;
 use crate::template::{Medium, Template};
 
 const CONTENT_TYPE: &str = "application/json";
@@ -240,7 +241,7 @@ impl<'a> DefaultBody<'a> {
             id: message.id,
             media: &message.media,
             provider_id: &message.provider_id,
-            received_at: message.received_at.to_string(),
+            received_at: zone::exact(message.received_at, outbound.zone),
             rendered,
             route: outbound.route,
             source: &message.source,
@@ -361,6 +362,7 @@ fn check_json(body: &Template) -> Result<(), String> {
             route: Some("sample"),
             fallback: HOSTILE.to_owned(),
             groups: &groups,
+            zone: None,
         };
         // An expression that fails for the sample message may work for a real one.
         let Ok(rendered) = body.render(Medium::Json, &values) else {

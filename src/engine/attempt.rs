@@ -17,7 +17,7 @@ use crate::engine::clock::Stopwatch;
 use crate::mask::Reason;
 use crate::metrics::ByDestination;
 use crate::model::delivery::{Attempt, Delivery, Verdict};
-use crate::model::message::Timestamp;
+use crate::model::message::{Message, Timestamp};
 use crate::plan::{Plan, PlannedDestination};
 use crate::retry::Next;
 use crate::store::{Claim, Error, Settlement};
@@ -123,7 +123,8 @@ async fn send(
     held: &[String],
     others: &[Delivery],
 ) -> Result<Delivered, Failure> {
-    let outbound = outbound(plan, claim, held, others);
+    let shown = destination.shown(&claim.message);
+    let outbound = outbound(plan, destination, claim, &shown, held, others);
     let mut sending = pin!(AssertUnwindSafe(destination.destination.deliver(&outbound)).catch_unwind());
     let limit = destination.attempt_max();
     let mut outcome = tokio::time::timeout(limit.min(SLOW), &mut sending).await;
@@ -150,11 +151,12 @@ async fn send(
 /// accepted earlier.
 fn outbound<'a>(
     plan: &'a Plan,
+    destination: &'a PlannedDestination,
     claim: &'a Claim,
+    message: &'a Message,
     held: &'a [String],
     others: &'a [Delivery],
 ) -> OutboundMessage<'a> {
-    let message = &*claim.message;
     let route = claim
         .delivery
         .route
@@ -178,6 +180,7 @@ fn outbound<'a>(
             .delivery
             .stands_in_for(others)
             .map(|(destination, reason)| Fallback { destination, reason }),
+        zone: destination.zone.as_ref(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The domain types. Nothing here does I/O, reads the clock or spawns.
 
+pub mod content;
 pub mod delivery;
 pub mod der;
 pub mod destination_state;
@@ -12,3 +13,4 @@ pub mod secret;
 pub mod setting;
 pub mod units;
 pub mod unseen;
+pub mod zone;

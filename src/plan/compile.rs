@@ -241,6 +241,8 @@ impl Compiler<'_> {
                 .fallback
                 .as_ref()
                 .and_then(|name| name.get_ref().parse().ok()),
+            content: destination.content,
+            zone: destination.zone.clone(),
         }))
     }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::Plan;
+use super::{Plan, PlannedDestination};
 use crate::destination::{OutboundMessage, Recipients};
 use crate::model::delivery::DeliveryId;
 use crate::model::message::{Keyword, Message, MessageId, Name, Timestamp};
@@ -104,9 +104,9 @@ impl Plan {
     ) -> Option<Planned> {
         let planned = self.destinations.get(&destination)?;
         let rendered = render.then(|| {
-            planned
-                .destination
-                .render(&self.outbound(message, route.as_ref()))
+            let shown = planned.shown(message);
+            let outbound = self.outbound(planned, &shown, route.as_ref());
+            planned.destination.render(&outbound)
         });
         let (payload, error) = match rendered {
             Some(Ok(payload)) => (Some(payload), None),
@@ -122,7 +122,12 @@ impl Plan {
         })
     }
 
-    fn outbound<'a>(&'a self, message: &'a Message, route: Option<&'a Name>) -> OutboundMessage<'a> {
+    fn outbound<'a>(
+        &'a self,
+        planned: &'a PlannedDestination,
+        message: &'a Message,
+        route: Option<&'a Name>,
+    ) -> OutboundMessage<'a> {
         let compiled = route.and_then(|name| self.routes.get(name));
         OutboundMessage {
             id: DeliveryId {
@@ -140,6 +145,7 @@ impl Plan {
             recipients: Recipients::default(),
             thread: None,
             fallback: None,
+            zone: planned.zone.as_ref(),
         }
     }
 }

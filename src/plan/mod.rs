@@ -1,5 +1,6 @@
 //! The plan: the compiled configuration that the daemon runs. Immutable; a reload creates a new one.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,7 +8,9 @@ use std::time::Duration;
 
 use crate::config::Fingerprint;
 use crate::destination::Destination;
-use crate::model::message::Name;
+use crate::model::content::Content;
+use crate::model::message::{Message, Name};
+use crate::model::zone::{self, Zone};
 use crate::resolver::Resolver;
 use crate::retry::Policy;
 use crate::routing::Routes;
@@ -101,6 +104,10 @@ pub struct PlannedDestination {
     pub late_after: Duration,
     /// The destination that receives its dead letters.
     pub fallback: Option<Name>,
+    /// How much of a message it may show.
+    pub content: Content,
+    /// The time zone of the people who read it.
+    pub zone: Option<Zone>,
 }
 
 /// Added to the timeout of a destination. Destinations enforce the timeout themselves, so that the error can name the
@@ -113,6 +120,13 @@ impl PlannedDestination {
     #[must_use]
     pub fn attempt_max(&self) -> Duration {
         self.destination.attempt_max(self.timeout) + TIMEOUT_SLACK
+    }
+
+    /// The message as this destination may show it. Everything that is rendered for it is made from this.
+    #[must_use]
+    pub fn shown<'m>(&self, message: &'m Message) -> Cow<'m, Message> {
+        let received_at = zone::shown(message.received_at, self.zone.as_ref());
+        self.content.of(message, &received_at)
     }
 }
 

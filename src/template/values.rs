@@ -6,6 +6,7 @@ use minijinja::value::Value;
 
 use super::{LIMIT, MEDIUM, Medium, OUTPUT_FACTOR, OUTPUT_MAX, safe_link};
 use crate::model::message::{Media, Message};
+use crate::model::zone::{self, Zone};
 
 /// The values that a template can use.
 #[derive(Clone)]
@@ -21,6 +22,8 @@ pub struct Values<'a> {
     pub route: Option<&'a str>,
     /// `fallback`: which destination this delivery replaces, and why; empty if it is no fallback.
     pub fallback: String,
+    /// The time zone of `received_at`.
+    pub zone: Option<&'a Zone>,
     /// `match.*`; a group that does not exist or took no part in the match prints nothing.
     pub groups: &'a BTreeMap<String, String>,
 }
@@ -44,7 +47,7 @@ pub(super) fn context(medium: Medium, values: &Values<'_>) -> Value {
         ("to_name", Value::from(values.to_name.unwrap_or_default())),
         ("text", Value::from(message.text.as_str())),
         ("keyword", Value::from(message.keyword())),
-        ("received_at", Value::from(message.received_at.to_string())),
+        ("received_at", Value::from(received_at(medium, values))),
         ("route", Value::from(values.route.unwrap_or_default())),
         ("fallback", Value::from(values.fallback.as_str())),
         (
@@ -63,6 +66,15 @@ pub(super) fn context(medium: Medium, values: &Values<'_>) -> Value {
                 .map(|(group, found)| (group.as_str(), found.as_str()))),
         ),
     ])
+}
+
+/// A program gets the time as RFC 3339.
+fn received_at(medium: Medium, values: &Values<'_>) -> String {
+    let at = values.message.received_at;
+    match medium {
+        Medium::Json => zone::exact(at, values.zone),
+        _ => zone::shown(at, values.zone),
+    }
 }
 
 pub(super) fn map<'a, V: Into<Value>>(entries: impl IntoIterator<Item = (&'a str, V)>) -> Value {

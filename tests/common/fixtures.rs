@@ -50,6 +50,7 @@ pub fn outbound(message: &Message) -> OutboundMessage<'_> {
         recipients: Recipients::default(),
         thread: None,
         fallback: None,
+        zone: None,
     }
 }
 

@@ -64,6 +64,7 @@ pub fn outbound<'a>(message: &'a Message, progress: &'a [String]) -> OutboundMes
         },
         thread: None,
         fallback: None,
+        zone: None,
     }
 }
 

@@ -322,3 +322,154 @@ async fn the_daemon_delivers_tests_and_renders_every_kind() {
     .await
     .unwrap();
 }
+
+/// What is left of a message for a destination, with every kind and both ways to word it.
+#[tokio::test]
+async fn content_and_time_zone_apply_to_every_kind() {
+    const CODE: &str = "Your code is 918273 or 55-44-33, see https://login.example/x";
+    let mut servers = Vec::new();
+    let (mut config, mut names) = (String::new(), Vec::new());
+    for (at, played) in PLAYED.iter().enumerate() {
+        let server = start(played, Vec::new()).await;
+        let table = toml::Value::try_from((played.config)(&server.url(""))).unwrap();
+        let table = toml::to_string(&table).unwrap();
+        for content in ["masked", "none"] {
+            for template in ["", "template = '{{ text }} {{ match.code }} {{ received_at }}'\n"] {
+                let name = format!("d{at}-{content}-{}", template.len());
+                config += &format!(
+                    "[destination.{name}]\nkind = '{}'\ncontent = '{content}'\ntimezone = 'Europe/Berlin'\n{template}{table}\n",
+                    played.kind
+                );
+                names.push(name);
+            }
+        }
+        servers.push(server);
+    }
+    config += &format!(
+        "[destination.screen]\nkind = 'console'\ncontent = 'masked'\n\
+         [smtp.main]\nhost = 'localhost'\n\
+         [destination.desk]\nkind = 'email'\nsmtp = 'main'\nfrom = 'a@b.example'\nto = ['a@b.example']\ncontent = 'masked'\n\
+         subject = '{{{{ text }}}}'\n\
+         [[route]]\nname = 'all'\nmessage = 'code is (?<code>[0-9]+)'\ndeliver = {names:?}\n\
+         [routing]\nunmatched = ['screen']\n"
+    );
+    names.extend(["screen".to_owned(), "desk".to_owned()]);
+    config = config.replace("deliver = [", "deliver = ['screen', 'desk', ");
+    tokio::task::spawn_blocking(move || {
+        let bridge = Bridge::start(&config);
+        let arguments = [
+            "--json",
+            "route",
+            "--from",
+            "+13035550100",
+            "--to",
+            "+13038675309",
+            "--message",
+            CODE,
+            "--render",
+        ];
+        let (code, out, err) = bridge.command(&arguments);
+        assert_eq!(code, 0, "{err}");
+        let explained: Value = serde_json::from_str(&out).unwrap();
+        let planned = explained["destinations"].as_array().unwrap();
+        assert_eq!(planned.len(), names.len());
+        for planned in planned {
+            let name = planned["destination"].as_str().unwrap();
+            let payload = planned["payload"].as_str().unwrap_or_else(|| panic!("{planned}"));
+            for secret in ["918273", "55-44", "login.example", "login\\.example"] {
+                assert!(!payload.contains(secret), "{name}: {payload}");
+            }
+            let shown = match name.contains("none") {
+                true => "smsbridge message show",
+                false => "••••••",
+            };
+            assert!(payload.contains(shown) || name == "desk", "{name}: {payload}");
+            if name.contains("none") {
+                assert!(!payload.contains("Your code"), "{name}: {payload}");
+                assert!(
+                    payload.replace('\\', "").contains("+02:00")
+                        || payload.replace('\\', "").contains("+01:00"),
+                    "{name}: {payload}"
+                );
+            }
+        }
+        assert_eq!(bridge.post_message("A", "+13035550100", CODE).0, 200);
+        for (played, server) in PLAYED.iter().zip(&servers) {
+            let sent = wait_for(played.kind, || {
+                let received: Vec<Received> = server
+                    .received()
+                    .into_iter()
+                    .filter(|request| !request.body.is_empty())
+                    .collect();
+                (received.len() >= 4).then_some(received)
+            });
+            for request in sent {
+                let payload = payload(&request).to_string();
+                for secret in ["918273", "55-44", "login.example", "login\\\\.example"] {
+                    assert!(!payload.contains(secret), "{}: {payload}", played.kind);
+                }
+            }
+        }
+        assert!(bridge.console().iter().all(|line| !line.contains("918273")));
+    })
+    .await
+    .unwrap();
+}
+
+/// A service that repeats the whole request in its answer, in a form of its own.
+fn quoting(request: &Received, status: u16) -> Reply {
+    let headers: Vec<String> = request
+        .headers
+        .values()
+        .map(|value| value.to_str().unwrap_or_default().to_owned())
+        .collect();
+    let words = format!("{} {} {}", request.path, headers.join(" "), request.body);
+    let body = json!({
+        "message": words, "description": words, "error": words, "errorDescription": words, "errors": [words],
+        "ok": false, "status": 0,
+    });
+    Reply::new(status, &body.to_string())
+}
+
+#[tokio::test]
+async fn no_answer_reveals_a_secret_or_the_message() {
+    const TEXT: &str = "zanzibar quicksilver 918273";
+    let secrets = [
+        "telegram-token",
+        "discord-token",
+        "tk_ntfy-token",
+        "0123456789abcdef0123456789abcdef",
+        "mattermost-key",
+        "mattermost-token",
+        "google-key",
+        "google-token",
+        "pushover-token",
+        "pushover-user",
+        "gotify-token",
+        "a-signature",
+        "matrix-token",
+    ];
+    for played in PLAYED {
+        for status in [200, 302, 400, 401, 404, 409, 429, 500] {
+            let server = Recorder::start(move |request| quoting(request, status)).await;
+            let destination = build(played.kind, (played.config)(&server.url("")), None).unwrap();
+            let outcome = destination.deliver(&outbound(&message(TEXT))).await;
+            let shown = match &outcome {
+                Ok(delivered) => delivered.detail.clone(),
+                Err(failure) => format!("{} {}", failure.reason().shown(), failure.reason().logged()),
+            };
+            for canary in
+                secrets
+                    .into_iter()
+                    .chain(["zanzibar", "quicksilver", "918273", "3035550100", "8675309"])
+            {
+                assert!(
+                    !shown.contains(canary),
+                    "{} {} {status}: {shown}",
+                    played.kind,
+                    played.way
+                );
+            }
+        }
+    }
+}

@@ -14,6 +14,7 @@ use lettre::message::{MessageBuilder, MultiPart, SinglePart};
 use super::mailbox::Mailbox;
 use crate::destination::{Failure, OutboundMessage};
 use crate::model::message::{Media, Name, Timestamp};
+use crate::model::zone;
 use crate::template::{self, Medium, Template};
 
 /// Maximum length of a subject, in characters.
@@ -153,7 +154,7 @@ fn facts(outbound: &OutboundMessage<'_>) -> Vec<(&'static str, String)> {
     let mut facts = vec![
         ("From", person(outbound.from_name, &message.from.shown())),
         ("To", person(outbound.to_name, &message.to.shown())),
-        ("Received", message.received_at.to_string()),
+        ("Received", zone::shown(message.received_at, outbound.zone)),
     ];
     if let Some(route) = outbound.route {
         facts.push(("Route", route.to_string()));

@@ -77,6 +77,7 @@ fn outbound<'a>(
         recipients: Recipients::default(),
         thread: None,
         fallback: None,
+        zone: None,
     }
 }
 

@@ -211,7 +211,7 @@ const SIZE: &str = r"^[0-9]+(\.[0-9]*)?\s*([kKmMgGtTpPeE][iI]?[bB]?|[bB])$|^\+?[
 /// The pattern of strings of this type. It accepts at least everything that the parser accepts.
 fn pattern(kind: &str) -> Option<&'static str> {
     Some(match kind {
-        "string" | "path" | "template" | "[regular expression](https://docs.rs/regex)" => "",
+        "string" | "time zone" | "path" | "template" | "[regular expression](https://docs.rs/regex)" => "",
         "duration" | "timeout" => DURATION,
         "rate" => {
             r"^\s*\+?[0-9]*\.?[0-9]*([eE][+-]?[0-9]+)?\s*/\s*(s(ec(ond)?)?|m(in(ute)?)?|h(r|our)?|d(ay)?)\s*$"
