@@ -164,7 +164,10 @@ impl Control {
             self.reload_failed(&problems);
             return Err(problems);
         }
-        let paused = self.store.paused().await.unwrap_or_default();
+        let paused = self.store.paused().await;
+        if let Err(error) = &paused {
+            tracing::debug!("paused destinations could not be read: {error}; those known before apply");
+        }
         // From here on the function does not await, so that it cannot be cancelled half-way.
         let Some(under_way) = turn.under_way.take() else {
             return Ok(());
@@ -178,7 +181,8 @@ impl Control {
             let changes = plan.changes_from(&self.plan());
             begin_metrics(&self.metrics, &plan);
             self.plan.send_replace(plan);
-            self.lanes.reconcile(&self.plan.subscribe(), &paused);
+            self.lanes
+                .reconcile(&self.plan.subscribe(), paused.as_deref().ok());
             self.lanes.events().publish(|| Event::Reload {});
             for problem in loaded.warnings.all() {
                 tracing::warn!("{}", loaded.warnings.place(problem));

@@ -108,7 +108,7 @@ impl Daemon {
         let lanes = Lanes::new(context);
         let paused = store.paused().await.context("the store could not be read")?;
         lanes.resume(store.standings().await.context("the store could not be read")?);
-        lanes.reconcile(&plan, &paused);
+        lanes.reconcile(&plan, Some(&paused));
 
         let checks = Checks::default();
         let control = Arc::new(Control::new(

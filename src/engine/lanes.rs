@@ -3,8 +3,8 @@
 //! Lanes share only the store, so a failing or slow destination does not delay others. A lane keeps only messages in
 //! flight in memory; the backlog stays in the store, however long it is.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, MutexGuard};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,8 @@ pub struct Lanes {
     stop: CancellationToken,
     memory: Arc<MemoryBudget>,
     directory: Arc<LaneDirectory>,
+    /// The paused destinations, as far as they are known.
+    paused: Mutex<BTreeSet<Name>>,
 }
 
 impl Lanes {
@@ -41,6 +43,7 @@ impl Lanes {
             stop: CancellationToken::new(),
             memory: Arc::default(),
             directory: Arc::default(),
+            paused: Mutex::default(),
         })
     }
 
@@ -65,8 +68,13 @@ impl Lanes {
     /// they end if their destination is not in it, and continue if it is back before they have ended. So a
     /// destination never has more than one lane.
     ///
-    /// `paused` lists the destinations that an operator paused.
-    pub fn reconcile(&self, plan: &watch::Receiver<Arc<Plan>>, paused: &[Name]) {
+    /// `paused` lists the destinations that an operator paused; `None` if the store could not be read, so that those
+    /// known before apply.
+    pub fn reconcile(&self, plan: &watch::Receiver<Arc<Plan>>, paused: Option<&[Name]>) {
+        if let Some(paused) = paused {
+            *self.paused() = paused.iter().cloned().collect();
+        }
+        let paused = self.paused().clone();
         let mut lanes = self.lanes();
         // Lanes consider exactly the plan they are started with as seen.
         let mut plan = plan.clone();
@@ -117,6 +125,10 @@ impl Lanes {
 
     /// Pauses or resumes a lane for an operator. The caller stores the change first.
     pub fn set_paused(&self, name: &Name, paused: bool) {
+        match paused {
+            true => self.paused().insert(name.clone()),
+            false => self.paused().remove(name),
+        };
         if let Some(lane) = self.lanes().get(name) {
             lane.set_paused(paused);
         }
@@ -124,6 +136,7 @@ impl Lanes {
 
     /// Applies the pauses of operators that another process has stored. `paused` lists all paused destinations.
     pub fn apply_pauses(&self, paused: &[Name]) {
+        *self.paused() = paused.iter().cloned().collect();
         for (name, lane) in &*self.lanes() {
             let is_paused = paused.contains(name);
             if lane.inner().paused != is_paused {
@@ -215,6 +228,10 @@ impl Lanes {
         self.context.store.serve(&[]);
         self.tracker.close();
         self.tracker.wait().await;
+    }
+
+    fn paused(&self) -> MutexGuard<'_, BTreeSet<Name>> {
+        self.paused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lanes(&self) -> MutexGuard<'_, BTreeMap<Name, Arc<LaneState>>> {

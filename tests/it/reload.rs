@@ -224,14 +224,14 @@ impl Bench {
             without,
             server,
         };
-        bench.lanes.reconcile(&bench.plans.subscribe(), &[]);
+        bench.lanes.reconcile(&bench.plans.subscribe(), Some(&[]));
         bench.sent(1).await;
         bench
     }
 
     fn reload(&self, plan: &Arc<Plan>, paused: &[Name]) {
         self.plans.send_replace(plan.clone());
-        self.lanes.reconcile(&self.plans.subscribe(), paused);
+        self.lanes.reconcile(&self.plans.subscribe(), Some(paused));
     }
 
     async fn sent(&self, count: usize) {

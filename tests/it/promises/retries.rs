@@ -163,7 +163,7 @@ impl Bench {
             metrics: metrics.clone(),
             events: Events::default(),
         });
-        lanes.reconcile(&plan, &[]);
+        lanes.reconcile(&plan, Some(&[]));
         Self {
             store,
             clock,
