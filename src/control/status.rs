@@ -87,6 +87,9 @@ impl Control {
                 .map(|doubt| doubt.to_string())
                 .map(warning(Clock)),
         );
+        let agreed = self.store.clock();
+        let difference = agreed.and_then(|agreed| self.clock.difference(agreed));
+        problems.extend(difference.map(warning(Clock)));
         let certificate = plan.tls.as_ref().and_then(|tls| tls.warning(self.clock.wall()));
         problems.extend(certificate.map(warning(Certificate)));
         problems.extend(self.checks.webhooks.problems().into_iter().map(warning(Numbers)));
@@ -114,6 +117,8 @@ impl Control {
             .iter()
             .map(|finding| format!("store: {finding}; `smsbridge status --acknowledge` ends this problem"));
         problems.extend(findings.map(warning(Store)));
+        let warnings = health.warnings.iter().map(|words| format!("store: {words}"));
+        problems.extend(warnings.map(warning(Store)));
         problems
     }
 

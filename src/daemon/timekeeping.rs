@@ -78,6 +78,7 @@ impl Timekeeper {
         let mut is_doubted = self.clock.doubt().is_some();
         let mut remembered = Standings::default();
         let mut observed = Instant::now();
+        let mut is_apart = false;
         loop {
             stop.run_until_cancelled(tokio::time::sleep(COMPARE)).await;
             // The last thing before the end is an observation.
@@ -87,6 +88,7 @@ impl Timekeeper {
                 observed = Instant::now();
                 is_doubted = self.observe(is_doubted).await;
             }
+            is_apart = self.compare(is_apart);
             let standings = self.lanes.standings();
             if is_due || faults(&standings).ne(faults(&remembered)) {
                 self.remember(standings, &mut remembered).await;
@@ -108,13 +110,32 @@ impl Timekeeper {
         }
     }
 
+    /// Compares the clock with that of a shared store, and logs when that begins or ends to be far from it. Returns
+    /// whether it is.
+    fn compare(&self, was_apart: bool) -> bool {
+        let Some(agreed) = self.store.clock() else {
+            return was_apart;
+        };
+        let difference = self.clock.difference(agreed);
+        match (was_apart, &difference) {
+            (false, Some(difference)) => tracing::warn!("{difference}"),
+            (true, None) => {
+                tracing::info!("the clock of this machine agrees with that of the database again");
+            }
+            _ => {}
+        }
+        difference.is_some()
+    }
+
     async fn bring_forward(&self) {
+        // The deliveries of a shared store are not due too late because the clock of this machine was set back.
         let now = self.clock.now();
+        let now = self.store.clock().map_or(now, |agreed| agreed.max(now));
         let longest = self.longest_wait();
         let count = loop {
             match self.store.advance(now.after(longest), now).await {
                 Ok(count) => break count,
-                Err(Error::Busy | Error::Slow | Error::Full { .. } | Error::Unavailable(_)) => {
+                Err(Error::Busy | Error::Slow | Error::Full(_) | Error::Unavailable(_)) => {
                     tokio::time::sleep(STORE_PAUSE).await;
                 }
                 Err(error) => {

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::model::message::Timestamp;
 use crate::timeline::{Doubt, Timeline};
 
+/// How far the clock of a machine may be from that of a shared store.
+const APART_MAX: Duration = Duration::from_secs(30);
+
 /// A source of time; cheap to clone. Clones share the knowledge about the time across restarts.
 #[derive(Clone)]
 pub struct Clock {
@@ -82,6 +85,28 @@ impl Clock {
     #[must_use]
     pub fn retention(&self) -> Timestamp {
         self.timeline().retention(self.wall(), self.now())
+    }
+
+    /// What is wrong, if one of the two clocks is far from the clock that all daemons with the same store agree on.
+    #[must_use]
+    pub fn difference(&self, agreed: Timestamp) -> Option<String> {
+        let apart = |time: Timestamp| {
+            let (ahead, behind) = (time.since(agreed), agreed.since(time));
+            let word = if ahead.is_zero() { "behind" } else { "ahead of" };
+            let by = Duration::from_secs(ahead.max(behind).as_secs());
+            (by > APART_MAX).then(|| (humantime::format_duration(by), word))
+        };
+        if let Some((by, word)) = apart(self.wall()) {
+            return Some(format!(
+                "the clock of this machine is {by} {word} that of the database: retries may be early or late, and dates \
+                 wrong; synchronise the clocks of all machines (NTP), then restart smsbridge"
+            ));
+        }
+        let (by, word) = apart(self.now())?;
+        Some(format!(
+            "when smsbridge was started, the clock of this machine was {by} {word} that of the database: retries may be \
+             early or late; restart smsbridge"
+        ))
     }
 
     /// A time that never jumps while the process runs, for due times and ages.
@@ -184,5 +209,41 @@ impl Stopwatch {
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.0.elapsed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_far_from_that_of_the_database_is_a_problem_in_words() {
+        let at = |wall: i64, steady: i64| {
+            Clock::apart(move || Timestamp(wall * 1_000), move || Timestamp(steady * 1_000))
+                .difference(Timestamp(1_000_000))
+        };
+        for near in [(1_000, 1_000), (1_030, 970), (970, 1_030)] {
+            assert_eq!(at(near.0, near.1), None, "{near:?}");
+        }
+        for (wall, steady, words) in [
+            (
+                1_090,
+                1_090,
+                "the clock of this machine is 1m 30s ahead of that of the database: ",
+            ),
+            (
+                700,
+                1_000,
+                "the clock of this machine is 5m behind that of the database: ",
+            ),
+            (
+                1_000,
+                700,
+                "when smsbridge was started, the clock of this machine was 5m behind that of the database: ",
+            ),
+        ] {
+            let difference = at(wall, steady).unwrap();
+            assert!(difference.starts_with(words), "{difference}");
+        }
     }
 }

@@ -25,7 +25,7 @@ pub(super) async fn settle(lane: &LaneState, settlement: Settlement, why: Vec<Op
                 tracing::warn!(delivery.id = %id, destination = %name, "the outcome of a delivery to {name} was not recorded: the claim was lost meanwhile");
                 return;
             }
-            Err(Error::Busy | Error::Slow | Error::Full { .. } | Error::Unavailable(_)) => {
+            Err(Error::Busy | Error::Slow | Error::Full(_) | Error::Unavailable(_)) => {
                 tokio::time::sleep(SETTLE_PAUSE).await;
             }
             Err(error @ (Error::Failed(_) | Error::NotFound)) => {

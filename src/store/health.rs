@@ -16,6 +16,8 @@ pub struct Health {
     pub needed: u64,
     /// New messages are rejected because of a lack of space.
     pub full: bool,
+    /// What the database server said when a write failed because its disk is full, until a write succeeds.
+    pub full_server: Option<String>,
     /// The limit of the process for the size of a file, if it is less than the free space.
     pub file_limit: Option<u64>,
     /// No more files can be created on the file system. New messages need none; a start, a backup and a compaction
@@ -33,12 +35,17 @@ pub struct Health {
     pub commits: u64,
     /// The findings of the audit, as sentences, until they are acknowledged.
     pub findings: Vec<String>,
+    /// What does not work as it should, although messages are stored and delivered, as sentences.
+    pub warnings: Vec<String>,
 }
 
 impl Health {
     /// The free and the required space, and what to do if it is too little.
     #[must_use]
     pub fn space(&self) -> String {
+        if let Some(reason) = &self.full_server {
+            return format!("the disk of the database server is full: {reason}; free space there");
+        }
         let size = |bytes| bytesize::ByteSize(bytes).display().iec();
         let (free, needed) = (size(self.free.unwrap_or_default()), size(self.needed));
         match self.file_limit {

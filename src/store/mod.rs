@@ -50,13 +50,8 @@ pub enum Error {
     #[error("the store is busy")]
     Busy,
     /// There is not enough free space for new messages. Nothing was stored. Deliveries continue.
-    #[error("the store is full: {free} bytes are free, {needed} are kept free")]
-    Full {
-        /// Free bytes on the file system.
-        free: u64,
-        /// The bytes that must be free: the configured `min_free`, or what the store itself needs for writing.
-        needed: u64,
-    },
+    #[error("the store is full: {0}")]
+    Full(String),
     /// A commit took longer than ten seconds. It may or may not have happened.
     #[error("the store did not answer in time")]
     Slow,
@@ -380,6 +375,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// The changes by other processes from now on; `None` if the store is not shared.
     fn changes(&self) -> Option<broadcast::Receiver<Change>> {
+        None
+    }
+
+    /// The clock that all processes with this store agree on; `None` if the store is not shared, or the clock is not
+    /// known at the moment.
+    fn clock(&self) -> Option<Timestamp> {
         None
     }
 

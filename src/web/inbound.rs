@@ -249,7 +249,7 @@ impl Inbound {
         self.checks.catch_up.outage();
         let reason = match failure {
             store::Error::Busy => "busy",
-            store::Error::Full { .. } => "full",
+            store::Error::Full(_) => "full",
             store::Error::Slow => "slow",
             store::Error::Unavailable(_) => "unavailable",
             store::Error::Failed(_) | store::Error::LostClaim | store::Error::NotFound => "failed",
@@ -259,7 +259,7 @@ impl Inbound {
             tracing::error!(source = %name, "cannot store a message from source {name}, answered 503: {failure}{more}");
         }
         let retry_after = match failure {
-            store::Error::Full { .. } => RETRY_AFTER_FULL,
+            store::Error::Full(_) => RETRY_AFTER_FULL,
             _ => RETRY_AFTER_BUSY,
         };
         failing(

@@ -11,6 +11,9 @@ use crate::source::{Incoming, Part};
 /// Time after the first part at which an incomplete message is delivered.
 pub const WINDOW: Duration = Duration::from_secs(10 * 60);
 
+/// How far the first part may be ahead of the clock.
+const AHEAD_MAX: Duration = Duration::from_secs(3_600);
+
 /// The minimum time for which parts keep their content, whatever `store.redact_after` and `store.retain` say.
 pub const PARTS_KEPT: Duration = Duration::from_secs(15 * 60);
 
@@ -76,10 +79,11 @@ impl Set {
     }
 
     /// Returns true if the message is to be delivered: all parts are there, or the time for the missing ones is over.
-    /// A time that is far from the first part in either direction ends it, because the clock may have been set.
+    /// It is also over if the first part is far ahead of the clock, which may have been set back; not if it is a little
+    /// ahead, because another daemon with a fast clock may have received it just now.
     pub fn is_due(&self, now: Timestamp, slack: Duration) -> bool {
-        let age = now.since(self.first_at).max(self.first_at.since(now));
-        self.is_complete() || age > WINDOW + slack
+        let is_over = now.since(self.first_at) > WINDOW + slack || self.first_at.since(now) > AHEAD_MAX;
+        self.is_complete() || is_over
     }
 
     fn is_complete(&self) -> bool {
@@ -282,6 +286,17 @@ mod tests {
             assert_eq!(texts(&parts[..2], 10).len(), 1);
             assert!(texts(&parts[..2], 10)[0].starts_with('('));
         }
+    }
+
+    #[test]
+    fn parts_that_a_daemon_with_a_fast_clock_received_wait_for_the_others() {
+        let parts = [(0, "+1 7 1/2 a")];
+        assert_eq!(texts(&parts, -20), ["(a [part 2 of 2 is missing])"]);
+        assert_eq!(
+            texts(&parts, -61),
+            ["a [part 2 of 2 is missing]"],
+            "the clock was set back"
+        );
     }
 
     #[test]

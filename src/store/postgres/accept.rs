@@ -25,8 +25,14 @@ pub(super) const WRITERS: [i16; 2] = [0, 1];
 /// Stores messages whose digests are unknown or too old, with their deliveries, and counts them. The digests are sorted,
 /// so that two daemons with the same arrivals do not wait for each other. A row is `ok` if the message is stored, now or
 /// by an earlier transaction whose answer was lost, and `fresh` if it is stored now.
+///
+/// The statement is its own transaction, so it sets what its commit waits for: behind a connection pooler, the session may
+/// not be the one that was prepared. A delivery that is due about now is due at once (0), because the clocks of the
+/// daemons that accept and deliver it may differ.
 const ACCEPT: &str = "
-    WITH input AS MATERIALIZED (
+    WITH durable AS MATERIALIZED (
+        SELECT set_config('synchronous_commit', $21::text, true)
+    ), input AS MATERIALIZED (
         SELECT i.*, nextval('message_seq') AS seq
         FROM unnest($3::uuid[], $4::bytea[], $5::bigint[], $6::text[], $7::text[], $8::text[], $9::text[],
                     $10::bigint[], $11::smallint[], $12::bytea[])
@@ -50,10 +56,12 @@ const ACCEPT: &str = "
         RETURNING id, seq, disposition
     ), created AS (
         INSERT INTO delivery (message, ordinal, seq, destination, conversation, queue, stage, due_at, pending_since, record)
-        SELECT d.message, d.ordinal, f.seq, d.destination, d.conversation, d.queue, 0, d.due_at, d.pending_since, d.record
+        SELECT d.message, d.ordinal, f.seq, d.destination, d.conversation, d.queue, 0,
+            CASE WHEN NOT d.held AND abs(d.due_at - extract(epoch FROM statement_timestamp()) * 1000) < 86400000 THEN 0 ELSE d.due_at END,
+            d.pending_since, d.record
         FROM unnest($13::uuid[], $14::smallint[], $15::text[], $16::bytea[], $17::bytea[], $18::bigint[], $19::bigint[],
-                    $20::bytea[])
-            AS d(message, ordinal, destination, conversation, queue, due_at, pending_since, record)
+                    $20::bytea[], $22::boolean[])
+            AS d(message, ordinal, destination, conversation, queue, due_at, pending_since, record, held)
         JOIN fresh f ON f.id = d.message
         RETURNING destination
     ), counted AS (
@@ -72,7 +80,7 @@ const ACCEPT: &str = "
     SELECT i.id,
         i.digest IS NULL OR i.id IN (SELECT message FROM known) AS ok,
         i.id IN (SELECT id FROM fresh) AS fresh
-    FROM input i";
+    FROM durable CROSS JOIN input i";
 
 /// The messages that hold these digests.
 const HOLDERS: &str = "SELECT digest, message FROM seen WHERE digest = ANY($1::bytea[])";
@@ -239,6 +247,7 @@ impl Work for Group<'_> {
 
     async fn run(&self, connection: &Connection) -> Result<Self::Output, Trouble> {
         let (stored, fresh) = self.store(connection).await?;
+        self.shared.monitor.has_room();
         self.shared
             .totals
             .accepted(self.arrivals.iter().filter_map(|arrival| {
@@ -321,6 +330,9 @@ impl Group<'_> {
         let pending: Vec<i64> = deliveries()
             .map(|(_, delivery, _)| delivery.pending_since().0)
             .collect();
+        let held: Vec<bool> = deliveries()
+            .map(|(_, delivery, _)| delivery.hold().is_some())
+            .collect();
         let bodies: Vec<&[u8]> = deliveries().map(|(.., record)| &record[..]).collect();
 
         let statement = connection.prepare_cached(ACCEPT).await?;
@@ -348,6 +360,8 @@ impl Group<'_> {
                     &due,
                     &pending,
                     &bodies,
+                    &connection.durability(),
+                    &held,
                 ],
             )
             .await?;

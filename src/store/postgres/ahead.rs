@@ -21,6 +21,7 @@ pub(super) struct Candidate {
     pub(super) stage: i16,
     pub(super) due: Timestamp,
     pub(super) queue: Conversation,
+    pub(super) conversation: Conversation,
     pub(super) blocker: Option<(Uuid, i16)>,
     pub(super) record: Vec<u8>,
     pub(super) content: Option<Vec<u8>>,
@@ -51,6 +52,7 @@ impl Candidate {
             content: row.try_get(9)?,
             root: row.try_get(10)?,
             is_followed: row.try_get(11)?,
+            conversation: conversation(row.try_get(12)?)?,
         })
     }
 }

@@ -36,7 +36,7 @@ const LEAST: usize = 16;
 /// The next deliveries of a destination in the order of acceptance, after a position: ready ones, delayed ones that are
 /// due, and the first ones of queues in which all before them were answered. With each, the first unanswered delivery
 /// that is before it in its queue; and unless there is one, the message, and whether the queue continues after it.
-const NEXT: &str = "
+pub(super) const NEXT: &str = "
     WITH claimed AS MATERIALIZED (SELECT * FROM unnest($5::uuid[], $6::smallint[]) AS c(message, ordinal)),
     answered AS MATERIALIZED (SELECT * FROM unnest($7::uuid[], $8::smallint[]) AS a(message, ordinal)),
     candidate AS (
@@ -87,23 +87,26 @@ const NEXT: &str = "
         LEFT JOIN thread t ON m.id IS NOT NULL AND t.destination = $1 AND t.conversation = l.conversation
     )
     SELECT message, ordinal, seq, stage, due_at, queue, blocker, blocker_ordinal, record,
-        CASE WHEN before < $12 THEN content END AS content, root, followed
+        CASE WHEN before < $12 THEN content END AS content, root, followed, conversation
     FROM found ORDER BY seq, ordinal";
 
 /// Marks deliveries that are behind others. The lock on those makes a transaction that ends one of them wait, and then
-/// find what it has to make ready. One that meanwhile became the delivery of a single recipient is in another queue.
+/// find what it has to make ready. One that meanwhile became the delivery of a single recipient is in another queue. All
+/// of them are locked in the order in which other transactions lock deliveries.
 const BEHIND: &str = "
-    WITH blocker AS MATERIALIZED (
+    WITH locked AS MATERIALIZED (
         SELECT e.message, e.ordinal, e.destination, e.queue FROM delivery e
-        WHERE (e.message, e.ordinal) IN (SELECT * FROM unnest($3::uuid[], $4::smallint[])) AND e.stage < 3
+        WHERE (e.message, e.ordinal) IN (
+                SELECT * FROM unnest($1::uuid[], $2::smallint[]) UNION SELECT * FROM unnest($3::uuid[], $4::smallint[])
+            ) AND e.stage < 3
         ORDER BY e.message, e.ordinal
-        FOR SHARE
+        FOR NO KEY UPDATE
     )
     UPDATE delivery d SET stage = 2
     FROM unnest($1::uuid[], $2::smallint[], $3::uuid[], $4::smallint[]) AS i(message, ordinal, blocker, blocker_ordinal)
     WHERE d.message = i.message AND d.ordinal = i.ordinal AND d.stage < 2
         AND (i.blocker, i.blocker_ordinal, d.destination, d.queue)
-            IN (SELECT message, ordinal, destination, queue FROM blocker)";
+            IN (SELECT message, ordinal, destination, queue FROM locked)";
 
 /// Marks deliveries that are due later.
 const DELAYED: &str = "
@@ -112,7 +115,7 @@ const DELAYED: &str = "
     WHERE d.message = i.message AND d.ordinal = i.ordinal AND d.stage = 0 AND d.due_at > $3";
 
 /// When the next delayed delivery is due.
-const NEXT_DUE: &str = "
+pub(super) const NEXT_DUE: &str = "
     SELECT d.due_at FROM delivery d
     WHERE d.destination = $1 AND d.stage = 1 AND NOT EXISTS (
         SELECT FROM unnest($2::uuid[], $3::smallint[]) AS c(message, ordinal)
@@ -122,7 +125,7 @@ const NEXT_DUE: &str = "
 /// Unclaimed deliveries that are the first of their queues and have been pending since a time in a range.
 const OLD: &str = "
     SELECT * FROM (
-        SELECT d.message, d.ordinal, d.seq, d.queue, d.record FROM delivery d
+        SELECT d.message, d.ordinal, d.seq, d.queue, d.record, d.conversation FROM delivery d
         WHERE d.destination = $1 AND d.stage < 3 AND d.pending_since BETWEEN $2 AND $3
             AND NOT EXISTS (
                 SELECT FROM unnest($4::uuid[], $5::smallint[]) AS c(message, ordinal)
@@ -148,6 +151,8 @@ const FOLLOWED: &str = "
 /// The claims made so far.
 struct Claims {
     all: Vec<Claim>,
+    /// Deliveries that cannot be read, and why.
+    damaged: Vec<(Lease, Error)>,
     limit: usize,
     room: usize,
 }
@@ -156,6 +161,7 @@ impl Claims {
     fn new(limit: usize) -> Self {
         Self {
             all: Vec::new(),
+            damaged: Vec::new(),
             limit,
             room: CLAIM_BYTES,
         }
@@ -261,10 +267,16 @@ impl Look<'_> {
 }
 
 impl Turn {
-    fn lease(&self, destination: &Name, id: DeliveryId, queue: Conversation) -> Lease {
+    fn lease(
+        &self,
+        destination: &Name,
+        id: DeliveryId,
+        (queue, conversation): (Conversation, Conversation),
+    ) -> Lease {
         Lease {
             id,
             queue: (destination.clone(), queue),
+            conversation,
             epoch: self.epoch,
             is_answered: false,
         }
@@ -295,7 +307,12 @@ impl Postgres {
         let result = self
             .fill(&lane, destination, &mut ahead, (version, now), &mut claims)
             .await;
-        let mut claims = claims.all;
+        let Claims {
+            all: mut claims,
+            damaged,
+            ..
+        } = claims;
+        self.set_all_aside(damaged).await;
         // While the database answered slowly, the lease may have ended.
         if !self.shared.lanes.holds(destination, lane.epoch) {
             for claim in claims.drain(..) {
@@ -318,7 +335,7 @@ impl Postgres {
         (version, now): (u64, Timestamp),
         claims: &mut Claims,
     ) -> Result<(), Error> {
-        self.take(lane, destination, ahead, now, claims)?;
+        self.take(lane, destination, ahead, now, claims);
         if !claims.is_full() {
             ahead.restart(lane.epoch, version);
         }
@@ -347,7 +364,7 @@ impl Postgres {
                 after = (candidate.seq, ordinal(candidate.id));
                 ahead.add(candidate, now);
             }
-            self.take(lane, destination, ahead, now, claims)?;
+            self.take(lane, destination, ahead, now, claims);
             if is_last {
                 break;
             }
@@ -356,34 +373,29 @@ impl Postgres {
     }
 
     /// Claims from what was read ahead.
-    fn take(
-        &self,
-        lane: &Turn,
-        destination: &Name,
-        ahead: &mut Ahead,
-        now: Timestamp,
-        claims: &mut Claims,
-    ) -> Result<(), Error> {
+    fn take(&self, lane: &Turn, destination: &Name, ahead: &mut Ahead, now: Timestamp, claims: &mut Claims) {
         while !claims.is_full()
             && let Some(candidate) = ahead.next(now)
         {
-            if let Some(claim) = self.grant(lane, destination, candidate)? {
-                claims.add(claim);
+            let queues = (candidate.queue, candidate.conversation);
+            let lease = lane.lease(destination, candidate.id, queues);
+            match self.grant(lease.clone(), candidate) {
+                Ok(Some(claim)) => claims.add(claim),
+                Ok(None) => {}
+                Err(error) => claims.damaged.push((lease, error)),
             }
         }
-        Ok(())
     }
 
-    /// Claims a candidate, unless its queue is blocked.
-    fn grant(&self, lane: &Turn, destination: &Name, candidate: Candidate) -> Result<Option<Claim>, Error> {
+    /// Claims a candidate, unless its queue is blocked. Fails if it cannot be read.
+    fn grant(&self, lease: Lease, candidate: Candidate) -> Result<Option<Claim>, Error> {
         let Some(content) = candidate.content else {
             return Ok(None);
         };
         let delivery = record::delivery(&candidate.record)?;
         let message = record::message(&content)?;
-        let thread = candidate.root.map(String::from_utf8).transpose();
-        let thread = thread.map_err(|_| Error::Failed("a thread in the database is damaged".to_owned()))?;
-        let lease = lane.lease(destination, candidate.id, candidate.queue);
+        // Without a root, the delivery begins a new thread.
+        let thread = candidate.root.and_then(|root| String::from_utf8(root).ok());
         let mut leases = self.shared.leases();
         let queue = lease.queue.clone();
         let token = leases.grant(lease);
@@ -425,7 +437,8 @@ impl Postgres {
             &limit,
         ];
         let connection = self.shared.pool.get().await?;
-        let old = async || -> Result<Vec<Overdue>, Trouble> {
+        let mut damaged = Vec::new();
+        let mut old = async || -> Result<Vec<Overdue>, Trouble> {
             let rows = connection
                 .query(&connection.prepare_cached(OLD).await?, &parameters)
                 .await?;
@@ -438,8 +451,12 @@ impl Postgres {
                     message: MessageId(message),
                     ordinal: ordinal.cast_unsigned(),
                 };
-                let lease = lane.lease(destination, id, conversation(row.try_get(3)?)?);
-                found.push((lease, record::delivery(row.try_get(4)?)?));
+                let queues = (conversation(row.try_get(3)?)?, conversation(row.try_get(5)?)?);
+                let lease = lane.lease(destination, id, queues);
+                match record::delivery(row.try_get(4)?) {
+                    Ok(delivery) => found.push((lease, delivery)),
+                    Err(error) => damaged.push((lease, error)),
+                }
             }
             let mut leases = self.shared.leases();
             let overdue = found.into_iter().filter_map(|(lease, delivery)| {
@@ -448,7 +465,18 @@ impl Postgres {
             });
             Ok(overdue.collect())
         };
-        self.shared.within(&connection, old()).await
+        let overdue = self.shared.within(&connection, old()).await?;
+        drop(connection);
+        self.set_all_aside(damaged).await;
+        Ok(overdue)
+    }
+
+    async fn set_all_aside(&self, damaged: Vec<(Lease, Error)>) {
+        for (lease, error) in damaged {
+            if let Err(error) = self.shared.set_aside(&lease, &error.to_string()).await {
+                tracing::debug!(delivery.id = %lease.id, "cannot set a delivery aside: {error}");
+            }
+        }
     }
 
     pub(super) async fn next_due_at(

@@ -27,32 +27,34 @@ const STEP: i64 = 500;
 /// Upper bound of the steps of one command.
 const STEPS: usize = 1_000_000;
 
-const DEAD: &str = "
+pub(super) const DEAD: &str = "
     SELECT message, ordinal, seq FROM delivery
     WHERE destination = $1 AND stage = 4 AND (seq, message, ordinal) > ($2, $3, $4)
     ORDER BY seq, message, ordinal LIMIT $5";
 
-const PENDING: &str = "
+pub(super) const PENDING: &str = "
     SELECT message, ordinal, pending_since FROM delivery
     WHERE destination = $1 AND stage < 3 AND (pending_since, message, ordinal) > ($2, $3, $4)
     ORDER BY pending_since, message, ordinal LIMIT $5";
 
-/// Deliveries that could be claimed if they were due.
-const LATER: &str = "
-    SELECT d.message, d.ordinal, d.seq FROM delivery d
-    WHERE d.destination = $1 AND d.stage < 2 AND d.due_at > $6 AND (d.seq, d.message, d.ordinal) > ($2, $3, $4)
-        AND NOT EXISTS (
+/// Deliveries that are due later, and whether they could be claimed if they were due.
+pub(super) const LATER: &str = "
+    SELECT d.message, d.ordinal, d.due_at, d.stage < 2 AND NOT EXISTS (
             SELECT FROM delivery e
-            WHERE e.destination = d.destination AND e.queue = d.queue AND e.stage < 3
-                AND (e.seq, e.ordinal) < (d.seq, d.ordinal)
+            WHERE e.destination = $1 AND e.queue = d.queue AND e.stage < 3 AND (e.seq, e.ordinal) < (d.seq, d.ordinal)
         )
-    ORDER BY d.seq, d.message, d.ordinal LIMIT $5";
+    FROM (
+        SELECT * FROM delivery
+        WHERE destination = $1 AND stage < 3 AND due_at > 0 AND due_at > $6 AND (due_at, message, ordinal) > ($2, $3, $4)
+        ORDER BY due_at, message, ordinal LIMIT $5
+    ) d
+    ORDER BY d.due_at, d.message, d.ordinal";
 
-/// Pending deliveries of all destinations that are due too late.
-const TOO_LATE: &str = "
-    SELECT message, ordinal, seq FROM delivery
-    WHERE stage < 3 AND due_at > $5 AND (seq, message, ordinal) > ($1, $2, $3)
-    ORDER BY seq, message, ordinal LIMIT $4";
+/// Pending deliveries that are due too late.
+pub(super) const TOO_LATE: &str = "
+    SELECT message, ordinal, due_at FROM delivery
+    WHERE destination = $1 AND stage < 3 AND due_at > 0 AND due_at > $6 AND (due_at, message, ordinal) > ($2, $3, $4)
+    ORDER BY due_at, message, ordinal LIMIT $5";
 
 /// No further query together with the locks.
 const NOTHING: (&str, &[&(dyn ToSql + Sync)]) = ("SELECT", &[]);
@@ -75,7 +77,7 @@ enum Selection<'a> {
     Dead(&'a Name),
     Pending(&'a Name),
     Later(&'a Name, Timestamp),
-    TooLate(Timestamp),
+    TooLate(&'a Name, Timestamp),
 }
 
 impl<'a> From<&'a Selector> for Selection<'a> {
@@ -104,7 +106,10 @@ impl Selection<'_> {
             Self::Later(name, now) => {
                 query(LATER, &[&name.as_str(), &order, &message, &number, &STEP, &now.0]).await?
             }
-            Self::TooLate(beyond) => query(TOO_LATE, &[&order, &message, &number, &STEP, &beyond.0]).await?,
+            Self::TooLate(name, beyond) => {
+                let name = name.as_str();
+                query(TOO_LATE, &[&name, &order, &message, &number, &STEP, &beyond.0]).await?
+            }
         };
         let mut picked = Picked {
             ids: Vec::new(),
@@ -112,10 +117,12 @@ impl Selection<'_> {
         };
         for row in &rows {
             let (message, number): (Uuid, i16) = (row.try_get(0)?, row.try_get(1)?);
-            picked.ids.push(DeliveryId {
-                message: MessageId(message),
-                ordinal: number.cast_unsigned(),
-            });
+            if row.len() < 4 || row.try_get(3)? {
+                picked.ids.push(DeliveryId {
+                    message: MessageId(message),
+                    ordinal: number.cast_unsigned(),
+                });
+            }
             picked.next = Some((row.try_get(2)?, message, number));
         }
         if (rows.len() as i64) < STEP {
@@ -181,7 +188,7 @@ impl<C: Command> Work for Step<'_, C> {
         }
         let messages: BTreeSet<Uuid> = ids.iter().map(|id| id.message.0).collect();
         let messages: Vec<Uuid> = messages.into_iter().collect();
-        let (mut messages, _) = rows::lock(connection, &messages, NOTHING).await?;
+        let (mut messages, _) = rows::lock(connection, &messages, NOTHING, &rows::Queues::default()).await?;
         for id in ids {
             let Some(message) = messages.get_mut(&id.message) else {
                 continue;
@@ -406,9 +413,11 @@ impl Postgres {
 
     pub(super) async fn advance_late(&self, beyond: Timestamp, now: Timestamp) -> Result<u64, Error> {
         let mut all = 0;
-        let selection = Selection::TooLate(beyond);
-        self.command(Advance { beyond, now }, selection, |step| all += step)
-            .await?;
+        for destination in self.shared.destinations().await? {
+            let selection = Selection::TooLate(&destination, beyond);
+            self.command(Advance { beyond, now }, selection, |step| all += step)
+                .await?;
+        }
         Ok(all)
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
@@ -12,6 +12,7 @@ use tokio_postgres::{Notification, Row};
 use tokio_util::sync::CancellationToken;
 
 use super::lanes::{Request, first};
+use super::moment::Moment;
 use super::pool::Dedicated;
 use super::shared::Shared;
 use super::trouble::Trouble;
@@ -98,6 +99,10 @@ const POLL: &str = "
         )
     )";
 
+/// The pauses by operators, whose notices may be lost.
+const PAUSES: &str = "
+    SELECT destination FROM lane WHERE paused ORDER BY destination";
+
 const NOTIFY: &str = "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload";
 
 /// The task.
@@ -111,7 +116,9 @@ pub(super) struct Keeper {
 /// The connection and what has been sent through it.
 struct Session {
     connection: Dedicated,
-    renewed: Option<Instant>,
+    renewed: Option<Moment>,
+    /// The paused destinations of the last look.
+    paused: Option<BTreeSet<Name>>,
 }
 
 impl Keeper {
@@ -126,6 +133,7 @@ impl Keeper {
                     let session = Session {
                         connection,
                         renewed: None,
+                        paused: None,
                     };
                     self.keep(session, incoming).await
                 }
@@ -150,9 +158,9 @@ impl Keeper {
         mut session: Session,
         mut incoming: mpsc::Receiver<Notification>,
     ) -> Result<(), Trouble> {
-        let listen = format!("LISTEN {CHANNEL}");
-        within(self.patience(), session.connection.batch_execute(&listen)).await?;
+        self.listen(&session).await?;
         self.look(&mut session).await?;
+        self.pauses(&mut session).await?;
         // Notices sent before this connection was opened are lost.
         self.tell(Change::All);
         let mut ticks = tokio::time::interval(LOOK.min(self.shared.lease / 3));
@@ -163,6 +171,7 @@ impl Keeper {
                 () = stop.cancelled() => return self.leave(&session).await,
                 _ = ticks.tick() => {
                     self.look(&mut session).await?;
+                    self.pauses(&mut session).await?;
                     self.poll(&session).await?;
                 }
                 Some(request) = self.requests.recv() => {
@@ -180,6 +189,28 @@ impl Keeper {
                 },
             }
         }
+    }
+
+    /// Asks for notices. They are hints, so a server or pooler that refuses them must not stop the renewals.
+    async fn listen(&self, session: &Session) -> Result<(), Trouble> {
+        let listen = format!("LISTEN {CHANNEL}");
+        let refused = match within(self.patience(), session.connection.batch_execute(&listen)).await {
+            Ok(()) => None,
+            Err(trouble) => Some(trouble.refusal().ok_or(trouble)?),
+        };
+        self.shared.monitor.listens(refused);
+        Ok(())
+    }
+
+    /// Tells the lanes when the paused destinations are not those of the last look.
+    async fn pauses(&self, session: &mut Session) -> Result<(), Trouble> {
+        let rows = within(self.patience(), session.connection.query(PAUSES, &[])).await?;
+        let paused = names_of(&rows)?;
+        let before = session.paused.replace(paused);
+        if before.is_some() && before != session.paused {
+            self.tell(Change::Paused);
+        }
+        Ok(())
     }
 
     /// The time limit of each request: a third of the lease, so that a hanging connection is replaced in time.
@@ -204,7 +235,7 @@ impl Keeper {
         self.hand_over(session).await
     }
 
-    async fn renew(&self, session: &Session) -> Result<Instant, Trouble> {
+    async fn renew(&self, session: &Session) -> Result<Moment, Trouble> {
         let Shared {
             node,
             instance,
@@ -219,7 +250,7 @@ impl Keeper {
         let wanted: Vec<&str> = wanted.iter().map(Name::as_str).collect();
         let (version, fingerprint) = (env!("CARGO_PKG_VERSION"), self.shared.fingerprint());
         let (seconds, remembered) = (lease.as_secs_f64(), REMEMBERED.as_secs_f64());
-        let sent = Instant::now();
+        let sent = Moment::now();
         let parameters: [&(dyn ToSql + Sync); 9] = [
             node,
             instance,
@@ -267,7 +298,7 @@ impl Keeper {
             return Ok(());
         }
         let seconds = lease.as_secs_f64();
-        let sent = Instant::now();
+        let sent = Moment::now();
         let parameters: [&(dyn ToSql + Sync); 4] = [node, instance, &seconds, &free];
         let acquired = within(self.patience(), session.connection.query(ACQUIRE, &parameters)).await?;
         for row in acquired {

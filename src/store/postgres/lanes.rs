@@ -4,12 +4,13 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sha2::Digest as _;
 use tokio::sync::{mpsc, oneshot};
 
 use super::ahead::Ahead;
+use super::moment::Moment;
 use crate::model::message::Name;
 
 /// How long the first claim of a destination waits for its lane.
@@ -42,7 +43,7 @@ struct Lane {
 struct Owned {
     epoch: i64,
     /// The end of the lease.
-    until: Instant,
+    until: Moment,
     /// Another daemon is to serve it: nothing more is claimed.
     is_leaving: bool,
 }
@@ -164,7 +165,7 @@ impl Lanes {
     }
 
     /// The lane was acquired, or renewed in the same epoch, by a request sent when its lease began.
-    pub(super) fn hold(&self, destination: &Name, epoch: i64, until: Instant) {
+    pub(super) fn hold(&self, destination: &Name, epoch: i64, until: Moment) {
         let mut lanes = self.lanes();
         let lane = lanes.entry(destination.clone()).or_default();
         let is_leaving = lane
@@ -201,7 +202,11 @@ impl Lanes {
 
 impl Owned {
     fn is_valid(&self) -> bool {
-        Instant::now() < self.until
+        self.is_valid_at(Moment::now())
+    }
+
+    fn is_valid_at(&self, now: Moment) -> bool {
+        now < self.until
     }
 }
 
@@ -249,6 +254,24 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_lease_ends_by_the_clock_that_also_runs_during_a_suspension() {
+        let (sent, lease) = (Moment::now(), Duration::from_secs(10));
+        let owned = Owned {
+            epoch: 1,
+            until: sent + lease,
+            is_leaving: false,
+        };
+        let nanosecond = Duration::from_nanos(1);
+        assert!(owned.is_valid_at(sent + (lease - nanosecond)));
+        assert!(
+            !owned.is_valid_at(sent + lease),
+            "the database may give the lane away"
+        );
+        // The machine was suspended for an hour after the renewal was sent.
+        assert!(!owned.is_valid_at(sent + Duration::from_secs(3_600)));
+    }
+
     #[tokio::test]
     async fn nothing_is_claimed_after_the_lease_or_while_leaving() {
         let (requests, mut keeper) = mpsc::channel(REQUESTS);
@@ -261,18 +284,18 @@ mod tests {
         });
         assert!(lanes.claimable(&desk).await.is_none());
         assert_eq!(lanes.missing(), std::slice::from_ref(&desk));
-        lanes.hold(&desk, 3, Instant::now() + Duration::from_secs(60));
+        lanes.hold(&desk, 3, Moment::now() + Duration::from_secs(60));
         assert_eq!(lanes.claimable(&desk).await.map(|turn| turn.epoch), Some(3));
         assert!(lanes.holds(&desk, 3) && !lanes.holds(&desk, 2));
         lanes.leave(&desk);
-        lanes.hold(&desk, 3, Instant::now() + Duration::from_secs(60));
+        lanes.hold(&desk, 3, Moment::now() + Duration::from_secs(60));
         assert!(
             lanes.claimable(&desk).await.is_none(),
             "a renewal does not end the hand-over"
         );
         assert!(lanes.holds(&desk, 3), "claims in progress end normally");
         assert_eq!(lanes.leaving(), std::slice::from_ref(&desk));
-        lanes.hold(&desk, 4, Instant::now());
+        lanes.hold(&desk, 4, Moment::now());
         assert!(!lanes.holds(&desk, 4), "the lease is over");
         lanes.serve(&[]);
         lanes.forget(&desk);

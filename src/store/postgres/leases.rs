@@ -19,6 +19,8 @@ pub(super) type Queue = (Name, Conversation);
 pub(super) struct Lease {
     pub(super) id: DeliveryId,
     pub(super) queue: Queue,
+    /// The conversation of its message, which has a queue for each recipient.
+    pub(super) conversation: Conversation,
     /// The epoch of the lane at the time of the claim.
     pub(super) epoch: i64,
     pub(super) is_answered: bool,
@@ -164,6 +166,7 @@ mod tests {
                 ordinal: 1,
             },
             queue: ("desk".parse().unwrap(), Conversation([queue; 8])),
+            conversation: Conversation([queue; 8]),
             epoch: 1,
             is_answered: false,
         }

@@ -10,7 +10,7 @@ use super::pool::Connection;
 use super::session::described;
 
 /// The migrations, the first of them number 1.
-const MIGRATIONS: [&str; 1] = [include_str!("schema/0001.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema/0001.sql"), include_str!("schema/0002.sql")];
 
 /// The version that this program needs.
 pub const VERSION: i32 = MIGRATIONS.len() as i32;

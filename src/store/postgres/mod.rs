@@ -41,6 +41,8 @@ use crate::timeline::Timeline;
 mod accept;
 mod address;
 mod ahead;
+mod aside;
+mod by_state;
 mod claim;
 mod commands;
 mod counters;
@@ -52,6 +54,7 @@ mod keeper;
 mod lanes;
 mod leases;
 mod migrate;
+mod moment;
 mod monitor;
 mod nodes;
 mod overview;
@@ -140,7 +143,7 @@ impl Postgres {
             retention: Retention::default(),
             monitor: Monitor::default(),
         });
-        shared.load_totals().await?;
+        shared.ask(true).await?;
         let (writers, keepers, stop) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
         let keeper = Keeper {
             shared: shared.clone(),
@@ -350,6 +353,14 @@ impl Store for Postgres {
 
     async fn export(&self, from: Position) -> Result<Part, Error> {
         self.shared.export(from).await
+    }
+
+    async fn acknowledge(&self) -> Result<u64, Error> {
+        self.shared.acknowledge_findings().await
+    }
+
+    fn clock(&self) -> Option<Timestamp> {
+        self.shared.monitor.clock()
     }
 
     fn health(&self) -> Health {

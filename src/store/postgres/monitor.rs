@@ -1,8 +1,10 @@
 //! What is known about the database at the moment.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::moment::Moment;
+use crate::model::message::Timestamp;
 use crate::store::Error;
 
 /// What is known about the database.
@@ -15,11 +17,19 @@ pub(super) struct Seen {
     pub(super) bytes: u64,
     /// When the query that has no answer yet was sent.
     pub(super) asked: Option<Instant>,
-    pub(super) unavailable: Option<Away>,
+    pub(super) unavailable: Option<Outage>,
+    /// A write failed because the disk of the server is full, and none has succeeded since.
+    pub(super) full: Option<Outage>,
+    /// The clock of the server, and when it was read.
+    clock: Option<(Timestamp, Moment)>,
+    /// Why notices of other daemons cannot be received.
+    deaf: Option<String>,
+    /// Deliveries that were set aside.
+    pub(super) findings: Vec<String>,
 }
 
-/// The database is unavailable.
-pub(super) struct Away {
+/// Something that the database cannot do.
+pub(super) struct Outage {
     pub(super) reason: String,
     since: Instant,
 }
@@ -56,8 +66,72 @@ impl Monitor {
                     );
                 }
                 let since = before.map_or_else(Instant::now, |away| away.since);
-                seen.unavailable = Some(Away { reason, since });
+                seen.unavailable = Some(Outage { reason, since });
             }
         }
     }
+
+    /// A write failed because the disk of the server is full.
+    pub(super) fn is_full(&self, reason: String) {
+        let mut seen = self.seen();
+        if seen.full.is_none() {
+            tracing::error!(
+                "the disk of the database server is full; new messages are answered 503 until a write succeeds: {reason}"
+            );
+        }
+        let since = seen.full.take().map_or_else(Instant::now, |full| full.since);
+        seen.full = Some(Outage { reason, since });
+    }
+
+    /// New rows were written.
+    pub(super) fn has_room(&self) {
+        if let Some(full) = self.seen().full.take() {
+            let seconds = full.since.elapsed().as_secs();
+            tracing::info!(
+                seconds,
+                "the database server has room for new messages again after {seconds} s"
+            );
+        }
+    }
+
+    /// Stores the clock of the server, which answered a question that was sent at `sent`.
+    pub(super) fn told_time(&self, time: Timestamp, sent: Moment) {
+        let travel = sent.elapsed() / 2;
+        self.seen().clock = Some((time, sent + travel));
+    }
+
+    /// The clock of the server.
+    pub(super) fn clock(&self) -> Option<Timestamp> {
+        let (time, at) = self.seen().clock?;
+        Some(time.after(at.elapsed()))
+    }
+
+    /// Stores whether notices can be received, and logs a change.
+    pub(super) fn listens(&self, refused: Option<String>) {
+        let mut seen = self.seen();
+        match (&seen.deaf, &refused) {
+            (None, Some(reason)) => {
+                tracing::warn!("{}", deafness(reason));
+            }
+            (Some(_), None) => tracing::info!("this daemon receives notices of other daemons again"),
+            _ => {}
+        }
+        seen.deaf = refused;
+    }
+
+    /// What does not work, although messages are stored and delivered.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        self.seen().deaf.as_deref().map(deafness).into_iter().collect()
+    }
+}
+
+/// How often the database is looked at without notices.
+const LOOK: Duration = Duration::from_secs(1);
+
+fn deafness(reason: &str) -> String {
+    format!(
+        "the database refuses LISTEN ({reason}), so messages that other daemons accept are delivered up to {} s later; \
+         connect to the server directly, or through a pooler in session mode",
+        LOOK.as_secs()
+    )
 }

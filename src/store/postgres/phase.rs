@@ -2,17 +2,25 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use uuid::Uuid;
+
 /// Where the next step of this daemon begins.
 #[derive(Default)]
 pub(super) struct Retention(Mutex<Phase>);
 
-/// What a step does, and the time of receipt at which it begins.
+/// A message in the order of receipt: its time and id.
+pub(super) type Place = (i64, Uuid);
+
+/// Before all messages.
+const START: Place = (i64::MIN, Uuid::nil());
+
+/// What a step does, and after which message it begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// Removes messages that are redacted, or that are not.
-    Purge { redacted: bool, from: i64 },
+    Purge { redacted: bool, from: Place },
     /// Redacts messages.
-    Redact { from: i64 },
+    Redact { from: Place },
     /// Removes provider ids.
     Forget,
     /// Removes the roots of threads.
@@ -23,23 +31,23 @@ impl Default for Phase {
     fn default() -> Self {
         Self::Purge {
             redacted: true,
-            from: i64::MIN,
+            from: START,
         }
     }
 }
 
 impl Phase {
-    /// The phase after a step that read up to a time of receipt; `None` if it read everything.
-    pub(super) fn after(self, reached: Option<i64>) -> Option<Self> {
+    /// The phase after a step that read up to a message; `None` if it read everything.
+    pub(super) fn after(self, reached: Option<Place>) -> Option<Self> {
         Some(match (self, reached) {
             (Self::Purge { redacted, .. }, Some(from)) => Self::Purge { redacted, from },
             (Self::Redact { .. }, Some(from)) => Self::Redact { from },
             (Self::Forget | Self::Threads, Some(_)) => self,
             (Self::Purge { redacted: true, .. }, None) => Self::Purge {
                 redacted: false,
-                from: i64::MIN,
+                from: START,
             },
-            (Self::Purge { .. }, None) => Self::Redact { from: i64::MIN },
+            (Self::Purge { .. }, None) => Self::Redact { from: START },
             (Self::Redact { .. }, None) => Self::Forget,
             (Self::Forget, None) => Self::Threads,
             (Self::Threads, None) => return None,

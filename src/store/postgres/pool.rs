@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Notification, Statement};
 
 use super::address::Address;
@@ -25,6 +26,8 @@ struct Inner {
     address: Address,
     node: String,
     commit: SynchronousCommit,
+    /// The statement that begins a transaction.
+    begin: String,
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<Idle>>,
     /// The host that accepted the last connection.
@@ -56,6 +59,10 @@ impl Pool {
             address,
             node: node.to_owned(),
             commit,
+            begin: format!(
+                "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = {}",
+                commit.as_str()
+            ),
             permits: Arc::new(Semaphore::new(size)),
             idle: Mutex::default(),
             host: AtomicUsize::new(0),
@@ -168,6 +175,43 @@ impl Connection {
             statements.insert(sql, statement.clone());
         }
         Ok(statement)
+    }
+
+    /// Begins a transaction with the isolation and durability that the store needs. The session has both as its defaults;
+    /// behind a connection pooler, the transaction may run in another session.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn begin(&self) -> Result<(), tokio_postgres::Error> {
+        self.batch_execute(&self.pool.begin).await
+    }
+
+    /// Runs one statement in a transaction of its own, with the durability that the store needs.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn execute_durably(
+        &self,
+        statement: &Statement,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<u64, tokio_postgres::Error> {
+        // Sent in this order without waiting for the answers. After an error, the COMMIT is a rollback.
+        let (begun, executed, committed) = futures_util::future::join3(
+            self.begin(),
+            self.execute(statement, parameters),
+            self.batch_execute("COMMIT"),
+        )
+        .await;
+        begun?;
+        let count = executed?;
+        committed?;
+        Ok(count)
+    }
+
+    /// What a commit waits for, as the value of the setting `synchronous_commit`.
+    #[must_use]
+    pub fn durability(&self) -> &'static str {
+        self.pool.commit.as_str()
     }
 
     /// Closes the connection instead of reusing it, because its state is unknown.

@@ -31,7 +31,7 @@ const AHEAD: &str = "
     WHERE (greatest(due_at, $2), seq << 16 | ordinal) < ($3, $4)";
 
 /// No delivery behind another one is the first.
-const OLDEST: &str = "
+pub(super) const OLDEST: &str = "
     SELECT record FROM (
         (SELECT seq, ordinal, record FROM delivery WHERE destination = $1 AND stage = 0 ORDER BY seq, ordinal LIMIT 1)
         UNION ALL
@@ -102,7 +102,7 @@ impl Postgres {
             let statement = connection.prepare_cached(OLDEST).await?;
             let row = connection.query_opt(&statement, &[&destination.as_str()]).await?;
             let record = row.map(|row| row.try_get::<_, Vec<u8>>(0)).transpose()?;
-            Ok(record.map(|record| record::delivery(&record)).transpose()?)
+            Ok(record.and_then(|record| record::delivery(&record).ok()))
         };
         self.shared.within(&connection, oldest()).await
     }

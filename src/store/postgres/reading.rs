@@ -15,19 +15,35 @@ impl Shared {
         connection: &Connection,
         work: impl Future<Output = Result<T, Trouble>>,
     ) -> Result<T, Error> {
+        let mut reading = Reading {
+            connection,
+            is_answered: false,
+        };
         let result = tokio::time::timeout(WAIT, work).await;
+        reading.is_answered = result.is_ok();
         let trouble = match result {
             Ok(Ok(value)) => return Ok(value),
             Ok(Err(trouble)) => trouble,
-            Err(_) => {
-                connection.discard();
-                Trouble::Store(Error::Unavailable(format!(
-                    "no answer within {} s",
-                    WAIT.as_secs()
-                )))
-            }
+            Err(_) => Trouble::Store(Error::Unavailable(format!(
+                "no answer within {} s",
+                WAIT.as_secs()
+            ))),
         };
-        trouble.tell(&self.pool);
-        Err(trouble.into())
+        Err(self.failed(trouble))
+    }
+}
+
+/// A request that may be cancelled before its answer has arrived. The connection is then closed, because the next user
+/// would wait for that answer first.
+struct Reading<'c> {
+    connection: &'c Connection,
+    is_answered: bool,
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.connection.discard();
+        }
     }
 }

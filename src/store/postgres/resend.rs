@@ -35,7 +35,8 @@ impl Work for Add<'_> {
 
     async fn run(&self, connection: &Connection) -> Result<Added, Trouble> {
         let id = self.id.0;
-        let (mut messages, found) = rows::lock(connection, &[id], (MESSAGE, &[&id])).await?;
+        let (mut messages, found) =
+            rows::lock(connection, &[id], (MESSAGE, &[&id]), &rows::Queues::default()).await?;
         let Some(found) = found.first() else {
             return Err(Error::NotFound.into());
         };
@@ -47,6 +48,7 @@ impl Work for Add<'_> {
             is_redacted: false,
             seq,
             conversation,
+            last: 0,
         });
         let add = |one: &Delivery| message.add(self.id, one.clone(), one.created_at);
         let ids: Vec<DeliveryId> = self.deliveries.iter().map(add).collect();

@@ -6,7 +6,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::counters::Deltas;
-use super::phase::Phase;
+use super::phase::{Phase, Place};
 use super::pool::Connection;
 use super::record::{self, BEHIND, KEPT, UNROUTED};
 use super::shared::{Shared, Work};
@@ -24,13 +24,17 @@ const SLOT: i16 = 90;
 /// The advisory lock of a step: `smsretai` in ASCII.
 const LOCK: i64 = 0x736d_7372_6574_6169;
 
-/// Messages in the order of their receipt without a pending delivery. Those that another transaction has locked are left
-/// for the next time.
+/// The next messages in the order of their receipt.
+pub(super) const NEXT: &str = "
+    SELECT id, received_at FROM message
+    WHERE redacted = $1 AND (received_at, id) > ($2, $3) AND received_at < $4
+    ORDER BY received_at, id LIMIT $5";
+
+/// Those without a pending delivery. Those that another transaction has locked are left for the next time.
 const ENDED: &str = "
-    SELECT m.id, m.received_at, m.disposition, m.record FROM message m
-    WHERE m.redacted = $1 AND m.received_at >= $2 AND m.received_at < $3
-        AND NOT EXISTS (SELECT FROM delivery d WHERE d.message = m.id AND d.stage < 3)
-    ORDER BY m.received_at LIMIT $4 FOR UPDATE OF m SKIP LOCKED";
+    SELECT m.id, m.disposition, m.record FROM message m
+    WHERE m.id = ANY($1::uuid[]) AND NOT EXISTS (SELECT FROM delivery d WHERE d.message = m.id AND d.stage < 3)
+    ORDER BY m.id FOR UPDATE OF m SKIP LOCKED";
 
 /// Locks the deliveries; one may be pending again by now.
 const LOCK_DELIVERIES: &str = "
@@ -81,8 +85,8 @@ impl Shared {
 /// What a step did.
 #[derive(Default)]
 struct Done {
-    /// The time of receipt up to which messages were read; `None` if none is left.
-    reached: Option<i64>,
+    /// The message up to which was read; `None` if none is left.
+    reached: Option<Place>,
     kept: i64,
     unrouted: i64,
 }
@@ -99,7 +103,7 @@ impl Work for Step<'_> {
     type Output = Option<Done>;
 
     async fn run(&self, connection: &Connection) -> Result<Option<Done>, Trouble> {
-        connection.batch_execute("BEGIN").await?;
+        connection.begin().await?;
         let statement = connection
             .prepare_cached("SELECT pg_try_advisory_xact_lock($1)")
             .await?;
@@ -115,7 +119,6 @@ impl Work for Step<'_> {
 
 /// A message that a step can remove or redact.
 struct Ended {
-    received_at: i64,
     disposition: i16,
     record: Vec<u8>,
     /// Destination and stage of its deliveries.
@@ -146,7 +149,7 @@ impl Step<'_> {
         }
     }
 
-    async fn purge(&self, connection: &Connection, which: (bool, i64, Timestamp)) -> Result<Done, Trouble> {
+    async fn purge(&self, connection: &Connection, which: (bool, Place, Timestamp)) -> Result<Done, Trouble> {
         let (messages, reached) = ended(connection, which).await?;
         let mut done = Done {
             reached,
@@ -171,16 +174,25 @@ impl Step<'_> {
         Ok(done)
     }
 
-    async fn redact(&self, connection: &Connection, which: (bool, i64, Timestamp)) -> Result<Done, Trouble> {
+    async fn redact(
+        &self,
+        connection: &Connection,
+        which: (bool, Place, Timestamp),
+    ) -> Result<Done, Trouble> {
         let (messages, reached) = ended(connection, which).await?;
         let (mut senders, mut receivers, mut records) = (Vec::new(), Vec::new(), Vec::new());
-        for message in messages.values() {
-            let message = redacted(record::message(&message.record)?, self.now);
+        let mut ids = Vec::new();
+        for (id, message) in messages {
+            // One that cannot be read stays until it is removed.
+            let Ok(message) = record::message(&message.record) else {
+                continue;
+            };
+            let message = redacted(message, self.now);
+            ids.push(id);
             senders.push(record::indexed(message.from.normal()));
             receivers.push(record::indexed(message.to.normal()));
             records.push(record::of_message(&message)?);
         }
-        let ids: Vec<Uuid> = messages.into_keys().collect();
         execute(connection, REDACT, &[&ids, &senders, &receivers, &records]).await?;
         Ok(Done {
             reached,
@@ -189,28 +201,34 @@ impl Step<'_> {
     }
 }
 
-/// Messages received in a range of time that have ended, locked with their deliveries; and up to which time they were
-/// read, unless these are the last ones.
+/// Messages received in a range of time that have ended, locked with their deliveries; and the last message that was read,
+/// unless it is the last one of all.
 async fn ended(
     connection: &Connection,
-    (redacted, from, before): (bool, i64, Timestamp),
-) -> Result<(BTreeMap<Uuid, Ended>, Option<i64>), Trouble> {
-    let statement = connection.prepare_cached(ENDED).await?;
+    (redacted, from, before): (bool, Place, Timestamp),
+) -> Result<(BTreeMap<Uuid, Ended>, Option<Place>), Trouble> {
+    let statement = connection.prepare_cached(NEXT).await?;
     let rows = connection
-        .query(&statement, &[&redacted, &from, &before.0, &STEP])
+        .query(&statement, &[&redacted, &from.0, &from.1, &before.0, &STEP])
         .await?;
+    let next: Result<Vec<(Uuid, i64)>, Trouble> = rows
+        .iter()
+        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+        .collect();
+    let next = next?;
+    let is_last = i64::try_from(next.len()).is_ok_and(|count| count < STEP);
+    let reached = next.last().map(|(id, received_at)| (*received_at, *id));
+    let ids: Vec<Uuid> = next.into_iter().map(|(id, _)| id).collect();
     let mut messages = BTreeMap::new();
-    for row in &rows {
+    let statement = connection.prepare_cached(ENDED).await?;
+    for row in connection.query(&statement, &[&ids]).await? {
         let message = Ended {
-            received_at: row.try_get(1)?,
-            disposition: row.try_get(2)?,
-            record: row.try_get(3)?,
+            disposition: row.try_get(1)?,
+            record: row.try_get(2)?,
             deliveries: Vec::new(),
         };
         messages.insert(row.try_get::<_, Uuid>(0)?, message);
     }
-    let is_last = i64::try_from(rows.len()).is_ok_and(|count| count < STEP);
-    let latest = messages.values().map(|message| message.received_at).max();
     let ids: Vec<Uuid> = messages.keys().copied().collect();
     let statement = connection.prepare_cached(LOCK_DELIVERIES).await?;
     for row in connection.query(&statement, &[&ids]).await? {
@@ -221,14 +239,14 @@ async fn ended(
             message.deliveries.push((row.try_get(1)?, stage));
         }
     }
-    Ok((messages, latest.filter(|_| !is_last)))
+    Ok((messages, reached.filter(|_| !is_last)))
 }
 
 /// Removes what is older.
 async fn remove(connection: &Connection, sql: &'static str, before: Timestamp) -> Result<Done, Trouble> {
     let removed = execute(connection, sql, &[&before.0, &STEP]).await?;
     Ok(Done {
-        reached: (removed >= STEP.cast_unsigned()).then_some(before.0),
+        reached: (removed >= STEP.cast_unsigned()).then_some((before.0, Uuid::nil())),
         ..Done::default()
     })
 }

@@ -1,6 +1,6 @@
 //! The deliveries of messages, locked by a transaction, and the changes that it writes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::{join4, join5};
 use tokio_postgres::types::ToSql;
@@ -19,29 +19,63 @@ use crate::store::{Ended, Error, MessageState, is_new, state_of};
 const LOCK: &str = "
     SELECT FROM delivery WHERE message = ANY($1::uuid[]) ORDER BY message, ordinal FOR UPDATE";
 
+/// The same, together with the deliveries that [`PROMOTE`] will change: locked afterwards, they would be out of order.
+const LOCK_WITH_NEXT: &str = "
+    SELECT FROM delivery WHERE (message, ordinal) IN (
+        SELECT d.message, d.ordinal FROM delivery d WHERE d.message = ANY($1::uuid[])
+        UNION
+        SELECT n.message, n.ordinal
+        FROM unnest($2::text[], $3::bytea[]) AS q(destination, queue)
+        CROSS JOIN LATERAL (
+            SELECT e.message, e.ordinal FROM delivery e
+            WHERE e.destination = q.destination AND e.queue = q.queue AND e.stage = 2
+            ORDER BY e.seq, e.ordinal LIMIT 1
+        ) n
+    )
+    ORDER BY message, ordinal FOR UPDATE";
+
 /// Reads after the locks are held: another transaction may have added deliveries before.
 const READ: &str = "
     SELECT d.message, d.ordinal, d.seq, d.stage, d.ended, d.conversation, d.queue, d.record, m.redacted
     FROM delivery d JOIN message m ON m.id = d.message
     WHERE d.message = ANY($1::uuid[]) ORDER BY d.message, d.ordinal";
 
-const UPDATE: &str = "
+/// A delivery that is ready about now is due at once (0), because the clocks of daemons may differ.
+macro_rules! due_at {
+    () => {
+        "CASE WHEN i.stage = 0 AND abs(i.due_at - extract(epoch FROM statement_timestamp()) * 1000) < 86400000 THEN 0 \
+            ELSE i.due_at END"
+    };
+}
+
+const UPDATE: &str = concat!(
+    "
     UPDATE delivery d SET
-        queue = i.queue, stage = i.stage, ended = i.ended, due_at = i.due_at, pending_since = i.pending_since,
-        record = i.record
+        queue = i.queue, stage = i.stage, ended = i.ended, due_at = ",
+    due_at!(),
+    ",
+        pending_since = i.pending_since, record = i.record
     FROM unnest($1::uuid[], $2::smallint[], $3::bytea[], $4::smallint[], $5::smallint[], $6::bigint[], $7::bigint[],
                 $8::bytea[])
         AS i(message, ordinal, queue, stage, ended, due_at, pending_since, record)
-    WHERE d.message = i.message AND d.ordinal = i.ordinal";
+    WHERE d.message = i.message AND d.ordinal = i.ordinal"
+);
 
-const INSERT: &str = "
+const INSERT: &str = concat!(
+    "
     INSERT INTO delivery (message, ordinal, queue, stage, ended, due_at, pending_since, record, seq, destination, conversation)
-    SELECT * FROM unnest($1::uuid[], $2::smallint[], $3::bytea[], $4::smallint[], $5::smallint[], $6::bigint[],
-                         $7::bigint[], $8::bytea[], $9::bigint[], $10::text[], $11::bytea[])";
+    SELECT i.message, i.ordinal, i.queue, i.stage, i.ended, ",
+    due_at!(),
+    ",
+        i.pending_since, i.record, i.seq, i.destination, i.conversation
+    FROM unnest($1::uuid[], $2::smallint[], $3::bytea[], $4::smallint[], $5::smallint[], $6::bigint[],
+                $7::bigint[], $8::bytea[], $9::bigint[], $10::text[], $11::bytea[])
+        AS i(message, ordinal, queue, stage, ended, due_at, pending_since, record, seq, destination, conversation)"
+);
 
 /// Makes the first delivery of each queue that is behind others ready to be looked at again. This is a statement after
 /// the change that ended another one: a claim that marks deliveries holds a lock on the one they are behind.
-const PROMOTE: &str = "
+pub(super) const PROMOTE: &str = "
     UPDATE delivery d SET stage = 0
     FROM (
         SELECT n.message, n.ordinal
@@ -130,6 +164,8 @@ pub(super) struct Locked {
     pub(super) is_redacted: bool,
     pub(super) seq: i64,
     pub(super) conversation: Conversation,
+    /// The largest ordinal of its deliveries, including those that cannot be read.
+    pub(super) last: u16,
 }
 
 impl Locked {
@@ -154,10 +190,10 @@ impl Locked {
 
     /// Adds a delivery with the next ordinal.
     pub(super) fn add(&mut self, message: MessageId, mut delivery: Delivery, now: Timestamp) -> DeliveryId {
-        let last = self.rows.last().map_or(0, |row| row.delivery.id.ordinal);
+        self.last += 1;
         delivery.id = DeliveryId {
             message,
-            ordinal: last + 1,
+            ordinal: self.last,
         };
         let id = delivery.id;
         self.rows.push(Row {
@@ -214,21 +250,32 @@ impl Locked {
 /// Locked messages by id.
 pub(super) type Messages = BTreeMap<MessageId, Locked>;
 
-/// Begins a transaction and locks messages with their deliveries. `guard` is a further query of the same round trip.
+/// Queues as columns: destinations and queues.
+pub(super) type Queues<'a> = (Vec<&'a str>, Vec<&'a [u8]>);
+
+/// Begins a transaction and locks messages with their deliveries. `guard` is a further query of the same round trip, and
+/// `leaving` are queues whose first deliveries may end. A delivery that cannot be read is left out, so that it does not
+/// affect the others; the claim that finds it sets it aside.
 pub(super) async fn lock(
     connection: &Connection,
     ids: &[Uuid],
     guard: (&'static str, &[&(dyn ToSql + Sync)]),
+    leaving: &Queues<'_>,
 ) -> Result<(Messages, Vec<tokio_postgres::Row>), Trouble> {
+    let has_next = !leaving.0.is_empty();
     let statements = (
         connection.prepare_cached(guard.0).await?,
-        connection.prepare_cached(LOCK).await?,
+        connection
+            .prepare_cached(if has_next { LOCK_WITH_NEXT } else { LOCK })
+            .await?,
         connection.prepare_cached(READ).await?,
     );
+    let with_next: [&(dyn ToSql + Sync); 3] = [&ids, &leaving.0, &leaving.1];
+    let lock = if has_next { &with_next[..] } else { &with_next[..1] };
     let (begun, guarded, locked, read) = join4(
-        connection.batch_execute("BEGIN"),
+        connection.begin(),
         connection.query(&statements.0, guard.1),
-        connection.execute(&statements.1, &[&ids]),
+        connection.execute(&statements.1, lock),
         connection.query(&statements.2, &[&ids]),
     )
     .await;
@@ -245,10 +292,15 @@ pub(super) async fn lock(
             is_redacted: false,
             seq,
             conversation,
+            last: 0,
         });
         message.is_redacted = row.try_get(8)?;
+        message.last = row.try_get::<_, i16>(1)?.cast_unsigned();
+        let Ok(delivery) = record::delivery(row.try_get(7)?) else {
+            continue;
+        };
         message.rows.push(Row {
-            delivery: record::delivery(row.try_get(7)?)?,
+            delivery,
             stage,
             ended: row.try_get(4)?,
             seq,
@@ -266,8 +318,8 @@ pub(super) struct Root {
     pub(super) at: Timestamp,
 }
 
-/// The roots of threads by destination and conversation.
-pub(super) type Roots = HashMap<(Name, Conversation), Root>;
+/// The roots of threads by destination and conversation, in the order in which every transaction writes them.
+pub(super) type Roots = BTreeMap<(Name, Conversation), Root>;
 
 /// The destinations that a transaction concerns.
 #[derive(Default)]
@@ -351,10 +403,12 @@ pub(super) async fn commit(
     })
     .await;
     let (updated, created, promoted, threads, counted) = statements;
-    for result in [updated, created, threads, counted] {
-        result?;
-    }
+    // In the order in which they were sent: the first error is the cause of the others.
+    updated?;
+    created?;
     let promoted = promoted?;
+    threads?;
+    counted?;
     committed?;
     if promoted > 0 {
         touched.promoted = queues.into_iter().map(|(destination, _)| destination).collect();

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::types::ToSql;
 
+use super::by_state::Indexed;
 use super::pool::Connection;
 use super::record;
 use super::shared::Shared;
@@ -104,6 +105,9 @@ impl Shared {
         let connection = self.pool.get().await?;
         let search = async || -> Result<Page<Found>, Trouble> {
             let mut page = MessagePage::new(query);
+            if let Some(state) = Indexed::of(query.state) {
+                return with_state(&connection, state, page).await;
+            }
             let mut ranges = Ranges::new(&connection, query.cursor).await?;
             ranges.is_for_words(query.text.is_some());
             while let Some((low, high)) = ranges.next() {
@@ -134,22 +138,20 @@ impl Shared {
         let connection = self.pool.get().await?;
         let search = async || -> Result<Page<Delivery>, Trouble> {
             let mut items = Vec::new();
+            if let Some(state) = Indexed::of(query.state) {
+                let limit = i64::try_from(query.limit).unwrap_or(i64::MAX).saturating_add(1);
+                let rows = state.deliveries(&connection, query, limit).await?;
+                let next = add_deliveries(&rows, query.limit, &mut items)?;
+                return Ok(Page { items, next });
+            }
             let cursor = query.cursor.map(|cursor| cursor.saturating_sub(1) >> 16);
             let mut ranges = Ranges::new(&connection, cursor.map(|seq| seq + 1)).await?;
-            if matches!(query.state, Some(MessageState::Pending | MessageState::Dead)) {
-                // Few enough, and with an index of their own.
-                ranges.as_one();
-            }
             while let Some((low, high)) = ranges.next() {
                 let left = query.limit.saturating_sub(items.len());
                 let rows = delivery_rows(&connection, query, low, high, left).await?;
-                for row in rows {
-                    let (seq, ordinal): (i64, i16) = (row.try_get(0)?, row.try_get(1)?);
-                    if items.len() >= query.limit {
-                        let next = Some((position(seq) << 16 | u64::from(ordinal.cast_unsigned())) + 1);
-                        return Ok(Page { items, next });
-                    }
-                    items.push(record::delivery(row.try_get(2)?)?);
+                if let Some(next) = add_deliveries(&rows, query.limit, &mut items)? {
+                    let next = Some(next);
+                    return Ok(Page { items, next });
                 }
                 if ranges.reach(low, false) {
                     let next = Some(position(low) << 16);
@@ -160,6 +162,50 @@ impl Shared {
         };
         self.within(&connection, search()).await
     }
+}
+
+/// Messages with a delivery in a state that has indexes.
+async fn with_state(
+    connection: &Connection,
+    state: Indexed,
+    mut page: MessagePage<'_>,
+) -> Result<Page<Found>, Trouble> {
+    let started = Instant::now();
+    let cursor = page.query.cursor.map(i64::try_from);
+    let mut below = cursor.and_then(Result::ok).unwrap_or(i64::MAX);
+    loop {
+        let seqs = state.messages(connection, below, STEP).await?;
+        let Some(last) = seqs.last() else {
+            return Ok(page.end(None));
+        };
+        for (seq, found) in load(connection, &seqs).await? {
+            if let Some(next) = page.add(seq, found) {
+                return Ok(page.end(Some(next)));
+            }
+        }
+        below = *last;
+        if started.elapsed() >= SCAN_TIME {
+            return Ok(page.end(Some(position(below))));
+        }
+    }
+}
+
+/// Adds the deliveries of rows with their numbers and ordinals. Returns the cursor of the next page when there are more.
+fn add_deliveries(
+    rows: &[tokio_postgres::Row],
+    limit: usize,
+    items: &mut Vec<Delivery>,
+) -> Result<Option<u64>, Trouble> {
+    for row in rows {
+        if items.len() >= limit {
+            let (seq, ordinal): (i64, i16) = (row.try_get(0)?, row.try_get(1)?);
+            return Ok(Some(
+                (position(seq) << 16 | u64::from(ordinal.cast_unsigned())) + 1,
+            ));
+        }
+        items.extend(record::delivery(row.try_get(2)?));
+    }
+    Ok(None)
 }
 
 /// The ranges of sequence numbers that a search reads, from the newest to the oldest.
@@ -198,11 +244,6 @@ impl Ranges {
         if is_for_words && self.has_words {
             self.size_max = RANGE_OF_WORDS;
         }
-    }
-
-    /// Everything in one range.
-    fn as_one(&mut self) {
-        self.size = i64::MAX;
     }
 
     /// The next range: from the first number up to the second, without it.
@@ -292,13 +333,8 @@ async fn message_seqs(
         statement.when("m.received_at < ?", until.0);
     }
     let state = match query.state {
-        None => None,
-        Some(MessageState::Pending) => {
-            Some("EXISTS (SELECT FROM delivery d WHERE d.message = m.id AND d.stage < 3)")
-        }
-        Some(MessageState::Dead) => {
-            Some("EXISTS (SELECT FROM delivery d WHERE d.message = m.id AND d.stage >= 4)")
-        }
+        // These have been found by their own indexes.
+        None | Some(MessageState::Pending | MessageState::Dead) => None,
         Some(MessageState::Delivered) => Some("m.disposition NOT IN (1, 2)"),
         Some(MessageState::Kept) => Some("m.disposition = 1"),
         Some(MessageState::Unrouted) => Some("m.disposition IN (2, 3)"),
@@ -344,16 +380,22 @@ async fn load(connection: &Connection, seqs: &[i64]) -> Result<Vec<(i64, Found)>
     }
     let statement = connection.prepare_cached(LOAD).await?;
     let rows = connection.query(&statement, &[&seqs]).await?;
-    rows.iter().map(found).collect()
+    let readable = |row| match found(row) {
+        // The claim that found it has set it aside.
+        Err(Trouble::Store(error)) => {
+            tracing::debug!("a message is omitted from a search: {error}");
+            None
+        }
+        found => Some(found),
+    };
+    rows.iter().filter_map(readable).collect()
 }
 
-/// A row of [`found!`].
+/// A row of [`found!`], without deliveries that cannot be read.
 pub(super) fn found(row: &tokio_postgres::Row) -> Result<(i64, Found), Trouble> {
     let records: Vec<&[u8]> = row.try_get(2)?;
-    let deliveries = records
-        .into_iter()
-        .map(record::delivery)
-        .collect::<Result<_, Error>>()?;
+    let deliveries = records.into_iter().map(record::delivery);
+    let deliveries = deliveries.filter_map(Result::ok).collect();
     let message = record::message(row.try_get(1)?)?;
     Ok((row.try_get(0)?, Found { message, deliveries }))
 }
@@ -367,18 +409,10 @@ async fn delivery_rows(
     left: usize,
 ) -> Result<Vec<tokio_postgres::Row>, Trouble> {
     let mut statement = Statement::new();
-    let (select, seq) = match query.state {
-        Some(MessageState::Pending | MessageState::Dead) => {
-            ("SELECT d.seq, d.ordinal, d.record FROM delivery d", "d.seq")
-        }
-        // Only the messages have an index by their numbers.
-        _ => (
-            "SELECT d.seq, d.ordinal, d.record FROM message m JOIN delivery d ON d.message = m.id",
-            "m.seq",
-        ),
-    };
-    statement.when(&format!("{seq} >= ?"), low);
-    statement.when(&format!("{seq} < ?"), high);
+    // Only the messages have an index by their numbers.
+    let select = "SELECT d.seq, d.ordinal, d.record FROM message m JOIN delivery d ON d.message = m.id";
+    statement.when("m.seq >= ?", low);
+    statement.when("m.seq < ?", high);
     if let Some(cursor) = query.cursor {
         statement.when(
             "(d.seq << 16 | d.ordinal) < ?",
@@ -388,13 +422,9 @@ async fn delivery_rows(
     if let Some(destination) = &query.destination {
         statement.when("d.destination = ?", destination.to_string());
     }
-    let stages = match query.state {
-        Some(MessageState::Pending) => Some("d.stage < 3"),
-        Some(MessageState::Dead) => Some("d.stage >= 4"),
-        Some(MessageState::Delivered) => Some("d.stage = 3"),
-        _ => None,
-    };
-    statement.conditions.extend(stages.map(str::to_owned));
-    let order = format!("ORDER BY {seq} DESC, d.ordinal DESC LIMIT {}", left + 1);
+    if query.state == Some(MessageState::Delivered) {
+        statement.conditions.push("d.stage = 3".to_owned());
+    }
+    let order = format!("ORDER BY m.seq DESC, d.ordinal DESC LIMIT {}", left + 1);
     statement.query(connection, select, &order).await
 }

@@ -35,7 +35,8 @@ pub enum SynchronousCommit {
 }
 
 impl SynchronousCommit {
-    fn as_str(self) -> &'static str {
+    /// The value of the setting.
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::On => "on",
             Self::RemoteApply => "remote_apply",

@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use super::Postgres;
 use super::counters::Deltas;
-use super::gather::Committer;
-use super::leases::Lease;
+use super::gather::{Committer, WAIT};
+use super::leases::{Lease, Queue};
 use super::pool::Connection;
 use super::rows::{self, Locked, Root, Roots, Touched};
 use super::shared::{Shared, Work};
@@ -27,7 +27,7 @@ pub(super) const WRITERS: [i16; 2] = [10, 11];
 
 /// The lanes that belong to this daemon in these epochs. An acquisition skips a row with this lock; a renewal does not
 /// wait for it.
-const FENCE: &str = "
+pub(super) const FENCE: &str = "
     SELECT l.destination, l.epoch FROM lane l
     JOIN unnest($1::text[], $2::bigint[]) AS i(destination, epoch) ON i.destination = l.destination AND i.epoch = l.epoch
     WHERE l.instance = $3
@@ -63,24 +63,59 @@ impl Committer for Settling {
             outcomes: changes,
         };
         match self.0.repeat(&group, deadline).await {
-            Ok(Written {
-                results,
-                ended,
-                touched,
-            }) => {
-                self.0.totals.add_ended(ended);
-                touched
-                    .pending
-                    .iter()
-                    .chain(&touched.promoted)
-                    .for_each(|name| self.0.lanes.look_again(name));
-                for name in touched.pending {
-                    self.0.announce(Notice::Work(name));
+            Ok(written) => self.written(written),
+            // One of them may be the cause, which must not affect the others.
+            Err(Error::Failed(_)) => {
+                let mut results = Vec::new();
+                for change in changes {
+                    results.push(self.alone(worker, change).await);
                 }
                 results
             }
             Err(error) => changes.iter().map(|_| Err(error.clone())).collect(),
         }
+    }
+}
+
+impl Settling {
+    /// Tells the lanes of what was written. Returns the results.
+    fn written(&self, written: Written) -> Vec<Result<Vec<DeliveryId>, Error>> {
+        let Written {
+            results,
+            ended,
+            touched,
+        } = written;
+        self.0.totals.add_ended(ended);
+        touched
+            .pending
+            .iter()
+            .chain(&touched.promoted)
+            .for_each(|name| self.0.lanes.look_again(name));
+        for name in touched.pending {
+            self.0.announce(Notice::Work(name));
+        }
+        results
+    }
+
+    /// Writes one outcome. A delivery whose outcome the database rejects is set aside: sent again, it would fail again.
+    async fn alone(&self, slot: i16, outcome: &Outcome) -> Result<Vec<DeliveryId>, Error> {
+        let group = Group {
+            shared: &self.0,
+            slot,
+            outcomes: std::slice::from_ref(outcome),
+        };
+        let trouble = match tokio::time::timeout(WAIT, self.0.attempt(&group)).await {
+            Ok(Ok(written)) => return self.written(written).pop().unwrap_or(Err(Error::LostClaim)),
+            Ok(Err(trouble)) => trouble,
+            Err(_) => return Err(Error::Unavailable("no answer within 10 s".to_owned())),
+        };
+        let is_rejected = trouble.is_rejection();
+        let error = Error::from(trouble);
+        if is_rejected {
+            let why = format!("its outcome cannot be written: {error}");
+            self.0.set_aside(&outcome.lease, &why).await?;
+        }
+        Err(error)
     }
 }
 
@@ -106,7 +141,12 @@ impl Work for Group<'_> {
         let ids: BTreeSet<Uuid> = self.outcomes.iter().map(|one| one.lease.id.message.0).collect();
         let ids: Vec<Uuid> = ids.into_iter().collect();
         let fence: [&(dyn ToSql + Sync); 3] = [&names, &epochs, &self.shared.instance];
-        let (mut messages, own) = rows::lock(connection, &ids, (FENCE, &fence)).await?;
+        let leaving = self.leaving();
+        let leaving = leaving
+            .iter()
+            .map(|(name, queue)| (name.as_str(), &queue.0[..]))
+            .unzip();
+        let (mut messages, own) = rows::lock(connection, &ids, (FENCE, &fence), &leaving).await?;
         let own: Result<BTreeSet<(&str, i64)>, tokio_postgres::Error> = own
             .iter()
             .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
@@ -129,6 +169,18 @@ impl Work for Group<'_> {
             ended,
             touched,
         })
+    }
+}
+
+impl Group<'_> {
+    /// The queues with more deliveries behind those of the group.
+    fn leaving(&self) -> BTreeSet<Queue> {
+        let leases = self.shared.leases();
+        let queues = self.outcomes.iter().map(|one| &one.lease.queue);
+        queues
+            .filter(|queue| leases.is_followed(queue))
+            .cloned()
+            .collect()
     }
 }
 
@@ -177,8 +229,9 @@ impl Postgres {
         let lease = self.shared.leases().get(token).cloned();
         let lease = lease.filter(|lease| lease.id == settlement.delivery.id);
         let lease = lease.ok_or(Error::LostClaim)?;
-        // The outcomes of all deliveries of a message go to the same writer: two would wait for each other.
-        let key = lease.id.message.0.as_u64_pair().1;
+        // The outcomes of a conversation go to the same writer: they concern each other's messages, so two writers would
+        // wait for each other.
+        let key = u64::from_be_bytes(lease.conversation.0);
         let outcome = Outcome {
             settlement: settlement.clone(),
             lease,

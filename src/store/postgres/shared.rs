@@ -131,7 +131,8 @@ impl Shared {
         }
     }
 
-    async fn attempt<W: Work>(&self, work: &W) -> Result<W::Output, Trouble> {
+    /// Runs a transaction once, without a time limit.
+    pub(super) async fn attempt<W: Work>(&self, work: &W) -> Result<W::Output, Trouble> {
         let connection = self.pool.get().await.map_err(Error::from)?;
         let attempt = Attempt {
             connection,
@@ -144,9 +145,23 @@ impl Shared {
                 attempt.succeeded();
                 self.commits.observe(began.elapsed());
             }
-            Err(trouble) => trouble.tell(&self.pool),
+            Err(trouble) => self.noticed(trouble),
         }
         result
+    }
+
+    /// Notes what an error says about the server.
+    fn noticed(&self, trouble: &Trouble) {
+        trouble.tell(&self.pool);
+        if let Some(reason) = trouble.full() {
+            self.monitor.is_full(reason);
+        }
+    }
+
+    /// The error for the caller, after it was noted what it says about the server.
+    pub(super) fn failed(&self, trouble: Trouble) -> Error {
+        self.noticed(&trouble);
+        trouble.into()
     }
 }
 

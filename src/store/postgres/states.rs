@@ -113,7 +113,7 @@ impl Shared {
         let set = async || -> Result<(), Trouble> {
             let statement = connection.prepare_cached(SET_PAUSED).await?;
             connection
-                .execute(&statement, &[&destination.as_str(), &paused])
+                .execute_durably(&statement, &[&destination.as_str(), &paused])
                 .await?;
             Ok(())
         };

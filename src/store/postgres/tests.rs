@@ -4,8 +4,11 @@ use super::cluster::{self, Cluster};
 use super::*;
 use crate::store::conformance::accept;
 
+mod faults;
 mod moving;
 mod nodes;
+mod room;
+mod scans;
 
 fn address(url: &str) -> Address {
     Address::parse(url, None).unwrap()

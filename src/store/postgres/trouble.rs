@@ -31,6 +31,37 @@ impl Trouble {
         code.is_some_and(|code| codes.contains(code))
     }
 
+    /// The database rejects these values, and would do so again: a data exception, a violated constraint, or a limit.
+    pub(super) fn is_rejection(&self) -> bool {
+        match self {
+            Self::Database(error) => error.code().is_some_and(|code| {
+                let classes = ["22", "23", "54"];
+                classes.iter().any(|class| code.code().starts_with(class))
+            }),
+            Self::Store(_) => false,
+        }
+    }
+
+    /// What the server says, if it refuses a request that it does not know or allow.
+    pub(super) fn refusal(&self) -> Option<String> {
+        match self {
+            Self::Database(error) => {
+                let code = error.code()?.code();
+                let is_passing = is_passing(error) || code.starts_with("25");
+                (!is_passing).then(|| described(error))
+            }
+            Self::Store(_) => None,
+        }
+    }
+
+    /// What the server says, if its disk is full.
+    pub(super) fn full(&self) -> Option<String> {
+        match self {
+            Self::Database(error) if error.code() == Some(&SqlState::DISK_FULL) => Some(described(error)),
+            _ => None,
+        }
+    }
+
     /// Closes the connections of a pool whose server accepts no writes any more: another one has taken its place.
     pub(super) fn tell(&self, pool: &Pool) {
         if let Self::Database(error) = self
@@ -45,6 +76,9 @@ impl From<Trouble> for Error {
     fn from(trouble: Trouble) -> Self {
         match trouble {
             Trouble::Store(error) => error,
+            Trouble::Database(error) if error.code() == Some(&SqlState::DISK_FULL) => {
+                Self::Full(format!("the database server: {}", described(&error)))
+            }
             Trouble::Database(error) if is_passing(&error) => Self::Unavailable(described(&error)),
             Trouble::Database(error) => Self::Failed(described(&error)),
         }

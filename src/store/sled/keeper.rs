@@ -89,14 +89,14 @@ impl Keeper {
     fn renew(&mut self, stopping: impl Fn() -> bool) -> Result<(), Error> {
         let began = Instant::now();
         let renewal = match self.requests.ask(|batch| batch.begin_renewal()) {
-            Err(Error::Full { .. } | Error::Busy) => return Ok(()),
+            Err(Error::Full(_) | Error::Busy) => return Ok(()),
             renewal => renewal?,
         };
         let mut next = Some(0);
         while let Some(after) = next {
             let step = Instant::now();
             match self.requests.ask(move |batch| batch.renew(renewal, after)) {
-                Err(Error::Full { .. } | Error::Busy) => std::thread::sleep(PACE),
+                Err(Error::Full(_) | Error::Busy) => std::thread::sleep(PACE),
                 reached => next = reached?,
             }
             if stopping() {

@@ -231,7 +231,7 @@ fn refused(failure: &Error) -> Response {
         Error::Store(Store::LostClaim) => StatusCode::CONFLICT,
         Error::Unavailable(_)
         | Error::Store(
-            Store::Busy | Store::Full { .. } | Store::Slow | Store::Unavailable(_) | Store::Failed(_),
+            Store::Busy | Store::Full(_) | Store::Slow | Store::Unavailable(_) | Store::Failed(_),
         ) => StatusCode::SERVICE_UNAVAILABLE,
     };
     error(status, &failure.to_string())

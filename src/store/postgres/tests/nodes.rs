@@ -14,7 +14,7 @@ use crate::store::{Lane, Node};
 const LEASE: Duration = Duration::from_secs(4);
 
 /// Waits until a condition holds.
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(super) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(60);
     while !holds().await {
         assert!(Instant::now() < end, "{what}");
@@ -23,7 +23,7 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 }
 
 /// The name of the database at a URL.
-fn base(url: &str) -> &str {
+pub(super) fn base(url: &str) -> &str {
     url.rsplit('/').next().unwrap().split('?').next().unwrap()
 }
 
