@@ -20,7 +20,7 @@ mod limits;
 mod link;
 mod values;
 
-pub use escape::{html, markdown, one_line, replace, shorten, visible};
+pub use escape::{html, one_line, replace, shorten, visible};
 pub use link::safe_link;
 pub use values::Values;
 use values::{context, map};

@@ -19,7 +19,7 @@ use crate::mask::Mask;
 use crate::model::lint::{self, Lint};
 use crate::model::secret::Secrets;
 use crate::model::setting::Errors;
-use crate::template::{Medium, markdown};
+use crate::template::{Medium, visible};
 
 const CONTENT: Limit = Limit {
     max: 2_000,
@@ -80,7 +80,7 @@ impl Discord {
     fn payload(&self, outbound: &OutboundMessage<'_>) -> Result<Value, Failure> {
         let wording = self
             .service
-            .wording(outbound, Medium::Markup(markdown), |link| format!("<{link}>"))?;
+            .wording(outbound, Medium::Markup(escape), |link| format!("<{link}>"))?;
         Ok(json!({
             "content": wording.whole(CONTENT),
             "allowed_mentions": { "parse": [] },
@@ -106,6 +106,21 @@ impl Destination for Discord {
     fn render(&self, outbound: &OutboundMessage<'_>) -> Result<String, Failure> {
         Ok(format!("{:#}", self.payload(outbound)?))
     }
+}
+
+/// Characters that have a meaning in Discord's Markdown, or make an address a link.
+const MARKED: &str = "\\`*_~|[](){}<>#+-.:/!@=";
+
+/// A backslash before each character that could format, mention or link.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len() + text.len() / 8);
+    for character in visible(text).chars() {
+        if MARKED.contains(character) {
+            escaped.push('\\');
+        }
+        escaped.push(character);
+    }
+    escaped
 }
 
 const REMOVED: &str =
@@ -184,6 +199,18 @@ mod tests {
         ] {
             let answer = Answer::new(StatusCode::from_u16(status).unwrap(), body);
             assert_eq!(meaning(&answer), expected, "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_markdown() {
+        for (text, escaped) in [
+            ("**a** [b](c)", "\\*\\*a\\*\\* \\[b\\]\\(c\\)"),
+            ("<@1> www.a.example", "\\<\\@1\\> www\\.a\\.example"),
+            ("1. x\n# y", "1\\. x\n\\# y"),
+            ("a\\b, c; 50 % \"d\"", "a\\\\b, c; 50 % \"d\""),
+        ] {
+            assert_eq!(escape(text), escaped);
         }
     }
 

@@ -18,7 +18,7 @@ use crate::mask::Mask;
 use crate::model::lint::{self, Lint};
 use crate::model::secret::{Secret, Secrets};
 use crate::model::setting::Errors;
-use crate::template::{Medium, markdown};
+use crate::template::{Medium, safe_link, visible};
 
 /// A longer message is divided by a webhook, and refused by the API.
 const MESSAGE: Limit = Limit {
@@ -201,17 +201,63 @@ impl Destination for Mattermost {
     }
 }
 
-/// Mattermost looks for `@channel`, `@here` and names after Markdown is read, and nothing switches that off. A word
-/// joiner, which is not visible, ends the name after `@`. The same for links to channels and for hashtags.
+/// The characters that [Mattermost's parser][1] allows a backslash before; before others it would be shown.
+///
+/// [1]: https://github.com/mattermost/marked
+const ESCAPABLE: &str = "\\`*{}[]()#+-.!_>~|";
+
+/// A word joiner: it is not visible, and takes the effect of the character before it.
+const JOINER: char = '\u{2060}';
+
+/// Escapes a value so that it has no Markdown. Mattermost looks for `@channel`, `@here` and names after Markdown is read, and
+/// nothing switches that off, so a joiner ends the name after `@`; also after `<`, which a webhook reads as Slack does, and
+/// where a hashtag, a link to a channel or a disguised link would begin. A link that shows where it leads stays one.
 fn quiet(text: &str) -> String {
+    let text = visible(text);
     let mut quiet = String::with_capacity(text.len() + text.len() / 8);
-    for character in markdown(text).chars() {
-        quiet.push(character);
-        if matches!(character, '@' | '~' | '#') {
-            quiet.push('\u{2060}');
+    let (mut at, mut before) = (0, '\n');
+    for word in text.split_inclusive(char::is_whitespace) {
+        let bare = word.trim_end();
+        let link = safe_link(bare);
+        if let Some(link) = link {
+            quiet.push_str(&format!("<{link}>"));
+            before = '>';
+        }
+        let start = at + link.map_or(0, str::len);
+        at += word.len();
+        for (place, character) in text[start..at].char_indices() {
+            let rest = &text[start + place + character.len_utf8()..];
+            escape(&mut quiet, before, character, rest);
+            before = character;
         }
     }
     quiet
+}
+
+/// Writes one character, which stands between `before` and `rest`.
+fn escape(quiet: &mut String, before: char, character: char, rest: &str) {
+    if ESCAPABLE.contains(character) {
+        quiet.push('\\');
+    }
+    match character {
+        // White space at the beginning of a line could begin a block of code.
+        ' ' | '\t' if before == '\n' => quiet.push('\u{a0}'),
+        plain => quiet.push(plain),
+    }
+    match character {
+        // The parser reads this before any escape, and only a space ends it.
+        '<' if is_address(rest) => quiet.push(' '),
+        '@' | '~' | '#' | '<' => quiet.push(JOINER),
+        ':' if rest.starts_with('/') => quiet.push(JOINER),
+        '=' if before == '\n' => quiet.push(JOINER),
+        _ => {}
+    }
+}
+
+/// Whether `<` before this begins a link to an e-mail address: `<a@b>`.
+fn is_address(rest: &str) -> bool {
+    let inside = rest.split_once('>').map_or("", |(inside, _)| inside);
+    inside.contains('@') && !inside.contains(' ')
 }
 
 /// Whether the root of the thread was deleted.
@@ -353,10 +399,27 @@ mod tests {
     }
 
     #[test]
-    fn no_name_follows_an_at_sign() {
-        assert_eq!(
-            quiet("@all ~town #x"),
-            "\\@\u{2060}all \\~\u{2060}town \\#\u{2060}x"
-        );
+    fn nothing_acts_and_a_link_that_shows_its_target_is_one() {
+        for (text, quieted) in [
+            ("@all ~town #x", "@\u{2060}all \\~\u{2060}town \\#\u{2060}x"),
+            (
+                "<a@b.example> <@U1",
+                "< a@\u{2060}b\\.example\\> <\u{2060}@\u{2060}U1",
+            ),
+            ("<!here> *b*", "<\u{2060}\\!here\\> \\*b\\*"),
+            ("    x\n\ty z", "\u{a0}   x\n\u{a0}y z"),
+            ("a\n===", "a\n=\u{2060}=="),
+            (
+                "see https://a.example/b_c?d=1\nx",
+                "see <https://a.example/b_c?d=1>\nx",
+            ),
+            (
+                "https://bank.example@evil.example/",
+                "https:\u{2060}//bank\\.example@\u{2060}evil\\.example/",
+            ),
+            ("10:30, 50 % \"d\"", "10:30, 50 % \"d\""),
+        ] {
+            assert_eq!(quiet(text), quieted);
+        }
     }
 }

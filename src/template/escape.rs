@@ -60,26 +60,6 @@ pub fn html(text: &str) -> String {
     })
 }
 
-/// Characters that have a meaning in some dialect of Markdown, or make an address a link.
-const MARKED: &str = "\\`*_~|[](){}<>#+-.:/!@=";
-
-/// Like [`visible`], with a backslash before each character that could format, mention or link in Markdown. White space
-/// at the beginning of a line becomes a no-break space, because it could begin a block of code.
-#[must_use]
-pub fn markdown(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len() + text.len() / 8);
-    let mut before = '\n';
-    for character in visible(text).chars() {
-        let indents = matches!(character, ' ' | '\t') && before == '\n';
-        if MARKED.contains(character) {
-            escaped.push('\\');
-        }
-        escaped.push(if indents { '\u{a0}' } else { character });
-        before = character;
-    }
-    escaped
-}
-
 /// The exact content of a JSON string, without the quotes.
 #[must_use]
 pub fn json(text: &str) -> String {
@@ -121,19 +101,6 @@ mod tests {
             assert_eq!(visible(text), shown, "{text:?}");
         }
         assert_eq!(one_line("a\r\n\r\nb\tc"), "a  b c");
-    }
-
-    #[test]
-    fn nothing_is_markdown() {
-        for (text, escaped) in [
-            ("**a** [b](c)", "\\*\\*a\\*\\* \\[b\\]\\(c\\)"),
-            ("<@1> www.a.example", "\\<\\@1\\> www\\.a\\.example"),
-            ("    x\n\ty z", "\u{a0}   x\n\u{a0}y z"),
-            ("1. x\n# y", "1\\. x\n\\# y"),
-            ("a\\b, c; 50 % \"d\"", "a\\\\b, c; 50 % \"d\""),
-        ] {
-            assert_eq!(markdown(text), escaped);
-        }
     }
 
     #[test]

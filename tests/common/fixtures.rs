@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use smsbridge::destination::{
-    BuildContext, Destination, Failure, KINDS, OutboundMessage, Recipients, Scope, http,
+    BuildContext, Destination, Failure, KINDS, Kind, OutboundMessage, Recipients, Scope, http,
 };
 use smsbridge::model::delivery::{Delivery, DeliveryId};
 use smsbridge::model::message::{Message, MessageId, Timestamp};
@@ -77,11 +77,7 @@ pub fn build_with(
     template: Option<&str>,
     timeout: Duration,
 ) -> Result<Box<dyn Destination>, String> {
-    let registered = KINDS.iter().find(|registered| registered.name == kind);
-    let text = toml::Value::try_from(config).unwrap().to_string();
-    let section = DeValue::parse(&text).unwrap().into_inner();
-    let read = registered.expect("a known kind").read;
-    let config = read(section).map_err(|errors| errors.to_string())?;
+    let config = read(kind, config)?;
     config.build(BuildContext {
         name: &"here".parse().unwrap(),
         template: template.map(|source| Template::compile(source).unwrap()),
@@ -89,6 +85,15 @@ pub fn build_with(
         smtp: &BTreeMap::new(),
         http,
     })
+}
+
+/// Reads the keys of a kind, as the configuration does.
+pub fn read(kind: &str, config: Value) -> Result<Box<dyn Kind>, String> {
+    let registered = KINDS.iter().find(|registered| registered.name == kind);
+    let text = toml::Value::try_from(config).unwrap().to_string();
+    let section = DeValue::parse(&text).unwrap().into_inner();
+    let read = registered.expect("a known kind").read;
+    read(section).map_err(|errors| errors.to_string())
 }
 
 /// One word for a failure, for tables.

@@ -9,7 +9,7 @@ use smsbridge::destination::{Failure, KINDS};
 use smsbridge::model::message::Media;
 
 use crate::bridge::{Bridge, wait_for};
-use crate::fixtures::{build, class, message, outbound};
+use crate::fixtures::{build, class, message, outbound, read};
 use crate::pages::root;
 use crate::servers::played::{PLAYED, Played, form};
 use crate::servers::recorder::{Received, Recorder, Reply};
@@ -45,6 +45,51 @@ fn every_kind_has_a_played_service() {
     let played: BTreeSet<&str> = PLAYED.iter().map(|played| played.kind).chain(OTHERS).collect();
     let kinds: BTreeSet<&str> = KINDS.iter().map(|kind| kind.name).collect();
     assert_eq!(played, kinds);
+}
+
+#[test]
+fn a_kind_without_its_keys_is_an_error_that_names_one() {
+    for played in PLAYED {
+        let error = build(played.kind, json!({}), None).err().unwrap_or_default();
+        let keys = (played.config)("https://service.example");
+        let named = keys
+            .as_object()
+            .unwrap()
+            .keys()
+            .any(|key| error.contains(&format!("`{key}`")));
+        assert!(named, "{}: {error}", played.kind);
+    }
+}
+
+#[test]
+fn secrets_that_cross_the_network_or_are_placeholders_are_warned_about() {
+    for played in PLAYED {
+        // Only the URL of a webhook without credentials is no secret.
+        if played.kind == "webhook" {
+            continue;
+        }
+        let lints = |config: Value| read(played.kind, config).unwrap().lints();
+        let config = (played.config)("http://service.example");
+        let open = lints(config.clone());
+        assert!(
+            open.iter().any(|lint| lint.message.contains("unencrypted")),
+            "{}: {open:?}",
+            played.kind
+        );
+        let closed = lints((played.config)("https://service.example"));
+        assert!(closed.is_empty(), "{}: {closed:?}", played.kind);
+        for key in ["token", "access_token", "routing_key", "user"] {
+            if config.get(key).is_some() {
+                let mut config = (played.config)("https://service.example");
+                config[key] = json!("change-me");
+                assert!(
+                    lints(config).iter().any(|lint| lint.key == key),
+                    "{}.{key}",
+                    played.kind
+                );
+            }
+        }
+    }
 }
 
 /// The conduct of each kind, one line each: shown with `--nocapture`.

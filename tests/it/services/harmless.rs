@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use smsbridge::destination::KINDS;
 use smsbridge::destination::http::Client;
+use smsbridge::template::safe_link;
 
 use super::OTHERS;
 use crate::fixtures::{TIMEOUT, build_with, message, outbound};
@@ -39,13 +40,23 @@ const HARMLESS: &[Harmless] = &[
     ("discord", |payload| {
         assert_eq!(payload["allowed_mentions"], json!({ "parse": [] }));
         assert_eq!(payload["flags"], 4);
-        escaped(&payload["content"]);
+        escaped(&payload["content"], "`*_~|[](){}<>#+-.:/!@=");
     }),
     ("mattermost", |payload| {
         let text = payload.get("text").or(payload.get("message")).unwrap();
-        escaped(text);
+        let bare = without_safe_links(text.as_str().unwrap());
+        escaped(&json!(bare), "`*_~|[](){}>#+-.!");
+        assert!(!bare.contains(":/"), "{bare:?}");
         for mark in ['@', '~', '#'] {
-            every(text, mark, |next| next == JOINER);
+            every(&json!(bare), mark, |next| next == JOINER);
+        }
+        every(&json!(bare), '<', |next| next == JOINER || next == ' ');
+        for opened in bare.split('<').skip(1) {
+            let inside = opened.split_once('>').map_or("", |(inside, _)| inside);
+            assert!(
+                !inside.contains('@') || inside.contains(' '),
+                "a link to an address: {bare:?}"
+            );
         }
     }),
     ("google-chat", |payload| {
@@ -74,27 +85,34 @@ fn every(text: &Value, mark: char, holds: impl Fn(char) -> bool) {
     }
 }
 
-/// Every character with a meaning in Markdown is escaped, and no line is indented.
-fn escaped(text: &Value) {
+/// Each of the marked characters has a backslash before it.
+fn escaped(text: &Value, marked: &str) {
     let text = text.as_str().unwrap();
     let mut characters = text.chars();
     while let Some(character) = characters.next() {
         if character == '\\' {
+            let next = characters.next();
             assert!(
-                characters.next().is_some_and(|next| next.is_ascii_punctuation()),
+                next.is_some_and(|next| next == '\\' || marked.contains(next)),
                 "{text:?}"
             );
         } else {
-            assert!(
-                !"`*_~|[](){}<>#+-.:/!@=".contains(character),
-                "{character:?} in {text:?}"
-            );
+            assert!(!marked.contains(character), "{character:?} in {text:?}");
         }
     }
-    assert!(
-        !text.lines().any(|line| line.starts_with([' ', '\t'])),
-        "{text:?}"
-    );
+}
+
+/// Without `<https://…>` that leads where it says.
+fn without_safe_links(text: &str) -> String {
+    let mut parts = text.split("<http");
+    let mut bare = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once('>') {
+            Some((rest, after)) if safe_link(&format!("http{rest}")).is_some() => bare.push_str(after),
+            _ => bare.push_str(&format!("<http{part}")),
+        }
+    }
+    bare
 }
 
 fn strings(value: &Value) -> Vec<&str> {
@@ -109,7 +127,7 @@ fn strings(value: &Value) -> Vec<&str> {
 fn check(client: &Client, text: &str, name: &str) {
     for played in PLAYED {
         let config = (played.config)("https://service.example");
-        for template in [None, Some("{{ text }}{{ from_name }}")] {
+        for template in [None, Some("{{ text }} {{ from_name }}")] {
             let destination = build_with(client, played.kind, config.clone(), template, TIMEOUT).unwrap();
             let message = message(text);
             let mut outbound = outbound(&message);
