@@ -275,47 +275,90 @@ fn arrows(module: &str, code: &str, modules: &BTreeMap<String, String>) -> Vec<S
     found
 }
 
-#[test]
-fn no_modules_depend_on_each_other_in_a_circle() {
+/// The names that each name uses.
+type Graph = BTreeMap<String, BTreeSet<String>>;
+
+/// The modules in cycles, each with those that it names.
+fn circles(mut graph: Graph) -> Vec<String> {
+    // Repeatedly removes modules that name no remaining module; the rest is in a cycle or names one.
+    while let Some(free) = graph
+        .iter()
+        .find(|(_, others)| !others.iter().any(|other| graph.contains_key(other)))
+        .map(|(name, _)| name.clone())
+    {
+        graph.remove(&free);
+    }
+    // In the other direction: a module that no other one names is in no cycle.
+    while let Some(free) = graph
+        .keys()
+        .find(|name| !graph.values().any(|others| others.contains(*name)))
+        .cloned()
+    {
+        graph.remove(&free);
+    }
+    let described = graph.iter().map(|(name, others)| {
+        let others = others.iter().filter(|other| graph.contains_key(*other));
+        let others: Vec<_> = others.map(String::as_str).collect();
+        format!("{name} names {}", others.join(", "))
+    });
+    described.collect()
+}
+
+fn graph() -> Graph {
     let modules: BTreeMap<String, String> = sources()
         .iter()
         .map(|file| (module(&place(file)), code(file)))
         .collect();
-    let mut graph: BTreeMap<&str, Vec<String>> = modules
-        .iter()
-        .map(|(name, code)| (name.as_str(), arrows(name, code, &modules)))
-        .collect();
-    let count: usize = graph.values().map(Vec::len).sum();
+    let named = modules.iter().map(|(name, code)| {
+        let others = arrows(name, code, &modules);
+        (name.clone(), others.into_iter().collect())
+    });
+    named.collect()
+}
+
+#[test]
+fn no_modules_depend_on_each_other_in_a_circle() {
+    let graph = graph();
+    let count: usize = graph.values().map(BTreeSet::len).sum();
     assert!(
         count > 300,
         "only {count} arrows were found: the test proves nothing"
     );
-    // Repeatedly removes modules that name no remaining module; the rest is in a cycle or names one.
-    while let Some(free) = graph
-        .iter()
-        .find(|(_, others)| others.iter().all(|other| !graph.contains_key(other.as_str())))
-        .map(|(name, _)| *name)
-    {
-        graph.remove(free);
-    }
-    // In the other direction: a file that no other file names is in no cycle.
-    while let Some(free) = graph
-        .keys()
-        .find(|name| !graph.values().flatten().any(|other| other == *name))
-        .copied()
-    {
-        graph.remove(free);
-    }
-    let circles: Vec<String> = graph
-        .iter()
-        .map(|(name, others)| {
-            let others: Vec<_> = others
-                .iter()
-                .filter(|other| graph.contains_key(other.as_str()))
-                .map(String::as_str)
-                .collect();
-            format!("{name} names {}", others.join(", "))
-        })
-        .collect();
+    let circles = circles(graph);
     assert!(circles.is_empty(), "{}", circles.join("\n"));
+}
+
+/// Folders that still contain such circles, between a file and a folder or with the conformance suite.
+const KNOWN_CIRCLES: &[&str] = &["engine", "store", "store::sled"];
+
+/// The same for whole folders: if a file below `store/sled/index` names one below `store/sled/log`, none of the latter
+/// may name the former.
+#[test]
+fn no_folders_depend_on_each_other_in_a_circle() {
+    let graph = graph();
+    let parents: BTreeSet<&str> = graph
+        .keys()
+        .filter_map(|name| name.rsplit_once("::").map(|(parent, _)| parent))
+        .collect();
+    assert!(parents.len() > 20, "only {parents:?}");
+    let mut found = BTreeMap::new();
+    for parent in parents {
+        let child = |name: &str| {
+            let rest = name.strip_prefix(parent)?.strip_prefix("::")?;
+            Some(rest.split("::").next()?.to_owned())
+        };
+        let mut inside = Graph::new();
+        for (name, others) in &graph {
+            let Some(own) = child(name) else { continue };
+            let others = others.iter().filter_map(|other| child(other));
+            let others = others.filter(|other| *other != own);
+            inside.entry(own.clone()).or_default().extend(others);
+        }
+        let circles = circles(inside);
+        if !circles.is_empty() {
+            found.insert(parent, circles);
+        }
+    }
+    let folders: Vec<&str> = found.keys().copied().collect();
+    assert_eq!(folders, KNOWN_CIRCLES, "{found:#?}");
 }
