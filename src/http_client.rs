@@ -1,10 +1,12 @@
 //! The HTTP client for all outgoing requests: destinations, carrier APIs and commands.
 
+use std::error::Error as _;
 use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 use http::header::RETRY_AFTER;
 
+use crate::model::message::dated;
 use crate::resolver::Resolver;
 use crate::retry;
 
@@ -31,6 +33,35 @@ pub fn builder(resolver: Resolver) -> reqwest::ClientBuilder {
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?;
     retry::retry_after(value, SystemTime::now())
+}
+
+/// Reads a body of at most `max` bytes.
+///
+/// # Errors
+/// The reason, if it is longer or the connection breaks.
+pub async fn body(mut response: reqwest::Response, max: usize) -> Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(reason)? {
+        if body.len() + chunk.len() > max {
+            return Err(format!("the answer is longer than {max} bytes"));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// An error with its causes, which its own message ("error sending request") omits. The URL is removed, because it may
+/// be a secret.
+#[must_use]
+pub fn reason(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut reason = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        reason = format!("{reason}: {error}");
+        cause = error.source();
+    }
+    dated(&reason)
 }
 
 #[cfg(test)]

@@ -15,7 +15,6 @@ use super::{
 };
 use crate::model::lint::{self, Lint};
 use crate::model::message::Media;
-use crate::model::number::BareDigits;
 use crate::model::setting::Errors;
 
 /// `[source.NAME]` with `kind = "bandwidth"`. `basic_auth` is one of the common keys.
@@ -25,10 +24,7 @@ pub struct Config {}
 
 impl Kind for Config {
     fn defaults(&self) -> Defaults {
-        Defaults {
-            bare_digits: BareDigits::International,
-            ..Defaults::default()
-        }
+        Defaults::international()
     }
 
     fn lints(&self, settings: &Settings, _: bool) -> Vec<Lint> {

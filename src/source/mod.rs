@@ -134,6 +134,17 @@ pub struct Defaults {
     pub bare_digits: BareDigits,
 }
 
+impl Defaults {
+    /// The defaults for a carrier that writes numbers in E.164, possibly without the plus.
+    #[must_use]
+    pub fn international() -> Self {
+        Self {
+            bare_digits: BareDigits::International,
+            ..Self::default()
+        }
+    }
+}
+
 /// The other parts of the configuration that a kind needs to build a source.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {

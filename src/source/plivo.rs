@@ -20,7 +20,6 @@ use super::{
 };
 use crate::model::lint::{self, Lint};
 use crate::model::message::{Keyword, Media};
-use crate::model::number::BareDigits;
 use crate::model::secret::Secrets;
 use crate::model::setting::Errors;
 
@@ -60,10 +59,7 @@ pub struct Config {
 
 impl Kind for Config {
     fn defaults(&self) -> Defaults {
-        Defaults {
-            bare_digits: BareDigits::International,
-            ..Defaults::default()
-        }
+        Defaults::international()
     }
 
     fn lints(&self, settings: &Settings, exposed: bool) -> Vec<Lint> {
@@ -116,14 +112,8 @@ impl Source for Plivo {
     }
 
     fn receive(&self, request: &Request<'_>) -> Result<Events, Refusal> {
-        let is_get = request.method == Method::GET;
-        let encoded = if is_get {
-            request.target.query().as_bytes()
-        } else {
-            request.body
-        };
-        let form = Form::read(encoded);
-        let signed_form = (!is_get).then_some(&form);
+        let form = request.form();
+        let signed_form = (request.method != Method::GET).then_some(&form);
         let basic_auth = self.basic_auth.as_ref();
         let urls = url_form::urls(&request.target, basic_auth);
         let is_signed = |url: &str| self.is_signed(request, signed_form, url);

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use url::Url;
 
+use super::fields::Form;
 use crate::model::message::Timestamp;
 
 /// A webhook request.
@@ -40,6 +41,15 @@ impl<'a> Request<'a> {
             now: Timestamp(0),
             admitted: false,
         }
+    }
+
+    /// The parameters of a form: the query of a GET, otherwise the body.
+    #[must_use]
+    pub fn form(&self) -> Form<'a> {
+        Form::read(match *self.method {
+            Method::GET => self.target.query().as_bytes(),
+            _ => self.body,
+        })
     }
 
     /// The value of a header field; `None` if it is absent or not ASCII.

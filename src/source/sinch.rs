@@ -20,7 +20,6 @@ use super::{
 };
 use crate::model::lint::{self, Lint};
 use crate::model::message::Media;
-use crate::model::number::BareDigits;
 use crate::model::secret::Secrets;
 use crate::model::setting::Errors;
 
@@ -40,10 +39,7 @@ pub struct Config {
 
 impl Kind for Config {
     fn defaults(&self) -> Defaults {
-        Defaults {
-            bare_digits: BareDigits::International,
-            ..Defaults::default()
-        }
+        Defaults::international()
     }
 
     fn lints(&self, _: &Settings, exposed: bool) -> Vec<Lint> {

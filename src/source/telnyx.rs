@@ -12,7 +12,6 @@ use serde_json::{Map, Value};
 use super::verify::{Ed25519, Window};
 use super::{Composed, Context, Defaults, Events, Incoming, Kind, Refusal, Request, Sample, Source, fields};
 use crate::model::message::Keyword;
-use crate::model::number::BareDigits;
 use crate::model::setting::Errors;
 
 /// `[source.NAME]` with `kind = "telnyx"`.
@@ -25,10 +24,7 @@ pub struct Config {
 
 impl Kind for Config {
     fn defaults(&self) -> Defaults {
-        Defaults {
-            bare_digits: BareDigits::International,
-            ..Defaults::default()
-        }
+        Defaults::international()
     }
 
     fn build(&self, _: &Context<'_>) -> Result<Box<dyn Source>, String> {

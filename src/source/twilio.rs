@@ -25,7 +25,6 @@ use super::{
     Settings, Source,
 };
 use crate::model::lint::{self, Lint};
-use crate::model::number::BareDigits;
 use crate::model::secret::{Secret, Secrets};
 use crate::model::setting::{Errors, Members};
 
@@ -50,10 +49,7 @@ pub struct Config {
 
 impl Kind for Config {
     fn defaults(&self) -> Defaults {
-        Defaults {
-            bare_digits: BareDigits::International,
-            ..Defaults::default()
-        }
+        Defaults::international()
     }
 
     fn lints(&self, _: &Settings, _: bool) -> Vec<Lint> {

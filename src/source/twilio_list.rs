@@ -4,7 +4,6 @@
 //!
 //! [List messages]: https://www.twilio.com/docs/messaging/api/message-resource#read-multiple-message-resources
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,7 +16,7 @@ use url::Url;
 use super::twilio_form::without_channel;
 use super::{CatchUp, Incoming, ListError, Listed, fields};
 use crate::http_client;
-use crate::model::message::{Media, Timestamp, dated};
+use crate::model::message::{Media, Timestamp};
 use crate::model::number::Number;
 use crate::model::secret::{Secret, Secrets};
 use crate::model::setting::Errors;
@@ -166,7 +165,8 @@ impl List {
             .client
             .get(url)
             .basic_auth(&self.user, Some(self.password.reveal()));
-        let mut response = request.send().await.map_err(failed)?;
+        let response = request.send().await;
+        let response = response.map_err(|error| ListError::new(http_client::reason(error)))?;
         let status = response.status();
         if status == StatusCode::NOT_FOUND {
             return Ok(None);
@@ -181,16 +181,8 @@ impl List {
                 retry_after: http_client::retry_after(response.headers()),
             });
         }
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(failed)? {
-            if body.len() + chunk.len() > BODY_MAX {
-                return Err(ListError::new(format!(
-                    "the answer is longer than {BODY_MAX} bytes"
-                )));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(Some(body))
+        let body = http_client::body(response, BODY_MAX).await;
+        body.map(Some).map_err(ListError::new)
     }
 }
 
@@ -249,17 +241,6 @@ fn api_base(text: &str) -> Result<Url, String> {
     (is_safe && is_bare)
         .then_some(url)
         .ok_or_else(|| "`catch_up.api_url` must be an https URL without user and query".to_owned())
-}
-
-fn failed(error: reqwest::Error) -> ListError {
-    let error = error.without_url();
-    let mut reason = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        reason = format!("{reason}: {error}");
-        cause = error.source();
-    }
-    ListError::new(dated(&reason))
 }
 
 #[derive(Deserialize)]

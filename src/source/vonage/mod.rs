@@ -14,7 +14,6 @@ use http::Method;
 use super::verify::window::REPEATED;
 use super::{Composed, Context, Defaults, Events, Kind, Refusal, Request, Sample, Settings, Source};
 use crate::model::lint::{self, Lint};
-use crate::model::number::BareDigits;
 use crate::model::secret::Secrets;
 use crate::model::setting::Errors;
 use messages::Messages;
@@ -73,10 +72,7 @@ pub enum SignatureMethod {
 
 impl Kind for Config {
     fn defaults(&self) -> Defaults {
-        Defaults {
-            bare_digits: BareDigits::International,
-            ..Defaults::default()
-        }
+        Defaults::international()
     }
 
     fn lints(&self, _: &Settings, _: bool) -> Vec<Lint> {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::signature::{self, Signature};
 use crate::model::message::Timestamp;
-use crate::source::fields::{self, FORM, Form};
+use crate::source::fields::{self, FORM};
 use crate::source::verify::Window;
 use crate::source::verify::window::REPEATED;
 use crate::source::{Composed, Events, Incoming, Part, Refusal, Request, Sample};
@@ -47,13 +47,7 @@ pub(super) fn parameters(request: &Request<'_>) -> Option<Parameters> {
                 .collect(),
         );
     }
-    let is_get = request.method == Method::GET;
-    let encoded = if is_get {
-        request.target.query().as_bytes()
-    } else {
-        request.body
-    };
-    let form = Form::read(encoded);
+    let form = request.form();
     let pairs = form.pairs().iter();
     Some(
         pairs

@@ -1,15 +1,13 @@
 //! Calls the API with limits for time, size and retries.
 
-use std::error::Error as _;
 use std::time::Duration;
 
-use reqwest::{RequestBuilder, Response, StatusCode};
+use reqwest::{RequestBuilder, StatusCode};
 use serde_json::Value;
 
 use super::mask_url;
-use crate::http_client::retry_after;
+use crate::http_client::{self, retry_after};
 use crate::mask::{Mask, Reason};
-use crate::model::message::dated;
 
 /// Upper bound of the attempts for one request.
 const ATTEMPTS_MAX: u32 = 4;
@@ -102,7 +100,11 @@ impl<F: Fn() -> RequestBuilder> Call<F> {
     }
 
     async fn attempt(&self) -> Result<Answer, Failed> {
-        let response = (self.request)().timeout(TIMEOUT).send().await?;
+        let response = (self.request)()
+            .timeout(TIMEOUT)
+            .send()
+            .await
+            .map_err(http_client::reason)?;
         let status = response.status();
         if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
             return Err(Failed {
@@ -110,7 +112,7 @@ impl<F: Fn() -> RequestBuilder> Call<F> {
                 retry_after: retry_after(response.headers()),
             });
         }
-        let body = read(response).await?;
+        let body = http_client::body(response, BODY_MAX).await?;
         Ok(Answer {
             status,
             body: serde_json::from_slice(&body).ok(),
@@ -119,32 +121,10 @@ impl<F: Fn() -> RequestBuilder> Call<F> {
     }
 }
 
-async fn read(mut response: Response) -> Result<Vec<u8>, Failed> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
-        if body.len() + chunk.len() > BODY_MAX {
-            return Err(Failed {
-                reason: format!("its answer is longer than {BODY_MAX} bytes"),
-                retry_after: None,
-            });
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
-}
-
-/// The message of reqwest ("error sending request") omits the cause, which is what the operator needs.
-impl From<reqwest::Error> for Failed {
-    fn from(error: reqwest::Error) -> Self {
-        let error = error.without_url();
-        let mut reason = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            reason = format!("{reason}: {error}");
-            cause = error.source();
-        }
+impl From<String> for Failed {
+    fn from(reason: String) -> Self {
         Self {
-            reason: mask_url(&dated(&reason)),
+            reason: mask_url(&reason),
             retry_after: None,
         }
     }
