@@ -43,7 +43,7 @@ impl Policy {
         ceiling.mul_f64(0.1 + 0.9 * jitter.clamp(0.0, 1.0))
     }
 
-    /// Decides after the `failures`th failure of a delivery that was created at `owed_since`.
+    /// Decides after the `failures`th failure of a delivery that is pending since `pending_since`.
     ///
     /// A pause that the destination asked for is honoured even beyond `max`, but not beyond `give_up_after`:
     /// the last attempt is made just before it.
@@ -51,12 +51,12 @@ impl Policy {
     pub fn next(
         &self,
         failures: u32,
-        owed_since: Timestamp,
+        pending_since: Timestamp,
         now: Timestamp,
         asked: Option<Duration>,
         jitter: f64,
     ) -> Next {
-        let end = owed_since.after(self.give_up_after);
+        let end = pending_since.after(self.give_up_after);
         if now >= end {
             return Next::GiveUp;
         }

@@ -32,7 +32,7 @@ impl Progress {
         Self::shown(global, what, COUNTER, None).turning()
     }
 
-    /// Shows that a response is being waited for.
+    /// Shows a spinner while the command waits for a response.
     pub(super) fn waiting(global: &Global, what: &'static str) -> Self {
         Self::shown(global, what, WAIT, None).turning()
     }

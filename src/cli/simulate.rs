@@ -26,7 +26,7 @@ pub struct Arguments {
     /// The message body
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     message: String,
-    /// The configured source to play [default: the only one]
+    /// The configured source to simulate [default: the only one]
     #[arg(long, value_name = "NAME")]
     source: Option<Name>,
     /// The carrier's id of the message [default: random]
@@ -35,7 +35,7 @@ pub struct Arguments {
     /// Where to post [default: `server.listen` and the source's path]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
-    /// How many; each after the first gets an id of its own
+    /// How many messages; each after the first gets its own id
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     count: u32,
 }

@@ -113,7 +113,7 @@ fn matching(folder: &Path, pattern: &str) -> Result<Vec<PathBuf>, Unmatched> {
         .and_then(|name| name.to_str())
         .unwrap_or_default();
     if parent.to_string_lossy().contains('*') || !name.contains('*') {
-        let message = "a `*` may stand only in the name of the file, as in \"conf.d/*.toml\"";
+        let message = "`*` is allowed only in the name of the file, as in \"conf.d/*.toml\"";
         return Err(Unmatched::Wrong(message.to_owned()));
     }
     let shown = parent.display();
@@ -212,7 +212,7 @@ pub(super) fn merge<'t>(root: &mut DeTable<'t>, other: DeTable<'t>, problems: &m
             _ => {
                 // The span of a table is its header, that of a key is its value.
                 let first = problems.location(if present.is_empty() { &first } else { &present });
-                let message = format!("is already defined at {first}: this table can stand in one file only");
+                let message = format!("is already defined at {first}: only one file may contain this table");
                 problems.error(&place, name, message);
             }
         }

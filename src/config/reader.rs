@@ -258,7 +258,7 @@ impl<'t> Reader<'t, '_> {
             .zip(store.retain)
             .is_some_and(|(redact, retain)| redact >= retain)
         {
-            let message = "has no effect: `retain` forgets the whole message before";
+            let message = "has no effect: `retain` deletes the whole message earlier";
             self.problems.warning(&place, "store.redact_after", message);
         }
         let own = self.problems.folder(&place);
@@ -305,7 +305,7 @@ impl<'t> Reader<'t, '_> {
             let section = Section::new(format!("{key}.{}", name.get_ref()), value);
             if section.table().is_none() {
                 let message = format!(
-                    "`{}` belongs into a table: write [{key}.NAME] above it",
+                    "`{}` belongs in a table: write [{key}.NAME] above it",
                     name.get_ref()
                 );
                 self.problems.error(&name.span(), section.key, message);
@@ -387,8 +387,7 @@ impl<'t> Reader<'t, '_> {
 
     fn unmatched(&mut self) -> Vec<Spanned<String>> {
         if !self.root.contains_key("routing") {
-            let message =
-                "missing table [routing]: its key `unmatched` says where messages go that no route matches";
+            let message = "missing table [routing]: its key `unmatched` names the destinations of messages that match no route";
             self.problems.error(&(0..0), "routing", message);
             return Vec::new();
         }

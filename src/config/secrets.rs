@@ -286,7 +286,7 @@ fn warn_if_open(path: &Path, mode: u32, key: &str, place: &Range<usize>, problem
         problems.warning(
             place,
             key,
-            format!("the secret file {shown} can be used by others (mode {mode:o}): chmod 600 {shown}"),
+            format!("the secret file {shown} is accessible to others (mode {mode:o}): chmod 600 {shown}"),
         );
     }
 }

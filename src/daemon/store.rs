@@ -27,7 +27,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// may be away.
 ///
 /// # Errors
-/// When it cannot be opened until someone acts.
+/// When it cannot be opened without an operator.
 pub async fn open(plan: &Plan, metrics: &Metrics) -> anyhow::Result<Arc<dyn Store>> {
     let place = plan.store.place();
     tracing::info!(store = %place, "opening the store {place}");

@@ -307,8 +307,7 @@ pub trait Destination: Send + Sync {
         &[]
     }
 
-    /// How many deliveries go at the same time when the operator gives no number. The messages of one conversation keep
-    /// their order with any number.
+    /// The default of `concurrency`. The messages of one conversation keep their order with any number.
     fn concurrency_default(&self) -> usize {
         1
     }

@@ -305,7 +305,7 @@ fn method(name: &str) -> Result<Method, String> {
 fn headers(configured: &BTreeMap<String, Secrets>, content_type: &str) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     let content_type = HeaderValue::from_str(content_type)
-        .map_err(|_| "`content_type` holds a character that no header may have".to_owned())?;
+        .map_err(|_| "`content_type` contains a character that is not allowed in a header".to_owned())?;
     headers.insert(http::header::CONTENT_TYPE, content_type);
     for (name, value) in configured {
         let lower = name.to_ascii_lowercase();
@@ -318,7 +318,7 @@ fn headers(configured: &BTreeMap<String, Secrets>, content_type: &str) -> Result
         let header = HeaderName::from_bytes(lower.as_bytes())
             .map_err(|_| format!("`headers`: `{name}` is not a header's name"))?;
         let mut value = HeaderValue::from_str(first(value)).map_err(|_| {
-            format!("`headers`: the value of `{name}` holds a character that no header may have")
+            format!("`headers`: the value of `{name}` contains a character that is not allowed in a header")
         })?;
         value.set_sensitive(true);
         headers.insert(header, value);
@@ -371,7 +371,7 @@ fn check_json(body: &Template) -> Result<(), String> {
         serde_json::from_str::<serde::de::IgnoredAny>(&rendered).map_err(|error| {
             format!(
                 "`body` does not make JSON ({error}): strings need quotes (`\"{{{{ text }}}}\"`), lists none \
-                 (`{{{{ media }}}}`); or say what it is with `content_type`"
+                 (`{{{{ media }}}}`); or set `content_type`"
             )
         })?;
     }
@@ -406,7 +406,7 @@ fn signing_key(secret: &str) -> Result<Vec<u8>, String> {
     match secret.strip_prefix("whsec_") {
         Some(encoded) => BASE64
             .decode(encoded)
-            .map_err(|_| "`secret`: after `whsec_` must come base64".to_owned()),
+            .map_err(|_| "`secret`: the part after `whsec_` must be base64".to_owned()),
         None => Ok(secret.as_bytes().to_vec()),
     }
 }

@@ -33,7 +33,7 @@ const SLACK: Duration = Duration::from_secs(30);
 /// How far back parts are read. Messages whose first part is older than this minus the window were delivered.
 const LOOK_BACK: Duration = Duration::from_secs(3600);
 
-/// The parts of one page of a search.
+/// The number of parts on one page of a search.
 const PAGE: usize = 200;
 
 /// Upper bound of the pages of one search, so that a flood of parts cannot keep a request or a round from ending.

@@ -76,7 +76,7 @@ impl Lanes {
         }
         let paused = self.paused().clone();
         let mut lanes = self.lanes();
-        // Lanes consider exactly the plan they are started with as seen.
+        // A lane is started with the plan that it has already applied.
         let mut plan = plan.clone();
         let current = plan.borrow_and_update().clone();
         let names: Vec<Name> = current.destinations.keys().cloned().collect();

@@ -213,7 +213,7 @@ impl FromStr for MessageId {
     }
 }
 
-/// How many digits tell these ids apart.
+/// The number of digits that distinguish these ids.
 #[must_use]
 pub fn distinct_length(ids: &[MessageId]) -> usize {
     let mut written: Vec<String> = ids.iter().map(MessageId::to_string).collect();

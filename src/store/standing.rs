@@ -160,7 +160,7 @@ impl From<StoredFault> for Fault {
     }
 }
 
-/// A reason with both of its forms: the response of the destination must not be logged in the next run either.
+/// The two forms of a reason: the response of the destination must not be logged in the next run either.
 mod whole {
     use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
 

@@ -54,10 +54,7 @@ async fn an_out_of_order_answer_ends_the_session() {
     };
     let fake = FakeSmtp::start(&[], script).await;
     let reason = unreachable(send(&plainly(&fake, ""), 1).await);
-    assert_eq!(
-        reason,
-        "DATA: the server answered 250, which does not belong here"
-    );
+    assert_eq!(reason, "DATA: the server answered 250, which is unexpected here");
 }
 
 #[tokio::test]
@@ -119,7 +116,7 @@ async fn a_message_whose_connection_broke_is_not_resent_immediately() {
     send(&email, 1).await.unwrap();
     let reason = unreachable(send(&email, 2).await);
     assert!(
-        reason.contains("whether the server took it is not known"),
+        reason.contains("it is unknown whether the server accepted it"),
         "{reason}"
     );
     assert!(!fake.heard().contains(&"connection 2".to_owned()));

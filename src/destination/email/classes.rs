@@ -122,11 +122,11 @@ impl fmt::Display for Trouble {
         match &self.cause {
             Cause::Reply(reply) => write!(f, "{reply}{}", advice(self.step, reply)),
             Cause::Lost(what) if self.step >= Step::Content => {
-                write!(f, "{what}; whether the server took it is not known")
+                write!(f, "{what}; it is unknown whether the server accepted it")
             }
             Cause::Lost(what) => f.write_str(what),
             Cause::Late if self.step == Step::Verdict => {
-                f.write_str("no answer within `data_timeout`; whether the server took it is not known")
+                f.write_str("no answer within `data_timeout`; it is unknown whether the server accepted it")
             }
             Cause::Late => f.write_str("no answer within `timeout`"),
             Cause::Untrusted(why) => write!(
@@ -237,7 +237,7 @@ fn advice(step: Step, reply: &Reply) -> &'static str {
     }
     match (reply.code, step) {
         (530, _) => "; the server wants a login or TLS first: check `security`, `username` and `password`",
-        (_, Step::Sender) => "; the server does not let this login send as `from`",
+        (_, Step::Sender) => "; the server does not allow this login to send as `from`",
         _ => "; check `username` and `password`; servers without password logins need `auth = \"xoauth2\"`",
     }
 }

@@ -250,7 +250,7 @@ async fn fetch(tokens: &Tokens, deadline: Instant) -> Result<Token, Trouble> {
     match tokio::time::timeout_at(deadline, tokens.get()).await {
         Ok(result) => result.map_err(|why| trouble(Cause::NoToken(why))),
         Err(_) => Err(trouble(Cause::NoToken(
-            "the token was not there within `timeout`".to_owned(),
+            "there was no token within `timeout`".to_owned(),
         ))),
     }
 }

@@ -162,7 +162,7 @@ impl Session {
             _ if expected.contains(&digit) => return Ok(answer),
             (_, 4 | 5) => Cause::Reply(answer.reply()),
             _ => Cause::Lost(format!(
-                "the server answered {}, which does not belong here",
+                "the server answered {}, which is unexpected here",
                 answer.code
             )),
         };

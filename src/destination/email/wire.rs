@@ -30,7 +30,7 @@ const READ_MAX: usize = 4 * 1024;
 
 const NOT_SMTP: &str = "the server answered something that is not SMTP";
 const CLOSED: &str = "the server closed the connection";
-const TOO_LONG: &str = "the server's answer has no end";
+const TOO_LONG: &str = "the server's answer is not terminated or too long";
 const EARLY: &str = "the server replied before a command was sent";
 
 /// The TLS configuration for one server.

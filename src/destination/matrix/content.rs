@@ -64,7 +64,7 @@ impl Words {
             }
             if keep == 0 {
                 return Err(Failure::permanent(format!(
-                    "{size} bytes even without the text: too large for Matrix"
+                    "{size} bytes even without the body: too large for Matrix"
                 )));
             }
             // The overhead of escaping varies along the body, so this may take several rounds; each one shortens the

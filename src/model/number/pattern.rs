@@ -18,14 +18,14 @@ pub enum Pattern {
     Suffix(String),
 }
 
-/// Why a string is not a pattern.
+/// The reason why a string is not a valid pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
     /// No wildcard, and neither a number nor a name.
     #[error("`{0}` is {NumberError}, nor a sender's name (`Google`)")]
     Number(String),
     /// A wildcard in the middle, or two of them.
-    #[error("`{0}`: a `*` may stand only at the start or at the end")]
+    #[error("`{0}`: `*` is allowed only at the start or the end")]
     Wildcard(String),
     /// Digits that no normal form starts with.
     #[error("`{0}` begins with neither `+` nor a country code and a hyphen: write `+1303*` or `1-12*`")]

@@ -19,7 +19,7 @@ use crate::model::message::{MessageId, Name};
 use crate::store::backup::digest;
 use crate::store::{Acceptance, Arrival, Error};
 
-/// The first number of the writers of arrivals.
+/// The first writer number for arrivals.
 pub(super) const WRITERS: [i16; 2] = [0, 1];
 
 /// Stores messages whose digests are unknown or too old, with their deliveries, and counts them. The digests are sorted,
@@ -222,7 +222,7 @@ fn divide(
     (leaders, followers)
 }
 
-/// What the acceptance of an arrival means for a later one with the same digest. `None`: it must be asked for.
+/// The result for a later arrival with the same digest. `None`: it must be queried.
 fn follow(later: &Prepared, leader: &Prepared, decided: Option<Acceptance>) -> Option<Acceptance> {
     let (message, since) = (&leader.arrival.message, later.arrival.dedup_since);
     match decided? {

@@ -1,5 +1,6 @@
-//! What operators do with deliveries. A command changes them in steps, each a transaction of its own. It skips deliveries
-//! that this daemon has claimed; an outcome of a claim of another daemon is written even if the command came first.
+//! The commands of operators for deliveries. A command changes them in steps, each a transaction of its own. It skips
+//! deliveries that this daemon has claimed; an outcome of a claim of another daemon is written even if the command came
+//! first.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +19,7 @@ use crate::model::message::{MessageId, Name, Timestamp};
 use crate::store::acknowledge::is_meant;
 use crate::store::{Discarded, Ended, Error, Requeued, Selector};
 
-/// The number of the writer of commands.
+/// The writer number for commands.
 pub(super) const WRITER: i16 = 50;
 
 /// Upper bound of the deliveries of one step.
@@ -363,7 +364,7 @@ impl Postgres {
                 let _none_is_claimed = self.shared.claiming.write().await;
                 let deadline = std::time::Instant::now() + super::gather::WAIT;
                 let stepped = self.shared.repeat(&step, deadline).await?;
-                // Before the next claim, which must not use what was read ahead.
+                // This precedes the next claim, which must not use deliveries that were read ahead.
                 for name in &stepped.touched.changed {
                     self.shared.lanes.look_again(name);
                 }

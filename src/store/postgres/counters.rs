@@ -6,7 +6,7 @@ use super::pool::Connection;
 use super::record::{ACKNOWLEDGED, BEHIND, DEAD, DELIVERED};
 use crate::model::message::Name;
 
-/// What is added to the counters of one destination, or of the messages.
+/// An increment of the counters of one destination, or of the messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Delta {
     pub(super) accepted: i64,
@@ -21,7 +21,7 @@ pub(super) struct Delta {
     pub(super) unrouted: i64,
 }
 
-/// What one transaction adds to the counters.
+/// The increments of one transaction.
 #[derive(Debug, Default)]
 pub(super) struct Deltas(BTreeMap<String, Delta>);
 

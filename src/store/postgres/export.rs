@@ -20,7 +20,7 @@ use crate::store::{Error, PAGE_BYTES};
 /// Records per part, unless they are large.
 const STEP: i64 = 200;
 
-/// What follows the counters.
+/// The records after the counters.
 const MESSAGES: u8 = 1;
 const SEEN: u8 = 2;
 const THREADS: u8 = 3;

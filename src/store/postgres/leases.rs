@@ -1,4 +1,4 @@
-//! The claimed deliveries of this daemon. Leases are not stored: what protects a delivery from other daemons is the lane.
+//! The claimed deliveries of this daemon. Leases are not stored: the lane protects a delivery from other daemons.
 //!
 //! A claim blocks its whole queue. Once the destination has answered, the next delivery of the queue may be claimed,
 //! although the first one is still pending in the database until its outcome is written.

@@ -40,7 +40,7 @@ pub enum SchemaError {
     Failed(String),
 }
 
-/// What the migrations found and did.
+/// The result of the migrations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Migrated {
     /// The version before; 0 for an empty database.
@@ -52,7 +52,7 @@ pub struct Migrated {
 /// The version of the schema; 0 for an empty database.
 ///
 /// # Errors
-/// Those of the database.
+/// Errors of the database.
 pub async fn version(connection: &Connection) -> Result<i32, SchemaError> {
     let exists = connection
         .query_one("SELECT to_regclass('smsbridge_schema') IS NOT NULL", &[])
@@ -84,7 +84,7 @@ pub async fn migrate(connection: &mut Connection) -> Result<Migrated, SchemaErro
 /// accepting messages slower, so the operator decides. Returns true if there is one now.
 ///
 /// # Errors
-/// Those of the database.
+/// Errors of the database.
 pub async fn index_words(connection: &Connection) -> Result<bool, SchemaError> {
     let extension = "SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_trgm')";
     let exists = connection.query_one(extension, &[]).await;

@@ -1,4 +1,4 @@
-//! What is known about the database at the moment.
+//! The current state of the database.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use super::moment::Moment;
 use crate::model::message::Timestamp;
 use crate::store::Error;
 
-/// What is known about the database.
+/// The known state of the database.
 #[derive(Default)]
 pub(super) struct Monitor(Mutex<Seen>);
 
@@ -35,12 +35,12 @@ pub(super) struct Outage {
 }
 
 impl Monitor {
-    /// What was seen last.
+    /// The last result.
     pub(super) fn seen(&self) -> MutexGuard<'_, Seen> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Why the last question failed, if it did.
+    /// The error of the last query, if it failed.
     pub(super) fn unavailable(&self) -> Option<String> {
         self.seen().unavailable.as_ref().map(|away| away.reason.clone())
     }

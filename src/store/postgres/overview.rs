@@ -1,4 +1,4 @@
-//! What operators want to know about the database and the daemons that share it.
+//! Describes the database and the daemons that share it, for operators.
 
 use serde::Serialize;
 
@@ -78,7 +78,7 @@ impl Overview {
     /// Reads it.
     ///
     /// # Errors
-    /// Those of the database.
+    /// Errors of the database.
     pub async fn read(connection: &Connection, schema: i32) -> Result<Self, String> {
         Self::of(connection, schema)
             .await

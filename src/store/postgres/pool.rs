@@ -161,7 +161,7 @@ impl Connection {
     /// Prepares a statement once for each connection.
     ///
     /// # Errors
-    /// Those of the database.
+    /// Errors of the database.
     pub async fn prepare_cached(&self, sql: &'static str) -> Result<Statement, tokio_postgres::Error> {
         let statements = || {
             let idle = self.idle.as_ref();

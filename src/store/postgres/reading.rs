@@ -1,4 +1,4 @@
-//! Runs what only reads, or writes with a single statement.
+//! Runs queries, and writes of a single statement.
 
 use std::future::Future;
 

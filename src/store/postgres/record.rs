@@ -19,11 +19,11 @@ pub(super) const ACKNOWLEDGED: i16 = 5;
 
 /// The disposition of a message with deliveries.
 pub(super) const ROUTED: i16 = 0;
-/// That of a message whose routes have no destination.
+/// The disposition of a message whose routes have no destination.
 pub(super) const KEPT: i16 = 1;
-/// That of a message that matched no route.
+/// The disposition of a message that matched no route.
 pub(super) const UNROUTED: i16 = 2;
-/// That of a message that matched no route, and has deliveries.
+/// The disposition of a message that matched no route, and has deliveries.
 pub(super) const UNROUTED_DELIVERED: i16 = 3;
 
 /// Upper bound of a column with an index: an index entry may have 2700 bytes.

@@ -82,7 +82,7 @@ impl Shared {
     }
 }
 
-/// What a step did.
+/// The result of a step.
 #[derive(Default)]
 struct Done {
     /// The message up to which was read; `None` if none is left.

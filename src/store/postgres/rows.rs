@@ -324,9 +324,9 @@ pub(super) type Roots = BTreeMap<(Name, Conversation), Root>;
 /// The destinations that a transaction concerns.
 #[derive(Default)]
 pub(super) struct Touched {
-    /// Those with a changed delivery.
+    /// The messages with a changed delivery.
     pub(super) changed: BTreeSet<Name>,
-    /// Those with a pending one among them.
+    /// The messages with a pending one among them.
     pub(super) pending: BTreeSet<Name>,
     /// Those with a delivery that was behind another one, and may be the first of its queue now.
     pub(super) promoted: BTreeSet<Name>,

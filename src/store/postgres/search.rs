@@ -1,8 +1,8 @@
 //! Finding messages and deliveries.
 //!
 //! A search reads sequence numbers from the newest to the oldest in ranges of limited size, so that no statement takes
-//! long, whatever the planner knows about the conditions. What the database selects is compared again with
-//! [`Query::matches`], which decides.
+//! long, whatever the planner knows about the conditions. The messages that the database selects are compared again
+//! with [`Query::matches`], which decides.
 
 use std::time::{Duration, Instant};
 

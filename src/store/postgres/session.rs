@@ -11,7 +11,7 @@ use super::address::{Address, shown};
 use crate::model::setting::Errors;
 use crate::store::Error;
 
-/// Notifications that wait to be read. They are hints, so more of them are dropped.
+/// Notifications that wait to be read. Further ones are dropped, because they are only hints.
 const NOTIFICATIONS: usize = 256;
 
 /// The oldest supported version of PostgreSQL.

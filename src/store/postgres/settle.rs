@@ -22,7 +22,7 @@ use crate::model::delivery::{DeliveryId, State};
 use crate::model::message::{Name, Timestamp};
 use crate::store::{Ended, Error, Settlement, changed_at};
 
-/// The numbers of the writers of outcomes.
+/// The writer numbers for outcomes.
 pub(super) const WRITERS: [i16; 2] = [10, 11];
 
 /// The lanes that belong to this daemon in these epochs. An acquisition skips a row with this lock; a renewal does not

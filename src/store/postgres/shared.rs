@@ -1,4 +1,4 @@
-//! What all parts of the store share: the connections, the lanes and leases, and counters in memory.
+//! The state that all parts of the store share: the connections, the lanes and leases, and counters in memory.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,9 +45,9 @@ pub(super) struct Shared {
     pub(super) leases: Mutex<Leases>,
     /// Held for writing while an operator's command changes deliveries, so that none of them is claimed meanwhile.
     pub(super) claiming: RwLock<()>,
-    /// What the lanes of this daemon are told.
+    /// Notifications for the lanes of this daemon.
     pub(super) changes: broadcast::Sender<Change>,
-    /// What other daemons are told. A full queue loses notices, which their polls make up for.
+    /// Notifications for other daemons. A full queue loses notices, which their polls make up for.
     pub(super) notices: mpsc::Sender<Notice>,
     pub(super) retention: Retention,
     pub(super) monitor: Monitor,

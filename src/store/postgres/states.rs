@@ -1,4 +1,4 @@
-//! What is stored besides messages: counters, paused destinations, and what a daemon keeps for its next run.
+//! The data besides messages: counters, paused destinations, and the state that a daemon keeps for its next run.
 
 use std::collections::BTreeSet;
 

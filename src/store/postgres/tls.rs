@@ -17,14 +17,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_rustls::TlsConnector;
 
-/// What is verified of the server's certificate.
+/// The verification of the server's certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verification {
     /// Nothing: encryption only.
     None,
-    /// That a trusted authority issued it (`verify-ca`).
+    /// A trusted authority must have issued it (`verify-ca`).
     Authority,
-    /// That it is for this host, too (`verify-full`).
+    /// It must also be for this host (`verify-full`).
     Full,
 }
 

@@ -7,7 +7,7 @@ use crate::model::message::Name;
 /// The channel of the database.
 pub(super) const CHANNEL: &str = "smsbridge";
 
-/// Something that another daemon may want to know.
+/// A notice for other daemons.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Notice {
     /// A destination has deliveries to look at.

@@ -70,7 +70,7 @@ fn each_problem_of_an_included_file_names_it() {
     let found = lines(&problems);
     for expected in [
         "1:29: error: include: missing.toml: no such file",
-        "1:45: error: include: a `*` may stand only in the name of the file",
+        "1:45: error: include: `*` is allowed only in the name of the file",
         "1:59: warning: include: folder none does not exist",
         "conf.d/a.toml:1:1: error: include: an included file cannot include others",
         "conf.d/a.toml:3:1: error: server.listn: unknown key",

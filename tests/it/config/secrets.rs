@@ -75,8 +75,7 @@ fn a_secret_file_readable_by_others_is_a_warning() {
         "[admin]\nlisten = '127.0.0.1:1'\ntoken = {{ file = 'token' }}\n{BASE}"
     ));
     write_secret(&folder.path().join("token"), LONG, 0o640);
-    let warning =
-        "3:9: warning: admin.token: the secret file token can be used by others (mode 640): chmod 600 token";
+    let warning = "3:9: warning: admin.token: the secret file token is accessible to others (mode 640): chmod 600 token";
     assert_eq!(
         token(&path, Purpose::Serve, &Outside::default()),
         Ok((LONG.to_owned(), vec![warning.to_owned()]))

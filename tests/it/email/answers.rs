@@ -139,7 +139,7 @@ async fn an_endless_answer_is_abandoned() {
         let result = send(&plainly(&fake, ""), 1).await;
         let what = format!("{step} {}{}", first.escape_ascii(), again.escape_ascii());
         let reason = unreachable(result);
-        let expected = ["has no end", "does not belong here"];
+        let expected = ["is not terminated", "is unexpected here"];
         assert!(
             expected.iter().any(|words| reason.contains(words)),
             "{what}: {reason}"
@@ -201,7 +201,7 @@ async fn the_answer_to_the_content_has_its_own_timeout() {
     let reason = unreachable(result);
     assert_eq!(
         reason,
-        "sending the message: no answer within `data_timeout`; whether the server took it is not known"
+        "sending the message: no answer within `data_timeout`; it is unknown whether the server accepted it"
     );
     assert_eq!(longest, Duration::from_millis(800));
 }

@@ -84,7 +84,7 @@ pub async fn an_answered_delivery_lets_the_next_of_its_conversation_be_claimed(s
         claim(store, "desk", FAR).await.is_empty(),
         "only the first was answered"
     );
-    // It is pending until its outcome is written, and nobody else's.
+    // It stays pending until its own outcome is written.
     assert_eq!(store.backlog(&name("desk")).await.unwrap().pending, 4);
     let all = Selector::Pending(name("desk"));
     assert_eq!(

@@ -36,7 +36,7 @@ pub async fn a_fallback_is_created_with_the_next_ordinal(store: Arc<dyn Store>) 
     assert_eq!(assert_adds_up(&*store).await.created, 4);
 }
 
-/// Ends a delivery for the recipients that accepted it, and splits it for these others.
+/// Ends a delivery for the recipients that accepted it, and creates deliveries for these other ones.
 fn divided(claim: &Claim, others: &[&str]) -> Settlement {
     let later = |recipient: &&str| {
         let own = claim.delivery.split(recipient);

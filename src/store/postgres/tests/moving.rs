@@ -76,7 +76,7 @@ fn messages(records: &[Record]) -> u64 {
         .count() as u64
 }
 
-/// What must be the same in every store.
+/// The data that must be the same in every store.
 async fn facts(store: &dyn Store) -> (Vec<Record>, Counts, Vec<usize>) {
     let mut kept = records(store).await;
     kept.retain(|record| !matches!(record, Record::Sums(_)));

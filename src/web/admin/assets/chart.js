@@ -11,7 +11,7 @@ const SCALE = 30;
 /** The minutes of `GET /series` for the charts; null where nothing is known, as while the daemon was not running. */
 export const hour = ({ minutes }) => minutes.map(({ at, pending, ...counts }) => (pending === null ? null : { at: Date.parse(at), pending, ...counts }));
 
-/** In words, which part of the hour is known; empty if all of it is. */
+/** Describes which part of the hour is known; empty if all of it is. */
 export function span(minutes) {
   const first = minutes.findIndex(Boolean);
   if (first < 0) return '';

@@ -12,7 +12,7 @@ const TONES = {
 /** A coloured label for a state. */
 export const pill = (state, title, tone = TONES[state] ?? 'quiet') => h('span', { class: `pill ${tone}`, title }, state);
 
-/** In words, which fallbacks delivered a message; empty if none did. */
+/** Describes which fallbacks delivered a message; empty if none did. */
 export function deliveredBy({ state, deliveries }) {
   const names = new Set(deliveries.map(({ delivered_by: by }) => by).filter(Boolean));
   return state === 'delivered' && names.size > 0 ? `delivered by fallback ${[...names].join(', ')}` : '';

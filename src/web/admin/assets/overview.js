@@ -103,7 +103,7 @@ export class Overview {
 const undelivered = (messages) => ['kept', 'unrouted'].map((state) => messages[state] > 0
   && ['; ', h('a', { href: `#/messages?state=${state}`, title: 'stored, but delivered to no destination' }, `${count(messages[state])} ${state}`)]);
 
-/** In words, where deliveries have been pending for some time. */
+/** Describes where deliveries have been pending for some time. */
 const pendingAt = (late) => late.map(({ name, pending, oldest }) => [h('a', { href: `#/destinations/${name}?list=pending` }, name), `: ${count(pending)} pending, the oldest for `, lasting(oldest), '. ']);
 
 function untested(destinations) {
@@ -126,7 +126,7 @@ function nodeRow({ name, state, version, configuration, started_at: started, see
     h('td', {}, links.length > 0 ? links : h('span', { class: 'muted' }, 'none')));
 }
 
-/** A destination. On a narrow screen the table has no heads and no columns: the words say what the numbers are. */
+/** A destination. On a narrow screen the table has no header and no columns: each number has a label. */
 function row(destination) {
   const { name, kind, state, pending, oldest, dead, delivered_at: delivered } = destination;
   const last = failed(destination);

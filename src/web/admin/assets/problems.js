@@ -1,4 +1,4 @@
-// Current problems: the same words on the overview and on the card of a destination.
+// Current problems, described in the same way on the overview and on the card of a destination.
 
 import { pill } from './components.js';
 import { count, h, plural } from './dom.js';
@@ -61,7 +61,7 @@ const ADVICE = {
   dead: () => 'Retry them, or acknowledge those that need no attention.',
 };
 
-/** In words, how many problems are errors. */
+/** Describes how many problems are errors. */
 export function heading(problems) {
   const errors = problems.filter(({ severity }) => severity === 'error').length;
   const warnings = problems.length - errors;

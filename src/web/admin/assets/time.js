@@ -27,7 +27,7 @@ export function duration(seconds) {
 /** The largest unit alone. */
 const rough = (seconds) => duration(seconds).split(' ').slice(0, 2).join(' ');
 
-/** The words for a time, by its form. `before` and `after` say the same about a future event before and after its time. */
+/** Formats a time. `before` and `after` are the texts for a future event before and after its time. */
 function phrase(moment, { form, before, after }) {
   const seconds = (now() - moment) / 1000;
   if (form === 'lasting') return rough(seconds);
