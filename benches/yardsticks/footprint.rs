@@ -30,7 +30,7 @@ pub fn purge(run: &Run, report: &mut Report) -> Result<()> {
         purge: true,
     };
     let filled = fill.run()?;
-    let what = format!("on disk after {messages} were delivered and forgotten");
+    let what = format!("on disk after {messages} were delivered and deleted");
     let detail = format!(
         "{:.0} MiB at the peak, filled in {:.0} s, emptied in {:.0} s",
         filled.mebibytes_full, filled.seconds, filled.seconds_purge

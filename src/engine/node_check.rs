@@ -16,7 +16,7 @@ const EVERY: Duration = Duration::from_secs(5);
 /// How long configurations may differ before it is logged: a change reaches the nodes one after the other.
 const ROLLOUT: Duration = Duration::from_secs(15);
 
-/// What the last check found.
+/// The result of the last check.
 #[derive(Default)]
 pub struct NodeCheck(Mutex<Seen>);
 

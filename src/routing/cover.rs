@@ -48,7 +48,7 @@ pub fn shadowed(routes: &[Route]) -> Vec<(usize, usize)> {
         .collect()
 }
 
-/// A pattern that covers another one also matches its letters, so the index finds it by them.
+/// A pattern that covers another one also matches the string of that one, so the index finds it.
 fn earliest_shadow(index: &Index, routes: &[Route], at: usize, later: &Route) -> Option<usize> {
     let (to, from) = (first(later.when.to.as_deref()), first(later.when.from.as_deref()));
     let mut earlier = index.possible(to, from, "").take_while(|earlier| *earlier < at);

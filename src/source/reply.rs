@@ -116,7 +116,7 @@ impl Reply {
         }
     }
 
-    /// The response for carriers that would act on another body: a success has this document.
+    /// The response for carriers that act on the body of a response: a success has this body.
     #[must_use]
     pub fn fixed(outcome: &Outcome<'_>, content_type: &'static str, body: &'static str) -> Self {
         match outcome {

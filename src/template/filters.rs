@@ -92,7 +92,7 @@ fn size(value: &Value) -> usize {
     length.unwrap_or_default().saturating_add(1)
 }
 
-/// An error of a kind that is rejected at compile time, if it already occurs then.
+/// An error that rejects the template if it occurs at compile time.
 fn too_much(what: String) -> Error {
     Error::new(ErrorKind::OutOfFuel, what)
 }

@@ -175,9 +175,9 @@ fn push_gap(text: &mut String, from: u8, to: u8, total: u8) {
     };
 }
 
-/// Groups stored messages by what belongs together: the parts of one source, sender and receiver with the same
-/// reference and total, received within ten minutes after the first one. A repeated number begins another message,
-/// because carriers use references again; with the same body it is a repetition.
+/// Groups the stored parts of each message: those of one source, sender and receiver with the same reference and total,
+/// received within ten minutes after the first one. A repeated number begins another message, because carriers use
+/// references again; with the same body it is a repetition.
 pub fn sets(messages: impl IntoIterator<Item = Message>) -> Vec<Set> {
     let mut keyed: BTreeMap<_, Vec<(u8, Message)>> = BTreeMap::new();
     for message in messages {

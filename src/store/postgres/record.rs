@@ -14,7 +14,7 @@ pub(super) const BEHIND: i16 = 2;
 pub(super) const DELIVERED: i16 = 3;
 /// A dead one that needs attention.
 pub(super) const DEAD: i16 = 4;
-/// A dead one that needs none.
+/// A dead delivery that needs no attention.
 pub(super) const ACKNOWLEDGED: i16 = 5;
 
 /// The disposition of a message with deliveries.

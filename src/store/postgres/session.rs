@@ -17,7 +17,7 @@ const NOTIFICATIONS: usize = 256;
 /// The oldest supported version of PostgreSQL.
 const OLDEST_SERVER: i32 = 13_00_00;
 
-/// What a commit waits for, as PostgreSQL's setting of this name. `off` is not among them.
+/// PostgreSQL's setting of this name: what a commit waits for. `off` is not among them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserr)]
 #[deserr(error = Errors, rename_all = lowercase)]
 pub enum SynchronousCommit {

@@ -68,7 +68,7 @@ impl Tally {
     }
 }
 
-/// Does `job` for each of these on several threads. Returns the failures.
+/// Runs `job` for each item on several threads. Returns the failures.
 fn each<T: Sync + std::fmt::Debug>(jobs: &[T], job: impl Fn(&T) + Sync) -> Vec<String> {
     let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {

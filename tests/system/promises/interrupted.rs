@@ -362,7 +362,10 @@ impl<'a> Run<'a> {
         if self.bridge.command(&["backup", file.to_str().unwrap()]).0 == 0 {
             self.backup = Some((file, acknowledged));
         } else {
-            assert!(!file.exists(), "a part of a backup is taken for one");
+            assert!(
+                !file.exists(),
+                "an incomplete backup has the name of a complete one"
+            );
         }
     }
 

@@ -110,7 +110,7 @@ async fn p32_an_unread_log_delays_nothing() {
 
     bridge.stop_reading_log(false);
     let line = bridge.logged("log lines were dropped");
-    assert!(line.contains("INFO"), "it says of which level: {line}");
+    assert!(line.contains("INFO"), "it names the level: {line}");
     wait_for("the problem to end", || {
         let problems = bridge.status()["problems"].to_string();
         (!problems.contains("has been blocked")).then_some(())
