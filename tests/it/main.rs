@@ -31,6 +31,7 @@ mod hostile;
 mod intelepeer_api;
 mod intelepeer_receive;
 mod joining;
+mod licences;
 mod login;
 #[path = "../common/mail.rs"]
 mod mail;
