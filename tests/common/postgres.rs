@@ -33,6 +33,34 @@ pub struct Cluster {
 impl Cluster {
     /// A new cluster with these additional lines in `postgresql.conf`.
     pub fn start(settings: &str) -> Self {
+        let mut cluster = Self::empty();
+        let mut initdb = unprivileged(&program("initdb"));
+        initdb.args([
+            "--auth=trust",
+            "--username=postgres",
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
+        ]);
+        checked(initdb.arg("--pgdata").arg(cluster.data()));
+        cluster.configure(&format!("{SETTINGS}{settings}\n"));
+        cluster.start_again();
+        cluster
+    }
+
+    /// A cluster whose files a Bash script makes, like those of a standby. The script names its folder `main`.
+    pub fn scripted(script: &str, main: &str) -> Self {
+        let mut cluster = Self::empty();
+        let script = script.replace(main, cluster.data().to_str().unwrap());
+        let programs = program("postgres").parent().unwrap().display().to_string();
+        let mut bash = unprivileged(Path::new("bash"));
+        bash.args(["-eu", "-c", &format!("PATH={programs}:$PATH\n{script}")]);
+        checked(&mut bash);
+        cluster.start_again();
+        cluster
+    }
+
+    /// A folder that the server's user may write.
+    fn empty() -> Self {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("target/tmp/postgres-{}-{number}", std::process::id());
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
@@ -42,23 +70,11 @@ impl Cluster {
         if is_root() {
             checked(Command::new("chown").arg("postgres").arg(&folder));
         }
-        let data = folder.join("data");
-        let mut initdb = unprivileged("initdb");
-        initdb.args([
-            "--auth=trust",
-            "--username=postgres",
-            "--encoding=UTF8",
-            "--locale=C.UTF-8",
-        ]);
-        checked(initdb.arg("--pgdata").arg(&data));
-        let mut cluster = Self {
+        Self {
             folder,
             port: free_port(),
             server: None,
-        };
-        cluster.configure(&format!("{SETTINGS}{settings}\n"));
-        cluster.start_again();
-        cluster
+        }
     }
 
     /// Appends lines to `postgresql.conf`; they apply at the next start.
@@ -160,7 +176,7 @@ impl Cluster {
             .append(true)
             .open(self.folder.join("log"))
             .unwrap();
-        let mut postgres = unprivileged("postgres");
+        let mut postgres = unprivileged(&program("postgres"));
         postgres
             .arg("-D")
             .arg(self.data())
@@ -234,16 +250,13 @@ fn remove_abandoned() {
     }
 }
 
-/// A command that runs a program of PostgreSQL without the rights of root, and interrupts it when its parent ends.
-fn unprivileged(name: &str) -> Command {
+/// A command that runs a program without the rights of root, and interrupts it when its parent ends.
+fn unprivileged(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     if is_root() {
         command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
     }
-    command
-        .args(["--pdeathsig", "INT"])
-        .arg(program(name))
-        .current_dir("/");
+    command.args(["--pdeathsig", "INT"]).arg(program).current_dir("/");
     command
 }
 

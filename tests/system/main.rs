@@ -46,6 +46,7 @@ mod reload;
 mod reloads;
 mod schema;
 mod servers;
+mod several;
 mod sockets;
 mod store_command;
 mod systemd;
