@@ -5,10 +5,11 @@ use std::time::Duration;
 use crate::metrics::Metrics;
 use crate::model::message::{Name, Timestamp};
 
-/// The name of this host, if it can be the name of a node.
+/// The name of this host, if it can be the name of a node. From a system call, because the service's `/proc` contains
+/// only processes (`ProcSubset=pid`).
 pub(crate) fn host_name() -> Option<String> {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
-    let name: Name = name.trim().parse().ok()?;
+    let system = rustix::system::uname();
+    let name: Name = system.nodename().to_str().ok()?.parse().ok()?;
     Some(name.to_string())
 }
 
