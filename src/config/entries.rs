@@ -81,6 +81,8 @@ pub struct Destination {
     pub late_after: Duration,
     /// The destination that receives its dead letters.
     pub fallback: Option<Spanned<String>>,
+    /// How long a delivery may be pending before the fallback receives the message, too.
+    pub fallback_after: Option<Duration>,
     /// A template that replaces the default format.
     pub template: Option<Spanned<String>>,
     /// How much of a message it may show.
@@ -116,6 +118,7 @@ const DESTINATION_KEYS: &[&str] = &[
     "rate",
     "late_after",
     "fallback",
+    "fallback_after",
     "template",
     "content",
     "timezone",
@@ -177,6 +180,8 @@ struct DestinationTyped {
     late_after: Option<Duration>,
     #[deserr(default)]
     fallback: Option<Placed<String>>,
+    #[deserr(default, from(Period) = some)]
+    fallback_after: Option<Duration>,
     #[deserr(default)]
     template: Option<Placed<String>>,
     #[deserr(default)]
@@ -259,6 +264,7 @@ impl Destination {
             rate: typed.rate.or_else(|| config.rate_default()),
             late_after: typed.late_after.unwrap_or(Duration::from_secs(120)),
             fallback: typed.fallback.map(|fallback| common.spanned(fallback)),
+            fallback_after: typed.fallback_after,
             template: typed.template.map(|template| common.spanned(template)),
             content: typed.content,
             zone: typed.timezone,

@@ -91,12 +91,12 @@ pub struct OutboundMessage<'a> {
     pub zone: Option<&'a Zone>,
 }
 
-/// The dead letter that caused a fallback delivery.
+/// The delivery that caused a fallback delivery: a dead letter, or one that has been pending for `fallback_after`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Fallback<'a> {
     /// Its destination.
     pub destination: &'a Name,
-    /// Why it failed.
+    /// Why it failed, or why it is still pending.
     pub reason: &'a str,
 }
 

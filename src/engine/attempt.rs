@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::circuit_breaker::CircuitBreaker;
 use super::lane_state::LaneState;
 use super::outcome::{breaker_changed, settle};
+use super::repeat;
 use super::trial::{Trial, age};
 use crate::destination::{Delivered, Failure, Fallback, OutboundMessage, Recipients, Scope};
 use crate::engine::clock::Stopwatch;
@@ -41,12 +42,7 @@ pub(super) async fn run(
     let Ok(held) = held(&lane, &destination, &claim).await else {
         return lane.store.release(claim).await;
     };
-    // A fallback names the delivery that it replaces. If that cannot be read, the message is sent without the name.
-    let origin = match claim.delivery.origin {
-        Some(_) => lane.store.find(claim.delivery.id.message).await.ok().flatten(),
-        None => None,
-    };
-    let others = origin.map(|found| found.deliveries).unwrap_or_default();
+    let others = others(&lane, &destination, &claim).await;
     // Another process may serve the destination by now, and send the message.
     if !lane.store.holds(&claim) {
         return lane.store.release(claim).await;
@@ -88,6 +84,19 @@ fn ended(outcome: &Result<Delivered, Failure>, started: Timestamp, took: Duratio
     Attempt::new(started, took, verdict, detail)
 }
 
+/// The deliveries of the message, if this one is a fallback, or is old enough to have one although it is pending. If they
+/// cannot be read, the message is sent without the note of a fallback, and to all recipients.
+async fn others(lane: &LaneState, destination: &PlannedDestination, claim: &Claim) -> Vec<Delivery> {
+    let since = lane.clock.give_up_start(claim.delivery.pending_since());
+    let after = destination.fallback_after;
+    let is_late = after.is_some_and(|after| since.after(after) <= lane.clock.now());
+    if claim.delivery.origin.is_none() && !is_late {
+        return Vec::new();
+    }
+    let found = lane.store.find(claim.delivery.id.message).await.ok().flatten();
+    found.map(|found| found.deliveries).unwrap_or_default()
+}
+
 /// The recipients that must wait for an earlier message of the conversation. The claim blocks the conversation, so
 /// the list does not grow meanwhile.
 async fn held(
@@ -124,7 +133,16 @@ async fn send(
     others: &[Delivery],
 ) -> Result<Delivered, Failure> {
     let shown = destination.shown(&claim.message);
-    let outbound = outbound(plan, destination, claim, &shown, held, others);
+    let stands_in_for = claim.delivery.stands_in_for(others);
+    let mut outbound = outbound(plan, destination, claim, &shown);
+    let own = destination.destination.recipients();
+    let done = repeat::reached(plan, &claim.delivery, others, own);
+    let done: Vec<String> = done.into_iter().chain(claim.delivery.progress.clone()).collect();
+    outbound.recipients.done = &done;
+    outbound.recipients.held = held;
+    outbound.fallback = stands_in_for
+        .as_ref()
+        .map(|(destination, reason)| Fallback { destination, reason });
     let mut sending = pin!(AssertUnwindSafe(destination.destination.deliver(&outbound)).catch_unwind());
     let limit = destination.attempt_max();
     let mut outcome = tokio::time::timeout(limit.min(SLOW), &mut sending).await;
@@ -154,8 +172,6 @@ fn outbound<'a>(
     destination: &'a PlannedDestination,
     claim: &'a Claim,
     message: &'a Message,
-    held: &'a [String],
-    others: &'a [Delivery],
 ) -> OutboundMessage<'a> {
     let route = claim
         .delivery
@@ -172,14 +188,10 @@ fn outbound<'a>(
         groups: route.map(|route| route.groups(&message.text)).unwrap_or_default(),
         recipients: Recipients {
             only: claim.delivery.recipient.as_deref(),
-            done: &claim.delivery.progress,
-            held,
+            ..Recipients::default()
         },
         thread: claim.thread.as_deref(),
-        fallback: claim
-            .delivery
-            .stands_in_for(others)
-            .map(|(destination, reason)| Fallback { destination, reason }),
+        fallback: None,
         zone: destination.zone.as_ref(),
     }
 }

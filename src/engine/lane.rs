@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::circuit_breaker::Cause;
+use super::hand_over::HandOvers;
 use super::in_flight::MemoryPermit;
 use super::lane_state::LaneState;
 use super::rate_limiter::RateLimiter;
@@ -46,6 +47,7 @@ pub(super) struct Lane {
     running: JoinSet<()>,
     limiter: Option<RateLimiter>,
     expire_next: Instant,
+    hand_overs: HandOvers,
     /// A due delivery was left in the store because the memory for messages is in use.
     is_memory_full: bool,
     stop: CancellationToken,
@@ -66,6 +68,7 @@ impl Lane {
             destination,
             running: JoinSet::new(),
             expire_next: now,
+            hand_overs: HandOvers::default(),
             is_memory_full: false,
             stop,
         }
@@ -121,6 +124,7 @@ impl Lane {
         let is_changed = !Arc::ptr_eq(destination, &self.destination);
         if is_changed {
             self.state.set_tested(false);
+            self.hand_overs = HandOvers::default();
         }
         self.destination = destination.clone();
         // The operator may have fixed the configuration or an external cause: only an attempt shows it.
@@ -132,8 +136,9 @@ impl Lane {
     async fn fill(&mut self) -> Duration {
         while self.running.try_join_next().is_some() {}
         self.state.inner().running = self.running.len();
+        let handed_over = self.hand_overs.step(&self.state, &self.destination).await;
         if self.state.inner().paused {
-            return IDLE_MAX;
+            return handed_over.min(IDLE_MAX);
         }
         self.is_memory_full = false;
         let allowed = self.allowed();
@@ -146,7 +151,7 @@ impl Lane {
         };
         self.show();
         let overdue = self.expire().await;
-        let wait = self.wait().await.min(overdue);
+        let wait = self.wait().await.min(overdue).min(handed_over);
         if allowed > 0 && started == 0 {
             wait.max(LOOK_AGAIN)
         } else {

@@ -190,8 +190,8 @@ pub struct Delivery {
     pub is_urgent: bool,
     /// The end of the time interval that last held it.
     pub held_until: Option<Timestamp>,
-    /// When the message was also handed over to the fallback, because this delivery took too long.
-    pub handed_over: Option<Timestamp>,
+    /// If it is a fallback that was created while the original delivery was still pending: why.
+    pub handed_over: Option<String>,
 }
 
 /// The acknowledgement of a dead delivery.
@@ -341,7 +341,8 @@ impl Delivery {
         };
         let attempts = self.attempts.iter().map(|attempt| attempt.detail.len());
         let progress = self.progress.iter().map(String::len);
-        reason + attempts.sum::<usize>() + progress.sum::<usize>()
+        let handed_over = self.handed_over.as_ref().map_or(0, String::len);
+        reason + handed_over + attempts.sum::<usize>() + progress.sum::<usize>()
     }
 
     /// The state after a successful attempt.

@@ -241,6 +241,7 @@ impl Compiler<'_> {
                 .fallback
                 .as_ref()
                 .and_then(|name| name.get_ref().parse().ok()),
+            fallback_after: destination.fallback_after,
             content: destination.content,
             zone: destination.zone.clone(),
         }))
@@ -366,6 +367,7 @@ impl Compiler<'_> {
             .collect();
         let mut settled = HashSet::new();
         for destination in &self.config.destinations {
+            self.check_fallback_after(destination);
             let Some(fallback) = &destination.fallback else {
                 continue;
             };
@@ -377,6 +379,25 @@ impl Compiler<'_> {
                 let message = format!("the fallbacks form a cycle: {}", cycle.join(" → "));
                 self.problems.error(&fallback.span(), key, message);
             }
+        }
+    }
+
+    fn check_fallback_after(&mut self, destination: &config::Destination) {
+        let Some(after) = destination.fallback_after else {
+            return;
+        };
+        let key = format!("destination.{}.fallback_after", destination.name);
+        let place = destination.places.of_key("fallback_after");
+        let give_up_after = destination.policy.give_up_after;
+        if destination.fallback.is_none() {
+            let message = "needs `fallback`: the destination that gets the message";
+            self.problems.error(place, key, message);
+        } else if after >= give_up_after {
+            let message = format!(
+                "has no effect: a delivery is given up after {} (`retry.give_up_after`), and then the fallback gets the message anyway",
+                humantime::format_duration(give_up_after)
+            );
+            self.problems.warning(place, key, message);
         }
     }
 

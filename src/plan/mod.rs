@@ -104,6 +104,8 @@ pub struct PlannedDestination {
     pub late_after: Duration,
     /// The destination that receives its dead letters.
     pub fallback: Option<Name>,
+    /// How long a delivery may be pending before the fallback receives the message, too.
+    pub fallback_after: Option<Duration>,
     /// How much of a message it may show.
     pub content: Content,
     /// The time zone of the people who read it.

@@ -9,9 +9,9 @@ use async_trait::async_trait;
 
 use super::backup::{Part, Position};
 use super::{
-    Acceptance, Arrival, Backlog, Claim, Counts, DeliveryQuery, Discarded, Ended, Error, Found, Health,
-    MessageState, Overdue, PAGE_BYTES, Page, Query, Queued, Requeued, RetentionCutoffs, Selector, Settlement,
-    Standings, Store, Turn, Undelivered, redacted,
+    Acceptance, Arrival, Backlog, Claim, Counts, DeliveryQuery, Discarded, Ended, Error, Found, HandOver,
+    HandedOver, Health, MessageState, Overdue, PAGE_BYTES, Page, Query, Queued, Requeued, RetentionCutoffs,
+    Selector, Settlement, Standings, Store, Turn, Undelivered, redacted,
 };
 use crate::metrics::series::Saved;
 use crate::model::delivery::{Delivery, DeliveryId, State};
@@ -194,6 +194,10 @@ impl Store for Memory {
         limit: usize,
     ) -> Result<Vec<Overdue>, Error> {
         self.inner().claim_overdue(destination, pending_since, limit)
+    }
+
+    async fn hand_over(&self, request: &HandOver) -> Result<Option<HandedOver>, Error> {
+        Ok(Some(self.inner().hand_over(request)))
     }
 
     async fn answered(&self, claim: &Claim) -> bool {

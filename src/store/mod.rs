@@ -16,6 +16,7 @@ use crate::timeline::Timeline;
 mod acknowledge;
 pub mod backup;
 mod counts;
+mod hand_over;
 mod health;
 pub mod memory;
 mod nodes;
@@ -26,6 +27,7 @@ pub mod sled;
 mod standing;
 
 pub use counts::{Backlog, Counts, Ended, Undelivered};
+pub use hand_over::{HandOver, HandedOver, LatePosition};
 use health::COMMIT_LATE;
 pub use health::Health;
 pub use nodes::{Lane, Node, Nodes, REMEMBERED};
@@ -196,7 +198,7 @@ pub enum Change {
 
 /// Keeps messages and their deliveries.
 ///
-/// * **Durable**: when `accept`, `settle`, `requeue`, `acknowledge_dead`, `discard`, `add_deliveries` or `set_paused` return `Ok`,
+/// * **Durable**: when `accept`, `settle`, `requeue`, `acknowledge_dead`, `discard`, `add_deliveries`, `hand_over` or `set_paused` return `Ok`,
 ///   the change survives a power cut. When they return an error, nothing was changed, except after [`Error::Slow`],
 ///   [`Error::Unavailable`] and [`Error::Failed`], where it may have been.
 /// * **Atomic**: a message, its deduplication entry and its deliveries appear together, even after a crash.
@@ -228,6 +230,11 @@ pub trait Store: Send + Sync + 'static {
         pending_since: RangeInclusive<Timestamp>,
         limit: usize,
     ) -> Result<Vec<Overdue>, Error>;
+
+    /// Adds deliveries to the fallback for pending ones of a destination, claimed or not, in the order in which they became
+    /// pending: for each message once, and not if the fallback has it already, or a pending delivery of it. Changes
+    /// nothing else. Returns `None` if another process serves the destination.
+    async fn hand_over(&self, request: &HandOver) -> Result<Option<HandedOver>, Error>;
 
     /// The destination has accepted a claimed delivery, but the outcome is not written yet: the next delivery of the
     /// same conversation may be claimed. The claim stays valid, and must be settled as delivered. Returns false, and

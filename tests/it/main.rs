@@ -24,6 +24,7 @@ mod dashboard;
 mod docs;
 mod email;
 mod fallback;
+mod fallback_after;
 mod files;
 #[path = "../common/fixtures.rs"]
 mod fixtures;

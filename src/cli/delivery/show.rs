@@ -23,7 +23,10 @@ fn to(delivery: &DeliveryView) -> String {
 /// The origin of the delivery, if not a route.
 fn origin(delivery: &DeliveryView) -> Option<String> {
     match &delivery.fallback_of {
-        Some(destination) => Some(format!("fallback of {destination}")),
+        Some(destination) => Some(match &delivery.handed_over {
+            Some(late) => format!("fallback of {destination} ({})", one_line(late)),
+            None => format!("fallback of {destination}"),
+        }),
         None => delivery.resent.then(|| "resent by the operator".to_owned()),
     }
 }

@@ -21,9 +21,12 @@ pub struct DeliveryView {
     /// Whether an operator created it by resending the message.
     #[serde(default)]
     pub resent: bool,
-    /// The destination whose dead delivery it is the fallback of; null in lists of deliveries.
+    /// The destination of the delivery whose fallback it is; null in lists of deliveries.
     #[serde(default)]
     pub fallback_of: Option<Name>,
+    /// If it was created while the delivery whose fallback it is was still pending (`fallback_after`): why. Otherwise null.
+    #[serde(default)]
+    pub handed_over: Option<String>,
     /// `pending`, `delivered` or `dead`.
     pub state: MessageState,
     /// When it was created.
@@ -88,6 +91,7 @@ impl DeliveryView {
             route: delivery.route.clone(),
             resent: delivery.is_resent,
             fallback_of: None,
+            handed_over: delivery.handed_over.clone(),
             state,
             created_at: show(delivery.created_at),
             retried_at: shown(delivery.retried_at),

@@ -200,6 +200,9 @@ impl Email {
     fn select(&self, recipients: &Recipients<'_>) -> Result<(Vec<&Address>, Vec<String>), Failure> {
         let all = self.recipients.iter().zip(&self.names);
         if let Some(only) = recipients.only {
+            if recipients.done.iter().any(|done| done == only) {
+                return Ok((Vec::new(), Vec::new()));
+            }
             let asked: Vec<&Address> = all
                 .filter(|(_, name)| *name == only)
                 .map(|(address, _)| address)

@@ -1,7 +1,13 @@
-//! Fallbacks: the delivery that replaces a dead one, and whether it delivered the message. Pure.
+//! Fallbacks: the delivery that replaces a dead one, or one that has been pending for too long, and whether it delivered
+//! the message. Pure.
 
-use super::{AcknowledgedBy, Delivery, State};
+use std::borrow::Cow;
+
+use super::{AcknowledgedBy, Delivery, State, cut};
 use crate::model::message::{Name, Timestamp};
+
+/// Why a pending delivery has no attempt that could say so.
+const UNTRIED: &str = "no attempt has ended yet";
 
 impl Delivery {
     /// The delivery of the same message to the fallback destination. The store assigns its ordinal.
@@ -14,9 +20,32 @@ impl Delivery {
         }
     }
 
-    /// The destination and the reason of the dead delivery whose fallback this is, among the deliveries of its message.
+    /// The delivery of the same message to the fallback destination while this one is still pending. `late` says that it
+    /// is, and `outage` why the destination takes no message at the moment, if it takes none. The store assigns the
+    /// ordinal.
     #[must_use]
-    pub fn stands_in_for<'a>(&self, all: &'a [Self]) -> Option<(&'a Name, &'a str)> {
+    pub fn hand_over(&self, destination: Name, now: Timestamp, late: &str, outage: Option<&str>) -> Self {
+        let last = self.attempts.last().map(|attempt| attempt.detail.as_str());
+        let why = outage.or(last).unwrap_or(UNTRIED);
+        Self {
+            handed_over: Some(cut(&format!("{late}: {why}"))),
+            ..self.fallback(destination, now)
+        }
+    }
+
+    /// Returns true if a fallback of this delivery was created since it became pending, among the deliveries of its
+    /// message.
+    #[must_use]
+    pub fn has_fallback(&self, all: &[Self]) -> bool {
+        let since = self.pending_since();
+        let mut others = all.iter();
+        others.any(|other| other.is_fallback_of(self) && other.created_at >= since)
+    }
+
+    /// The destination of the original delivery whose fallback this is, among the deliveries of its message, and why it
+    /// has a fallback.
+    #[must_use]
+    pub fn stands_in_for<'a>(&self, all: &'a [Self]) -> Option<(&'a Name, Cow<'a, str>)> {
         let with = |ordinal: u16| all.iter().find(move |other| other.id.ordinal == ordinal);
         let mut of = with(self.origin?)?;
         // A delivery for one recipient was split from the delivery for all recipients.
@@ -29,12 +58,20 @@ impl Delivery {
         let is_part = |other: &&Self| {
             other.id == of.id || other.recipient.is_some() && other.origin == Some(of.id.ordinal)
         };
-        let mut parts = all.iter().filter(is_part);
-        let reason = parts.find_map(|part| match &part.state {
+        let parts = || all.iter().filter(is_part);
+        let reason = parts().find_map(|part| match &part.state {
             State::Dead { reason, .. } if part.destination == of.destination => Some(reason.as_str()),
             _ => None,
         });
-        Some((&of.destination, reason.unwrap_or("it was given up")))
+        let reason = match (reason, &self.handed_over) {
+            (Some(reason), _) => reason.into(),
+            (None, Some(late)) if parts().any(Self::is_waiting) => {
+                format!("{late}; it may still arrive there").into()
+            }
+            (None, Some(late)) => format!("{late}; it has arrived there since").into(),
+            (None, None) => "it was given up".into(),
+        };
+        Some((&of.destination, reason))
     }
 
     /// The destination whose dead delivery this is the fallback of, among the deliveries of its message.
@@ -79,6 +116,21 @@ impl Delivery {
             dead = fallback;
         }
         None
+    }
+
+    /// Returns true if one of the two is the fallback of the other one, among the deliveries of their message.
+    #[must_use]
+    pub fn is_related(&self, other: &Self, all: &[Self]) -> bool {
+        let is_fallback = |this: &Self, of: &Self| {
+            let origin = all.iter().find(|one| Some(one.id.ordinal) == this.origin);
+            // A delivery for one recipient was split from the delivery for all recipients.
+            let origin = match origin {
+                Some(whole) if whole.destination == this.destination => whole.origin,
+                _ => this.origin,
+            };
+            origin == Some(of.key().ordinal)
+        };
+        is_fallback(self, other) || is_fallback(other, self)
     }
 
     fn is_fallback_of(&self, dead: &Self) -> bool {
@@ -127,8 +179,54 @@ mod tests {
         let all = [taken(whole), part, fallback, late];
         let told = all.each_ref().map(|delivery| delivery.stands_in_for(&all));
         let named = name("crm");
-        let crm = Some((&named, "no mailbox"));
-        assert_eq!(told, [None, None, crm, crm]);
+        let crm = Some((&named, Cow::from("no mailbox")));
+        assert_eq!(told, [None, None, crm.clone(), crm]);
+    }
+
+    #[test]
+    fn a_fallback_of_a_pending_delivery_says_what_has_become_of_that() {
+        let late = "not delivered within 5m";
+        let failed = Attempt::new(Timestamp(1), Duration::ZERO, Verdict::Transient, "HTTP 503");
+        let (crm, untried) = (delivery("crm").retry(failed, Timestamp(9)), delivery("crm"));
+        let told = |crm: Delivery, outage: Option<&str>, now: &dyn Fn(Delivery) -> Delivery| {
+            let room = numbered(2, crm.hand_over(name("room"), Timestamp(2_000), late, outage));
+            let all = [now(crm), room.clone()];
+            assert!(all[0].has_fallback(&all) && !room.has_fallback(&all));
+            assert!(!all[0].clone().requeued(Timestamp(2_001)).has_fallback(&all));
+            room.stands_in_for(&all).map(|(_, reason)| reason.into_owned())
+        };
+        let dead = |crm: Delivery| crm.dead(None, Timestamp(3), "HTTP 400");
+        let still = |crm: Delivery| crm;
+        let cases: [(_, _, &dyn Fn(Delivery) -> Delivery, _); 5] = [
+            (
+                &crm,
+                None,
+                &still,
+                "not delivered within 5m: HTTP 503; it may still arrive there",
+            ),
+            (
+                &untried,
+                None,
+                &still,
+                "not delivered within 5m: no attempt has ended yet; it may still arrive there",
+            ),
+            (
+                &crm,
+                Some("paused"),
+                &still,
+                "not delivered within 5m: paused; it may still arrive there",
+            ),
+            (
+                &crm,
+                None,
+                &taken,
+                "not delivered within 5m: HTTP 503; it has arrived there since",
+            ),
+            (&crm, None, &dead, "HTTP 400"),
+        ];
+        for (crm, outage, now, expected) in cases {
+            assert_eq!(told(crm.clone(), outage, now).as_deref(), Some(expected));
+        }
     }
 
     #[test]

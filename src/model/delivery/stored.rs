@@ -69,7 +69,7 @@ enum Standing<'a> {
         is_resent: bool,
         is_urgent: bool,
         held_until: Option<Timestamp>,
-        handed_over: Option<Timestamp>,
+        handed_over: Cow<'a, Option<String>>,
     },
 }
 
@@ -83,7 +83,7 @@ struct More {
     is_resent: bool,
     is_urgent: bool,
     held_until: Option<Timestamp>,
-    handed_over: Option<Timestamp>,
+    handed_over: Option<String>,
 }
 
 impl<'a> Standing<'a> {
@@ -100,7 +100,7 @@ impl<'a> Standing<'a> {
                 is_resent: delivery.is_resent,
                 is_urgent: delivery.is_urgent,
                 held_until: delivery.held_until,
-                handed_over: delivery.handed_over,
+                handed_over: Cow::Borrowed(&delivery.handed_over),
             };
         }
         if delivery.is_resent {
@@ -232,7 +232,7 @@ impl Standing<'_> {
                     is_resent,
                     is_urgent,
                     held_until,
-                    handed_over,
+                    handed_over: handed_over.into_owned(),
                 };
                 (state.into_owned(), more)
             }
@@ -375,7 +375,7 @@ mod tests {
                 whole.clone().held(Timestamp(20)),
                 Delivery {
                     is_urgent: true,
-                    handed_over: Some(Timestamp(21)),
+                    handed_over: Some("not delivered within 5m: HTTP 503".to_owned()),
                     ..resent.split("b@example.com").requeued(Timestamp(7))
                 },
                 whole.fallback("room".parse().unwrap(), Timestamp(4)),

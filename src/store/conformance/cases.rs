@@ -8,6 +8,7 @@ use crate::model::message::Media;
 mod acknowledge;
 mod backup;
 mod commands;
+mod hand_over;
 mod order;
 mod queue;
 mod recipients;
@@ -25,6 +26,7 @@ pub(super) use acknowledge::{
 };
 pub(super) use backup::a_backup_contains_everything_accepted_before_it;
 pub(super) use commands::*;
+pub(super) use hand_over::*;
 pub(super) use order::*;
 pub(super) use queue::*;
 pub(super) use recipients::*;

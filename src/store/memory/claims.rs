@@ -8,7 +8,9 @@ use super::{Inner, Place};
 use crate::model::delivery::{DeliveryId, State};
 use crate::model::message::{Conversation, Name, Timestamp};
 use crate::store::acknowledge::covered;
-use crate::store::{CLAIM_BYTES, Claim, Error, Overdue, Settlement, changed_at, is_new};
+use crate::store::{
+    CLAIM_BYTES, Claim, Error, HandOver, HandedOver, LatePosition, Overdue, Settlement, changed_at, is_new,
+};
 
 /// The first delivery of a conversation, which can be claimed once it is due.
 pub(super) struct Head {
@@ -52,6 +54,37 @@ impl Inner {
         let claims = overdue.take(limit).filter_map(|head| self.grant(head.place));
         let overdue = claims.map(|Claim { delivery, token, .. }| Overdue { delivery, token });
         Ok(overdue.collect())
+    }
+
+    pub(super) fn hand_over(&mut self, request: &HandOver) -> HandedOver {
+        let pending = self.deliveries().filter_map(|((seq, ordinal), _, delivery)| {
+            let since = delivery.pending_since();
+            let is_own = delivery.is_waiting() && delivery.destination == request.destination;
+            is_own.then_some(LatePosition { since, seq, ordinal })
+        });
+        let mut ahead: Vec<LatePosition> = pending.filter(|one| request.is_ahead(*one)).collect();
+        ahead.sort_unstable();
+        let late = ahead.iter().filter(|one| one.since <= request.until);
+        let looked_at = late.count().min(request.limit);
+        let mut handed = HandedOver {
+            next: ahead.get(looked_at).map(|next| next.since),
+            ..HandedOver::default()
+        };
+        for position in ahead.into_iter().take(looked_at) {
+            handed.last = Some(position);
+            let found = self.messages.get(&position.seq);
+            let Some(found) = found.filter(|found| found.message.redacted_at.is_none()) else {
+                continue;
+            };
+            let mut all = found.deliveries.iter();
+            let delivery = all.find(|delivery| delivery.id.ordinal == position.ordinal);
+            let new = delivery.and_then(|one| Some((one.id, request.of(one, &found.deliveries)?)));
+            if let Some((id, follow_up)) = new {
+                let added = self.add(position.seq, follow_up);
+                handed.deliveries.extend(added.map(|added| (id, added)));
+            }
+        }
+        handed
     }
 
     pub(super) fn answered(&mut self, claim: &Claim) -> bool {

@@ -4,6 +4,7 @@
 //!   one (`gather`, `accept`).
 //! * **Delivering**: the lane of a destination belongs to one daemon at a time (`lanes`, `keeper`). It claims (`claim`,
 //!   `leases`) and writes outcomes (`settle`) in transactions that fail when the lane belongs to another one.
+//! * **Late** deliveries are handed over to the fallback by the owner of the lane (`hand_over`).
 //! * **Commands** of operators change deliveries from any daemon (`commands`); a notice tells the owner of the lane
 //!   (`wake`).
 
@@ -30,8 +31,8 @@ use self::wake::Notice;
 use super::backup::{Part, Position};
 use super::{
     Acceptance, Arrival, Backlog, Change, Claim, Counts, DeliveryQuery, Discarded, Ended, Error, Found,
-    Health, Nodes, Overdue, Page, Query, Queued, Requeued, RetentionCutoffs, Selector, Settlement, Standings,
-    Store, Turn, Undelivered,
+    HandOver, HandedOver, Health, Nodes, Overdue, Page, Query, Queued, Requeued, RetentionCutoffs, Selector,
+    Settlement, Standings, Store, Turn, Undelivered,
 };
 use crate::metrics::series::Saved;
 use crate::model::delivery::{Delivery, DeliveryId};
@@ -48,6 +49,7 @@ mod commands;
 mod counters;
 mod export;
 mod gather;
+mod hand_over;
 mod health;
 mod import;
 mod keeper;
@@ -203,6 +205,10 @@ impl Store for Postgres {
         limit: usize,
     ) -> Result<Vec<Overdue>, Error> {
         self.claim_old(destination, pending_since, limit).await
+    }
+
+    async fn hand_over(&self, request: &HandOver) -> Result<Option<HandedOver>, Error> {
+        self.hand_over_late(request).await
     }
 
     async fn answered(&self, claim: &Claim) -> bool {

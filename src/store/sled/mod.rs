@@ -10,7 +10,7 @@
 //! * `view`, `stored`: the store as it will be after the current batch, and its content.
 //! * `index`: the indexes in memory: `queues` (`line`: those of one destination), the `table` of `row`s for searches,
 //!   `dedup_index` (provider ids), `seq_index` (from a key to messages) and `counters`.
-//! * `write_batch`, `commands`, `prune`: changes. `read`, `leases`: claims and searches.
+//! * `write_batch`, `commands`, `hand_over`, `prune`: changes. `read`, `leases`: claims and searches.
 //! * `export`, `import`: backups. `compact`: replaces a database that is mostly empty.
 //! * `open` (with `options`): opens the store. `recovery`: brings a database in any state up to date and verifies all of it
 //!   (`audit`). Its `history` recovers records from a damaged database, `migrate` and `format` handle earlier formats,
@@ -44,9 +44,9 @@ use self::threads::Threads;
 use self::write_batch::{Incoming, STEP, WriteBatch};
 use super::backup::{self, Part, Position};
 use super::{
-    Acceptance, Arrival, Backlog, Claim, Counts, DeliveryQuery, Discarded, Ended, Error, Found, Health,
-    Overdue, Page, Query, Queued, Requeued, RetentionCutoffs, Selector, Settlement, Standings, Store, Turn,
-    Undelivered,
+    Acceptance, Arrival, Backlog, Claim, Counts, DeliveryQuery, Discarded, Ended, Error, Found, HandOver,
+    HandedOver, Health, Overdue, Page, Query, Queued, Requeued, RetentionCutoffs, Selector, Settlement,
+    Standings, Store, Turn, Undelivered,
 };
 use crate::metrics::series::Saved;
 use crate::model::delivery::{Delivery, DeliveryId};
@@ -64,6 +64,7 @@ mod disk_space;
 mod export;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod hand_over;
 mod import;
 mod index;
 mod keeper;
@@ -209,6 +210,11 @@ impl Store for Sled {
         let destination = destination.clone();
         self.read(move |shared| shared.claim_overdue(&destination, &pending_since, limit))
             .await
+    }
+
+    async fn hand_over(&self, request: &HandOver) -> Result<Option<HandedOver>, Error> {
+        self.shared.status.check()?;
+        self.hand_over_late(request).await.map(Some)
     }
 
     async fn answered(&self, claim: &Claim) -> bool {

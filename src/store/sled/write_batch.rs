@@ -395,7 +395,7 @@ impl<'a> WriteBatch<'a> {
     }
 
     /// Adds a delivery to a stored message.
-    fn add(
+    pub(super) fn add(
         &mut self,
         seq: u64,
         kept: &Kept,

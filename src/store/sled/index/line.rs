@@ -37,6 +37,9 @@ pub(in crate::store::sled) struct Slot {
 pub(in crate::store::sled) struct Line {
     /// The pending deliveries, by conversation and place.
     pub(in crate::store::sled) waiting: BTreeMap<(u64, u64), Times>,
+    /// The same by since when they are pending, and place: only once it was asked for, because most destinations need none,
+    /// and it takes about thirty bytes for each delivery.
+    by_age: Option<BTreeSet<(i64, u64)>>,
     /// The entries of `waiting` whose destination has answered, so that the next one of the conversation is the head.
     pub(in crate::store::sled) answered: BTreeSet<(u64, u64)>,
     /// The unclaimed heads due at `ready_until`, by place and conversation, and since when they are pending.
@@ -48,6 +51,26 @@ pub(in crate::store::sled) struct Line {
 }
 
 impl Line {
+    /// The pending deliveries by since when they are pending, and place.
+    pub(in crate::store::sled) fn by_age(&mut self) -> &BTreeSet<(i64, u64)> {
+        let waiting = &self.waiting;
+        self.by_age.get_or_insert_with(|| {
+            let all = waiting.iter();
+            all.map(|(&(_, place), times)| (times.pending_since.0, place))
+                .collect()
+        })
+    }
+
+    /// Called when a delivery became pending, or is not pending any more since then.
+    pub(in crate::store::sled) fn age(&mut self, times: Times, place: u64, is_pending: bool) {
+        let Some(by_age) = &mut self.by_age else { return };
+        let entry = (times.pending_since.0, place);
+        match is_pending {
+            true => by_age.insert(entry),
+            false => by_age.remove(&entry),
+        };
+    }
+
     /// The first delivery of a conversation whose destination has not answered.
     pub(in crate::store::sled) fn head(&self, conversation: u64) -> Option<(u64, Times)> {
         let queue = self.waiting.range((conversation, 0)..=(conversation, u64::MAX));

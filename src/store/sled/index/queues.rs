@@ -12,7 +12,7 @@ use std::ops::RangeInclusive;
 use super::super::keys::{Place, Queue};
 use super::line::{Line, Slot, Times, number, queue};
 use crate::model::message::{Name, Timestamp};
-use crate::store::{ANY_TIME, Turn};
+use crate::store::{ANY_TIME, HandOver, LatePosition, Turn};
 
 /// The queues of all destinations.
 #[derive(Default)]
@@ -31,6 +31,7 @@ impl Queues {
         let (conversation, place) = (number(queue.conversation), place.packed());
         let head = line.head(conversation);
         line.waiting.insert((conversation, place), times);
+        line.age(times, place, true);
         match head {
             Some((first, _)) if first < place => return,
             Some((first, its)) => line.unschedule(its.due, first, conversation),
@@ -47,6 +48,7 @@ impl Queues {
         let Some(times) = line.waiting.remove(&(conversation, place)) else {
             return;
         };
+        line.age(times, place, false);
         if line.unschedule(times.due, place, conversation)
             && let Some((next, times)) = line.head(conversation)
         {
@@ -62,6 +64,8 @@ impl Queues {
             return;
         };
         let before = std::mem::replace(before, times);
+        line.age(before, place, false);
+        line.age(times, place, true);
         if line.unschedule(before.due, place, conversation) {
             line.schedule(times, place, conversation);
         }
@@ -200,6 +204,27 @@ impl Queues {
     pub(in crate::store::sled) fn waits(&self, queue: &Queue) -> bool {
         let line = self.0.get(&queue.destination);
         line.is_some_and(|line| line.head(number(queue.conversation)).is_some())
+    }
+
+    /// The positions of pending deliveries to hand over, and since when the next one after them is pending.
+    pub(in crate::store::sled) fn late(
+        &mut self,
+        request: &HandOver,
+    ) -> (Vec<LatePosition>, Option<Timestamp>) {
+        let from = request.after.map_or((i64::MIN, 0), |after| {
+            let LatePosition { since, seq, ordinal } = after;
+            (since.0, Place { seq, ordinal }.packed() + 1)
+        });
+        let mut ahead = self.line(&request.destination).by_age().range(from..).peekable();
+        let mut late = Vec::new();
+        while late.len() < request.limit
+            && let Some((since, place)) = ahead.next_if(|(since, _)| *since <= request.until.0)
+        {
+            let Place { seq, ordinal } = Place::unpacked(*place);
+            let since = Timestamp(*since);
+            late.push(LatePosition { since, seq, ordinal });
+        }
+        (late, ahead.peek().map(|(since, _)| Timestamp(*since)))
     }
 
     pub(in crate::store::sled) fn add_dead(&mut self, destination: &Name, place: Place) {

@@ -116,6 +116,15 @@ impl Pair {
                 self.give_up(DESTINATIONS[destination], pending_since, limit)
                     .await;
             }
+            Operation::HandOver {
+                from,
+                to,
+                until,
+                limit,
+            } => {
+                self.hand_over(DESTINATIONS[from], DESTINATIONS[to], until, limit)
+                    .await;
+            }
             Operation::Settle {
                 which,
                 outcome,
@@ -226,6 +235,26 @@ impl Pair {
             };
             let ids = self.memory.settle(&settlement(ours.token)).await;
             assert_eq!(self.sled().settle(&settlement(theirs.token)).await, ids);
+        }
+    }
+
+    /// Two steps, the second from where the first ended.
+    async fn hand_over(&mut self, from: &str, to: &str, until: i64, limit: usize) {
+        let mut request = HandOver {
+            destination: name(from),
+            fallback: name(to),
+            until: Timestamp(until),
+            after: None,
+            limit,
+            late: "late".to_owned(),
+            outage: None,
+            now: Timestamp(self.step.cast_signed()),
+        };
+        for _ in 0..2 {
+            let ours = self.memory.hand_over(&request).await.unwrap();
+            let theirs = self.sled().hand_over(&request).await.unwrap();
+            assert_eq!(ours, theirs);
+            request.after = ours.and_then(|handed| handed.last);
         }
     }
 

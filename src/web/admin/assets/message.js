@@ -134,8 +134,8 @@ function standing(there) {
 }
 
 /** How a delivery came about. A fallback and a resent delivery have a route, too, for its template. */
-function origin({ route, resent, fallback_of: first }) {
-  if (first) return `fallback of ${first}`;
+function origin({ route, resent, fallback_of: first, handed_over: late }) {
+  if (first) return `fallback of ${first}${late ? ` (${late})` : ''}`;
   if (resent) return 'resent by an operator';
   return route ? `by route ${route}` : 'matched no route';
 }

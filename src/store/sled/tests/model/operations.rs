@@ -21,6 +21,12 @@ pub(super) enum Operation {
         since: (i64, i64),
         limit: usize,
     },
+    HandOver {
+        from: usize,
+        to: usize,
+        until: i64,
+        limit: usize,
+    },
     Settle {
         which: usize,
         outcome: Outcome,
@@ -97,6 +103,8 @@ pub(super) fn operation() -> impl Strategy<Value = Operation> {
             .prop_map(|(destination, now, limit)| Operation::Claim { destination, now, limit }),
         2 => (destination.clone(), (time.clone(), time.clone()), 1..4usize)
             .prop_map(|(destination, since, limit)| Operation::GiveUp { destination, since, limit }),
+        3 => (destination.clone(), destination.clone(), time.clone(), 1..4usize)
+            .prop_map(|(from, to, until, limit)| Operation::HandOver { from, to, until, limit }),
         8 => (any::<usize>(), outcome, any::<bool>())
             .prop_map(|(which, outcome, thread)| Operation::Settle { which, outcome, thread }),
         2 => any::<usize>().prop_map(|which| Operation::Release { which }),
