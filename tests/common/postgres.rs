@@ -77,6 +77,21 @@ impl Cluster {
         }
     }
 
+    /// A standby of this server, which replays what that writes.
+    pub fn standby(&self) -> Self {
+        let mut standby = Self::empty();
+        let mut copy = unprivileged(&program("pg_basebackup"));
+        copy.args([
+            "--write-recovery-conf",
+            "--wal-method=stream",
+            "--checkpoint=fast",
+        ]);
+        copy.args(["--dbname", &self.url("postgres")]);
+        checked(copy.arg("--pgdata").arg(standby.data()));
+        standby.start_again();
+        standby
+    }
+
     /// Appends lines to `postgresql.conf`; they apply at the next start.
     pub fn configure(&self, lines: &str) {
         let path = self.data().join("postgresql.conf");

@@ -7,6 +7,8 @@ use crate::bridge::{Bridge, refid, wait_for, wait_within};
 use crate::postgres;
 use crate::servers::recorder::{Received, Recorder, Reply, webhook};
 
+mod outages;
+
 /// Long enough for the commits of a busy disk.
 const LEASE: Duration = Duration::from_secs(4);
 
