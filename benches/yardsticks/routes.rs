@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use smsbridge::model::message::Name;
+use smsbridge::model::message::{Name, Timestamp};
 use smsbridge::model::number::{Number, Pattern};
 use smsbridge::routing::{Conditions, Expressions, Route, Routes, Subject};
 
@@ -68,6 +68,9 @@ fn route(n: usize) -> Result<Route> {
         name: format!("route-{n}").parse()?,
         when,
         unless: None,
+        active: Vec::new(),
+        muted: Vec::new(),
+        urgent: false,
         deliver: vec!["desk".parse()?],
         proceed: false,
         template: None,
@@ -103,6 +106,7 @@ fn decide(routes: &Routes, count: usize) -> Result<[f64; 4]> {
             to: &to,
             text: &text,
             keyword: None,
+            at: Timestamp(0),
         };
         let began = Instant::now();
         let decision = std::hint::black_box(routes.decide(std::hint::black_box(&subject)));

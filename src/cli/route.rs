@@ -141,16 +141,20 @@ fn destinations(names: &[Name]) -> String {
 
 /// All conditions of a route as a sentence.
 fn when(route: &RouteView) -> String {
-    let held = conditions(&route.when);
-    let held = if held.is_empty() {
-        "always".to_owned()
-    } else {
-        held
+    let during = |word: &str, intervals: &[Name]| {
+        let names: Vec<&str> = intervals.iter().map(Name::as_str).collect();
+        (!names.is_empty()).then(|| format!("{word} {}", names.join(" or ")))
     };
-    match &route.unless {
-        Some(unless) => format!("{held}, unless {}", conditions(unless)),
-        None => held,
-    }
+    let held = Some(conditions(&route.when)).filter(|held| !held.is_empty());
+    let unless = route.unless.as_ref();
+    let parts = [
+        Some(held.unwrap_or_else(|| "always".to_owned())),
+        unless.map(|unless| format!("unless {}", conditions(unless))),
+        during("during", &route.active),
+        during("not during", &route.muted),
+        route.urgent.then(|| "urgent".to_owned()),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 fn conditions(conditions: &ConditionsView) -> String {

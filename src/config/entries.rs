@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use deserr::Deserr;
@@ -19,6 +20,7 @@ use crate::model::message::Name;
 use crate::model::number::BareDigits;
 use crate::model::registry::{self, Registered};
 use crate::model::setting::{Errors, Members, Placed};
+use crate::model::time_interval::TimeInterval;
 use crate::model::units::{BodySize, Bounded, Network, OwnNumber, Period, Rate, Timeout, some, some_list};
 use crate::model::zone::Zone;
 use crate::retry::Policy;
@@ -89,10 +91,23 @@ pub struct Destination {
     pub content: Content,
     /// The time zone of the people who read it.
     pub zone: Option<Zone>,
+    /// The time intervals that hold its deliveries.
+    pub hold_during: Vec<Spanned<String>>,
     /// The SMTP server that it refers to.
     pub smtp: Option<Spanned<String>>,
     /// The keys that its kind adds.
     pub config: Box<dyn destination::Kind>,
+    /// Changes when the content of the table changes.
+    pub fingerprint: Fingerprint,
+}
+
+/// `[time_interval.NAME]`
+#[derive(Debug)]
+pub struct NamedInterval {
+    /// Its name and content.
+    pub interval: TimeInterval,
+    /// The place of its header.
+    pub place: Range<usize>,
     /// Changes when the content of the table changes.
     pub fingerprint: Fingerprint,
 }
@@ -122,6 +137,7 @@ const DESTINATION_KEYS: &[&str] = &[
     "template",
     "content",
     "timezone",
+    "hold_during",
 ];
 
 #[derive(Debug, Deserr)]
@@ -188,6 +204,8 @@ struct DestinationTyped {
     content: Content,
     #[deserr(default)]
     timezone: Option<Zone>,
+    #[deserr(default)]
+    hold_during: Vec<Placed<String>>,
 }
 
 impl Source {
@@ -233,6 +251,17 @@ impl Smtp {
     }
 }
 
+impl NamedInterval {
+    pub(super) fn read(name: Name, section: &Section<'_>, problems: &mut Problems) -> Option<Self> {
+        let when = Arc::new(section.read(&[], problems)?);
+        Some(Self {
+            interval: TimeInterval { name, when },
+            place: section.place(),
+            fingerprint: Fingerprint::of(section.value.get_ref()),
+        })
+    }
+}
+
 impl Destination {
     pub(super) fn read(
         name: Name,
@@ -268,6 +297,11 @@ impl Destination {
             template: typed.template.map(|template| common.spanned(template)),
             content: typed.content,
             zone: typed.timezone,
+            hold_during: typed
+                .hold_during
+                .into_iter()
+                .map(|name| common.spanned(name))
+                .collect(),
             smtp: smtp.filter(|named| config.smtp() == Some(named.get_ref())),
             config,
             fingerprint,

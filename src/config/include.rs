@@ -18,7 +18,7 @@ pub(super) const KEY: &str = "include";
 const FILES_MAX: usize = 256;
 
 /// The tables whose entries may be spread over several files.
-const SHARED: [&str; 4] = ["source", "smtp", "destination", "contacts"];
+const SHARED: [&str; 5] = ["source", "smtp", "destination", "time_interval", "contacts"];
 
 /// The list of tables that is continued by the next file.
 const ROUTES: &str = "route";

@@ -33,7 +33,7 @@ pub(crate) mod suggest;
 mod syntax;
 
 pub use diagnostics::{Problem, Problems, Severity};
-pub use entries::{Destination, Smtp, Source};
+pub use entries::{Destination, NamedInterval, Smtp, Source};
 pub use environment::{CredentialFiles, Outside, Purpose};
 pub use fingerprint::Fingerprint;
 pub use places::Places;
@@ -68,6 +68,8 @@ pub struct Config {
     pub smtp: Vec<Smtp>,
     /// `[destination.NAME]`
     pub destinations: Vec<Destination>,
+    /// `[time_interval.NAME]`
+    pub time_intervals: Vec<NamedInterval>,
     /// `[contacts]`: the name for each number in normal form, with the place of the number.
     pub contacts: BTreeMap<String, Spanned<String>>,
     /// `[[route]]`
@@ -87,6 +89,8 @@ pub struct Declared {
     pub smtp: BTreeMap<Name, Range<usize>>,
     /// Destinations.
     pub destinations: BTreeMap<Name, Range<usize>>,
+    /// Time intervals.
+    pub time_intervals: BTreeMap<Name, Range<usize>>,
 }
 
 impl Config {

@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostics::Problems;
-use super::entries::{Destination, Smtp, Source};
+use super::entries::{Destination, NamedInterval, Smtp, Source};
 use super::environment::{Outside, Purpose};
 use super::routes::Route;
 use super::secrets::{self, Fetcher};
@@ -35,12 +35,13 @@ const TABLES: &[&str] = &[
     "source",
     "smtp",
     "destination",
+    "time_interval",
     "contacts",
     "route",
     "routing",
 ];
 
-/// Upper bounds of the sources, SMTP servers and destinations (each), and of the routes. All of them take memory;
+/// Upper bounds of the sources, SMTP servers, destinations and time intervals (each), and of the routes. All of them take memory;
 /// each destination has its own task and connections.
 const TABLES_MAX: usize = 5_000;
 const ROUTES_MAX: usize = 20_000;
@@ -141,6 +142,11 @@ impl<'t> Reader<'t, '_> {
             &mut declared.destinations,
             |name, section, problems| Destination::read(name, section, retry, problems),
         );
+        let time_intervals = self.named(
+            "time_interval",
+            &mut declared.time_intervals,
+            |name, section, problems| NamedInterval::read(name, &section, problems),
+        );
         let (contacts, routes, unmatched) = (self.contacts(), self.routes(), self.unmatched());
         Config {
             server,
@@ -153,6 +159,7 @@ impl<'t> Reader<'t, '_> {
             sources,
             smtp,
             destinations,
+            time_intervals,
             contacts,
             routes,
             unmatched,
@@ -274,7 +281,7 @@ impl<'t> Reader<'t, '_> {
         })
     }
 
-    /// Reads `[source.NAME]`, `[smtp.NAME]` or `[destination.NAME]`, in the order of the file.
+    /// Reads the tables of `[source.NAME]` and the like, in the order of the file.
     fn named<T>(
         &mut self,
         key: &str,

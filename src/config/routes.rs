@@ -26,6 +26,12 @@ pub struct Route {
     pub when: Conditions,
     /// The conditions that exclude a message.
     pub unless: Option<Conditions>,
+    /// The time intervals in which it matches; if empty, always.
+    pub active: Vec<Spanned<String>>,
+    /// The time intervals in which it does not match.
+    pub muted: Vec<Spanned<String>>,
+    /// Whether its deliveries pass `hold_during`.
+    pub urgent: bool,
     /// The destinations.
     pub deliver: Vec<Spanned<String>>,
     /// Whether later routes are tried after this one has matched.
@@ -84,6 +90,12 @@ struct RouteTyped {
     keyword: Option<Placed<Vec<Keyword>>>,
     #[deserr(default)]
     unless: Option<Placed<Written>>,
+    #[deserr(default)]
+    active: Option<Placed<Vec<Placed<String>>>>,
+    #[deserr(default)]
+    muted: Vec<Placed<String>>,
+    #[deserr(default)]
+    urgent: bool,
     deliver: Vec<Placed<String>>,
     #[deserr(rename = "continue", default)]
     proceed: bool,
@@ -141,12 +153,16 @@ impl Route {
         );
         let is_valid = is_complete && when.message.is_some() == is_limited;
         let unless = typed.unless.map(|unless| reading.exceptions(unless));
+        let active = reading.list(&section.key, "active", typed.active);
         let spanned = |placed| section.spanned(placed);
         Some(Self {
             name,
             place: section.place(),
             when,
             unless,
+            active: active.unwrap_or_default().into_iter().map(spanned).collect(),
+            muted: typed.muted.into_iter().map(spanned).collect(),
+            urgent: typed.urgent,
             deliver: typed.deliver.into_iter().map(spanned).collect(),
             proceed: typed.proceed,
             template: typed.template.map(spanned),

@@ -35,7 +35,11 @@ pub(super) fn view(
     let State::Waiting { due } = delivery.state else {
         return None;
     };
-    let pending = cause(&delivery.destination, due, place, lane, clock.now());
+    let mut pending = cause(&delivery.destination, due, place, lane, clock.now());
+    if delivery.hold().is_some() && pending.cause == PendingCause::Retry {
+        pending.cause = PendingCause::Held;
+        "a time interval of `hold_during` holds it".clone_into(&mut pending.why);
+    }
     Some(shown(pending, clock))
 }
 

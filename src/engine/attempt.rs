@@ -108,7 +108,7 @@ async fn held(
     if recipients.is_empty() || claim.delivery.recipient.is_some() {
         return Ok(Vec::new());
     }
-    let conversation = claim.message.conversation();
+    let conversation = claim.delivery.shared_queue(claim.message.conversation());
     lane.store.held(&lane.name, conversation, recipients).await
 }
 

@@ -139,6 +139,7 @@ impl Intake {
             to: &incoming.to,
             text: &incoming.text,
             keyword: incoming.keyword,
+            at: self.inner.clock.date(),
         };
         let decision = match &incoming.part {
             None => plan.routes.decide(&subject),
@@ -185,12 +186,12 @@ impl Intake {
             .iter()
             .zip(1..)
             .map(|((destination, route), ordinal)| {
-                Delivery::new(
-                    DeliveryId { message: id, ordinal },
-                    destination.clone(),
-                    route.clone(),
-                    now,
-                )
+                let id = DeliveryId { message: id, ordinal };
+                let by = route.as_ref().and_then(|route| plan.routes.get(route));
+                Delivery {
+                    is_urgent: by.is_some_and(|route| route.urgent),
+                    ..Delivery::new(id, destination.clone(), route.clone(), now)
+                }
             })
             .collect();
         let Incoming {

@@ -17,6 +17,7 @@ use super::rate_limiter::RateLimiter;
 use super::{attempt, outcome};
 use crate::mask::Reason;
 use crate::model::message::Timestamp;
+use crate::model::time_interval;
 use crate::plan::{Plan, PlannedDestination};
 use crate::store::{ANY_TIME, Claim, Error};
 
@@ -32,7 +33,10 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 /// How many overdue deliveries are given up in one step.
 const EXPIRE_STEP: usize = 512;
 
-/// How many deliveries are given up concurrently, to share commits.
+/// How many due deliveries are claimed at once while a time interval holds deliveries.
+const HOLD_STEP: usize = 512;
+
+/// How many deliveries are given up or held concurrently, to share commits.
 const EXPIRE_AT_ONCE: usize = 64;
 
 /// The pause after a step that gave up nothing although a delivery is overdue: it is in progress, or behind an
@@ -50,6 +54,8 @@ pub(super) struct Lane {
     hand_overs: HandOvers,
     /// A due delivery was left in the store because the memory for messages is in use.
     is_memory_full: bool,
+    /// Deliveries may have been held by another configuration.
+    is_hold_changed: bool,
     stop: CancellationToken,
 }
 
@@ -65,6 +71,7 @@ impl Lane {
             state,
             plan,
             limiter: destination.rate.map(|rate| RateLimiter::new(rate, now)),
+            is_hold_changed: !destination.hold_during.is_empty(),
             destination,
             running: JoinSet::new(),
             expire_next: now,
@@ -122,6 +129,7 @@ impl Lane {
                 .map(|rate| RateLimiter::new(rate, Instant::now()));
         }
         let is_changed = !Arc::ptr_eq(destination, &self.destination);
+        self.is_hold_changed |= destination.hold_during != self.destination.hold_during;
         if is_changed {
             self.state.set_tested(false);
             self.hand_overs = HandOvers::default();
@@ -136,6 +144,7 @@ impl Lane {
     async fn fill(&mut self) -> Duration {
         while self.running.try_join_next().is_some() {}
         self.state.inner().running = self.running.len();
+        self.end_holds().await;
         let handed_over = self.hand_overs.step(&self.state, &self.destination).await;
         if self.state.inner().paused {
             return handed_over.min(IDLE_MAX);
@@ -159,6 +168,19 @@ impl Lane {
         }
     }
 
+    /// Makes held deliveries due if the configuration of holds may have changed; those still to be held are held again.
+    async fn end_holds(&mut self) {
+        if self.is_hold_changed {
+            let (name, now) = (&self.state.name, self.state.clock.now());
+            match self.state.store.retry_now(name, now).await {
+                Ok(_) => self.is_hold_changed = false,
+                Err(error) => {
+                    tracing::debug!(destination = %name, "deliveries are held as before: {error}");
+                }
+            }
+        }
+    }
+
     fn allowed(&self) -> usize {
         let now = self.state.clock.now();
         let allowed = self
@@ -173,11 +195,10 @@ impl Lane {
 
     /// Claims and starts up to `limit` deliveries; permits are acquired before work is claimed.
     async fn claim(&mut self, limit: usize) -> Result<usize, Duration> {
-        let mut claims = self.claimed(self.state.clock.now(), limit).await?;
-        // A probe was requested but nothing is due, so the next delivery is taken.
-        if claims.is_empty() && self.state.breaker().is_probe_requested() {
-            claims = self.claimed(ANY_TIME, limit).await?;
-        }
+        let claims = match self.hold_end() {
+            Some(until) => self.hold(limit, until).await?,
+            None => self.due(limit).await?,
+        };
         let mut started = 0;
         for claim in claims {
             let Some(memory) = self.reserve_memory(&claim) else {
@@ -192,6 +213,52 @@ impl Lane {
             limiter.took(started, Instant::now());
         }
         Ok(started)
+    }
+
+    async fn due(&self, limit: usize) -> Result<Vec<Claim>, Duration> {
+        let claims = self.claimed(self.state.clock.now(), limit).await?;
+        // A probe was requested but nothing is due, so the next delivery is taken.
+        if claims.is_empty() && self.state.breaker().is_probe_requested() {
+            return self.claimed(ANY_TIME, limit).await;
+        }
+        Ok(claims)
+    }
+
+    /// The end of the time intervals that hold deliveries now.
+    fn hold_end(&self) -> Option<Timestamp> {
+        let clock = &self.state.clock;
+        let date = clock.date();
+        let end = time_interval::end_of(&self.destination.hold_during, date)?;
+        Some(clock.now().after(end.since(date)))
+    }
+
+    /// Postpones the due deliveries that may not be sent before `until`, and returns up to `limit` others.
+    async fn hold(&self, limit: usize, until: Timestamp) -> Result<Vec<Claim>, Duration> {
+        let mut passing = Vec::new();
+        while passing.len() < limit {
+            let claims = self.claimed(self.state.clock.now(), HOLD_STEP).await?;
+            if claims.is_empty() {
+                break;
+            }
+            let (passed, held): (Vec<_>, Vec<_>) = claims
+                .into_iter()
+                .partition(|claim| claim.delivery.passes_holds());
+            let is_last = held.is_empty();
+            passing.extend(passed);
+            stream::iter(held)
+                .for_each_concurrent(EXPIRE_AT_ONCE, |claim| {
+                    let held = attempt::pending(claim.token, claim.delivery.held(until));
+                    outcome::settle(&self.state, held, vec![None])
+                })
+                .await;
+            if is_last || self.stop.is_cancelled() {
+                break;
+            }
+        }
+        for claim in passing.drain(limit.min(passing.len())..) {
+            self.state.store.release(claim).await;
+        }
+        Ok(passing)
     }
 
     async fn claimed(&self, due: Timestamp, limit: usize) -> Result<Vec<Claim>, Duration> {

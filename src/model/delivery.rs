@@ -276,13 +276,19 @@ impl Delivery {
     /// recipient. Urgent deliveries have queues of their own.
     #[must_use]
     pub fn queue(&self, conversation: Conversation) -> Conversation {
-        let conversation = match self.is_urgent {
+        let shared = self.shared_queue(conversation);
+        match &self.recipient {
+            Some(recipient) => shared.with(recipient),
+            None => shared,
+        }
+    }
+
+    /// The queue of the deliveries to all recipients.
+    #[must_use]
+    pub fn shared_queue(&self, conversation: Conversation) -> Conversation {
+        match self.is_urgent {
             true => conversation.with(URGENT),
             false => conversation,
-        };
-        match &self.recipient {
-            Some(recipient) => conversation.with(recipient),
-            None => conversation,
         }
     }
 
@@ -298,6 +304,12 @@ impl Delivery {
     pub fn pending_since(&self) -> Timestamp {
         let since = self.retried_at.unwrap_or(self.created_at);
         self.held_until.map_or(since, |until| until.max(since))
+    }
+
+    /// Returns true if time intervals do not hold it: its route is urgent, or an operator asked for it.
+    #[must_use]
+    pub fn passes_holds(&self) -> bool {
+        self.is_urgent || self.is_resent || self.retried_at.is_some()
     }
 
     /// The state of a delivery that must wait until a time interval ends.
@@ -397,6 +409,24 @@ impl Delivery {
             retried_at: Some(now),
             held_until: None,
             acknowledged: None,
+            ..self
+        }
+    }
+
+    /// The state of a pending delivery after an operator asked for it now, which also ends a hold.
+    #[must_use]
+    pub fn brought_forward(self, now: Timestamp) -> Self {
+        match self.hold() {
+            Some(_) => self.requeued(now),
+            None => self.due_at(now),
+        }
+    }
+
+    /// The state of a pending delivery with another due time.
+    #[must_use]
+    pub fn due_at(self, due: Timestamp) -> Self {
+        Self {
+            state: State::Waiting { due },
             ..self
         }
     }
@@ -520,7 +550,13 @@ mod tests {
             .clone()
             .retry(attempt(5001, Verdict::Transient), Timestamp(6000));
         assert_eq!((tried.hold(), tried.pending_since()), (None, Timestamp(5000)));
-        assert_eq!(held.clone().requeued(Timestamp(2000)).hold(), None);
+        let asked = held.clone().brought_forward(Timestamp(2000));
+        assert_eq!((asked.hold(), asked.retried_at), (None, Some(Timestamp(2000))));
+        let due = tried.brought_forward(Timestamp(5500));
+        assert_eq!(
+            (&due.state, due.retried_at),
+            (&State::Waiting { due: Timestamp(5500) }, None)
+        );
         assert_eq!(held.advanced(Timestamp(3000)).pending_since(), Timestamp(3000));
     }
 

@@ -45,12 +45,20 @@ impl Timestamp {
     }
 }
 
+impl Timestamp {
+    /// The same time for calendar arithmetic; `None` if it is out of its range.
+    #[must_use]
+    pub fn to_jiff(self) -> Option<jiff::Timestamp> {
+        jiff::Timestamp::from_millisecond(self.0).ok()
+    }
+}
+
 /// Writes RFC 3339 in UTC, to the millisecond.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match jiff::Timestamp::from_millisecond(self.0) {
-            Ok(time) => write!(f, "{time:.3}"),
-            Err(_) => write!(f, "{}ms", self.0),
+        match self.to_jiff() {
+            Some(time) => write!(f, "{time:.3}"),
+            None => write!(f, "{}ms", self.0),
         }
     }
 }

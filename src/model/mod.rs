@@ -11,6 +11,7 @@ pub mod number;
 pub mod registry;
 pub mod secret;
 pub mod setting;
+pub mod time_interval;
 pub mod units;
 pub mod unseen;
 pub mod zone;

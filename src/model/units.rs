@@ -16,12 +16,12 @@ use crate::model::secret::parse_url;
 /// Implements `Deserr` for types that are read from a string, and `From` for what they contain.
 macro_rules! read_from_text {
     ($name:ident($inner:ty), $expected:expr, $parse:expr) => {
-        impl Deserr<Errors> for $name {
-            fn deserialize_from_value<V: IntoValue>(
-                value: Value<V>,
-                location: ValuePointerRef<'_>,
-            ) -> Result<Self, Errors> {
-                text(value, location, $expected, $parse).map($name)
+        impl ::deserr::Deserr<$crate::model::setting::Errors> for $name {
+            fn deserialize_from_value<V: ::deserr::IntoValue>(
+                value: ::deserr::Value<V>,
+                location: ::deserr::ValuePointerRef<'_>,
+            ) -> Result<Self, $crate::model::setting::Errors> {
+                $crate::model::setting::text(value, location, $expected, $parse).map($name)
             }
         }
 
@@ -32,6 +32,8 @@ macro_rules! read_from_text {
         }
     };
 }
+
+pub(super) use read_from_text;
 
 /// Makes the value of a key that may be left out.
 pub fn some<T: Into<U>, U>(value: T) -> Option<U> {

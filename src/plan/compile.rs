@@ -13,6 +13,7 @@ use crate::destination::email::SmtpConfig;
 use crate::destination::{BuildContext, http};
 use crate::model::message::{Name, Timestamp};
 use crate::model::number::Pattern;
+use crate::model::time_interval::TimeInterval;
 use crate::resolver::Resolver;
 use crate::routing::{Conditions, Route, Routes};
 use crate::source::{self, Endpoint};
@@ -215,6 +216,7 @@ impl Compiler<'_> {
         let key = format!("destination.{}", destination.name);
         let template = self.template(destination.template.as_ref(), &key);
         self.smtp_ready(destination, &key)?;
+        let hold_during = self.intervals(&destination.hold_during, &format!("{key}.hold_during"));
         let context = BuildContext {
             name: &destination.name,
             template: template?,
@@ -244,6 +246,7 @@ impl Compiler<'_> {
             fallback_after: destination.fallback_after,
             content: destination.content,
             zone: destination.zone.clone(),
+            hold_during,
         }))
     }
 
@@ -297,6 +300,9 @@ impl Compiler<'_> {
             name: route.name.clone(),
             when,
             unless,
+            active: self.intervals(&route.active, &format!("{key}.active")),
+            muted: self.intervals(&route.muted, &format!("{key}.muted")),
+            urgent: route.urgent,
             deliver,
             proceed: route.proceed,
             template: template?,
@@ -322,6 +328,23 @@ impl Compiler<'_> {
             message: conditions.message.clone(),
             keyword: conditions.keyword.clone(),
         }
+    }
+
+    /// The named time intervals. One with errors was reported already.
+    fn intervals(&mut self, names: &[Spanned<String>], key: &str) -> Vec<TimeInterval> {
+        let config = self.config;
+        let declared = &config.declared.time_intervals;
+        let found = names
+            .iter()
+            .filter_map(|name| resolve(name, declared, key, "time interval", self.problems));
+        let named = |name: Name| {
+            let mut all = config.time_intervals.iter();
+            all.find(|named| named.interval.name == name)
+        };
+        found
+            .filter_map(named)
+            .map(|named| named.interval.clone())
+            .collect()
     }
 
     /// The compiled template, or `Some(None)` if the key is missing; `None` if the template has an error.
@@ -417,12 +440,15 @@ impl Compiler<'_> {
                 .config
                 .routes
                 .iter()
-                .map(|route| (route.name.clone(), route.fingerprint))
+                .map(|route| {
+                    let with_active = self.with_intervals(route.fingerprint, &route.active);
+                    (route.name.clone(), self.with_intervals(with_active, &route.muted))
+                })
                 .collect(),
         }
     }
 
-    /// The fingerprint of a destination, including that of its SMTP server.
+    /// The fingerprint of a destination, including those of its SMTP server and of its time intervals.
     fn fingerprint(&self, destination: &config::Destination) -> Fingerprint {
         let named = destination.smtp.as_ref().map(Spanned::get_ref);
         let smtp = self
@@ -430,9 +456,19 @@ impl Compiler<'_> {
             .smtp
             .iter()
             .find(|smtp| Some(smtp.name.as_str()) == named.map(String::as_str));
-        smtp.map_or(destination.fingerprint, |smtp| {
+        let whole = smtp.map_or(destination.fingerprint, |smtp| {
             destination.fingerprint.and(smtp.fingerprint)
-        })
+        });
+        self.with_intervals(whole, &destination.hold_during)
+    }
+
+    fn with_intervals(&self, fingerprint: Fingerprint, names: &[Spanned<String>]) -> Fingerprint {
+        let all = self.config.time_intervals.iter();
+        let named = all.filter(|named| {
+            let mut names = names.iter();
+            names.any(|name| name.get_ref() == named.interval.name.as_str())
+        });
+        named.fold(fingerprint, |whole, named| whole.and(named.fingerprint))
     }
 }
 

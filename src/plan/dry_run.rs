@@ -76,6 +76,7 @@ impl Plan {
             to: run.to,
             text: run.text,
             keyword: Keyword::of(run.text),
+            at: run.at,
         };
         let decision = self.routes.decide(&subject);
         let message = message(run, &decision.routes);

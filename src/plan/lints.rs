@@ -7,7 +7,7 @@ use std::ops::Range;
 use regex::Regex;
 
 use crate::config::{self, Config, Problems};
-use crate::model::message::Name;
+use crate::model::message::{Name, Timestamp};
 use crate::routing::{Route, shadowed};
 
 mod exposure;
@@ -22,6 +22,7 @@ pub(super) fn note(config: &Config, routes: &[Route], problems: &mut Problems) {
         dead_routes(config, routes, problems);
     }
     unknown_groups(config, problems);
+    constant_intervals(config, problems);
     // With errors in the file, a table may only appear unused because the reference to it has an error.
     if !problems.any_error() {
         unused(config, problems);
@@ -60,6 +61,27 @@ fn dead_routes(config: &Config, routes: &[Route], problems: &mut Problems) {
     }
 }
 
+/// Warns about time intervals that contain no time from now on, or all.
+fn constant_intervals(config: &Config, problems: &mut Problems) {
+    let now = Timestamp(jiff::Timestamp::now().as_millisecond());
+    for named in &config.time_intervals {
+        let when = &named.interval.when;
+        if when.next_change(now).is_some() {
+            continue;
+        }
+        let message = if when.contains(now) {
+            "contains every time: nothing in it limits it"
+        } else {
+            "contains no time from now on: its dates are over, or its conditions exclude each other"
+        };
+        problems.warning(
+            &named.place,
+            format!("time_interval.{}", named.interval.name),
+            message,
+        );
+    }
+}
+
 fn unused(config: &Config, problems: &mut Problems) {
     let routes = config.routes.iter().flat_map(|route| &route.deliver);
     let fallbacks = config
@@ -72,6 +94,16 @@ fn unused(config: &Config, problems: &mut Problems) {
         .map(|name| name.get_ref().as_str())
         .collect();
     report_unused("destination", &config.declared.destinations, &used, problems);
+    let holds = config
+        .destinations
+        .iter()
+        .flat_map(|destination| &destination.hold_during);
+    let routed = config
+        .routes
+        .iter()
+        .flat_map(|route| route.active.iter().chain(&route.muted));
+    let used = holds.chain(routed).map(|name| name.get_ref().as_str()).collect();
+    report_unused("time_interval", &config.declared.time_intervals, &used, problems);
     let servers = config
         .destinations
         .iter()
@@ -86,10 +118,10 @@ fn report_unused(
     used: &BTreeSet<&str>,
     problems: &mut Problems,
 ) {
-    let by = if table == "smtp" {
-        "no destination names it"
-    } else {
-        "no route, fallback or `unmatched` names it"
+    let by = match table {
+        "smtp" => "no destination names it",
+        "time_interval" => "no route or destination names it",
+        _ => "no route, fallback or `unmatched` names it",
     };
     for (name, place) in declared.iter().filter(|(name, _)| !used.contains(name.as_str())) {
         problems.warning(place, format!("{table}.{name}"), format!("is not used: {by}"));

@@ -10,6 +10,7 @@ use crate::config::Fingerprint;
 use crate::destination::Destination;
 use crate::model::content::Content;
 use crate::model::message::{Message, Name};
+use crate::model::time_interval::TimeInterval;
 use crate::model::zone::{self, Zone};
 use crate::resolver::Resolver;
 use crate::retry::Policy;
@@ -110,6 +111,8 @@ pub struct PlannedDestination {
     pub content: Content,
     /// The time zone of the people who read it.
     pub zone: Option<Zone>,
+    /// The time intervals that hold its deliveries.
+    pub hold_during: Vec<TimeInterval>,
 }
 
 /// Added to the timeout of a destination. Destinations enforce the timeout themselves, so that the error can name the

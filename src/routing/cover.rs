@@ -55,7 +55,7 @@ fn earliest_shadow(index: &Index, routes: &[Route], at: usize, later: &Route) ->
     earlier.find(|earlier| {
         routes
             .get(*earlier)
-            .is_some_and(|earlier| earlier.when.cover(&later.when))
+            .is_some_and(|earlier| earlier.when.cover(&later.when) && earlier.is_active_with(later))
     })
 }
 
@@ -67,6 +67,12 @@ fn first(list: Option<&[Pattern]>) -> &str {
 }
 
 impl Route {
+    /// Returns true if this route matches at all times at which `later` does.
+    fn is_active_with(&self, later: &Self) -> bool {
+        let is_always = self.active.is_empty() && self.muted.is_empty();
+        is_always || self.active == later.active && self.muted == later.muted
+    }
+
     fn expression(&self) -> Option<&str> {
         self.when.message.as_ref().map(regex::Regex::as_str)
     }

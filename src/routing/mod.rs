@@ -1,11 +1,12 @@
-//! Where a message goes: ordered routes with conditions on its numbers, source, body and keyword.
+//! Where a message goes: ordered routes with conditions on its numbers, source, body, keyword and time.
 
 use std::collections::{BTreeMap, HashMap};
 
 use regex::Regex;
 
-use crate::model::message::{Keyword, Name};
+use crate::model::message::{Keyword, Name, Timestamp};
 use crate::model::number::{Number, Pattern};
+use crate::model::time_interval::TimeInterval;
 use crate::template::Template;
 
 mod cover;
@@ -41,6 +42,12 @@ pub struct Route {
     pub when: Conditions,
     /// The exceptions.
     pub unless: Option<Conditions>,
+    /// The time intervals in which it matches; if empty, always.
+    pub active: Vec<TimeInterval>,
+    /// The time intervals in which it does not match.
+    pub muted: Vec<TimeInterval>,
+    /// Whether its deliveries pass `hold_during`.
+    pub urgent: bool,
     /// The destinations; if empty, the message is kept and not delivered.
     pub deliver: Vec<Name>,
     /// Whether later routes are tried after a match.
@@ -62,6 +69,8 @@ pub struct Subject<'a> {
     pub text: &'a str,
     /// The opt-out word that the message is.
     pub keyword: Option<Keyword>,
+    /// When it was received.
+    pub at: Timestamp,
 }
 
 /// The result of routing a message.
@@ -162,7 +171,10 @@ impl Route {
     /// Returns true if the route matches.
     #[must_use]
     pub fn matches(&self, subject: &Subject<'_>) -> bool {
-        self.when.hold(subject) && !self.unless.as_ref().is_some_and(|unless| unless.hold(subject))
+        self.when.hold(subject)
+            && !self.unless.as_ref().is_some_and(|unless| unless.hold(subject))
+            && (self.active.is_empty() || contains(&self.active, subject.at).is_some())
+            && contains(&self.muted, subject.at).is_none()
     }
 
     /// The named groups of the expression in this body, without those that took no part in the match.
@@ -198,6 +210,11 @@ impl Conditions {
                 .as_ref()
                 .is_none_or(|expression| expression.is_match(subject.text))
     }
+}
+
+/// The first of these intervals that contains the time.
+fn contains(intervals: &[TimeInterval], at: Timestamp) -> Option<&TimeInterval> {
+    intervals.iter().find(|interval| interval.when.contains(at))
 }
 
 /// A missing list is no restriction.

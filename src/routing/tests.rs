@@ -16,6 +16,9 @@ fn route(text: &str, when: Conditions, deliver: &[&str]) -> Route {
         name: name(text),
         when,
         unless: None,
+        active: Vec::new(),
+        muted: Vec::new(),
+        urgent: false,
         deliver,
         proceed: false,
         template: None,
@@ -49,6 +52,7 @@ fn with_subject<T>(from: &str, to: &str, text: &str, ask: impl Fn(&Subject<'_>) 
         to: &to,
         text,
         keyword: Keyword::of(text),
+        at: Timestamp(0),
     })
 }
 
@@ -358,6 +362,63 @@ fn any_route() -> impl Strategy<Value = Route> {
             proceed,
             ..route("r", when, &deliver)
         })
+}
+
+fn interval(text: &str, toml: &str) -> TimeInterval {
+    TimeInterval {
+        name: name(text),
+        when: std::sync::Arc::new(crate::model::setting::from_toml(toml).unwrap()),
+    }
+}
+
+#[test]
+fn a_route_outside_of_its_times_is_skipped() {
+    let day = interval("day", "times = ['08:00-18:00']");
+    let holiday = interval("holiday", "dates = ['1970-01-02']");
+    let office = Route {
+        active: vec![day],
+        muted: vec![holiday],
+        ..route("office", Conditions::default(), &["desk"])
+    };
+    let routes = Routes::new(
+        vec![office, route("rest", Conditions::default(), &["pager"])],
+        vec![],
+    );
+    let hours = |hours: i64| Timestamp(hours * 3_600_000);
+    for (at, expected, outcome) in [
+        (hours(9), "office", "Matched"),
+        (
+            hours(7),
+            "rest",
+            "Failed(\"active: 1970-01-01T07:00:00.000Z is not in `day`\")",
+        ),
+        (
+            hours(33),
+            "rest",
+            "Failed(\"muted: 1970-01-02T09:00:00.000Z is in `holiday`\")",
+        ),
+    ] {
+        with_subject("+12125550100", "+13035550100", "x", |subject| {
+            let subject = Subject { at, ..*subject };
+            assert_eq!(routes.decide(&subject).routes, [name(expected)]);
+            assert_eq!(format!("{:?}", routes.explain(&subject)[0].outcome), outcome);
+        });
+    }
+}
+
+#[test]
+fn a_route_with_times_shadows_only_routes_with_the_same_times() {
+    let day = || vec![interval("day", "times = ['08:00-18:00']")];
+    let all = |active, muted| Route {
+        active,
+        muted,
+        ..route("a", Conditions::default(), &[])
+    };
+    let shadows = |earlier: Route, later: Route| !shadowed(&[earlier, later]).is_empty();
+    assert!(shadows(all(day(), vec![]), all(day(), vec![])));
+    assert!(shadows(all(vec![], vec![]), all(day(), vec![])));
+    assert!(!shadows(all(day(), vec![]), all(vec![], vec![])));
+    assert!(!shadows(all(vec![], day()), all(vec![], vec![])));
 }
 
 proptest! {

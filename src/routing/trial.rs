@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Conditions, Route, Routes, Subject, any};
+use super::{Conditions, Route, Routes, Subject, any, contains};
 use crate::model::message::{Keyword, Name};
 
 /// One route and its result.
@@ -55,8 +55,23 @@ impl Route {
             (None, Some(unless)) if unless.hold(subject) => {
                 Outcome::Failed(format!("excluded by `unless`: {}", unless.held()))
             }
-            (None, _) => Outcome::Matched,
+            (None, _) => match self.timed(subject) {
+                Some(reason) => Outcome::Failed(reason),
+                None => Outcome::Matched,
+            },
         }
+    }
+}
+
+impl Route {
+    /// Why the route does not match at this time.
+    fn timed(&self, subject: &Subject<'_>) -> Option<String> {
+        if !self.active.is_empty() && contains(&self.active, subject.at).is_none() {
+            let (at, intervals) = (subject.at, one_of(Some(&self.active)));
+            return Some(format!("active: {at} is not in {intervals}"));
+        }
+        let muted = contains(&self.muted, subject.at)?;
+        Some(format!("muted: {} is in `{muted}`", subject.at))
     }
 }
 

@@ -67,5 +67,6 @@ mod stop;
 mod store_long;
 mod systemd;
 mod tiers;
+mod times;
 mod tls;
 mod webhook;

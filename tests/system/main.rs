@@ -22,6 +22,7 @@ mod end_to_end;
 mod faults;
 #[path = "../common/fixtures.rs"]
 mod fixtures;
+mod holds;
 mod lookups;
 #[path = "../common/mail.rs"]
 mod mail;

@@ -139,6 +139,8 @@ pub enum PendingCause {
     Due,
     /// Its retry delay.
     Retry,
+    /// The end of a time interval of `hold_during`.
+    Held,
     /// An earlier message of its conversation.
     Conversation,
     /// The destination's `rate`.

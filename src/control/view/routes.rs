@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::message::{Keyword, Name};
 use crate::model::number::Pattern;
+use crate::model::time_interval::TimeInterval;
 use crate::routing::{Conditions, Route, Routes};
 
 /// All routes.
@@ -37,6 +38,12 @@ pub struct RouteView {
     pub when: ConditionsView,
     /// The exceptions in which it does not match.
     pub unless: Option<ConditionsView>,
+    /// The time intervals in which it matches; if empty, always.
+    pub active: Vec<Name>,
+    /// The time intervals in which it does not match.
+    pub muted: Vec<Name>,
+    /// Whether its deliveries pass holds.
+    pub urgent: bool,
     /// Its destinations.
     pub deliver: Vec<Name>,
     /// Whether later routes are tried after it has matched.
@@ -48,10 +55,15 @@ pub struct RouteView {
 
 impl RouteView {
     fn of(route: &Route) -> Self {
+        let names =
+            |intervals: &[TimeInterval]| intervals.iter().map(|interval| interval.name.clone()).collect();
         Self {
             name: route.name.clone(),
             when: ConditionsView::of(&route.when),
             unless: route.unless.as_ref().map(ConditionsView::of),
+            active: names(&route.active),
+            muted: names(&route.muted),
+            urgent: route.urgent,
             deliver: route.deliver.clone(),
             proceed: route.proceed,
             template: route.template.is_some(),

@@ -25,7 +25,7 @@ impl Inner {
                 }
                 State::Dead { .. } => *delivery = delivery.clone().requeued(now),
                 State::Waiting { due } if due > now && !leased => {
-                    delivery.state = State::Waiting { due: now }
+                    *delivery = delivery.clone().brought_forward(now);
                 }
                 State::Waiting { .. } => {
                     match leased {

@@ -234,7 +234,7 @@ impl Command for Requeue<'_> {
                 return;
             }
             State::Dead { .. } => row.delivery.clone().requeued(*now),
-            State::Waiting { due } if due > *now && !is_claimed => due_at(&row.delivery, *now),
+            State::Waiting { due } if due > *now && !is_claimed => row.delivery.clone().brought_forward(*now),
             State::Waiting { .. } => {
                 match is_claimed {
                     true => tally.claimed += 1,
@@ -245,13 +245,6 @@ impl Command for Requeue<'_> {
         };
         row.set(changed, *now);
         tally.touched += 1;
-    }
-}
-
-fn due_at(delivery: &Delivery, now: Timestamp) -> Delivery {
-    Delivery {
-        state: State::Waiting { due: now },
-        ..delivery.clone()
     }
 }
 
@@ -268,7 +261,7 @@ impl Command for RetryNow {
             matches!(delivery.state, State::Waiting { due } if due > self.0) && !is_redacted
         };
         if let Some(row) = row.filter(|row| !is_claimed && is_later(&row.delivery)) {
-            row.set(due_at(&row.delivery, self.0), self.0);
+            row.set(row.delivery.clone().due_at(self.0), self.0);
             *tally += 1;
         }
     }

@@ -39,9 +39,13 @@ impl WriteBatch<'_> {
     pub(super) fn retry_now(&mut self, places: &[Place], now: Timestamp) -> Result<u64, Error> {
         self.each(places, |batch, place| {
             match batch.shared.sound(batch.view.with_message(place))? {
-                Some((delivery, message)) if message.redacted_at.is_none() => {
-                    batch.bring_forward(place, stored::queue(&message, &delivery), &delivery, now)
-                }
+                Some((delivery, message)) if message.redacted_at.is_none() => batch.bring_forward(
+                    place,
+                    stored::queue(&message, &delivery),
+                    &delivery,
+                    now,
+                    Delivery::due_at,
+                ),
                 _ => Ok(false),
             }
         })
@@ -138,7 +142,8 @@ impl WriteBatch<'_> {
                 self.updates.push(IndexUpdate::delivery(queue, place, &again));
                 self.replace(place, &delivery, &again)?;
             }
-            State::Waiting { .. } if self.bring_forward(place, queue.clone(), &delivery, now)? => {}
+            State::Waiting { .. }
+                if self.bring_forward(place, queue.clone(), &delivery, now, Delivery::brought_forward)? => {}
             State::Waiting { .. } => {
                 let count = match self.shared.leases.is_claimed(&queue, place) {
                     true => &left.claimed,
@@ -159,15 +164,13 @@ impl WriteBatch<'_> {
         queue: Queue,
         delivery: &Delivery,
         now: Timestamp,
+        sooner: fn(Delivery, Timestamp) -> Delivery,
     ) -> Result<bool, Error> {
         let is_later = matches!(delivery.state, State::Waiting { due } if due > now);
         if !is_later || !self.reserve(&queue, place) {
             return Ok(false);
         }
-        let sooner = Delivery {
-            state: State::Waiting { due: now },
-            ..delivery.clone()
-        };
+        let sooner = sooner(delivery.clone(), now);
         self.updates.push(IndexUpdate::Due {
             queue,
             place,

@@ -23,6 +23,7 @@ fn ten_thousand_routes_are_read_and_decided() {
         to: &to,
         text: "it is down",
         keyword: None,
+        at: Timestamp(0),
     };
     assert_eq!(plan.routes.decide(&subject).routes[0].as_str(), "route-10000");
 }

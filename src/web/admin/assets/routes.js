@@ -60,11 +60,12 @@ export class Routes {
 /** Longer lists are collapsed. */
 const LISTED = 8;
 
-function route({ name, deliver, continue: continues, template, unless, ...when }) {
-  const conditions = rows(when);
+function route({ name, deliver, continue: continues, template, unless, urgent, active, muted, ...when }) {
+  const conditions = [...rows(when), ...times(active, muted)];
   return h('li', {},
     h('header', {}, h('b', {}, name),
       continues && h('span', { class: 'tag', title: 'Later routes are evaluated, too' }, 'continues'),
+      urgent && h('span', { class: 'tag', title: 'Its deliveries are not held, and do not wait for other messages of their conversation' }, 'urgent'),
       template && h('span', { class: 'tag', title: 'This route has its own template' }, 'template'),
       targets(deliver)),
     h('dl', {}, conditions.length ? conditions : h('div', {}, h('dt', {}, 'any message'))),
@@ -84,6 +85,12 @@ function rows({ source, to, from, message, keyword }) {
     row('keyword', keyword && values(keyword)), row('body matches', message !== null && visible(message, 'code')),
   ].filter(Boolean);
 }
+
+/** The time intervals in which a route matches, and in which it does not. */
+const times = (active, muted) => [
+  active.length > 0 && h('div', {}, h('dt', {}, 'during'), h('dd', {}, values(active))),
+  muted.length > 0 && h('div', {}, h('dt', {}, 'not during'), h('dd', {}, values(muted))),
+].filter(Boolean);
 
 function values(list) {
   const codes = (items) => items.map((item) => [visible(item, 'code'), ' ']);
