@@ -7,7 +7,7 @@ use serde_json::json;
 use super::client::Daemon;
 use super::table::{Table, terminal_width, wrapped};
 use super::{CommandError, Exit, Global, listing, print, style, time};
-use crate::control::view::{DestinationView, Tested};
+use crate::control::view::{DestinationView, Noticed, Tested};
 use crate::model::delivery::{Attempt, Verdict};
 use crate::model::destination_state::DestinationState;
 use crate::model::message::{Name, Timestamp};
@@ -18,10 +18,14 @@ use crate::template::one_line;
 pub enum Action {
     /// List destinations: state, pending deliveries, the age of the oldest, the last error
     List,
-    /// Send a marked test message to a destination and print the result
+    /// Send a marked test message to a destination, or to all, and print the result
     Test {
         /// Name of the destination
-        name: Name,
+        #[arg(required_unless_present = "all")]
+        name: Option<Name>,
+        /// Test every configured destination, one after the other
+        #[arg(long, conflicts_with = "name")]
+        all: bool,
     },
     /// Pause a destination: its deliveries stay pending, also over restarts
     Pause {
@@ -39,7 +43,8 @@ pub(super) fn run(global: &Global, action: &Action) -> Result<Exit, CommandError
     let daemon = Daemon::find(global)?;
     match action {
         Action::List => list(global, &daemon),
-        Action::Test { name } => test(global, &daemon, name),
+        Action::Test { name: Some(name), .. } => test(global, &daemon, name),
+        Action::Test { name: None, .. } => test_all(global, &daemon),
         Action::Pause { name } => switch(global, &daemon, name, "pause"),
         Action::Resume { name } => switch(global, &daemon, name, "resume"),
     }
@@ -165,7 +170,40 @@ fn test(global: &Global, daemon: &Daemon, name: &Name) -> Result<Exit, CommandEr
     })
 }
 
-fn outcome(name: &Name, tested: &Tested) -> String {
+fn test_all(global: &Global, daemon: &Daemon) -> Result<Exit, CommandError> {
+    let destinations: Vec<DestinationView> = daemon.get("/destinations", &[])?.read()?;
+    let configured = destinations.into_iter().filter(|view| view.kind.is_some());
+    let mut all = Vec::new();
+    for DestinationView {
+        name: destination, ..
+    } in configured
+    {
+        let answer = daemon.post(&format!("/destinations/{destination}/test"), &json!({}))?;
+        let noticed = Noticed {
+            tested: answer.read()?,
+            destination,
+        };
+        if !global.json {
+            print::text(&outcome(&noticed.destination, &noticed.tested))?;
+        }
+        all.push(noticed);
+    }
+    if global.json {
+        print::json(&all)?;
+    }
+    Ok(exit(&all))
+}
+
+/// Failed if one of the destinations did not accept its message.
+pub(super) fn exit(all: &[Noticed]) -> Exit {
+    match all.iter().all(|noticed| noticed.tested.delivered) {
+        true => Exit::Done,
+        false => Exit::Failed,
+    }
+}
+
+/// One line with the result of a test.
+pub(super) fn outcome(name: &Name, tested: &Tested) -> String {
     let (word, style) = if tested.delivered {
         ("delivered", style::SUCCESS)
     } else {

@@ -16,6 +16,7 @@ mod generate;
 mod intelepeer;
 mod listing;
 mod message;
+mod operator;
 mod pinned_tls;
 mod print;
 mod problems;
@@ -91,6 +92,9 @@ enum Command {
     /// List, test, pause or resume destinations
     #[command(subcommand)]
     Destination(destination::Action),
+    /// Test the notices to the operator
+    #[command(subcommand)]
+    Operator(operator::Action),
     /// Show the state of the daemon on one screen, problems first
     Status(status::Arguments),
     /// Make the daemon read its configuration again, as SIGHUP does
@@ -200,6 +204,7 @@ fn run(global: &Global, command: &Command) -> Result<Exit, CommandError> {
         Command::Message(action) => message::run(global, action),
         Command::Delivery(action) => delivery::run(global, action),
         Command::Destination(action) => destination::run(global, action),
+        Command::Operator(action) => operator::run(global, action),
         Command::Status(arguments) => status::run(global, arguments),
         Command::Reload => reload::run(global),
         Command::Intelepeer(action) => intelepeer::run(global, action),

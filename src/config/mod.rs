@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
+use std::time::Duration;
 
 use toml::Spanned;
 
@@ -60,6 +61,8 @@ pub struct Config {
     pub store: Store,
     /// `[log]`
     pub log: Log,
+    /// `[operator]`
+    pub operator: Operator,
     /// `[retry]`
     pub retry: Policy,
     /// `[source.NAME]`
@@ -78,6 +81,15 @@ pub struct Config {
     pub unmatched: Vec<Spanned<String>>,
     /// The names of all sources, SMTP servers and destinations, including those with errors.
     pub declared: Declared,
+}
+
+/// `[operator]`
+#[derive(Debug)]
+pub struct Operator {
+    /// The destinations that are told of problems.
+    pub notify: Vec<Spanned<String>>,
+    /// How long a destination must have a problem before it is told.
+    pub after: Duration,
 }
 
 /// Names that can be referred to.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
+use std::time::Duration;
 
 use deserr::Deserr;
 use toml::Spanned;
@@ -14,10 +15,10 @@ use super::environment::{Outside, Purpose};
 use super::routes::Route;
 use super::secrets::{self, Fetcher};
 use super::section::Section;
-use super::settings::{Admin, AdminTyped, LogTyped, Retry, Server, Tls};
+use super::settings::{Admin, AdminTyped, LogTyped, OperatorTyped, Retry, Server, Tls};
 use super::store::Store;
 use super::suggest::suggestion;
-use super::{Config, Declared, Places, include, syntax};
+use super::{Config, Declared, Operator, Places, include, syntax};
 use crate::destination::email::SmtpConfig;
 use crate::model::message::Name;
 use crate::model::number::Number;
@@ -31,6 +32,7 @@ const TABLES: &[&str] = &[
     "admin",
     "store",
     "log",
+    "operator",
     "retry",
     "source",
     "smtp",
@@ -126,6 +128,7 @@ impl<'t> Reader<'t, '_> {
         let store = self.store();
         let admin = self.admin(&admin_places, &server, &store);
         let log: LogTyped = self.settings("log").unwrap_or_default();
+        let operator = self.operator();
         let retry = self.retry();
         let mut declared = Declared::default();
         let sources = self.named("source", &mut declared.sources, Source::read);
@@ -155,6 +158,7 @@ impl<'t> Reader<'t, '_> {
             admin_places,
             store,
             log: log.into(),
+            operator,
             retry,
             sources,
             smtp,
@@ -270,6 +274,23 @@ impl<'t> Reader<'t, '_> {
         }
         let own = self.problems.folder(&place);
         store.resolve(&own, self.folder, self.fetcher.outside)
+    }
+
+    fn operator(&mut self) -> Operator {
+        const AFTER: Duration = Duration::from_secs(300);
+        let section = self.take("operator").and_then(|section| self.ready(section));
+        let typed = section.and_then(|section| {
+            let typed = section.read::<OperatorTyped>(&[], self.problems)?;
+            let notify = typed.notify.into_iter().map(|name| section.spanned(name));
+            Some(Operator {
+                notify: notify.collect(),
+                after: typed.after.unwrap_or(AFTER),
+            })
+        });
+        typed.unwrap_or(Operator {
+            notify: Vec::new(),
+            after: AFTER,
+        })
     }
 
     fn retry(&mut self) -> Policy {

@@ -117,6 +117,16 @@ impl AdminTyped {
     }
 }
 
+/// `[operator]`
+#[derive(Clone, Debug, Deserr)]
+#[deserr(error = Errors, deny_unknown_fields)]
+pub(super) struct OperatorTyped {
+    #[deserr(default)]
+    pub notify: Vec<setting::Placed<String>>,
+    #[deserr(default, from(Period) = some)]
+    pub after: Option<Duration>,
+}
+
 /// `[log]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {

@@ -21,6 +21,7 @@ use crate::store::{self, Found, Query, Store, backup};
 mod deliveries;
 mod ids;
 mod nodes;
+mod operator;
 mod pending;
 mod problem;
 pub(crate) mod process;
@@ -250,11 +251,17 @@ impl Control {
     /// # Errors
     /// If there is no such destination.
     pub async fn test(&self, name: &Name) -> Result<Tested, Error> {
+        let message = self.own_message("test", "+15550100", "+15550199", TEST_TEXT.to_owned())?;
+        self.send_own(name, &message, "smsbridge test").await
+    }
+
+    /// Sends a message of smsbridge itself, once, and records for the destination whether it works.
+    async fn send_own(&self, name: &Name, message: &Message, from_name: &str) -> Result<Tested, Error> {
         let plan = self.plan();
         let planned = self.planned(&plan, name)?;
         let epoch = self.lanes.epoch(name);
         let (started, stopwatch) = (self.clock.now(), Stopwatch::start());
-        let outcome = send_test(planned, &self.test_message()?).await;
+        let outcome = send_once(planned, message, from_name).await;
         let took = stopwatch.elapsed();
         let node = self.own_node().await;
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
@@ -286,18 +293,17 @@ impl Control {
         })
     }
 
-    fn test_message(&self) -> Result<Message, Error> {
-        let number = |text: &str| Number::parse(text).map_err(|error| Error::Wrong(error.to_string()));
+    fn own_message(&self, id: &str, from: &str, to: &str, text: String) -> Result<Message, Error> {
         let source = "smsbridge"
             .parse()
             .map_err(|_| Error::Wrong("no name".to_owned()))?;
         Ok(Message {
             id: MessageId(uuid::Uuid::now_v7()),
             source,
-            provider_id: "test".to_owned(),
-            from: number("+15550100")?,
-            to: number("+15550199")?,
-            text: TEST_TEXT.to_owned(),
+            provider_id: id.to_owned(),
+            from: Number::received(from),
+            to: Number::received(to),
+            text,
             media: Vec::new(),
             extra: std::collections::BTreeMap::new(),
             received_at: self.clock.wall(),
@@ -322,14 +328,18 @@ fn begin_metrics(metrics: &Metrics, plan: &Plan) {
 /// The body of a test message, which says that it is not from a customer.
 const TEST_TEXT: &str = "This is a test from smsbridge. If you can read it, this destination works.";
 
-async fn send_test(planned: &PlannedDestination, message: &Message) -> Result<String, Failure> {
+async fn send_once(
+    planned: &PlannedDestination,
+    message: &Message,
+    from_name: &str,
+) -> Result<String, Failure> {
     let outbound = OutboundMessage {
         id: DeliveryId {
             message: message.id,
             ordinal: 1,
         },
         message,
-        from_name: Some("smsbridge test"),
+        from_name: Some(from_name),
         to_name: None,
         route: None,
         template: None,

@@ -17,7 +17,7 @@ mod status;
 
 pub use delivery::{DeliveryView, PendingCause, PendingView};
 pub use nodes::{LaneView, NodeState, NodeView, NodesView};
-pub use results::{Retried, RetryOutcome, RetryView, Tested, Touched};
+pub use results::{Noticed, Retried, RetryOutcome, RetryView, Tested, Touched};
 pub use routes::{ConditionsView, RouteView, RoutesView};
 pub use status::{CountsView, DestinationView, ProblemKind, ProblemView, RatesView, StatusView, StoreView};
 

@@ -34,6 +34,7 @@ use crate::web::tls;
 mod admin_listeners;
 mod drain;
 pub mod log;
+mod notices;
 pub mod notify;
 mod series;
 mod sockets;
@@ -175,6 +176,7 @@ impl Daemon {
         tasks.spawn(joining.keep(stop.clone()));
         tasks.spawn(following::follow(store.clone(), lanes.clone(), stop.clone()));
         tasks.spawn(catching_up.keep(stop.clone()));
+        tasks.spawn(notices::keep(control.clone(), store.clone(), stop.clone()));
         tasks.spawn(series::keep(
             control.clone(),
             store.clone(),

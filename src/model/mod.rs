@@ -7,6 +7,7 @@ pub mod destination_state;
 pub mod lint;
 pub mod message;
 pub mod network;
+pub mod notices;
 pub mod number;
 pub mod registry;
 pub mod secret;

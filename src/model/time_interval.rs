@@ -12,6 +12,7 @@ use jiff::tz::TimeZone;
 use super::message::{Name, Timestamp};
 use super::setting::Errors;
 use super::units::{list, read_from_text};
+use super::zone::Zone;
 
 /// `[time_interval.NAME]`: all given conditions must hold; within one list, any.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +27,8 @@ pub struct TimeInterval {
 #[derive(Clone, Debug, PartialEq, Eq, Deserr)]
 #[deserr(error = Errors, deny_unknown_fields)]
 pub struct When {
-    #[deserr(default = TimeZone::UTC, from(Zone) = TimeZone::from)]
-    timezone: TimeZone,
+    #[deserr(default)]
+    timezone: Option<Zone>,
     #[deserr(default, from(Vec<Times>) = list)]
     times: Vec<TimesOfDay>,
     #[deserr(default, from(Vec<Weekdays>) = list)]
@@ -76,16 +77,6 @@ impl TimesOfDay {
         }
     }
 }
-
-/// The name of an IANA time zone.
-#[derive(Clone, Debug)]
-pub struct Zone(pub TimeZone);
-
-read_from_text!(Zone(TimeZone), ZONE, |text| {
-    TimeZone::get(text).map_err(|_| format!("`{text}` is not {ZONE}"))
-});
-
-const ZONE: &str = "the name of an IANA time zone like \"Europe/Berlin\"";
 
 #[derive(Clone, Copy, Debug)]
 struct Times(TimesOfDay);
@@ -189,7 +180,13 @@ fn span<T: Copy>(text: &str, between: &str, parse: impl Fn(&str) -> Option<T>) -
 /// How many days `next_change` looks ahead: more than four years, for a range that contains only the 29th of February.
 const DAYS_AHEAD: usize = 5 * 366;
 
+static UTC: TimeZone = TimeZone::UTC;
+
 impl When {
+    fn rules(&self) -> &TimeZone {
+        self.timezone.as_ref().map_or(&UTC, Zone::rules)
+    }
+
     /// Returns true if this time is in the interval. A range over midnight belongs to the day on which it begins.
     #[must_use]
     pub fn contains(&self, at: Timestamp) -> bool {
@@ -197,7 +194,7 @@ impl When {
     }
 
     fn contains_instant(&self, at: jiff::Timestamp) -> bool {
-        let local = self.timezone.to_datetime(at);
+        let local = self.rules().to_datetime(at);
         if self.times.is_empty() {
             return self.has_day(local.date());
         }
@@ -219,7 +216,7 @@ impl When {
     pub fn next_change(&self, at: Timestamp) -> Option<Timestamp> {
         let after = at.to_jiff()?;
         let is_in = self.contains_instant(after);
-        let today = self.timezone.to_datetime(after).date();
+        let today = self.rules().to_datetime(after).date();
         let ends = self.times.iter().filter_map(|times| times.end);
         let starts = self.times.iter().map(|times| times.start);
         let times: BTreeSet<Time> = starts.chain(ends).chain([Time::midnight()]).collect();
@@ -245,7 +242,7 @@ impl When {
     }
 
     fn next_shift(&self, after: jiff::Timestamp) -> Option<jiff::Timestamp> {
-        self.timezone
+        self.rules()
             .following(after)
             .next()
             .map(|transition| transition.timestamp())
@@ -253,7 +250,7 @@ impl When {
 
     /// The instants at which local clocks show this time: two if they are set back over it.
     fn instants(&self, local: DateTime) -> Vec<jiff::Timestamp> {
-        let ambiguous = |local| self.timezone.to_ambiguous_timestamp(local);
+        let ambiguous = |local| self.rules().to_ambiguous_timestamp(local);
         [ambiguous(local).earlier(), ambiguous(local).later()]
             .into_iter()
             .flatten()
@@ -480,7 +477,7 @@ mod tests {
             ),
             (
                 "timezone = 'Europe/Bern'",
-                "`Europe/Bern` is not the name of an IANA time zone like \"Europe/Berlin\"",
+                "`Europe/Bern` is not a time zone: write its name in the IANA database, such as \"Europe/Berlin\"",
             ),
             ("time = []", "unknown key `time`"),
         ] {

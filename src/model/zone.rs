@@ -12,6 +12,12 @@ use super::setting::{self, Errors};
 pub struct Zone(TimeZone);
 
 impl Zone {
+    /// The rules of the zone.
+    #[must_use]
+    pub fn rules(&self) -> &TimeZone {
+        &self.0
+    }
+
     fn parse(name: &str) -> Result<Self, String> {
         TimeZone::get(name).map(Self).map_err(|_| {
             format!(

@@ -42,6 +42,7 @@ impl Plan {
         let destinations = compiler.destinations();
         let routes = compiler.routes();
         let unmatched = compiler.destination_names(&config.unmatched, "routing.unmatched");
+        let notify = compiler.destination_names(&config.operator.notify, "operator.notify");
         let fingerprints = compiler.fingerprints();
         compiler.check_fallbacks();
         lints::note(&config, &routes, problems);
@@ -55,6 +56,7 @@ impl Plan {
             admin,
             store,
             log,
+            operator,
             contacts,
             ..
         } = config;
@@ -64,6 +66,8 @@ impl Plan {
             admin,
             store,
             log,
+            notify,
+            notify_after: operator.after,
             sources,
             destinations,
             routes,

@@ -90,6 +90,7 @@ fn unused(config: &Config, problems: &mut Problems) {
         .filter_map(|destination| destination.fallback.as_ref());
     let used: BTreeSet<&str> = routes
         .chain(&config.unmatched)
+        .chain(&config.operator.notify)
         .chain(fallbacks)
         .map(|name| name.get_ref().as_str())
         .collect();
@@ -121,7 +122,7 @@ fn report_unused(
     let by = match table {
         "smtp" => "no destination names it",
         "time_interval" => "no route or destination names it",
-        _ => "no route, fallback or `unmatched` names it",
+        _ => "no route, fallback, `unmatched` or `operator.notify` names it",
     };
     for (name, place) in declared.iter().filter(|(name, _)| !used.contains(name.as_str())) {
         problems.warning(place, format!("{table}.{name}"), format!("is not used: {by}"));

@@ -45,6 +45,10 @@ pub struct Plan {
     pub store: Store,
     /// `[log]`
     pub log: Log,
+    /// `[operator] notify`: the destinations that are told of problems.
+    pub notify: Vec<Name>,
+    /// `[operator] after`: how long a destination must have a problem before it is told.
+    pub notify_after: Duration,
     /// `[source.NAME]`
     pub sources: BTreeMap<Name, Arc<PlannedSource>>,
     /// `[destination.NAME]`

@@ -192,6 +192,7 @@ macro_rules! suite {
             messages_without_a_delivery_are_counted,
             a_message_that_is_sent_again_is_not_counted_again,
             the_messages_of_the_last_hour_are_stored,
+            the_told_problems_are_stored,
             acknowledged_deliveries_stay_dead_and_need_no_attention,
             a_successful_fallback_acknowledges_the_dead_delivery,
             a_message_that_a_fallback_delivered_is_delivered,

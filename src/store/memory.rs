@@ -16,6 +16,7 @@ use super::{
 use crate::metrics::series::Saved;
 use crate::model::delivery::{Delivery, DeliveryId, State};
 use crate::model::message::{Conversation, MessageId, Name, Timestamp};
+use crate::model::notices::Notices;
 use crate::timeline::Timeline;
 
 mod claims;
@@ -44,6 +45,7 @@ struct Inner {
     timeline: Option<Timeline>,
     standings: Standings,
     series: Option<Saved>,
+    notices: Option<Notices>,
     /// The messages counted as ended, with the result.
     ended: BTreeSet<(u64, bool)>,
 }
@@ -375,6 +377,15 @@ impl Store for Memory {
 
     async fn series(&self) -> Result<Option<Saved>, Error> {
         Ok(self.inner().series.clone())
+    }
+
+    async fn set_notices(&self, notices: &Notices) -> Result<(), Error> {
+        self.inner().notices = Some(notices.clone());
+        Ok(())
+    }
+
+    async fn notices(&self) -> Result<Option<Notices>, Error> {
+        Ok(self.inner().notices.clone())
     }
 
     fn ended(&self) -> Ended {

@@ -11,6 +11,7 @@ use tokio::sync::broadcast;
 use crate::metrics::series::Saved;
 use crate::model::delivery::{Delivery, DeliveryId, State};
 use crate::model::message::{Conversation, Message, MessageId, Name, Timestamp};
+use crate::model::notices::Notices;
 use crate::timeline::Timeline;
 
 mod acknowledge;
@@ -343,6 +344,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// The stored messages of the last hour.
     async fn series(&self) -> Result<Option<Saved>, Error>;
+
+    /// Stores the problems that were told to the operator, for the next run.
+    async fn set_notices(&self, notices: &Notices) -> Result<(), Error>;
+
+    /// The last stored problems that were told to the operator.
+    async fn notices(&self) -> Result<Option<Notices>, Error>;
 
     /// The number of messages whose deliveries have all ended since the store was opened.
     fn ended(&self) -> Ended;

@@ -28,8 +28,10 @@ pub const PLACES: &[Place] = &[
         "[store]\nkind = 'postgres'\nurl = 'postgres://x@localhost/x'",
     ),
     ("log", "", "log", "[log]"),
+    ("operator", "", "operator", "[operator]"),
     ("retry", "", "retry", "[retry]"),
     ("routing", "", "routing", ""),
+    ("time_interval.NAME", "", "time_interval.x", "[time_interval.x]"),
     ("route", "", "route.0", "[[route]]\ndeliver = []"),
     (
         "route.unless",

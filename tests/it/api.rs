@@ -262,6 +262,7 @@ fn the_routes_are_shown_as_they_are_configured() {
     let lost = json!({
         "name": "lost", "from": null, "to": null, "source": null, "message": "lost", "keyword": null,
         "unless": { "from": ["1-1234", "+1303867*"], "to": null, "source": null, "message": null, "keyword": null },
+        "active": [], "muted": [], "urgent": false,
         "deliver": ["gone"], "continue": false, "template": false,
     });
     assert_eq!(routes, json!({ "routes": [lost], "unmatched": ["screen"] }));

@@ -39,6 +39,7 @@ mod mail;
 mod matrix;
 #[path = "../common/metrics.rs"]
 mod metrics;
+mod operator;
 #[path = "../common/pages.rs"]
 mod pages;
 mod pending;

@@ -12,7 +12,7 @@ fn minute(minutes: i64) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "waits for a minute: tests/run"]
+#[ignore = "needs a minute: tests/run"]
 async fn a_held_message_is_sent_when_the_interval_ends() {
     let desk = Recorder::answering(Reply::new(200, "ok")).await;
     let end = minute(1);

@@ -37,6 +37,7 @@ mod pages;
 mod places;
 #[path = "../common/postgres.rs"]
 mod postgres;
+mod problems;
 mod prometheus;
 mod promises;
 mod proxies;

@@ -125,3 +125,13 @@ pub struct Tested {
     #[serde(default)]
     pub node: Option<String>,
 }
+
+/// The result of a test notice to one destination.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Noticed {
+    /// The destination.
+    pub destination: Name,
+    /// The result.
+    #[serde(flatten)]
+    pub tested: Tested,
+}

@@ -35,6 +35,7 @@ pub(super) use search::*;
 pub(super) use series::{
     a_message_that_is_sent_again_is_not_counted_again, ended_messages_are_counted_by_result,
     messages_without_a_delivery_are_counted, the_messages_of_the_last_hour_are_stored,
+    the_told_problems_are_stored,
 };
 
 pub(super) async fn an_accepted_message_is_found_and_claimed_as_it_was_received(store: Arc<dyn Store>) {

@@ -37,6 +37,7 @@ use super::{
 use crate::metrics::series::Saved;
 use crate::model::delivery::{Delivery, DeliveryId};
 use crate::model::message::{Conversation, MessageId, Name, Timestamp};
+use crate::model::notices::Notices;
 use crate::timeline::Timeline;
 
 mod accept;
@@ -339,6 +340,14 @@ impl Store for Postgres {
 
     async fn series(&self) -> Result<Option<Saved>, Error> {
         self.shared.series().await
+    }
+
+    async fn set_notices(&self, notices: &Notices) -> Result<(), Error> {
+        self.shared.set_notices(notices).await
+    }
+
+    async fn notices(&self) -> Result<Option<Notices>, Error> {
+        self.shared.notices().await
     }
 
     fn ended(&self) -> Ended {

@@ -10,6 +10,7 @@ use super::shared::Shared;
 use super::trouble::Trouble;
 use crate::metrics::series::Saved;
 use crate::model::message::{Name, Timestamp};
+use crate::model::notices::Notices;
 use crate::store::{Backlog, Counts, Error, Standings};
 use crate::timeline::Timeline;
 
@@ -134,6 +135,14 @@ impl Shared {
 
     pub(super) async fn series(&self) -> Result<Option<Saved>, Error> {
         self.state("series").await
+    }
+
+    pub(super) async fn set_notices(&self, notices: &Notices) -> Result<(), Error> {
+        self.set_state("notices", notices).await
+    }
+
+    pub(super) async fn notices(&self) -> Result<Option<Notices>, Error> {
+        self.state("notices").await
     }
 
     /// Stores a value of this daemon for its next run.

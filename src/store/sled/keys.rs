@@ -11,6 +11,7 @@
 //! | `w` | [`Timeline`](crate::timeline::Timeline) | the clock state of the last run |
 //! | `y` | [`Standings`](crate::store::Standings) | the states of the destinations in the last run |
 //! | `a` | [`Saved`](crate::metrics::series::Saved) | the messages of the last hour, by minute |
+//! | `n` | [`Notices`](crate::model::notices::Notices) | the problems that were told to the operator |
 //! | `z` destination | | paused by the operator |
 //! | `l` | [`Mark`](super::record::Mark) | the last frame of the log that the database contains |
 //!
@@ -30,6 +31,9 @@ pub(super) const STANDINGS: &[u8] = b"y";
 
 /// The key of the messages of the last hour.
 pub(super) const SERIES: &[u8] = b"a";
+
+/// The key of the problems that were told to the operator.
+pub(super) const NOTICES: &[u8] = b"n";
 
 pub(super) const PART: u8 = b'b';
 pub(super) const MESSAGE: u8 = b'm';

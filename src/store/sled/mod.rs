@@ -51,6 +51,7 @@ use super::{
 use crate::metrics::series::Saved;
 use crate::model::delivery::{Delivery, DeliveryId};
 use crate::model::message::{Conversation, MessageId, Name, Timestamp};
+use crate::model::notices::Notices;
 use crate::timeline::Timeline;
 
 mod access;
@@ -409,6 +410,15 @@ impl Store for Sled {
 
     async fn series(&self) -> Result<Option<Saved>, Error> {
         self.read(|shared| shared.state(keys::SERIES)).await
+    }
+
+    async fn set_notices(&self, notices: &Notices) -> Result<(), Error> {
+        let notices = notices.clone();
+        self.threads.write(move |batch| batch.set_notices(&notices)).await
+    }
+
+    async fn notices(&self) -> Result<Option<Notices>, Error> {
+        self.read(|shared| shared.state(keys::NOTICES)).await
     }
 
     fn ended(&self) -> Ended {

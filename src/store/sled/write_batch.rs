@@ -22,6 +22,7 @@ use super::{Shared, lock};
 use crate::metrics::series::Saved;
 use crate::model::delivery::{Delivery, DeliveryId, State};
 use crate::model::message::{Conversation, MessageId, Name, Timestamp};
+use crate::model::notices::Notices;
 use crate::store::acknowledge::covered;
 use crate::store::{Acceptance, Error, Settlement, Standings, backup, changed_at, is_new};
 use crate::timeline::Timeline;
@@ -349,6 +350,13 @@ impl<'a> WriteBatch<'a> {
         self.space.for_anything()?;
         self.view
             .store(keys::SERIES, series)
+            .map_err(|error| Trouble::from(error).into())
+    }
+
+    pub(super) fn set_notices(&mut self, notices: &Notices) -> Result<(), Error> {
+        self.space.for_anything()?;
+        self.view
+            .store(keys::NOTICES, notices)
             .map_err(|error| Trouble::from(error).into())
     }
 

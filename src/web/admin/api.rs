@@ -64,6 +64,7 @@ const CHANGE: &str = "POST";
 fn methods(path: &[&str]) -> Option<&'static str> {
     match path {
         ["route" | "reload"]
+        | ["operator", "test"]
         | ["findings", "acknowledge"]
         | ["messages", _, "resend"]
         | ["deliveries", "retry" | "discard" | "acknowledge"]
@@ -146,6 +147,7 @@ async fn change(control: &Control, call: &Call, path: &[&str], done: &mut Option
             *done = Some(Done::switched(&view, paused));
             show(view)
         }
+        ["operator", "test"] => show(control.test_operator().await?),
         ["findings", "acknowledge"] => {
             show(serde_json::json!({ "acknowledged": control.acknowledge().await? }))
         }

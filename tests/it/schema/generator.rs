@@ -221,7 +221,6 @@ fn pattern(kind: &str) -> Option<&'static str> {
         "number" => "[0-9*]",
         "number pattern" => "[0-9A-Za-z*]|[^\\x00-\\x7f]",
         "name" | "source" | "destination" | "time interval" => NAME,
-        "time zone" => r"^[A-Za-z0-9_+/-]+$",
         "time range" => r"^\s*[0-9]{2}:[0-9]{2}\s*-\s*[0-9]{2}:[0-9]{2}\s*$",
         "weekday" | "month" => r"^\s*[A-Za-z]+\s*(-\s*[A-Za-z]+\s*)?$",
         "date" => r"^\s*[0-9]{4}-[0-9]{2}-[0-9]{2}\s*(\.\.\s*[0-9]{4}-[0-9]{2}-[0-9]{2}\s*)?$",

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::super::*;
 use crate::metrics::series::{Series, Totals};
+use crate::model::notices::{Current, Notices, Subject};
 
 pub async fn ended_messages_are_counted_by_result(store: Arc<dyn Store>) {
     let store = &*store;
@@ -97,6 +98,23 @@ pub async fn a_message_that_is_sent_again_is_not_counted_again(store: Arc<dyn St
         store.settle(&died(&claim)).await.unwrap();
         ended(1, dead);
     }
+}
+
+pub async fn the_told_problems_are_stored(store: Arc<dyn Store>) {
+    assert_eq!(store.notices().await, Ok(None));
+    let mut notices = Notices::default();
+    for since in 1..3 {
+        let problem = Current {
+            subject: Subject::Delivery("desk".parse().unwrap()),
+            message: "down".to_owned(),
+            since: Some(Timestamp(since)),
+            delay: std::time::Duration::ZERO,
+            dead: 0,
+        };
+        notices.observe(vec![problem], Timestamp(since));
+        store.set_notices(&notices).await.unwrap();
+    }
+    assert_eq!(store.notices().await, Ok(Some(notices)));
 }
 
 pub async fn the_messages_of_the_last_hour_are_stored(store: Arc<dyn Store>) {
