@@ -49,7 +49,7 @@ impl Shared {
             self.monitor.seen().asked = Some(Instant::now());
             let answer = tokio::select! {
                 () = stop.cancelled() => return,
-                answer = self.ask(round % ROUNDS == 0) => answer,
+                answer = self.ask_again(round % ROUNDS == 0) => answer,
             };
             round += 1;
             let is_available = answer.is_ok();
@@ -61,6 +61,14 @@ impl Shared {
                     () = self.look_for_room() => {}
                 }
             }
+        }
+    }
+
+    /// Asks a second time if a connection was lost: that alone does not make the database unavailable.
+    async fn ask_again(&self, in_full: bool) -> Result<(), Error> {
+        match self.ask(in_full).await {
+            Err(Error::Unavailable(_)) => self.ask(in_full).await,
+            answer => answer,
         }
     }
 
