@@ -15,6 +15,7 @@ use super::places::Places;
 use super::secrets;
 use super::section::Section;
 use super::settings::Retry;
+use crate::destination::Batching;
 use crate::model::content::Content;
 use crate::model::message::Name;
 use crate::model::number::BareDigits;
@@ -79,6 +80,8 @@ pub struct Destination {
     pub concurrency: Option<usize>,
     /// Messages per second.
     pub rate: Option<f64>,
+    /// Whether several messages go as one post.
+    pub batch: Option<Batching>,
     /// How long a delivery may be pending before `status` reports a problem.
     pub late_after: Duration,
     /// The destination that receives its dead letters.
@@ -131,6 +134,7 @@ const DESTINATION_KEYS: &[&str] = &[
     "timeout",
     "concurrency",
     "rate",
+    "batch",
     "late_after",
     "fallback",
     "fallback_after",
@@ -192,6 +196,8 @@ struct DestinationTyped {
     concurrency: Option<usize>,
     #[deserr(default, from(Rate) = some)]
     rate: Option<f64>,
+    #[deserr(default)]
+    batch: Option<Batching>,
     #[deserr(default, from(Period) = some)]
     late_after: Option<Duration>,
     #[deserr(default)]
@@ -291,6 +297,7 @@ impl Destination {
             timeout: typed.timeout.unwrap_or(Duration::from_secs(10)),
             concurrency: typed.concurrency,
             rate: typed.rate.or_else(|| config.rate_default()),
+            batch: typed.batch,
             late_after: typed.late_after.unwrap_or(Duration::from_secs(120)),
             fallback: typed.fallback.map(|fallback| common.spanned(fallback)),
             fallback_after: typed.fallback_after,

@@ -20,6 +20,7 @@ use crate::model::setting::{self, Errors};
 use crate::model::zone::Zone;
 use crate::template::{Template, Values, one_line};
 
+mod batch;
 pub mod console;
 pub mod discord;
 pub mod email;
@@ -37,6 +38,8 @@ pub mod teams;
 pub mod telegram;
 pub mod webhook;
 mod wording;
+
+pub use batch::{Batching, Joins};
 
 /// The registered kinds of destinations.
 pub const KINDS: &[Registered<dyn Kind>] = &[
@@ -300,6 +303,24 @@ pub trait Destination: Send + Sync {
     /// # Errors
     /// The kind of failure, which decides what happens next.
     async fn deliver(&self, outbound: &OutboundMessage<'_>) -> Result<Delivered, Failure>;
+
+    /// Which messages [`Destination::deliver_joined`] can send as one post; `None` if each needs its own.
+    fn joins(&self) -> Option<Joins> {
+        None
+    }
+
+    /// How many of these messages, from the first on, fit into one post.
+    fn fitting(&self, _outbound: &[OutboundMessage<'_>]) -> usize {
+        1
+    }
+
+    /// Sends several messages as one post, all of which it may join. The caller holds a [`Permit`].
+    ///
+    /// # Errors
+    /// As for `deliver`. After a permanent failure the caller sends fewer messages together.
+    async fn deliver_joined(&self, _outbound: &[OutboundMessage<'_>]) -> Result<Delivered, Failure> {
+        Err(Failure::permanent("this kind of destination joins no messages"))
+    }
 
     /// The recipients of one message, if the server responds for each of them. A recipient that has to wait gets its
     /// own delivery.

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::http::{Answer, Client, address, parse_url};
-use super::{BuildContext, Delivered, Destination, Failure, Kind, OutboundMessage};
+use super::{BuildContext, Delivered, Destination, Failure, Joins, Kind, OutboundMessage};
 use crate::mask::Mask;
 use crate::model::delivery::DeliveryId;
 use crate::model::lint::{self, Lint};
@@ -24,6 +24,7 @@ use crate::model::setting::Errors;
 use crate::template::Template;
 
 mod answer;
+mod joined;
 mod mrkdwn;
 mod payload;
 
@@ -140,15 +141,26 @@ impl Slack {
     }
 
     fn payload(&self, content: &Content, outbound: &OutboundMessage<'_>, without: Without) -> Value {
-        let mut payload = if without.blocks {
+        let payload = if without.blocks {
             content.plain()
         } else {
             content.blocks()
         };
+        self.addressed(payload, outbound, client_id([outbound.id]), without)
+    }
+
+    /// The payload for the channel and the thread of this message.
+    fn addressed(
+        &self,
+        mut payload: Value,
+        outbound: &OutboundMessage<'_>,
+        client_id: uuid::Uuid,
+        without: Without,
+    ) -> Value {
         if let Way::Token { channel, threads, .. } = &self.way {
             payload["channel"] = json!(channel);
             if !without.client_id {
-                payload["client_msg_id"] = json!(client_id(outbound.id));
+                payload["client_msg_id"] = json!(client_id);
             }
             if let Some(root) = outbound.thread.filter(|_| *threads && !without.thread) {
                 payload["thread_ts"] = json!(root);
@@ -194,14 +206,59 @@ impl Destination for Slack {
     }
 
     async fn deliver(&self, outbound: &OutboundMessage<'_>) -> Result<Delivered, Failure> {
-        let deadline = Instant::now() + self.timeout;
         let content = self.content(outbound)?;
+        self.send(outbound, |without| self.payload(&content, outbound, without))
+            .await
+    }
+
+    /// With threads, only the messages of one conversation share a post, in its thread.
+    fn joins(&self) -> Option<Joins> {
+        Some(match &self.way {
+            Way::Token { threads: true, .. } => Joins::Conversation,
+            Way::Token { .. } | Way::Webhook { .. } => Joins::Any,
+        })
+    }
+
+    fn fitting(&self, outbound: &[OutboundMessage<'_>]) -> usize {
+        let contents = outbound.iter().map_while(|one| self.content(one).ok());
+        joined::fitting(contents)
+    }
+
+    async fn deliver_joined(&self, outbound: &[OutboundMessage<'_>]) -> Result<Delivered, Failure> {
+        let contents: Result<Vec<Content>, Failure> = outbound.iter().map(|one| self.content(one)).collect();
+        let contents = contents?;
+        let first = outbound
+            .first()
+            .ok_or_else(|| Failure::permanent("there is no message to send"))?;
+        let id = client_id(outbound.iter().map(|one| one.id));
+        self.send(first, |without| {
+            let payload = match without.blocks {
+                true => joined::plain(&contents),
+                false => joined::blocks(&contents),
+            };
+            self.addressed(payload, first, id, without)
+        })
+        .await
+    }
+
+    fn render(&self, outbound: &OutboundMessage<'_>) -> Result<String, Failure> {
+        let payload = self.payload(&self.content(outbound)?, outbound, Without::default());
+        Ok(format!("{payload:#}"))
+    }
+}
+
+impl Slack {
+    /// Posts what `payload` returns, in the thread of this message.
+    async fn send(
+        &self,
+        outbound: &OutboundMessage<'_>,
+        payload: impl Fn(Without) -> Value + Send + Sync,
+    ) -> Result<Delivered, Failure> {
+        let deadline = Instant::now() + self.timeout;
         let mut without = Without::default();
         // Each rejection that can be avoided removes one part of the request, so the loop ends.
         loop {
-            let answer = self
-                .post(&self.payload(&content, outbound, without), deadline)
-                .await?;
+            let answer = self.post(&payload(without), deadline).await?;
             if answer::accepted(&answer) {
                 let thread = self.thread_begun(&answer, outbound, without);
                 return Ok(Delivered {
@@ -219,11 +276,6 @@ impl Destination for Slack {
                 }
             }
         }
-    }
-
-    fn render(&self, outbound: &OutboundMessage<'_>) -> Result<String, Failure> {
-        let payload = self.payload(&self.content(outbound)?, outbound, Without::default());
-        Ok(format!("{payload:#}"))
     }
 }
 
@@ -268,9 +320,10 @@ fn way(config: &Config) -> Result<Way, String> {
     }
 }
 
-/// A UUID that is the same for every attempt of one delivery.
-fn client_id(id: DeliveryId) -> uuid::Uuid {
-    let digest = sha2::Sha256::digest(id.to_string());
+/// A UUID that is the same for every attempt at the same deliveries in one post.
+fn client_id(ids: impl IntoIterator<Item = DeliveryId>) -> uuid::Uuid {
+    let ids: Vec<String> = ids.into_iter().map(|id| id.to_string()).collect();
+    let digest = sha2::Sha256::digest(ids.join(" "));
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest[..16]);
     uuid::Builder::from_random_bytes(bytes).into_uuid()
@@ -315,7 +368,8 @@ mod tests {
     fn the_client_id_is_the_same_at_every_attempt() {
         let id: DeliveryId = "00000000000000000000000000000007-1".parse().unwrap();
         let other: DeliveryId = "00000000000000000000000000000007-2".parse().unwrap();
-        assert_eq!(client_id(id), client_id(id));
-        assert_ne!(client_id(id), client_id(other));
+        assert_eq!(client_id([id]), client_id([id]));
+        assert_ne!(client_id([id]), client_id([other]));
+        assert_ne!(client_id([id]), client_id([id, other]));
     }
 }

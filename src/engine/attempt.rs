@@ -1,5 +1,6 @@
 //! One attempt at one delivery: renders the message, sends it, decides the outcome, and records it.
 
+use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::engine::clock::Stopwatch;
 use crate::mask::Reason;
 use crate::metrics::ByDestination;
 use crate::model::delivery::{Attempt, Delivery, Verdict};
-use crate::model::message::{Message, Timestamp};
+use crate::model::message::{Message, Name, Timestamp};
 use crate::plan::{Plan, PlannedDestination};
 use crate::retry::Next;
 use crate::store::{Claim, Error, Settlement};
@@ -52,41 +53,88 @@ pub(super) async fn run(
     let stopwatch = Stopwatch::start();
     let attempting = lane.attempt(claim.token);
     let outcome = match &permit {
-        Ok(_permit) => send(&plan, &destination, &claim, &held, &others).await,
+        Ok(_permit) => {
+            let prepared = Prepared::new(&plan, &destination, &claim, &held, &others);
+            let outbound = prepared.outbound();
+            let sending = destination.destination.deliver(&outbound);
+            limited(&destination, std::slice::from_ref(&claim), sending).await
+        }
         Err(failure) => Err(failure.clone()),
     };
     let took = stopwatch.elapsed();
     drop((permit, attempting));
-    lane.attempted(ended(&outcome, started, took));
+    let ended = Ended {
+        outcome,
+        epoch,
+        started,
+        took,
+    };
+    lane.attempted(ended.record());
+    observe(&lane, took);
+    let breaker = breaker_ended(&lane, &destination, &ended).await;
+    let (settlement, why) = match &ended.outcome {
+        Ok(outcome) => {
+            // The next message of the conversation does not wait until this outcome is on disk, unless it is a reply to
+            // this message. Until then this delivery counts towards `concurrency`, which limits how many messages a crash
+            // can repeat.
+            if outcome.thread.is_none() && lane.store.answered(&claim).await {
+                lane.wake();
+            }
+            delivered(claim, outcome.clone(), &ended)
+        }
+        Err(failure) => undelivered(&lane, &destination, &breaker, claim, failure, &ended),
+    };
+    settle(&lane, settlement, why).await;
+}
+
+/// The end of an attempt.
+pub(super) struct Ended {
+    pub(super) outcome: Result<Delivered, Failure>,
+    /// The epoch of the circuit breaker when it started.
+    pub(super) epoch: u64,
+    pub(super) started: Timestamp,
+    pub(super) took: Duration,
+}
+
+impl Ended {
+    /// An attempt that ended before anything was sent.
+    pub(super) fn now(lane: &LaneState, outcome: Result<Delivered, Failure>) -> Self {
+        Self {
+            outcome,
+            epoch: lane.breaker().epoch(),
+            started: lane.clock.now(),
+            took: Duration::ZERO,
+        }
+    }
+
+    /// The record of the attempt for its destination.
+    pub(super) fn record(&self) -> Attempt {
+        let (verdict, detail) = match &self.outcome {
+            Ok(delivered) => (Verdict::Delivered, delivered.detail.as_str()),
+            Err(failure) => (failure.verdict(), failure.reason().shown()),
+        };
+        Attempt::new(self.started, self.took, verdict, detail)
+    }
+}
+
+/// Observes the duration of an attempt.
+pub(super) fn observe(lane: &LaneState, took: Duration) {
     let by = ByDestination {
-        destination: destination.name.to_string(),
+        destination: lane.name.to_string(),
     };
     lane.metrics
         .delivery_duration
         .get_or_create(&by)
         .observe(took.as_secs_f64());
-    let (settlement, why) = match outcome {
-        Ok(delivered) => (
-            succeeded(&lane, claim, delivered, started, took).await,
-            vec![Some(Reason::default())],
-        ),
-        Err(failure) => failed(&lane, &destination, epoch, claim, &failure, started, took).await,
-    };
-    settle(&lane, settlement, why).await;
-}
-
-/// The record of an attempt for its destination.
-fn ended(outcome: &Result<Delivered, Failure>, started: Timestamp, took: Duration) -> Attempt {
-    let (verdict, detail) = match outcome {
-        Ok(delivered) => (Verdict::Delivered, delivered.detail.as_str()),
-        Err(failure) => (failure.verdict(), failure.reason().shown()),
-    };
-    Attempt::new(started, took, verdict, detail)
 }
 
 /// The deliveries of the message, if this one is a fallback, or is old enough to have one although it is pending. If they
 /// cannot be read, the message is sent without the note of a fallback, and to all recipients.
-async fn others(lane: &LaneState, destination: &PlannedDestination, claim: &Claim) -> Vec<Delivery> {
+pub(super) async fn others(
+    lane: &LaneState,
+    destination: &PlannedDestination,
+    claim: &Claim,
+) -> Vec<Delivery> {
     let since = lane.clock.give_up_start(claim.delivery.pending_since());
     let after = destination.fallback_after;
     let is_late = after.is_some_and(|after| since.after(after) <= lane.clock.now());
@@ -124,31 +172,78 @@ fn without_content(claim: Claim, now: Timestamp) -> Settlement {
 const CONTENT_REMOVED: &str =
     "the content of the message was removed (store.redact_after) before it was delivered";
 
-/// Sends the message with a time limit. A panic in the destination is reported as a failure of this message.
-async fn send(
-    plan: &Plan,
+/// A message with what the destination needs to render it.
+pub(super) struct Prepared<'a> {
+    plan: &'a Plan,
+    destination: &'a PlannedDestination,
+    claim: &'a Claim,
+    shown: Cow<'a, Message>,
+    held: &'a [String],
+    done: Vec<String>,
+    stands_in_for: Option<(&'a Name, Cow<'a, str>)>,
+}
+
+impl<'a> Prepared<'a> {
+    /// `others` are the deliveries of the message, if there may be a fallback among them.
+    pub(super) fn new(
+        plan: &'a Plan,
+        destination: &'a PlannedDestination,
+        claim: &'a Claim,
+        held: &'a [String],
+        others: &'a [Delivery],
+    ) -> Self {
+        let own = destination.destination.recipients();
+        let reached = repeat::reached(plan, &claim.delivery, others, own);
+        let done = reached.into_iter().chain(claim.delivery.progress.clone());
+        Self {
+            plan,
+            destination,
+            claim,
+            shown: destination.shown(&claim.message),
+            held,
+            done: done.collect(),
+            stands_in_for: claim.delivery.stands_in_for(others),
+        }
+    }
+
+    /// Contacts, template and groups come from the current plan, so that a corrected template also applies to messages
+    /// accepted earlier.
+    pub(super) fn outbound(&self) -> OutboundMessage<'_> {
+        let (plan, delivery, message) = (self.plan, &self.claim.delivery, &*self.shown);
+        let route = delivery.route.as_ref().and_then(|name| plan.routes.get(name));
+        let stands_in_for = self.stands_in_for.as_ref();
+        OutboundMessage {
+            id: delivery.key(),
+            message,
+            from_name: plan.contact(message.from.normal()),
+            to_name: plan.contact(message.to.normal()),
+            route: delivery.route.as_ref(),
+            template: route.and_then(|route| route.template.as_ref()),
+            groups: route.map(|route| route.groups(&message.text)).unwrap_or_default(),
+            recipients: Recipients {
+                only: delivery.recipient.as_deref(),
+                done: &self.done,
+                held: self.held,
+            },
+            thread: self.claim.thread.as_deref(),
+            fallback: stands_in_for.map(|(destination, reason)| Fallback { destination, reason }),
+            zone: self.destination.zone.as_ref(),
+        }
+    }
+}
+
+/// Waits for the answer with a time limit. A panic in the destination is reported as a failure of these messages.
+pub(super) async fn limited(
     destination: &PlannedDestination,
-    claim: &Claim,
-    held: &[String],
-    others: &[Delivery],
+    claims: &[Claim],
+    sending: impl Future<Output = Result<Delivered, Failure>>,
 ) -> Result<Delivered, Failure> {
-    let shown = destination.shown(&claim.message);
-    let stands_in_for = claim.delivery.stands_in_for(others);
-    let mut outbound = outbound(plan, destination, claim, &shown);
-    let own = destination.destination.recipients();
-    let done = repeat::reached(plan, &claim.delivery, others, own);
-    let done: Vec<String> = done.into_iter().chain(claim.delivery.progress.clone()).collect();
-    outbound.recipients.done = &done;
-    outbound.recipients.held = held;
-    outbound.fallback = stands_in_for
-        .as_ref()
-        .map(|(destination, reason)| Fallback { destination, reason });
-    let mut sending = pin!(AssertUnwindSafe(destination.destination.deliver(&outbound)).catch_unwind());
+    let mut sending = pin!(AssertUnwindSafe(sending).catch_unwind());
     let limit = destination.attempt_max();
     let mut outcome = tokio::time::timeout(limit.min(SLOW), &mut sending).await;
     if outcome.is_err() && limit > SLOW {
-        let name = &destination.name;
-        tracing::warn!(delivery.id = %claim.delivery.id, destination = %name, "destination {name} has not answered for {}; the attempt times out after {}", age(SLOW), age(limit));
+        let (name, id) = (&destination.name, claims.first().map(|claim| claim.delivery.id));
+        tracing::warn!(delivery.id = id.map(tracing::field::display), destination = %name, "destination {name} has not answered for {}; the attempt times out after {}", age(SLOW), age(limit));
         outcome = tokio::time::timeout(limit - SLOW, sending).await;
     }
     match outcome {
@@ -165,86 +260,63 @@ async fn send(
     }
 }
 
-/// Contacts, template and groups come from the current plan, so that a corrected template also applies to messages
-/// accepted earlier.
-fn outbound<'a>(
-    plan: &'a Plan,
-    destination: &'a PlannedDestination,
-    claim: &'a Claim,
-    message: &'a Message,
-) -> OutboundMessage<'a> {
-    let route = claim
-        .delivery
-        .route
-        .as_ref()
-        .and_then(|name| plan.routes.get(name));
-    OutboundMessage {
-        id: claim.delivery.key(),
-        message,
-        from_name: plan.contact(message.from.normal()),
-        to_name: plan.contact(message.to.normal()),
-        route: claim.delivery.route.as_ref(),
-        template: route.and_then(|route| route.template.as_ref()),
-        groups: route.map(|route| route.groups(&message.text)).unwrap_or_default(),
-        recipients: Recipients {
-            only: claim.delivery.recipient.as_deref(),
-            ..Recipients::default()
-        },
-        thread: claim.thread.as_deref(),
-        fallback: None,
-        zone: destination.zone.as_ref(),
+/// Tells the circuit breaker how an attempt ended. Returns its state after that.
+pub(super) async fn breaker_ended(
+    lane: &LaneState,
+    destination: &PlannedDestination,
+    ended: &Ended,
+) -> CircuitBreaker {
+    let (change, breaker) = {
+        let mut breaker = lane.breaker();
+        let change = match &ended.outcome {
+            Ok(_) => breaker.works(),
+            Err(failure) => {
+                let (policy, now) = (&destination.policy, lane.clock.now());
+                breaker.failed(failure, ended.epoch, policy, now, rand::random())
+            }
+        };
+        (change, breaker.clone())
+    };
+    breaker_changed(lane, change).await;
+    if ended.outcome.is_ok() {
+        lane.delivered_now();
     }
+    breaker
 }
 
-async fn succeeded(
-    lane: &LaneState,
+/// The settlement of a successful attempt, and the reason to log.
+pub(super) fn delivered(
     claim: Claim,
     delivered: Delivered,
-    started: Timestamp,
-    took: Duration,
-) -> Settlement {
-    let change = lane.breaker().works();
-    breaker_changed(lane, change).await;
-    lane.delivered_now();
-    // The next message of the conversation does not wait until this outcome is on disk, unless it is a reply to this
-    // message. Until then this delivery counts towards `concurrency`, which limits how many messages a crash can
-    // repeat.
-    if delivered.thread.is_none() && lane.store.answered(&claim).await {
-        lane.wake();
-    }
-    let attempt = Attempt::new(started, took, Verdict::Delivered, &delivered.detail);
-    Settlement {
+    ended: &Ended,
+) -> (Settlement, Vec<Option<Reason>>) {
+    let attempt = Attempt::new(ended.started, ended.took, Verdict::Delivered, &delivered.detail);
+    let settlement = Settlement {
         token: claim.token,
         delivery: claim.delivery.delivered(attempt),
         follow_ups: Vec::new(),
         thread: delivered.thread,
-    }
+    };
+    (settlement, vec![Some(Reason::default())])
 }
 
-/// The outcome of a failed attempt: the settlement, and the reasons to log for the delivery and for each recipient
-/// that gets its own delivery.
-async fn failed(
+/// The settlement of a failed attempt, and the reasons to log for the delivery and for each recipient that gets its own
+/// delivery.
+pub(super) fn undelivered(
     lane: &LaneState,
     destination: &PlannedDestination,
-    epoch: u64,
+    breaker: &CircuitBreaker,
     claim: Claim,
     failure: &Failure,
-    started: Timestamp,
-    took: Duration,
+    ended: &Ended,
 ) -> (Settlement, Vec<Option<Reason>>) {
     let now = lane.clock.now();
     let jitter = rand::random();
-    let (change, breaker) = {
-        let mut breaker = lane.breaker();
-        let change = breaker.failed(failure, epoch, &destination.policy, now, jitter);
-        (change, breaker.clone())
-    };
-    breaker_changed(lane, change).await;
     let Claim { delivery, token, .. } = claim;
     let trial = Trial {
         policy: &destination.policy,
-        started,
-        took,
+        started: ended.started,
+        took: ended.took,
         now,
         since: lane.clock.give_up_start(delivery.pending_since()),
     };
@@ -268,7 +340,7 @@ async fn failed(
                 (mark_dead(lane, destination, token, dead), reason)
             }
             Next::At(due) => {
-                let due = due_in_outage(&breaker, due);
+                let due = due_in_outage(breaker, due);
                 (
                     pending(token, delivery.retry(attempt(Verdict::Transient), due)),
                     reason,

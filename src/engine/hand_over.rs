@@ -9,6 +9,7 @@ use super::circuit_breaker::Cause;
 use super::lane_state::LaneState;
 use super::trial::age;
 use crate::model::message::{Name, Timestamp};
+use crate::model::time_interval;
 use crate::plan::PlannedDestination;
 use crate::store::{Error, HandOver, HandedOver, LatePosition};
 
@@ -31,6 +32,9 @@ pub(super) struct HandOvers {
     after: Option<LatePosition>,
     began: Option<Instant>,
     next: Option<Instant>,
+    /// Until then only deliveries that pass holds are handed over: a time interval holds the others, or has held them, and
+    /// the time counts from its end.
+    held_until: Option<Instant>,
 }
 
 impl HandOvers {
@@ -40,6 +44,12 @@ impl HandOvers {
             return Duration::MAX;
         };
         let now = Instant::now();
+        if let Some(end) = hold_end(lane, destination) {
+            self.held_until = Some(now + end + after);
+        }
+        if self.held_until.is_some_and(|until| until <= now) {
+            *self = Self::default();
+        }
         let left = self.next.map(|next| next.saturating_duration_since(now));
         if let Some(left) = left.filter(|left| !left.is_zero()) {
             return left;
@@ -85,10 +95,18 @@ impl HandOvers {
             limit: STEP,
             late: format!("not delivered within {}", age(after)),
             outage: outage(lane),
+            is_hold: self.held_until.is_some(),
             now,
         };
         lane.store.hand_over(&request).await
     }
+}
+
+/// How long time intervals still hold deliveries, if they do.
+fn hold_end(lane: &LaneState, destination: &PlannedDestination) -> Option<Duration> {
+    let date = lane.clock.date();
+    let end = time_interval::end_of(&destination.hold_during, date)?;
+    Some(end.since(date))
 }
 
 /// How long until the next delivery, pending since `next`, is late. Later ones are not late before `after` has passed.

@@ -9,12 +9,15 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::batch::BatchAttempt;
 use super::circuit_breaker::Cause;
+use super::gathering::{self, Gathering};
 use super::hand_over::HandOvers;
 use super::in_flight::MemoryPermit;
 use super::lane_state::LaneState;
 use super::rate_limiter::RateLimiter;
 use super::{attempt, outcome};
+use crate::destination::{Batching, Joins};
 use crate::mask::Reason;
 use crate::model::message::Timestamp;
 use crate::model::time_interval;
@@ -50,6 +53,7 @@ pub(super) struct Lane {
     destination: Arc<PlannedDestination>,
     running: JoinSet<()>,
     limiter: Option<RateLimiter>,
+    gathering: Gathering,
     expire_next: Instant,
     hand_overs: HandOvers,
     /// A due delivery was left in the store because the memory for messages is in use.
@@ -73,6 +77,7 @@ impl Lane {
             limiter: destination.rate.map(|rate| RateLimiter::new(rate, now)),
             is_hold_changed: !destination.hold_during.is_empty(),
             destination,
+            gathering: Gathering::default(),
             running: JoinSet::new(),
             expire_next: now,
             hand_overs: HandOvers::default(),
@@ -195,7 +200,14 @@ impl Lane {
 
     /// Claims and starts up to `limit` deliveries; permits are acquired before work is claimed.
     async fn claim(&mut self, limit: usize) -> Result<usize, Duration> {
-        let claims = match self.hold_end() {
+        let held_until = self.hold_end();
+        if let Some((batch, joins)) = gathering::joined(&self.destination)
+            && self.state.breaker().open().is_none()
+            && held_until.is_none()
+        {
+            return self.claim_batch(batch, joins).await;
+        }
+        let claims = match held_until {
             Some(until) => self.hold(limit, until).await?,
             None => self.due(limit).await?,
         };
@@ -213,6 +225,63 @@ impl Lane {
             limiter.took(started, Instant::now());
         }
         Ok(started)
+    }
+
+    /// Claims and starts one post, unless more messages are gathered for it. Returns 1, or 0 if nothing was started.
+    async fn claim_batch(&mut self, batch: Batching, joins: Joins) -> Result<usize, Duration> {
+        let now = Instant::now();
+        if !self.gathering.wait(now).is_zero() {
+            let backlog = self.state.store.backlog(&self.state.name).await;
+            let pending = backlog.map_err(|_| STORE_PAUSE)?.pending;
+            if pending < batch.max as u64 {
+                return Ok(0);
+            }
+        }
+        let mut claims = gathering::claims(&self.state, batch, joins, async |due, limit| {
+            self.claimed(due, limit).await
+        })
+        .await?;
+        let mut memory = Vec::new();
+        let sendable = gathering::sendable(&claims);
+        while let Some(claim) = claims.get(memory.len()).filter(|_| memory.len() < sendable) {
+            let permit = match memory.is_empty() {
+                true => self.reserve_memory(claim),
+                false => self.state.memory.reserve(claim.message.size()),
+            };
+            let Some(permit) = permit else { break };
+            memory.push(permit);
+        }
+        self.is_memory_full = memory.len() < sendable;
+        for claim in claims.split_off(memory.len()).into_iter().rev() {
+            self.state.store.release(claim).await;
+        }
+        if claims.is_empty() {
+            return Ok(0);
+        }
+        self.gathering.began(now, batch.wait);
+        if let Some(limiter) = &mut self.limiter {
+            limiter.took(1, now);
+        }
+        self.start_batch(claims, memory);
+        Ok(1)
+    }
+
+    fn start_batch(&mut self, mut claims: Vec<Claim>, mut memory: Vec<MemoryPermit>) {
+        if claims.len() > 1 {
+            let batch = BatchAttempt {
+                lane: self.state.clone(),
+                plan: self.plan.borrow().clone(),
+                destination: self.destination.clone(),
+                claims,
+            };
+            let stop = self.stop.clone();
+            self.running.spawn(async move {
+                batch.run(stop).await;
+                drop(memory);
+            });
+        } else if let (Some(claim), Some(memory)) = (claims.pop(), memory.pop()) {
+            self.start(claim, memory);
+        }
     }
 
     async fn due(&self, limit: usize) -> Result<Vec<Claim>, Duration> {
@@ -329,6 +398,7 @@ impl Lane {
             .limiter
             .as_ref()
             .map_or(Duration::ZERO, |limiter| limiter.wait(Instant::now()));
+        let rate_wait = rate_wait.max(self.gathering.wait(Instant::now()));
         match self
             .state
             .store

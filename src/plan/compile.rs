@@ -230,8 +230,14 @@ impl Compiler<'_> {
         };
         let built = destination.config.build(context);
         let built = built
-            .map_err(|error| self.problems.error(&destination.place, key, error))
+            .map_err(|error| self.problems.error(&destination.place, &key, error))
             .ok()?;
+        if destination.batch.is_some() && built.joins().is_none() {
+            let place = destination.places.of_key("batch");
+            let message = "has no effect here: this destination sends each message alone";
+            self.problems.error(place, format!("{key}.batch"), message);
+            return None;
+        }
         Some(Arc::new(PlannedDestination {
             name: destination.name.clone(),
             kind: destination.kind,
@@ -240,6 +246,7 @@ impl Compiler<'_> {
             concurrency: destination
                 .concurrency
                 .unwrap_or_else(|| built.concurrency_default()),
+            batch: destination.batch,
             destination: built,
             rate: destination.rate,
             late_after: destination.late_after,

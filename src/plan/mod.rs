@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Fingerprint;
-use crate::destination::Destination;
+use crate::destination::{Batching, Destination};
 use crate::model::content::Content;
 use crate::model::message::{Message, Name};
 use crate::model::time_interval::TimeInterval;
@@ -105,6 +105,8 @@ pub struct PlannedDestination {
     pub concurrency: usize,
     /// Messages per second.
     pub rate: Option<f64>,
+    /// Whether several messages go as one post.
+    pub batch: Option<Batching>,
     /// How long a delivery may be pending before `status` reports a problem.
     pub late_after: Duration,
     /// The destination that receives its dead letters.

@@ -173,6 +173,7 @@ macro_rules! suite {
             overdue_deliveries_are_claimed_by_their_age_alone,
             late_deliveries_are_handed_over_once_claimed_or_not,
             a_late_delivery_that_ends_meanwhile_is_not_handed_over,
+            the_messages_behind_a_claimed_one_can_be_claimed_with_it,
             an_answered_delivery_lets_the_next_of_its_conversation_be_claimed,
             what_is_due_later_can_be_brought_forward,
             a_pending_delivery_reports_what_precedes_it,

@@ -21,6 +21,8 @@ pub struct HandOver {
     pub late: String,
     /// Why the destination takes no message at the moment, if it takes none.
     pub outage: Option<String>,
+    /// Only deliveries that time intervals do not hold.
+    pub is_hold: bool,
     /// When the deliveries to the fallback are created.
     pub now: Timestamp,
 }
@@ -52,7 +54,8 @@ impl HandOver {
     #[must_use]
     pub fn of(&self, delivery: &Delivery, all: &[Delivery]) -> Option<Delivery> {
         let is_late = delivery.is_waiting() && delivery.pending_since() <= self.until;
-        if !is_late || delivery.destination != self.destination || delivery.has_fallback(all) {
+        let is_held = self.is_hold && !delivery.passes_holds();
+        if !is_late || is_held || delivery.destination != self.destination || delivery.has_fallback(all) {
             return None;
         }
         let (fallback, outage) = (self.fallback.clone(), self.outage.as_deref());

@@ -198,6 +198,15 @@ impl Store for Memory {
         self.inner().claim_overdue(destination, pending_since, limit)
     }
 
+    async fn claim_following(
+        &self,
+        claim: &Claim,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Claim>, Error> {
+        Ok(self.inner().claim_following(claim, now, limit))
+    }
+
     async fn hand_over(&self, request: &HandOver) -> Result<Option<HandedOver>, Error> {
         Ok(Some(self.inner().hand_over(request)))
     }

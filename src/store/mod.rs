@@ -242,6 +242,12 @@ pub trait Store: Send + Sync + 'static {
     /// changes nothing, if the conversation has no further pending delivery.
     async fn answered(&self, claim: &Claim) -> bool;
 
+    /// Leases up to `limit` deliveries that are due at `now` and follow a claimed one in its conversation, to be sent
+    /// together with it, in order. Their outcomes must be written, or their claims released, before that of the first:
+    /// until then nothing else of the conversation is claimed.
+    async fn claim_following(&self, claim: &Claim, now: Timestamp, limit: usize)
+    -> Result<Vec<Claim>, Error>;
+
     /// Returns true if the claim is certainly still valid: no attempt starts otherwise.
     fn holds(&self, _claim: &Claim) -> bool {
         true

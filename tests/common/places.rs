@@ -185,6 +185,12 @@ pub const PLACES: &[Place] = &[
         "[destination.x]\nkind = 'console'\nretry = {}",
     ),
     (
+        "destination.NAME.batch",
+        "",
+        "destination.x.batch",
+        "[destination.x]\nkind = 'slack'\nwebhook_url = 'https://hooks.example/x'\nbatch = { max = 2 }",
+    ),
+    (
         "destination.NAME",
         "email",
         "destination.x",

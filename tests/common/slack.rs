@@ -81,6 +81,7 @@ fn fault(payload: &Value) -> Option<&'static str> {
 
 fn sound_block(block: &Value) -> bool {
     match block["type"].as_str() {
+        Some("divider") => true,
         Some("section") => sound_text(&block["text"]),
         Some("context") => block["elements"]
             .as_array()

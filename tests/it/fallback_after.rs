@@ -164,3 +164,16 @@ async fn a_killed_daemon_hands_each_message_over_once_and_the_original_arrives_l
     );
     assert_eq!(pager.received().len(), 2, "each once");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_that_a_time_interval_holds_is_not_late() {
+    let crm = Recorder::answering(Reply::new(503, "later")).await;
+    let pager = Recorder::answering(Reply::new(200, "ok")).await;
+    let rest = config(&crm, "hold_during = [\"always\"]", &pager) + "[time_interval.always]\n";
+    let bridge = Bridge::start(&rest);
+    // The second is behind the first in its conversation.
+    text(&bridge, 1, 1);
+    text(&bridge, 2, 1);
+    tokio::time::sleep(AFTER * 2).await;
+    assert!(pager.received().is_empty() && crm.received().is_empty());
+}

@@ -13,6 +13,7 @@ mod alerts;
 mod api;
 mod architecture;
 mod backup;
+mod batch;
 #[path = "../common/bridge.rs"]
 mod bridge;
 mod carriers;

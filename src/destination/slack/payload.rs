@@ -20,10 +20,10 @@ const SECTIONS_MAX: usize = 45;
 const MEDIA_MAX: usize = 3;
 
 /// Maximum length of the fallback beside blocks. Above 4 000 characters Slack may split it and post twice.
-const FALLBACK_MAX: usize = 1000;
+pub(super) const FALLBACK_MAX: usize = 1000;
 
 /// Maximum length of a message without blocks: Slack cuts at 40 000.
-const PLAIN_MAX: usize = 39_000;
+pub(super) const PLAIN_MAX: usize = 39_000;
 
 /// A message whose parts are escaped for Slack.
 pub struct Content {
@@ -67,6 +67,13 @@ impl Content {
 
     /// The payload with blocks.
     pub fn blocks(&self) -> Value {
+        let mut payload = self.bare(FALLBACK_MAX);
+        payload["blocks"] = self.parts().into();
+        payload
+    }
+
+    /// The blocks.
+    pub fn parts(&self) -> Vec<Value> {
         let mut blocks: Vec<Value> = self
             .header
             .iter()
@@ -78,9 +85,7 @@ impl Content {
                 .map(|text| json!({ "type": "section", "text": self.object(text) })),
         );
         blocks.extend(self.media.iter().cloned());
-        let mut payload = self.bare(FALLBACK_MAX);
-        payload["blocks"] = blocks.into();
-        payload
+        blocks
     }
 
     /// The payload with only the text, for when Slack rejects the blocks.
@@ -89,8 +94,12 @@ impl Content {
     }
 
     fn bare(&self, max: usize) -> Value {
-        let mrkdwn = self.kind == "mrkdwn";
-        json!({ "text": self.flat(max), "mrkdwn": mrkdwn, "unfurl_links": false, "unfurl_media": false })
+        bare(&self.flat(max), self.is_mrkdwn())
+    }
+
+    /// Whether its text has formatting.
+    pub fn is_mrkdwn(&self) -> bool {
+        self.kind == "mrkdwn"
     }
 
     fn sections(&self) -> Vec<String> {
@@ -114,7 +123,8 @@ impl Content {
         }
     }
 
-    fn flat(&self, max: usize) -> String {
+    /// The header and the text, in at most `max` UTF-16 units.
+    pub fn flat(&self, max: usize) -> String {
         let text = if self.text.trim().is_empty() {
             "(empty text)"
         } else {
@@ -132,6 +142,11 @@ impl Content {
             first
         }
     }
+}
+
+/// A payload with only this text.
+pub fn bare(text: &str, is_mrkdwn: bool) -> Value {
+    json!({ "text": text, "mrkdwn": is_mrkdwn, "unfurl_links": false, "unfurl_media": false })
 }
 
 /// Two elements per attachment: a description, and the link if it may be clickable.

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::{Inner, Place};
-use crate::model::delivery::{DeliveryId, State};
+use crate::model::delivery::{Delivery, DeliveryId, State};
 use crate::model::message::{Conversation, Name, Timestamp};
 use crate::store::acknowledge::covered;
 use crate::store::{
@@ -54,6 +54,33 @@ impl Inner {
         let claims = overdue.take(limit).filter_map(|head| self.grant(head.place));
         let overdue = claims.map(|Claim { delivery, token, .. }| Overdue { delivery, token });
         Ok(overdue.collect())
+    }
+
+    pub(super) fn claim_following(&mut self, claim: &Claim, now: Timestamp, limit: usize) -> Vec<Claim> {
+        let Some(&place) = self.leases.get(&claim.token) else {
+            return Vec::new();
+        };
+        let queue = claim.delivery.queue(claim.message.conversation());
+        let leased: BTreeSet<Place> = self.leases.values().copied().collect();
+        let after = self.deliveries().filter(|(other, found, delivery)| {
+            *other > place
+                && delivery.is_waiting()
+                && delivery.destination == claim.delivery.destination
+                && delivery.queue(found.message.conversation()) == queue
+        });
+        let is_due = |delivery: &Delivery| matches!(delivery.state, State::Waiting { due } if due <= now);
+        let free = after.take_while(|(other, _, delivery)| !leased.contains(other) && is_due(delivery));
+        let places: Vec<Place> = free.take(limit).map(|(place, ..)| place).collect();
+        let (mut claims, mut size) = (Vec::new(), 0);
+        for place in places {
+            if size >= CLAIM_BYTES {
+                break;
+            }
+            let claim = self.grant(place);
+            size += claim.as_ref().map_or(0, |claim| claim.message.size());
+            claims.extend(claim);
+        }
+        claims
     }
 
     pub(super) fn hand_over(&mut self, request: &HandOver) -> HandedOver {

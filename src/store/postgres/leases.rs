@@ -53,6 +53,17 @@ impl Leases {
         Some(self.last_token)
     }
 
+    /// Claims a delivery behind a claimed one, which blocks their queue. Returns `None` if it is claimed.
+    pub(super) fn grant_following(&mut self, lease: Lease) -> Option<u64> {
+        if self.by_delivery.contains_key(&lease.id) {
+            return None;
+        }
+        self.last_token += 1;
+        self.by_delivery.insert(lease.id, self.last_token);
+        self.by_token.insert(self.last_token, lease);
+        Some(self.last_token)
+    }
+
     /// Returns true if nothing may be claimed from a queue.
     pub(super) fn is_held(&self, queue: &Queue) -> bool {
         self.held.contains(queue)

@@ -49,6 +49,7 @@ mod claim;
 mod commands;
 mod counters;
 mod export;
+mod following;
 mod gather;
 mod hand_over;
 mod health;
@@ -206,6 +207,15 @@ impl Store for Postgres {
         limit: usize,
     ) -> Result<Vec<Overdue>, Error> {
         self.claim_old(destination, pending_since, limit).await
+    }
+
+    async fn claim_following(
+        &self,
+        claim: &Claim,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Claim>, Error> {
+        self.claim_after(claim, now, limit).await
     }
 
     async fn hand_over(&self, request: &HandOver) -> Result<Option<HandedOver>, Error> {

@@ -22,7 +22,8 @@ pub(super) struct Lease {
     pub(super) pending_since: Timestamp,
     /// The number of further entries of its record.
     pub(super) parts: u16,
-    /// The destination has answered, so this lease does not block its queue any more.
+    /// This lease does not block its queue: the destination has answered, or the lease of an earlier delivery of a batch
+    /// does.
     pub(super) is_answered: bool,
 }
 

@@ -213,6 +213,17 @@ impl Store for Sled {
             .await
     }
 
+    async fn claim_following(
+        &self,
+        claim: &Claim,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Claim>, Error> {
+        let claim = claim.clone();
+        self.read(move |shared| shared.claim_following(&claim, now, limit))
+            .await
+    }
+
     async fn hand_over(&self, request: &HandOver) -> Result<Option<HandedOver>, Error> {
         self.shared.status.check()?;
         self.hand_over_late(request).await.map(Some)
@@ -241,7 +252,8 @@ impl Store for Sled {
     }
 
     async fn release(&self, claim: Claim) {
-        if let Some(lease) = self.shared.leases.end(claim.token, claim.delivery.id) {
+        let ended = self.shared.leases.end(claim.token, claim.delivery.id);
+        if let Some(lease) = ended.filter(|lease| !lease.is_answered) {
             self.shared.leases.free(&lease.queue);
             self.shared.index.free(&[lease.queue]);
         }

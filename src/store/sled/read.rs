@@ -78,6 +78,34 @@ impl Shared {
         Ok(overdue)
     }
 
+    /// Leases deliveries behind a claimed one. Their leases block nothing: that of the first does.
+    pub(super) fn claim_following(
+        &self,
+        claim: &Claim,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Claim>, Error> {
+        let Some(first) = self.leases.get(claim.token, claim.delivery.id) else {
+            return Ok(Vec::new());
+        };
+        let following = self
+            .index
+            .queues()
+            .following(&first.queue, first.place, now, limit);
+        let (mut claims, mut size) = (Vec::new(), 0);
+        for slot in following {
+            if size >= CLAIM_BYTES || self.leases.token(slot.place).is_some() {
+                break;
+            }
+            let Some(claim) = self.claim_one_as(slot, true)? else {
+                break;
+            };
+            size += claim.message.size();
+            claims.push(claim);
+        }
+        Ok(claims)
+    }
+
     /// When the next unclaimed delivery is due; `now` if one is due already.
     pub(super) fn next_due(&self, destination: &Name, now: Timestamp) -> Option<Timestamp> {
         let is_free = |queue: &Queue| !self.leases.is_busy(queue);
@@ -221,6 +249,11 @@ impl Shared {
     /// Leases one delivery whose queue is blocked. If it cannot be read, its queue stays blocked, so that no later
     /// message overtakes it, until the next start recovers it.
     fn claim_one(&self, slot: Slot) -> Result<Option<Claim>, Error> {
+        self.claim_one_as(slot, false)
+    }
+
+    /// Leases one delivery. `is_following`: the lease of an earlier one blocks its queue.
+    fn claim_one_as(&self, slot: Slot, is_following: bool) -> Result<Option<Claim>, Error> {
         let Slot { place, queue, .. } = slot;
         let view = View::new(&self.overlay);
         let Some((delivery, message, parts)) = self.sound(view.waiting(place))? else {
@@ -242,7 +275,7 @@ impl Shared {
             queue,
             pending_since: delivery.pending_since(),
             parts,
-            is_answered: false,
+            is_answered: is_following,
         };
         let token = self.leases.grant(lease);
         Ok(Some(Claim {

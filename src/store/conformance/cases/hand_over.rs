@@ -14,6 +14,7 @@ fn request(until: i64, after: Option<LatePosition>, limit: usize) -> HandOver {
         limit,
         late: "not delivered within 5m".to_owned(),
         outage: None,
+        is_hold: false,
         now: Timestamp(100),
     }
 }
@@ -122,6 +123,17 @@ pub async fn a_late_delivery_that_ends_meanwhile_is_not_handed_over(store: Arc<d
     let step = hand_over(&*store, request(9, None, 9)).await;
     assert_eq!((handed(&step), step.next), (vec![(2, 1, 2)], None));
     assert_eq!(store.find(id).await.unwrap().unwrap().deliveries.len(), 1);
+    accept(&*store, 8, 8, &["mail"]).await;
+    let held = HandOver {
+        destination: name("mail"),
+        is_hold: true,
+        ..request(9, None, 9)
+    };
+    assert_eq!(
+        handed(&hand_over(&*store, held).await),
+        [],
+        "time intervals hold it"
+    );
     let room = claim_one(&*store, "room", FAR).await;
     let late = "not delivered within 5m: answer";
     assert_eq!(room.delivery.handed_over.as_deref(), Some(late));

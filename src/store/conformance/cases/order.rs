@@ -341,3 +341,44 @@ pub async fn the_oldest_pending_delivery_is_that_of_the_first_message(store: Arc
     store.settle(&delivered(&claims[0])).await.unwrap();
     assert_eq!((oldest("desk").await, oldest("room").await), (Some(2), Some(1)));
 }
+
+pub async fn the_messages_behind_a_claimed_one_can_be_claimed_with_it(store: Arc<dyn Store>) {
+    for n in 1..=5 {
+        accept(&*store, n, 1, &["desk"]).await;
+    }
+    accept(&*store, 6, 2, &["desk"]).await;
+    let [first, other] = claim(&*store, "desk", FAR).await.try_into().unwrap();
+    let following = async |claim: &Claim, now, limit| {
+        let now = Timestamp(now);
+        store.claim_following(claim, now, limit).await.unwrap()
+    };
+    assert!(following(&other, 100, 9).await.is_empty(), "nothing is behind it");
+    assert!(following(&first, 1, 9).await.is_empty(), "those are due later");
+    let mut behind = following(&first, 4, 2).await;
+    assert_eq!(numbers(&behind), [2, 3]);
+    assert!(following(&first, 9, 9).await.is_empty(), "those are claimed");
+    assert!(
+        claim(&*store, "desk", FAR).await.is_empty(),
+        "the conversation is blocked"
+    );
+    let discarded_now = store
+        .discard(&Selector::Pending(name("desk")), Timestamp(1_000), "operator")
+        .await;
+    assert_eq!(discarded_now, Ok(discarded(2, 4)));
+    // They failed, the last one first. The conversation is free once the first has its outcome.
+    store.settle(&again(&behind[1], Timestamp(2_000))).await.unwrap();
+    store.settle(&again(&behind[0], Timestamp(2_000))).await.unwrap();
+    assert!(claim(&*store, "desk", FAR).await.is_empty());
+    store.settle(&again(&first, Timestamp(2_000))).await.unwrap();
+    let first = claim_one(&*store, "desk", Timestamp(2_000)).await;
+    assert_eq!(first.message.id.0.as_u128(), 1);
+    // One is released, and one delivered before the first is.
+    behind = following(&first, 2_000, 9).await;
+    assert_eq!(numbers(&behind), [2, 3]);
+    store.release(behind.remove(1)).await;
+    assert!(claim(&*store, "desk", FAR).await.is_empty());
+    store.settle(&delivered(&behind[0])).await.unwrap();
+    store.settle(&delivered(&first)).await.unwrap();
+    assert_eq!(numbers(&claim(&*store, "desk", FAR).await), [3]);
+    assert_adds_up(&*store).await;
+}

@@ -159,6 +159,29 @@ impl Queues {
         is_followed
     }
 
+    /// Up to `limit` deliveries after a claimed one of the queue, as long as they are due.
+    pub(in crate::store::sled) fn following(
+        &self,
+        queue: &Queue,
+        place: Place,
+        now: Timestamp,
+        limit: usize,
+    ) -> Vec<Slot> {
+        let (conversation, place) = (number(queue.conversation), place.packed());
+        let line = self.0.get(&queue.destination).into_iter();
+        let after = line.flat_map(|line| {
+            let after = (conversation, place + 1)..=(conversation, u64::MAX);
+            line.waiting.range(after)
+        });
+        let due = after.take_while(|(_, times)| times.due <= now).take(limit);
+        due.map(|(&(_, place), times)| Slot {
+            due: times.due,
+            place: Place::unpacked(place),
+            queue: queue.clone(),
+        })
+        .collect()
+    }
+
     /// Schedules the head of a queue that is not claimed any more.
     pub(in crate::store::sled) fn free(&mut self, queue: &Queue) {
         let line = self.line(&queue.destination);

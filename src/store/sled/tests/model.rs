@@ -248,6 +248,7 @@ impl Pair {
             limit,
             late: "late".to_owned(),
             outage: None,
+            is_hold: false,
             now: Timestamp(self.step.cast_signed()),
         };
         for _ in 0..2 {
