@@ -63,12 +63,7 @@ pub(super) async fn run(
     };
     let took = stopwatch.elapsed();
     drop((permit, attempting));
-    let ended = Ended {
-        outcome,
-        epoch,
-        started,
-        took,
-    };
+    let ended = Ended::new(&lane, outcome, epoch, started, took);
     lane.attempted(ended.record());
     observe(&lane, took);
     let breaker = breaker_ended(&lane, &destination, &ended).await;
@@ -94,17 +89,33 @@ pub(super) struct Ended {
     pub(super) epoch: u64,
     pub(super) started: Timestamp,
     pub(super) took: Duration,
+    /// When it ended, and the jitter of the next one: the circuit breaker and the delivery wait until the same time.
+    now: Timestamp,
+    jitter: f64,
 }
 
 impl Ended {
-    /// An attempt that ended before anything was sent.
-    pub(super) fn now(lane: &LaneState, outcome: Result<Delivered, Failure>) -> Self {
+    pub(super) fn new(
+        lane: &LaneState,
+        outcome: Result<Delivered, Failure>,
+        epoch: u64,
+        started: Timestamp,
+        took: Duration,
+    ) -> Self {
         Self {
             outcome,
-            epoch: lane.breaker().epoch(),
-            started: lane.clock.now(),
-            took: Duration::ZERO,
+            epoch,
+            started,
+            took,
+            now: lane.clock.now(),
+            jitter: rand::random(),
         }
+    }
+
+    /// An attempt that ended before anything was sent.
+    pub(super) fn now(lane: &LaneState, outcome: Result<Delivered, Failure>) -> Self {
+        let (epoch, started) = (lane.breaker().epoch(), lane.clock.now());
+        Self::new(lane, outcome, epoch, started, Duration::ZERO)
     }
 
     /// The record of the attempt for its destination.
@@ -271,8 +282,10 @@ pub(super) async fn breaker_ended(
         let change = match &ended.outcome {
             Ok(_) => breaker.works(),
             Err(failure) => {
-                let (policy, now) = (&destination.policy, lane.clock.now());
-                breaker.failed(failure, ended.epoch, policy, now, rand::random())
+                let Ended {
+                    epoch, now, jitter, ..
+                } = *ended;
+                breaker.failed(failure, epoch, &destination.policy, now, jitter)
             }
         };
         (change, breaker.clone())
@@ -310,8 +323,7 @@ pub(super) fn undelivered(
     failure: &Failure,
     ended: &Ended,
 ) -> (Settlement, Vec<Option<Reason>>) {
-    let now = lane.clock.now();
-    let jitter = rand::random();
+    let (now, jitter) = (ended.now, ended.jitter);
     let Claim { delivery, token, .. } = claim;
     let trial = Trial {
         policy: &destination.policy,

@@ -84,7 +84,8 @@ impl BatchAttempt {
             .collect();
         let outbound: Vec<OutboundMessage<'_>> = prepared.iter().map(|one| one.outbound()).collect();
         let fitting = self.destination.destination.fitting(&outbound);
-        let (mut left, mut ended) = (vec![0..fitting.clamp(1, outbound.len())], Vec::new());
+        let first = 0..fitting.clamp(1, outbound.len());
+        let (mut left, mut ended): (Vec<_>, _) = (std::iter::once(first).collect(), Vec::new());
         while let Some(range) = left.pop() {
             if !ended.is_empty() || range.start > 0 {
                 tokio::time::sleep(self.interval()).await;
@@ -126,12 +127,7 @@ impl BatchAttempt {
         drop(attempting);
         let took = stopwatch.elapsed();
         attempt::observe(&self.lane, took);
-        Ended {
-            outcome,
-            epoch,
-            started,
-            took,
-        }
+        Ended::new(&self.lane, outcome, epoch, started, took)
     }
 
     /// The pause between two posts at the configured rate.

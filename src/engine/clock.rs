@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::model::message::Timestamp;
+use crate::model::time_interval::{self, TimeInterval};
 use crate::timeline::{Doubt, Timeline};
 
 /// How far the clock of a machine may be from that of a shared store.
@@ -113,6 +114,17 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         (self.steady)()
+    }
+
+    /// The end of the time intervals that contain the current date, by the steady clock; `None` if none of them does.
+    #[must_use]
+    pub fn hold_end(&self, intervals: &[TimeInterval]) -> Option<Timestamp> {
+        if intervals.is_empty() {
+            return None;
+        }
+        let date = self.date();
+        let end = time_interval::end_of(intervals, date)?;
+        Some(self.now().after(end.since(date)))
     }
 
     /// The start of the time that counts towards `give_up_after` for a delivery pending since `pending_since`:

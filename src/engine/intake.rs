@@ -188,9 +188,15 @@ impl Intake {
             .map(|((destination, route), ordinal)| {
                 let id = DeliveryId { message: id, ordinal };
                 let by = route.as_ref().and_then(|route| plan.routes.get(route));
-                Delivery {
+                let delivery = Delivery {
                     is_urgent: by.is_some_and(|route| route.urgent),
                     ..Delivery::new(id, destination.clone(), route.clone(), now)
+                };
+                let planned = plan.destinations.get(destination);
+                let hold = planned.and_then(|planned| clock.hold_end(&planned.hold_during));
+                match hold {
+                    Some(until) if !delivery.is_urgent => delivery.held(until),
+                    _ => delivery,
                 }
             })
             .collect();

@@ -20,9 +20,8 @@ use super::{attempt, outcome};
 use crate::destination::{Batching, Joins};
 use crate::mask::Reason;
 use crate::model::message::Timestamp;
-use crate::model::time_interval;
 use crate::plan::{Plan, PlannedDestination};
-use crate::store::{ANY_TIME, Claim, Error};
+use crate::store::{ANY_TIME, Claim, Error, Selector};
 
 /// The pause after a failed read of the store.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -58,9 +57,18 @@ pub(super) struct Lane {
     hand_overs: HandOvers,
     /// A due delivery was left in the store because the memory for messages is in use.
     is_memory_full: bool,
-    /// Deliveries may have been held by another configuration.
-    is_hold_changed: bool,
+    /// Why deliveries may have been held by another configuration.
+    hold_change: Option<HoldChange>,
     stop: CancellationToken,
+}
+
+/// Why the configuration of holds may have changed.
+#[derive(Clone, Copy)]
+enum HoldChange {
+    /// The daemon was started.
+    Start,
+    /// The configuration was reloaded.
+    Reload,
 }
 
 impl Lane {
@@ -75,7 +83,7 @@ impl Lane {
             state,
             plan,
             limiter: destination.rate.map(|rate| RateLimiter::new(rate, now)),
-            is_hold_changed: !destination.hold_during.is_empty(),
+            hold_change: (!destination.hold_during.is_empty()).then_some(HoldChange::Start),
             destination,
             gathering: Gathering::default(),
             running: JoinSet::new(),
@@ -134,7 +142,9 @@ impl Lane {
                 .map(|rate| RateLimiter::new(rate, Instant::now()));
         }
         let is_changed = !Arc::ptr_eq(destination, &self.destination);
-        self.is_hold_changed |= destination.hold_during != self.destination.hold_during;
+        if destination.hold_during != self.destination.hold_during {
+            self.hold_change = Some(HoldChange::Reload);
+        }
         if is_changed {
             self.state.set_tested(false);
             self.hand_overs = HandOvers::default();
@@ -173,16 +183,23 @@ impl Lane {
         }
     }
 
-    /// Makes held deliveries due if the configuration of holds may have changed; those still to be held are held again.
+    /// Makes deliveries due that another configuration held. If deliveries are still to be held, only the first of each
+    /// conversation, which is then held again.
     async fn end_holds(&mut self) {
-        if self.is_hold_changed {
-            let (name, now) = (&self.state.name, self.state.clock.now());
-            match self.state.store.retry_now(name, now).await {
-                Ok(_) => self.is_hold_changed = false,
-                Err(error) => {
-                    tracing::debug!(destination = %name, "deliveries are held as before: {error}");
-                }
+        let Some(change) = self.hold_change else {
+            return;
+        };
+        let (name, now) = (&self.state.name, self.state.clock.now());
+        let ended = match (change, self.hold_end()) {
+            (HoldChange::Reload, None) => {
+                let all = Selector::Pending(name.clone());
+                self.state.store.requeue(&all, now).await.map(drop)
             }
+            _ => self.state.store.retry_now(name, now).await.map(drop),
+        };
+        match ended {
+            Ok(()) => self.hold_change = None,
+            Err(error) => tracing::debug!(destination = %name, "deliveries are held as before: {error}"),
         }
     }
 
@@ -295,10 +312,7 @@ impl Lane {
 
     /// The end of the time intervals that hold deliveries now.
     fn hold_end(&self) -> Option<Timestamp> {
-        let clock = &self.state.clock;
-        let date = clock.date();
-        let end = time_interval::end_of(&self.destination.hold_during, date)?;
-        Some(clock.now().after(end.since(date)))
+        self.state.clock.hold_end(&self.destination.hold_during)
     }
 
     /// Postpones the due deliveries that may not be sent before `until`, and returns up to `limit` others.
@@ -315,10 +329,7 @@ impl Lane {
             let is_last = held.is_empty();
             passing.extend(passed);
             stream::iter(held)
-                .for_each_concurrent(EXPIRE_AT_ONCE, |claim| {
-                    let held = attempt::pending(claim.token, claim.delivery.held(until));
-                    outcome::settle(&self.state, held, vec![None])
-                })
+                .for_each_concurrent(EXPIRE_AT_ONCE, |claim| self.hold_conversation(claim, until))
                 .await;
             if is_last || self.stop.is_cancelled() {
                 break;
@@ -328,6 +339,21 @@ impl Lane {
             self.state.store.release(claim).await;
         }
         Ok(passing)
+    }
+
+    /// Postpones a delivery and those behind it in its conversation.
+    async fn hold_conversation(&self, first: Claim, until: Timestamp) {
+        let (store, now) = (&self.state.store, self.state.clock.now());
+        let behind = store.claim_following(&first, now, HOLD_STEP).await;
+        // The first one is last: its outcome gives the others back.
+        for claim in behind.unwrap_or_default().into_iter().chain([first]) {
+            if claim.delivery.passes_holds() {
+                store.release(claim).await;
+                continue;
+            }
+            let held = attempt::pending(claim.token, claim.delivery.held(until));
+            outcome::settle(&self.state, held, vec![None]).await;
+        }
     }
 
     async fn claimed(&self, due: Timestamp, limit: usize) -> Result<Vec<Claim>, Duration> {

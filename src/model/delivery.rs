@@ -427,6 +427,7 @@ impl Delivery {
     pub fn due_at(self, due: Timestamp) -> Self {
         Self {
             state: State::Waiting { due },
+            held_until: self.held_until.map(|until| until.min(due)),
             ..self
         }
     }
@@ -556,6 +557,10 @@ mod tests {
         assert_eq!(
             (&due.state, due.retried_at),
             (&State::Waiting { due: Timestamp(5500) }, None)
+        );
+        assert_eq!(
+            held.clone().due_at(Timestamp(3000)).pending_since(),
+            Timestamp(3000)
         );
         assert_eq!(held.advanced(Timestamp(3000)).pending_since(), Timestamp(3000));
     }
