@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::client::Daemon;
-use super::{CommandError, Exit, Global, destination, print};
+use super::{CommandError, Exit, Global, complain, destination, print};
 use crate::control::view::Noticed;
 
 /// The actions on notices.
@@ -18,6 +18,10 @@ pub(super) fn run(global: &Global, action: &Action) -> Result<Exit, CommandError
     let Action::Test = action;
     let answer = Daemon::find(global)?.post("/operator/test", &json!({}))?;
     let all: Vec<Noticed> = answer.read()?;
+    if all.is_empty() {
+        complain("no destination is told of problems: add `notify` to [operator] in the configuration");
+        return Ok(Exit::Wrong);
+    }
     if global.json {
         print::document(answer.raw())?;
     } else {

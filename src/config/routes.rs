@@ -91,7 +91,7 @@ struct RouteTyped {
     #[deserr(default)]
     unless: Option<Placed<Written>>,
     #[deserr(default)]
-    active: Option<Placed<Vec<Placed<String>>>>,
+    active: Vec<Placed<String>>,
     #[deserr(default)]
     muted: Vec<Placed<String>>,
     #[deserr(default)]
@@ -153,14 +153,13 @@ impl Route {
         );
         let is_valid = is_complete && when.message.is_some() == is_limited;
         let unless = typed.unless.map(|unless| reading.exceptions(unless));
-        let active = reading.list(&section.key, "active", typed.active);
         let spanned = |placed| section.spanned(placed);
         Some(Self {
             name,
             place: section.place(),
             when,
             unless,
-            active: active.unwrap_or_default().into_iter().map(spanned).collect(),
+            active: typed.active.into_iter().map(spanned).collect(),
             muted: typed.muted.into_iter().map(spanned).collect(),
             urgent: typed.urgent,
             deliver: typed.deliver.into_iter().map(spanned).collect(),

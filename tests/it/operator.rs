@@ -94,7 +94,7 @@ async fn the_test_goes_to_each_destination_and_reports_each_result() {
     bridge.configure(&format!("{config}{routing}"));
     assert_eq!(bridge.command(&["reload"]).0, 0);
     let (code, _, stderr) = bridge.command(&["operator", "test"]);
-    assert_eq!(code, 3, "{stderr}");
+    assert_eq!(code, 2, "{stderr}");
     assert!(stderr.contains("add `notify` to [operator]"), "{stderr}");
 }
 

@@ -192,7 +192,13 @@ fn check(process: &str, sources: &BTreeSet<&str>, answers: &BTreeMap<String, Val
         println!("{process} {source}: {}", figures.join(", "));
         assert_eq!(answer["complaints"], json!([]), "{process} {source}");
         for count in counts {
-            assert_eq!(answer[*count], CASES, "{process} {source}: {count}");
+            // `simulate` sends a long message to the SMS API of Vonage in parts.
+            let is_exact = !(*count == "simulated" && source.starts_with("vonage-"));
+            let figure = answer[*count].as_u64().unwrap();
+            assert!(
+                figure == CASES as u64 || !is_exact && figure > CASES as u64,
+                "{process} {source}: {figure} {count}"
+            );
         }
     }
 }

@@ -27,6 +27,9 @@ const FORM_ONLY: &[&str] = &[
     "name",
     "initial",
     "lane_lease",
+    "time zone",
+    "weekday",
+    "month",
     "url",
 ];
 

@@ -31,7 +31,7 @@ fn the_tables_are_created_once_and_shown() {
     let created = bridge.command(&["store", "init"]);
     assert_eq!(
         (created.0, created.1.trim_end()),
-        (0, "created the tables, schema version 1"),
+        (0, "created the tables, schema version 2"),
         "{}",
         said(&created)
     );
@@ -49,7 +49,7 @@ fn the_tables_are_created_once_and_shown() {
     );
     let shown = bridge.command(&["store", "status", "--json"]);
     let shown: serde_json::Value = serde_json::from_str(&shown.1).unwrap();
-    assert_eq!(shown["schema"], 1);
+    assert_eq!(shown["schema"], 2);
     assert_eq!(shown["synchronous_commit"], "on");
 
     let folder = Bridge::configured(ROUTES);

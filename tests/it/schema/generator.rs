@@ -211,7 +211,7 @@ const SIZE: &str = r"^[0-9]+(\.[0-9]*)?\s*([kKmMgGtTpPeE][iI]?[bB]?|[bB])$|^\+?[
 /// The pattern of strings of this type. It accepts at least everything that the parser accepts.
 fn pattern(kind: &str) -> Option<&'static str> {
     Some(match kind {
-        "string" | "time zone" | "path" | "template" | "[regular expression](https://docs.rs/regex)" => "",
+        "string" | "path" | "template" | "[regular expression](https://docs.rs/regex)" => "",
         "duration" | "timeout" => DURATION,
         "rate" => {
             r"^\s*\+?[0-9]*\.?[0-9]*([eE][+-]?[0-9]+)?\s*/\s*(s(ec(ond)?)?|m(in(ute)?)?|h(r|our)?|d(ay)?)\s*$"
@@ -221,6 +221,7 @@ fn pattern(kind: &str) -> Option<&'static str> {
         "number" => "[0-9*]",
         "number pattern" => "[0-9A-Za-z*]|[^\\x00-\\x7f]",
         "name" | "source" | "destination" | "time interval" => NAME,
+        "time zone" => r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$",
         "time range" => r"^\s*[0-9]{2}:[0-9]{2}\s*-\s*[0-9]{2}:[0-9]{2}\s*$",
         "weekday" | "month" => r"^\s*[A-Za-z]+\s*(-\s*[A-Za-z]+\s*)?$",
         "date" => r"^\s*[0-9]{4}-[0-9]{2}-[0-9]{2}\s*(\.\.\s*[0-9]{4}-[0-9]{2}-[0-9]{2}\s*)?$",
