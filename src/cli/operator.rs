@@ -1,4 +1,4 @@
-//! `smsbridge operator`: the destinations that are told of problems.
+//! `smsbridge operator`: the destinations to which problems are reported.
 
 use clap::Subcommand;
 use serde_json::json;
@@ -19,7 +19,7 @@ pub(super) fn run(global: &Global, action: &Action) -> Result<Exit, CommandError
     let answer = Daemon::find(global)?.post("/operator/test", &json!({}))?;
     let all: Vec<Noticed> = answer.read()?;
     if all.is_empty() {
-        complain("no destination is told of problems: add `notify` to [operator] in the configuration");
+        complain("problems are reported to no destination: add `notify` to [operator] in the configuration");
         return Ok(Exit::Wrong);
     }
     if global.json {

@@ -86,7 +86,7 @@ pub struct Config {
 /// `[operator]`
 #[derive(Debug)]
 pub struct Operator {
-    /// The destinations that are told of problems.
+    /// The destinations to which problems are reported.
     pub notify: Vec<Spanned<String>>,
     /// How long a destination must have a problem before it is told.
     pub after: Duration,

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::control::Control;
 use crate::store::Store;
 
-/// Before the first look, so that what was told in the last run is still there if it is not over.
+/// Before the first look: problems that were reported in the last run and still exist must have appeared again.
 const FIRST: Duration = Duration::from_secs(5);
 
 /// Between two looks at the problems.
@@ -17,7 +17,7 @@ const LOOK: Duration = Duration::from_secs(5);
 /// After a notice that could not be sent.
 const AGAIN: Duration = Duration::from_secs(30);
 
-/// Looks until stopped, and keeps what was told over a restart.
+/// Looks until stopped, and keeps the reported problems over a restart.
 pub(super) async fn keep(control: Arc<Control>, store: Arc<dyn Store>, stop: CancellationToken) {
     let mut notices = store.notices().await.ok().flatten().unwrap_or_default();
     let mut pause = FIRST;
@@ -35,7 +35,7 @@ pub(super) async fn keep(control: Arc<Control>, store: Arc<dyn Store>, stop: Can
         if notices.is_worth_keeping_over(&before)
             && let Err(error) = store.set_notices(&notices).await
         {
-            tracing::debug!("what was told to the operator was not recorded: {error}");
+            tracing::debug!("the reported problems were not recorded: {error}");
         }
     }
 }

@@ -46,7 +46,7 @@ pub struct Current {
     pub dead: u64,
 }
 
-/// The problems that were seen, and who was told of them; kept over restarts.
+/// The problems that were seen, and the destinations to which they were reported; kept over restarts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notices {
     problems: BTreeMap<Subject, Seen>,
@@ -97,7 +97,7 @@ impl Notices {
             seen.delay = problem.delay;
             seen.dead = problem.dead;
         }
-        // Nobody has to be told that a problem is over of which nobody was told.
+        // The end of a problem that was never reported is not reported either.
         self.problems
             .retain(|_, seen| !seen.is_over(now) || !seen.told.is_empty());
     }
@@ -183,7 +183,7 @@ impl Seen {
         now.since(self.last) >= OVER_AFTER
     }
 
-    /// Returns true if it has lasted long enough, and the destination was not told of it, or only of fewer dead deliveries.
+    /// Returns true if it has lasted long enough and was not reported to the destination, or with fewer dead deliveries.
     fn is_news_to(&self, to: &Name, now: Timestamp) -> bool {
         match self.told.get(to) {
             None => now.since(self.since) >= self.delay,

@@ -45,7 +45,7 @@ pub struct Plan {
     pub store: Store,
     /// `[log]`
     pub log: Log,
-    /// `[operator] notify`: the destinations that are told of problems.
+    /// `[operator] notify`: the destinations to which problems are reported.
     pub notify: Vec<Name>,
     /// `[operator] after`: how long a destination must have a problem before it is told.
     pub notify_after: Duration,
